@@ -1,0 +1,118 @@
+// Package device is the one seam between networks and hardware. A network declares its
+// parameters in a Manifest and records what it computes on a Tape; a Device says from both
+// how many bytes that takes, before anything is loaded, and then runs it.
+//
+// Activations are float32, channels last: [B, H, W, C], [B, T, C] or [B, C]. Parameters stay
+// in the type they are stored in (F32, F16, BF16) and accumulate in float32.
+//
+// The package may import engine/tensor only; implementations live in folders below it.
+package device
+
+import (
+	"context"
+	"errors"
+
+	"github.com/triptych-serving/triptych/engine/tensor"
+)
+
+// ErrOutOfMemory is wrapped by every error that means an allocation would exceed the
+// device's memory cap. Nothing was allocated.
+var ErrOutOfMemory = errors.New("device out of memory")
+
+// Device is one piece of hardware that holds parameters and runs tapes. Safe for concurrent use.
+type Device interface {
+	// Name is the device's address, "cpu:0".
+	Name() string
+	// Memory reports the bytes of parameters and scratch now allocated, and the cap.
+	Memory() Memory
+	// WeightBytes is what Load of the manifest will allocate, to the byte.
+	WeightBytes(m *Manifest) int64
+	// ScratchBytes is what NewRun of the tape will allocate, to the byte: activations laid out by
+	// PlanScratch plus the kernels' own workspace.
+	ScratchBytes(t *Tape) (int64, error)
+	// Load packs every parameter of the manifest into memory of the device, one at a time, and never
+	// holds a second copy of more than one. The caller owns the result and must Free it.
+	Load(ctx context.Context, m *Manifest, src Source, progress func(doneBytes int64)) (Weights, error)
+	// NewRun allocates scratch for the tape over loaded weights. The caller owns it and must Free it
+	// before the weights.
+	NewRun(t *Tape, w Weights) (Run, error)
+}
+
+// Memory is a reading of a device's allocator, in bytes. CapBytes is 0 when there is no cap.
+type Memory struct {
+	UsedBytes, PeakBytes, CapBytes int64
+}
+
+// Source gives the stored bytes of a parameter. The slice is only read, and only until the
+// next call (it usually is a view of a mapped file).
+type Source interface {
+	Data(name string) ([]byte, error)
+}
+
+// Weights is one loaded manifest.
+type Weights interface {
+	// Bytes is what is allocated for it on the device.
+	Bytes() int64
+	// Free gives the memory back to the operating system. Idempotent; no Run may still use it.
+	Free()
+}
+
+// Run is one tape with its scratch memory; not safe for concurrent use. Inputs keep their
+// values between executions, so that only what changes is written again.
+type Run interface {
+	// Write copies v into the named input. Values are in the order of the input's shape.
+	Write(input string, v []float32) error
+	// WriteIDs copies token ids into the named id input.
+	WriteIDs(input string, ids []int32) error
+	// Read copies the named output into v.
+	Read(output string, v []float32) error
+	// Execute runs the tape once. On cancellation it returns the context's error within one op.
+	Execute(ctx context.Context) error
+	// Bytes is the scratch memory allocated.
+	Bytes() int64
+	// Free gives the scratch memory back. Idempotent.
+	Free()
+}
+
+// Layout says how a parameter is used, which decides how a device stores it.
+type Layout uint8
+
+// The uses of a parameter.
+const (
+	Vector Layout = iota + 1 // [n]: bias, norm scale; kept as float32
+	Matrix                   // [out, in]: right operand of Gemm
+	Filter                   // [out, in, kh, kw]: right operand of Conv2D
+	Table                    // [rows, dim]: gathered by Embed
+)
+
+// Param is one declared parameter.
+type Param struct {
+	Name   string // as in the file, for errors and for Source
+	Layout Layout
+	DType  tensor.DType // as stored
+	Shape  tensor.Shape // as used; a stored shape may differ by dimensions of 1
+}
+
+// Manifest lists the parameters of a network in the order they are used.
+type Manifest struct {
+	Params []Param
+}
+
+// Weight names a parameter of a manifest. The zero Weight is "no parameter", so that optional
+// fields of ops (Bias) can be left out.
+type Weight struct{ n int }
+
+// Add declares a parameter.
+func (m *Manifest) Add(p Param) Weight {
+	m.Params = append(m.Params, p)
+	return Weight{len(m.Params)}
+}
+
+// At gives the parameter a weight names.
+func (m *Manifest) At(w Weight) *Param { return &m.Params[w.n-1] }
+
+// Present reports whether w names a parameter.
+func (w Weight) Present() bool { return w.n != 0 }
+
+// Index is the parameter's position in Manifest.Params; w must be Present.
+func (w Weight) Index() int { return w.n - 1 }

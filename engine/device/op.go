@@ -1,0 +1,117 @@
+package device
+
+import "github.com/triptych-serving/triptych/engine/tensor"
+
+// Array names a value on a tape. Arrays with the same ID share storage (see Tape.Reshape).
+type Array struct {
+	ID    int
+	Shape tensor.Shape
+}
+
+// Present reports whether the array was set: optional operands are left zero.
+func (a Array) Present() bool { return a.ID != 0 }
+
+// Activation is a pointwise function fused behind an op.
+type Activation uint8
+
+// The activations, by their names in the field. GELU is the exact form with erf.
+const (
+	None Activation = iota
+	SiLU
+	GELU
+	QuickGELU // x * sigmoid(1.702 x)
+)
+
+// Op is one computation on a tape: a plain struct of operands and settings. The method gives
+// planners and executors the arrays it touches; out is always written whole.
+type Op interface {
+	operands() (in []Array, out Array)
+}
+
+// Gemm is Out = act(X * W^T + Bias) + Residual, over the last dimension of X.
+// X [..., K], W Matrix [N, K], Bias Vector [N], Residual and Out [..., N].
+type Gemm struct {
+	X        Array
+	W, Bias  Weight
+	Act      Activation
+	Residual Array
+	Out      Array
+}
+
+// Conv2D is a 2-D convolution, Out = act(conv(X) + Bias + PerImage) + Residual.
+// X [B, H, W, I], W Filter [O, I, kh, kw], Out [B, H', W', O].
+type Conv2D struct {
+	X                        Array
+	W, Bias                  Weight
+	Stride                   int
+	Top, Left, Bottom, Right int   // zero padding
+	Upsample                 bool  // read X as if enlarged 2x by nearest neighbour first
+	PerImage                 Array // optional [B, O] or [1, O], added to every pixel: the time embedding
+	Act                      Activation
+	Residual                 Array
+	Out                      Array
+}
+
+// GroupNorm normalises each image over pixels and groups of channels, then applies act.
+// X, Out [B, ..., C]; Gamma, Beta Vector [C]. Wu and He 2018, arXiv 1803.08494.
+type GroupNorm struct {
+	X           Array
+	Gamma, Beta Weight
+	Groups      int
+	Eps         float32
+	Act         Activation
+	Out         Array
+}
+
+// LayerNorm normalises over the last dimension. X, Out [..., C]. Ba et al. 2016, arXiv 1607.06450.
+type LayerNorm struct {
+	X           Array
+	Gamma, Beta Weight
+	Eps         float32
+	Out         Array
+}
+
+// Attention is softmax(Q K^T / sqrt(d)) V for each head, heads being slices of the last
+// dimension. Q, Out [B, Tq, heads*d]; K, V [B, Tk, heads*d]. Vaswani et al. 2017, arXiv 1706.03762.
+type Attention struct {
+	Q, K, V Array
+	Heads   int
+	Causal  bool // position i sees positions <= i
+	Out     Array
+}
+
+// GEGLU is Out = X[..., :n] * GELU(X[..., n:]). X [..., 2n]. Shazeer 2020, arXiv 2002.05202.
+type GEGLU struct {
+	X, Out Array
+}
+
+// Embed gathers rows: Out[b, t] = Tokens[ids[b, t]] + Positions[t]. IDs is an id input [B, T].
+type Embed struct {
+	IDs               Array
+	Tokens, Positions Weight
+	Out               Array
+}
+
+// Concat joins two arrays along channels. A [..., a], B [..., b], Out [..., a+b].
+type Concat struct {
+	A, B, Out Array
+}
+
+// Activate is Out = act(X).
+type Activate struct {
+	X   Array
+	Act Activation
+	Out Array
+}
+
+func (o *Gemm) operands() ([]Array, Array)   { return []Array{o.X, o.Residual}, o.Out }
+func (o *Conv2D) operands() ([]Array, Array) { return []Array{o.X, o.PerImage, o.Residual}, o.Out }
+func (o *GroupNorm) operands() ([]Array, Array) {
+	return []Array{o.X}, o.Out
+}
+func (o *LayerNorm) operands() ([]Array, Array) { return []Array{o.X}, o.Out }
+func (o *Attention) operands() ([]Array, Array) { return []Array{o.Q, o.K, o.V}, o.Out }
+func (o *GEGLU) operands() ([]Array, Array)     { return []Array{o.X}, o.Out }
+func (o *Embed) operands() ([]Array, Array)     { return []Array{o.IDs}, o.Out }
+func (o *Concat) operands() ([]Array, Array)    { return []Array{o.A, o.B}, o.Out }
+func (o *Activate) operands() ([]Array, Array)  { return []Array{o.X}, o.Out }

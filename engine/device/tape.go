@@ -1,0 +1,117 @@
+package device
+
+import (
+	"fmt"
+
+	"github.com/triptych-serving/triptych/engine/tensor"
+)
+
+// Tape records the ops of one forward pass for fixed shapes. The first error sticks: later
+// calls return zero arrays, and Err tells it. A recorded tape is read-only and may be run any
+// number of times, also concurrently, each Run with its own scratch.
+type Tape struct {
+	// KeepMarks turns every Mark into an output, for tests that look for a first difference.
+	KeepMarks bool
+
+	manifest *Manifest
+	ops      []Op
+	arrays   []tensor.Shape // by ID-1: the shape an array was made with
+	inputs   []Named
+	outputs  []Named
+	err      error
+}
+
+// Named is an input or output of a tape.
+type Named struct {
+	Name  string
+	Array Array
+	IDs   bool // token ids (int32), written by Run.WriteIDs
+}
+
+// NewTape starts a tape over the parameters of m.
+func NewTape(m *Manifest) *Tape { return &Tape{manifest: m} }
+
+// Err is the first error of recording.
+func (t *Tape) Err() error { return t.err }
+
+// Ops, Arrays, Inputs, Outputs and Manifest are what a device reads to plan and run.
+func (t *Tape) Ops() []Op { return t.ops }
+
+// Arrays gives the shape of every array, by ID-1.
+func (t *Tape) Arrays() []tensor.Shape { return t.arrays }
+
+// Inputs lists the declared inputs.
+func (t *Tape) Inputs() []Named { return t.inputs }
+
+// Outputs lists the declared outputs.
+func (t *Tape) Outputs() []Named { return t.outputs }
+
+// Manifest is the parameters the tape's ops refer to.
+func (t *Tape) Manifest() *Manifest { return t.manifest }
+
+// Input declares a float32 input.
+func (t *Tape) Input(name string, shape ...int) Array {
+	a := t.array(shape...)
+	t.inputs = append(t.inputs, Named{Name: name, Array: a})
+	return a
+}
+
+// IDs declares a token id input [B, T].
+func (t *Tape) IDs(name string, batch, tokens int) Array {
+	a := t.array(batch, tokens)
+	t.inputs = append(t.inputs, Named{Name: name, Array: a, IDs: true})
+	return a
+}
+
+// Output declares that a's value can be read after a run.
+func (t *Tape) Output(name string, a Array) {
+	if t.err == nil {
+		t.outputs = append(t.outputs, Named{Name: name, Array: a})
+	}
+}
+
+// Mark names an inner value; it becomes an output when KeepMarks is set.
+func (t *Tape) Mark(name string, a Array) {
+	if t.KeepMarks {
+		t.Output(name, a)
+	}
+}
+
+// Reshape views a with another shape of as many elements; no data moves.
+func (t *Tape) Reshape(a Array, shape ...int) Array {
+	if t.err != nil {
+		return Array{}
+	}
+	n, _ := a.Shape.Elems()
+	if m, ok := tensor.Shape(shape).Elems(); !ok || m != n {
+		t.fail("reshape", "%v to %v", a.Shape, tensor.Shape(shape))
+		return Array{}
+	}
+	return Array{ID: a.ID, Shape: append(tensor.Shape(nil), shape...)}
+}
+
+func (t *Tape) array(shape ...int) Array {
+	if t.err != nil {
+		return Array{}
+	}
+	s := append(tensor.Shape(nil), shape...)
+	if n, ok := s.Elems(); !ok || n == 0 {
+		t.fail("array", "shape %v has no elements", s)
+		return Array{}
+	}
+	t.arrays = append(t.arrays, s)
+	return Array{ID: len(t.arrays), Shape: s}
+}
+
+func (t *Tape) fail(op, format string, args ...any) {
+	if t.err == nil {
+		t.err = fmt.Errorf("%s: %s", op, fmt.Sprintf(format, args...))
+	}
+}
+
+// Fail records an error of the network itself, unless one is already there.
+func (t *Tape) Fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}

@@ -1,0 +1,85 @@
+package clip
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/nn"
+)
+
+// Model is a declared text encoder.
+type Model struct {
+	cfg               Config
+	tokens, positions device.Weight
+	layers            []layer
+	finalNorm         nn.LayerNorm
+}
+
+// layer is a CLIPEncoderLayer: attention and MLP, each behind a norm and around a residual.
+type layer struct {
+	norm1, norm2 nn.LayerNorm
+	attn         nn.Attention
+	fc1, fc2     nn.Linear
+	act          device.Activation
+}
+
+// prefix is on every name in files of transformers before 5.
+const prefix = "text_model"
+
+// New declares the model's parameters on s; s.Finish(Ignore) tells what did not fit.
+func New(s *nn.Scope, cfg Config) *Model {
+	if s.Has(prefix + ".embeddings.token_embedding.weight") {
+		s = s.Sub(prefix)
+	}
+	m := &Model{
+		cfg:       cfg,
+		tokens:    s.Table("embeddings.token_embedding.weight", cfg.VocabSize, cfg.HiddenSize),
+		positions: s.Table("embeddings.position_embedding.weight", cfg.MaxPositions, cfg.HiddenSize),
+	}
+	for i := range cfg.Layers {
+		m.layers = append(m.layers, newLayer(s.Index("encoder.layers", i), cfg))
+	}
+	m.finalNorm = nn.NewLayerNorm(s.Sub("final_layer_norm"), cfg.HiddenSize, cfg.LayerNormEps)
+	return m
+}
+
+// Ignore excuses tensors that files carry and the model does not use: the position numbers that
+// transformers before 4.31 saved, and the head of a CLIPTextModelWithProjection.
+func Ignore(name string) bool {
+	name = strings.TrimPrefix(name, prefix+".")
+	return name == "embeddings.position_ids" || name == "text_projection.weight"
+}
+
+func newLayer(s *nn.Scope, cfg Config) layer {
+	l := layer{
+		norm1: nn.NewLayerNorm(s.Sub("layer_norm1"), cfg.HiddenSize, cfg.LayerNormEps),
+		attn:  nn.NewCausalAttention(s.Sub("self_attn"), cfg.HiddenSize, cfg.Heads),
+		norm2: nn.NewLayerNorm(s.Sub("layer_norm2"), cfg.HiddenSize, cfg.LayerNormEps),
+		fc1:   nn.NewLinear(s.Sub("mlp.fc1"), cfg.HiddenSize, cfg.Intermediate),
+		fc2:   nn.NewLinear(s.Sub("mlp.fc2"), cfg.Intermediate, cfg.HiddenSize),
+		act:   device.GELU,
+	}
+	if cfg.QuickGELU {
+		l.act = device.QuickGELU
+	}
+	return l
+}
+
+// Forward maps token ids [B, T], T at most MaxPositions, to states [B, T, HiddenSize] behind the
+// final norm: the last_hidden_state a StableDiffusionPipeline conditions on. Ids must be below
+// VocabSize; the caller checks that.
+func (m *Model) Forward(t *device.Tape, ids device.Array) device.Array {
+	x := t.Embed(device.Embed{IDs: ids, Tokens: m.tokens, Positions: m.positions})
+	for i, l := range m.layers {
+		x = l.forward(t, x)
+		t.Mark("layer."+strconv.Itoa(i), x)
+	}
+	return m.finalNorm.Forward(t, x)
+}
+
+func (l layer) forward(t *device.Tape, x device.Array) device.Array {
+	h := l.norm1.Forward(t, x)
+	x = l.attn.Forward(t, h, h, x)
+	return l.fc2.Add(t, l.fc1.Act(t, l.norm2.Forward(t, x), l.act), x)
+}

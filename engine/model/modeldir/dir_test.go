@@ -1,0 +1,284 @@
+package modeldir
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/model/unet"
+	"github.com/triptych-serving/triptych/engine/model/vae"
+	"github.com/triptych-serving/triptych/engine/nn"
+)
+
+// copyModel copies a small model to a folder that a test may spoil.
+func copyModel(t *testing.T) string {
+	t.Helper()
+	dir, from := t.TempDir(), filepath.Join(repo, "testdata/golden/tiny-v")
+	for _, name := range []string{"model_index.json", "text_encoder", "unet", "vae", "tokenizer", "scheduler"} {
+		var err error
+		if strings.HasSuffix(name, ".json") {
+			var data []byte
+			if data, err = os.ReadFile(filepath.Join(from, name)); err == nil {
+				err = os.WriteFile(filepath.Join(dir, name), data, 0o600)
+			}
+		} else {
+			err = os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(from, name)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// editJSON changes keys of a JSON object in a file; a nil value removes the key.
+func editJSON(t *testing.T, path string, changes map[string]any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := map[string]any{}
+	if err := json.Unmarshal(data, &object); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range changes {
+		if object[key] = value; value == nil {
+			delete(object, key)
+		}
+	}
+	if data, err = json.Marshal(object); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// editHeader changes the header of a safetensors file, leaving the data.
+func editHeader(t *testing.T, path string, edit func(header map[string]map[string]any)) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := binary.LittleEndian.Uint64(data)
+	header := map[string]map[string]any{}
+	if err := json.Unmarshal(data[8:8+n], &header); err != nil {
+		t.Fatal(err)
+	}
+	edit(header)
+	text, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := binary.LittleEndian.AppendUint64(nil, uint64(len(text)))
+	if err := os.WriteFile(path, append(append(out, text...), data[8+n:]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	d, err := Open(copyModel(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.PixelMultiple(); got != 16 { // 4 pixels per latent, latents in fours
+		t.Errorf("PixelMultiple %d, want 16", got)
+	}
+	if data, err := d.SchedulerConfig(); err != nil || !strings.Contains(string(data), "v_prediction") {
+		t.Errorf("scheduler config %q, %v", data, err)
+	}
+	if _, err := os.Stat(d.Tokenizer()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenRefusesIncompleteDirectories(t *testing.T) {
+	for _, name := range []string{
+		"model_index.json", "text_encoder", "unet", "vae", "tokenizer", "scheduler",
+		"text_encoder/config.json", "unet/config.json", "vae/config.json",
+	} {
+		dir := copyModel(t)
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(dir)
+		var e *Error
+		if !errors.As(err, &e) || e.Path != path || e.Got != "nothing" {
+			t.Errorf("without %s: %v, want an Error naming it", name, err)
+		}
+	}
+	dir := copyModel(t)
+	path := filepath.Join(dir, "vae")
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(dir)
+	var e *Error
+	if !errors.As(err, &e) || e.Path != path || e.Got != "a file" {
+		t.Errorf("vae is a file: %v", err)
+	}
+}
+
+func TestOpenRefusesOtherPipelines(t *testing.T) {
+	for key, value := range map[string]any{
+		"_class_name":  "StableDiffusionXLPipeline",
+		"unet":         []any{nil, nil},
+		"vae":          []any{"diffusers", "AutoencoderTiny"},
+		"text_encoder": []any{"alt_diffusion", "RobertaSeriesModelWithTransformation"},
+		"tokenizer":    "CLIPTokenizer",
+	} {
+		for _, v := range []any{value, nil} {
+			dir := copyModel(t)
+			path := filepath.Join(dir, "model_index.json")
+			editJSON(t, path, map[string]any{key: v})
+			_, err := Open(dir)
+			var e *config.Error
+			if !errors.As(err, &e) || e.File != path || e.Key != key {
+				t.Errorf("%s = %v: %v, want a config.Error naming file and key", key, v, err)
+			}
+		}
+	}
+}
+
+func TestOpenRefusesNetworksThatDoNotFit(t *testing.T) {
+	for _, change := range []map[string]any{{"cross_attention_dim": 32}, {"in_channels": 4}, {"out_channels": 16}} {
+		dir := copyModel(t)
+		path := filepath.Join(dir, "unet", "config.json")
+		editJSON(t, path, change)
+		_, err := Open(dir)
+		var e *Error
+		if !errors.As(err, &e) || e.Path != path {
+			t.Errorf("%v: %v, want an Error naming the file", change, err)
+		}
+	}
+}
+
+func TestOpenNamesTheConfigAtFault(t *testing.T) {
+	for folder, change := range map[string]map[string]any{
+		"unet": {"class_embed_type": "timestep"}, "vae": {"act_fn": "mish"}, "text_encoder": {"hidden_act": "relu"},
+	} {
+		dir := copyModel(t)
+		path := filepath.Join(dir, folder, "config.json")
+		editJSON(t, path, change)
+		_, err := Open(dir)
+		var e *config.Error
+		if !errors.As(err, &e) || e.File != path || change[e.Key] == nil {
+			t.Errorf("%s %v: %v, want a config.Error naming file and key", folder, change, err)
+		}
+		if err := os.WriteFile(path, make([]byte, config.MaxBytes+1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = Open(dir)
+		var big *Error
+		if !errors.As(err, &big) || big.Path != path {
+			t.Errorf("%s of more than 1 MiB: %v", folder, err)
+		}
+	}
+}
+
+func TestNetworksRefuseTensorsThatDoNotFit(t *testing.T) {
+	const name = "mid_block.resnets.0.conv1.bias" // [48]
+	for fault, edit := range map[nn.Fault]func(h map[string]map[string]any){
+		nn.Missing:     func(h map[string]map[string]any) { h["renamed"] = h[name]; delete(h, name) },
+		nn.Misshapen:   func(h map[string]map[string]any) { h[name]["shape"] = []int{6, 8} },
+		nn.Unsupported: func(h map[string]map[string]any) { h[name]["dtype"] = "I32" },
+	} {
+		dir := copyModel(t)
+		path := filepath.Join(dir, "unet", "diffusion_pytorch_model.safetensors")
+		editHeader(t, path, edit)
+		d, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.Denoiser()
+		var all nn.TensorErrors
+		if !errors.As(err, &all) {
+			t.Errorf("%v: error %v, want nn.TensorErrors", fault, err)
+			continue
+		}
+		if e := all[0]; e.Fault != fault || e.Tensor != name || !strings.HasPrefix(e.File, filepath.Dir(path)) {
+			t.Errorf("%v: got %v", fault, e)
+		}
+		if fault == nn.Missing && (len(all) != 2 || all[1].Fault != nn.Surplus || all[1].Tensor != "renamed") {
+			t.Errorf("the renamed tensor is not reported as surplus: %v", err)
+		}
+	}
+}
+
+func TestAutoencoderHalvesAreIndependent(t *testing.T) {
+	dir := copyModel(t)
+	editHeader(t, filepath.Join(dir, "vae", "diffusion_pytorch_model.safetensors"), func(h map[string]map[string]any) {
+		h["encoder.other"] = h["encoder.conv_in.bias"]
+		delete(h, "encoder.conv_in.bias")
+	})
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := d.ImageDecoder()
+	if err != nil {
+		t.Fatalf("a decoder cannot be opened beside a spoilt encoder: %v", err)
+	}
+	if err := dec.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.ImageEncoder(); err == nil {
+		t.Error("the spoilt encoder was opened")
+	}
+}
+
+func TestTapesRefuseSizes(t *testing.T) {
+	d, err := Open(filepath.Join(repo, "models/starter"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := d.Denoiser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	var wrongLatents *unet.SizeError
+	if _, err := u.Tape(1, 16, 18, 77); !errors.As(err, &wrongLatents) || wrongLatents.Multiple != 4 {
+		t.Errorf("latents of 16x18: %v, want a unet.SizeError with multiple 4", err)
+	}
+	for _, size := range [][3]int{{0, 16, 16}, {-1, 16, 16}, {1, 0, 16}, {1, 16, -4}, {1, 1 << 40, 1 << 40}} {
+		if _, err := u.Tape(size[0], size[1], size[2], 77); err == nil {
+			t.Errorf("a tape of %v was recorded", size)
+		}
+	}
+	e, err := d.ImageEncoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	var wrongImage *vae.SizeError
+	if _, err := e.Tape(1, 128, 127); !errors.As(err, &wrongImage) || wrongImage.Multiple != 8 {
+		t.Errorf("image of 128x127: %v, want a vae.SizeError with multiple 8", err)
+	}
+}
+
+// The configs of Stable Diffusion 1.5 as published, when they are at hand beside the repository.
+func TestPublishedConfigs(t *testing.T) {
+	dir := filepath.Join(repo, "../shared/assets/configs/sd15")
+	if _, err := os.Stat(dir); err != nil {
+		t.Skip("no published configs beside the repository")
+	}
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.UNet.ContextDim != 768 || d.UNet.Heads[0] != 8 || d.UNet.SampleSize != 64 || d.VAE.Factor() != 8 || d.Text.Layers != 12 || !d.Text.QuickGELU {
+		t.Errorf("%+v", d)
+	}
+}

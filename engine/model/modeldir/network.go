@@ -1,0 +1,72 @@
+package modeldir
+
+import (
+	"path/filepath"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/nn"
+)
+
+// Network is one network of a model: its parameters are known and checked, and none is loaded.
+// Close it when no more loading follows; its manifest and tapes outlive that.
+type Network struct {
+	manifest *device.Manifest
+	weights  weightFile
+}
+
+// weightFile is what a network needs of its open weight files.
+type weightFile interface {
+	nn.Source
+	device.Source
+	Close() error
+}
+
+// Manifest lists the parameters, for Device.Load and Device.WeightBytes.
+func (n *Network) Manifest() *device.Manifest { return n.manifest }
+
+// Source gives the stored parameters, for Device.Load.
+func (n *Network) Source() device.Source { return n.weights }
+
+// Close closes the weight files. Idempotent.
+func (n *Network) Close() error { return n.weights.Close() }
+
+// StoredBytes is the size of the parameters as they are stored.
+func (n *Network) StoredBytes() int64 {
+	var sum int64
+	for _, p := range n.manifest.Params {
+		elems, _ := p.Shape.Elems()
+		sum += int64(elems) * int64(p.DType.Size())
+	}
+	return sum
+}
+
+// Footprint is the memory a network takes on a device, in bytes.
+type Footprint struct {
+	Weights, Scratch int64
+}
+
+// Measure tells what loading the manifest and running the tape will allocate on dev. Nothing is
+// allocated for it.
+func Measure(dev device.Device, m *device.Manifest, t *device.Tape) (Footprint, error) {
+	scratch, err := dev.ScratchBytes(t)
+	if err != nil {
+		return Footprint{}, err
+	}
+	return Footprint{Weights: dev.WeightBytes(m), Scratch: scratch}, nil
+}
+
+// open declares a network over the weight files of a folder and reports every tensor that does not
+// fit, as nn.TensorErrors.
+func open(dir, folder string, declare func(*nn.Scope), ignore func(string) bool) (Network, error) {
+	files, err := openWeights(filepath.Join(dir, folder))
+	if err != nil {
+		return Network{}, err
+	}
+	s := nn.NewScope(files)
+	declare(s)
+	if err := s.Finish(ignore); err != nil {
+		_ = files.Close() // read-only, and the declaration's error says more
+		return Network{}, err
+	}
+	return Network{manifest: s.Manifest(), weights: files}, nil
+}

@@ -1,0 +1,103 @@
+// Package vae is the autoencoder of Stable Diffusion, which maps images to latents and back
+// (Rombach et al. 2022, arXiv 2112.10752), as diffusers' AutoencoderKL has it. Decoder and encoder
+// are two networks under one config and in one file.
+//
+// The package may import engine/device, engine/nn and engine/model/config.
+package vae
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/triptych-serving/triptych/engine/model/config"
+)
+
+// ImageChannels is red, green and blue.
+const ImageChannels = 3
+
+// normEps is fixed in diffusers; no config changes it.
+const normEps = 1e-6
+
+// Config is what config.json of an AutoencoderKL decides.
+type Config struct {
+	LatentChannels int
+	Channels       []int // per resolution, finest first
+	Layers         int   // residual blocks per resolution in the encoder; the decoder has one more
+	Groups         int
+	MidAttention   bool
+	QuantConv      bool // a 1x1 convolution behind the encoder
+	PostQuantConv  bool // and one before the decoder
+	ScalingFactor  float32
+	ShiftFactor    float32 // 0 when the file does not say
+	SampleSize     int     // image size the model was trained at, 0 when the file does not say
+}
+
+// The bounds of a config, well above the largest published autoencoder of this kind, so that a
+// hostile file cannot declare a manifest that is costly to hold.
+const (
+	maxBlocks     = 8
+	maxChannels   = 1 << 13
+	maxLayers     = 16
+	maxSampleSize = 1 << 16
+)
+
+// ParseConfig reads config.json of an AutoencoderKL, with the defaults of diffusers. The error is a
+// config.Errors.
+func ParseConfig(data []byte) (Config, error) {
+	r, err := config.Parse(data)
+	if err != nil {
+		return Config{}, err
+	}
+	r.String("_class_name", "AutoencoderKL")
+	c := Config{
+		LatentChannels: r.Int("latent_channels", 4, 1, maxChannels),
+		Channels:       r.Ints("block_out_channels", []int{64}, maxBlocks, 1, maxChannels),
+		Layers:         r.Int("layers_per_block", 1, 1, maxLayers),
+		Groups:         r.Int("norm_num_groups", 32, 1, maxChannels),
+		MidAttention:   r.Bool("mid_block_add_attention", true),
+		QuantConv:      r.Bool("use_quant_conv", true),
+		PostQuantConv:  r.Bool("use_post_quant_conv", true),
+		ScalingFactor:  float32(r.Float("scaling_factor", 0.18215, 1e-6, 1e6)),
+		ShiftFactor:    float32(r.OptionalFloat("shift_factor", 0, -1e6, 1e6)),
+	}
+	if !r.IsNull("sample_size") {
+		size := r.PerBlock("sample_size", 0, 2, 0, maxSampleSize)
+		c.SampleSize = max(size[0], size[1])
+	}
+	n := len(c.Channels)
+	const downBlock, upBlock = "DownEncoderBlock2D", "UpDecoderBlock2D"
+	if types := r.Strings("down_block_types", []string{downBlock}, maxBlocks, downBlock); len(types) != n {
+		r.Refuse("down_block_types", fmt.Sprintf("%d entries, as many as block_out_channels", n))
+	}
+	if types := r.Strings("up_block_types", []string{upBlock}, maxBlocks, upBlock); len(types) != n {
+		r.Refuse("up_block_types", fmt.Sprintf("%d entries, as many as block_out_channels", n))
+	}
+	for _, channels := range c.Channels {
+		if channels%c.Groups != 0 {
+			r.Refuse("norm_num_groups", "a divisor of every block_out_channels")
+			break
+		}
+	}
+	r.Int("in_channels", ImageChannels, ImageChannels, ImageChannels)
+	r.Int("out_channels", ImageChannels, ImageChannels, ImageChannels)
+	r.String("act_fn", "silu", "swish")
+	r.Unset("latents_mean")
+	r.Unset("latents_std")
+	if err := r.Err(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Factor is the pixels of an image side per latent: image sides are multiples of it.
+func (c Config) Factor() int { return 1 << (len(c.Channels) - 1) }
+
+// SizeError is an image size the encoder cannot take.
+type SizeError struct {
+	Height, Width, Multiple int
+}
+
+// Error names the size and what it must be a multiple of.
+func (e *SizeError) Error() string {
+	return "vae: image of " + strconv.Itoa(e.Height) + "x" + strconv.Itoa(e.Width) + ", expected positive multiples of " + strconv.Itoa(e.Multiple)
+}

@@ -1,0 +1,127 @@
+package nn
+
+import (
+	"sort"
+	"strconv"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/tensor"
+)
+
+// Source describes the tensors of a model file (or of the files of one directory).
+type Source interface {
+	// Info gives the stored type and shape of a tensor. The type is tensor.Invalid when the file
+	// has the tensor in a format this project cannot read.
+	Info(name string) (tensor.DType, tensor.Shape, bool)
+	// Where names the file that has the tensor, or that a missing one belongs in.
+	Where(name string) string
+	// Names lists every tensor.
+	Names() []string
+}
+
+// Scope declares the parameters of a network under a path of names, all scopes of a network into
+// one manifest. A declaration never fails on the spot: what does not fit is collected, a weight of
+// the wanted shape is handed out in its place, and Finish reports everything at once.
+type Scope struct {
+	path string
+	decl *declaration
+}
+
+type declaration struct {
+	src      Source
+	manifest *device.Manifest
+	used     map[string]bool
+	problems TensorErrors
+}
+
+// NewScope starts a declaration over the tensors of src.
+func NewScope(src Source) *Scope {
+	return &Scope{decl: &declaration{src: src, manifest: &device.Manifest{}, used: map[string]bool{}}}
+}
+
+// Sub is the scope one name deeper: names declared in it are PATH.name.
+func (s *Scope) Sub(name string) *Scope { return &Scope{path: s.full(name), decl: s.decl} }
+
+// Index is the scope of the i-th element of a list: PATH.name.i.
+func (s *Scope) Index(name string, i int) *Scope { return s.Sub(name + "." + strconv.Itoa(i)) }
+
+// Manifest lists what has been declared on this scope and its relatives so far.
+func (s *Scope) Manifest() *device.Manifest { return s.decl.manifest }
+
+// Has reports whether the source has the named tensor; it declares nothing. Networks use it to
+// choose between the spellings of one parameter.
+func (s *Scope) Has(name string) bool {
+	_, _, ok := s.decl.src.Info(s.full(name))
+	return ok
+}
+
+// Vector declares a bias or a norm's scale, stored [n].
+func (s *Scope) Vector(name string, n int) device.Weight {
+	return s.add(name, device.Vector, tensor.Shape{n}, nil)
+}
+
+// Matrix declares the weight of a linear layer, stored [out, in] or, as 1x1 convolutions are,
+// [out, in, 1, 1].
+func (s *Scope) Matrix(name string, out, in int) device.Weight {
+	return s.add(name, device.Matrix, tensor.Shape{out, in}, tensor.Shape{out, in, 1, 1})
+}
+
+// Filter declares the weight of a convolution, stored [out, in, kh, kw].
+func (s *Scope) Filter(name string, out, in, kh, kw int) device.Weight {
+	return s.add(name, device.Filter, tensor.Shape{out, in, kh, kw}, nil)
+}
+
+// Table declares an embedding, stored [rows, dim].
+func (s *Scope) Table(name string, rows, dim int) device.Weight {
+	return s.add(name, device.Table, tensor.Shape{rows, dim}, nil)
+}
+
+// Finish reports every problem of the declaration as TensorErrors, together with the tensors that
+// were not declared and that ignore (which may be nil) does not excuse.
+func (s *Scope) Finish(ignore func(name string) bool) error {
+	d := s.decl
+	problems := append(TensorErrors(nil), d.problems...)
+	names := append([]string(nil), d.src.Names()...)
+	sort.Strings(names)
+	for _, name := range names {
+		if d.used[name] || (ignore != nil && ignore(name)) {
+			continue
+		}
+		got := "a tensor"
+		if t, shape, ok := d.src.Info(name); ok {
+			got = t.String() + " " + shape.String()
+		}
+		problems = append(problems, &TensorError{
+			File: d.src.Where(name), Tensor: name, Fault: Surplus, Expected: "no tensor of that name", Got: got,
+		})
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return problems
+}
+
+func (s *Scope) full(name string) string {
+	if s.path == "" {
+		return name
+	}
+	return s.path + "." + name
+}
+
+func (s *Scope) add(name string, layout device.Layout, shape, alternative tensor.Shape) device.Weight {
+	d, full := s.decl, s.full(name)
+	d.used[full] = true
+	problem := func(f Fault, expected, got string) {
+		d.problems = append(d.problems, &TensorError{File: d.src.Where(full), Tensor: full, Fault: f, Expected: expected, Got: got})
+	}
+	dtype, stored, ok := d.src.Info(full)
+	switch {
+	case !ok:
+		problem(Missing, shape.String(), "no such tensor")
+	case !dtype.IsFloat():
+		problem(Unsupported, "F32, F16 or BF16", dtype.String())
+	case !stored.Equal(shape) && (alternative == nil || !stored.Equal(alternative)):
+		problem(Misshapen, shape.String(), stored.String())
+	}
+	return d.manifest.Add(device.Param{Name: full, Layout: layout, DType: dtype, Shape: shape})
+}

@@ -1,0 +1,125 @@
+package nn
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/tensor"
+)
+
+// file is a Source made of a map.
+type file map[string]stored
+
+type stored struct {
+	dtype tensor.DType
+	shape tensor.Shape
+}
+
+func (f file) Info(name string) (tensor.DType, tensor.Shape, bool) {
+	s, ok := f[name]
+	return s.dtype, s.shape, ok
+}
+func (f file) Where(string) string { return "model.safetensors" }
+func (f file) Names() []string {
+	var out []string
+	for name := range f {
+		out = append(out, name)
+	}
+	return out
+}
+
+func TestScopeDeclares(t *testing.T) {
+	s := NewScope(file{
+		"a.b.weight":   {tensor.F16, tensor.Shape{4, 3}},
+		"a.b.bias":     {tensor.F32, tensor.Shape{4}},
+		"a.0.weight":   {tensor.BF16, tensor.Shape{4, 3, 1, 1}}, // a 1x1 convolution read as a matrix
+		"conv.weight":  {tensor.F32, tensor.Shape{4, 3, 1, 1}},
+		"table.weight": {tensor.F32, tensor.Shape{9, 3}},
+		"position_ids": {tensor.I64, tensor.Shape{1, 9}},
+	})
+	a := s.Sub("a")
+	weights := []device.Weight{
+		a.Sub("b").Matrix("weight", 4, 3), a.Sub("b").Vector("bias", 4), s.Index("a", 0).Matrix("weight", 4, 3),
+		s.Filter("conv.weight", 4, 3, 1, 1), s.Table("table.weight", 9, 3),
+	}
+	if err := a.Finish(func(name string) bool { return name == "position_ids" }); err != nil {
+		t.Fatal(err)
+	}
+	want := []device.Param{
+		{Name: "a.b.weight", Layout: device.Matrix, DType: tensor.F16, Shape: tensor.Shape{4, 3}},
+		{Name: "a.b.bias", Layout: device.Vector, DType: tensor.F32, Shape: tensor.Shape{4}},
+		{Name: "a.0.weight", Layout: device.Matrix, DType: tensor.BF16, Shape: tensor.Shape{4, 3}},
+		{Name: "conv.weight", Layout: device.Filter, DType: tensor.F32, Shape: tensor.Shape{4, 3, 1, 1}},
+		{Name: "table.weight", Layout: device.Table, DType: tensor.F32, Shape: tensor.Shape{9, 3}},
+	}
+	for i, w := range weights {
+		if got := *s.Manifest().At(w); fmt.Sprint(got) != fmt.Sprint(want[i]) {
+			t.Errorf("parameter %d is %v, want %v", i, got, want[i])
+		}
+	}
+	if !a.Has("b.bias") || a.Has("b.gamma") {
+		t.Error("Has is wrong about a.b.bias or a.b.gamma")
+	}
+}
+
+func TestScopeReportsEverything(t *testing.T) {
+	s := NewScope(file{
+		"w":     {tensor.F32, tensor.Shape{3, 4}},
+		"fp8":   {tensor.Invalid, tensor.Shape{4}},
+		"int":   {tensor.I32, tensor.Shape{4}},
+		"f":     {tensor.F32, tensor.Shape{4, 3}},
+		"v":     {tensor.F32, tensor.Shape{4, 1, 1, 1}},
+		"extra": {tensor.F32, tensor.Shape{2, 2}},
+	})
+	s.Matrix("w", 4, 3)
+	s.Vector("fp8", 4)
+	s.Vector("int", 4)
+	s.Filter("f", 4, 3, 1, 1)
+	s.Vector("v", 4)
+	s.Vector("gone", 4)
+	err := s.Finish(nil)
+	var all TensorErrors
+	if !errors.As(err, &all) {
+		t.Fatalf("%v, want TensorErrors", err)
+	}
+	want := TensorErrors{
+		{"model.safetensors", "w", Misshapen, "[4, 3]", "[3, 4]"},
+		{"model.safetensors", "fp8", Unsupported, "F32, F16 or BF16", "INVALID"},
+		{"model.safetensors", "int", Unsupported, "F32, F16 or BF16", "I32"},
+		{"model.safetensors", "f", Misshapen, "[4, 3, 1, 1]", "[4, 3]"},
+		{"model.safetensors", "v", Misshapen, "[4]", "[4, 1, 1, 1]"},
+		{"model.safetensors", "gone", Missing, "[4]", "no such tensor"},
+		{"model.safetensors", "extra", Surplus, "no tensor of that name", "F32 [2, 2]"},
+	}
+	if len(all) != len(want) {
+		t.Fatalf("%d problems, want %d: %v", len(all), len(want), err)
+	}
+	for i, e := range all {
+		if *e != *want[i] {
+			t.Errorf("problem %d is %v, want %v", i, *e, *want[i])
+		}
+	}
+	var one *TensorError
+	if !errors.As(err, &one) || one.Tensor != "w" {
+		t.Errorf("errors.As finds %v, want the problem of w", one)
+	}
+	if text := err.Error(); !strings.Contains(text, `"w" is misshapen: expected [4, 3], got [3, 4]`) || !strings.HasSuffix(text, "and 2 more") {
+		t.Errorf("text %q", text)
+	}
+}
+
+func TestLayoutConversion(t *testing.T) {
+	src := []float32{0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15} // 2 images, 2 channels, 3 pixels
+	want := []float32{0, 3, 1, 4, 2, 5, 10, 13, 11, 14, 12, 15}
+	last, first := make([]float32, len(src)), make([]float32, len(src))
+	ToChannelsLast(last, src, 2, 2, 3)
+	ToChannelsFirst(first, last, 2, 2, 3)
+	for i := range src {
+		if last[i] != want[i] || first[i] != src[i] {
+			t.Fatalf("last %v, want %v; back %v, want %v", last, want, first, src)
+		}
+	}
+}
