@@ -1,0 +1,86 @@
+# Every task of the project; `make help` lists them. Tools are pinned in tools/go.mod and run by
+# the go command, so that nothing but Go has to be installed.
+SHELL := /bin/bash
+TOOL  := go tool -modfile=tools/go.mod
+FUZZTIME ?= 5s
+SHARED ?= ../shared
+VENV ?= bench/.venv
+# What the wire must stay compatible with: the last release, else the first commit.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-list --max-parents=0 HEAD | tail -n 1)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## Build bin/triptych for this machine
+	CGO_ENABLED=0 go build -o bin/triptych ./cmd/triptych
+
+.PHONY: cross
+cross: ## Build for every platform we promise, without cgo
+	@for p in linux/amd64 linux/arm64 darwin/arm64; do \
+		echo "$$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./... && \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./... || exit 1; done
+
+.PHONY: test
+test: ## Run all tests
+	go test ./...
+
+.PHONY: test-purego
+test-purego: ## Run the engine's tests without assembly
+	go test -tags purego ./engine/...
+
+.PHONY: race
+race: ## Run the concurrent packages under the race detector
+	CGO_ENABLED=1 go test -race ./engine/device/... ./stage/... ./services/... ./orchestrator/... ./internal/...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' . | sort); do \
+		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$f); do \
+			echo "$$(dirname $$f) $$t"; \
+			go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) $$(dirname $$f) || exit 1; done; done
+
+.PHONY: lint
+lint: ## Vet, golangci-lint, gofumpt and buf lint
+	go vet ./...
+	$(TOOL) golangci-lint run ./...
+	@unformatted="$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))"; \
+		if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; fi
+	$(TOOL) buf lint
+
+.PHONY: generate
+generate: ## Generate the Go code of the protos and the assembly of the kernels
+	$(TOOL) buf generate
+	go generate ./engine/kernel/...
+
+.PHONY: check-generated
+check-generated: generate ## Fail if generated code differs from what is committed
+	git diff --exit-code -- proto engine/kernel
+
+.PHONY: proto-breaking
+proto-breaking: ## Fail if a proto breaks its callers since the last release
+	$(TOOL) buf breaking --against '.git#ref=$(BASE)'
+	$(TOOL) buf breaking --against '.git#ref=$(BASE)' --path proto/triptych/stage --path proto/triptych/tensor \
+		--config '{"version":"v2","modules":[{"path":"proto"}],"breaking":{"use":["WIRE"]}}' \
+		--against-config '{"version":"v2","modules":[{"path":"proto"}]}'
+
+.PHONY: sync-shared
+sync-shared: ## Replace the starter model and the goldens by those of SHARED, together
+	rm -rf models/starter testdata/golden
+	cp -r $(SHARED)/models/starter models/starter
+	cp -r $(SHARED)/golden testdata/golden
+	chmod -R u+w models/starter testdata/golden
+
+.PHONY: bench-env
+bench-env: ## Make the virtual environment of the peers (PyTorch, diffusers; about 1 GB)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet -r bench/requirements.txt
+
+.PHONY: bench
+bench: ## Time each stage of the starter model, beside diffusers if bench-env was made
+	go run ./bench -python "$$(test -x $(VENV)/bin/python && echo $(VENV)/bin/python)"
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin

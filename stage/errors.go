@@ -1,0 +1,113 @@
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Reason says what kind of error an Error is. Reasons survive every hop; the canonical gRPC code
+// follows from the reason (see stagerpc).
+type Reason string
+
+// The reasons, as on the wire (proto enum ErrorReason without its prefix).
+const (
+	InvalidField             Reason = "INVALID_FIELD"
+	SamplerUnsupported       Reason = "SAMPLER_UNSUPPORTED"
+	SizeUnsupported          Reason = "SIZE_UNSUPPORTED"
+	TensorInvalid            Reason = "TENSOR_INVALID"
+	ModelNotFound            Reason = "MODEL_NOT_FOUND"
+	ModelInvalid             Reason = "MODEL_INVALID"
+	ModelDoesNotFit          Reason = "MODEL_DOES_NOT_FIT"
+	StageProtocolUnsupported Reason = "STAGE_PROTOCOL_UNSUPPORTED"
+	QueueFull                Reason = "QUEUE_FULL"
+	SlowConsumer             Reason = "SLOW_CONSUMER"
+	StageUnreachable         Reason = "STAGE_UNREACHABLE"
+	StageDraining            Reason = "STAGE_DRAINING"
+	StageEvicted             Reason = "STAGE_EVICTED"
+	ChecksumMismatch         Reason = "CHECKSUM_MISMATCH"
+	RuntimeDied              Reason = "RUNTIME_DIED"
+	EngineFault              Reason = "ENGINE_FAULT"
+	EngineOOMUnplanned       Reason = "ENGINE_OOM_UNPLANNED"
+)
+
+// Error is every error that a caller of a stage or of the public API can see. Message and Metadata
+// go over the wire; Cause stays where it is and may hold what callers must not see (paths).
+type Error struct {
+	Reason   Reason
+	Message  string
+	Metadata map[string]string // e.g. field, value, accepted; stage; needed_bytes, available_bytes
+	Cause    error
+}
+
+// Error is the message.
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Is makes errors.Is(err, &Error{Reason: r}) true for every Error of that reason.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Reason == e.Reason && t.Message == "" && t.Metadata == nil && t.Cause == nil
+}
+
+// Errorf makes an Error without metadata. %w sets the cause.
+func Errorf(reason Reason, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Reason: reason, Message: err.Error(), Cause: errors.Unwrap(err)}
+}
+
+// With returns a copy of e with a metadata entry added.
+func (e *Error) With(key, value string) *Error {
+	c := *e
+	c.Metadata = maps.Clone(e.Metadata)
+	if c.Metadata == nil {
+		c.Metadata = map[string]string{}
+	}
+	c.Metadata[key] = value
+	return &c
+}
+
+// Invalid is a field of a request that cannot be accepted. accepted says in words what would be.
+func Invalid(reason Reason, field string, value any, accepted string) *Error {
+	text := fmt.Sprint(value)
+	if len(text) > 80 {
+		text = strings.ToValidUTF8(text[:80], "") + "..."
+	}
+	return &Error{
+		Reason:   reason,
+		Message:  fmt.Sprintf("%s = %q is not accepted, expected %s", field, text, accepted),
+		Metadata: map[string]string{"field": field, "value": text, "accepted": accepted},
+	}
+}
+
+// DoesNotFit is a request for more memory than can be had.
+func DoesNotFit(kind Kind, model string, needed, available, budget int64) *Error {
+	return &Error{
+		Reason: ModelDoesNotFit,
+		Message: fmt.Sprintf("the %v of model %q needs %d bytes, available are %d of a budget of %d",
+			kind, model, needed, available, budget),
+		Metadata: map[string]string{
+			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed),
+			"available_bytes": fmt.Sprint(available), "budget_bytes": fmt.Sprint(budget),
+		},
+	}
+}
+
+// NoSuchModel is a model name that nobody has; known are those there are.
+func NoSuchModel(model string, known []string) *Error {
+	known = slices.Sorted(slices.Values(known))
+	return Invalid(ModelNotFound, "model", model, "one of "+strings.Join(known, ", "))
+}
+
+// ReasonOf is the reason of the first Error in err's chain, "" if there is none.
+func ReasonOf(err error) Reason {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return ""
+}

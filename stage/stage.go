@@ -1,0 +1,148 @@
+// Package stage has the nouns of the pipeline
+//
+//	Prompt -> encoder -> Conditioning -> denoiser -> Latent -> decoder -> Image
+//
+// and the interfaces that a stage has wherever it runs: in this process, in a child process or
+// behind the network. Each arrow is one type that only the next stage accepts.
+//
+// The package may import engine/tensor only.
+package stage
+
+import (
+	"context"
+	"fmt"
+)
+
+// Kind is the position of a stage in the pipeline.
+type Kind uint8
+
+// The stages, in pipeline order.
+const (
+	KindEncoder Kind = iota + 1
+	KindDenoiser
+	KindDecoder
+)
+
+// Kinds lists the stages in pipeline order.
+func Kinds() []Kind { return []Kind{KindEncoder, KindDenoiser, KindDecoder} }
+
+// String is the name of the stage in commands, events and errors.
+func (k Kind) String() string {
+	switch k {
+	case KindEncoder:
+		return "encoder"
+	case KindDenoiser:
+		return "denoiser"
+	case KindDecoder:
+		return "decoder"
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
+
+// ParseKind is the inverse of String.
+func ParseKind(name string) (Kind, bool) {
+	for _, k := range Kinds() {
+		if k.String() == name {
+			return k, true
+		}
+	}
+	return 0, false
+}
+
+// Resident is the residency side of a stage: what it is, what it would need, what it holds.
+// Methods are safe for concurrent use; every error is an *Error or a context's.
+type Resident interface {
+	// Info tells what the stage is, which models it can load and what it holds now.
+	Info(ctx context.Context) (Info, error)
+	// Plan tells the bytes a request would take, from configs and file headers alone.
+	// ModelNotFound, ModelInvalid, SizeUnsupported.
+	Plan(ctx context.Context, req PlanRequest) (Footprint, error)
+	// Load makes a model's weights resident; it succeeds at once if they are. progress (which may be
+	// nil) is called from one goroutine at a time, the last time with loaded == total.
+	// ModelNotFound, ModelInvalid, ModelDoesNotFit, StageDraining.
+	Load(ctx context.Context, model string, progress func(loadedBytes, totalBytes int64)) error
+	// Evict frees a model's weights and returns when the bytes are back with the operating system,
+	// after running work has ended. What is not resident frees 0 bytes.
+	Evict(ctx context.Context, model string) (freedBytes int64, err error)
+	// Drain refuses new work from now on and returns when running work has ended.
+	Drain(ctx context.Context) error
+}
+
+// Encoder turns prompts into conditioning.
+type Encoder interface {
+	Resident
+	// Encode needs the model resident: else StageEvicted.
+	Encode(ctx context.Context, req EncodeRequest) (Conditioning, error)
+}
+
+// Denoiser turns conditioning into a latent.
+type Denoiser interface {
+	Resident
+	// Denoise runs one image's sampler and tells observer what happens, from one goroutine; a slow
+	// observer slows the work. Cancelling ctx stops it within one evaluation of the network. It needs
+	// the model resident: else StageEvicted.
+	Denoise(ctx context.Context, req DenoiseRequest, observer DenoiseObserver) (Latent, error)
+}
+
+// Decoder turns latents into image files, and image files into latents.
+type Decoder interface {
+	Resident
+	// Decode needs the model resident: else StageEvicted.
+	Decode(ctx context.Context, req DecodeRequest) (Image, error)
+	// EncodeImage gives the mean of the posterior, scaled for a denoiser. It loads what it needs
+	// beside the resident decoder for the time of the call.
+	EncodeImage(ctx context.Context, req EncodeImageRequest) (Latent, error)
+}
+
+// Info describes a stage.
+type Info struct {
+	Kind    Kind
+	Version string // of the serving program
+	// Host and Device together name the memory that MemoryBudgetBytes is about: stages that agree in
+	// both share one budget. 0 is no limit.
+	Host, Device      string
+	MemoryBudgetBytes int64
+	Models            []Component     // by name
+	Resident          []ResidentModel // by name
+	UsedBytes         int64           // weights and scratch allocated now
+	PeakBytes         int64           // the most ever allocated at once by the present runtime process
+	Generation        uint64          // runtime processes started so far; a change means that residency was lost
+	Draining          bool
+}
+
+// Component is one model's part in a stage. Fields of other kinds of stage are zero.
+type Component struct {
+	Model        string
+	WeightsBytes int64
+	MaxTokens    int // encoder: tokens per prompt
+	ContextDim   int // encoder and denoiser: width of a conditioning vector; they must agree
+	// Denoiser and decoder: channels of a latent; they must agree.
+	LatentChannels int
+	LatentMultiple int // denoiser: latent sides must be multiples of it
+	LatentDefault  int // denoiser: latent side the model was trained for
+	Samplers       []string
+	DefaultSampler string
+	SpatialFactor  int    // decoder: pixels per latent cell, in each direction
+	Problem        string // why the model cannot be loaded, without paths; empty when it can
+}
+
+// ResidentModel is a model held in device memory.
+type ResidentModel struct {
+	Model        string
+	WeightsBytes int64
+}
+
+// PlanRequest is a model and the shape of a request.
+type PlanRequest struct {
+	Model string
+	// Batch is prompts for the encoder, latents per network call for the denoiser (2 with guidance),
+	// images for the decoder.
+	Batch                     int
+	LatentHeight, LatentWidth int // ignored by the encoder
+}
+
+// Footprint is the need of a request, in bytes.
+type Footprint struct {
+	WeightsBytes int64 // held while the model is resident
+	ScratchBytes int64 // held while the request runs
+}
