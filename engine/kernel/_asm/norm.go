@@ -1,0 +1,149 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func norm(g *gen) {
+	columnSums(g)
+	columnSquares(g)
+	for _, act := range acts {
+		g.function("scaleShift"+act.suffix+"AVX2", "func(dst, x, scale, shift *float32, n int)", "is ScaleShift with "+act.suffix+".")
+		dst, x, scale, shift, n := g.arg("dst"), g.arg("x"), g.arg("scale"), g.arg("shift"), g.arg("n")
+		g.each(n, together, func(l []lanes) {
+			ys := loadAll(l, x)
+			for i, y := range ys {
+				g.VFMADD213PS(l[i].load(shift), l[i].load(scale), y)
+			}
+			act.apply(g, ys...)
+			storeAll(l, ys, dst)
+		})
+		g.ret()
+	}
+	rowSums(g)
+	g.function("normalizeAVX2", "func(dst, x, gamma, beta *float32, mean, inverse float32, n int)",
+		"is the last pass of LayerNorm: dst = (x-mean)*inverse*gamma + beta.")
+	dst, x, gamma, beta := g.arg("dst"), g.arg("x"), g.arg("gamma"), g.arg("beta")
+	mean, inverse, n := g.broadcastArg("mean"), g.broadcastArg("inverse"), g.arg("n")
+	g.each(n, 2, func(l []lanes) {
+		ys := loadAll(l, x)
+		for i, y := range ys {
+			g.VSUBPS(mean, y, y)
+			g.VMULPS(inverse, y, y)
+			g.VFMADD213PS(l[i].load(beta), l[i].load(gamma), y)
+		}
+		storeAll(l, ys, dst)
+	})
+	g.ret()
+}
+
+// rowSums writes the two sums of LayerNorm, with four accumulators because an addition takes 3 to 5 cycles.
+func rowSums(g *gen) {
+	add := func(a, b, dst operand.Op) { g.VADDPS(a, b, dst) }
+
+	g.function("rowSumAVX2", "func(x *float32, n int) float32", "is the sum of a row.")
+	x, n := g.arg("x"), g.arg("n")
+	sums := []reg.VecVirtual{g.zero(), g.zero(), g.zero(), g.zero()}
+	g.each(n, len(sums), func(l []lanes) {
+		for i, l := range l {
+			g.VADDPS(l.load(x), sums[i], sums[i])
+		}
+	})
+	g.returnFold(sums, add)
+
+	g.function("rowSquaresAVX2", "func(x *float32, mean float32, n int) float32", "is the sum of squared distances from mean.")
+	x, n = g.arg("x"), g.arg("n")
+	mean := g.broadcastArg("mean")
+	sums = []reg.VecVirtual{g.zero(), g.zero(), g.zero(), g.zero()}
+	g.each(n, len(sums), func(l []lanes) {
+		for i, l := range l {
+			d := l.load(x)
+			g.VSUBPS(mean, d, d)
+			if l.mask != nil { // the dead lanes hold -mean
+				g.VANDPS(l.mask, d, d)
+			}
+			g.VFMADD231PS(d, d, sums[i])
+		}
+	})
+	g.returnFold(sums, add)
+}
+
+func columnSums(g *gen) {
+	g.function("columnSumsAVX2", "func(sum *float64, x *float32, channels, whole, pixels int)",
+		"is ColumnSums for the first whole channels, a positive multiple of 8.")
+	x := g.arg("x")
+	g.columns("sum", x, func(l lanes, pixel []reg.GPVirtual) reg.VecVirtual {
+		var v []reg.VecVirtual
+		for _, p := range pixel {
+			v = append(v, l.load(p))
+		}
+		return g.pairwise(v)
+	})
+}
+
+func columnSquares(g *gen) {
+	g.function("columnSquaresAVX2", "func(sq *float64, x, mean *float32, channels, whole, pixels int)",
+		"is ColumnSquares for the first whole channels, a positive multiple of 8.")
+	x, mean := g.arg("x"), g.arg("mean")
+	g.columns("sq", x, func(l lanes, pixel []reg.GPVirtual) reg.VecVirtual {
+		m := l.load(mean)
+		var v []reg.VecVirtual
+		for _, p := range pixel {
+			d := l.load(p)
+			g.VSUBPS(m, d, d)
+			g.VMULPS(d, d, d)
+			v = append(v, d)
+		}
+		return g.pairwise(v)
+	})
+}
+
+// columns writes a loop over four pixels at a time, then over single ones: eight channels a turn, their terms of those
+// pixels added up in float32 and the result in float64.
+func (g *gen) columns(total string, x reg.GPVirtual, terms func(l lanes, pixel []reg.GPVirtual) reg.VecVirtual) {
+	sum, stride, whole, pixels := g.arg(total), g.arg("channels"), g.arg("whole"), g.arg("pixels")
+	g.SHLQ(operand.Imm(2), stride)
+	for _, count := range []int{4, 1} {
+		pixel, again, done := []reg.GPVirtual{x}, g.label("pixels"), g.label("done")
+		g.Label(again)
+		g.CMPQ(pixels, operand.Imm(uint64(count)))
+		g.JLT(operand.LabelRef(done))
+		for i := 1; i < count; i++ {
+			p := g.GP64()
+			g.LEAQ(operand.Mem{Base: pixel[i-1], Index: stride, Scale: 1}, p)
+			pixel = append(pixel, p)
+		}
+		index, channels := g.GP64(), g.label("channels")
+		g.XORQ(index, index)
+		g.Label(channels)
+		y, high := terms(lanes{g: g, index: index}, pixel), g.YMM()
+		g.VEXTRACTF128(operand.Imm(1), y, high.AsX())
+		g.VCVTPS2PD(y.AsX(), y)
+		g.VCVTPS2PD(high.AsX(), high)
+		for half, v := range []reg.VecVirtual{y, high} {
+			at := operand.Mem{Base: sum, Index: index, Scale: 8, Disp: 32 * half}
+			g.VADDPD(at, v, v)
+			g.VMOVUPD(v, at)
+		}
+		g.ADDQ(operand.Imm(8), index)
+		g.CMPQ(index, whole)
+		g.JLT(operand.LabelRef(channels))
+		g.LEAQ(operand.Mem{Base: pixel[count-1], Index: stride, Scale: 1}, x)
+		g.SUBQ(operand.Imm(uint64(count)), pixels)
+		g.JMP(operand.LabelRef(again))
+		g.Label(done)
+	}
+	g.ret()
+}
+
+// pairwise adds one or four vectors as (a+b)+(c+d).
+func (g *gen) pairwise(v []reg.VecVirtual) reg.VecVirtual {
+	for ; len(v) > 1; v = v[:len(v)/2] {
+		for i := range len(v) / 2 {
+			g.VADDPS(v[2*i+1], v[2*i], v[2*i])
+			v[i] = v[2*i]
+		}
+	}
+	return v[0]
+}

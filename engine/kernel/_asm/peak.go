@@ -1,0 +1,22 @@
+package main
+
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func peak(g *gen) {
+	g.function("fmaPeakAVX2", "func(n int)", "is FMAPeak for a positive n.")
+	n, one := g.arg("n"), g.load(g.constant("one", 1))
+	var sums [12]reg.VecVirtual
+	for i := range sums {
+		sums[i] = g.zero()
+	}
+	g.Label("again")
+	for _, sum := range sums {
+		g.VFMADD231PS(one, one, sum)
+	}
+	g.DECQ(n)
+	g.JNZ(operand.LabelRef("again"))
+	g.ret()
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mmcloughlin/avo/ir"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// extensions are what kernel.hasAVX2 checks for, and so all that may be used.
+var extensions = []string{"AVX", "AVX2", "FMA3", "F16C"}
+
+// verify finds what the assembler accepts and the processor does not, or only slowly: registers 16 to 31 (avo hands
+// them out when 16 are not enough; they need AVX-512), instructions of another extension, SSE forms among AVX ones (each
+// waits for the dirty upper halves), and a return that leaves the upper halves dirty.
+func verify(f *ir.Function) []error {
+	var problems []error
+	complain := func(i *ir.Instruction, what string) {
+		problems = append(problems, fmt.Errorf("%s: %s %v: %s", f.Name, i.Opcode, i.Operands, what))
+	}
+	vectors, last := false, ""
+	for _, i := range f.Instructions() {
+		for _, r := range i.Registers() {
+			p, ok := r.(reg.Physical)
+			switch {
+			case !ok:
+				complain(i, "register was not allocated")
+			case r.Kind() == reg.KindVector:
+				vectors = true
+				if p.PhysicalIndex() >= 16 {
+					complain(i, "register 16 or above")
+				}
+				if !strings.HasPrefix(i.Opcode, "V") {
+					complain(i, "not a VEX form")
+				}
+			}
+		}
+		for _, e := range i.ISA {
+			if !slices.Contains(extensions, e) {
+				complain(i, "needs "+e)
+			}
+		}
+		if i.Opcode == "RET" && vectors && last != "VZEROUPPER" {
+			complain(i, "no VZEROUPPER before it")
+		}
+		last = i.Opcode
+	}
+	return problems
+}

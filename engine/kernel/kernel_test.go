@@ -1,0 +1,160 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// eachVariant runs one test body for every variant of this build and machine.
+func eachVariant(t *testing.T, body func(t *testing.T, r *rand.Rand)) {
+	for _, name := range Variants() {
+		t.Run(name, func(t *testing.T) {
+			use(t, name)
+			body(t, rand.New(rand.NewPCG(1, 2)))
+		})
+	}
+}
+
+func use(tb testing.TB, name string) {
+	before := Variant()
+	if err := Select(name); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = Select(before) })
+}
+
+// lengths meets every tail of an 8-wide loop, the empty slice and a few whole turns.
+func lengths() []int {
+	var n []int
+	for i := range 35 {
+		n = append(n, i)
+	}
+	return append(n, 64, 77, 320, 1003)
+}
+
+// guarded returns n elements between two guards that must survive: a masked store must not reach past the end.
+func guarded(t *testing.T, n int) []float32 {
+	const guard = 123.25
+	buf := make([]float32, n+16)
+	for i := range buf {
+		buf[i] = guard
+	}
+	t.Cleanup(func() {
+		for i, v := range buf {
+			if (i < 8 || i >= 8+n) && v != guard {
+				t.Errorf("length %d: wrote at %d", n, i-8)
+			}
+		}
+	})
+	return buf[8 : 8+n : 8+n]
+}
+
+func normal(r *rand.Rand, n int, scale float64) []float32 {
+	s := make([]float32, n)
+	for i := range s {
+		s[i] = float32(r.NormFloat64() * scale)
+	}
+	return s
+}
+
+// near fails unless got is within tol of want, tol being absolute for |want| <= 1 and relative above if floor is 1;
+// a floor of 0 makes it relative throughout. NaN equals NaN and infinities equal themselves.
+func near(t *testing.T, what string, i int, got float32, want, tol, floor float64) {
+	t.Helper()
+	g := float64(got)
+	if g == want || math.IsNaN(g) && math.IsNaN(want) {
+		return
+	}
+	if d := math.Abs(g - want); !(d <= tol*max(math.Abs(want), floor)) {
+		t.Fatalf("%s: element %d: got %v, want %v, difference %.3g, tolerance %.3g",
+			what, i, got, want, d, tol*max(math.Abs(want), floor))
+	}
+}
+
+func TestSelect(t *testing.T) {
+	before := Variant()
+	t.Cleanup(func() { _ = Select(before) })
+	for _, name := range Variants() {
+		if err := Select(name); err != nil || Variant() != name {
+			t.Errorf("Select(%q) = %v, Variant() = %q", name, err, Variant())
+		}
+	}
+	if err := Select("sse9"); err == nil || !strings.Contains(err.Error(), "sse9") || !strings.Contains(err.Error(), AVX2) {
+		t.Errorf("Select of an unknown variant: %v, want an error naming it and the choice", err)
+	}
+	if got, want := Variant(), Generic; got != want {
+		t.Errorf("a failed Select left %q, want %q", got, want)
+	}
+	if err := Select(""); err != nil || Variant() != Variants()[0] {
+		t.Errorf("Select of the empty name: %v, %q", err, Variant())
+	}
+	if !hasAVX2 {
+		if err := Select(AVX2); err == nil {
+			t.Error("Select of a variant this build lacks did not fail")
+		}
+	}
+}
+
+// TestEnvironment starts this test again with TRIPTYCH_CPU set: it is read at start.
+func TestEnvironment(t *testing.T) {
+	if os.Getenv("KERNEL_TEST_CHILD") != "" {
+		fmt.Printf("variant %s, error %v\n", Variant(), Check())
+		return
+	}
+	for value, want := range map[string]string{
+		"":        "variant " + Variants()[0] + ", error <nil>",
+		Generic:   "variant generic, error <nil>",
+		"pentium": "variant " + Variants()[0] + `, error kernel: select variant "pentium": unknown`,
+	} {
+		child := exec.Command(os.Args[0], "-test.run=^TestEnvironment$")
+		child.Env = append(os.Environ(), "KERNEL_TEST_CHILD=1", Env+"="+value)
+		out, err := child.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s=%s: %v, %s; want %s", Env, value, err, out, want)
+		}
+	}
+}
+
+func TestFMAPeak(t *testing.T) {
+	eachVariant(t, func(*testing.T, *rand.Rand) {
+		for _, n := range []int{-1, 0, 1, 1000} {
+			FMAPeak(n) // it must come back
+		}
+	})
+}
+
+func TestTooShortPanics(t *testing.T) {
+	eachVariant(t, func(t *testing.T, _ *rand.Rand) {
+		long, short := make([]float32, 9), make([]float32, 8)
+		rows := []*float32{&long[0], &long[0], &long[0], &long[0], &long[0], &long[0]}
+		for name, f := range map[string]func(){
+			"Add":           func() { Add(long, long, short) },
+			"Axpy":          func() { Axpy(long, 1, short) },
+			"Finish":        func() { Finish(long, long, nil, short, nil, None) },
+			"Activate":      func() { Activate(long, short, SiLU) },
+			"GEGLU":         func() { GEGLU(long, long, short) },
+			"ScaleShift":    func() { ScaleShift(long, long, short, long, None) },
+			"LayerNorm":     func() { LayerNorm(long, long, long, short, 0) },
+			"WidenF16":      func() { WidenF16(long, make([]uint16, 8)) },
+			"ColumnSums":    func() { ColumnSums(make([]float64, 2), long) },
+			"ColumnSquares": func() { ColumnSquares(make([]float64, 9), long, short) },
+			"Tile panel":    func() { Tile(new([TileRows * TileCols]float32), rows, 1, 1, short, 1) },
+			"Tile rows":     func() { Tile(new([TileRows * TileCols]float32), rows, 2, 1, make([]float32, 32), 1) },
+			"Tile m":        func() { Tile(new([TileRows * TileCols]float32), rows, 1, 1, make([]float32, 16), 7) },
+		} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: no panic", name)
+					}
+				}()
+				f()
+			}()
+		}
+	})
+}

@@ -1,0 +1,7 @@
+//go:build purego || !amd64
+
+package kernel
+
+func scale(dst []float32, f float32)             { scaleGeneric(dst, f) }
+func axpy(dst []float32, a float32, x []float32) { axpyGeneric(dst, a, x) }
+func add(dst, a, b []float32)                    { addGeneric(dst, a, b) }

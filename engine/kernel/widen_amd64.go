@@ -1,0 +1,25 @@
+//go:build !purego
+
+package kernel
+
+//go:noescape
+func widenF16AVX2(dst *float32, src *uint16, n int)
+
+//go:noescape
+func widenBF16AVX2(dst *float32, src *uint16, n int)
+
+func widenF16(dst []float32, src []uint16) {
+	if useAVX2 {
+		widenF16AVX2(&dst[0], &src[0], len(src))
+	} else {
+		widenF16Generic(dst, src)
+	}
+}
+
+func widenBF16(dst []float32, src []uint16) {
+	if useAVX2 {
+		widenBF16AVX2(&dst[0], &src[0], len(src))
+	} else {
+		widenBF16Generic(dst, src)
+	}
+}

@@ -1,0 +1,29 @@
+package kernel
+
+import "math"
+
+func widenF16Generic(dst []float32, src []uint16) {
+	for i, h := range src {
+		dst[i] = halfToFloat(h)
+	}
+}
+
+func widenBF16Generic(dst []float32, src []uint16) {
+	for i, h := range src {
+		dst[i] = math.Float32frombits(uint32(h) << 16)
+	}
+}
+
+func halfToFloat(h uint16) float32 {
+	sign := uint32(h&0x8000) << 16
+	magnitude := uint32(h&0x7fff) << 13
+	switch exponent := h & 0x7c00; {
+	case exponent == 0x7c00 && h&0x3ff != 0: // NaN, made quiet
+		return math.Float32frombits(sign | magnitude | 0x7fc00000)
+	case exponent == 0x7c00:
+		return math.Float32frombits(sign | 0x7f800000)
+	case exponent == 0: // zero or denormal: a multiple of 2^-24
+		return math.Float32frombits(sign | math.Float32bits(float32(h&0x3ff)*0x1p-24))
+	}
+	return math.Float32frombits(sign | (magnitude + (127-15)<<23))
+}
