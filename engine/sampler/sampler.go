@@ -1,0 +1,175 @@
+package sampler
+
+import (
+	"fmt"
+	"math"
+)
+
+// Sampler is one schedule: a sampler, a model's config and a number of steps. It does not change
+// after New and may be shared.
+type Sampler struct {
+	name      string
+	timesteps []float64 // of each evaluation
+	sigmas    []float32 // noise level of each evaluation and after the last, or nil
+	initSigma float32
+	divisors  []float32 // what the network's input is divided by, or nil
+	levels    []level   // of each evaluation
+	rule      rule
+}
+
+// rule is the part in which samplers differ. Each is in a file of its own.
+type rule interface {
+	// history names the arrays that a state carries before evaluation i, beside its latents.
+	history(i int) []string
+	// step gives the latents and the history after evaluation s.Step, the latter in the order of
+	// history(s.Step+1). It writes to no array of s, but may pass them on.
+	step(s State, prediction []float32, noise NoiseFunc) (latents []float32, history [][]float32)
+}
+
+// New makes the named sampler for a model, or the model's own when name is empty. Errors are
+// *UnknownError, *StepsError, *ScheduleError, or config.Errors for settings of the model that this
+// sampler honours and we do not implement.
+func New(name string, c Config, steps int) (*Sampler, error) {
+	if name == "" {
+		name = c.sampler
+	}
+	e, err := entryNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	set, err := c.settings(e)
+	if err != nil {
+		return nil, err
+	}
+	if limit := set.maxSteps(e.class); steps < 1 || steps > limit {
+		return nil, &StepsError{Sampler: name, Steps: steps, Min: 1, Max: limit}
+	}
+	s, err := e.make(set, steps)
+	if err != nil {
+		return nil, err
+	}
+	s.name = name
+	if i, finite := s.probe(); !finite {
+		return nil, set.refuse(steps, "the latents are not finite after evaluation %d of %d", i, s.Evaluations())
+	}
+	return s, nil
+}
+
+// MaxSteps is the largest number of steps that New accepts for a sampler of this model. In rare
+// combinations (a steps_offset beyond the schedule) a smaller number is refused too.
+func (c Config) MaxSteps(name string) (int, error) {
+	if name == "" {
+		name = c.sampler
+	}
+	e, err := entryNamed(name)
+	if err != nil {
+		return 0, err
+	}
+	set, err := c.settings(e)
+	if err != nil {
+		return 0, err
+	}
+	return set.maxSteps(e.class), nil
+}
+
+func (c settings) maxSteps(class string) int {
+	limit := min(MaxSteps, c.trainSteps)
+	switch class {
+	case "LCMScheduler":
+		limit = min(limit, lcmOriginalSteps)
+	case "DPMSolverMultistepScheduler", "UniPCMultistepScheduler":
+		if c.spacing != "trailing" && !c.karras { // these place one point more than they use
+			limit = min(limit, c.trainSteps-1)
+		}
+	}
+	return limit
+}
+
+func (c settings) refuse(steps int, reason string, args ...any) error {
+	return &ScheduleError{Sampler: c.sampler, Steps: steps, Reason: fmt.Sprintf(reason, args...)}
+}
+
+// probe runs the schedule on one number: every coefficient that is not finite shows.
+func (s *Sampler) probe() (int, bool) {
+	prediction, in := []float32{0.5}, make([]float32, 1)
+	st := s.Start([]float32{1})
+	for i := range s.Evaluations() {
+		s.ModelInput(st, in)
+		st = s.Step(st, prediction, func(_ int, dst []float32) { dst[0] = 0.5 })
+		if sum := float64(in[0] + st.Latents[0]); math.IsNaN(sum) || math.IsInf(sum, 0) {
+			return i, false
+		}
+	}
+	return 0, true
+}
+
+// Name is the sampler's name, never empty.
+func (s *Sampler) Name() string { return s.name }
+
+// Evaluations is how often the network is asked: the length of the reference's timesteps, which for
+// heun and pndm is more than the number of steps.
+func (s *Sampler) Evaluations() int { return len(s.timesteps) }
+
+// Timestep is what the network is told before evaluation i. It may have a fraction.
+func (s *Sampler) Timestep(i int) float64 { return s.timesteps[i] }
+
+// InitNoiseSigma is the scale of the start latents.
+func (s *Sampler) InitNoiseSigma() float32 { return s.initSigma }
+
+// Start is the state before the first evaluation, from noise of unit variance (draw 0).
+func (s *Sampler) Start(noise []float32) State {
+	latents := make([]float32, len(noise))
+	for i, n := range noise {
+		latents[i] = n * s.initSigma
+	}
+	return State{Latents: latents}
+}
+
+// ModelInput writes what the network sees before evaluation st.Step to dst, which is as long as the
+// latents.
+func (s *Sampler) ModelInput(st State, dst []float32) {
+	dst = dst[:len(st.Latents)]
+	if s.divisors == nil {
+		copy(dst, st.Latents)
+		return
+	}
+	d := s.divisors[st.Step]
+	for i, v := range st.Latents {
+		dst[i] = v / d
+	}
+}
+
+// Step is the state after the network's prediction for evaluation st.Step. It leaves st as it is and
+// keeps no reference to prediction. noise is asked for at most one draw, the number of which is
+// st.Step+1. A finished state or a prediction of another length is a mistake of the caller, and
+// panics.
+func (s *Sampler) Step(st State, prediction []float32, noise NoiseFunc) State {
+	s.check(st, prediction)
+	latents, arrays := s.rule.step(st, prediction, noise)
+	next := State{Step: st.Step + 1, Latents: latents}
+	for i, name := range s.history(next.Step) {
+		next.history = append(next.history, NamedArray{Name: name, Data: arrays[i]})
+	}
+	return next
+}
+
+// Denoised writes the clean latents that the prediction for evaluation st.Step stands for to dst: a
+// preview of the end.
+func (s *Sampler) Denoised(st State, prediction, dst []float32) {
+	s.check(st, prediction)
+	s.levels[st.Step].clean(dst[:len(prediction)], st.Latents, prediction)
+}
+
+func (s *Sampler) check(st State, prediction []float32) {
+	if st.Step >= s.Evaluations() || len(prediction) != len(st.Latents) {
+		panic(fmt.Sprintf("sampler: step %d of %d with %d latents and a prediction of %d", st.Step, s.Evaluations(), len(st.Latents), len(prediction)))
+	}
+}
+
+// history is that of the rule; a finished state needs none.
+func (s *Sampler) history(i int) []string {
+	if i >= s.Evaluations() {
+		return nil
+	}
+	return s.rule.history(i)
+}
