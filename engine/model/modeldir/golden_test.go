@@ -10,8 +10,12 @@ import (
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devicetest"
+	"github.com/triptych-serving/triptych/engine/kernel"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/engine/weights"
 )
 
 const repo = "../../.."
@@ -30,10 +34,41 @@ const (
 type evaluator func(t *testing.T, n *Network, tape *device.Tape, inputs map[string][]float32) map[string][]float32
 
 func evaluators() map[string]evaluator {
-	return map[string]evaluator{definition: evaluateNaively}
+	all := map[string]evaluator{definition: evaluateByDefinition}
+	for _, variant := range kernel.Variants() {
+		all["cpu-"+variant] = onCPU(variant)
+	}
+	return all
 }
 
 const definition = "definition"
+
+func evaluateByDefinition(t *testing.T, n *Network, tape *device.Tape, inputs map[string][]float32) map[string][]float32 {
+	t.Helper()
+	out, err := devicetest.Evaluate(tape, n.Source(), inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// onCPU evaluates on the CPU device with one implementation of its kernels.
+func onCPU(variant string) evaluator {
+	return func(t *testing.T, n *Network, tape *device.Tape, inputs map[string][]float32) map[string][]float32 {
+		t.Helper()
+		chosen := kernel.Variant()
+		if err := kernel.Select(variant); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = kernel.Select(chosen) }() // it was selected before
+		d, err := cpu.New(cpu.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		return devicetest.Compute(t, d, tape, n.Source(), inputs)
+	}
+}
 
 // golden compares with one file of reference tensors, which has images channels first.
 type golden struct {
@@ -56,7 +91,7 @@ func forEachModel(t *testing.T, f func(t *testing.T, d *Dir, g *golden, run eval
 				if err != nil {
 					t.Fatal(err)
 				}
-				file, err := openFile(filepath.Join(repo, tensors))
+				file, err := weights.OpenFile(filepath.Join(repo, tensors))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -1,0 +1,92 @@
+package imaging
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	"image/jpeg"
+	"image/png"
+
+	"github.com/HugoSmits86/nativewebp"
+)
+
+// DefaultQuality is that of JPEG and WebP when Options names none.
+const DefaultQuality = 90
+
+// The largest width and height of a file, in pixels.
+const (
+	maxJPEGSide = 65535
+	maxWebPSide = 16384
+)
+
+// Options say how an image is written.
+type Options struct {
+	Format  Format
+	Quality int    // of JPEG: 1 to 100, 0 means DefaultQuality
+	Text    []Text // kept by PNG; the other formats have no place for it and leave it out
+}
+
+// Encode writes an opaque image, such as FromFloats makes, as a file. Options are checked whatever
+// the format. Errors are an Error.
+func Encode(img *image.RGBA, o Options) ([]byte, error) {
+	if o.Quality == 0 {
+		o.Quality = DefaultQuality
+	}
+	if o.Quality < 1 || o.Quality > 100 {
+		return nil, &Error{Subject: "quality", Expected: "1 to 100", Got: fmt.Sprint(o.Quality)}
+	}
+	text, err := textChunks(o.Text)
+	if err != nil {
+		return nil, err
+	}
+	switch o.Format {
+	case PNG:
+		return encodePNG(img, text)
+	case JPEG:
+		return encodeJPEG(img, o.Quality)
+	case WEBP:
+		return encodeWebP(img)
+	}
+	return nil, &Error{Subject: "format", Expected: "PNG, JPEG or WEBP", Got: o.Format.String()}
+}
+
+func encodePNG(img *image.RGBA, text []byte) ([]byte, error) {
+	var out bytes.Buffer
+	if err := png.Encode(&out, img); err != nil {
+		return nil, cannotEncode(PNG, "an image", img, err)
+	}
+	return bytes.Join([][]byte{out.Bytes()[:afterHeader], text, out.Bytes()[afterHeader:]}, nil), nil
+}
+
+func encodeJPEG(img *image.RGBA, quality int) ([]byte, error) {
+	expected := fmt.Sprintf("sides of 1 to %d pixels", maxJPEGSide)
+	if s := img.Rect.Size(); s.X < 1 || s.Y < 1 || s.X > maxJPEGSide || s.Y > maxJPEGSide {
+		return nil, cannotEncode(JPEG, expected, img, nil)
+	}
+	var out bytes.Buffer
+	if err := jpeg.Encode(&out, img, &jpeg.Options{Quality: quality}); err != nil {
+		return nil, cannotEncode(JPEG, expected, img, err)
+	}
+	return out.Bytes(), nil
+}
+
+// encodeWebP writes the lossless kind of WebP, the one that has an encoder in Go.
+func encodeWebP(img *image.RGBA) ([]byte, error) {
+	expected := fmt.Sprintf("sides of 1 to %d pixels", maxWebPSide)
+	if s := img.Rect.Size(); s.X < 1 || s.Y < 1 || s.X > maxWebPSide || s.Y > maxWebPSide {
+		return nil, cannotEncode(WEBP, expected, img, nil)
+	}
+	var out bytes.Buffer
+	if err := nativewebp.Encode(&out, img, nil); err != nil {
+		return nil, cannotEncode(WEBP, expected, img, err)
+	}
+	return out.Bytes(), nil
+}
+
+func cannotEncode(f Format, expected string, img *image.RGBA, err error) error {
+	got := fmt.Sprintf("%d x %d pixels", img.Rect.Dx(), img.Rect.Dy())
+	if err != nil {
+		got += ": " + err.Error()
+	}
+	return &Error{Subject: f.String(), Expected: expected, Got: got, Err: err}
+}

@@ -1,0 +1,53 @@
+// Package imaging turns the pixels of tensors into image files and back.
+//
+// Pixels are float32, [height, width, 3], red, green, blue, in -1 to 1. Values are rounded exactly
+// as diffusers rounds them, so that the same tensor gives the same file contents.
+//
+// The package imports nothing of this project but what is below it.
+package imaging
+
+import (
+	"fmt"
+	"image"
+	"math"
+)
+
+// FromFloats makes an opaque image of pixels [height, width, 3] in about -1 to 1: black at -1 and
+// below, white at 1 and above, halves rounded to even. NaN is black. It panics when the number of
+// pixels disagrees with the size, which is a programming error.
+func FromFloats(pixels []float32, height, width int) *image.RGBA {
+	if height < 0 || width < 0 || (width > 0 && height > math.MaxInt/3/width) || len(pixels) != 3*height*width {
+		panic(fmt.Sprintf("imaging: %d values for %d x %d pixels of 3", len(pixels), height, width))
+	}
+	img := image.NewRGBA(image.Rect(0, 0, width, height))
+	for i, out := 0, img.Pix; i < len(pixels); i, out = i+3, out[4:] {
+		for c := range 3 {
+			out[c] = quantize(pixels[i+c]/2 + 0.5) // halving is exact, so a fused multiply-add changes nothing
+		}
+		out[3] = 0xff
+	}
+	return img
+}
+
+// quantize maps 0..1 to 0..255 as numpy's (x*255).round() does in float32.
+func quantize(x float32) uint8 {
+	if !(x > 0) { // NaN too
+		return 0
+	}
+	return uint8(math.RoundToEven(float64(min(x, 1) * 255)))
+}
+
+// toFloats is the inverse of FromFloats for the colours of opaque or not premultiplied RGBA rows.
+func toFloats(pix []uint8, stride, height, width int) []float32 {
+	var level [256]float32
+	for v := range level {
+		level[v] = 2*(float32(v)/255) - 1 // doubling is exact
+	}
+	out := make([]float32, 0, 3*height*width)
+	for y := range height {
+		for row := pix[y*stride:][:4*width]; len(row) > 0; row = row[4:] {
+			out = append(out, level[row[0]], level[row[1]], level[row[2]])
+		}
+	}
+	return out
+}

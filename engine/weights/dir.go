@@ -1,0 +1,175 @@
+package weights
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// maxIndex bounds an index file, in bytes; that of a model with 1,000 tensors has about 120 KB.
+const maxIndex = 16 << 20
+
+const extension = ".safetensors"
+
+// OpenDir opens the weights in a folder: for one of the stems ("model",
+// "diffusion_pytorch_model") STEM.safetensors, or the files that STEM.safetensors.index.json
+// lists. Their fp16 variants are opened when there is nothing else. Errors are an Error.
+func OpenDir(dir string, stems ...string) (*Set, error) {
+	names := candidates(stems)
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if _, err := os.Lstat(path); err != nil {
+			continue // if the folder itself is at fault, describe says so
+		}
+		if strings.HasSuffix(name, ".json") {
+			return openIndex(path)
+		}
+		return OpenFile(path)
+	}
+	got, err := describe(dir)
+	return nil, &Error{File: dir, Expected: "one of " + strings.Join(names, ", "), Got: got, Err: err}
+}
+
+// candidates lists the names weights may have, the preferred ones first.
+func candidates(stems []string) []string {
+	var plain, variants []string
+	for _, stem := range stems {
+		plain = append(plain, stem+extension, stem+extension+".index.json")
+		variants = append(variants, stem+".fp16"+extension, stem+extension+".index.fp16.json")
+	}
+	return append(plain, variants...)
+}
+
+// describe says what a folder without weights has instead.
+func describe(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "no folder", err
+	} else if err != nil {
+		return reason(err), err
+	}
+	var pickled, others []string
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".bin", ".pt", ".pth", ".ckpt":
+			pickled = append(pickled, e.Name())
+		case extension:
+			others = append(others, e.Name())
+		}
+	}
+	switch {
+	case len(others) > 0:
+		return strings.Join(others, ", "), nil
+	case len(pickled) > 0:
+		return "pickled weights only (" + strings.Join(pickled, ", ") + "), which are not read because they can run code: convert them to safetensors", nil
+	}
+	return "none of them", nil
+}
+
+// openIndex opens every file an index lists, and checks that each has the tensors the index says.
+func openIndex(path string) (*Set, error) {
+	shards, err := readIndex(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{home: path, owners: map[string]*file{}}
+	if err := s.addShards(filepath.Dir(path), shards); err != nil {
+		_ = s.Close() // read-only, and the first error says more
+		return nil, err
+	}
+	return s, nil
+}
+
+// addShards opens the files that tensors are mapped to.
+func (s *Set) addShards(dir string, shards map[string]string) error {
+	for _, shard := range slices.Compact(slices.Sorted(maps.Values(shards))) {
+		if err := s.add(filepath.Join(dir, shard)); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(shards)) {
+		path := filepath.Join(dir, shards[name])
+		if f := s.owners[name]; f == nil {
+			return &Error{File: path, Tensor: name, Expected: "the tensor, as " + s.home + " says", Got: "no such tensor"}
+		} else if f.path != path {
+			return &Error{File: path, Tensor: name, Expected: "the tensor, as " + s.home + " says", Got: "it in " + f.path}
+		}
+	}
+	return nil
+}
+
+// readIndex gives the file of each tensor: a name in the folder of the index.
+func readIndex(path string) (map[string]string, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return nil, err
+	}
+	const expected = "an index: a JSON object with a weight_map from tensors to files"
+	var shards map[string]string
+	var broken *Error // the tensor at fault, when it is known
+	err = scanObject(data, func(s scanner, key string) error {
+		if key != "weight_map" {
+			return s.skip()
+		}
+		shards = map[string]string{}
+		return s.object(func(s scanner, name string) error {
+			shard, err := s.string()
+			if err != nil {
+				return err
+			}
+			if !isShardName(shard) {
+				broken = &Error{File: path, Tensor: name, Expected: "the name of a " + extension + " file in the same folder", Got: fmt.Sprintf("%q", shard)}
+				return broken
+			}
+			shards[name] = shard
+			return nil
+		})
+	})
+	switch {
+	case broken != nil:
+		return nil, broken
+	case err != nil:
+		return nil, &Error{File: path, Expected: expected, Got: err.Error(), Err: err}
+	case len(shards) == 0:
+		return nil, &Error{File: path, Expected: expected, Got: "no weight_map or an empty one"}
+	}
+	return shards, nil
+}
+
+// isShardName tells whether a file of that name is in the same folder.
+func isShardName(name string) bool {
+	return filepath.IsLocal(name) && !strings.ContainsAny(name, `/\`) && strings.HasSuffix(name, extension)
+}
+
+// readSmall reads a regular file of at most maxIndex bytes.
+func readSmall(path string) ([]byte, error) {
+	fail := func(err error, got string) ([]byte, error) {
+		return nil, &Error{File: path, Expected: fmt.Sprintf("an index file of at most %d bytes", maxIndex), Got: got, Err: err}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return fail(err, reason(err))
+	}
+	if !info.Mode().IsRegular() {
+		return fail(nil, kind(info))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fail(err, reason(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
+	if err != nil {
+		return fail(err, reason(err))
+	}
+	if len(data) > maxIndex {
+		return fail(nil, fmt.Sprintf("%d bytes", info.Size()))
+	}
+	return data, nil
+}

@@ -1,0 +1,110 @@
+package weights
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+)
+
+// prefixLen is the bytes before the JSON: its length as a little-endian integer.
+const prefixLen = 8
+
+// file is one open safetensors file with a checked header.
+type file struct {
+	path    string
+	data    io.ReaderAt // the whole file
+	start   int64       // where the tensors' bytes begin
+	tensors map[string]entry
+	close   func() error
+}
+
+// openFile opens a regular file (or a link to one) and checks its header against its size.
+func openFile(path string) (*file, error) {
+	fail := func(err error, got string) (*file, error) {
+		return nil, &Error{File: path, Expected: "a safetensors file", Got: got, Err: err}
+	}
+	info, err := os.Stat(path) // before opening, which would wait at a named pipe
+	if err != nil {
+		return fail(err, reason(err))
+	}
+	if !info.Mode().IsRegular() {
+		return fail(nil, kind(info))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fail(err, reason(err))
+	}
+	if info, err = f.Stat(); err != nil {
+		_ = f.Close() // read-only, and the first error says more
+		return fail(err, reason(err))
+	}
+	opened, err := newFile(path, f, info.Size())
+	if err != nil {
+		_ = f.Close() // as above
+		return nil, err
+	}
+	opened.close = f.Close
+	return opened, nil
+}
+
+// kind names what is there instead of a regular file.
+func kind(info os.FileInfo) string {
+	if info.IsDir() {
+		return "a folder"
+	}
+	return "a special file (" + info.Mode().Type().String() + ")"
+}
+
+// newFile checks the header of size bytes of data. Nothing is allocated for a length that the
+// file does not have.
+func newFile(path string, data io.ReaderAt, size int64) (*file, error) {
+	fail := func(err error, expected, got string) (*file, error) {
+		return nil, &Error{File: path, Expected: expected, Got: got, Err: err}
+	}
+	var prefix [prefixLen]byte
+	if size < prefixLen {
+		return fail(nil, "a safetensors file of at least 8 bytes", fmt.Sprintf("%d bytes", size))
+	}
+	if _, err := data.ReadAt(prefix[:], 0); err != nil {
+		return fail(err, "a header length", reason(err))
+	}
+	n := binary.LittleEndian.Uint64(prefix[:])
+	if n > maxHeader {
+		return fail(nil, fmt.Sprintf("a safetensors header of at most %d bytes", maxHeader), fmt.Sprintf("length %d", n))
+	}
+	start := prefixLen + int64(n)
+	if start > size {
+		return fail(nil, fmt.Sprintf("a header of %d bytes", n), fmt.Sprintf("a file of %d bytes", size))
+	}
+	header := make([]byte, n)
+	if _, err := data.ReadAt(header, prefixLen); err != nil {
+		return fail(err, fmt.Sprintf("a header of %d bytes", n), reason(err))
+	}
+	entries, broken := parseHeader(header, size-start)
+	if broken != nil {
+		broken.File = path
+		return nil, broken
+	}
+	f := &file{path: path, data: data, start: start, tensors: make(map[string]entry, len(entries)), close: func() error { return nil }}
+	for _, e := range entries {
+		f.tensors[e.name] = e
+	}
+	return f, nil
+}
+
+// read copies the bytes of a tensor into buf, or into a larger buffer that replaces it.
+func (f *file) read(e entry, buf []byte) ([]byte, error) {
+	n := e.end - e.begin
+	if int64(cap(buf)) < n {
+		buf = make([]byte, n)
+	}
+	buf = buf[:n]
+	if n == 0 {
+		return buf, nil
+	}
+	if _, err := f.data.ReadAt(buf, f.start+e.begin); err != nil {
+		return buf, &Error{File: f.path, Tensor: e.name, Expected: fmt.Sprintf("%d bytes at offset %d", n, f.start+e.begin), Got: reason(err), Err: err}
+	}
+	return buf, nil
+}

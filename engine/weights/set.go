@@ -1,0 +1,109 @@
+// Package weights opens the tensors of a model: one safetensors file, or several with an index.
+// Headers are checked completely before anything is read, and a file that is not exactly what it
+// says it is gives an Error.
+//
+// Tensors are read, not mapped: a file that is cut while it is open gives an Error instead of
+// killing the process, and its pages are not charged to it.
+//
+// The package may import engine/tensor only.
+package weights
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"github.com/triptych-serving/triptych/engine/tensor"
+)
+
+// Set is the tensors of one or more open files. It is used by one goroutine at a time.
+type Set struct {
+	home   string // where a tensor that no file has belongs
+	files  []*file
+	owners map[string]*file
+	buf    []byte // of Data, as large as the largest tensor read so far
+	closed bool
+}
+
+// OpenFile opens one safetensors file. Errors are an Error.
+func OpenFile(path string) (*Set, error) {
+	s := &Set{home: path, owners: map[string]*file{}}
+	if err := s.add(path); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// add opens a file and takes its tensors into the set.
+func (s *Set) add(path string) error {
+	f, err := openFile(path)
+	if err != nil {
+		return err
+	}
+	s.files = append(s.files, f)
+	for name := range f.tensors {
+		if other := s.owners[name]; other != nil {
+			return &Error{File: f.path, Tensor: name, Expected: "the tensor in one file only", Got: "it in " + other.path + " too"}
+		}
+		s.owners[name] = f
+	}
+	return nil
+}
+
+// Info gives the stored type and shape of a tensor. The type is tensor.Invalid when it is one
+// that this project cannot read, such as F8_E4M3. The shape must not be written to.
+func (s *Set) Info(name string) (tensor.DType, tensor.Shape, bool) {
+	f := s.owners[name]
+	if f == nil {
+		return tensor.Invalid, nil, false
+	}
+	e := f.tensors[name]
+	dtype, _ := tensor.ParseDType(e.dtype)
+	return dtype, e.shape, true
+}
+
+// Where names the file that has the tensor, or that a missing one belongs in (the index, when
+// there is one).
+func (s *Set) Where(name string) string {
+	if f := s.owners[name]; f != nil {
+		return f.path
+	}
+	return s.home
+}
+
+// Names lists every tensor, sorted.
+func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.owners)) }
+
+// Data reads the stored bytes of a tensor, little-endian and row-major. The slice is only read,
+// and only until the next call, which reuses it. Errors are an Error.
+func (s *Set) Data(name string) ([]byte, error) {
+	f := s.owners[name]
+	if f == nil {
+		return nil, &Error{File: s.home, Tensor: name, Expected: "the tensor", Got: "no such tensor"}
+	}
+	if s.closed {
+		return nil, &Error{File: f.path, Tensor: name, Expected: "an open file", Got: "a closed one", Err: fs.ErrClosed}
+	}
+	data, err := f.read(f.tensors[name], s.buf)
+	s.buf = data
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// Close closes the files and lets go of the buffer. Info, Where and Names stay usable. Idempotent.
+func (s *Set) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed, s.buf = true, nil
+	var first error
+	for _, f := range s.files {
+		if err := f.close(); err != nil && first == nil {
+			first = fmt.Errorf("weights: close %s: %w", f.path, err)
+		}
+	}
+	return first
+}
