@@ -1,0 +1,142 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/triptych-serving/triptych/internal/rpcserver"
+)
+
+// byteSize is a flag like 64MiB; 0 is no limit.
+type byteSize int64
+
+func (b *byteSize) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return humanize.IBytes(uint64(*b))
+}
+
+func (b *byteSize) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > math.MaxInt64 {
+		return fmt.Errorf("%q is not a size, expected a number with a unit such as 64MiB or 2GB", text)
+	}
+	*b = byteSize(n)
+	return nil
+}
+
+func (*byteSize) Type() string { return "SIZE" }
+
+// logFlags choose what is logged.
+type logFlags struct{ level string }
+
+func (f *logFlags) add(flags *pflag.FlagSet, level string) {
+	flags.StringVar(&f.level, "log-level", level, "debug, info, warn or error")
+}
+
+func (f *logFlags) parse() (level slog.Level, err error) {
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return level, usageError{fmt.Errorf("--log-level %q: expected debug, info, warn or error", f.level)}
+	}
+	return level, nil
+}
+
+// logger writes to standard error, in colours where that is a terminal.
+func (f *logFlags) logger() (*slog.Logger, error) {
+	level, err := f.parse()
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(tint.NewHandler(os.Stderr, &tint.Options{Level: level, NoColor: !term.IsTerminal(int(os.Stderr.Fd()))})), nil
+}
+
+// listenFlags say where a server listens.
+type listenFlags struct {
+	address string
+	fd      int
+}
+
+func (f *listenFlags) add(flags *pflag.FlagSet, address string) {
+	flags.StringVar(&f.address, "listen", address, "address to listen on, host:port; port 0 takes a free one")
+	flags.IntVar(&f.fd, "listen-fd", 0, "serve on this open file descriptor instead, as service managers hand down")
+	hide(flags, "listen-fd")
+}
+
+func (f *listenFlags) listen() (net.Listener, error) {
+	if f.fd == 0 {
+		return rpcserver.Listen(f.address)
+	}
+	file := os.NewFile(uintptr(f.fd), "listener")
+	if file == nil {
+		return nil, usageError{fmt.Errorf("--listen-fd %d is not a file descriptor", f.fd)}
+	}
+	defer file.Close()
+	lis, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("--listen-fd %d: %w", f.fd, err)
+	}
+	return lis, nil
+}
+
+// tlsFlags are the certificates of a server.
+func tlsFlags(flags *pflag.FlagSet, t *rpcserver.TLS) {
+	flags.StringVar(&t.CertFile, "tls-cert", "", "PEM file of the server's certificate; plaintext without")
+	flags.StringVar(&t.KeyFile, "tls-key", "", "PEM file of its key")
+	flags.StringVar(&t.ClientCAFile, "tls-client-ca", "", "PEM file of the authorities of clients; clients then need a certificate")
+}
+
+// clientTLSFlags are the certificates of a client; prefix tells the flags of two clients apart.
+func clientTLSFlags(flags *pflag.FlagSet, prefix string, t *rpcserver.ClientTLS) {
+	flags.StringVar(&t.CAFile, prefix+"ca", "", "PEM file of the authorities of servers; plaintext without")
+	flags.StringVar(&t.CertFile, prefix+"client-cert", "", "PEM file of the certificate shown to servers")
+	flags.StringVar(&t.KeyFile, prefix+"client-key", "", "PEM file of its key")
+}
+
+const modelsEnv = "TRIPTYCH_MODELS"
+
+// modelsFlag lists the folders models are found in. The default is $TRIPTYCH_MODELS, else ./models,
+// else the models beside the binary.
+func modelsFlag(flags *pflag.FlagSet, dirs *[]string) {
+	def := "models"
+	if _, err := os.Stat(def); err != nil {
+		if exe, err := os.Executable(); err == nil {
+			if beside := filepath.Join(filepath.Dir(exe), def); isDir(beside) {
+				def = beside
+			}
+		}
+	}
+	def = cmp.Or(os.Getenv(modelsEnv), def)
+	flags.StringSliceVar(dirs, "models", strings.Split(def, ","), "model directories, or folders of them ($"+modelsEnv+")")
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func hide(flags *pflag.FlagSet, name string) {
+	if err := flags.MarkHidden(name); err != nil {
+		panic(err) // a misspelt name
+	}
+}
+
+// noArgs refuses arguments as bad usage.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", args[0])}
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/triptych-serving/triptych/internal/local"
+	"github.com/triptych-serving/triptych/internal/rpcserver"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+)
+
+// generateFlags are what one image is asked for with. Numbers that are not given are left to the
+// server.
+type generateFlags struct {
+	stack          stackFlags
+	logs           logFlags
+	server         string
+	tls            rpcserver.ClientTLS
+	model          string
+	negativePrompt string
+	width, height  int32
+	steps, count   int32
+	guidanceScale  float32
+	sampler        string
+	seed           uint64
+	output         string
+	preview        int32
+	json           bool
+}
+
+func generateCommand() *cobra.Command {
+	var f generateFlags
+	cmd := &cobra.Command{
+		Use:     "generate PROMPT",
+		Short:   "Make one image (or several) and exit",
+		Example: "  triptych generate \"cool face on a pink background\" -o face.png",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{fmt.Errorf("expected one prompt, in quotes, got %d arguments", len(args))}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	flags := cmd.Flags()
+	f.stack.add(cmd)
+	f.logs.add(flags, "error")
+	flags.StringVar(&f.server, "server", "", "use the orchestrator at this address instead of starting one")
+	clientTLSFlags(flags, "server-", &f.tls)
+	flags.StringVar(&f.model, "model", "", "name of a model (see `triptych models`), or the directory of one")
+	flags.StringVar(&f.negativePrompt, "negative-prompt", "", "what to avoid")
+	flags.Int32Var(&f.width, "width", 0, "width in pixels (default: the model's own)")
+	flags.Int32Var(&f.height, "height", 0, "height in pixels (default: the model's own)")
+	flags.Int32Var(&f.steps, "steps", 0, "inference steps (default 20)")
+	flags.Float32Var(&f.guidanceScale, "guidance-scale", 0, "weight of the prompt; up to 1 is unguided (default 5)")
+	flags.StringVar(&f.sampler, "sampler", "", "sampler, e.g. euler (default: the model's own)")
+	flags.Uint64Var(&f.seed, "seed", 0, "seed of the noise (default: a new one)")
+	flags.Int32Var(&f.count, "count", 0, "images to make, with seeds that count up (default 1)")
+	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp; several images get numbers")
+	flags.Int32Var(&f.preview, "preview", 0, "write a preview beside the output every so many steps")
+	flags.BoolVar(&f.json, "json", false, "print events as JSON lines instead of progress")
+	return cmd
+}
+
+// run makes the images.
+func (f *generateFlags) run(cmd *cobra.Command, prompt string) (err error) {
+	spec, err := f.spec(cmd, prompt)
+	if err != nil {
+		return err
+	}
+	files, err := newOutput(f.output)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, files.close()) }()
+
+	ctx, conn, stop, err := f.connect(cmd, spec)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+
+	view := newView(cmd, f.json)
+	err = receive(ctx, conn, spec, files, view)
+	view.close()
+	if err != nil && cmd.Context().Err() == nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // the server that was started cannot run
+	}
+	if err != nil && f.json {
+		fmt.Fprintln(cmd.ErrOrStderr(), "triptych:", err)
+		return fmt.Errorf("%w%w", err, errSilent)
+	}
+	return err
+}
+
+// spec is the request, checked as far as it can be without a server.
+func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alpha1.GenerationSpec, error) {
+	for name, text := range map[string]string{"the prompt": prompt, "--negative-prompt": f.negativePrompt} {
+		if !utf8.ValidString(text) {
+			return nil, usageError{fmt.Errorf("%s is not valid UTF-8", name)}
+		}
+	}
+	if g := float64(f.guidanceScale); math.IsNaN(g) || math.IsInf(g, 0) {
+		return nil, usageError{fmt.Errorf("--guidance-scale %v is not a number", g)}
+	}
+	format := strings.TrimPrefix(strings.ToLower(filepath.Ext(f.output)), ".")
+	if format == "jpg" {
+		format = "jpeg"
+	}
+	if _, ok := stage.ParseImageFormat(format); !ok || format == "" {
+		return nil, usageError{fmt.Errorf("--output %s: expected a name that ends in .png, .jpg, .jpeg or .webp", f.output)}
+	}
+	spec := &triptychv1alpha1.GenerationSpec{
+		Model: f.model, Prompt: prompt, NegativePrompt: f.negativePrompt, Sampler: f.sampler,
+		Output:  &triptychv1alpha1.OutputOptions{Format: format},
+		Preview: &triptychv1alpha1.PreviewOptions{EveryNSteps: f.preview},
+	}
+	given := cmd.Flags().Changed
+	for name, set := range map[string]func(){
+		"width": func() { spec.WidthPx = &f.width }, "height": func() { spec.HeightPx = &f.height },
+		"steps": func() { spec.Steps = &f.steps }, "count": func() { spec.ImageCount = &f.count },
+		"guidance-scale": func() { spec.GuidanceScale = &f.guidanceScale }, "seed": func() { spec.Seed = &f.seed },
+	} {
+		if given(name) {
+			set()
+		}
+	}
+	return spec, nil
+}
+
+// connect reaches the server asked for, or starts one on this machine; ctx ends when that one cannot
+// run. A model given as a directory is served under its folder's name.
+func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.GenerationSpec) (ctx context.Context, conn *grpc.ClientConn, stop func() error, err error) {
+	ctx = cmd.Context()
+	address, stopStack := f.server, func() error { return nil }
+	if address == "" {
+		log, err := f.logs.logger()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		var extra []string
+		if strings.ContainsRune(f.model, filepath.Separator) || isDir(f.model) {
+			path, err := filepath.Abs(f.model)
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			extra, spec.Model = []string{path}, filepath.Base(path)
+			if !cmd.Flags().Changed("models") {
+				f.stack.models = nil // a directory needs no others
+			}
+		}
+		s, err := f.stack.start("127.0.0.1:0", f.logs.level, cmd.ErrOrStderr(), log, extra...)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		running, release := whileRunning(ctx, s)
+		ctx, address = running, s.Address(local.Orchestrator)
+		stopStack = func() error { release(); return s.Stop() }
+	}
+	credentials, err := rpcserver.DialCredentials(f.tls)
+	if err != nil {
+		return nil, nil, nil, errors.Join(usageError{err}, stopStack())
+	}
+	conn, err = grpc.NewClient(address, append(stagerpc.DialOptions(), grpc.WithTransportCredentials(credentials))...)
+	if err != nil {
+		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--server %s: %w", address, err)}, stopStack())
+	}
+	return ctx, conn, func() error { return errors.Join(conn.Close(), stopStack()) }, nil
+}
+
+// receive asks for the images, shows what happens and writes the files.
+func receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, files *output, view view) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// A server that was just started needs a moment; one that was given should be there.
+	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(true))
+	for err == nil {
+		var event *triptychv1alpha1.GenerateResponse
+		if event, err = stream.Recv(); err == nil {
+			if err := files.take(event); err != nil {
+				return err
+			}
+			view.show(event, files)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return stagerpc.FromStatus(err, 0)
+}
+
+// jsonView prints events as they are, without the bytes of images.
+type jsonView struct{ w io.Writer }
+
+func (v jsonView) show(event *triptychv1alpha1.GenerateResponse, _ *output) {
+	switch e := event.GetEvent().(type) {
+	case *triptychv1alpha1.GenerateResponse_ImageReady:
+		e.ImageReady.Data = nil
+	case *triptychv1alpha1.GenerateResponse_Preview:
+		e.Preview.Data = nil
+	case *triptychv1alpha1.GenerateResponse_ImageChunk:
+		e.ImageChunk.Data = nil
+	}
+	line, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: false}.Marshal(event)
+	if err == nil {
+		_, err = fmt.Fprintf(v.w, "%s\n", line)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "triptych: cannot print an event:", err)
+	}
+}
+
+func (jsonView) close() {}

@@ -1,0 +1,95 @@
+// Command triptych is all of Triptych in one binary: `triptych up` runs everything on this machine,
+// `triptych generate` makes one image, and the other commands run one part each. This package is
+// wiring only.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/triptych-serving/triptych/internal/local"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stageplugin"
+)
+
+// Exit codes. Bad usage is a command or a request that is wrong: trying again does not help, which
+// is also what a process says to the stack that would start it again.
+const (
+	exitFailed      = 1 // it was tried and did not work
+	exitUsage       = local.ExitHopeless
+	exitRefused     = 3   // it cannot be done here or now: not enough memory, too many requests
+	exitInterrupted = 130 // as shells have it for ctrl-C
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx := context.Background()
+	if !stageplugin.IsChild() { // a runtime ends when its service says so
+		var stop, release func()
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		ctx, release = local.EndWithParent(ctx)
+		defer release()
+	}
+	err := rootCommand().ExecuteContext(ctx)
+	if err != nil && !errors.Is(err, errSilent) {
+		fmt.Fprintln(os.Stderr, "triptych:", err)
+	}
+	return exitCode(ctx, err)
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "triptych",
+		Short:         "Diffusion models served as three stages inside a memory budget",
+		SilenceErrors: true, SilenceUsage: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q, see triptych --help", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(generateCommand(), upCommand(), orchestratorCommand(), modelsCommand(), versionCommand(), runtimeCommand())
+	for _, kind := range stage.Kinds() {
+		root.AddCommand(stageCommand(kind))
+	}
+	return root
+}
+
+// usageError is a command line that is wrong.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// errSilent is an error that has been told already.
+var errSilent = errors.New("already told")
+
+// exitCode sorts an error by what the user can do about it.
+func exitCode(ctx context.Context, err error) int {
+	if err == nil {
+		return 0
+	}
+	if usage := (usageError{}); errors.As(err, &usage) {
+		return exitUsage
+	}
+	switch stage.ReasonOf(err) {
+	case stage.InvalidField, stage.SamplerUnsupported, stage.SizeUnsupported, stage.ModelNotFound:
+		return exitUsage
+	case stage.ModelDoesNotFit, stage.ModelInvalid, stage.QueueFull:
+		return exitRefused
+	}
+	if ctx.Err() != nil {
+		return exitInterrupted
+	}
+	return exitFailed
+}

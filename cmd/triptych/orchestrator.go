@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/triptych-serving/triptych/orchestrator"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+func orchestratorCommand() *cobra.Command {
+	var (
+		listen    listenFlags
+		logs      logFlags
+		o         orchestrator.Options
+		addresses = map[stage.Kind]*[]string{}
+	)
+	cmd := &cobra.Command{
+		Use:   "orchestrator --encoder ADDR,... --denoiser ADDR,... --decoder ADDR,...",
+		Short: "Serve the public API over running stage services",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			o.Stages = map[stage.Kind][]string{}
+			for kind, a := range addresses {
+				if len(*a) == 0 {
+					return usageError{fmt.Errorf("--%v is missing: the addresses of the %v services", kind, kind)}
+				}
+				o.Stages[kind] = *a
+			}
+			if o.Logger, err = logs.logger(); err != nil {
+				return err
+			}
+			lis, err := listen.listen()
+			if err != nil {
+				return err
+			}
+			return orchestrator.Run(cmd.Context(), lis, o)
+		},
+	}
+	flags := cmd.Flags()
+	for _, kind := range stage.Kinds() {
+		addresses[kind] = flags.StringSlice(kind.String(), nil, fmt.Sprintf("addresses of %v services, host:port,...", kind))
+	}
+	listen.add(flags, defaultListen)
+	logs.add(flags, "info")
+	tlsFlags(flags, &o.TLS)
+	clientTLSFlags(flags, "stage-", &o.StageTLS)
+	flags.IntVar(&o.MaxJobs, "max-jobs", 64, "requests at work or waiting at once; more are refused")
+	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long a request waits for a stage of which no service answers, within its own deadline")
+	flags.IntVar(&o.CheckpointEveryNSteps, "checkpoint-every", 5, "denoising steps between checkpoints: what a lost denoiser costs at most")
+	flags.DurationVar(&o.SendTimeout, "send-timeout", 30*time.Second, "how long a caller may leave the last events unread")
+	return cmd
+}
+
+// defaultListen is the orchestrator's address.
+const defaultListen = "127.0.0.1:7420"

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/internal/rpcserver"
+	"github.com/triptych-serving/triptych/services/decoder"
+	"github.com/triptych-serving/triptych/services/denoiser"
+	"github.com/triptych-serving/triptych/services/encoder"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stageengine"
+	"github.com/triptych-serving/triptych/stage/stageplugin"
+)
+
+// runtimeFlags say what a runtime process loads and where. A service takes the same flags and hands
+// them to its runtime.
+type runtimeFlags struct {
+	models  []string
+	device  string
+	budget  byteSize
+	threads int
+	logs    logFlags
+}
+
+func (f *runtimeFlags) add(flags *pflag.FlagSet) {
+	modelsFlag(flags, &f.models)
+	flags.StringVar(&f.device, "device", "cpu:0", "device to compute on; stages on one device of one host share its memory budget")
+	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
+	flags.IntVar(&f.threads, "threads", 0, "threads that compute; all processors without")
+	f.logs.add(flags, "info")
+}
+
+// args are the flags on a command line again.
+func (f *runtimeFlags) args() []string {
+	args := []string{"--device", f.device, "--threads", fmt.Sprint(f.threads), "--log-level", f.logs.level}
+	if f.budget > 0 {
+		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
+	}
+	for _, dir := range f.models {
+		args = append(args, "--models", dir)
+	}
+	return args
+}
+
+// open opens the device and the models.
+func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
+	var none stageengine.Options
+	library, err := stageengine.OpenLibrary(f.models...)
+	if err != nil {
+		return none, nil, usageError{err}
+	}
+	var index int
+	if n, err := fmt.Sscanf(f.device+"\n", "cpu:%d\n", &index); err != nil || n != 1 || index < 0 {
+		return none, nil, usageError{fmt.Errorf("--device %q: expected cpu:0, cpu:1, ...", f.device)}
+	}
+	if f.threads < 0 {
+		return none, nil, usageError{fmt.Errorf("--threads %d: expected a positive number, or 0 for all processors", f.threads)}
+	}
+	device, err := cpu.New(cpu.Options{Index: index, Threads: f.threads, MemoryCapBytes: int64(f.budget)})
+	if err != nil {
+		return none, nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return none, nil, err
+	}
+	return stageengine.Options{Library: library, Device: device, Host: host, Version: version()}, device.Close, nil
+}
+
+// stageCommand serves one stage.
+func stageCommand(kind stage.Kind) *cobra.Command {
+	var (
+		listen listenFlags
+		flags  runtimeFlags
+		tls    rpcserver.TLS
+	)
+	cmd := &cobra.Command{
+		Use:   kind.String(),
+		Short: fmt.Sprintf("Serve the %v stage", kind),
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := flags.logs.logger()
+			if err != nil {
+				return err
+			}
+			if _, closeDevice, err := flags.open(); err != nil { // told here, not by a child that cannot start
+				return err
+			} else if err := closeDevice(); err != nil {
+				return err
+			}
+			program, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			lis, err := listen.listen()
+			if err != nil {
+				return err
+			}
+			o := encoder.Options{Command: append([]string{program, "runtime", kind.String()}, flags.args()...), TLS: tls, Logger: log}
+			return serveStage(cmd.Context(), kind, o, lis)
+		},
+	}
+	listen.add(cmd.Flags(), "127.0.0.1:0")
+	flags.add(cmd.Flags())
+	tlsFlags(cmd.Flags(), &tls)
+	return cmd
+}
+
+// serveStage runs the service of a kind, all of which take the same options.
+func serveStage(ctx context.Context, kind stage.Kind, o encoder.Options, lis net.Listener) error {
+	var (
+		service interface {
+			Run(context.Context, net.Listener) error
+		}
+		err error
+	)
+	switch kind {
+	case stage.KindEncoder:
+		service, err = encoder.New(o)
+	case stage.KindDenoiser:
+		service, err = denoiser.New(o)
+	default:
+		service, err = decoder.New(o)
+	}
+	if err != nil {
+		return err
+	}
+	return service.Run(ctx, lis)
+}
+
+// runtimeCommand is the child of a service: it holds the model of one stage.
+func runtimeCommand() *cobra.Command {
+	var flags runtimeFlags
+	cmd := &cobra.Command{
+		Use:    "runtime encoder|denoiser|decoder",
+		Short:  "Hold the model of one stage for the service that started this process",
+		Hidden: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{fmt.Errorf("expected one stage, got %d arguments", len(args))}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			kind, ok := stage.ParseKind(args[0])
+			if !ok {
+				return usageError{fmt.Errorf("%q is not a stage, expected encoder, denoiser or decoder", args[0])}
+			}
+			level, err := flags.logs.parse()
+			if err != nil {
+				return err
+			}
+			log := stageplugin.NewChildLogger(level)
+			o, closeDevice, err := flags.open()
+			if err != nil {
+				return err
+			}
+			defer closeDevice() //nolint:errcheck // the process ends
+			switch kind {
+			case stage.KindEncoder:
+				return stageplugin.ServeEncoder(stageengine.NewEncoder(o), log)
+			case stage.KindDenoiser:
+				return stageplugin.ServeDenoiser(stageengine.NewDenoiser(o), log)
+			default:
+				return stageplugin.ServeDecoder(stageengine.NewDecoder(o), log)
+			}
+		},
+	}
+	flags.add(cmd.Flags())
+	return cmd
+}

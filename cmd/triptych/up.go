@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/triptych-serving/triptych/internal/local"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stageengine"
+)
+
+// stackFlags configure Triptych on this machine.
+type stackFlags struct {
+	budget  byteSize
+	models  []string
+	threads int
+}
+
+func (f *stackFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.Var(&f.budget, "memory-budget", "bytes the three stages may hold together, such as 64MiB; no limit without")
+	modelsFlag(flags, &f.models)
+	flags.IntVar(&f.threads, "threads", 0, "threads that compute in each stage; all processors without")
+}
+
+// start starts the processes; extraModels are added to the models.
+func (f *stackFlags) start(listen, logLevel string, stderr io.Writer, log *slog.Logger, extraModels ...string) (*local.Stack, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stageengine.OpenLibrary(append(f.models, extraModels...)...); err != nil {
+		return nil, usageError{err} // told once, here, and not by three processes
+	}
+	stageArgs := []string{"--log-level", logLevel, "--threads", fmt.Sprint(f.threads)}
+	if f.budget > 0 {
+		stageArgs = append(stageArgs, "--memory-budget", fmt.Sprint(int64(f.budget)))
+	}
+	for _, dir := range append(f.models, extraModels...) {
+		stageArgs = append(stageArgs, "--models", dir)
+	}
+	return local.Start(local.Options{
+		Program: program, Listen: listen, StageArgs: stageArgs, OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
+	})
+}
+
+func upCommand() *cobra.Command {
+	var (
+		stack  stackFlags
+		logs   logFlags
+		listen string
+	)
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run the orchestrator and the three services on this machine until ctrl-C",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logs.logger()
+			if err != nil {
+				return err
+			}
+			s, err := stack.start(listen, logs.level, cmd.ErrOrStderr(), log)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := whileRunning(cmd.Context(), s)
+			defer cancel()
+			out := cmd.OutOrStdout()
+			if awaitServing(ctx, s) == nil {
+				for _, kind := range stage.Kinds() {
+					fmt.Fprintf(out, "%-13s %s\n", kind, s.Address(kind.String()))
+				}
+				fmt.Fprintf(out, "%-13s %s\n\nTry it:\n", local.Orchestrator, s.Address(local.Orchestrator))
+				fmt.Fprintf(out, "  grpcurl -plaintext -d '{\"spec\":{\"prompt\":\"cool face on a pink background\"}}' %s triptych.v1alpha1.GenerationService/Generate\n", s.Address(local.Orchestrator))
+				fmt.Fprintf(out, "  triptych generate --server %s \"cool face on a pink background\" -o face.png\n\nctrl-C stops everything.\n", s.Address(local.Orchestrator))
+			}
+			<-ctx.Done()
+			fmt.Fprintln(out, "stopping")
+			err = s.Stop()
+			if cause := context.Cause(ctx); cmd.Context().Err() == nil {
+				err = errors.Join(cause, err)
+			}
+			return err
+		},
+	}
+	stack.add(cmd)
+	logs.add(cmd.Flags(), "info")
+	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address of the orchestrator, host:port; port 0 takes a free one")
+	return cmd
+}
+
+// whileRunning returns a context that ends when a process of the stack is given up, with that as its
+// cause.
+func whileRunning(ctx context.Context, s *local.Stack) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case err := <-s.Failed():
+			cancel(err)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+// awaitServing returns when every process answers that it serves, or ctx ends.
+func awaitServing(ctx context.Context, s *local.Stack) error {
+	for _, name := range append([]string{local.Orchestrator}, stageNames()...) {
+		conn, err := grpc.NewClient(s.Address(name), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return err
+		}
+		_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		if err := errors.Join(err, conn.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func stageNames() (names []string) {
+	for _, kind := range stage.Kinds() {
+		names = append(names, kind.String())
+	}
+	return names
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+)
+
+// view shows the events of a request to a person or a program.
+type view interface {
+	show(event *triptychv1alpha1.GenerateResponse, files *output)
+	close()
+}
+
+// newView draws a bar on a terminal, else prints plain lines; json goes to standard output.
+func newView(cmd *cobra.Command, json bool) view {
+	if json {
+		return jsonView{cmd.OutOrStdout()}
+	}
+	text := &textView{w: cmd.ErrOrStderr(), out: cmd.OutOrStdout()}
+	if f, ok := text.w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		text.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40), mpb.WithRefreshRate(100*time.Millisecond))
+	}
+	return text
+}
+
+// textView writes lines, and moves a bar while a stage works if there are bars.
+type textView struct {
+	w, out io.Writer
+	bars   *mpb.Progress // nil where nobody looks
+	bar    *mpb.Bar
+	stage  string
+	began  time.Time
+	told   int32 // the last step a plain line told of
+	spec   *triptychv1alpha1.GenerationSpec
+}
+
+func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output) {
+	switch e := event.GetEvent().(type) {
+	case *triptychv1alpha1.GenerateResponse_Accepted:
+		v.spec = e.Accepted.GetSpec()
+		v.line("%s %dx%d, %d steps of %s, guidance scale %g, seed %d", v.spec.GetModel(), v.spec.GetWidthPx(), v.spec.GetHeightPx(),
+			v.spec.GetSteps(), v.spec.GetSampler(), v.spec.GetGuidanceScale(), v.spec.GetSeed())
+	case *triptychv1alpha1.GenerateResponse_Queued:
+		if e.Queued.GetPosition() > 0 {
+			v.line("waiting for the %s, %d before this request", e.Queued.GetStage(), e.Queued.GetPosition())
+		}
+	case *triptychv1alpha1.GenerateResponse_StageLoading:
+		if v.bars == nil && e.StageLoading.GetLoadedBytes() < e.StageLoading.GetTotalBytes() {
+			return
+		}
+		v.progress("loading "+e.StageLoading.GetStage(), e.StageLoading.GetLoadedBytes(), e.StageLoading.GetTotalBytes(), true)
+	case *triptychv1alpha1.GenerateResponse_Progress:
+		name := e.Progress.GetStage()
+		if n := v.spec.GetImageCount(); n > 1 && name != "encoder" {
+			name += fmt.Sprintf(" %d/%d", e.Progress.GetImageIndex()+1, n)
+		}
+		v.progress(name, int64(e.Progress.GetStep()), int64(e.Progress.GetSteps()), false)
+	case *triptychv1alpha1.GenerateResponse_Residency:
+		if r := e.Residency; r.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_EVICT {
+			v.line("evicted the %s of %s (%s): %s", r.GetStage(), r.GetModel(), humanize.IBytes(uint64(r.GetBytes())), r.GetReason())
+		}
+	case *triptychv1alpha1.GenerateResponse_Warning:
+		v.line("warning: %s", e.Warning.GetMessage())
+	case *triptychv1alpha1.GenerateResponse_Completed:
+		v.close()
+		v.completed(e.Completed, files)
+	}
+}
+
+// progress moves the bar of what is at work, or tells about every tenth of it in plain lines.
+func (v *textView) progress(name string, done, all int64, bytes bool) {
+	if v.bars == nil {
+		if v.stage != name || v.told > int32(done) {
+			v.stage, v.told, v.began = name, 0, time.Now()
+		}
+		if all > 1 && !bytes && (done == all || done-int64(v.told) >= max(1, all/10)) {
+			v.told = int32(done)
+			fmt.Fprintf(v.w, "%s step %d/%d, %.1f steps/s\n", name, done, all, float64(done)/time.Since(v.began).Seconds())
+		} else if done == all {
+			fmt.Fprintf(v.w, "%s done\n", name)
+		}
+		return
+	}
+	if v.stage != name {
+		v.close()
+		v.stage = name
+		counters := decor.Any(func(s decor.Statistics) string { return fmt.Sprintf(" %d/%d", s.Current, s.Total) })
+		rate := decor.AverageSpeed(0, " %.1f steps/s")
+		if bytes {
+			counters = decor.Any(func(s decor.Statistics) string {
+				return " " + humanize.IBytes(uint64(s.Current)) + "/" + humanize.IBytes(uint64(s.Total))
+			})
+			rate = decor.Name("")
+		}
+		v.bar = v.bars.AddBar(all, mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(name)), mpb.AppendDecorators(counters, rate))
+	}
+	v.bar.SetCurrent(done)
+}
+
+// line writes a line above the bar.
+func (v *textView) line(format string, args ...any) {
+	text := fmt.Sprintf(format, args...) + "\n"
+	if v.bars != nil {
+		_, _ = v.bars.Write([]byte(text))
+		return
+	}
+	fmt.Fprint(v.w, text)
+}
+
+// close takes the bar away.
+func (v *textView) close() {
+	if v.bar != nil {
+		v.bar.Abort(true)
+		v.bar.Wait()
+		v.bar, v.stage = nil, ""
+	}
+}
+
+// completed tells what was made and what it took.
+func (v *textView) completed(c *triptychv1alpha1.Completed, files *output) {
+	if v.bars != nil {
+		v.bars.Wait()
+		v.bars = nil
+	}
+	for i := range int32(len(files.written)) {
+		fmt.Fprintf(v.out, "%s  seed %d\n", files.written[i], v.spec.GetSeed()+uint64(i))
+	}
+	var parts []string
+	for _, s := range c.GetStages() {
+		part := fmt.Sprintf("%s %v", s.GetStage(), round(s.GetRunning().AsDuration()))
+		if l := s.GetLoading().AsDuration(); l > 0 {
+			part += fmt.Sprintf(" (loaded in %v)", round(l))
+		}
+		parts = append(parts, part)
+	}
+	fmt.Fprintf(v.out, "%s; total %v, at most %s of memory reserved\n", strings.Join(parts, ", "), round(c.GetTotal().AsDuration()), humanize.IBytes(uint64(c.GetPeakBytes())))
+}
+
+func round(d time.Duration) time.Duration {
+	if d > time.Second {
+		return d.Round(10 * time.Millisecond)
+	}
+	return d.Round(100 * time.Microsecond)
+}

@@ -1,0 +1,122 @@
+// Package local runs Triptych on one machine: the three services and the orchestrator as processes
+// of the same binary, started, restarted and stopped together.
+//
+// The listeners are opened here and handed down, so that an address is known before its process
+// runs, stays while it restarts, and never is another program's.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/triptych-serving/triptych/internal/rpcserver"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Orchestrator is the name of its process; a stage's is its kind's.
+const Orchestrator = "orchestrator"
+
+// Options say what to run.
+type Options struct {
+	Program string // the triptych binary
+	Listen  string // host:port of the orchestrator; port 0 takes a free one
+	// StageArgs and OrchestratorArgs are added to the commands of the services and the orchestrator.
+	StageArgs, OrchestratorArgs []string
+	Stderr                      io.Writer // gets the processes' logs
+	Logger                      *slog.Logger
+}
+
+// Stack is the running processes.
+type Stack struct {
+	addresses map[string]string
+	processes []*process
+	listeners []*net.TCPListener
+	failed    chan error
+}
+
+// Start opens the listeners and starts the processes. Errors are those of rpcserver.Listen and of
+// starting a program. The processes run until Stop.
+func Start(o Options) (*Stack, error) {
+	s := &Stack{addresses: map[string]string{}, failed: make(chan error, len(stage.Kinds())+1)}
+	args := append([]string{Orchestrator}, o.OrchestratorArgs...)
+	for _, kind := range stage.Kinds() {
+		address, err := s.add(o, "127.0.0.1:0", append([]string{kind.String()}, o.StageArgs...))
+		if err != nil {
+			return nil, errors.Join(err, s.Stop())
+		}
+		args = append(args, "--"+kind.String(), address)
+	}
+	if _, err := s.add(o, o.Listen, args); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// Address is where a process listens.
+func (s *Stack) Address(name string) string { return s.addresses[name] }
+
+// Failed tells that a process was given up: it exited with ExitHopeless.
+func (s *Stack) Failed() <-chan error { return s.failed }
+
+// add opens a listener and starts the process that serves on it.
+func (s *Stack) add(o Options, listen string, args []string) (address string, err error) {
+	lis, err := rpcserver.Listen(listen)
+	if err != nil {
+		return "", err
+	}
+	tcp, ok := lis.(*net.TCPListener)
+	if !ok {
+		return "", errors.Join(fmt.Errorf("local: %s is not a TCP address", listen), lis.Close())
+	}
+	s.listeners = append(s.listeners, tcp)
+	file, err := tcp.File()
+	if err != nil {
+		return "", err
+	}
+	p := &process{
+		name: args[0], program: o.Program, args: append(args, "--listen-fd", "3"), listener: file,
+		stderr: o.Stderr, log: o.Logger.With("process", args[0]), stopping: make(chan struct{}), done: make(chan struct{}), failed: s.failed,
+	}
+	if err := p.start(); err != nil {
+		return "", errors.Join(err, file.Close())
+	}
+	s.processes = append(s.processes, p)
+	go p.supervise()
+	s.addresses[args[0]] = tcp.Addr().String()
+	return s.addresses[args[0]], nil
+}
+
+// Stop ends the processes, the orchestrator first, and returns when none is left. Idempotent.
+func (s *Stack) Stop() error {
+	var err error
+	for i := len(s.processes) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.processes[i].stop())
+	}
+	for _, l := range s.listeners {
+		err = errors.Join(err, l.Close())
+	}
+	s.processes, s.listeners = nil, nil
+	return err
+}
+
+// SupervisedEnv is set in the processes of a Stack. Their standard input is a pipe that closes when
+// the stack's own process ends, however it ends: see EndWithParent.
+const SupervisedEnv = "TRIPTYCH_SUPERVISED"
+
+// EndWithParent returns a context that ends when the process that supervises this one is gone. In a
+// process that nobody supervises it is ctx.
+func EndWithParent(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	if os.Getenv(SupervisedEnv) != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			cancel()
+		}()
+	}
+	return ctx, cancel
+}

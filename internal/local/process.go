@@ -1,0 +1,124 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A process that dies is started again, at once if it had been well for wellAfter, else after a
+// pause that doubles. One that is asked to stop gets stopTimeout.
+const (
+	wellAfter   = 5 * time.Second
+	firstPause  = 100 * time.Millisecond
+	lastPause   = 5 * time.Second
+	stopTimeout = 10 * time.Second
+)
+
+// ExitHopeless is the exit code of a program that says it cannot run as it was asked to: it is not
+// started again.
+const ExitHopeless = 2
+
+// process is one program that is kept running.
+type process struct {
+	name, program string
+	args          []string
+	listener      *os.File // becomes file 3 of the program
+	stderr        io.Writer
+	log           *slog.Logger
+	stopping      chan struct{} // closed by stop
+	done          chan struct{} // closed when supervise has returned
+	failed        chan<- error  // told when the program is given up
+
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	life    io.Closer // the program's standard input
+	started time.Time
+	stopped bool
+}
+
+// start starts the program once.
+func (p *process) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return errStopped
+	}
+	cmd := exec.Command(p.program, p.args...) //nolint:gosec // our own binary with our own arguments
+	cmd.Env = append(os.Environ(), SupervisedEnv+"=1")
+	cmd.Stderr = p.stderr
+	cmd.ExtraFiles = []*os.File{p.listener}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-C is for the supervisor
+	life, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	p.cmd, p.life, p.started = cmd, life, time.Now()
+	return nil
+}
+
+var errStopped = errors.New("stopped")
+
+// supervise waits for the program to end and starts it again, until stop.
+func (p *process) supervise() {
+	defer close(p.done)
+	pause := firstPause
+	for {
+		err := p.cmd.Wait() // cmd is written by start alone, which only this goroutine calls from now on
+		select {
+		case <-p.stopping:
+			return
+		default:
+		}
+		if p.cmd.ProcessState.ExitCode() == ExitHopeless {
+			p.failed <- fmt.Errorf("the %s cannot run with these settings", p.name)
+			return
+		}
+		if time.Since(p.started) > wellAfter {
+			pause = firstPause
+		}
+		p.log.Warn("process ended, starting it again", "error", err, "pause", pause)
+		for {
+			select {
+			case <-p.stopping:
+				return
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, lastPause)
+			err := p.start()
+			if err == nil {
+				break
+			}
+			p.log.Error("process cannot be started", "error", err)
+		}
+	}
+}
+
+// stop ends the program, and kills it if it takes too long. It returns when nothing is left of it.
+func (p *process) stop() error {
+	p.mu.Lock()
+	p.stopped = true
+	close(p.stopping)
+	cmd, life := p.cmd, p.life
+	p.mu.Unlock()
+
+	_ = cmd.Process.Signal(syscall.SIGTERM) // one that has just ended by itself is as good
+	_ = life.Close()
+	select {
+	case <-p.done:
+	case <-time.After(stopTimeout):
+		p.log.Warn("process does not end, killing it", "after", stopTimeout)
+		_ = cmd.Process.Kill()
+		<-p.done
+	}
+	return p.listener.Close()
+}

@@ -1,0 +1,148 @@
+// Package api is the public services of Triptych: validation, admission and event streams around
+// the pipeline.
+//
+// The package may import the orchestrator's other packages, stage, stage/stagerpc, proto and grpc.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
+	"github.com/triptych-serving/triptych/orchestrator/pipeline"
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+)
+
+// Options is what the services are made of.
+type Options struct {
+	Pipeline *pipeline.Pipeline
+	Logger   *slog.Logger
+	// MaxJobs is how many requests may be at work or wait at once.
+	MaxJobs int
+	// SendTimeout is how long a caller may leave finished events unread.
+	SendTimeout time.Duration
+}
+
+// Service implements GenerationService and ModelService.
+type Service struct {
+	triptychv1alpha1.UnimplementedGenerationServiceServer
+	triptychv1alpha1.UnimplementedModelServiceServer
+	Options
+	places chan struct{} // one for each job
+}
+
+// New makes the services.
+func New(o Options) *Service {
+	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs)}
+}
+
+// Register adds both services to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	triptychv1alpha1.RegisterGenerationServiceServer(r, s)
+	triptychv1alpha1.RegisterModelServiceServer(r, s)
+}
+
+// Generate implements GenerationService.
+func (s *Service) Generate(req *triptychv1alpha1.GenerateRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.GenerateResponse]) error {
+	ctx, cancel := beforeDeadline(stream.Context())
+	defer cancel()
+	err := s.generate(ctx, req.GetSpec(), stream.Send)
+	return stagerpc.ToStatus(stream.Context(), s.Logger, err)
+}
+
+// beforeDeadline ends ctx a little before its deadline: a caller stops listening at the deadline and
+// would never hear which stage it waited for.
+func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxMargin)))
+}
+
+// maxMargin is the most time given up for an answer to travel.
+const maxMargin = 500 * time.Millisecond
+
+func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.GenerationSpec, send func(*triptychv1alpha1.GenerateResponse) error) error {
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	default:
+		return stage.Errorf(stage.QueueFull, "%d requests are at work or waiting, try again later", s.MaxJobs)
+	}
+	spec, err := s.resolve(ctx, asked)
+	if err != nil {
+		return err
+	}
+	needs, err := s.Pipeline.Plan(ctx, spec)
+	if err != nil {
+		return err
+	}
+	id := uuid.NewString()
+	log := s.Logger.With("request", id)
+	log.Info("accepted", "model", spec.Model.Name, "width_px", spec.WidthPx, "height_px", spec.HeightPx, "steps", spec.Steps, "sampler", spec.Sampler, "seed", spec.Seed, "images", spec.ImageCount)
+
+	work, cancel := context.WithCancelCause(ctx)
+	defer cancel(context.Canceled)
+	q := newQueue(cancel)
+	q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Accepted{
+		Accepted: &triptychv1alpha1.Accepted{RequestId: id, Spec: specProto(spec)},
+	}}, "")
+	sent := make(chan error, 1) // a Send that blocks, because the caller does not read, ends with the call
+	go func() { sent <- q.drain(ctx, send) }()
+
+	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) { emit(q, e) })
+	patience := s.SendTimeout
+	switch tooSlow := context.Cause(work); {
+	case err == nil:
+		log.Info("completed", "total", summary.Total, "peak_bytes", summary.PeakBytes)
+		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Completed{Completed: completed(summary)}}, "")
+	case stage.ReasonOf(tooSlow) != "":
+		err, patience = tooSlow, 0
+	}
+	if err != nil {
+		log.Warn("failed", "reason", string(stage.ReasonOf(err)), "error", err)
+	}
+	q.close()
+	select {
+	case sendErr := <-sent:
+		if err == nil {
+			err = sendErr
+		}
+	case <-time.After(patience):
+		if err == nil {
+			err = slowConsumer("the last events of the request were not read in time")
+		}
+	}
+	return err
+}
+
+// ListModels implements ModelService.
+func (s *Service) ListModels(context.Context, *triptychv1alpha1.ListModelsRequest) (*triptychv1alpha1.ListModelsResponse, error) {
+	out := &triptychv1alpha1.ListModelsResponse{}
+	for _, m := range s.Pipeline.Fleet.Models() {
+		out.Models = append(out.Models, modelProto(m))
+	}
+	return out, nil
+}
+
+func modelProto(m fleet.Model) *triptychv1alpha1.Model {
+	p := &triptychv1alpha1.Model{
+		Name: m.Name, DefaultWidthPx: int32(m.DefaultSizePx), DefaultHeightPx: int32(m.DefaultSizePx), SizeMultiplePx: int32(m.SizeMultiple),
+		MaxTokens: int32(m.MaxTokens), Samplers: m.Samplers, DefaultSampler: m.DefaultSampler,
+	}
+	for _, kind := range stage.Kinds() {
+		p.Stages = append(p.Stages, &triptychv1alpha1.ModelStage{Stage: kind.String(), WeightsBytes: m.WeightsBytes[kind]})
+	}
+	if m.Problem != nil {
+		p.Problem = m.Problem.Message
+	}
+	return p
+}

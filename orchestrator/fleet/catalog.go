@@ -1,0 +1,138 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Model is what the three stages together can do with a model.
+type Model struct {
+	Name           string
+	WeightsBytes   map[stage.Kind]int64
+	MaxTokens      int
+	LatentChannels int
+	SpatialFactor  int // pixels per latent cell
+	SizeMultiple   int // pixels
+	DefaultSizePx  int
+	Samplers       []string
+	DefaultSampler string
+	Problem        *stage.Error // why it cannot be used, nil when it can
+}
+
+// Models lists every model that some stage knows, by name, from what the services last said.
+func (f *Fleet) Models() []Model {
+	parts := map[string]map[stage.Kind]stage.Component{}
+	for _, m := range f.members {
+		info, _ := m.last()
+		if info == nil {
+			continue
+		}
+		for _, c := range info.Models {
+			if parts[c.Model] == nil {
+				parts[c.Model] = map[stage.Kind]stage.Component{}
+			}
+			if had, ok := parts[c.Model][m.kind]; !ok || had.Problem != "" {
+				parts[c.Model][m.kind] = c
+			}
+		}
+	}
+	var out []Model
+	for name, p := range parts {
+		out = append(out, join(name, p))
+	}
+	slices.SortFunc(out, func(a, b Model) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// join makes one model of its three parts.
+func join(name string, parts map[stage.Kind]stage.Component) Model {
+	m := Model{Name: name, WeightsBytes: map[stage.Kind]int64{}}
+	invalid := func(format string, args ...any) {
+		if m.Problem == nil {
+			m.Problem = stage.Errorf(stage.ModelInvalid, format, args...).With("model", name)
+		}
+	}
+	for _, kind := range stage.Kinds() {
+		c, ok := parts[kind]
+		switch {
+		case !ok:
+			invalid("no %v service has model %q", kind, name)
+		case c.Problem != "":
+			invalid("%s", c.Problem)
+		}
+		m.WeightsBytes[kind] = c.WeightsBytes
+	}
+	if m.Problem != nil {
+		return m
+	}
+	e, d, v := parts[stage.KindEncoder], parts[stage.KindDenoiser], parts[stage.KindDecoder]
+	if e.ContextDim != d.ContextDim {
+		invalid("the parts of model %q do not fit: the encoder's states have width %d, the denoiser takes %d", name, e.ContextDim, d.ContextDim)
+	}
+	if d.LatentChannels != v.LatentChannels {
+		invalid("the parts of model %q do not fit: the denoiser's latents have %d channels, the decoder takes %d", name, d.LatentChannels, v.LatentChannels)
+	}
+	m.MaxTokens, m.LatentChannels, m.SpatialFactor = e.MaxTokens, d.LatentChannels, v.SpatialFactor
+	m.SizeMultiple, m.DefaultSizePx = d.LatentMultiple*v.SpatialFactor, d.LatentDefault*v.SpatialFactor
+	m.Samplers, m.DefaultSampler = d.Samplers, d.DefaultSampler
+	return m
+}
+
+// Model gives a model that can be used. It waits for stages that have not answered yet; when
+// patience or ctx ends first, the error is StageUnreachable and names the first that is missing.
+// ModelNotFound, ModelInvalid.
+func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) (Model, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		changed := f.next()
+		missing, known := f.missing()
+		if !known {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return Model{}, Ended(ctx, missing, true)
+			}
+		}
+		models := f.Models()
+		i := slices.IndexFunc(models, func(m Model) bool { return m.Name == name })
+		if i < 0 {
+			var names []string
+			for _, m := range models {
+				names = append(names, m.Name)
+			}
+			return Model{}, stage.NoSuchModel(name, names)
+		}
+		if p := models[i].Problem; p != nil {
+			return Model{}, p
+		}
+		return models[i], nil
+	}
+}
+
+// missing gives the first stage of which no service has ever answered.
+func (f *Fleet) missing() (kind stage.Kind, known bool) {
+	heard := map[stage.Kind]bool{}
+	for _, m := range f.members {
+		if info, _ := m.last(); info != nil {
+			heard[m.kind] = true
+		}
+	}
+	for _, kind := range stage.Kinds() {
+		if !heard[kind] {
+			return kind, false
+		}
+	}
+	return 0, true
+}
+
+// Unreachable is the error for a stage of which no service answers.
+func Unreachable(kind stage.Kind) *stage.Error {
+	return stage.Errorf(stage.StageUnreachable, "no %v service answers", kind).With("stage", fmt.Sprint(kind))
+}

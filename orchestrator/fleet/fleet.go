@@ -1,0 +1,124 @@
+// Package fleet is the stage services an orchestrator was told of: it dials them, watches them, and
+// tells the keeper who is there and who is gone.
+//
+// The package may import stage, stage/stagerpc, orchestrator/residency and grpc.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+)
+
+// Options says which services there are and how to reach them.
+type Options struct {
+	Addresses map[stage.Kind][]string
+	Dial      []grpc.DialOption // transport credentials and the like
+	Keeper    *residency.Keeper
+	Logger    *slog.Logger
+}
+
+// Fleet is the services. Safe for concurrent use.
+type Fleet struct {
+	keeper  *residency.Keeper
+	log     *slog.Logger
+	members map[residency.StageID]*member
+	plans   plans
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and renewed whenever a member has been looked at
+}
+
+// How often a service is asked how it is, and how long an answer may take. A failing call reports
+// the service at once (see Report), so the interval bounds only how late an idle death is noticed.
+const (
+	watchInterval = time.Second
+	retryInterval = 100 * time.Millisecond
+	infoTimeout   = 5 * time.Second
+)
+
+// New dials every service. Run must be called for anybody to be found.
+func New(o Options) (*Fleet, error) {
+	f := &Fleet{keeper: o.Keeper, log: o.Logger, members: map[residency.StageID]*member{}, changed: make(chan struct{})}
+	options := append(stagerpc.DialOptions(), o.Dial...)
+	options = append(options, grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: retryInterval, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+		MinConnectTimeout: infoTimeout,
+	}))
+	for _, kind := range stage.Kinds() {
+		for _, address := range o.Addresses[kind] {
+			id := residency.StageID(address)
+			if _, ok := f.members[id]; ok {
+				return nil, errors.Join(errors.New("fleet: the address "+address+" is given twice"), f.Close())
+			}
+			conn, err := grpc.NewClient(address, options...)
+			if err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+			f.members[id] = newMember(id, kind, conn)
+		}
+	}
+	return f, nil
+}
+
+// Run watches the services until ctx ends.
+func (f *Fleet) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, m := range f.members {
+		wg.Go(func() { f.watch(ctx, m) })
+	}
+	wg.Wait()
+}
+
+// Close closes the connections.
+func (f *Fleet) Close() error {
+	var err error
+	for _, m := range f.members {
+		err = errors.Join(err, m.conn.Close())
+	}
+	return err
+}
+
+// Encoder, Denoiser and Decoder give the service a lease was granted on.
+func (f *Fleet) Encoder(id residency.StageID) stage.Encoder { return f.members[id].encoder }
+
+// Denoiser is like Encoder.
+func (f *Fleet) Denoiser(id residency.StageID) stage.Denoiser { return f.members[id].denoiser }
+
+// Decoder is like Encoder.
+func (f *Fleet) Decoder(id residency.StageID) stage.Decoder { return f.members[id].decoder }
+
+// Report tells that a call could not reach a service. The keeper hears it at once, and the service
+// is asked anew.
+func (f *Fleet) Report(id residency.StageID) {
+	m := f.members[id]
+	f.leave(m)
+	select {
+	case m.kick <- struct{}{}:
+	default: // a report is already waiting
+	}
+}
+
+// notify wakes everybody who waits for news.
+func (f *Fleet) notify() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// next is closed at the next news.
+func (f *Fleet) next() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}

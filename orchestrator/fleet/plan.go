@@ -1,0 +1,81 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// plans remembers footprints, which depend on model files and shapes alone.
+type plans struct {
+	mu    sync.Mutex
+	known map[planKey]stage.Footprint
+}
+
+type planKey struct {
+	kind stage.Kind
+	req  stage.PlanRequest
+}
+
+// maxPlans bounds what is remembered; shapes come from callers.
+const maxPlans = 1000
+
+// Plan tells what a request takes in a stage of that kind. It waits for a service that answers;
+// when ctx ends first, the error is StageUnreachable. SizeUnsupported, ModelNotFound, ModelInvalid.
+func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest) (stage.Footprint, error) {
+	key := planKey{kind, req}
+	f.plans.mu.Lock()
+	fp, ok := f.plans.known[key]
+	f.plans.mu.Unlock()
+	if ok {
+		return fp, nil
+	}
+	for {
+		changed := f.next()
+		if m := f.having(kind, req.Model); m != nil {
+			fp, err := m.resident().Plan(ctx, req)
+			if err == nil {
+				f.plans.remember(key, fp)
+				return fp, nil
+			}
+			switch stage.ReasonOf(err) {
+			case stage.StageUnreachable:
+				f.Report(m.id)
+			case stage.RuntimeDied, stage.StageDraining:
+			default:
+				return stage.Footprint{}, err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return stage.Footprint{}, Ended(ctx, kind, true)
+		}
+	}
+}
+
+// having gives a service that answers and can load the model, nil if there is none.
+func (f *Fleet) having(kind stage.Kind, model string) *member {
+	for _, m := range f.members {
+		info, up := m.last()
+		if m.kind != kind || !up {
+			continue
+		}
+		for _, c := range info.Models {
+			if c.Model == model && c.Problem == "" {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+func (p *plans) remember(key planKey, fp stage.Footprint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil || len(p.known) >= maxPlans {
+		p.known = map[planKey]stage.Footprint{}
+	}
+	p.known[key] = fp
+}

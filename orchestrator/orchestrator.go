@@ -1,0 +1,76 @@
+// Package orchestrator puts its rooms together: the fleet of stages, the keeper of memory, the
+// pipeline and the public API, served on one listener.
+package orchestrator
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/triptych-serving/triptych/internal/rpcserver"
+	"github.com/triptych-serving/triptych/orchestrator/api"
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
+	"github.com/triptych-serving/triptych/orchestrator/pipeline"
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Options configure an orchestrator.
+type Options struct {
+	Stages   map[stage.Kind][]string // addresses of the services
+	StageTLS rpcserver.ClientTLS     // towards the services
+	TLS      rpcserver.TLS           // towards callers
+	Logger   *slog.Logger
+	MaxJobs  int // requests at work or waiting at once
+	// Patience is how long a request waits for a stage of which no service answers.
+	Patience time.Duration
+	// CheckpointEveryNSteps is how much denoising a lost stage can cost.
+	CheckpointEveryNSteps int
+	SendTimeout           time.Duration // how long a caller may leave finished events unread
+}
+
+// Run serves the public API on lis until ctx ends, and closes lis.
+func Run(ctx context.Context, lis net.Listener, o Options) error {
+	credentials, err := rpcserver.DialCredentials(o.StageTLS)
+	if err != nil {
+		return err
+	}
+	keeper := residency.New(residency.Options{Sink: func(e residency.Event) { logDecision(ctx, o.Logger, e) }})
+	defer keeper.Close()
+	stages, err := fleet.New(fleet.Options{
+		Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS})
+	if err != nil {
+		return err
+	}
+	api.New(api.Options{
+		Pipeline: &pipeline.Pipeline{Fleet: stages, Keeper: keeper, Patience: o.Patience, CheckpointEveryNSteps: o.CheckpointEveryNSteps},
+		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout,
+	}).Register(server)
+
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls that are ending still need their stages
+	var watch sync.WaitGroup
+	watch.Go(func() { stages.Run(watching) })
+	err = server.Serve(ctx, lis)
+	stop()
+	watch.Wait()
+	if closeErr := stages.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// logDecision writes a decision about memory to the log: the record that requests see too.
+func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {
+	log.LogAttrs(ctx, slog.LevelInfo, "residency", slog.String("action", e.Action.String()), slog.String("stage", e.Kind.String()),
+		slog.String("model", e.Model), slog.String("device", e.Device), slog.Int64("bytes", e.Bytes),
+		slog.Int64("used_bytes", e.UsedBytes), slog.Int64("budget_bytes", e.BudgetBytes), slog.String("reason", e.Reason))
+}

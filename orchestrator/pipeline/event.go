@@ -1,0 +1,78 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Event is something that happened to a job: one of the types below.
+type Event interface{ event() }
+
+// Queued: the job waits for a stage, with so many before it.
+type Queued struct {
+	Kind     stage.Kind
+	Position int
+}
+
+// Loading: a stage's weights are being loaded for the job.
+type Loading struct {
+	Kind                    stage.Kind
+	LoadedBytes, TotalBytes int64
+}
+
+// Progress: a stage has done so many of its units: evaluations in the denoiser, 0 or 1 elsewhere.
+type Progress struct {
+	Kind        stage.Kind
+	Image       int
+	Step, Steps int
+}
+
+// Preview is an image of an unfinished latent.
+type Preview struct {
+	Image, Step int
+	File        stage.Image
+}
+
+// Image is a finished image.
+type Image struct {
+	Index int
+	Seed  uint64
+	Image stage.Image
+}
+
+// Residency is a decision about memory that the job caused.
+type Residency struct{ residency.Event }
+
+// The codes of warnings.
+const (
+	PromptTruncated = "PROMPT_TRUNCATED"
+	PreviewSkipped  = "PREVIEW_SKIPPED"
+	StageRestarted  = "STAGE_RESTARTED"
+)
+
+// Warning is something the caller should know; the job goes on.
+type Warning struct{ Code, Message string }
+
+func (Queued) event()    {}
+func (Loading) event()   {}
+func (Progress) event()  {}
+func (Preview) event()   {}
+func (Image) event()     {}
+func (Residency) event() {}
+func (Warning) event()   {}
+
+// Summary closes a job.
+type Summary struct {
+	Stages    []Usage // in pipeline order
+	Total     time.Duration
+	PeakBytes int64 // the most bytes reserved at once on the devices the job used, added up
+}
+
+// Usage is what one stage took for a job.
+type Usage struct {
+	Kind                     stage.Kind
+	Queued, Loading, Running time.Duration
+	Footprint                stage.Footprint
+}

@@ -1,0 +1,78 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// previews decodes estimates of one image while it denoises: the newest only, and only when the
+// decoder is free and fits beside the denoiser. Previews never make a request wait.
+type previews struct {
+	newest chan preview // of capacity 1
+	done   sync.WaitGroup
+	stop   context.CancelFunc
+}
+
+type preview struct {
+	step   int
+	latent stage.Latent
+}
+
+func (j *job) previews(ctx context.Context, image int) *previews {
+	ctx, stop := context.WithCancel(ctx)
+	p := &previews{newest: make(chan preview, 1), stop: stop}
+	if j.spec.PreviewEveryNSteps == 0 {
+		return p
+	}
+	p.done.Go(func() {
+		warned := false
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case v := <-p.newest:
+				if !j.showPreview(ctx, image, v) && !warned && ctx.Err() == nil {
+					warned = true
+					j.emit(Warning{Code: PreviewSkipped, Message: "the decoder is busy or does not fit into memory beside the denoiser"})
+				}
+			}
+		}
+	})
+	return p
+}
+
+// offer replaces the preview that waits. It is called from one goroutine.
+func (p *previews) offer(step int, estimate stage.Latent) {
+	select {
+	case <-p.newest:
+	default:
+	}
+	p.newest <- preview{step, estimate}
+}
+
+// close stops previews and waits until none is at work.
+func (p *previews) close() {
+	p.stop()
+	p.done.Wait()
+}
+
+// showPreview decodes one estimate, and reports whether it could.
+func (j *job) showPreview(ctx context.Context, image int, v preview) bool {
+	lease, ok := j.Keeper.TryAcquire(ctx, residency.AcquireRequest{Job: j.id, Need: j.need(stage.KindDecoder), Observer: residency.Observer{Event: j.decided}})
+	if !ok {
+		return false
+	}
+	defer lease.Release()
+	decoded, err := j.Fleet.Decoder(lease.Stage).Decode(ctx, stage.DecodeRequest{Model: j.spec.Model.Name, Latent: v.latent, Format: stage.PNG})
+	if err != nil {
+		if stage.ReasonOf(err) == stage.RuntimeDied {
+			lease.Lost()
+		}
+		return false
+	}
+	j.emit(Preview{Image: image, Step: v.step, File: decoded})
+	return true
+}

@@ -1,0 +1,188 @@
+package stageengine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/imaging"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/model/vae"
+	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Decoder is the third stage: latents to image files, and image files to latents.
+type Decoder struct {
+	*shelf[*modeldir.ImageDecoder]
+}
+
+// NewDecoder declares the decoder of every model of the library; none is loaded.
+func NewDecoder(o Options) *Decoder {
+	return &Decoder{newShelf(o, stage.KindDecoder, (*modeldir.Dir).ImageDecoder,
+		func(dir *modeldir.Dir, _ *modeldir.ImageDecoder, c *stage.Component) error {
+			c.LatentChannels, c.SpatialFactor = dir.VAE.LatentChannels, dir.VAE.Factor()
+			return nil
+		})}
+}
+
+// Plan implements stage.Resident.
+func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprint, error) {
+	b, err := d.find(req.Model)
+	if err != nil {
+		return stage.Footprint{}, err
+	}
+	if req.Batch != 1 {
+		return stage.Footprint{}, stage.Invalid(stage.InvalidField, "batch", req.Batch, "1")
+	}
+	tape, err := d.tape(b, req.LatentHeight, req.LatentWidth)
+	if err != nil {
+		return stage.Footprint{}, err
+	}
+	return d.footprint(b, tape)
+}
+
+func (d *Decoder) tape(b *book[*modeldir.ImageDecoder], h, w int) (*device.Tape, error) {
+	for _, side := range []struct {
+		field string
+		value int
+	}{{"latent_height", h}, {"latent_width", w}} {
+		if side.value < 1 || side.value > maxLatentSide {
+			return nil, stage.Invalid(stage.SizeUnsupported, side.field, side.value, fmt.Sprintf("1 to %d", maxLatentSide))
+		}
+	}
+	tape, err := b.net.Tape(1, h, w)
+	if err != nil {
+		return nil, d.fault(err)
+	}
+	return tape, nil
+}
+
+// Decode implements stage.Decoder.
+func (d *Decoder) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Image, error) {
+	options, err := imageOptions(req)
+	if err != nil {
+		return stage.Image{}, err
+	}
+	b, done, err := d.use(ctx, req.Model)
+	if err != nil {
+		return stage.Image{}, err
+	}
+	defer done()
+	s := req.Latent.Shape
+	if len(s) != 4 || s[0] != 1 || s[1] != b.component.LatentChannels {
+		return stage.Image{}, stage.Invalid(stage.TensorInvalid, "latents", s, fmt.Sprintf("[1, %d, height, width]", b.component.LatentChannels))
+	}
+	z, err := req.Latent.Float32s()
+	if err != nil || !finite(z) {
+		return stage.Image{}, stage.Invalid(stage.TensorInvalid, "latents", req.Latent.DType, "finite F32, F16 or BF16 values of the size the shape needs")
+	}
+	tape, err := d.tape(b, s[2], s[3])
+	if err != nil {
+		return stage.Image{}, err
+	}
+	b.net.Config.Unscale(z)
+	last := make([]float32, len(z))
+	nn.ToChannelsLast(last, z, 1, s[1], s[2]*s[3])
+	height, width := s[2]*b.component.SpatialFactor, s[3]*b.component.SpatialFactor
+	pixels := make([]float32, height*width*vae.ImageChannels)
+	if err := d.evaluate(ctx, b, tape, b.weights, modeldir.InputLatents, last, modeldir.OutputImage, pixels); err != nil {
+		return stage.Image{}, err
+	}
+	data, err := imaging.Encode(imaging.FromFloats(pixels, height, width), options)
+	var refused *imaging.Error
+	if errors.As(err, &refused) {
+		return stage.Image{}, stage.Invalid(stage.InvalidField, refused.Subject, refused.Got, refused.Expected)
+	}
+	if err != nil {
+		return stage.Image{}, d.fault(err)
+	}
+	return stage.Image{Format: req.Format, WidthPx: width, HeightPx: height, Data: data}, nil
+}
+
+// imageOptions checks how an image is to be encoded.
+func imageOptions(req stage.DecodeRequest) (imaging.Options, error) {
+	o := imaging.Options{Quality: req.Quality}
+	switch req.Format {
+	case stage.PNG:
+		o.Format = imaging.PNG
+	case stage.JPEG:
+		o.Format = imaging.JPEG
+	case stage.WebP:
+		o.Format = imaging.WEBP
+	default:
+		return o, stage.Invalid(stage.InvalidField, "format", req.Format, "png, jpeg or webp")
+	}
+	if req.Quality < 0 || req.Quality > 100 {
+		return o, stage.Invalid(stage.InvalidField, "quality", req.Quality, "1 to 100, or 0 for the default")
+	}
+	for _, t := range req.Text {
+		o.Text = append(o.Text, imaging.Text{Key: t.Key, Value: t.Value})
+	}
+	return o, nil
+}
+
+// evaluate runs a tape with one input and one output.
+func (d *Decoder) evaluate(ctx context.Context, b *book[*modeldir.ImageDecoder], tape *device.Tape, weights device.Weights, input string, in []float32, output string, out []float32) error {
+	run, err := d.Device.NewRun(tape, weights)
+	if err != nil {
+		return d.runError(err, b, 0)
+	}
+	defer run.Free()
+	if err := first(
+		func() error { return run.Write(input, in) },
+		func() error { return run.Execute(ctx) },
+		func() error { return run.Read(output, out) },
+	); err != nil {
+		return d.runError(err, b, run.Bytes())
+	}
+	return nil
+}
+
+// EncodeImage implements stage.Decoder.
+func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest) (stage.Latent, error) {
+	b, err := d.find(req.Model)
+	if err != nil {
+		return stage.Latent{}, err
+	}
+	if d.draining.Load() {
+		return stage.Latent{}, d.drainingError()
+	}
+	pixels, height, width, err := imaging.Decode(req.Data)
+	if err != nil {
+		return stage.Latent{}, stage.Invalid(stage.InvalidField, "data", fmt.Sprintf("%d bytes", len(req.Data)), err.Error())
+	}
+	factor := b.component.SpatialFactor
+	if height%factor != 0 || width%factor != 0 {
+		return stage.Latent{}, stage.Invalid(stage.SizeUnsupported, "data", fmt.Sprintf("%dx%d", width, height), fmt.Sprintf("an image whose sides are multiples of %d", factor))
+	}
+	dir, err := modeldir.Open(b.path)
+	if err != nil {
+		return stage.Latent{}, d.loadError(err, b)
+	}
+	net, err := dir.ImageEncoder()
+	if err != nil {
+		return stage.Latent{}, d.loadError(err, b)
+	}
+	weights, err := d.Device.Load(ctx, net.Manifest(), net.Source(), func(int64) {})
+	if err := errors.Join(err, net.Close()); err != nil {
+		return stage.Latent{}, d.loadError(err, b)
+	}
+	defer weights.Free()
+	tape, err := net.Tape(1, height, width)
+	if err != nil {
+		return stage.Latent{}, d.fault(err)
+	}
+	h, w, channels := height/factor, width/factor, b.component.LatentChannels
+	moments := make([]float32, 2*channels*h*w)
+	if err := d.evaluate(ctx, b, tape, weights, modeldir.InputImage, pixels, modeldir.OutputMoments, moments); err != nil {
+		return stage.Latent{}, err
+	}
+	z := net.Config.Sample(moments, nil)
+	net.Config.Scale(z)
+	out := make([]float32, len(z))
+	nn.ToChannelsFirst(out, z, 1, channels, h*w)
+	return stage.Latent{Tensor: tensor.FromF32(out, 1, channels, h, w)}, nil
+}

@@ -1,0 +1,99 @@
+package stageengine
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/engine/tokenizer"
+	"github.com/triptych-serving/triptych/engine/weights"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// modelError is what is wrong with the files of a model. Callers see names relative to the model's
+// folder, not where it is on this machine.
+func modelError(err error, kind stage.Kind, model, path string) *stage.Error {
+	inside := func(text string) string {
+		return strings.ReplaceAll(strings.ReplaceAll(text, path+"/", ""), path, model)
+	}
+	e := stage.Errorf(stage.ModelInvalid, "model %q cannot be loaded: %s", model, inside(err.Error())).With("model", model).With("stage", kind.String())
+	e.Cause = err
+	set := func(file, tensor, expected, got string) {
+		for key, value := range map[string]string{"file": inside(file), "tensor": tensor, "expected": expected, "got": got} {
+			if value != "" {
+				e = e.With(key, value)
+			}
+		}
+	}
+	var (
+		ofTensor    *nn.TensorError
+		ofConfig    *config.Error
+		ofDir       *modeldir.Error
+		ofWeights   *weights.Error
+		ofTokenizer *tokenizer.Error
+	)
+	switch {
+	case errors.As(err, &ofTensor):
+		set(ofTensor.File, ofTensor.Tensor, ofTensor.Expected, ofTensor.Got)
+	case errors.As(err, &ofWeights):
+		set(ofWeights.File, ofWeights.Tensor, ofWeights.Expected, ofWeights.Got)
+	case errors.As(err, &ofConfig):
+		set(ofConfig.File, "", ofConfig.Accepted, ofConfig.Value)
+		if ofConfig.Key != "" {
+			e = e.With("field", ofConfig.Key)
+		}
+	case errors.As(err, &ofTokenizer):
+		set(ofTokenizer.File, "", ofTokenizer.Expected, ofTokenizer.Got)
+	case errors.As(err, &ofDir):
+		set(ofDir.Path, "", ofDir.Expected, ofDir.Got)
+	}
+	return e
+}
+
+// loadError sorts what can go wrong in a load: the caller gave up, memory, or the files.
+func (s *shelf[N]) loadError(err error, b *book[N]) error {
+	if errors.Is(err, device.ErrOutOfMemory) {
+		return s.doesNotFit(stage.ModelDoesNotFit, b.component.Model, b.component.WeightsBytes, err)
+	}
+	if isContext(err) {
+		return err
+	}
+	return modelError(err, s.kind, b.component.Model, b.path)
+}
+
+// runError sorts what can go wrong in work that passed every check: the caller gave up, memory that
+// was planned is not there, or a fault of ours.
+func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
+	if errors.Is(err, device.ErrOutOfMemory) {
+		return s.doesNotFit(stage.EngineOOMUnplanned, b.component.Model, scratch, err)
+	}
+	if isContext(err) {
+		return err
+	}
+	return s.fault(err)
+}
+
+func (s *shelf[N]) doesNotFit(reason stage.Reason, model string, needed int64, cause error) error {
+	memory := s.Device.Memory()
+	e := stage.DoesNotFit(s.kind, model, needed, max(0, memory.CapBytes-memory.UsedBytes), memory.CapBytes)
+	e.Reason, e.Cause = reason, cause
+	return e
+}
+
+func (s *shelf[N]) fault(err error) error {
+	e := stage.Errorf(stage.EngineFault, "the %v failed", s.kind).With("stage", s.kind.String())
+	e.Cause = err
+	return e
+}
+
+func (s *shelf[N]) drainingError() error {
+	return stage.Errorf(stage.StageDraining, "the %v is draining and takes no new work", s.kind).With("stage", s.kind.String())
+}
+
+func isContext(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}

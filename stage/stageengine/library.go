@@ -1,0 +1,91 @@
+// Package stageengine is the three stages over the engine: what a runtime process serves. It is
+// the one place where stage and engine meet.
+//
+// The package may import stage and the engine.
+package stageengine
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// indexFile marks a folder as a model in the layout of diffusers.
+const indexFile = "model_index.json"
+
+// maxModels bounds a library: a folder given by mistake may hold a million others.
+const maxModels = 1000
+
+// Library knows the model directories by name. It is read-only once opened.
+type Library struct {
+	paths map[string]string
+}
+
+// OpenLibrary collects models. Each of dirs is a model itself, or a folder whose subfolders are
+// models; a model's name is its folder's. A dir without any model and two models of one name are
+// errors. Nothing but the presence of model_index.json is looked at.
+func OpenLibrary(dirs ...string) (*Library, error) {
+	l := &Library{paths: map[string]string{}}
+	for _, dir := range dirs {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, err
+		}
+		if isModel(abs) {
+			if err := l.add(abs); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		entries, err := os.ReadDir(abs)
+		if err != nil {
+			return nil, fmt.Errorf("models: %w", err)
+		}
+		found := false
+		for _, e := range entries {
+			if path := filepath.Join(abs, e.Name()); isModel(path) {
+				found = true
+				if err := l.add(path); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("models: %s is not a model and has none: expected a %s in it or in a folder below it", dir, indexFile)
+		}
+	}
+	return l, nil
+}
+
+// Names lists the models, sorted.
+func (l *Library) Names() []string { return slices.Sorted(maps.Keys(l.paths)) }
+
+// path gives the folder of a model or ModelNotFound.
+func (l *Library) path(model string) (string, error) {
+	path, ok := l.paths[model]
+	if !ok {
+		return "", stage.NoSuchModel(model, l.Names())
+	}
+	return path, nil
+}
+
+func (l *Library) add(path string) error {
+	name := filepath.Base(path)
+	if other, ok := l.paths[name]; ok && other != path {
+		return fmt.Errorf("models: %s and %s have the same name", other, path)
+	}
+	if len(l.paths) == maxModels {
+		return fmt.Errorf("models: more than %d models", maxModels)
+	}
+	l.paths[name] = path
+	return nil
+}
+
+func isModel(path string) bool {
+	info, err := os.Stat(filepath.Join(path, indexFile))
+	return err == nil && info.Mode().IsRegular()
+}

@@ -1,0 +1,224 @@
+package stageengine
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Options is what every stage is made with.
+type Options struct {
+	Library *Library
+	Device  device.Device
+	Host    string // the machine, see stage.Info
+	Version string // of the serving program
+}
+
+// network is a part of a model that a stage loads: modeldir.TextEncoder, Denoiser or ImageDecoder.
+type network interface {
+	Manifest() *device.Manifest
+	Source() device.Source
+	Close() error
+}
+
+// shelf holds one kind of network of every model of a library: it is the Resident half of a stage.
+type shelf[N network] struct {
+	Options
+	kind     stage.Kind
+	open     func(*modeldir.Dir) (N, error)
+	books    map[string]*book[N]
+	draining atomic.Bool
+}
+
+// book is one model's network.
+//
+// latch orders access to weights: work takes 1 of it, loading and eviction take all. It is fair, so
+// an eviction waits for the work before it and work behind it finds the weights gone.
+type book[N network] struct {
+	path      string
+	component stage.Component
+	net       N            // declared; its files are closed
+	problem   *stage.Error // why net is not there
+	latch     *semaphore.Weighted
+	weights   device.Weights // nil when not resident
+	bytes     atomic.Int64   // of weights, for Info, which takes no latch
+}
+
+const whole = math.MaxInt64
+
+// newShelf declares the network of every model. describe fills in what Component tells of it; what
+// is wrong with a model is kept for those who ask for it.
+func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N, error), describe func(*modeldir.Dir, N, *stage.Component) error) *shelf[N] {
+	s := &shelf[N]{Options: o, kind: kind, open: open, books: map[string]*book[N]{}}
+	for _, name := range o.Library.Names() {
+		b := &book[N]{path: o.Library.paths[name], component: stage.Component{Model: name}, latch: semaphore.NewWeighted(whole)}
+		if err := b.declare(s, describe); err != nil {
+			b.problem = modelError(err, kind, name, b.path)
+			b.component.Problem = b.problem.Message
+		}
+		s.books[name] = b
+	}
+	return s
+}
+
+func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Component) error) error {
+	dir, err := modeldir.Open(b.path)
+	if err != nil {
+		return err
+	}
+	if b.net, err = s.open(dir); err != nil {
+		return err
+	}
+	b.component.WeightsBytes = s.Device.WeightBytes(b.net.Manifest())
+	return errors.Join(describe(dir, b.net, &b.component), b.net.Close())
+}
+
+// Info implements stage.Resident.
+func (s *shelf[N]) Info(context.Context) (stage.Info, error) {
+	memory := s.Device.Memory()
+	info := stage.Info{
+		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
+		UsedBytes: memory.UsedBytes, PeakBytes: memory.PeakBytes, Generation: 1, Draining: s.draining.Load(),
+	}
+	for _, name := range s.Library.Names() {
+		b := s.books[name]
+		info.Models = append(info.Models, b.component)
+		if n := b.bytes.Load(); n > 0 {
+			info.Resident = append(info.Resident, stage.ResidentModel{Model: name, WeightsBytes: n})
+		}
+	}
+	return info, nil
+}
+
+// find gives a model's book, or why it has none.
+func (s *shelf[N]) find(model string) (*book[N], error) {
+	if _, err := s.Library.path(model); err != nil {
+		return nil, err
+	}
+	b := s.books[model]
+	if b.problem != nil {
+		return nil, b.problem
+	}
+	return b, nil
+}
+
+// Load implements stage.Resident.
+func (s *shelf[N]) Load(ctx context.Context, model string, progress func(loaded, total int64)) error {
+	b, err := s.find(model)
+	if err != nil {
+		return err
+	}
+	if s.draining.Load() {
+		return s.drainingError()
+	}
+	if progress == nil {
+		progress = func(int64, int64) {}
+	}
+	total := b.component.WeightsBytes
+	if b.bytes.Load() > 0 {
+		progress(total, total)
+		return nil
+	}
+	if err := b.latch.Acquire(ctx, whole); err != nil {
+		return err
+	}
+	defer b.latch.Release(whole)
+	if b.weights == nil {
+		if err := b.read(ctx, s, func(done int64) { progress(min(done, total), total) }); err != nil {
+			return s.loadError(err, b)
+		}
+	}
+	progress(total, total)
+	return nil
+}
+
+// read opens the model's files anew, so that they are open only while they are read.
+func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int64)) error {
+	dir, err := modeldir.Open(b.path)
+	if err != nil {
+		return err
+	}
+	net, err := s.open(dir)
+	if err != nil {
+		return err
+	}
+	weights, err := s.Device.Load(ctx, net.Manifest(), net.Source(), progress)
+	if err := errors.Join(err, net.Close()); err != nil {
+		if weights != nil {
+			weights.Free()
+		}
+		return err
+	}
+	b.net, b.weights = net, weights
+	b.bytes.Store(weights.Bytes())
+	return nil
+}
+
+// Evict implements stage.Resident.
+func (s *shelf[N]) Evict(ctx context.Context, model string) (int64, error) {
+	if _, err := s.Library.path(model); err != nil {
+		return 0, err
+	}
+	b := s.books[model]
+	if err := b.latch.Acquire(ctx, whole); err != nil {
+		return 0, err
+	}
+	defer b.latch.Release(whole)
+	if b.weights == nil {
+		return 0, nil
+	}
+	freed := b.weights.Bytes()
+	b.weights.Free()
+	b.weights = nil
+	b.bytes.Store(0)
+	return freed, nil
+}
+
+// Drain implements stage.Resident.
+func (s *shelf[N]) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	for _, name := range s.Library.Names() {
+		b := s.books[name]
+		if err := b.latch.Acquire(ctx, whole); err != nil {
+			return err
+		}
+		b.latch.Release(whole)
+	}
+	return nil
+}
+
+// use gives a resident model's book to work with; the caller must call done.
+func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func(), err error) {
+	if b, err = s.find(model); err != nil {
+		return nil, nil, err
+	}
+	if s.draining.Load() {
+		return nil, nil, s.drainingError()
+	}
+	if err := b.latch.Acquire(ctx, 1); err != nil {
+		return nil, nil, err
+	}
+	done = func() { b.latch.Release(1) }
+	if b.weights == nil {
+		done()
+		return nil, nil, stage.Errorf(stage.StageEvicted, "the %v does not hold model %q: load it first", s.kind, model).
+			With("stage", s.kind.String()).With("model", model)
+	}
+	return b, done, nil
+}
+
+// footprint is what running tape takes.
+func (s *shelf[N]) footprint(b *book[N], tape *device.Tape) (stage.Footprint, error) {
+	scratch, err := s.Device.ScratchBytes(tape)
+	if err != nil {
+		return stage.Footprint{}, s.fault(err)
+	}
+	return stage.Footprint{WeightsBytes: b.component.WeightsBytes, ScratchBytes: scratch}, nil
+}
