@@ -26,6 +26,10 @@ cross: ## Build for every platform we promise, without cgo
 test: ## Run all tests
 	go test ./...
 
+.PHONY: goldens
+goldens: ## Print the measured errors against the reference implementations
+	go test -count=1 -v -run 'Golden|Trajector|Generator' ./engine/model/modeldir ./engine/sampler ./engine/tokenizer ./stage/stageengine | grep -v '^=== RUN'
+
 .PHONY: test-purego
 test-purego: ## Run the engine's tests without assembly
 	go test -tags purego ./engine/...

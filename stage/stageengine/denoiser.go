@@ -22,6 +22,7 @@ const (
 	maxLatentSide    = 1024 // 8,192 pixels with the usual factor of 8
 	maxGuidanceScale = 100
 	maxTokens        = 4096
+	maxBatch         = 16
 )
 
 // Denoiser is the second stage: conditioning to a latent.
@@ -62,8 +63,8 @@ func (d *Denoiser) Plan(_ context.Context, req stage.PlanRequest) (stage.Footpri
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	if req.Batch < 1 || req.Batch > 2 {
-		return stage.Footprint{}, stage.Invalid(stage.InvalidField, "batch", req.Batch, "1, or 2 with guidance")
+	if req.Batch < 1 || req.Batch > maxBatch {
+		return stage.Footprint{}, stage.Invalid(stage.InvalidField, "batch", req.Batch, fmt.Sprintf("1 to %d latents", maxBatch))
 	}
 	tape, err := d.tape(b, req.Batch, req.LatentHeight, req.LatentWidth, d.tokens[req.Model])
 	if err != nil {
@@ -163,8 +164,13 @@ func (d *Denoiser) report(req stage.DenoiseRequest, o stage.DenoiseObserver, ste
 	}
 }
 
-// conditioning checks what the denoiser is conditioned on and widens it.
+// conditioning checks what needs no schedule of a request, and widens what it is conditioned on.
 func (d *Denoiser) conditioning(b *book[*modeldir.Denoiser], req stage.DenoiseRequest) ([]float32, error) {
+	for field, n := range map[string]int{"preview_every_n_steps": req.PreviewEveryNSteps, "checkpoint_every_n_steps": req.CheckpointEveryNSteps} {
+		if n < 0 {
+			return nil, stage.Invalid(stage.InvalidField, field, n, "a number of steps, or 0 for none")
+		}
+	}
 	g := float64(req.GuidanceScale)
 	if math.IsNaN(g) || g < 0 || g > maxGuidanceScale {
 		return nil, stage.Invalid(stage.InvalidField, "guidance_scale", req.GuidanceScale, fmt.Sprintf("a number from 0 to %d", maxGuidanceScale))

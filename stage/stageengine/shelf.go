@@ -81,7 +81,10 @@ func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Co
 }
 
 // Info implements stage.Resident.
-func (s *shelf[N]) Info(context.Context) (stage.Info, error) {
+func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return stage.Info{}, err
+	}
 	memory := s.Device.Memory()
 	info := stage.Info{
 		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
@@ -163,10 +166,10 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int6
 
 // Evict implements stage.Resident.
 func (s *shelf[N]) Evict(ctx context.Context, model string) (int64, error) {
-	if _, err := s.Library.path(model); err != nil {
-		return 0, err
+	b, ok := s.books[model]
+	if !ok {
+		return 0, nil // what nobody knows is not resident
 	}
-	b := s.books[model]
 	if err := b.latch.Acquire(ctx, whole); err != nil {
 		return 0, err
 	}
