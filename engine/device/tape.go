@@ -34,7 +34,8 @@ func NewTape(m *Manifest) *Tape { return &Tape{manifest: m} }
 // Err is the first error of recording.
 func (t *Tape) Err() error { return t.err }
 
-// Ops, Arrays, Inputs, Outputs and Manifest are what a device reads to plan and run.
+// Ops lists the computations in order. With Arrays, Inputs, Outputs and Manifest it is what a device
+// reads to plan and run.
 func (t *Tape) Ops() []Op { return t.ops }
 
 // Arrays gives the shape of every array, by ID-1.

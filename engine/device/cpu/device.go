@@ -1,0 +1,114 @@
+// Package cpu runs tapes on the host's processor. Weights and scratch live in memory mapped
+// outside the Go heap, counted to the byte against a cap and given back to the operating system
+// by Free; the arithmetic is engine/kernel's.
+//
+// The package may import engine/tensor, engine/device and engine/kernel.
+package cpu
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/kernel"
+)
+
+// Options are a device's settings; the zero value is a device on all processors without a cap.
+type Options struct {
+	Index          int   // the number in the name
+	Threads        int   // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
+	MemoryCapBytes int64 // most bytes of weights and scratch at once; 0 is no cap
+}
+
+// maxThreads is more than any machine has, and few enough to start.
+const maxThreads = 4096
+
+// Device is a device.Device with one pool of threads. Runs on it may execute concurrently and
+// take turns op by op. Close it when no Run follows; what was loaded must still be freed.
+type Device struct {
+	name   string
+	ledger *ledger
+	pool   *pool
+	closed atomic.Bool
+}
+
+var _ device.Device = (*Device)(nil)
+
+// New starts a device. The error is a device.FieldError for a setting out of range, or kernel.Check's.
+func New(o Options) (*Device, error) {
+	for _, f := range []struct {
+		name       string
+		value, top int64
+	}{{"Index", int64(o.Index), math.MaxInt32}, {"Threads", int64(o.Threads), maxThreads}, {"MemoryCapBytes", o.MemoryCapBytes, math.MaxInt64}} {
+		if f.value < 0 || f.value > f.top {
+			return nil, &device.FieldError{Field: "option " + f.name, Expected: fmt.Sprintf("0 to %d", f.top), Got: fmt.Sprint(f.value)}
+		}
+	}
+	if err := kernel.Check(); err != nil {
+		return nil, err
+	}
+	if o.Threads == 0 {
+		o.Threads = runtime.GOMAXPROCS(0)
+	}
+	name := fmt.Sprintf("cpu:%d", o.Index)
+	return &Device{name: name, ledger: &ledger{device: name, limit: o.MemoryCapBytes}, pool: newPool(o.Threads)}, nil
+}
+
+// Name is "cpu:INDEX".
+func (d *Device) Name() string { return d.name }
+
+// Threads is how many goroutines compute.
+func (d *Device) Threads() int { return d.pool.threads }
+
+// Memory reads the ledger.
+func (d *Device) Memory() device.Memory { return d.ledger.reading() }
+
+// WeightBytes is the packed parameters, each on a cache line, rounded up to whole pages. For a
+// manifest that Load refuses (a parameter without a size) it counts the others.
+func (d *Device) WeightBytes(m *device.Manifest) int64 {
+	plan, _ := planWeights(m)
+	return mappedBytes(plan.bytes)
+}
+
+// ScratchBytes is the tape's arrays, then workspace for the op that needs most, rounded up to whole
+// pages. The error is that of the tape, or names an op this device cannot run.
+func (d *Device) ScratchBytes(t *device.Tape) (int64, error) {
+	p, err := planTape(t, d.pool.threads)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", d.name, err)
+	}
+	return mappedBytes(p.bytes()), nil
+}
+
+// Load packs the manifest's parameters. progress, which may be nil, is called behind each parameter
+// and last with the Bytes of the result. The error is the context's, a device.MemoryError, a
+// device.FieldError that names the parameter, or the source's.
+func (d *Device) Load(ctx context.Context, m *device.Manifest, src device.Source, progress func(doneBytes int64)) (device.Weights, error) {
+	w, err := d.load(ctx, m, src, progress)
+	if err != nil {
+		return nil, fmt.Errorf("%s: load: %w", d.name, err)
+	}
+	return w, nil
+}
+
+// NewRun places the tape's arrays over weights that Load of an equal manifest gave.
+// The error is a device.MemoryError, a device.FieldError, or wraps device.ErrFreed.
+func (d *Device) NewRun(t *device.Tape, w device.Weights) (device.Run, error) {
+	r, err := d.newRun(t, w)
+	if err != nil {
+		return nil, fmt.Errorf("%s: new run: %w", d.name, err)
+	}
+	return r, nil
+}
+
+// Close ends the device's threads, behind the op that computes. Executing and loading fail from then
+// on; freeing does not. Idempotent.
+func (d *Device) Close() error {
+	if d.closed.CompareAndSwap(false, true) {
+		d.pool.close()
+	}
+	return nil
+}

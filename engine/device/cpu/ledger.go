@@ -1,0 +1,53 @@
+package cpu
+
+import (
+	"sync"
+
+	"github.com/triptych-serving/triptych/engine/device"
+)
+
+// ledger counts the bytes a device has mapped and refuses what would exceed the limit.
+type ledger struct {
+	device string
+	limit  int64 // 0 is none
+
+	mu         sync.Mutex
+	used, peak int64
+}
+
+// take counts bytes as used if they are under the limit and get succeeds; else it gives a
+// device.MemoryError and counts nothing.
+func (l *ledger) take(bytes int64, get func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limit > 0 && bytes > l.available() {
+		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit}
+	}
+	if err := get(); err != nil {
+		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
+	}
+	l.used += bytes
+	l.peak = max(l.peak, l.used)
+	return nil
+}
+
+// available is what is left under the limit, -1 without one. l.mu is held.
+func (l *ledger) available() int64 {
+	if l.limit == 0 {
+		return -1
+	}
+	return l.limit - l.used
+}
+
+// release gives back what take counted.
+func (l *ledger) release(bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.used -= bytes
+}
+
+func (l *ledger) reading() device.Memory {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return device.Memory{UsedBytes: l.used, PeakBytes: l.peak, CapBytes: l.limit}
+}

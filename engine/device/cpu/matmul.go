@@ -1,0 +1,228 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/kernel"
+)
+
+// matmul is Gemm and Conv2D: rows of out are sums over taps and k of rows of x, times panels of
+// weights. For Gemm a row has one tap, a row of x; for Conv2D a row is a pixel and its taps are the
+// pixels under the filter (implicit GEMM, Dukhan 2019, arXiv 1907.02129).
+//
+// A task is a chunk of rows and a range of panels. It points to its rows once, then widens each
+// panel once, by parts of its taps that fit in L2, and multiplies every tile of the chunk with it; the
+// epilogue runs over whole rows of the range at the end, while they are in L2. Bound by the FMA units,
+// and below about 10 rows by the memory that the weights come from.
+type matmul struct {
+	x, perImage, residual, out device.Array
+	w, bias                    device.Weight
+	act                        kernel.Act
+	conv                       *geometry // nil for Gemm
+
+	rows, taps, k, n int
+	partTaps         int // of a panel
+	rowsPerImage     int
+	chunkRows        int // a multiple of TileRows
+	groupPanels      int
+	scratch          []matmulScratch // by thread
+}
+
+// matmulScratch is one thread's: a widened part of a panel, pointers of a chunk by tile, tap and row, and the
+// kernel's result.
+type matmulScratch struct {
+	panel []float32
+	rows  []*float32
+	tile  *[kernel.TileRows * kernel.TileCols]float32
+}
+
+const (
+	// maxChunkTiles bounds the rows of a chunk: enough that widening a panel (a third of one tile's
+	// time) does not count, few enough that the chunk's rows stay in L2.
+	maxChunkTiles = 24
+	// partBytes bounds a widened part of a panel, to be read from L2 by every tile.
+	partBytes = 192 << 10
+	// tasksPerThread evens out threads that are slower or start late.
+	tasksPerThread = 4
+)
+
+func newGemm(o *device.Gemm, m *device.Manifest, threads int) *matmul {
+	g := &matmul{x: o.X, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act), taps: 1}
+	g.n, g.k = m.At(o.W).Shape[0], m.At(o.W).Shape[1]
+	g.rows = elems(o.X) / g.k
+	g.rowsPerImage = g.rows
+	return g.split(threads)
+}
+
+func newConv(o *device.Conv2D, m *device.Manifest, threads int) *matmul {
+	w, s := m.At(o.W).Shape, o.Out.Shape
+	g := &matmul{x: o.X, perImage: o.PerImage, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act)}
+	g.n, g.k, g.taps = w[0], w[1], w[2]*w[3]
+	g.rowsPerImage = s[1] * s[2]
+	g.rows = s[0] * g.rowsPerImage
+	g.conv = newGeometry(o, w[2], w[3])
+	return g.split(threads)
+}
+
+// split cuts the work into tasks. The cut does not change results: a row's sum is formed in the
+// same order wherever it falls.
+func (g *matmul) split(threads int) *matmul {
+	tiles := ceilDiv(g.rows, kernel.TileRows)
+	chunks := ceilDiv(tiles, maxChunkTiles)
+	g.chunkRows = ceilDiv(tiles, chunks) * kernel.TileRows
+	parts := ceilDiv(g.taps, max(1, partBytes/(4*g.k*kernel.TileCols)))
+	g.partTaps = ceilDiv(g.taps, parts)
+	groups := min(panels(g.n), ceilDiv(tasksPerThread*threads, chunks))
+	g.groupPanels = ceilDiv(panels(g.n), groups)
+	return g
+}
+
+func (g *matmul) carve(c *carver, threads int) {
+	g.scratch = make([]matmulScratch, threads)
+	for i := range g.scratch {
+		s := &g.scratch[i]
+		s.panel = take[float32](c, g.partTaps*g.k*kernel.TileCols)
+		s.rows = take[*float32](c, g.chunkRows*g.taps)
+		if tile := take[float32](c, kernel.TileRows*kernel.TileCols); tile != nil {
+			s.tile = (*[kernel.TileRows * kernel.TileCols]float32)(tile)
+		}
+	}
+}
+
+func (g *matmul) bind(b *binding) []*job {
+	e := &epilogue{out: b.floats(g.out), bias: b.weights.vector(g.bias), residual: b.floats(g.residual), shift: b.floats(g.perImage)}
+	x, zeros, w := b.floats(g.x), b.zeroRow(), b.weights.packed(g.w)
+	groups := ceilDiv(panels(g.n), g.groupPanels)
+	return []*job{newJob(ceilDiv(g.rows, g.chunkRows)*groups, func(thread, task int) {
+		s, first := &g.scratch[thread], task/groups*g.chunkRows
+		rows := min(g.chunkRows, g.rows-first)
+		if g.conv != nil {
+			g.conv.point(s.rows, x, zeros, first, rows)
+		} else {
+			pointRows(s.rows, x, first, rows, g.k)
+		}
+		p0 := task % groups * g.groupPanels
+		p1 := min(p0+g.groupPanels, panels(g.n))
+		for p := p0; p < p1; p++ {
+			out, cols := e.out[first*g.n+p*kernel.TileCols:], min(kernel.TileCols, g.n-p*kernel.TileCols)
+			for tap := 0; tap < g.taps; tap += g.partTaps {
+				taps := min(g.partTaps, g.taps-tap)
+				row := g.k * kernel.TileCols
+				panel := w.widen(p*w.row+tap*row, taps*row, s.panel)
+				g.multiply(s, panel, out, rows, cols, tap, taps)
+			}
+		}
+		e.finish(g, first, rows, p0*kernel.TileCols, min(p1*kernel.TileCols, g.n))
+	})}
+}
+
+// multiply writes cols columns of a chunk's products over a part of the taps to out, whose rows are n
+// apart; it adds them there unless the part is the first.
+func (g *matmul) multiply(s *matmulScratch, panel, out []float32, rows, cols, tap, taps int) {
+	for first := 0; first < rows; first += kernel.TileRows {
+		m := min(kernel.TileRows, rows-first)
+		kernel.Tile(s.tile, s.rows[first*g.taps+tap*kernel.TileRows:], taps, g.k, panel, m)
+		for r := range m {
+			dst, src := out[(first+r)*g.n:], s.tile[r*kernel.TileCols:]
+			switch {
+			case tap > 0:
+				kernel.Add(dst[:cols], dst, src)
+			case cols == kernel.TileCols:
+				*(*[kernel.TileCols]float32)(dst) = *(*[kernel.TileCols]float32)(src)
+			default:
+				copy(dst[:cols], src)
+			}
+		}
+	}
+}
+
+// pointRows points to rows of x, one tap each, by tile; the last tile is filled up with its last row.
+func pointRows(dst []*float32, x []float32, first, rows, k int) {
+	last := first + rows - 1
+	for i := range ceilDiv(rows, kernel.TileRows) * kernel.TileRows {
+		dst[i] = &x[min(first+i, last)*k]
+	}
+}
+
+// epilogue is what follows a sum: bias, per-image shift, activation, residual.
+type epilogue struct {
+	out, bias, residual, shift []float32
+}
+
+// finish applies it in place to columns c0 to c1 of rows.
+func (e *epilogue) finish(g *matmul, first, rows, c0, c1 int) {
+	if e.bias == nil && e.residual == nil && e.shift == nil && g.act == kernel.None {
+		return
+	}
+	cut := func(v []float32, row int) []float32 {
+		if v == nil {
+			return nil
+		}
+		return v[row*g.n+c0 : row*g.n+c1]
+	}
+	bias := cut(e.bias, 0)
+	for r := first; r < first+rows; r++ {
+		image := r / g.rowsPerImage
+		if len(e.shift) == g.n {
+			image = 0
+		}
+		dst := cut(e.out, r)
+		kernel.Finish(dst, dst, bias, cut(e.shift, image), cut(e.residual, r), g.act)
+	}
+}
+
+// geometry is where the taps of a Conv2D's pixels lie.
+type geometry struct {
+	h, w, c           int // of x
+	oh, ow            int
+	kh, kw            int
+	stride, top, left int
+	up                uint // 1 if x is read as if enlarged
+}
+
+func newGeometry(o *device.Conv2D, kh, kw int) *geometry {
+	g := &geometry{
+		h: o.X.Shape[1], w: o.X.Shape[2], c: o.X.Shape[3], oh: o.Out.Shape[1], ow: o.Out.Shape[2],
+		kh: kh, kw: kw, stride: o.Stride, top: o.Top, left: o.Left,
+	}
+	if o.Upsample {
+		g.up = 1
+	}
+	return g
+}
+
+// point points to the taps of pixels first to first+rows, by tile, tap and pixel; taps outside of the
+// image point to zeros. Bound by 3 to 4 cycles a pointer; a chunk's panels share them.
+func (g *geometry) point(dst []*float32, x, zeros []float32, first, rows int) {
+	zero, taps := unsafe.SliceData(zeros), g.kh*g.kw
+	h, w := g.h<<g.up, g.w<<g.up
+	ox, oy, image := first%g.ow, first/g.ow%g.oh, first/g.ow/g.oh
+	for i := range ceilDiv(rows, kernel.TileRows) * kernel.TileRows {
+		at := i/kernel.TileRows*kernel.TileRows*taps + i%kernel.TileRows
+		for ky := range g.kh {
+			y := oy*g.stride + ky - g.top
+			inside := uint(y) < uint(h)
+			row := (image*g.h + y>>g.up) * g.w
+			for kx := range g.kw {
+				xx := ox*g.stride + kx - g.left
+				if inside && uint(xx) < uint(w) {
+					dst[at] = &x[(row+xx>>g.up)*g.c]
+				} else {
+					dst[at] = zero
+				}
+				at += kernel.TileRows
+			}
+		}
+		if i+1 >= rows { // the last tile is filled up with the last pixel
+			continue
+		}
+		if ox++; ox == g.ow {
+			ox = 0
+			if oy++; oy == g.oh {
+				oy = 0
+				image++
+			}
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/triptych-serving/triptych/engine/device"
+)
+
+// step is one op of a tape on this device.
+type step interface {
+	// carve takes the step's workspace; all steps of a tape use the same memory in turn. It is called
+	// with a counting carver to measure, and once more to bind.
+	carve(c *carver, threads int)
+	// bind fixes the operands and gives the step's jobs, to run in order.
+	bind(b *binding) []*job
+}
+
+// program is a tape's ops and where their memory lies in an arena: arrays, zeros, workspace.
+type program struct {
+	steps     []step
+	arrays    device.ScratchPlan
+	zeros     int // floats that stay zero: the pixels around an image
+	workspace int64
+}
+
+// planTape is what ScratchBytes and NewRun share. The error is the tape's, or a device.FieldError.
+func planTape(t *device.Tape, threads int) (*program, error) {
+	arrays, err := device.PlanScratch(t)
+	if err != nil {
+		return nil, err
+	}
+	p := &program{arrays: arrays}
+	for i, op := range t.Ops() {
+		s, err := newStep(op, t, threads)
+		if err != nil {
+			return nil, fmt.Errorf("op %d: %w", i, err)
+		}
+		if m, ok := s.(*matmul); ok && m.conv != nil {
+			p.zeros = max(p.zeros, m.k)
+		}
+		var c carver
+		s.carve(&c, threads)
+		p.workspace = max(p.workspace, c.used)
+		p.steps = append(p.steps, s)
+	}
+	return p, nil
+}
+
+func newStep(op device.Op, t *device.Tape, threads int) (step, error) {
+	m := t.Manifest()
+	switch o := op.(type) {
+	case *device.Gemm:
+		return newGemm(o, m, threads), nil
+	case *device.Conv2D:
+		return newConv(o, m, threads), nil
+	case *device.GroupNorm:
+		return newGroupNorm(o)
+	case *device.LayerNorm:
+		return newLayerNorm(o)
+	case *device.Attention:
+		return newAttention(o), nil
+	case *device.GEGLU:
+		return &geglu{op: o}, nil
+	case *device.Embed:
+		return newEmbed(o, t)
+	case *device.Concat:
+		return &concat{op: o}, nil
+	case *device.Activate:
+		return &activate{op: o}, nil
+	}
+	return nil, &device.FieldError{Field: "tape", Expected: "ops of package device", Got: fmt.Sprintf("%T", op)}
+}
+
+// bytes is the size of the arena.
+func (p *program) bytes() int64 {
+	return p.arrays.Bytes + alignLine(4*int64(p.zeros)) + p.workspace
+}
+
+// binding resolves operands of ops to memory.
+type binding struct {
+	*program
+	weights *weights
+	scratch []byte
+}
+
+// floats is an array's values, nil for no array.
+func (b *binding) floats(a device.Array) []float32 {
+	if !a.Present() {
+		return nil
+	}
+	return view[float32](b.scratch[b.arrays.Offsets[a.ID-1]:], elems(a))
+}
+
+func (b *binding) ids(a device.Array) []int32 {
+	return view[int32](b.scratch[b.arrays.Offsets[a.ID-1]:], elems(a))
+}
+
+func (b *binding) zeroRow() []float32 {
+	return view[float32](b.scratch[b.arrays.Bytes:], b.zeros)
+}
+
+// jobs binds every step; the result is by step.
+func (b *binding) jobs(threads int) [][]*job {
+	workspace := b.scratch[b.arrays.Bytes+alignLine(4*int64(b.zeros)):]
+	out := make([][]*job, len(b.steps))
+	for i, s := range b.steps {
+		c := carver{mem: workspace}
+		s.carve(&c, threads)
+		out[i] = s.bind(b)
+	}
+	return out
+}
+
+func elems(a device.Array) int {
+	n, _ := a.Shape.Elems()
+	return n
+}
+
+func lastDim(a device.Array) int { return a.Shape[len(a.Shape)-1] }
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -1,0 +1,173 @@
+package cpu
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync/atomic"
+
+	"github.com/triptych-serving/triptych/engine/device"
+)
+
+// run is a program bound to its arena.
+type run struct {
+	dev     *Device
+	arena   *arena
+	inputs  map[string]input
+	outputs map[string]output
+	jobs    [][]*job // by op
+	freed   atomic.Bool
+}
+
+// input is where an input's values go: one of the slices is set. rows is the smallest table that
+// ids index.
+type input struct {
+	floats []float32
+	ids    []int32
+	rows   int
+	shape  string
+}
+
+type output struct {
+	floats []float32
+	shape  string
+}
+
+func (d *Device) newRun(t *device.Tape, lw device.Weights) (*run, error) {
+	w, err := d.asWeights(lw)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.fits(t.Manifest()); err != nil {
+		return nil, err
+	}
+	p, err := planTape(t, d.pool.threads)
+	if err != nil {
+		return nil, err
+	}
+	arena, err := newArena(d.ledger, p.bytes())
+	if err != nil {
+		return nil, err
+	}
+	b := &binding{program: p, weights: w, scratch: arena.mem}
+	r := &run{dev: d, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads)}
+	for _, in := range t.Inputs() {
+		v := input{shape: in.Array.Shape.String()}
+		if in.IDs {
+			v.ids, v.rows = b.ids(in.Array), tableRows(t, in.Array)
+		} else {
+			v.floats = b.floats(in.Array)
+		}
+		r.inputs[in.Name] = v
+	}
+	for _, out := range t.Outputs() {
+		r.outputs[out.Name] = output{floats: b.floats(out.Array), shape: out.Array.Shape.String()}
+	}
+	return r, nil
+}
+
+// tableRows is the rows of the smallest table that ids are looked up in.
+func tableRows(t *device.Tape, ids device.Array) int {
+	rows := math.MaxInt
+	for _, op := range t.Ops() {
+		if e, ok := op.(*device.Embed); ok && e.IDs.ID == ids.ID {
+			rows = min(rows, t.Manifest().At(e.Tokens).Shape[0])
+		}
+	}
+	return rows
+}
+
+// Write copies v into a float input.
+func (r *run) Write(name string, v []float32) error {
+	in, err := r.input(name)
+	if err != nil {
+		return err
+	}
+	if in.floats == nil {
+		return &device.FieldError{Field: "input " + name, Expected: "ids", Got: "float values"}
+	}
+	if len(v) != len(in.floats) {
+		return lengthError("input "+name, in.shape, len(in.floats), len(v))
+	}
+	copy(in.floats, v)
+	return nil
+}
+
+// WriteIDs copies ids into an id input, if every one is a row of the table.
+func (r *run) WriteIDs(name string, ids []int32) error {
+	in, err := r.input(name)
+	if err != nil {
+		return err
+	}
+	if in.ids == nil {
+		return &device.FieldError{Field: "input " + name, Expected: "float values", Got: "ids"}
+	}
+	if len(ids) != len(in.ids) {
+		return lengthError("input "+name, in.shape, len(in.ids), len(ids))
+	}
+	for i, id := range ids {
+		if id < 0 || int(id) >= in.rows {
+			return &device.FieldError{Field: "input " + name, Expected: fmt.Sprintf("ids from 0 to %d", in.rows-1), Got: fmt.Sprintf("%d at %d", id, i)}
+		}
+	}
+	copy(in.ids, ids)
+	return nil
+}
+
+// Read copies an output into v.
+func (r *run) Read(name string, v []float32) error {
+	if r.freed.Load() {
+		return fmt.Errorf("run %w", device.ErrFreed)
+	}
+	out, ok := r.outputs[name]
+	if !ok {
+		return &device.FieldError{Field: "output " + name, Expected: "an output of the tape", Got: "an unknown name"}
+	}
+	if len(v) != len(out.floats) {
+		return lengthError("output "+name, out.shape, len(out.floats), len(v))
+	}
+	copy(v, out.floats)
+	return nil
+}
+
+func (r *run) input(name string) (input, error) {
+	if r.freed.Load() {
+		return input{}, fmt.Errorf("run %w", device.ErrFreed)
+	}
+	in, ok := r.inputs[name]
+	if !ok {
+		return input{}, &device.FieldError{Field: "input " + name, Expected: "an input of the tape", Got: "an unknown name"}
+	}
+	return in, nil
+}
+
+func lengthError(field, shape string, want, got int) error {
+	return &device.FieldError{Field: field, Expected: fmt.Sprintf("%d values of %s", want, shape), Got: fmt.Sprint(got)}
+}
+
+// Execute runs op after op on the device's threads.
+func (r *run) Execute(ctx context.Context) error {
+	if r.freed.Load() {
+		return fmt.Errorf("run %w", device.ErrFreed)
+	}
+	for _, op := range r.jobs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, j := range op {
+			if !r.dev.pool.run(j) {
+				return fmt.Errorf("%s: %w", r.dev.name, device.ErrFreed)
+			}
+		}
+	}
+	return nil
+}
+
+// Bytes is the size of the arena.
+func (r *run) Bytes() int64 { return r.arena.bytes() }
+
+// Free unmaps the arena.
+func (r *run) Free() {
+	r.freed.Store(true)
+	r.arena.free()
+}

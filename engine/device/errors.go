@@ -1,0 +1,48 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrFreed is wrapped by every error that means memory was used after its Free, or a device after
+// it was closed.
+var ErrFreed = errors.New("used after it was freed")
+
+// MemoryError is an allocation that did not happen. It wraps ErrOutOfMemory.
+type MemoryError struct {
+	Device         string
+	NeededBytes    int64
+	AvailableBytes int64 // what was left under the cap; -1 when there is no cap
+	CapBytes       int64 // 0 when there is no cap
+	Err            error // what the operating system said, nil when the cap refused
+}
+
+// Error reads "cpu:0: out of memory: needs 4096 bytes, 1024 of 8192 are available".
+func (e *MemoryError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s: out of memory: needs %d bytes: %v", e.Device, e.NeededBytes, e.Err)
+	}
+	return fmt.Sprintf("%s: out of memory: needs %d bytes, %d of %d are available", e.Device, e.NeededBytes, e.AvailableBytes, e.CapBytes)
+}
+
+// Unwrap gives ErrOutOfMemory and the cause.
+func (e *MemoryError) Unwrap() []error {
+	if e.Err != nil {
+		return []error{ErrOutOfMemory, e.Err}
+	}
+	return []error{ErrOutOfMemory}
+}
+
+// FieldError is an argument that does not fit: the name of an input, output or parameter, or its
+// values.
+type FieldError struct {
+	Field    string // "input ids", "parameter conv_in.weight"
+	Expected string
+	Got      string
+}
+
+// Error reads "input ids: expected ids from 0 to 99, got 100 at 3".
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("%s: expected %s, got %s", e.Field, e.Expected, e.Got)
+}
