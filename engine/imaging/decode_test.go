@@ -19,7 +19,8 @@ func TestDecodeKindsOfPNG(t *testing.T) {
 	fill := func(img interface {
 		image.Image
 		Set(x, y int, c color.Color)
-	}, c color.Color) image.Image {
+	}, c color.Color,
+	) image.Image {
 		for y := range 2 {
 			for x := range 3 {
 				img.Set(x, y, c)

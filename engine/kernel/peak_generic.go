@@ -3,7 +3,7 @@ package kernel
 import "runtime"
 
 func fmaPeakGeneric(n int) {
-	one := float32(n / n) // a constant would be multiplied out by the compiler
+	one := float32(n / n) //nolint:staticcheck // a constant would be multiplied out by the compiler
 	var a, b, c, d, e, f, g, h, i, j, k, l float32
 	for range 8 * n {
 		a += one * one

@@ -1,8 +1,11 @@
 package kernel
 
-// TileRows and TileCols are the size of the tile: 6x16 fills 12 of AVX2's 16 registers with accumulators, the shape of
-// BLIS's Haswell kernel (Van Zee and van de Geijn 2015).
-const TileRows, TileCols = 6, 16
+// The size of the tile: 6x16 fills 12 of AVX2's 16 registers with accumulators, the shape of BLIS's
+// Haswell kernel (Van Zee and van de Geijn 2015).
+const (
+	TileRows = 6
+	TileCols = 16
+)
 
 // Tile multiplies up to 6 rows by a panel of 16 columns:
 //

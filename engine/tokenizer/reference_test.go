@@ -83,8 +83,8 @@ func TestReference(t *testing.T) {
 		}
 	}
 	readJSON(t, "testdata/reference.json", &golden)
-	if len(golden.Folders) < 11 {
-		t.Fatalf("%d folders, want at least 11", len(golden.Folders))
+	if len(golden.Folders) < 12 {
+		t.Fatalf("%d folders, want at least 12", len(golden.Folders))
 	}
 	for _, g := range golden.Folders {
 		t.Run(g.Name, func(t *testing.T) {

@@ -86,6 +86,9 @@ func forEachModel(t *testing.T, f func(t *testing.T, d *Dir, g *golden, run eval
 		"models/starter":            "testdata/golden/starter/tensors.safetensors",
 	} {
 		for name, run := range evaluators() {
+			if name == definition && !strings.HasPrefix(model, "testdata/") {
+				continue // minutes in float64; what the definition is for, the tiny networks show
+			}
 			t.Run(filepath.Base(model)+"/"+name, func(t *testing.T) {
 				d, err := Open(filepath.Join(repo, model))
 				if err != nil {
@@ -97,8 +100,8 @@ func forEachModel(t *testing.T, f func(t *testing.T, d *Dir, g *golden, run eval
 				}
 				defer file.Close()
 				g := &golden{file: file, tolerance: tolerance}
-				if name == definition && strings.HasPrefix(model, "testdata/") {
-					g.tolerance = definitionTolerance // the starter's weights may be replaced by wilder ones
+				if name == definition {
+					g.tolerance = definitionTolerance
 				}
 				f(t, d, g, run)
 				t.Logf("largest errors as a share of the reference's largest value (allowed %g):\n%s", g.tolerance, strings.Join(g.rows, "\n"))

@@ -54,7 +54,7 @@ FOLDERS = {  # file -> content
 }
 TEXTS = ['hello! world', '<|STARTOFTEXT|>', '<|STARTOFTEXT|>!', 'a<|EndOfText|>b', '<|EndOfText|>!', 'x<|endoftext|>!', '!<|startoftext|>!', '!!', 'a <my Cat> <MY\tCAT> b<sks>c <SKS> <my cat>',
          'a red</w> of do cat</w> photo ph RED</w>']
-HARD = ['a\u0305\u0301', 'a' + '\u0301' * 40 + '\u0323', '\u1100\u1161\u11a8 \uac00\u11a8', '\u0958\u0344\u212b', '\U00011935\U00011930 \U00011938', '\u0b47\u1ac2\u0b3c', 'x\U0001e01b\U00011d44', '\U00010d50\u1c89\ua7dc\ua7ce', '\u01c5 \u03a3\u0391\u03a3 \u017f \ufb01',
+HARD = ['a\u0305\u0301\u0316', 'a' + '\u0301' * 40 + '\u0323', '\u1100\u1161\u11a8 \uac00\u11a8', '\u0958\u0344\u212b', '\U00011935\U00011930 \U00011938', '\u0b47\u1ac2\u0b3c', 'x\U0001e01b\U00011d44', '\U00010d50\u1c89\ua7dc\ua7ce', '\u01c5 \u03a3\u0391\u03a3 \u017f \ufb01',
         'a\x85b\u180ec\x1cd\u200be', "it's I'M'LL ''s '", 'ab' * 200 + 'c', '\U0010ffff\ue000\u0378']
 
 
