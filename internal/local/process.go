@@ -50,7 +50,7 @@ func (p *process) start() error {
 	if p.stopped {
 		return errStopped
 	}
-	cmd := exec.Command(p.program, p.args...) //nolint:gosec // our own binary with our own arguments
+	cmd := exec.Command(p.program, p.args...)
 	cmd.Env = append(os.Environ(), SupervisedEnv+"=1")
 	cmd.Stderr = p.stderr
 	cmd.ExtraFiles = []*os.File{p.listener}

@@ -1,0 +1,146 @@
+// Package rpcserver is the one way to run a gRPC server here: the orchestrator and the services of
+// the stages listen, recover, log, tell their health and stop alike.
+//
+// The package knows no stage's service; it may import stage and stage/stagerpc for errors.
+package rpcserver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+)
+
+// Receive limits. A tensor chunk is at most 1 MiB; what is bigger on the stage protocol is the
+// infos and prompts around the tensors.
+const (
+	PublicRecvBytes = 4 << 20
+	StageRecvBytes  = stagerpc.MaxMessageBytes
+)
+
+const (
+	defaultStopTimeout = 5 * time.Second
+	// Clients ping every 30 s; a server that enforces more than 10 s would send the busy ones away.
+	keepaliveMinTime = 10 * time.Second
+	// A dead client is noticed, and its work stopped, within keepaliveTime + keepaliveTimeout.
+	keepaliveTime    = 30 * time.Second
+	keepaliveTimeout = 10 * time.Second
+	// After MaxConnectionAge a connection takes no new calls and has this long to end the old ones.
+	connectionAgeGrace = 30 * time.Second
+)
+
+// Options configure a Server. The zero value is a plaintext server with the public receive limit
+// that logs to slog.Default.
+type Options struct {
+	Logger           *slog.Logger
+	TLS              TLS
+	MaxRecvMsgSize   int           // 0 takes PublicRecvBytes
+	MaxConnectionAge time.Duration // 0 is no limit; set it where clients balance over several replicas
+	StopTimeout      time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
+}
+
+// Server is a gRPC server with health and reflection. It is a grpc.ServiceRegistrar: register
+// services before Serve.
+type Server struct {
+	grpc        *grpc.Server
+	health      *health.Server
+	logger      *slog.Logger
+	stopTimeout time.Duration
+}
+
+var _ grpc.ServiceRegistrar = (*Server)(nil)
+
+// New makes a server. It fails if the TLS files cannot be used.
+func New(o Options) (*Server, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.MaxRecvMsgSize == 0 {
+		o.MaxRecvMsgSize = PublicRecvBytes
+	}
+	if o.StopTimeout == 0 {
+		o.StopTimeout = defaultStopTimeout
+	}
+	creds, err := o.TLS.credentials()
+	if err != nil {
+		return nil, err
+	}
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	s := &Server{
+		grpc: grpc.NewServer(
+			grpc.Creds(creds),
+			grpc.MaxRecvMsgSize(o.MaxRecvMsgSize),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+				MinTime: keepaliveMinTime, PermitWithoutStream: true,
+			}),
+			grpc.KeepaliveParams(keepalive.ServerParameters{
+				Time: keepaliveTime, Timeout: keepaliveTimeout,
+				MaxConnectionAge: o.MaxConnectionAge, MaxConnectionAgeGrace: connectionAgeGrace,
+			}),
+			// The log is outside: it sees what a recovered panic was turned into.
+			grpc.ChainUnaryInterceptor(logUnary(o.Logger), recoverUnary(o.Logger)),
+			grpc.ChainStreamInterceptor(logStream(o.Logger), recoverStream(o.Logger)),
+		),
+		health:      health.NewServer(),
+		logger:      o.Logger,
+		stopTimeout: o.StopTimeout,
+	}
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	return s, nil
+}
+
+// RegisterService adds a service, which is healthy from now on.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+	s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_SERVING)
+}
+
+// NotServing turns the health of all services to NOT_SERVING for good: callers should go elsewhere,
+// but calls are still answered. It may be called at any time and more than once.
+func (s *Server) NotServing() { s.health.Shutdown() }
+
+// Serve answers calls on lis until ctx ends and closes lis. Then it takes no new calls and gives the
+// running ones StopTimeout before it cuts them. It returns nil after ctx has ended, else why it
+// could not go on.
+func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
+	stopped := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		s.stop()
+	})
+	s.logger.Info("listening", "address", lis.Addr().String())
+	err := s.grpc.Serve(lis)
+	if !cancel() {
+		<-stopped
+		return nil
+	}
+	s.grpc.Stop()
+	if err != nil {
+		return fmt.Errorf("serve on %s: %w", lis.Addr(), err)
+	}
+	return nil
+}
+
+// stop ends the server, at first politely.
+func (s *Server) stop() {
+	s.NotServing()
+	cut := time.AfterFunc(s.stopTimeout, func() {
+		s.logger.Warn("calls still run, cutting them", "after", s.stopTimeout)
+		s.grpc.Stop()
+	})
+	defer cut.Stop()
+	s.grpc.GracefulStop()
+}

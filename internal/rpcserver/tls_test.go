@@ -1,0 +1,171 @@
+package rpcserver
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// authority makes certificates and their files.
+type authority struct {
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	file string
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{dir: t.TempDir()}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.key = newKey(t)
+	a.cert = a.sign(t, template, template, a.key)
+	a.file = a.write(t, "ca.pem", "CERTIFICATE", a.cert.Raw)
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func (a *authority) sign(t *testing.T, template, parent *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func (a *authority) write(t *testing.T, name, kind string, der []byte) string {
+	t.Helper()
+	file := filepath.Join(a.dir, name)
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// issue makes a certificate for 127.0.0.1, for one use.
+func (a *authority) issue(t *testing.T, name string, usage x509.ExtKeyUsage) (certFile, keyFile string) {
+	t.Helper()
+	key := newKey(t)
+	cert := a.sign(t, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{usage},
+	}, a.cert, key)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.write(t, name+".pem", "CERTIFICATE", cert.Raw), a.write(t, name+"-key.pem", "PRIVATE KEY", der)
+}
+
+func TestTLS(t *testing.T) {
+	ours, theirs := newAuthority(t), newAuthority(t)
+	serverCert, serverKey := ours.issue(t, "server", x509.ExtKeyUsageServerAuth)
+	clientCert, clientKey := ours.issue(t, "client", x509.ExtKeyUsageClientAuth)
+	otherCert, otherKey := theirs.issue(t, "client", x509.ExtKeyUsageClientAuth)
+	ok := func(context.Context) error { return nil }
+	plain := serve(t, Options{}, ok)
+	oneWay := serve(t, Options{TLS: TLS{CertFile: serverCert, KeyFile: serverKey}}, ok)
+	mutual := serve(t, Options{TLS: TLS{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: ours.file}}, ok)
+	for _, c := range []struct {
+		name   string
+		server *running
+		client ClientTLS
+		want   codes.Code
+	}{
+		{"plain", plain, ClientTLS{}, codes.OK},
+		{"TLS", oneWay, ClientTLS{CAFile: ours.file}, codes.OK},
+		{"plain client of TLS", oneWay, ClientTLS{}, codes.Unavailable},
+		{"authority of another", oneWay, ClientTLS{CAFile: theirs.file}, codes.Unavailable},
+		{"authorities of the system", oneWay, ClientTLS{ServerName: "127.0.0.1"}, codes.Unavailable},
+		{"other server name", oneWay, ClientTLS{CAFile: ours.file, ServerName: "example.org"}, codes.Unavailable},
+		{"mTLS", mutual, ClientTLS{CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}, codes.OK},
+		{"mTLS without certificate", mutual, ClientTLS{CAFile: ours.file}, codes.Unavailable},
+		{"mTLS with certificate of another", mutual, ClientTLS{CAFile: ours.file, CertFile: otherCert, KeyFile: otherKey}, codes.Unavailable},
+		{"mTLS with a server's certificate", mutual, ClientTLS{CAFile: ours.file, CertFile: serverCert, KeyFile: serverKey}, codes.Unavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			creds, err := DialCredentials(c.client)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn := dial(t, c.server.addr, grpc.WithTransportCredentials(creds))
+			if err := callUnary(t.Context(), conn); status.Code(err) != c.want {
+				t.Errorf("the call gave %v, expected %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestTLSOptions(t *testing.T) {
+	a := newAuthority(t)
+	cert, key := a.issue(t, "server", x509.ExtKeyUsageServerAuth)
+	empty := filepath.Join(a.dir, "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]struct {
+		tls  TLS
+		says string
+	}{
+		"no key":             {TLS{CertFile: cert}, "both"},
+		"no certificate":     {TLS{ClientCAFile: a.file}, "both"},
+		"no such file":       {TLS{CertFile: cert, KeyFile: "/nowhere/key.pem"}, "/nowhere/key.pem"},
+		"wrong key":          {TLS{CertFile: a.file, KeyFile: key}, "ca.pem"},
+		"no authorities":     {TLS{CertFile: cert, KeyFile: key, ClientCAFile: empty}, "empty.pem"},
+		"unread authorities": {TLS{CertFile: cert, KeyFile: key, ClientCAFile: a.dir}, a.dir},
+	} {
+		if _, err := New(Options{TLS: o.tls}); err == nil || !strings.Contains(err.Error(), o.says) {
+			t.Errorf("%s: New = %v", name, err)
+		}
+	}
+	for name, o := range map[string]struct {
+		tls  ClientTLS
+		says string
+	}{
+		"no key":         {ClientTLS{CertFile: cert}, "both"},
+		"no such file":   {ClientTLS{CertFile: cert, KeyFile: "/nowhere/key.pem"}, "/nowhere/key.pem"},
+		"no authorities": {ClientTLS{CAFile: empty}, "empty.pem"},
+	} {
+		if _, err := DialCredentials(o.tls); err == nil || !strings.Contains(err.Error(), o.says) {
+			t.Errorf("%s: DialCredentials = %v", name, err)
+		}
+	}
+	creds, err := DialCredentials(ClientTLS{})
+	if err != nil || creds.Info().SecurityProtocol != insecure.NewCredentials().Info().SecurityProtocol {
+		t.Errorf("the zero ClientTLS is not plaintext: %v", err)
+	}
+}

@@ -1,0 +1,100 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// lineGrace is how long after a call has failed on the way a child's end is waited for. It is
+// usually seen within milliseconds.
+const lineGrace = time.Second
+
+// duty says whether a call is work, which a draining stage refuses.
+type duty bool
+
+const (
+	work   duty = true
+	upkeep duty = false
+)
+
+// forward makes a call to the present child, or to the next one if that is being started.
+func forward[T any](ctx context.Context, h *Host, d duty, call func(*generation) (T, error)) (T, error) {
+	g, err := h.acquire(ctx, d)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	value, err := call(g)
+	return value, h.judge(ctx, g, err)
+}
+
+// acquire waits for a generation with a living child. That it is the current one and that the host
+// is not draining is seen in one moment: Drain can rely on the child of the current generation to
+// know of all work that was let through.
+func (h *Host) acquire(ctx context.Context, d duty) (*generation, error) {
+	for {
+		h.mu.Lock()
+		g, child, draining := h.current, h.current.child, h.draining
+		h.mu.Unlock()
+		if h.closing.Err() != nil || (draining && d == work) {
+			return nil, h.drainingError()
+		}
+		changed := g.ready
+		if child != nil {
+			select {
+			case <-child.Exited():
+				changed = g.over
+			default:
+				return g, nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-h.drainsWork(d):
+		case <-h.closing.Done():
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the runtime of the %v: %w", h.options.Kind, ctx.Err())
+		}
+	}
+}
+
+// drainsWork is closed when the host drains, if that matters to the duty.
+func (h *Host) drainsWork(d duty) <-chan struct{} {
+	if d == work {
+		return h.drain
+	}
+	return nil
+}
+
+// judge tells the death of a child from an error of the stage in it. An error that the stage gave
+// has no cause here, causes do not come over the wire; one that has a cause was made on this side,
+// about the line. The line of a child that lives does not break, so if it is gone and the child is
+// not, the child is of no use and is ended.
+func (h *Host) judge(ctx context.Context, g *generation, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	var e *stage.Error
+	if errors.As(err, &e) && e.Cause == nil {
+		return err
+	}
+	grace := time.NewTimer(lineGrace)
+	defer grace.Stop()
+	select {
+	case <-g.child.Exited():
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-grace.C:
+		if e == nil || e.Reason != stage.StageUnreachable {
+			return err
+		}
+		g.child.Kill()
+	}
+	died := h.died(fmt.Sprintf("ended during the call (%s)", g.child.Exit()))
+	died.Cause = err
+	return died
+}

@@ -1,0 +1,115 @@
+// Package host supervises one runtime child on behalf of a service: it starts the child, starts it
+// again when it dies, and is the stage that the child serves.
+//
+// Whatever happens to the child, calls end: those that run when it dies with RuntimeDied, those that
+// come while it is started again wait for it. What a service promises its callers about its life,
+// draining above all, is kept here and not in the child, which may be a new one at any moment.
+//
+// It may import stage and stage/stageplugin.
+package host
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stageplugin"
+)
+
+// Host is the stage.Resident of a supervised child; Encoder, Denoiser and Decoder make it the whole
+// stage.
+//
+// One goroutine, supervise, starts, ends and replaces children. It shares state through the fields
+// below mu. mu is a leaf: nothing is called and nothing waited for while it is held.
+type Host struct {
+	options stageplugin.Options
+	logger  *slog.Logger
+	clock   clock
+
+	closing context.Context // ended by Close
+	close   context.CancelFunc
+	closed  chan struct{} // closed when supervise has ended
+
+	drain chan struct{} // closed when draining becomes true
+
+	mu       sync.Mutex
+	current  *generation
+	draining bool
+}
+
+// generation is one child process and its number, or the wait for it.
+type generation struct {
+	number uint64
+	ready  chan struct{} // closed when child is set
+	over   chan struct{} // closed when the next generation has become the current one
+
+	child *stageplugin.Child // nil until ready; below Host.mu
+}
+
+func newGeneration(number uint64) *generation {
+	return &generation{number: number, ready: make(chan struct{}), over: make(chan struct{})}
+}
+
+// clock is the time that restarts are paced by.
+type clock struct {
+	now   func() time.Time
+	after func(time.Duration) <-chan time.Time
+}
+
+// New starts a child, the first generation, and supervises it until Close. When this first one does
+// not start, the error is stageplugin.Launch's: a command that never worked is not tried again. ctx
+// is for this start alone.
+func New(ctx context.Context, o stageplugin.Options) (*Host, error) {
+	return start(ctx, o, clock{now: time.Now, after: time.After})
+}
+
+func start(ctx context.Context, o stageplugin.Options, c clock) (*Host, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	h := &Host{
+		options: o, logger: o.Logger.With("stage", o.Kind.String()), clock: c,
+		closed: make(chan struct{}), drain: make(chan struct{}), current: newGeneration(1),
+	}
+	h.closing, h.close = context.WithCancel(context.Background())
+	child, err := stageplugin.Launch(ctx, o)
+	if err != nil {
+		h.close()
+		return nil, err
+	}
+	h.fill(child)
+	go h.supervise(child)
+	return h, nil
+}
+
+// Close ends the child and returns when nothing is left of it. Calls that run fail with RuntimeDied,
+// later ones with StageDraining; Drain first to let them end. It may be called more than once.
+func (h *Host) Close() {
+	h.close()
+	<-h.closed
+}
+
+// PID is the process id of the present child, 0 while there is none.
+func (h *Host) PID() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.current.child == nil {
+		return 0
+	}
+	return h.current.child.PID()
+}
+
+// Draining is closed when Drain is called for the first time.
+func (h *Host) Draining() <-chan struct{} { return h.drain }
+
+// drainingError is for work that comes after Drain or Close.
+func (h *Host) drainingError() error {
+	return stage.Errorf(stage.StageDraining, "the %v takes no new work", h.options.Kind).With("stage", h.options.Kind.String())
+}
+
+// died is for calls whose child has ended.
+func (h *Host) died(how string) *stage.Error {
+	return stage.Errorf(stage.RuntimeDied, "the runtime process of the %v %s", h.options.Kind, how).With("stage", h.options.Kind.String())
+}

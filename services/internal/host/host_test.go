@@ -1,0 +1,383 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stageplugin"
+	"github.com/triptych-serving/triptych/stage/stagetest"
+)
+
+func subject[S stage.Resident](kind stage.Kind, wrap func(*Host) S) stagetest.Subject[S] {
+	return stagetest.Subject[S]{
+		Open: func(t *testing.T) (S, *stagetest.Script) {
+			return wrap(open(t, options(kind), realTime())), nil
+		},
+		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge,
+	}
+}
+
+func TestEncoderContract(t *testing.T) {
+	stagetest.EncoderContract(t, subject(stage.KindEncoder, func(h *Host) stage.Encoder { return Encoder{h} }), stagetest.Prompts()...)
+}
+
+func TestDenoiserContract(t *testing.T) {
+	stagetest.DenoiserContract(t, subject(stage.KindDenoiser, func(h *Host) stage.Denoiser { return Denoiser{h} }), stagetest.DenoiseRequest())
+}
+
+func TestDecoderContract(t *testing.T) {
+	stagetest.DecoderContract(t, subject(stage.KindDecoder, func(h *Host) stage.Decoder { return Decoder{h} }),
+		stagetest.Latent(), stage.PNG, stage.JPEG)
+}
+
+func TestKillDuringLoad(t *testing.T) {
+	h := open(t, options(stage.KindEncoder, once(t, "hold load 3")...), realTime())
+	wantFresh(t, h, 1)
+	err := h.Load(t.Context(), stagetest.Model, func(loaded, total int64) {
+		if 2*loaded == total {
+			kill(t, h)
+		}
+	})
+	wantDied(t, h, err)
+	wantFresh(t, h, 2)
+	if err := h.Load(t.Context(), stagetest.Model, nil); err != nil {
+		t.Errorf("Load into the next child: %v", err)
+	}
+}
+
+func encodeRequest() stage.EncodeRequest {
+	return stage.EncodeRequest{Model: stagetest.Model, Prompts: stagetest.Prompts()}
+}
+
+// load makes the model resident.
+func load(t *testing.T, r stage.Resident) {
+	t.Helper()
+	if err := r.Load(t.Context(), stagetest.Model, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKillDuringEncode(t *testing.T) {
+	o := options(stage.KindEncoder, once(t, "hold encode 2")...)
+	begun := watch(&o, "encoding")
+	e := Encoder{open(t, o, realTime())}
+	load(t, e)
+	result := make(chan error, 1)
+	go func() {
+		_, err := e.Encode(t.Context(), encodeRequest())
+		result <- err
+	}()
+	await(t, "Encode to begin", begun)
+	kill(t, e.Host)
+	wantDied(t, e.Host, await(t, "Encode to end", result))
+	_, err := e.Encode(t.Context(), encodeRequest())
+	if stage.ReasonOf(err) != stage.StageEvicted {
+		t.Errorf("Encode in the next child: %v", err)
+	}
+	wantFresh(t, e.Host, 2)
+}
+
+// TestKillDuringDenoise resumes in the next child and gets the latent of a run without a death.
+func TestKillDuringDenoise(t *testing.T) {
+	d := Denoiser{open(t, options(stage.KindDenoiser, once(t, "hold denoise 4")...), realTime())}
+	load(t, d)
+	req := stagetest.DenoiseRequest()
+	req.CheckpointEveryNSteps = 1
+	var last stage.Checkpoint
+	_, err := d.Denoise(t.Context(), req, stage.DenoiseObserver{Checkpoint: func(c stage.Checkpoint) {
+		last = c
+		if c.Step == 3 {
+			kill(t, d.Host)
+		}
+	}})
+	wantDied(t, d.Host, err)
+	wantFresh(t, d.Host, 2)
+	load(t, d)
+	resumed := req
+	resumed.Resume = &last
+	got, err := d.Denoise(t.Context(), resumed, stage.DenoiseObserver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := d.Denoise(t.Context(), req, stage.DenoiseObserver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last.Step != 3 || !bytes.Equal(got.Data, whole.Data) {
+		t.Errorf("resumed at step %d, the latent differs", last.Step)
+	}
+}
+
+// TestApplicationError is about an error that must not be taken for a death, nor cause one.
+func TestApplicationError(t *testing.T) {
+	e := Encoder{open(t, options(stage.KindEncoder, scriptKey+"=fail encode 1 ENGINE_FAULT"), realTime())}
+	load(t, e)
+	pid := e.PID()
+	if _, err := e.Encode(t.Context(), encodeRequest()); stage.ReasonOf(err) != stage.EngineFault {
+		t.Errorf("Encode = %v", err)
+	}
+	if info, err := e.Info(t.Context()); err != nil || info.Generation != 1 || len(info.Resident) != 1 || e.PID() != pid {
+		t.Errorf("after an error of the stage: %+v, %v", info, err)
+	}
+}
+
+func TestPanicInChild(t *testing.T) {
+	e := Encoder{open(t, options(stage.KindEncoder, scriptKey+"=panic encode 1"), realTime())}
+	load(t, e)
+	_, err := e.Encode(t.Context(), encodeRequest())
+	wantDied(t, e.Host, err)
+	wantFresh(t, e.Host, 2)
+}
+
+// TestCallsWait makes calls while the child is being started again.
+func TestCallsWait(t *testing.T) {
+	clock := newFakeTime()
+	h := open(t, options(stage.KindDecoder), clock.clock())
+	kill(t, h)
+	restart := clock.expect(t, 0)
+	if pid := h.PID(); pid != 0 {
+		t.Errorf("PID without a child = %d", pid)
+	}
+	plan := stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 4, LatentWidth: 4}
+	for _, call := range []func(context.Context) error{
+		func(ctx context.Context) error { _, err := h.Plan(ctx, plan); return err },
+		func(ctx context.Context) error { _, err := h.Info(ctx); return err },
+		func(ctx context.Context) error { return h.Load(ctx, stagetest.Model, nil) },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a call that waited for its deadline: %v", err)
+		}
+		cancel()
+	}
+	result := make(chan error, 2)
+	go func() { _, err := h.Plan(t.Context(), plan); result <- err }()
+	go func() { result <- h.Load(t.Context(), stagetest.Model, nil) }()
+	close(restart.end)
+	for range 2 {
+		if err := await(t, "the calls", result); err != nil {
+			t.Errorf("a call that waited for the next child: %v", err)
+		}
+	}
+}
+
+// TestCrashLoop lets every child die at its first load.
+func TestCrashLoop(t *testing.T) {
+	clock := newFakeTime()
+	h := open(t, options(stage.KindEncoder, scriptKey+"=exit load 1 9"), clock.clock())
+	die := func(delay time.Duration) {
+		t.Helper()
+		wantDied(t, h, h.Load(t.Context(), stagetest.Model, nil))
+		close(clock.expect(t, delay).end)
+	}
+	die(0)
+	die(250 * time.Millisecond)
+	die(500 * time.Millisecond)
+	die(time.Second)
+	wantFresh(t, h, 5)
+	clock.advance(oldAge)
+	die(0)
+	die(250 * time.Millisecond)
+	wantFresh(t, h, 7)
+}
+
+func TestPace(t *testing.T) {
+	var p pace
+	for i, want := range []time.Duration{0, 250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000} {
+		if got := p.afterLife(time.Second); got != want*time.Millisecond {
+			t.Errorf("after %d deaths: %v, expected %v ms", i+1, got, int64(want))
+		}
+	}
+}
+
+// TestNoRestart is about a runtime that no longer starts.
+func TestNoRestart(t *testing.T) {
+	clock := newFakeTime()
+	o := options(stage.KindEncoder, append(once(t, ""), thenKey+"=refuse")...)
+	h := open(t, o, clock.clock())
+	kill(t, h)
+	close(clock.expect(t, 0).end)
+	close(clock.expect(t, 250*time.Millisecond).end)
+	clock.expect(t, 500*time.Millisecond)
+	waiting := make(chan error, 1)
+	go func() { waiting <- h.Load(t.Context(), stagetest.Model, nil) }()
+	h.Close()
+	if err := await(t, "a call that waits at Close", waiting); stage.ReasonOf(err) != stage.StageDraining {
+		t.Errorf("a call that waits at Close: %v", err)
+	}
+}
+
+func TestFirstStartFails(t *testing.T) {
+	o := options(stage.KindEncoder)
+	o.Command = []string{"/nowhere/triptych"}
+	h, err := New(t.Context(), o)
+	var failure *stageplugin.StartError
+	if h != nil || !errors.As(err, &failure) {
+		t.Errorf("New = %v, %v", h, err)
+	}
+}
+
+func TestClose(t *testing.T) {
+	o := options(stage.KindEncoder, scriptKey+"=hold encode 1")
+	begun := watch(&o, "encoding")
+	e := Encoder{open(t, o, realTime())}
+	load(t, e)
+	pid := e.PID()
+	result := make(chan error, 1)
+	go func() {
+		_, err := e.Encode(t.Context(), encodeRequest())
+		result <- err
+	}()
+	await(t, "Encode to begin", begun)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(e.Close)
+	}
+	all.Wait()
+	wantDied(t, e.Host, await(t, "Encode to end", result))
+	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("Close left the child %d: %v", pid, err)
+	}
+	if _, err := e.Info(t.Context()); stage.ReasonOf(err) != stage.StageDraining {
+		t.Errorf("Info after Close: %v", err)
+	}
+	if _, err := e.Encode(t.Context(), encodeRequest()); stage.ReasonOf(err) != stage.StageDraining {
+		t.Errorf("Encode after Close: %v", err)
+	}
+}
+
+// TestDrainOutlivesChild drains, kills, and finds the next child of a draining stage.
+func TestDrainOutlivesChild(t *testing.T) {
+	clock := newFakeTime()
+	d := Denoiser{open(t, options(stage.KindDenoiser, scriptKey+"=hold denoise 2"), clock.clock())}
+	load(t, d)
+	begun, result := make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, err := d.Denoise(t.Context(), stagetest.DenoiseRequest(), stage.DenoiseObserver{
+			Progress: func(int, int) { close(begun) },
+		})
+		result <- err
+	}()
+	await(t, "Denoise to begin", begun)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := d.Drain(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Drain did not wait for Denoise: %v", err)
+	}
+	await(t, "the signal that the stage drains", d.Draining())
+	drained := make(chan error, 1)
+	go func() { drained <- d.Drain(t.Context()) }()
+	kill(t, d.Host)
+	wantDied(t, d.Host, await(t, "Denoise to end", result))
+	if err := await(t, "Drain", drained); err != nil {
+		t.Errorf("Drain of a child that died: %v", err)
+	}
+	restart := clock.expect(t, 0)
+	if err := d.Drain(t.Context()); err != nil {
+		t.Errorf("Drain without a child: %v", err)
+	}
+	if err := d.Load(t.Context(), stagetest.Model, nil); stage.ReasonOf(err) != stage.StageDraining {
+		t.Errorf("Load while draining, without a child: %v", err)
+	}
+	close(restart.end)
+	if info, err := d.Info(t.Context()); err != nil || !info.Draining || info.Generation != 2 {
+		t.Errorf("Info of the next child: %+v, %v", info, err)
+	}
+	if err := d.Load(t.Context(), stagetest.Model, nil); stage.ReasonOf(err) != stage.StageDraining {
+		t.Errorf("Load while draining: %v", err)
+	}
+}
+
+// TestDrainEndsWaiting drains while work waits for the next child.
+func TestDrainEndsWaiting(t *testing.T) {
+	clock := newFakeTime()
+	h := open(t, options(stage.KindEncoder), clock.clock())
+	kill(t, h)
+	clock.expect(t, 0)
+	result := make(chan error, 1)
+	go func() { result <- h.Load(t.Context(), stagetest.Model, nil) }()
+	if err := h.Drain(t.Context()); err != nil {
+		t.Errorf("Drain: %v", err)
+	}
+	if err := await(t, "Load", result); stage.ReasonOf(err) != stage.StageDraining {
+		t.Errorf("Load that waited: %v", err)
+	}
+}
+
+// TestBrokenLine is about a child that lives and whose socket does not answer any more: the call
+// ends and so does the child.
+func TestBrokenLine(t *testing.T) {
+	h := open(t, options(stage.KindEncoder), realTime())
+	h.mu.Lock()
+	g := h.current
+	h.mu.Unlock()
+	lost := &stage.Error{Reason: stage.StageUnreachable, Message: "cannot be reached", Cause: errors.New("grpc's")}
+	wantDied(t, h, h.judge(t.Context(), g, lost))
+	wantFresh(t, h, 2)
+}
+
+// TestManyDeaths kills children while calls of all kinds go on.
+func TestManyDeaths(t *testing.T) {
+	e := Encoder{open(t, options(stage.KindEncoder), clock{now: time.Now, after: func(time.Duration) <-chan time.Time {
+		return time.After(0)
+	}})}
+	ctx, stop := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				_, infoErr := e.Info(ctx)
+				loadErr := e.Load(ctx, stagetest.Model, nil)
+				_, encodeErr := e.Encode(ctx, encodeRequest())
+				if infoErr != nil && ctx.Err() == nil {
+					t.Errorf("Info: %v", infoErr)
+				}
+				for _, err := range []error{loadErr, encodeErr} {
+					switch stage.ReasonOf(err) {
+					case stage.RuntimeDied, stage.StageEvicted:
+					default:
+						if err != nil && ctx.Err() == nil {
+							t.Errorf("a call around a death: %v", err)
+						}
+					}
+				}
+			}
+		})
+	}
+	const deaths = 5
+	for n := range uint64(deaths) {
+		kill(t, e.Host)
+		info, err := e.Info(t.Context())
+		if err != nil || info.Generation != n+2 {
+			t.Fatalf("after %d deaths: generation %d, %v", n+1, info.Generation, err)
+		}
+	}
+	stop()
+	all.Wait()
+}
+
+// TestMemory reads the child's memory by its PID, as tests of real models do.
+func TestMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("reads /proc")
+	}
+	h := open(t, options(stage.KindEncoder), realTime())
+	statm, err := os.ReadFile("/proc/" + strconv.Itoa(h.PID()) + "/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
+	if err != nil || pages*os.Getpagesize() < 1<<20 {
+		t.Errorf("resident pages of the child: %d, %v", pages, err)
+	}
+}

@@ -1,0 +1,80 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// infoPatience is how long Info waits for a child that is being started again.
+const infoPatience = 5 * time.Second
+
+// Info is the child's, with the number of the present generation. If the child dies it asks the next
+// one, for a while; then it is RuntimeDied.
+func (h *Host) Info(ctx context.Context) (stage.Info, error) {
+	patience, cancel := context.WithTimeout(ctx, infoPatience)
+	defer cancel()
+	for {
+		info, err := forward(patience, h, upkeep, func(g *generation) (stage.Info, error) {
+			info, err := g.child.Stage().Info(patience)
+			info.Generation = g.number
+			return info, err
+		})
+		switch {
+		case err == nil:
+			h.mu.Lock()
+			info.Draining = info.Draining || h.draining
+			h.mu.Unlock()
+			return info, nil
+		case ctx.Err() == nil && patience.Err() != nil:
+			died := h.died("does not answer")
+			died.Cause = err
+			return stage.Info{}, died
+		case stage.ReasonOf(err) != stage.RuntimeDied || h.closing.Err() != nil:
+			return stage.Info{}, err
+		}
+	}
+}
+
+// Plan is the child's.
+func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint, error) {
+	return forward(ctx, h, upkeep, func(g *generation) (stage.Footprint, error) {
+		return g.child.Stage().Plan(ctx, req)
+	})
+}
+
+// Load loads into the present child; the next one has to be loaded again.
+func (h *Host) Load(ctx context.Context, model string, progress func(loadedBytes, totalBytes int64)) error {
+	_, err := forward(ctx, h, work, func(g *generation) (struct{}, error) {
+		return struct{}{}, g.child.Stage().Load(ctx, model, progress)
+	})
+	return err
+}
+
+// Evict is the child's.
+func (h *Host) Evict(ctx context.Context, model string) (int64, error) {
+	return forward(ctx, h, upkeep, func(g *generation) (int64, error) {
+		return g.child.Stage().Evict(ctx, model)
+	})
+}
+
+// Drain holds for this child and all that come after it. A child that dies runs no more work.
+func (h *Host) Drain(ctx context.Context) error {
+	h.mu.Lock()
+	if !h.draining {
+		h.draining = true
+		close(h.drain)
+	}
+	g, child := h.current, h.current.child
+	h.mu.Unlock()
+	if child == nil {
+		return nil
+	}
+	err := h.judge(ctx, g, child.Stage().Drain(ctx))
+	if errors.Is(err, &stage.Error{Reason: stage.RuntimeDied}) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,87 @@
+package stageplugin
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-plugin"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// stopGrace is how long a child may take to answer the request to stop. go-plugin gives it 2 s more
+// to end once it has answered.
+const stopGrace = 2 * time.Second
+
+// Child is a running child process and the stage in it. Its methods are safe for concurrent use.
+type Child struct {
+	kind   stage.Kind
+	client *plugin.Client
+	stage  stage.Resident
+	tail   tail
+
+	process   *process
+	socketDir string
+
+	killOnce sync.Once
+}
+
+// start runs the process and shakes hands.
+func (c *Child) start() error {
+	protocol, err := c.client.Client()
+	if err != nil {
+		return err
+	}
+	raw, err := protocol.Dispense(c.kind.String())
+	if err != nil {
+		return err
+	}
+	c.stage = raw.(stage.Resident)
+	if err := protocol.Ping(); err != nil {
+		return err
+	}
+	if !c.process.unwatch() {
+		return c.process.launch.Err()
+	}
+	return nil
+}
+
+// Kind is the kind of stage.
+func (c *Child) Kind() stage.Kind { return c.kind }
+
+// Stage is the stage in the child: a stage.Encoder, stage.Denoiser or stage.Decoder by its kind.
+func (c *Child) Stage() stage.Resident { return c.stage }
+
+// PID is the process id.
+func (c *Child) PID() int { return c.process.cmd.Process.Pid }
+
+// Exited is closed when the process has ended and been reaped, whatever the reason.
+func (c *Child) Exited() <-chan struct{} { return c.process.exited }
+
+// Exit tells how the process ended, e.g. "signal: killed". It waits for Exited.
+func (c *Child) Exit() string {
+	<-c.process.exited
+	return c.process.exit()
+}
+
+// LastOutput is the end of what the child wrote to standard error, or the beginning of its panic.
+func (c *Child) LastOutput() string { return c.tail.String() }
+
+// Kill asks the child to stop, ends it if it does not within a few seconds, and returns when the
+// process has been reaped and nothing is left of it, its goroutines and its files. Calls that run
+// fail; drain first if they should not. Kill may be called more than once, and must be called once.
+func (c *Child) Kill() {
+	c.killOnce.Do(func() {
+		if c.process != nil && c.process.started() {
+			// go-plugin waits for an answer without a bound: a frozen child would hold us forever.
+			frozen := time.AfterFunc(stopGrace, c.process.kill)
+			c.client.Kill()
+			frozen.Stop()
+			c.process.closePipes()
+		}
+		if c.socketDir != "" {
+			_ = os.RemoveAll(c.socketDir) // go-plugin forgets it if the process could not be started
+		}
+	})
+}

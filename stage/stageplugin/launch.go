@@ -1,0 +1,130 @@
+package stageplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+const (
+	defaultStartTimeout = 30 * time.Second
+	// spareTime is what go-plugin's own start timeout has on top of ours, which is the one to fire.
+	spareTime = 10 * time.Second
+)
+
+// Options say what to launch.
+type Options struct {
+	Kind    stage.Kind
+	Command []string // program and arguments; the program must call the Serve function of Kind
+	// Env is added to the parent's own environment, as KEY=VALUE; the last of a key counts.
+	Env          []string
+	Logger       *slog.Logger  // gets the child's log; nil is slog.Default
+	StartTimeout time.Duration // until the child has answered the handshake; 0 takes 30 s
+}
+
+// StartError says why a child did not start.
+type StartError struct {
+	Kind    stage.Kind
+	Command []string
+	// Timeout is set when the child was given up after this long.
+	Timeout time.Duration
+	// Exit tells how the child ended, empty if it never ran.
+	Exit string
+	// Stderr is the end of what it wrote there.
+	Stderr string
+	Cause  error
+}
+
+// Error tells everything.
+func (e *StartError) Error() string {
+	text := fmt.Sprintf("the %v runtime %q did not start", e.Kind, strings.Join(e.Command, " "))
+	if e.Timeout > 0 {
+		text += fmt.Sprintf(" within %v", e.Timeout)
+	} else {
+		text += fmt.Sprintf(": %v", e.Cause)
+	}
+	if e.Exit != "" {
+		text += fmt.Sprintf(" (%s)", e.Exit)
+	}
+	if e.Stderr != "" {
+		text += ", it said: " + e.Stderr
+	}
+	return text
+}
+
+// Unwrap gives the cause.
+func (e *StartError) Unwrap() error { return e.Cause }
+
+// errStartTimeout is the cause of a launch context that ran out of StartTimeout.
+var errStartTimeout = errors.New("start timeout")
+
+// Launch starts a child and returns when it has answered the handshake. The caller must Kill every
+// child, also one that has exited. Errors are a *StartError, or ctx's when ctx ended first; nothing
+// is left of the child then. ctx is for the launch alone.
+func Launch(ctx context.Context, o Options) (*Child, error) {
+	if len(o.Command) == 0 {
+		return nil, &StartError{Kind: o.Kind, Cause: errors.New("the command is empty")}
+	}
+	if o.StartTimeout == 0 {
+		o.StartTimeout = defaultStartTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	launch, cancel := context.WithTimeoutCause(ctx, o.StartTimeout, errStartTimeout)
+	defer cancel()
+
+	c := newChild(launch, o)
+	err := c.start()
+	if err == nil {
+		return c, nil
+	}
+	c.Kill()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("launch the %v runtime: %w", o.Kind, context.Cause(ctx))
+	}
+	failure := &StartError{Kind: o.Kind, Command: o.Command, Stderr: c.tail.String(), Cause: err}
+	if errors.Is(context.Cause(launch), errStartTimeout) {
+		failure.Timeout = o.StartTimeout
+	}
+	if c.process != nil && c.process.started() {
+		failure.Exit = c.process.exit()
+	}
+	return nil, failure
+}
+
+// newChild prepares everything but starts nothing.
+func newChild(launch context.Context, o Options) *Child {
+	c := &Child{kind: o.Kind}
+	logger := newHCLog(o.Logger.With("stage", o.Kind.String()))
+	stray := logger.Named("output").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
+	c.client = plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  handshake,
+		Plugins:          wire{kind: o.Kind}.plugins(),
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		AutoMTLS:         true,
+		StartTimeout:     o.StartTimeout + spareTime,
+		Logger:           logger,
+		Stderr:           &c.tail,
+		// What the child writes to os.Stdout and os.Stderr once it serves comes this way.
+		SyncStdout: stray,
+		SyncStderr: stray,
+		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, socketDir string) (runner.Runner, error) {
+			env := append(spec.Env, o.Env...)
+			c.process = newProcess(launch, o.Command, append(env, kindKey+"="+o.Kind.String()))
+			c.socketDir = socketDir
+			return c.process, nil
+		},
+	})
+	return c
+}

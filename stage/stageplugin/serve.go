@@ -1,0 +1,67 @@
+package stageplugin
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+)
+
+// ServeEncoder serves e to the parent process and returns when the parent wants the child to end;
+// main should then return. In a process that Launch did not start it returns ErrNotAChild.
+//
+// A child must not write to standard output, and logs with NewChildLogger, made before serving; nil
+// makes one at level info. A panic is not caught: the child ends, and its parent knows what to do
+// about that.
+func ServeEncoder(e stage.Encoder, logger *slog.Logger) error {
+	return serve(stage.KindEncoder, logger, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterEncoder(s, e, l) })
+}
+
+// ServeDenoiser is ServeEncoder for a denoiser.
+func ServeDenoiser(d stage.Denoiser, logger *slog.Logger) error {
+	return serve(stage.KindDenoiser, logger, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDenoiser(s, d, l) })
+}
+
+// ServeDecoder is ServeEncoder for a decoder.
+func ServeDecoder(d stage.Decoder, logger *slog.Logger) error {
+	return serve(stage.KindDecoder, logger, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDecoder(s, d, l) })
+}
+
+func serve(kind stage.Kind, logger *slog.Logger, register func(grpc.ServiceRegistrar, *slog.Logger)) error {
+	if !IsChild() {
+		return ErrNotAChild
+	}
+	if want := os.Getenv(kindKey); want != kind.String() {
+		return fmt.Errorf("the parent wants a runtime for the %s, this is one for the %v", want, kind)
+	}
+	if logger == nil {
+		logger = NewChildLogger(slog.LevelInfo)
+	}
+	go endWithParent(os.Stdin)
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig: handshake,
+		Plugins:         wire{kind: kind, register: func(s grpc.ServiceRegistrar) { register(s, logger) }}.plugins(),
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(stagerpc.MaxMessageBytes))...)
+		},
+		Logger: hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Warn, JSONFormat: true}),
+	})
+	return nil
+}
+
+// endWithParent ends the process when its parent has: the parent holds the other end of stdin for
+// as long as it lives and never writes to it. On Linux the kernel is usually faster (see sysproc).
+func endWithParent(stdin io.Reader) {
+	_, _ = io.Copy(io.Discard, stdin)
+	os.Exit(exitOrphaned)
+}
+
+// exitOrphaned is the exit code of a child whose parent went away.
+const exitOrphaned = 3
