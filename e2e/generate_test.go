@@ -139,9 +139,25 @@ func TestGenerateSeveralAsJSON(t *testing.T) {
 			t.Errorf("%s: %dx%d, %v", name, w, h, err)
 		}
 	}
+	previews, err := filepath.Glob(filepath.Join(dir, "p-*.preview.png"))
+	if err != nil || len(previews) != kinds["preview"] { // one for each image, unless the decoder was busy
+		t.Errorf("%d previews were told of, files %v, %v", kinds["preview"], previews, err)
+	}
 	left, err := filepath.Glob(filepath.Join(dir, ".triptych-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("temporary files are left: %v, %v", left, err)
+	}
+}
+
+// TestModelDirectory: a model anywhere on the machine, named by its directory.
+func TestModelDirectory(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out.png")
+	got := runCommand(t, "generate", "x", "-o", out, "--model", "testdata/golden/tiny-sd15", "--steps", "2", "--width", "32", "--height", "48")
+	if got.code != 0 || !strings.Contains(got.stderr, "tiny-sd15 32x48") {
+		t.Fatalf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	if n := len(values(t, out)); n != 3*32*48 {
+		t.Errorf("%d values", n)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/triptych-serving/triptych/internal/local"
@@ -94,7 +96,7 @@ func (f *generateFlags) run(cmd *cobra.Command, prompt string) (err error) {
 	defer func() { err = errors.Join(err, stop()) }()
 
 	view := newView(cmd, f.json)
-	err = receive(ctx, conn, spec, files, view)
+	err = receive(ctx, conn, spec, files, view, f.server == "")
 	view.close()
 	if err != nil && cmd.Context().Err() == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // the server that was started cannot run
@@ -181,12 +183,12 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 	return ctx, conn, func() error { return errors.Join(conn.Close(), stopStack()) }, nil
 }
 
-// receive asks for the images, shows what happens and writes the files.
-func receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, files *output, view view) error {
+// receive asks for the images, shows what happens and writes the files. A server that was just
+// started needs a moment, for which it waits; one that was given should be there.
+func receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, files *output, view view, started bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// A server that was just started needs a moment; one that was given should be there.
-	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(true))
+	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(started))
 	for err == nil {
 		var event *triptychv1alpha1.GenerateResponse
 		if event, err = stream.Recv(); err == nil {
@@ -198,6 +200,9 @@ func receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.
 	}
 	if errors.Is(err, io.EOF) {
 		return nil
+	}
+	if st := status.Convert(err); st.Code() == codes.Unavailable && len(st.Details()) == 0 { // it did not say so itself
+		return fmt.Errorf("no Triptych server answers at %s: %s", conn.Target(), st.Message())
 	}
 	return stagerpc.FromStatus(err, 0)
 }
