@@ -1,0 +1,62 @@
+package residency
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// BenchmarkStep is a turn (asked and released) behind which so many jobs wait.
+func BenchmarkStep(b *testing.B) {
+	for _, jobs := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("jobs=%d", jobs), func(b *testing.B) {
+			l := &ledger{}
+			need := func(k stage.Kind) Need { return Need{k, "m", stage.Footprint{WeightsBytes: 50, ScratchBytes: 5}} }
+			var turns []Need
+			for _, k := range stage.Kinds() {
+				l.step(time.Time{}, joined{stage: StageID(k.String()), kind: k, device: Device{"h", "d", 110}, models: []string{"m"}})
+				turns = append(turns, need(k))
+			}
+			finish := func(effects []effect) {
+				for len(effects) > 0 {
+					next := effects[0]
+					effects = effects[1:]
+					var more []effect
+					switch e := next.(type) {
+					case startLoad:
+						more, _ = l.step(time.Time{}, loadDone{e.op})
+					case startEvict:
+						more, _ = l.step(time.Time{}, evictDone{e.op, 0})
+					case cancelLoad:
+						more, _ = l.step(time.Time{}, evictDone{e.op, 0})
+					}
+					effects = append(effects, more...)
+				}
+			}
+			var id RequestID
+			ask := func(i int) {
+				id++
+				effects, _ := l.step(time.Time{}, asked{id, JobID(fmt.Sprint(i % jobs)), turns[i%3], false})
+				finish(effects)
+			}
+			for i := range jobs {
+				l.step(time.Time{}, announced{JobID(fmt.Sprint(i)), turns})
+				ask(i)
+			}
+			i := 0
+			for b.Loop() {
+				for _, r := range l.requests {
+					if r.phase == granted {
+						effects, _ := l.step(time.Time{}, released{r.request})
+						finish(effects)
+						break
+					}
+				}
+				ask(i)
+				i++
+			}
+		})
+	}
+}

@@ -1,0 +1,204 @@
+package residency
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// step takes one input to the ledger, checks the laws, and returns the transcript.
+func (m *checked) step(in input) string {
+	m.t.Helper()
+	before := map[*device]int64{}
+	for _, d := range m.devices {
+		before[d] = m.ledger.used(d)
+	}
+	phases := map[*request]phase{}
+	for _, r := range m.requests {
+		phases[r] = r.phase
+	}
+	m.now = m.now.Add(time.Second)
+	effects, events := m.ledger.step(m.now, in)
+	out := transcript(effects, events)
+	fail := func(format string, args ...any) {
+		m.t.Helper()
+		m.t.Fatalf("%s\nin %s, after %T%+v:\n%s%s", fmt.Sprintf(format, args...), m.name, in, in, out, describe(m.snapshot()))
+	}
+
+	m.checkRecord(events, fail)
+	m.checkWorks(in, effects, fail)
+	_, join := in.(joined)
+	for _, d := range m.devices {
+		used := m.ledger.used(d)
+		if d.BudgetBytes > 0 && used > d.BudgetBytes && used > before[d] && !join {
+			fail("%s uses %d of %d", d.Key(), used, d.BudgetBytes)
+		}
+		if d.peak < used {
+			fail("the peak of %s is %d, below %d", d.Key(), d.peak, used)
+		}
+	}
+	m.checkRequests(fail)
+	m.checkOrder(in, phases, fail)
+	if len(m.works) == 0 && !slices.ContainsFunc(m.requests, func(r *request) bool { return r.phase == granted }) && m.retry {
+		for _, r := range m.requests {
+			if len(m.candidates(r.need)) > 0 {
+				fail("nothing is under way and %v waits", r.need)
+			}
+		}
+	}
+	return out
+}
+
+type failure func(format string, args ...any)
+
+// checkRecord adds the events up: they alone must give the ledger.
+func (m *checked) checkRecord(events []Event, fail failure) {
+	for _, e := range events {
+		switch e.Action {
+		case Reserve, Prefetch:
+			m.used[e.Device] += e.Bytes
+		case Release, Lost:
+			m.used[e.Device] -= e.Bytes
+		case Evict:
+			if e.Request == 0 && e.Job != "" && !strings.Contains(e.Reason, "no next use") && e.Bytes > 0 {
+				fail("a prefetch evicted what has a next use: %s", e.Reason)
+			}
+		}
+		if e.Device != "" && e.UsedBytes != m.used[e.Device] {
+			fail("%v tells of %d bytes used, events before it of %d", e.Action, e.UsedBytes, m.used[e.Device])
+		}
+		if e.Reason == "" || e.Time != m.now {
+			fail("%v has reason %q and time %v", e.Action, e.Reason, e.Time)
+		}
+	}
+	for key, used := range m.used {
+		d := slices.IndexFunc(m.devices, func(d *device) bool { return d.Key() == key })
+		if d < 0 && used != 0 || d >= 0 && used != m.ledger.used(m.devices[d]) {
+			fail("events give %d bytes for %s", used, key)
+		}
+	}
+}
+
+// checkWorks keeps account of loads and evictions: one for a component at a time, and the component
+// knows it.
+func (m *checked) checkWorks(in input, effects []effect, fail failure) {
+	switch in := in.(type) {
+	case loadDone:
+		delete(m.works, in.op)
+	case loadFailed:
+		delete(m.works, in.op)
+	case evictDone:
+		delete(m.works, in.op)
+	case evictFailed:
+		delete(m.works, in.op)
+	}
+	start := func(op opID, id StageID, model string) {
+		for _, at := range m.works {
+			if at == string(id)+"/"+model {
+				fail("two works at once at %s", at)
+			}
+		}
+		m.works[op] = string(id) + "/" + model
+	}
+	for _, e := range effects {
+		switch e := e.(type) {
+		case startLoad:
+			start(e.op, e.stage, e.model)
+		case startEvict:
+			start(e.op, e.stage, e.model)
+		case cancelLoad:
+			if _, ok := m.works[e.load]; !ok {
+				fail("load %d was cancelled and is not under way", e.load)
+			}
+			delete(m.works, e.load)
+			start(e.op, e.stage, e.model)
+		case abandon:
+			maps.DeleteFunc(m.works, func(_ opID, at string) bool { return strings.HasPrefix(at, string(e.stage)+"/") })
+		}
+	}
+	for _, s := range m.services {
+		for _, c := range s.components {
+			_, known := m.works[c.op]
+			if (c.state == Loading || c.state == Evicting) != known {
+				fail("%s %s is %v, its work is known: %v", s.id, c.model, c.state, known)
+			}
+			if (c.state == Absent) && c.bytes != 0 {
+				fail("%s %s is absent with %d bytes", s.id, c.model, c.bytes)
+			}
+			if c.prefetch && c.state != Loading {
+				fail("%s %s is %v and a prefetch", s.id, c.model, c.state)
+			}
+		}
+	}
+}
+
+// checkRequests: a service has one request, a granted one is resident, a reserved one loads.
+func (m *checked) checkRequests(fail failure) {
+	seats := map[*service]*request{}
+	for _, r := range m.requests {
+		if (r.phase == waiting) != (r.service == nil) {
+			fail("r%d is in phase %d at %v", r.request, r.phase, r.service)
+		}
+		if r.phase == waiting {
+			continue
+		}
+		if seats[r.service] != nil || r.service.holder != r {
+			fail("%s has two requests", r.service.id)
+		}
+		seats[r.service] = r
+		if state := r.component().state; r.phase == reserved && state != Loading || r.phase == granted && state != Resident {
+			fail("r%d is in phase %d and its component %v", r.request, r.phase, state)
+		}
+	}
+	for _, s := range m.services {
+		if s.holder != seats[s] {
+			fail("%s is held by a request that is gone", s.id)
+		}
+	}
+}
+
+// checkOrder: who was placed in this step took neither the service nor the bytes of someone who came
+// before and still waits, and who reserved took no bytes that are promised to one placed before.
+func (m *checked) checkOrder(in input, before map[*request]phase, fail failure) {
+	promised := false // who was placed is so since before; otherwise it may have lost its place and got it again
+	switch in.(type) {
+	case asked, released, cancelled, loadDone, evictDone:
+		promised = true
+	}
+	for i, r := range m.requests {
+		was := before[r] // waiting, if it is new
+		for j, w := range m.requests[:i] {
+			switch {
+			case w.phase == waiting && r.phase != waiting && was == waiting:
+				m.checkOvertaking(r, w, m.requests[j:], fail)
+			case promised && before[w] == placed && w.phase == placed && r.phase >= reserved && was < reserved && w.service.device == r.service.device:
+				if d := w.service.device; !d.holds(m.ledger.used(d) + w.service.missing(w.need)) {
+					fail("r%d reserved bytes that r%d was promised before", r.request, w.request)
+				}
+			}
+		}
+	}
+}
+
+// checkOvertaking: r was placed while w waits; after are w and those who came after it.
+func (m *checked) checkOvertaking(r, w *request, after []*request, fail failure) {
+	for _, s := range m.candidates(w.need) {
+		if s == r.service {
+			fail("r%d took %s from r%d, who came before", r.request, s.id, w.request)
+		}
+		if s.device != r.service.device {
+			continue
+		}
+		sum := s.whole(w.need)
+		for _, q := range after {
+			if q.service != nil && q.service.device == s.device {
+				sum += q.service.whole(q.need)
+			}
+		}
+		if !s.device.holds(sum) {
+			fail("r%d took bytes that r%d waits for", r.request, w.request)
+		}
+	}
+}

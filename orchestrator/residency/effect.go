@@ -1,0 +1,50 @@
+package residency
+
+import "time"
+
+// effect is something to do outside of the ledger.
+type effect any
+
+type (
+	// startLoad: load, and answer with loadDone or loadFailed.
+	startLoad struct {
+		op       opID
+		stage    StageID
+		model    string
+		prefetch bool
+	}
+	// startEvict: evict, and answer with evictDone or evictFailed.
+	startEvict struct {
+		op    opID
+		stage StageID
+		model string
+	}
+	// cancelLoad: stop a load, then evict what it may have left, and answer as for startEvict.
+	cancelLoad struct {
+		op    opID
+		load  opID // the one to stop
+		stage StageID
+		model string
+	}
+	// abandon: the stage was lost; whatever loads or is evicted there is to end.
+	abandon struct{ stage StageID }
+	// grant: the request has its stage, weights and scratch.
+	grant struct {
+		request RequestID
+		stage   StageID
+		queued  time.Duration // until its bytes were reserved, evictions included
+		loading time.Duration // from then on
+	}
+	// refuse: the request is over without a grant.
+	refuse struct {
+		request RequestID
+		err     error
+	}
+	// revoke: a granted request's stage was lost.
+	revoke struct{ request RequestID }
+	// moved: requests ahead of a waiting one, those at work included.
+	moved struct {
+		request RequestID
+		ahead   int
+	}
+)

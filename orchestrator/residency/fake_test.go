@@ -1,0 +1,108 @@
+package residency
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// memory is a device that fails the test when more is held than it has.
+type memory struct {
+	t      *testing.T
+	budget int64
+
+	mu   sync.Mutex
+	used int64
+}
+
+func (m *memory) add(bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.used += bytes; m.used > m.budget {
+		m.t.Errorf("%d bytes are held of %d", m.used, m.budget)
+	}
+}
+
+// fake is a stage whose weights are bytes of a memory.
+type fake struct {
+	*memory
+	weights int64
+
+	// loads and evictions, if not nil, are sent to before each one, which then goes on with what comes
+	// back: an error fails it.
+	loads, evictions chan chan error
+
+	mu       sync.Mutex
+	resident map[string]bool
+	calls    []string
+}
+
+func newFake(m *memory, weights int64) *fake {
+	return &fake{memory: m, weights: weights, resident: map[string]bool{}}
+}
+
+func (f *fake) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+// gate waits for the test.
+func gate(ctx context.Context, at chan chan error) error {
+	if at == nil {
+		return ctx.Err()
+	}
+	answer := make(chan error)
+	select {
+	case at <- answer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (f *fake) Load(ctx context.Context, model string, progress func(loaded, total int64)) error {
+	f.note("load %s", model)
+	progress(0, f.weights)
+	if err := gate(ctx, f.loads); err != nil {
+		f.note("load %s: %v", model, err)
+		return err
+	}
+	progress(f.weights, f.weights)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.resident[model] {
+		f.resident[model] = true
+		f.add(f.weights)
+	}
+	return nil
+}
+
+func (f *fake) Evict(ctx context.Context, model string) (int64, error) {
+	f.note("evict %s", model)
+	if err := gate(ctx, f.evictions); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.resident[model] {
+		return 0, nil
+	}
+	f.resident[model] = false
+	f.add(-f.weights)
+	return f.weights, nil
+}
+
+func (*fake) Info(context.Context) (stage.Info, error) { return stage.Info{}, nil }
+func (*fake) Plan(context.Context, stage.PlanRequest) (stage.Footprint, error) {
+	return stage.Footprint{}, nil
+}
+func (*fake) Drain(context.Context) error { return nil }

@@ -1,0 +1,67 @@
+package residency
+
+import "github.com/triptych-serving/triptych/stage"
+
+// input is something that happened. The ledger takes it up with apply and then decides.
+type input interface{ apply(*ledger) }
+
+type (
+	// joined: a stage is there, with what it holds. Joining again loses what was believed before.
+	joined struct {
+		stage    StageID
+		kind     stage.Kind
+		device   Device
+		models   []string // that it can load
+		resident []stage.ResidentModel
+		// generation counts the stage's runtime processes.
+		generation uint64
+		draining   bool // holds bytes but takes no requests
+	}
+	// left: a service is gone.
+	left struct{ stage StageID }
+	// seen: the service is there and has started so many runtime processes. More than were known
+	// mean that the last one ended, and its bytes with it.
+	seen struct {
+		stage      StageID
+		generation uint64
+	}
+	// failed: the runtime process of a granted request ended under it.
+	failed struct{ request RequestID }
+	// announced: the turns a job has yet to finish, in order. It replaces what the job said before.
+	announced struct {
+		job   JobID
+		needs []Need
+	}
+	// forgotten: a job asks for nothing more.
+	forgotten struct{ job JobID }
+	// asked: a request for a stage. One that tries is refused rather than made to wait or evict.
+	asked struct {
+		request RequestID
+		job     JobID
+		need    Need
+		try     bool
+	}
+	// cancelled: a request's caller gave up, whatever became of it. err tells why.
+	cancelled struct {
+		request RequestID
+		err     error
+	}
+	// released: a granted request is done.
+	released  struct{ request RequestID }
+	loadDone  struct{ op opID }
+	evictDone struct {
+		op    opID
+		freed int64 // bytes, as the stage says
+	}
+	loadFailed struct {
+		op  opID
+		err error
+	}
+	evictFailed struct {
+		op  opID
+		err error
+	}
+)
+
+// opID tells loads and evictions apart, so that the results of given-up ones are recognised.
+type opID uint64

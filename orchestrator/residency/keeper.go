@@ -1,0 +1,211 @@
+package residency
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Options are what a Keeper may be given. The zero value will do.
+type Options struct {
+	Clock func() time.Time // of events; nil is time.Now
+	// Sink hears every event, one at a time and in order. When it is a thousand behind, events are
+	// dropped, and Snapshot tells how many. nil hears nothing.
+	Sink func(Event)
+}
+
+// Keeper keeps the ledger: it tells it what happens, and does what it decides. Safe for concurrent
+// use.
+//
+// One goroutine owns the ledger and all that is listed under it below; everybody else hands it
+// functions to run. It never waits for a stage or an observer: those have goroutines of their own.
+type Keeper struct {
+	clock func() time.Time
+	calls chan func() // to the owning goroutine
+	quit  chan struct{}
+	close func()
+
+	ctx        context.Context // of all loads and evictions
+	goroutines sync.WaitGroup
+
+	ledger      ledger
+	residents   map[StageID]stage.Resident
+	claims      map[RequestID]*claim // not yet refused, released or revoked
+	works       map[opID]*work
+	last        map[spot]chan struct{} // closed when the latest work there has ended
+	lastRequest RequestID
+	sink        *outbox
+}
+
+// The errors that end a request without being about it.
+var (
+	errBusy   = errors.New("the stage cannot be had at once") // of TryAcquire, which keeps it
+	errClosed = stage.Errorf(stage.StageDraining, "the orchestrator is shutting down")
+)
+
+// New starts a Keeper. Close ends it.
+func New(o Options) *Keeper {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &Keeper{
+		clock: o.Clock, calls: make(chan func()), quit: make(chan struct{}), ctx: ctx,
+		residents: map[StageID]stage.Resident{}, claims: map[RequestID]*claim{},
+		works: map[opID]*work{}, last: map[spot]chan struct{}{},
+		sink: newOutbox(Observer{Event: o.Sink}),
+	}
+	k.close = sync.OnceFunc(func() {
+		close(k.quit)
+		cancel()
+		k.goroutines.Wait()
+	})
+	k.observe(k.sink)
+	k.goroutines.Go(k.run)
+	return k
+}
+
+// Close cancels loads and evictions, ends Acquire calls with StageDraining, and returns when every
+// goroutine of the Keeper has ended.
+func (k *Keeper) Close() { k.close() }
+
+func (k *Keeper) run() {
+	for {
+		select {
+		case call := <-k.calls:
+			call()
+		case <-k.quit:
+			for _, c := range k.claims {
+				c.answer(errClosed)
+				c.outbox.close()
+			}
+			k.sink.close()
+			return
+		}
+	}
+}
+
+// do runs f in the owning goroutine. It reports false, and f did not run, once the Keeper is closed.
+func (k *Keeper) do(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case k.calls <- func() { defer close(done); f() }:
+		<-done
+		return true
+	case <-k.quit:
+		return false
+	}
+}
+
+// tell takes an input to the ledger from outside.
+func (k *Keeper) tell(in input) { k.do(func() { k.step(in) }) }
+
+// Join tells that a stage is there, and what it has and holds. Joining again is a Leave before.
+func (k *Keeper) Join(id StageID, kind stage.Kind, device Device, s stage.Resident, info stage.Info) {
+	in := joined{stage: id, kind: kind, device: device, generation: info.Generation, draining: info.Draining, resident: info.Resident}
+	for _, m := range info.Models {
+		if m.Problem == "" {
+			in.models = append(in.models, m.Model)
+		}
+	}
+	k.do(func() {
+		k.residents[id] = s
+		k.step(in)
+	})
+}
+
+// Leave tells that a service is gone, with all it held.
+func (k *Keeper) Leave(id StageID) {
+	k.do(func() {
+		k.step(left{id})
+		delete(k.residents, id)
+	})
+}
+
+// Lost tells how many runtime processes a stage has started. When that is more than was known, the
+// one before has ended with all it held; else nothing happens.
+func (k *Keeper) Lost(id StageID, generation uint64) { k.tell(seen{id, generation}) }
+
+// Announce tells which turns a job has yet to finish, in order, those it is at included. It replaces
+// what the job announced before; Release takes a turn off.
+func (k *Keeper) Announce(job JobID, needs []Need) { k.tell(announced{job, needs}) }
+
+// Forget tells that a job will ask for nothing more.
+func (k *Keeper) Forget(job JobID) { k.tell(forgotten{job}) }
+
+// Check is ModelDoesNotFit when no device of the stages known could ever hold the need.
+func (k *Keeper) Check(n Need) error {
+	err := error(errClosed)
+	k.do(func() { err = k.ledger.check(n) })
+	return err
+}
+
+// step tells the ledger what happened, passes on the record, and does what was decided.
+func (k *Keeper) step(in input) {
+	effects, events := k.ledger.step(k.clock(), in)
+	for _, e := range events {
+		k.sink.put(e)
+		if c := k.concerned(e); c != nil {
+			c.outbox.put(e)
+		}
+	}
+	for _, e := range effects {
+		k.perform(e)
+	}
+}
+
+// concerned is whose observer hears of an event, nil if nobody's: the request that caused it, or the
+// oldest of the job that something is prefetched for.
+func (k *Keeper) concerned(e Event) *claim {
+	if e.Request != 0 {
+		return k.claims[e.Request]
+	}
+	var oldest *claim
+	for _, c := range k.claims {
+		if e.Job != "" && c.job == e.Job && (oldest == nil || c.id < oldest.id) {
+			oldest = c
+		}
+	}
+	return oldest
+}
+
+func (k *Keeper) perform(e effect) {
+	switch e := e.(type) {
+	case startLoad:
+		k.load(e)
+	case startEvict:
+		k.evict(e)
+	case cancelLoad:
+		w := k.works[e.load]
+		w.then = &startEvict{e.op, e.stage, e.model}
+		w.cancel()
+	case abandon:
+		for _, w := range k.works {
+			if w.stage == e.stage {
+				w.then = nil
+				w.cancel()
+			}
+		}
+	case moved:
+		k.claims[e.request].outbox.put(ahead(e.ahead))
+	case grant:
+		c := k.claims[e.request]
+		c.lease.Stage, c.lease.Queued, c.lease.Loading = e.stage, e.queued, e.loading
+		c.answer(nil)
+	case refuse:
+		k.claims[e.request].answer(e.err)
+		k.forgetClaim(e.request)
+	case revoke:
+		k.forgetClaim(e.request)
+	}
+}
+
+// observe runs an outbox.
+func (k *Keeper) observe(b *outbox) {
+	if b != nil {
+		k.goroutines.Go(b.run)
+	}
+}

@@ -1,0 +1,274 @@
+package residency
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// schedule decides all that can be decided now. It runs after every input, and what it decided
+// before is in the ledger: there are no plans to keep in step.
+func (l *ledger) schedule() {
+	for _, d := range l.devices {
+		l.trim(d)
+	}
+	l.settle()
+	line := l.place()
+	l.prefetch(line)
+	l.position()
+}
+
+// trim takes back room that was promised and cannot be made any more, because an eviction failed or
+// a budget shrank, and evicts what a stage that joined holds beyond the budget.
+func (l *ledger) trim(d *device) {
+	if l.free(d) >= 0 {
+		return
+	}
+	for _, r := range l.requests {
+		if r.phase == placed && r.service.device == d {
+			l.unseat(r)
+		}
+	}
+	var idle int64
+	for _, c := range l.idle(d) {
+		idle += c.bytes
+	}
+	used, future := l.used(d), l.future()
+	victims, _ := l.victims(d, min(-l.free(d), idle), future, spareNone)
+	for _, c := range victims {
+		l.evict(c, cause{}, "%s; %s bytes are held of a budget of %s", future.phrase(c), count(used), count(d.BudgetBytes))
+	}
+}
+
+// place finds services for waiting requests, in order of arrival, and returns the line: those that
+// go on waiting.
+func (l *ledger) place() (line []*request) {
+	for _, r := range slices.Clone(l.requests) {
+		if r.phase != waiting {
+			continue
+		}
+		if d := l.tooSmall(r.need); d != nil {
+			err := l.check(r.need)
+			l.note(r.event(Refuse), d, "%v", err)
+			l.end(r)
+			l.do(refuse{r.request, err})
+			continue
+		}
+		best := l.choose(r, line)
+		switch {
+		case best != nil:
+			l.seat(r, best)
+			l.settle()
+		case r.try:
+			l.end(r)
+			l.do(refuse{r.request, errBusy})
+		default:
+			if line = append(line, r); !r.told {
+				r.told = true
+				d, why := l.obstacle(line)
+				l.note(r.event(Wait), d, "%s", why)
+			}
+		}
+	}
+	return line
+}
+
+// placement is a way to serve a request.
+type placement struct {
+	service *service
+	victims []*component
+	wanted  int64 // bytes of victims that have a known next use
+	total   int64 // bytes of all victims
+	cold    cold
+}
+
+// cheaper is the better of two placements, the first if they are equal; nil is none. What is free and
+// resident comes first, then what loads without an eviction, then the cheapest eviction.
+func (p *placement) cheaper(q *placement) *placement {
+	switch {
+	case p == nil:
+		return q
+	case q == nil || cmp.Or(cmp.Compare(p.wanted, q.wanted), cmp.Compare(p.total, q.total), cmp.Compare(p.cold, q.cold)) <= 0:
+		return p
+	}
+	return q
+}
+
+// cold is how far a component is from being resident.
+type cold uint8
+
+const (
+	hot     cold = iota
+	warming      // loading, or to be loaded again to be sure
+	absent
+	leaving // being evicted: it has to be gone before it can come back
+)
+
+func (s *service) cold(model string) cold {
+	c := s.find(model)
+	switch {
+	case c == nil || c.state == Absent:
+		return absent
+	case c.state == Evicting:
+		return leaving
+	case c.state == Loading || c.doubtful:
+		return warming
+	}
+	return hot
+}
+
+// choose is the best way to serve r now, nil if there is none. line is who waits ahead of it.
+func (l *ledger) choose(r *request, line []*request) (best *placement) {
+	for _, s := range l.candidates(r.need) {
+		d := s.device
+		if s.holder != nil || !d.holds(s.whole(r.need)) || l.overtakes(r, s) {
+			continue
+		}
+		future := l.future()
+		p := &placement{service: s, cold: s.cold(r.need.Model)}
+		short := s.missing(r.need) - l.free(d)
+		if r.try && (short+l.evicting(d) > 0 || p.cold == leaving) {
+			continue // it would have to wait for an eviction
+		}
+		var enough bool
+		p.victims, enough = l.victims(d, short, future, func(c *component) bool {
+			return c.service == s && c.model == r.need.Model || slices.ContainsFunc(line, func(w *request) bool {
+				return c.service.serves(w.need) && c.model == w.need.Model
+			})
+		})
+		if !enough {
+			continue
+		}
+		for _, c := range p.victims {
+			p.total += c.bytes
+			if future.next(c) != never {
+				p.wanted += c.bytes
+			}
+		}
+		best = best.cheaper(p)
+	}
+	return best
+}
+
+// seat gives r its service and starts the evictions that make room.
+func (l *ledger) seat(r *request, p *placement) {
+	future, missing := l.future(), p.service.missing(r.need)
+	for _, c := range p.victims {
+		l.evict(c, r.cause, "%s; %v needs %s bytes", future.phrase(c), r.need, count(missing))
+	}
+	r.phase, r.service, r.ahead = placed, p.service, -1
+	p.service.holder = r
+}
+
+// overtakes tells whether r, were it to run at s, would hold up a request that waits ahead of it: by
+// taking the service that it waits for, or bytes that it needs. The rule is that what a waiting
+// request needs and what those who came after it hold never exceed the budget together. So it waits
+// at most for those who came before it.
+func (l *ledger) overtakes(r *request, s *service) bool {
+	d, after := s.device, s.whole(r.need) // held by those who came after the one looked at, with r
+	ahead := false
+	for _, w := range slices.Backward(l.requests) {
+		switch {
+		case w == r:
+			ahead = true
+		case w.phase != waiting:
+			if w.service.device == d {
+				after += w.service.whole(w.need)
+			}
+		case ahead:
+			if s.serves(w.need) || slices.ContainsFunc(l.candidates(w.need), func(t *service) bool {
+				return t.device == d && !d.holds(t.whole(w.need)+after)
+			}) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// candidates are the services that could ever serve n, if their devices are large enough, by id.
+func (l *ledger) candidates(n Need) []*service {
+	var out []*service
+	for _, s := range l.services {
+		if s.serves(n) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (s *service) serves(n Need) bool {
+	return s.kind == n.Kind && !s.draining && slices.Contains(s.models, n.Model)
+}
+
+// tooSmall is the largest device there is for n when even that cannot hold it, else nil.
+func (l *ledger) tooSmall(n Need) (largest *device) {
+	for _, s := range l.candidates(n) {
+		if s.device.holds(s.whole(n)) {
+			return nil
+		}
+		if largest == nil || s.device.BudgetBytes > largest.BudgetBytes {
+			largest = s.device
+		}
+	}
+	return largest
+}
+
+// check is the error of a need that can never be met, nil if it can or if nobody knows.
+func (l *ledger) check(n Need) error {
+	d := l.tooSmall(n)
+	if d == nil {
+		return nil
+	}
+	return stage.DoesNotFit(n.Kind, n.Model, n.bytes(), d.BudgetBytes, d.BudgetBytes)
+}
+
+// obstacle says in words what the last of the line waits for, and on which device if on one.
+func (l *ledger) obstacle(line []*request) (*device, string) {
+	last := len(line) - 1
+	r, line := line[last], line[:last]
+	candidates := l.candidates(r.need)
+	if len(candidates) == 0 {
+		return nil, fmt.Sprintf("no service is known that has %v", r.need)
+	}
+	if i := slices.IndexFunc(line, func(w *request) bool { return w.need.Kind == r.need.Kind }); i >= 0 {
+		return candidates[0].device, fmt.Sprintf("others are ahead for the %v", r.need.Kind)
+	}
+	i := slices.IndexFunc(candidates, func(s *service) bool { return s.holder == nil })
+	if i < 0 {
+		return candidates[0].device, fmt.Sprintf("every %v is at work", r.need.Kind)
+	}
+	s := candidates[i]
+	if l.overtakes(r, s) {
+		return s.device, fmt.Sprintf("%v needs %s bytes, and those who are ahead need them too", r.need, count(s.whole(r.need)))
+	}
+	return s.device, fmt.Sprintf("%v needs %s bytes, and they are in use", r.need, count(s.missing(r.need)))
+}
+
+// position tells waiting requests how many are ahead of them for their kind of stage, those at work
+// included, when that has changed.
+func (l *ledger) position() {
+	for i, r := range l.requests {
+		if r.phase != waiting {
+			continue
+		}
+		ahead := l.before(i)
+		if ahead != r.ahead {
+			r.ahead = ahead
+			l.do(moved{r.request, ahead})
+		}
+	}
+}
+
+// before is how many requests are ahead of the i-th for its kind of stage.
+func (l *ledger) before(i int) int {
+	n := 0
+	for j, q := range l.requests {
+		if j != i && q.need.Kind == l.requests[i].need.Kind && (j < i || q.phase != waiting) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,131 @@
+package residency
+
+import (
+	"slices"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// prefetch loads announced needs ahead while something computes: the nearest first, one at a time on
+// a device, and not while a request loads there. It evicts nothing that has a known next use, and
+// leaves room for the line and for the scratch of nearer needs. A need that finds no room closes its
+// devices, so that a farther one cannot get in its way. What is prefetched is idle: whoever needs
+// its bytes evicts it.
+func (l *ledger) prefetch(line []*request) {
+	l.prune()
+	if !slices.ContainsFunc(l.requests, func(r *request) bool { return r.phase == granted }) {
+		return
+	}
+	closed, room := l.loading(), l.room(line)
+	scratch := map[*device]int64{} // the most that a nearer need takes
+	for _, p := range l.promises() {
+		candidates := slices.DeleteFunc(l.candidates(p.Need), func(s *service) bool {
+			c := s.find(p.Model)
+			return c != nil && c.failed || !s.device.holds(s.whole(p.Need))
+		})
+		at := slices.IndexFunc(candidates, func(s *service) bool { return s.cold(p.Model) < absent })
+		if at >= 0 {
+			d := candidates[at].device
+			scratch[d] = max(scratch[d], p.Footprint.ScratchBytes)
+			continue
+		}
+		var best *placement
+		for _, s := range candidates {
+			if d := s.device; !closed[d] && s.cold(p.Model) == absent {
+				best = best.cheaper(l.ahead(p.Need, s, room[d]+scratch[d]))
+			}
+		}
+		if best == nil {
+			for _, s := range candidates {
+				closed[s.device] = true
+			}
+			continue
+		}
+		d := best.service.device
+		closed[d] = true
+		l.fetch(p, best, room[d]+scratch[d])
+	}
+}
+
+// ahead is how n could be prefetched at s with so many bytes left, nil if it cannot.
+func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
+	future := l.future()
+	short := n.Footprint.WeightsBytes + leave - l.free(s.device)
+	victims, enough := l.victims(s.device, short, future, func(c *component) bool { return future.next(c) != never })
+	if !enough {
+		return nil
+	}
+	p := &placement{service: s, victims: victims}
+	for _, c := range victims {
+		p.total += c.bytes
+	}
+	if s.holder != nil {
+		p.cold = leaving // it would load while it computes: of equals, the other is better
+	}
+	return p
+}
+
+// fetch makes room for a prefetch, or starts it if the room is there.
+func (l *ledger) fetch(p promise, at *placement, leave int64) {
+	d, future := at.service.device, l.future()
+	bytes := p.Footprint.WeightsBytes
+	for _, c := range at.victims {
+		l.evict(c, cause{job: p.job}, "%s; prefetching %v needs %s bytes", future.phrase(c), p.Need, count(bytes))
+	}
+	if l.free(d)-l.evicting(d) < bytes+leave {
+		return // until the evictions are done
+	}
+	c := at.service.component(p.Model)
+	c.state, c.bytes, c.prefetch, c.op = Loading, bytes, true, l.nextOp()
+	l.mark(d)
+	l.record(Prefetch, c, cause{job: p.job}, bytes, "%s, and there is room", future.phrase(c))
+	l.do(startLoad{op: c.op, stage: at.service.id, model: c.model, prefetch: true})
+}
+
+// prune stops prefetches that nobody will use.
+func (l *ledger) prune() {
+	future := l.future()
+	for _, s := range l.services {
+		for _, c := range s.components {
+			if c.state == Loading && c.holder() == nil && future.next(c) == never {
+				l.evict(c, cause{}, "%s, so it need not be loaded", future.phrase(c))
+			}
+		}
+	}
+}
+
+// loading are the devices where something loads or waits for room.
+func (l *ledger) loading() map[*device]bool {
+	out := map[*device]bool{}
+	for _, d := range l.devices {
+		for c := range l.on(d) {
+			out[d] = out[d] || c.state == Loading
+		}
+	}
+	for _, r := range l.requests {
+		if r.phase == placed {
+			out[r.service.device] = true
+		}
+	}
+	return out
+}
+
+// room is what the first in line of every kind will take.
+func (l *ledger) room(line []*request) map[*device]int64 {
+	out := map[*device]int64{}
+	seen := map[stage.Kind]bool{}
+	for _, w := range line {
+		if seen[w.need.Kind] {
+			continue
+		}
+		seen[w.need.Kind] = true
+		most := map[*device]int64{}
+		for _, s := range l.candidates(w.need) {
+			d := s.device
+			out[d] -= most[d]
+			most[d] = max(most[d], s.missing(w.need))
+			out[d] += most[d]
+		}
+	}
+	return out
+}

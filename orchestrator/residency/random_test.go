@@ -1,0 +1,216 @@
+package residency
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+var seeds = flag.Int("seeds", 2000, "random worlds to play")
+
+// TestRandomWorlds plays random inputs. Every step is checked (see checked.step); at the end all work
+// succeeds and every lease is released, and then nobody may be left waiting and no byte be lost. Some
+// worlds are played twice: equal inputs must give equal decisions.
+func TestRandomWorlds(t *testing.T) {
+	for seed := range int64(*seeds) {
+		w := newWorld(t, seed)
+		w.play()
+		if seed%8 > 0 {
+			continue
+		}
+		again := newWorld(t, seed)
+		again.play()
+		if a, b := w.out.String(), again.out.String(); a != b {
+			t.Fatalf("seed %d decides differently the second time:\n%s", seed, a)
+		}
+	}
+}
+
+// world is a random set of stages, models and jobs.
+type world struct {
+	*checked
+	*rand.Rand
+	out      strings.Builder
+	stages   []joined
+	needs    []Need
+	failures bool // loads and evictions may fail
+	last     RequestID
+}
+
+func newWorld(t *testing.T, seed int64) *world {
+	w := &world{checked: newChecked(t), Rand: rand.New(rand.NewSource(seed))}
+	w.name = fmt.Sprint("seed ", seed)
+	w.failures = w.Intn(2) == 0
+	models := []string{"a", "b", "c"}[:1+w.Intn(3)]
+	for _, kind := range stage.Kinds() {
+		for _, m := range models {
+			w.needs = append(w.needs, Need{kind, m, stage.Footprint{WeightsBytes: int64(1 + w.Intn(60)), ScratchBytes: int64(w.Intn(20))}})
+		}
+	}
+	devices := make([]Device, 1+w.Intn(2))
+	for i := range devices {
+		devices[i] = Device{Host: "h", Name: fmt.Sprint(i), BudgetBytes: int64(w.Intn(4)/3*1000 + 60 + w.Intn(140))}
+		if w.Intn(10) == 0 {
+			devices[i].BudgetBytes = 0
+		}
+	}
+	for i := range 3 + w.Intn(4) {
+		w.stages = append(w.stages, joined{
+			stage: StageID(fmt.Sprint("s", i)), kind: stage.Kinds()[i%3], device: devices[w.Intn(len(devices))],
+			models: models[:1+w.Intn(len(models))],
+		})
+	}
+	return w
+}
+
+func (w *world) step(in input) {
+	w.t.Helper()
+	out := w.checked.step(in)
+	switch in := in.(type) {
+	case loadFailed:
+		fmt.Fprintf(&w.out, "%T %d %v\n%s", in, in.op, in.err, out)
+	case evictFailed:
+		fmt.Fprintf(&w.out, "%T %d %v\n%s", in, in.op, in.err, out)
+	case cancelled:
+		fmt.Fprintf(&w.out, "%T %d\n%s", in, in.request, out)
+	default:
+		fmt.Fprintf(&w.out, "%T%+v\n%s", in, in, out)
+	}
+}
+
+func (w *world) play() {
+	w.t.Helper()
+	for _, s := range w.stages {
+		w.step(s)
+	}
+	for range 20 + w.Intn(120) {
+		w.step(w.any())
+	}
+	w.drain()
+}
+
+// any is something that may happen now.
+func (w *world) any() input {
+	job := JobID(fmt.Sprint("j", w.Intn(4)))
+	switch n := w.Intn(100); {
+	case n < 20:
+		w.last++
+		return asked{w.last, job, w.needs[w.Intn(len(w.needs))], w.Intn(5) == 0}
+	case n < 30:
+		in := announced{job: job}
+		for range w.Intn(6) {
+			in.needs = append(in.needs, w.needs[w.Intn(len(w.needs))])
+		}
+		return in
+	case n < 33:
+		return forgotten{job}
+	case n < 55:
+		return released{w.anyRequest()}
+	case n < 58:
+		return cancelled{w.anyRequest(), errors.New("context canceled")}
+	case n < 59:
+		return failed{w.anyRequest()}
+	case n < 92 && len(w.works) > 0:
+		return w.result(w.failures && w.Intn(8) == 0)
+	case n < 95:
+		return seen{w.anyStage().stage, uint64(w.Intn(4))}
+	case n < 96:
+		return left{w.anyStage().stage}
+	case n < 98:
+		in := w.anyStage()
+		in.draining = w.Intn(8) == 0
+		for _, m := range in.models {
+			if w.Intn(2) == 0 {
+				in.resident = append(in.resident, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+			}
+		}
+		return in
+	}
+	return loadDone{op: 0} // no such op
+}
+
+func (w *world) anyStage() joined { return w.stages[w.Intn(len(w.stages))] }
+
+func (w *world) anyRequest() RequestID {
+	if len(w.requests) == 0 {
+		return 0
+	}
+	return w.requests[w.Intn(len(w.requests))].request
+}
+
+// result is what becomes of one of the works.
+func (w *world) result(fails bool) input {
+	ops := slices.Sorted(maps.Keys(w.works))
+	op := ops[w.Intn(len(ops))]
+	reasons := []stage.Reason{stage.ModelInvalid, stage.RuntimeDied, stage.ModelDoesNotFit, stage.StageUnreachable}
+	err := stage.Errorf(reasons[w.Intn(len(reasons))], "no")
+	evicts := w.busy(op, Evicting) != nil
+	switch {
+	case evicts && fails:
+		return evictFailed{op, err}
+	case evicts:
+		return evictDone{op, 0}
+	case fails:
+		return loadFailed{op, err}
+	}
+	return loadDone{op}
+}
+
+// drain lets everything succeed until nothing is under way.
+func (w *world) drain() {
+	w.t.Helper()
+	for range 100_000 {
+		granted := slices.IndexFunc(w.requests, func(r *request) bool { return r.phase == granted })
+		switch {
+		case len(w.works) > 0:
+			w.step(w.result(false))
+		case granted >= 0:
+			w.step(released{w.requests[granted].request})
+		default:
+			w.step(forgotten{"nobody"}) // lets failed evictions be tried again
+			if len(w.works) > 0 {
+				continue
+			}
+			w.finish()
+			return
+		}
+	}
+	w.t.Fatal("it never ends")
+}
+
+// finish checks what is left when all has ended.
+func (w *world) finish() {
+	w.t.Helper()
+	for _, r := range w.requests {
+		if len(w.candidates(r.need)) > 0 {
+			w.t.Fatalf("r%d was neither granted nor refused:\n%s", r.request, describe(w.snapshot()))
+		}
+	}
+	for _, d := range w.devices {
+		var weights int64
+		for c := range w.on(d) {
+			weights += c.bytes
+		}
+		if used := w.ledger.used(d); used != weights || d.BudgetBytes > 0 && used > d.BudgetBytes {
+			w.t.Fatalf("%s has %d bytes of weights and uses %d of %d", d.Key(), weights, used, d.BudgetBytes)
+		}
+	}
+	for _, s := range w.stages {
+		w.step(left{s.stage})
+	}
+	if len(w.devices) > 0 {
+		w.t.Fatalf("%s is left", w.devices[0].Key())
+	}
+	for key, used := range w.used {
+		if used != 0 {
+			w.t.Fatalf("%d bytes of %s have leaked", used, key)
+		}
+	}
+}

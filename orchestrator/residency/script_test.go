@@ -1,0 +1,260 @@
+package residency
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// TestScripts pins what is decided. A script's only command is "run"; every line of its input is
+// something that happens, and the output has it with what was recorded and what is to be done:
+//
+//	# what follows                             a comment
+//	footprint KIND MODEL WEIGHTS SCRATCH       what a need takes, in bytes
+//	join STAGE KIND DEVICE BUDGET MODEL ... [holds=MODEL:BYTES] [draining]
+//	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
+//	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
+//	forget JOB
+//	ask JOB KIND[/MODEL] [try]                 requests are r1, r2, ... in order
+//	cancel rN | release rN | failed rN
+//	loaded STAGE[/MODEL] | evicted STAGE[/MODEL]
+//	load-failed STAGE[/MODEL] REASON | evict-failed STAGE[/MODEL] REASON
+//	ledger                                     what is where
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := newScript(t)
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			s.t = t
+			if d.Cmd != "run" {
+				d.Fatalf(t, "unknown command %q", d.Cmd)
+			}
+			var out strings.Builder
+			for line := range strings.Lines(d.Input) {
+				line = strings.TrimSpace(line)
+				fmt.Fprintf(&out, "%s\n%s", line, s.line(strings.Fields(line)))
+			}
+			return out.String()
+		})
+	})
+}
+
+// script plays one file's ledger.
+type script struct {
+	t          *testing.T
+	model      *checked
+	footprints map[string]stage.Footprint // by kind/model
+	last       RequestID
+}
+
+func newScript(t *testing.T) *script {
+	return &script{t: t, model: newChecked(t), footprints: map[string]stage.Footprint{}}
+}
+
+func (s *script) line(words []string) string {
+	cmd, args := words[0], words[1:]
+	arg := func(i int) string {
+		if i >= len(args) {
+			s.t.Fatalf("%v: an argument is missing", words)
+		}
+		return args[i]
+	}
+	switch cmd {
+	case "#":
+		return ""
+	case "footprint":
+		s.footprints[arg(0)+"/"+arg(1)] = stage.Footprint{WeightsBytes: s.number(arg(2)), ScratchBytes: s.number(arg(3))}
+		return ""
+	case "join":
+		host, name, _ := strings.Cut(arg(2), "/")
+		in := joined{stage: StageID(arg(0)), kind: s.kind(arg(1)), device: Device{Host: host, Name: name, BudgetBytes: s.number(arg(3))}}
+		for _, a := range args[4:] {
+			held, holds := strings.CutPrefix(a, "holds=")
+			model, bytes, _ := strings.Cut(held, ":")
+			switch {
+			case holds:
+				in.resident = append(in.resident, stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes)})
+			case a == "draining":
+				in.draining = true
+			default:
+				in.models = append(in.models, a)
+			}
+		}
+		return s.step(in)
+	case "leave":
+		return s.step(left{StageID(arg(0))})
+	case "seen":
+		return s.step(seen{StageID(arg(0)), uint64(s.number(arg(1)))})
+	case "announce":
+		in := announced{job: JobID(arg(0))}
+		for _, a := range args[1:] {
+			in.needs = append(in.needs, s.need(a))
+		}
+		return s.step(in)
+	case "forget":
+		return s.step(forgotten{JobID(arg(0))})
+	case "ask":
+		s.last++
+		return s.step(asked{s.last, JobID(arg(0)), s.need(arg(1)), len(args) > 2 && args[2] == "try"})
+	case "cancel":
+		return s.step(cancelled{s.request(arg(0)), errors.New("context canceled")})
+	case "release":
+		return s.step(released{s.request(arg(0))})
+	case "failed":
+		return s.step(failed{s.request(arg(0))})
+	case "loaded":
+		return s.step(loadDone{s.op(arg(0), Loading)})
+	case "evicted":
+		return s.step(evictDone{s.op(arg(0), Evicting), s.component(arg(0)).bytes})
+	case "load-failed":
+		return s.step(loadFailed{s.op(arg(0), Loading), stage.Errorf(stage.Reason(arg(1)), "%s", strings.ToLower(arg(1)))})
+	case "evict-failed":
+		return s.step(evictFailed{s.op(arg(0), Evicting), stage.Errorf(stage.Reason(arg(1)), "%s", strings.ToLower(arg(1)))})
+	case "ledger":
+		return describe(s.model.snapshot())
+	}
+	s.t.Fatalf("unknown operation %q", cmd)
+	return ""
+}
+
+func (s *script) step(in input) string { return s.model.step(in) }
+
+func (s *script) number(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+func (s *script) kind(name string) stage.Kind {
+	k, ok := stage.ParseKind(name)
+	if !ok {
+		s.t.Fatalf("unknown kind %q", name)
+	}
+	return k
+}
+
+func (s *script) request(name string) RequestID {
+	return RequestID(s.number(strings.TrimPrefix(name, "r")))
+}
+
+// need reads KIND[/MODEL].
+func (s *script) need(text string) Need {
+	kind, model, ok := strings.Cut(text, "/")
+	if !ok {
+		model = "starter"
+	}
+	f, ok := s.footprints[kind+"/"+model]
+	if !ok {
+		s.t.Fatalf("%s has no footprint", text)
+	}
+	return Need{s.kind(kind), model, f}
+}
+
+// component reads STAGE[/MODEL].
+func (s *script) component(text string) *component {
+	id, model, ok := strings.Cut(text, "/")
+	if !ok {
+		model = "starter"
+	}
+	v := s.model.service(StageID(id))
+	if v == nil || v.find(model) == nil {
+		s.t.Fatalf("there is no %s", text)
+	}
+	return v.find(model)
+}
+
+// op is the work under way at a component.
+func (s *script) op(text string, state State) opID {
+	c := s.component(text)
+	if c.state != state {
+		s.t.Fatalf("%s is %v", text, c.state)
+	}
+	return c.op
+}
+
+// transcript writes what came of a step, a line each.
+func transcript(effects []effect, events []Event) string {
+	var b strings.Builder
+	for _, e := range events {
+		who := string(e.Job)
+		if e.Request != 0 {
+			who += fmt.Sprintf(" r%d", e.Request)
+		}
+		where := e.Device
+		if e.Stage != "" {
+			where += " " + string(e.Stage)
+		}
+		fmt.Fprintf(&b, "  %-8s %s [%s] %v %s %d, used %d of %d: %s\n", strings.ToUpper(e.Action.String()),
+			strings.TrimSpace(who), strings.TrimSpace(where), e.Kind, e.Model, e.Bytes, e.UsedBytes, e.BudgetBytes, e.Reason)
+	}
+	for _, e := range effects {
+		switch e := e.(type) {
+		case startLoad:
+			fmt.Fprintf(&b, "  -> load %s %s prefetch=%v\n", e.stage, e.model, e.prefetch)
+		case startEvict:
+			fmt.Fprintf(&b, "  -> evict %s %s\n", e.stage, e.model)
+		case cancelLoad:
+			fmt.Fprintf(&b, "  -> cancel load %s %s\n", e.stage, e.model)
+		case abandon:
+			fmt.Fprintf(&b, "  -> abandon work at %s\n", e.stage)
+		case grant:
+			fmt.Fprintf(&b, "  -> grant r%d at %s, queued %v, loading %v\n", e.request, e.stage, e.queued, e.loading)
+		case refuse:
+			fmt.Fprintf(&b, "  -> refuse r%d: %s %v\n", e.request, stage.ReasonOf(e.err), e.err)
+		case revoke:
+			fmt.Fprintf(&b, "  -> revoke r%d\n", e.request)
+		case moved:
+			fmt.Fprintf(&b, "  -> r%d has %d ahead\n", e.request, e.ahead)
+		default:
+			fmt.Fprintf(&b, "  -> %#v\n", e)
+		}
+	}
+	return b.String()
+}
+
+// describe writes the ledger, a line for each thing.
+func describe(s Snapshot) string {
+	var b strings.Builder
+	for _, d := range s.Devices {
+		fmt.Fprintf(&b, "  %s: used %d of %d, peak %d\n", d.Key(), d.UsedBytes, d.BudgetBytes, d.PeakBytes)
+	}
+	for _, v := range s.Stages {
+		if v.Leased {
+			fmt.Fprintf(&b, "  %s: works for %s with %d of scratch\n", v.Stage, v.Job, v.ScratchBytes)
+		}
+	}
+	for _, c := range s.Components {
+		fmt.Fprintf(&b, "  %s: %v %s %v, %d\n", c.Stage, c.Kind, c.Model, c.State, c.WeightsBytes)
+	}
+	for _, w := range s.Waiting {
+		fmt.Fprintf(&b, "  r%d of %s waits for %v, %d ahead", w.Request, w.Job, w.Need, w.Ahead)
+		if w.Stage != "" {
+			fmt.Fprintf(&b, ", at %s", w.Stage)
+		}
+		fmt.Fprintln(&b)
+	}
+	return b.String()
+}
+
+// checked is a ledger whose every step is checked. Each step takes one second of its own time.
+type checked struct {
+	ledger
+	t    *testing.T
+	name string // in failures
+	now  time.Time
+	// used is the bytes by device that follow from the record alone.
+	used  map[string]int64
+	works map[opID]string // under way: stage/model
+}
+
+func newChecked(t *testing.T) *checked {
+	return &checked{t: t, name: t.Name(), now: time.Unix(0, 0), used: map[string]int64{}, works: map[opID]string{}}
+}

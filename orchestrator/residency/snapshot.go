@@ -1,0 +1,94 @@
+package residency
+
+import (
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Snapshot is the state of memory at one moment.
+type Snapshot struct {
+	Devices       []DeviceUse    // by host/device
+	Stages        []StageUse     // by id
+	Components    []ComponentUse // that are not absent; by stage and model
+	Waiting       []Waiter       // requests not granted yet, by arrival
+	DroppedEvents int            // that Options.Sink was too slow for
+}
+
+// DeviceUse is a device and its bytes.
+type DeviceUse struct {
+	Device
+	UsedBytes int64 // reserved: weights in any state, and scratch
+	PeakBytes int64 // the most reserved at once since the first stage joined
+}
+
+// StageUse is a stage and who works there.
+type StageUse struct {
+	Stage        StageID
+	Kind         stage.Kind
+	Device       string // host/device
+	Job          JobID  // that works there
+	Leased       bool
+	ScratchBytes int64 // of the lease
+}
+
+// ComponentUse is a model's part in a stage.
+type ComponentUse struct {
+	Stage        StageID
+	Kind         stage.Kind
+	Model        string
+	State        State
+	WeightsBytes int64
+	Leased       bool
+}
+
+// Waiter is a request that is not granted yet.
+type Waiter struct {
+	Request RequestID
+	Job     JobID
+	Need    Need
+	Since   time.Time
+	Ahead   int     // for its kind of stage, those at work included
+	Stage   StageID // where room is made or weights load for it, empty while there is none
+}
+
+// Snapshot is the state of memory now; it is empty once the Keeper is closed.
+func (k *Keeper) Snapshot() (s Snapshot) {
+	k.do(func() {
+		s = k.ledger.snapshot()
+		s.DroppedEvents = k.sink.lost()
+	})
+	return s
+}
+
+func (l *ledger) snapshot() (s Snapshot) {
+	for _, d := range l.devices {
+		s.Devices = append(s.Devices, DeviceUse{Device: d.Device, UsedBytes: l.used(d), PeakBytes: d.peak})
+	}
+	for _, v := range l.services {
+		use := StageUse{Stage: v.id, Kind: v.kind, Device: v.device.Key()}
+		if r := v.holder; r != nil && r.phase == granted {
+			use.Job, use.Leased, use.ScratchBytes = r.job, true, r.need.Footprint.ScratchBytes
+		}
+		s.Stages = append(s.Stages, use)
+		for _, c := range v.components {
+			if c.state != Absent {
+				s.Components = append(s.Components, ComponentUse{
+					Stage: v.id, Kind: v.kind, Model: c.model, State: c.state, WeightsBytes: c.bytes,
+					Leased: use.Leased && c.holder() != nil,
+				})
+			}
+		}
+	}
+	for i, r := range l.requests {
+		if r.phase == granted {
+			continue
+		}
+		w := Waiter{Request: r.request, Job: r.job, Need: r.need, Since: r.asked, Ahead: l.before(i)}
+		if r.service != nil {
+			w.Stage, w.Ahead = r.service.id, 0
+		}
+		s.Waiting = append(s.Waiting, w)
+	}
+	return s
+}

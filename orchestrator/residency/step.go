@@ -1,0 +1,278 @@
+package residency
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// maxLosses is how many runtimes may end while they load for one request: beyond it, the load is
+// taken for what ends them.
+const maxLosses = 2
+
+func (in joined) apply(l *ledger) {
+	if s := l.service(in.stage); s != nil {
+		l.drop(s, "joined again")
+	}
+	s := &service{
+		id: in.stage, kind: in.kind, device: l.device(in.device), budget: in.device.BudgetBytes,
+		models: in.models, generation: in.generation, draining: in.draining,
+	}
+	i, _ := slices.BinarySearchFunc(l.services, s.id, func(s *service, id StageID) int { return cmp.Compare(s.id, id) })
+	l.services = slices.Insert(l.services, i, s)
+	l.resize(s.device)
+	for _, m := range in.resident {
+		c := s.component(m.Model)
+		c.state, c.bytes, c.lastUsed = Resident, m.WeightsBytes, l.now
+		l.mark(s.device)
+		l.record(Reserve, c, cause{}, c.bytes, "%v was resident when its stage joined", c)
+	}
+}
+
+func (in left) apply(l *ledger) {
+	if s := l.service(in.stage); s != nil {
+		l.drop(s, "the service is gone")
+	}
+}
+
+func (in seen) apply(l *ledger) {
+	if s := l.service(in.stage); s != nil && in.generation > s.generation {
+		s.generation = in.generation
+		l.lose(s, "the runtime process ended")
+	}
+}
+
+// died is for news of a runtime's end that come before the next look, which will then see no more
+// than is counted here.
+func (l *ledger) died(s *service) {
+	s.generation++
+	l.lose(s, "the runtime process ended")
+}
+
+func (in failed) apply(l *ledger) {
+	if r := l.request(in.request); r != nil && r.phase == granted {
+		l.died(r.service)
+	}
+}
+
+func (in announced) apply(l *ledger) {
+	j := l.job(in.job)
+	if j == nil {
+		j = &job{id: in.job}
+		l.jobs = append(l.jobs, j)
+	}
+	j.needs = slices.Clone(in.needs)
+}
+
+func (in forgotten) apply(l *ledger) {
+	l.jobs = slices.DeleteFunc(l.jobs, func(j *job) bool { return j.id == in.job })
+}
+
+func (in asked) apply(l *ledger) {
+	if j := l.job(in.job); j != nil && !in.try {
+		j.started = true
+	}
+	l.requests = append(l.requests, &request{
+		cause: cause{in.request, in.job}, need: in.need, try: in.try, ahead: -1, asked: l.now,
+	})
+}
+
+func (in cancelled) apply(l *ledger) {
+	r := l.request(in.request)
+	if r == nil {
+		return
+	}
+	err := in.err
+	if r.phase == waiting && len(l.candidates(r.need)) == 0 && stage.ReasonOf(err) == "" {
+		err = stage.Errorf(stage.StageUnreachable, "no %v that has model %q was found in time: %w", r.need.Kind, r.need.Model, err)
+	}
+	l.end(r)
+	l.do(refuse{in.request, err})
+}
+
+func (in released) apply(l *ledger) {
+	r := l.request(in.request)
+	if r == nil || r.phase != granted {
+		return
+	}
+	if j := l.job(r.job); j != nil && !r.try {
+		j.needs = without(j.needs, r.need)
+	}
+	l.end(r)
+}
+
+func (in loadDone) apply(l *ledger) {
+	c := l.busy(in.op, Loading)
+	if c == nil {
+		return
+	}
+	c.state, c.prefetch, c.failed, c.doubtful, c.lastUsed = Resident, false, false, false, l.now
+	if r := c.holder(); r != nil && r.phase == reserved {
+		l.grant(r)
+	}
+}
+
+func (in loadFailed) apply(l *ledger) {
+	c := l.busy(in.op, Loading)
+	if c == nil {
+		return
+	}
+	r, bytes, by := c.holder(), c.bytes, cause{}
+	c.state, c.bytes, c.prefetch, c.failed = Absent, 0, false, true
+	waits := r != nil && r.phase == reserved // else it was a prefetch
+	if waits {
+		by = r.cause
+		bytes += r.need.Footprint.ScratchBytes
+		r.phase = placed
+	}
+	l.record(Release, c, by, bytes, "the load of %v failed: %v", c, in.err)
+	switch {
+	case !waits:
+	case outOfMemory(in.err) && !r.retried && l.evictIdle(r):
+		r.retried = true
+	default:
+		l.end(r)
+		l.do(refuse{r.request, in.err})
+	}
+	if stage.ReasonOf(in.err) == stage.RuntimeDied {
+		l.died(c.service)
+	}
+}
+
+func (in evictDone) apply(l *ledger) {
+	c := l.busy(in.op, Evicting)
+	if c == nil {
+		return
+	}
+	bytes, by := c.bytes, c.cause
+	c.state, c.bytes, c.doubtful, c.cause = Absent, 0, false, cause{}
+	l.record(Release, c, by, bytes, "%v is evicted, %s bytes were freed", c, count(in.freed))
+}
+
+func (in evictFailed) apply(l *ledger) {
+	c := l.busy(in.op, Evicting)
+	if c == nil {
+		return
+	}
+	if stage.ReasonOf(in.err) == stage.RuntimeDied {
+		l.died(c.service) // and has given the bytes back
+		return
+	}
+	by := c.cause
+	c.state, c.doubtful, c.cause = Resident, true, cause{}
+	l.record(Evict, c, by, 0, "the eviction failed and %s bytes still count: %v", count(c.bytes), in.err)
+}
+
+// end takes a request off the ledger, in whatever phase it is.
+func (l *ledger) end(r *request) {
+	l.requests = slices.DeleteFunc(l.requests, func(q *request) bool { return q == r })
+	if r.service == nil {
+		return
+	}
+	c := r.component()
+	r.service.holder = nil
+	if r.phase >= reserved {
+		l.record(Release, c, r.cause, r.need.Footprint.ScratchBytes, "the scratch of %v is no longer used", c)
+	}
+	switch r.phase {
+	case granted:
+		c.lastUsed = l.now
+	case reserved:
+		c.prefetch = true
+	}
+}
+
+// lose takes off all that a service held. Who was at work there is told; who waited there waits anew.
+func (l *ledger) lose(s *service, why string) {
+	if slices.ContainsFunc(s.components, func(c *component) bool { return c.state == Loading || c.state == Evicting }) {
+		l.do(abandon{s.id})
+	}
+	for _, c := range s.components {
+		bytes, by, held := c.bytes, cause{}, c.state != Absent
+		if r := c.holder(); r != nil && r.phase >= reserved {
+			bytes += r.need.Footprint.ScratchBytes
+			by = r.cause
+			l.unseat(r)
+		}
+		// What may have ended the runtime is not prefetched again.
+		*c = component{service: s, model: c.model, failed: c.failed || c.state == Loading}
+		if held {
+			l.record(Lost, c, by, bytes, "%s: %v is lost", why, c)
+		}
+	}
+	if s.holder != nil { // for which room was being made
+		l.unseat(s.holder)
+	}
+}
+
+// unseat takes the service away from a request.
+func (l *ledger) unseat(r *request) {
+	id := r.service.id
+	r.service.holder, r.service, r.told = nil, nil, false
+	was := r.phase
+	r.phase = waiting
+	if was == reserved {
+		r.losses++
+	}
+	switch {
+	case was == granted:
+		l.end(r)
+		l.do(revoke{r.request})
+	case r.losses > maxLosses:
+		l.end(r)
+		l.do(refuse{r.request, stage.Errorf(stage.RuntimeDied, "runtimes ended %d times while loading %v, the last at %s", r.losses, r.need, id)})
+	}
+}
+
+// drop loses a service and forgets it.
+func (l *ledger) drop(s *service, why string) {
+	l.lose(s, why)
+	l.services = slices.DeleteFunc(l.services, func(t *service) bool { return t == s })
+	l.resize(s.device)
+}
+
+// device is the one of that key, or a new one.
+func (l *ledger) device(of Device) *device {
+	i, found := slices.BinarySearchFunc(l.devices, of.Key(), func(d *device, key string) int { return cmp.Compare(d.Key(), key) })
+	if !found {
+		l.devices = slices.Insert(l.devices, i, &device{Device: of})
+	}
+	return l.devices[i]
+}
+
+// resize gives a device the smallest limit of its services, and forgets it with the last of them.
+func (l *ledger) resize(d *device) {
+	d.BudgetBytes = 0
+	here := 0
+	for _, s := range l.services {
+		if s.device != d {
+			continue
+		}
+		here++
+		if s.budget > 0 && (d.BudgetBytes == 0 || s.budget < d.BudgetBytes) {
+			d.BudgetBytes = s.budget
+		}
+	}
+	if here == 0 {
+		l.devices = slices.DeleteFunc(l.devices, func(e *device) bool { return e == d })
+	}
+}
+
+// mark keeps the peak.
+func (l *ledger) mark(d *device) { d.peak = max(d.peak, l.used(d)) }
+
+// without is needs less the first that equals need in kind and model.
+func without(needs []Need, need Need) []Need {
+	i := slices.IndexFunc(needs, func(n Need) bool { return n.Kind == need.Kind && n.Model == need.Model })
+	if i < 0 {
+		return needs
+	}
+	return slices.Delete(slices.Clone(needs), i, i+1)
+}
+
+// outOfMemory tells whether a load failed because the device has less than the ledger believes.
+func outOfMemory(err error) bool {
+	reason := stage.ReasonOf(err)
+	return reason == stage.ModelDoesNotFit || reason == stage.EngineOOMUnplanned
+}

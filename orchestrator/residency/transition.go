@@ -1,0 +1,76 @@
+package residency
+
+// settle reserves for placed requests whose room is there, in order of arrival.
+func (l *ledger) settle() {
+	ahead := map[*device]int64{} // bytes that earlier ones still wait for
+	for _, r := range l.requests {
+		if r.phase != placed {
+			continue
+		}
+		d, missing := r.service.device, r.service.missing(r.need)
+		fits := d.BudgetBytes == 0 || l.used(d)+ahead[d]+missing <= d.BudgetBytes
+		if !fits || r.component().state == Evicting || r.retried && l.evicting(d) > 0 {
+			ahead[d] += missing
+			continue
+		}
+		l.reserve(r)
+	}
+}
+
+// reserve makes a placed request's bytes its own, and loads or grants.
+func (l *ledger) reserve(r *request) {
+	c, was, bytes := r.component(), r.component().state, r.service.missing(r.need)
+	scratch := r.need.Footprint.ScratchBytes
+	r.phase, r.since, c.prefetch = reserved, l.now, false
+	if was == Absent {
+		c.state, c.bytes = Loading, r.need.Footprint.WeightsBytes
+	}
+	l.mark(r.service.device)
+	switch {
+	case was == Absent:
+		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of weights and %s of scratch", c, count(c.bytes), count(scratch))
+		l.load(c, r.cause, "%v is not resident", c)
+	case was == Loading:
+		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of scratch; its weights are loading", c, count(scratch))
+	case c.doubtful:
+		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of scratch", c, count(scratch))
+		l.load(c, r.cause, "an eviction of %v failed, and loading again makes sure of it", c)
+	default:
+		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of scratch; its weights are resident", c, count(scratch))
+		l.grant(r)
+	}
+}
+
+// load starts the load of a component whose bytes are reserved.
+func (l *ledger) load(c *component, by cause, reason string, args ...any) {
+	c.state, c.op = Loading, l.nextOp()
+	l.record(Load, c, by, c.bytes, reason, args...)
+	l.do(startLoad{op: c.op, stage: c.service.id, model: c.model})
+}
+
+func (l *ledger) grant(r *request) {
+	r.phase = granted
+	l.do(grant{request: r.request, stage: r.service.id, queued: r.since.Sub(r.asked), loading: l.now.Sub(r.since)})
+}
+
+// evict starts the eviction of an idle component, which may still be loading.
+func (l *ledger) evict(c *component, by cause, reason string, args ...any) {
+	was, load := c.state, c.op
+	c.state, c.op, c.prefetch, c.cause = Evicting, l.nextOp(), false, by
+	l.record(Evict, c, by, c.bytes, reason, args...)
+	if was == Loading {
+		l.do(cancelLoad{op: c.op, load: load, stage: c.service.id, model: c.model})
+	} else {
+		l.do(startEvict{op: c.op, stage: c.service.id, model: c.model})
+	}
+}
+
+// evictIdle evicts all that is idle on the device of a request whose load ran out of memory, and
+// reports whether there was anything.
+func (l *ledger) evictIdle(r *request) bool {
+	idle := l.idle(r.service.device)
+	for _, c := range idle {
+		l.evict(c, r.cause, "the device ran out of memory while loading %v, which is tried once more without %v", r.component(), c)
+	}
+	return len(idle) > 0
+}
