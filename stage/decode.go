@@ -49,7 +49,7 @@ type DecodeRequest struct {
 	Model   string
 	Latent  Latent
 	Format  ImageFormat
-	Quality int // of lossy formats, 1 to 100; 0 takes 90
+	Quality int // of JPEG files, 1 to 100; 0 takes 90
 	Text    []ImageText
 }
 

@@ -1,0 +1,78 @@
+package stagerpc
+
+import (
+	"math"
+
+	stagepb "github.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// kinds pairs the kinds of stage with their numbers on the wire.
+var kinds = map[stage.Kind]stagepb.StageKind{
+	stage.KindEncoder:  stagepb.StageKind_STAGE_KIND_ENCODER,
+	stage.KindDenoiser: stagepb.StageKind_STAGE_KIND_DENOISER,
+	stage.KindDecoder:  stagepb.StageKind_STAGE_KIND_DECODER,
+}
+
+func kindFromProto(k stagepb.StageKind) stage.Kind {
+	for kind, wire := range kinds {
+		if wire == k {
+			return kind
+		}
+	}
+	return 0
+}
+
+func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
+	res := &stagepb.GetStageInfoResponse{
+		Protocol: Protocol, Kind: kinds[i.Kind], Version: clip(i.Version),
+		Host: clip(i.Host), Device: clip(i.Device), MemoryBudgetBytes: i.MemoryBudgetBytes,
+		UsedBytes: i.UsedBytes, PeakBytes: i.PeakBytes, RuntimeGeneration: i.Generation, Draining: i.Draining,
+	}
+	for _, c := range i.Models {
+		res.Models = append(res.Models, componentToProto(c))
+	}
+	for _, m := range i.Resident {
+		res.Resident = append(res.Resident, &stagepb.ResidentComponent{Model: clip(m.Model), WeightsBytes: m.WeightsBytes})
+	}
+	return res
+}
+
+func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
+	i := stage.Info{
+		Kind: kindFromProto(res.GetKind()), Version: res.GetVersion(),
+		Host: res.GetHost(), Device: res.GetDevice(), MemoryBudgetBytes: res.GetMemoryBudgetBytes(),
+		UsedBytes: res.GetUsedBytes(), PeakBytes: res.GetPeakBytes(), Generation: res.GetRuntimeGeneration(), Draining: res.GetDraining(),
+	}
+	for _, c := range res.GetModels() {
+		i.Models = append(i.Models, componentFromProto(c))
+	}
+	for _, m := range res.GetResident() {
+		i.Resident = append(i.Resident, stage.ResidentModel{Model: m.GetModel(), WeightsBytes: m.GetWeightsBytes()})
+	}
+	return i
+}
+
+func componentToProto(c stage.Component) *stagepb.ComponentInfo {
+	info := &stagepb.ComponentInfo{
+		Model: clip(c.Model), WeightsBytes: c.WeightsBytes, MaxTokens: saturate(c.MaxTokens), ContextDim: saturate(c.ContextDim),
+		LatentChannels: saturate(c.LatentChannels), LatentMultiple: saturate(c.LatentMultiple), LatentDefault: saturate(c.LatentDefault),
+		DefaultSampler: clip(c.DefaultSampler), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem),
+	}
+	for _, s := range c.Samplers {
+		info.Samplers = append(info.Samplers, clip(s))
+	}
+	return info
+}
+
+func componentFromProto(c *stagepb.ComponentInfo) stage.Component {
+	return stage.Component{
+		Model: c.GetModel(), WeightsBytes: c.GetWeightsBytes(), MaxTokens: int(c.GetMaxTokens()), ContextDim: int(c.GetContextDim()),
+		LatentChannels: int(c.GetLatentChannels()), LatentMultiple: int(c.GetLatentMultiple()), LatentDefault: int(c.GetLatentDefault()),
+		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(),
+	}
+}
+
+// saturate narrows a number for the wire. What saturates is far beyond any limit of a stage, so the
+// stage refuses it like the number that was meant.
+func saturate(n int) int32 { return int32(min(max(n, math.MinInt32), math.MaxInt32)) }

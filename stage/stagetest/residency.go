@@ -1,0 +1,320 @@
+package stagetest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Models that every fake knows, apart from the good ones.
+const (
+	// Model is a model that works; OtherModel is another one, and both fit together.
+	Model      = "tiny"
+	OtherModel = "small"
+	// TooLarge never fits the budget.
+	TooLarge = "huge"
+	// Broken has files that cannot be used.
+	Broken = "broken"
+)
+
+// Budget is the memory of a fake, in bytes.
+const Budget = 1 << 20
+
+// residency is the memory of a fake: it counts and keeps the rules, and holds no weights. mu guards
+// everything below it; changed is closed and replaced whenever something changed.
+type residency struct {
+	kind   stage.Kind
+	script *Script
+
+	mu         sync.Mutex
+	changed    chan struct{}
+	models     map[string]stage.Component
+	held       map[string]*weights
+	used, peak int64
+	running    int // loads and work
+	draining   bool
+}
+
+// weights are a model's, from the begin of the load to the end of the evict.
+type weights struct {
+	loading, leaving bool
+	users            int
+}
+
+func newResidency(kind stage.Kind, script *Script, component stage.Component) *residency {
+	if script == nil {
+		script = &Script{}
+	}
+	r := &residency{
+		kind: kind, script: script, changed: make(chan struct{}),
+		models: map[string]stage.Component{}, held: map[string]*weights{},
+	}
+	for name, bytes := range map[string]int64{Model: 4000, OtherModel: 6000, TooLarge: Budget + 1, Broken: 4000} {
+		c := component
+		c.Model, c.WeightsBytes = name, bytes
+		if name == Broken {
+			c.Problem = "model.safetensors: the header is cut off"
+		}
+		r.models[name] = c
+	}
+	return r
+}
+
+// change lets every waiter look again. mu is held.
+func (r *residency) change() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// until waits for ok with mu held, and gives it up while waiting.
+func (r *residency) until(ctx context.Context, ok func() bool) error {
+	for !ok() {
+		changed := r.changed
+		r.unlocked(func() {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// unlocked calls f with mu given up meanwhile.
+func (r *residency) unlocked(f func()) {
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	f()
+}
+
+// find is a model by name. mu is held.
+func (r *residency) find(model string) (stage.Component, error) {
+	c, ok := r.models[model]
+	if !ok {
+		return c, stage.NoSuchModel(model, slices.Collect(maps.Keys(r.models)))
+	}
+	return c, nil
+}
+
+// admit refuses new work of a draining stage. mu is held.
+func (r *residency) admit() error {
+	if r.draining {
+		return stage.Errorf(stage.StageDraining, "the %v is draining", r.kind).With("stage", r.kind.String())
+	}
+	return nil
+}
+
+// take counts bytes, or refuses them. mu is held.
+func (r *residency) take(model string, bytes int64) error {
+	if r.used+bytes > Budget {
+		return stage.DoesNotFit(r.kind, model, bytes, Budget-r.used, Budget)
+	}
+	r.used += bytes
+	r.peak = max(r.peak, r.used)
+	return nil
+}
+
+// Info tells what the fake is.
+func (r *residency) Info(ctx context.Context) (stage.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return stage.Info{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := stage.Info{
+		Kind: r.kind, Version: "fake", Host: "localhost", Device: "fake:0", MemoryBudgetBytes: Budget,
+		UsedBytes: r.used, PeakBytes: r.peak, Generation: 1, Draining: r.draining,
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.models)) {
+		c := r.models[name]
+		c.Samplers = slices.Clone(c.Samplers)
+		i.Models = append(i.Models, c)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.held)) {
+		if w := r.held[name]; !w.loading && !w.leaving {
+			i.Resident = append(i.Resident, stage.ResidentModel{Model: name, WeightsBytes: r.models[name].WeightsBytes})
+		}
+	}
+	return i, nil
+}
+
+// Load counts the weights in, a quarter at a time.
+func (r *residency) Load(ctx context.Context, model string, progress func(loadedBytes, totalBytes int64)) error {
+	if progress == nil {
+		progress = func(int64, int64) {}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.admit(); err != nil {
+		return err
+	}
+	c, err := r.find(model)
+	if err != nil {
+		return err
+	}
+	if c.Problem != "" {
+		return stage.Errorf(stage.ModelInvalid, "model %q: %s", model, c.Problem).With("model", model)
+	}
+	err = r.until(ctx, func() bool { w := r.held[model]; return w == nil || !w.loading && !w.leaving })
+	if err != nil {
+		return err
+	}
+	if r.held[model] == nil {
+		if err := r.load(ctx, c, progress); err != nil {
+			return err
+		}
+	}
+	r.unlocked(func() { progress(c.WeightsBytes, c.WeightsBytes) })
+	return nil
+}
+
+// load counts in what is not held. mu is held, but not during a step.
+func (r *residency) load(ctx context.Context, c stage.Component, progress func(loadedBytes, totalBytes int64)) (err error) {
+	if err := r.admit(); err != nil { // drained while waiting
+		return err
+	}
+	if err := r.take(c.Model, c.WeightsBytes); err != nil {
+		return err
+	}
+	w := &weights{loading: true}
+	r.held[c.Model] = w
+	r.running++
+	const quarters = 4
+	for q := 1; q <= quarters && err == nil; q++ {
+		r.unlocked(func() {
+			if err = r.script.at(ctx, OpLoad, q); err == nil && q < quarters {
+				progress(c.WeightsBytes*int64(q)/quarters, c.WeightsBytes)
+			}
+		})
+	}
+	if err != nil {
+		delete(r.held, c.Model)
+		r.used -= c.WeightsBytes
+	}
+	w.loading = false
+	r.running--
+	r.change()
+	return err
+}
+
+// Evict counts the weights out when nobody uses them.
+func (r *residency) Evict(ctx context.Context, model string) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.until(ctx, func() bool { w := r.held[model]; return w == nil || !w.loading && !w.leaving }); err != nil {
+		return 0, err
+	}
+	w := r.held[model]
+	if w == nil {
+		return 0, nil
+	}
+	w.leaving = true
+	defer r.change()
+	if err := r.until(ctx, func() bool { return w.users == 0 }); err != nil {
+		w.leaving = false
+		return 0, err
+	}
+	freed := r.models[model].WeightsBytes
+	delete(r.held, model)
+	r.used -= freed
+	return freed, nil
+}
+
+// Drain refuses work from now on.
+func (r *residency) Drain(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.draining = true
+	return r.until(ctx, func() bool { return r.running == 0 })
+}
+
+// begin starts work with scratch on a resident model; end has to be called when it is over.
+func (r *residency) begin(ctx context.Context, model string, scratch int64) (end func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.admit(); err != nil {
+		return nil, err
+	}
+	if _, err := r.find(model); err != nil {
+		return nil, err
+	}
+	w := r.held[model]
+	if w == nil || w.loading || w.leaving {
+		return nil, stage.Errorf(stage.StageEvicted, "model %q is not resident in the %v", model, r.kind).
+			With("stage", r.kind.String()).With("model", model)
+	}
+	if err := r.take(model, scratch); err != nil {
+		return nil, err
+	}
+	w.users++
+	r.running++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		w.users--
+		r.running--
+		r.used -= scratch
+		r.change()
+	}, nil
+}
+
+// component is a model by name.
+func (r *residency) component(model string) (stage.Component, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.find(model)
+}
+
+// plan is Plan for a fake whose scratch for one of a batch is known.
+func (r *residency) plan(ctx context.Context, req stage.PlanRequest, each int64) (stage.Footprint, error) {
+	if err := ctx.Err(); err != nil {
+		return stage.Footprint{}, err
+	}
+	c, err := r.component(req.Model)
+	if err != nil {
+		return stage.Footprint{}, err
+	}
+	if c.Problem != "" {
+		return stage.Footprint{}, stage.Errorf(stage.ModelInvalid, "model %q: %s", req.Model, c.Problem).With("model", req.Model)
+	}
+	if req.Batch < 1 || req.Batch > 64 {
+		return stage.Footprint{}, stage.Invalid(stage.SizeUnsupported, "batch", req.Batch, "1 to 64")
+	}
+	return stage.Footprint{WeightsBytes: c.WeightsBytes, ScratchBytes: each * int64(req.Batch)}, nil
+}
+
+// checkSize finds what is wrong with the size of a latent.
+func checkSize(height, width, multiple int) error {
+	for _, side := range []struct {
+		name string
+		n    int
+	}{{"latent_height", height}, {"latent_width", width}} {
+		if side.n < multiple || side.n > maxSide || side.n%multiple != 0 {
+			return stage.Invalid(stage.SizeUnsupported, side.name, side.n, fmt.Sprintf("multiples of %d up to %d", multiple, maxSide))
+		}
+	}
+	return nil
+}
+
+// Shapes of the fakes.
+const (
+	maxTokens  = 8
+	contextDim = 6
+	channels   = 4
+	multiple   = 2
+	factor     = 4
+	maxSide    = 64
+)

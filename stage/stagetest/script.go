@@ -1,0 +1,170 @@
+package stagetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Op is the kind of work that a script can interfere with.
+type Op string
+
+// The kinds. A step of OpLoad is a quarter of the weights, of OpEncode a prompt, of OpDenoise an
+// evaluation, of OpDecode a row of latents, of OpEncodeImage the whole file.
+const (
+	OpLoad        Op = "load"
+	OpEncode      Op = "encode"
+	OpDenoise     Op = "denoise"
+	OpDecode      Op = "decode"
+	OpEncodeImage Op = "encode_image"
+)
+
+// Script says what happens to a fake before a step of its work; steps of a call count from 1. Each
+// entry happens once, to the first call that gets there. The zero Script interferes with nothing.
+// Safe for concurrent use.
+type Script struct {
+	mu      sync.Mutex
+	entries map[point]func(context.Context) error
+	steps   map[Op]int
+}
+
+type point struct {
+	op   Op
+	step int
+}
+
+func (s *Script) on(op Op, step int, do func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries == nil {
+		s.entries = map[point]func(context.Context) error{}
+	}
+	s.entries[point{op, step}] = do
+}
+
+// Fail makes the call fail with err.
+func (s *Script) Fail(op Op, step int, err error) {
+	s.on(op, step, func(context.Context) error { return err })
+}
+
+// Panic makes the call panic.
+func (s *Script) Panic(op Op, step int) {
+	s.on(op, step, func(context.Context) error { panic(fmt.Sprintf("scripted panic at step %d of %s", step, op)) })
+}
+
+// Exit ends the process with code.
+func (s *Script) Exit(op Op, step, code int) {
+	s.on(op, step, func(context.Context) error {
+		os.Exit(code)
+		return nil
+	})
+}
+
+// Hold makes the call wait until the gate is released or its context ends.
+func (s *Script) Hold(op Op, step int) *Gate {
+	g := &Gate{entered: make(chan struct{}), released: make(chan struct{})}
+	s.on(op, step, g.wait)
+	return g
+}
+
+// Steps is how many steps of op were begun so far.
+func (s *Script) Steps(op Op) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.steps[op]
+}
+
+// at is called by a fake before each step of its work.
+func (s *Script) at(ctx context.Context, op Op, step int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.steps == nil {
+		s.steps = map[Op]int{}
+	}
+	s.steps[op]++
+	do := s.entries[point{op, step}]
+	delete(s.entries, point{op, step})
+	s.mu.Unlock()
+	if do == nil {
+		return nil
+	}
+	return do(ctx)
+}
+
+// A Gate holds a call.
+type Gate struct {
+	entered, released chan struct{}
+	once              sync.Once
+}
+
+// Entered is closed when a call is held.
+func (g *Gate) Entered() <-chan struct{} { return g.entered }
+
+// Release lets the call go on; again does nothing.
+func (g *Gate) Release() { g.once.Do(func() { close(g.released) }) }
+
+func (g *Gate) wait(ctx context.Context) error {
+	close(g.entered)
+	select {
+	case <-g.released:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ParseScript reads a script for a fake in another process: entries separated by semicolons, each
+// of them "fail OP STEP REASON", "panic OP STEP", "exit OP STEP CODE" or "hold OP STEP" (until the
+// call is cancelled).
+func ParseScript(text string) (*Script, error) {
+	s := &Script{}
+	for entry := range strings.SplitSeq(text, ";") {
+		words := strings.Fields(entry)
+		if len(words) == 0 {
+			continue
+		}
+		if err := s.parse(words); err != nil {
+			return nil, fmt.Errorf("stagetest: script entry %q: %w", strings.TrimSpace(entry), err)
+		}
+	}
+	return s, nil
+}
+
+func (s *Script) parse(words []string) error {
+	if len(words) < 3 || len(words) > 4 {
+		return fmt.Errorf("want 3 or 4 words, got %d", len(words))
+	}
+	op, arg := Op(words[1]), ""
+	step, err := strconv.Atoi(words[2])
+	if err != nil {
+		return err
+	}
+	if len(words) == 4 {
+		arg = words[3]
+	}
+	switch words[0] {
+	case "panic":
+		s.Panic(op, step)
+	case "hold":
+		s.Hold(op, step)
+	case "fail":
+		s.Fail(op, step, stage.Errorf(stage.Reason(arg), "scripted failure at step %d of %s", step, op))
+	case "exit":
+		code, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		s.Exit(op, step, code)
+	default:
+		return errors.New("no such action, want fail, panic, exit or hold")
+	}
+	return nil
+}
