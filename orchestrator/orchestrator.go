@@ -4,6 +4,8 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -34,8 +36,20 @@ type Options struct {
 }
 
 // Run serves the public API on lis until ctx ends, and closes lis.
-func Run(ctx context.Context, lis net.Listener, o Options) error {
+func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
+	defer func() {
+		if err != nil {
+			_ = lis.Close() // Serve has not, if it was not reached
+		}
+	}()
+	if o.MaxJobs < 1 || o.CheckpointEveryNSteps < 0 {
+		return fmt.Errorf("orchestrator: %d jobs at once and a checkpoint every %d steps are not possible", o.MaxJobs, o.CheckpointEveryNSteps)
+	}
 	credentials, err := rpcserver.DialCredentials(o.StageTLS)
+	if err != nil {
+		return err
+	}
+	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS})
 	if err != nil {
 		return err
 	}
@@ -44,10 +58,6 @@ func Run(ctx context.Context, lis net.Listener, o Options) error {
 	stages, err := fleet.New(fleet.Options{
 		Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
 	})
-	if err != nil {
-		return err
-	}
-	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS})
 	if err != nil {
 		return err
 	}
@@ -62,10 +72,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) error {
 	err = server.Serve(ctx, lis)
 	stop()
 	watch.Wait()
-	if closeErr := stages.Close(); err == nil {
-		err = closeErr
-	}
-	return err
+	return errors.Join(err, stages.Close())
 }
 
 // logDecision writes a decision about memory to the log: the record that requests see too.

@@ -60,7 +60,7 @@ func (f *logFlags) logger() (*slog.Logger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slog.New(tint.NewHandler(os.Stderr, &tint.Options{Level: level, NoColor: !term.IsTerminal(int(os.Stderr.Fd()))})), nil
+	return slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{Level: level, NoColor: !term.IsTerminal(int(os.Stderr.Fd()))})), nil
 }
 
 // listenFlags say where a server listens.

@@ -28,7 +28,7 @@ func modelsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer device.Close()
+			defer device.Close() //nolint:errcheck // nothing was loaded
 			o := stageengine.Options{Library: library, Device: device}
 			stages := []stage.Resident{stageengine.NewEncoder(o), stageengine.NewDenoiser(o), stageengine.NewDecoder(o)}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)

@@ -58,7 +58,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	}
 	var index int
 	if n, err := fmt.Sscanf(f.device+"\n", "cpu:%d\n", &index); err != nil || n != 1 || index < 0 {
-		return none, nil, usageError{fmt.Errorf("--device %q: expected cpu:0, cpu:1, ...", f.device)}
+		return none, nil, usageError{fmt.Errorf("--device %q: expected cpu:0, cpu:1 and so on", f.device)}
 	}
 	if f.threads < 0 {
 		return none, nil, usageError{fmt.Errorf("--threads %d: expected a positive number, or 0 for all processors", f.threads)}

@@ -34,9 +34,6 @@ func emit(q *queue, event pipeline.Event) {
 			Progress: &triptychv1alpha1.Progress{Stage: e.Kind.String(), ImageIndex: int32(e.Image), Step: int32(e.Step), Steps: int32(e.Steps)},
 		}}, fmt.Sprintf("progress %v %d", e.Kind, e.Image))
 	case pipeline.Preview:
-		if len(e.File.Data) > maxInline {
-			return
-		}
 		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Preview{
 			Preview: &triptychv1alpha1.Preview{ImageIndex: int32(e.Image), Step: int32(e.Step), MimeType: e.File.Format.MIMEType(), Data: e.File.Data},
 		}}, fmt.Sprintf("preview %d", e.Image))

@@ -10,23 +10,25 @@ import (
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
-// What may wait for a slow reader. Events that a newer one makes worthless replace each other and
-// are few; the others are never dropped, so a reader that falls further behind is cut off.
-const (
-	maxQueuedEvents = 512
-	maxQueuedBytes  = 64 << 20
-)
+// limits are what may wait for a slow reader. Events that a newer one makes worthless replace each
+// other and are few; the others are never dropped, so a reader that falls further behind is cut off.
+type limits struct{ events, bytes int }
+
+// defaultLimits have room for the largest image twice, so that one alone never is too much.
+var defaultLimits = limits{events: 512, bytes: 2 * stagerpc.MaxImageBytes}
 
 // queue holds the events of one request between the job, which must not wait, and the caller, who
 // may be slow.
 type queue struct {
+	limits
 	overflow context.CancelCauseFunc // ends the job
 
 	mu     sync.Mutex
 	items  []item
-	bytes  int
+	held   int // bytes
 	closed bool
 	wake   chan struct{} // of capacity 1
 }
@@ -34,10 +36,11 @@ type queue struct {
 type item struct {
 	event *triptychv1alpha1.GenerateResponse
 	key   string // events of one key replace each other; "" is never replaced
+	size  int
 }
 
-func newQueue(overflow context.CancelCauseFunc) *queue {
-	return &queue{overflow: overflow, wake: make(chan struct{}, 1)}
+func newQueue(l limits, overflow context.CancelCauseFunc) *queue {
+	return &queue{limits: l, overflow: overflow, wake: make(chan struct{}, 1)}
 }
 
 // push appends an event; one of the same key that still waits is dropped.
@@ -45,19 +48,23 @@ func (q *queue) push(e *triptychv1alpha1.GenerateResponse, key string) {
 	e.Time = timestamppb.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
 	if key != "" {
 		for i, it := range q.items {
 			if it.key == key {
-				q.bytes -= proto.Size(it.event)
+				q.held -= it.size
 				q.items = append(q.items[:i], q.items[i+1:]...)
 				break
 			}
 		}
 	}
-	q.items = append(q.items, item{e, key})
-	q.bytes += proto.Size(e)
-	if len(q.items) > maxQueuedEvents || q.bytes > maxQueuedBytes {
-		q.overflow(slowConsumer(fmt.Sprintf("%d events of %d bytes wait to be read", len(q.items), q.bytes)))
+	size := proto.Size(e)
+	q.items = append(q.items, item{e, key, size})
+	q.held += size
+	if len(q.items) > q.events || q.held > q.bytes {
+		q.overflow(slowConsumer(fmt.Sprintf("%d events of %d bytes wait to be read", len(q.items), q.held)))
 	}
 	q.signal()
 }
@@ -70,6 +77,14 @@ func (q *queue) close() {
 	q.signal()
 }
 
+// abandon drops what is not sent yet: no send begins from now on.
+func (q *queue) abandon() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed, q.items, q.held = true, nil, 0
+	q.signal()
+}
+
 func (q *queue) signal() {
 	select {
 	case q.wake <- struct{}{}:
@@ -77,12 +92,13 @@ func (q *queue) signal() {
 	}
 }
 
-// drain sends events, numbered in the order of sending, until the queue is closed and empty.
-func (q *queue) drain(ctx context.Context, send func(*triptychv1alpha1.GenerateResponse) error) error {
+// drain sends events, numbered in the order of sending, until the queue is closed and empty or a
+// send fails.
+func (q *queue) drain(send func(*triptychv1alpha1.GenerateResponse) error) error {
 	for sequence := uint64(1); ; sequence++ {
-		e, err := q.pop(ctx)
+		e := q.pop()
 		if e == nil {
-			return err
+			return nil
 		}
 		e.Sequence = sequence
 		if err := send(e); err != nil {
@@ -92,26 +108,22 @@ func (q *queue) drain(ctx context.Context, send func(*triptychv1alpha1.GenerateR
 }
 
 // pop waits for an event; it is nil at the end.
-func (q *queue) pop(ctx context.Context) (*triptychv1alpha1.GenerateResponse, error) {
+func (q *queue) pop() *triptychv1alpha1.GenerateResponse {
 	for {
 		q.mu.Lock()
 		if len(q.items) > 0 {
-			e := q.items[0].event
-			q.bytes -= proto.Size(e)
+			next := q.items[0]
+			q.held -= next.size
 			q.items = q.items[1:]
 			q.mu.Unlock()
-			return e, nil
+			return next.event
 		}
 		closed := q.closed
 		q.mu.Unlock()
 		if closed {
-			return nil, nil
+			return nil
 		}
-		select {
-		case <-q.wake:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		<-q.wake
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
@@ -36,11 +38,12 @@ type Service struct {
 	triptychv1alpha1.UnimplementedModelServiceServer
 	Options
 	places chan struct{} // one for each job
+	limits limits        // of each request's queue
 }
 
 // New makes the services.
 func New(o Options) *Service {
-	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs)}
+	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), limits: defaultLimits}
 }
 
 // Register adds both services to a server.
@@ -53,8 +56,23 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) Generate(req *triptychv1alpha1.GenerateRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.GenerateResponse]) error {
 	ctx, cancel := beforeDeadline(stream.Context())
 	defer cancel()
-	err := s.generate(ctx, req.GetSpec(), stream.Send)
+	err := s.generate(ctx, req.GetSpec(), func(m *triptychv1alpha1.GenerateResponse) error {
+		return unsent(stream.Context(), stream.Send(m))
+	})
 	return stagerpc.ToStatus(stream.Context(), s.Logger, err)
+}
+
+// unsent is what a failed Send means: that the caller is gone, or else what went wrong here.
+func unsent(ctx context.Context, err error) error {
+	switch code := status.Code(err); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case code == codes.Canceled, code == codes.Unavailable:
+		return context.Canceled
+	}
+	return err
 }
 
 // beforeDeadline ends ctx a little before its deadline: a caller stops listening at the deadline and
@@ -91,12 +109,19 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(context.Canceled)
-	q := newQueue(cancel)
+	q := newQueue(s.limits, cancel)
+	defer q.abandon() // what is in Send then, because the caller does not read, ends with the call
 	q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Accepted{
 		Accepted: &triptychv1alpha1.Accepted{RequestId: id, Spec: specProto(spec)},
 	}}, "")
-	sent := make(chan error, 1) // a Send that blocks, because the caller does not read, ends with the call
-	go func() { sent <- q.drain(ctx, send) }()
+	sent := make(chan error, 1)
+	go func() {
+		err := q.drain(send)
+		if err != nil {
+			cancel(err) // nobody hears what the job would still do
+		}
+		sent <- err
+	}()
 
 	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) { emit(q, e) })
 	patience := s.SendTimeout
@@ -113,7 +138,7 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 	q.close()
 	select {
 	case sendErr := <-sent:
-		if err == nil {
+		if sendErr != nil {
 			err = sendErr
 		}
 	case <-time.After(patience):

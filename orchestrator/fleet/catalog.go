@@ -3,7 +3,8 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -27,7 +28,8 @@ type Model struct {
 // Models lists every model that some stage knows, by name, from what the services last said.
 func (f *Fleet) Models() []Model {
 	parts := map[string]map[stage.Kind]stage.Component{}
-	for _, m := range f.members {
+	for _, id := range slices.Sorted(maps.Keys(f.members)) {
+		m := f.members[id]
 		info, _ := m.last()
 		if info == nil {
 			continue
@@ -79,6 +81,9 @@ func join(name string, parts map[stage.Kind]stage.Component) Model {
 	}
 	m.MaxTokens, m.LatentChannels, m.SpatialFactor = e.MaxTokens, d.LatentChannels, v.SpatialFactor
 	m.SizeMultiple, m.DefaultSizePx = d.LatentMultiple*v.SpatialFactor, d.LatentDefault*v.SpatialFactor
+	if v.SpatialFactor < 1 || m.SizeMultiple < 1 || m.SizeMultiple > math.MaxInt32 || m.DefaultSizePx < 1 || m.DefaultSizePx > math.MaxInt32 {
+		invalid("model %q has no usable size: latents of %d, multiples of %d, %d pixels each", name, d.LatentDefault, d.LatentMultiple, v.SpatialFactor)
+	}
 	m.Samplers, m.DefaultSampler = d.Samplers, d.DefaultSampler
 	return m
 }
@@ -130,9 +135,4 @@ func (f *Fleet) missing() (kind stage.Kind, known bool) {
 		}
 	}
 	return 0, true
-}
-
-// Unreachable is the error for a stage of which no service answers.
-func Unreachable(kind stage.Kind) *stage.Error {
-	return stage.Errorf(stage.StageUnreachable, "no %v service answers", kind).With("stage", fmt.Sprint(kind))
 }

@@ -88,20 +88,23 @@ func (f *Fleet) Close() error {
 	return err
 }
 
-// Encoder, Denoiser and Decoder give the service a lease was granted on.
+// Encoder gives the service a lease was granted on.
 func (f *Fleet) Encoder(id residency.StageID) stage.Encoder { return f.members[id].encoder }
 
-// Denoiser is like Encoder.
+// Denoiser is the denoiser service that a lease was granted on.
 func (f *Fleet) Denoiser(id residency.StageID) stage.Denoiser { return f.members[id].denoiser }
 
-// Decoder is like Encoder.
+// Decoder is the decoder service that a lease was granted on.
 func (f *Fleet) Decoder(id residency.StageID) stage.Decoder { return f.members[id].decoder }
 
-// Report tells that a call could not reach a service. The keeper hears it at once, and the service
-// is asked anew.
+// Report tells that a service could not be reached, or is not what the keeper takes it for. The
+// keeper lets go of it at once, and the service is asked anew what it holds.
 func (f *Fleet) Report(id residency.StageID) {
 	m := f.members[id]
-	f.leave(m)
+	m.mu.Lock()
+	f.drop(m)
+	f.notify()
+	m.mu.Unlock()
 	select {
 	case m.kick <- struct{}{}:
 	default: // a report is already waiting

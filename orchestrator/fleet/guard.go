@@ -8,16 +8,23 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Guard returns a context that ends early, with StageUnreachable as its cause, when no service of
-// the kind has answered for patience. The caller must call the function returned.
-func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, patience time.Duration) (context.Context, func()) {
+// Guard returns a context for waiting. It ends early, with StageUnreachable as its cause, when for
+// as long as patience no service was there that has the kind and the model. The caller must call the
+// function returned.
+func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, model string, patience time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(patience) // runs while nobody is there
 		defer timer.Stop()
+		there := false
 		for {
-			news := f.next()
-			if f.answers(kind) {
+			news := f.next() // taken before the look, so that none is missed
+			was := there
+			there = f.having(kind, model) != nil
+			switch {
+			case there:
+				timer.Stop()
+			case was:
 				timer.Reset(patience)
 			}
 			select {
@@ -32,16 +39,6 @@ func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, patience time.Durati
 	return ctx, func() { cancel(context.Canceled) }
 }
 
-// answers tells whether some service of the kind is there to work.
-func (f *Fleet) answers(kind stage.Kind) bool {
-	for _, m := range f.members {
-		if _, joined := m.last(); joined && m.kind == kind {
-			return true
-		}
-	}
-	return false
-}
-
 // Ended is the error of waiting for a stage until ctx ended: StageUnreachable when patience or, with
 // the stage failing, time ran out; else the context's own.
 func Ended(ctx context.Context, kind stage.Kind, failing bool) error {
@@ -53,4 +50,9 @@ func Ended(ctx context.Context, kind stage.Kind, failing bool) error {
 		return Unreachable(kind)
 	}
 	return ctx.Err()
+}
+
+// Unreachable is the error for a stage of which no service answers.
+func Unreachable(kind stage.Kind) *stage.Error {
+	return stage.Errorf(stage.StageUnreachable, "no %v service that has the model answers", kind).With("stage", kind.String())
 }

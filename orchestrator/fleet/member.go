@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -24,9 +23,9 @@ type member struct {
 	denoiser stage.Denoiser
 	decoder  stage.Decoder
 
-	mu     sync.Mutex  // held over the keeper's Join, Leave and Lost, so that they come in order
+	mu     sync.Mutex  // held over the keeper's Join, Leave and Lost, so that they come in order; before Fleet.mu
 	info   *stage.Info // the last known, nil before the first answer
-	joined bool        // the keeper counts on it
+	joined bool        // the keeper knows it, and what it holds; info is then set
 }
 
 func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn) *member {
@@ -52,11 +51,11 @@ func (m *member) resident() stage.Resident {
 	return m.decoder
 }
 
-// last is the last known info, nil before the first, and whether the service answers now.
+// last is the last known info, nil before the first, and whether the service is there to work.
 func (m *member) last() (info *stage.Info, up bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.info, m.joined
+	return m.info, m.joined && !m.info.Draining
 }
 
 // watch asks a service how it is, again and again, and tells the keeper what changed.
@@ -78,7 +77,8 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 	}
 }
 
-// look asks once and reports whether the service is there to work.
+// look asks once and reports whether the service is there to work. A service that drains stays with
+// the keeper, which gives it no work and counts what it holds, until it no longer answers.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
 	info, err := m.resident().Info(asked)
@@ -86,36 +86,32 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	if err == nil && info.Kind != m.kind {
-		err = fmt.Errorf("a %v answers where a %v was expected", info.Kind, m.kind)
-	}
-	up := err == nil && !info.Draining
-
+	log := f.log.With("stage", m.kind.String(), "address", string(m.id))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err == nil {
-		m.info = &info
+	defer f.notify()
+	if err != nil {
+		if m.joined {
+			log.Warn("stage is gone", "error", err)
+		}
+		f.drop(m)
+		return false
 	}
-	switch {
-	case !up && m.joined:
-		m.joined = false
-		f.keeper.Leave(m.id)
-		f.log.Warn("stage is gone", "stage", m.kind.String(), "address", string(m.id), "draining", info.Draining, "error", err)
-	case up && !m.joined:
-		m.joined = true
-		f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info)
-		f.log.Info("stage is there", "stage", m.kind.String(), "address", string(m.id), "host", info.Host, "device", info.Device, "generation", info.Generation)
-	case up:
+	last := m.info
+	m.info = &info
+	if m.joined && info.Draining == last.Draining && info.Generation >= last.Generation {
 		f.keeper.Lost(m.id, info.Generation)
+		return !info.Draining
 	}
-	f.notify()
-	return up
+	m.joined = true
+	f.plans.forget() // another program may answer now, with other files
+	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info)
+	log.Info("stage is there", "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
+	return !info.Draining
 }
 
-// leave lets a service go that a call could not reach; the next look finds it again.
-func (f *Fleet) leave(m *member) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// drop takes a service from the keeper; the next look that finds it brings it back. m.mu is held.
+func (f *Fleet) drop(m *member) {
 	if m.joined {
 		m.joined = false
 		f.keeper.Leave(m.id)

@@ -18,8 +18,10 @@ type planKey struct {
 	req  stage.PlanRequest
 }
 
-// maxPlans bounds what is remembered; shapes come from callers.
-const maxPlans = 1000
+const (
+	maxPlans      = 1000 // bounds what is remembered; shapes come from callers
+	maxPlanDeaths = 5    // more runtimes than that are not lost to one question
+)
 
 // Plan tells what a request takes in a stage of that kind. It waits for a service that answers;
 // when ctx ends first, the error is StageUnreachable. SizeUnsupported, ModelNotFound, ModelInvalid.
@@ -31,18 +33,20 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 	if ok {
 		return fp, nil
 	}
-	for {
+	for deaths := 0; ; {
 		changed := f.next()
 		if m := f.having(kind, req.Model); m != nil {
 			fp, err := m.resident().Plan(ctx, req)
-			if err == nil {
+			switch reason := stage.ReasonOf(err); {
+			case err == nil:
 				f.plans.remember(key, fp)
 				return fp, nil
-			}
-			switch stage.ReasonOf(err) {
-			case stage.StageUnreachable:
+			case ctx.Err() != nil: // whatever the call made of it
+			case reason == stage.StageUnreachable:
 				f.Report(m.id)
-			case stage.RuntimeDied, stage.StageDraining:
+			case reason == stage.RuntimeDied && deaths < maxPlanDeaths:
+				deaths++
+			case reason == stage.StageDraining:
 			default:
 				return stage.Footprint{}, err
 			}
@@ -78,4 +82,10 @@ func (p *plans) remember(key planKey, fp stage.Footprint) {
 		p.known = map[planKey]stage.Footprint{}
 	}
 	p.known[key] = fp
+}
+
+func (p *plans) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known = nil
 }

@@ -10,24 +10,27 @@ import (
 // Event is something that happened to a job: one of the types below.
 type Event interface{ event() }
 
-// Queued: the job waits for a stage, with so many before it.
+// Queued tells that the job waits for a stage, with so many before it.
 type Queued struct {
 	Kind     stage.Kind
 	Position int
 }
 
-// Loading: a stage's weights are being loaded for the job.
+// Loading tells that a stage's weights are being loaded for the job.
 type Loading struct {
 	Kind                    stage.Kind
 	LoadedBytes, TotalBytes int64
 }
 
-// Progress: a stage has done so many of its units: evaluations in the denoiser, 0 or 1 elsewhere.
+// Progress tells that a stage has done so many of its units: evaluations in the denoiser, 0 or 1 elsewhere.
 type Progress struct {
 	Kind        stage.Kind
 	Image       int
 	Step, Steps int
 }
+
+// MaxPreviewBytes is how large the file of a preview may be; larger ones are left out.
+const MaxPreviewBytes = 1 << 20
 
 // Preview is an image of an unfinished latent.
 type Preview struct {

@@ -24,7 +24,8 @@ import (
 type Pipeline struct {
 	Fleet  *fleet.Fleet
 	Keeper *residency.Keeper
-	// Patience is how long a job waits for a stage of which no service answers, within its deadline.
+	// Patience is how long a job waits for a stage of which no service that has its model answers,
+	// within its deadline.
 	Patience time.Duration
 	// CheckpointEveryNSteps is how much denoising a lost stage can cost.
 	CheckpointEveryNSteps int
@@ -37,7 +38,7 @@ type Spec struct {
 	NegativePrompt     string
 	WidthPx, HeightPx  int
 	ImageCount         int
-	Seed               uint64 // of image 0; image i uses Seed + i
+	Seed               uint64 // of image 0; see seed
 	Steps              int
 	GuidanceScale      float32
 	Sampler            string
@@ -58,6 +59,9 @@ func (s Spec) prompts() []string {
 	return []string{s.Prompt}
 }
 
+// seed is what image i is made with. Behind the largest seed comes 0.
+func (s Spec) seed(i int) uint64 { return s.Seed + uint64(i) }
+
 func (s Spec) latentHeight() int { return s.HeightPx / s.Model.SpatialFactor }
 func (s Spec) latentWidth() int  { return s.WidthPx / s.Model.SpatialFactor }
 
@@ -70,7 +74,7 @@ func (p *Pipeline) Plan(ctx context.Context, spec Spec) (map[stage.Kind]stage.Fo
 		if kind != stage.KindDecoder {
 			batch = len(spec.prompts())
 		}
-		guarded, done := p.Fleet.Guard(ctx, kind, p.Patience)
+		guarded, done := p.Fleet.Guard(ctx, kind, spec.Model.Name, p.Patience)
 		footprint, err := p.Fleet.Plan(guarded, kind, stage.PlanRequest{
 			Model: spec.Model.Name, Batch: batch, LatentHeight: spec.latentHeight(), LatentWidth: spec.latentWidth(),
 		})

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -34,9 +35,9 @@ func (j *job) previews(ctx context.Context, image int) *previews {
 			case <-ctx.Done():
 				return
 			case v := <-p.newest:
-				if !j.showPreview(ctx, image, v) && !warned && ctx.Err() == nil {
+				if why := j.showPreview(ctx, image, v); why != "" && !warned && ctx.Err() == nil {
 					warned = true
-					j.emit(Warning{Code: PreviewSkipped, Message: "the decoder is busy or does not fit into memory beside the denoiser"})
+					j.emit(Warning{Code: PreviewSkipped, Message: why})
 				}
 			}
 		}
@@ -59,20 +60,20 @@ func (p *previews) close() {
 	p.done.Wait()
 }
 
-// showPreview decodes one estimate, and reports whether it could.
-func (j *job) showPreview(ctx context.Context, image int, v preview) bool {
+// showPreview decodes one estimate and emits it, or tells why not.
+func (j *job) showPreview(ctx context.Context, image int, v preview) (why string) {
 	lease, ok := j.Keeper.TryAcquire(ctx, residency.AcquireRequest{Job: j.id, Need: j.need(stage.KindDecoder), Observer: residency.Observer{Event: j.decided}})
 	if !ok {
-		return false
+		return "the decoder is busy or does not fit into memory beside the denoiser"
 	}
-	defer lease.Release()
 	decoded, err := j.Fleet.Decoder(lease.Stage).Decode(ctx, stage.DecodeRequest{Model: j.spec.Model.Name, Latent: v.latent, Format: stage.PNG})
-	if err != nil {
-		if stage.ReasonOf(err) == stage.RuntimeDied {
-			lease.Lost()
-		}
-		return false
+	j.release(lease, err)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("the decoder failed: %v", err)
+	case len(decoded.Data) > MaxPreviewBytes:
+		return fmt.Sprintf("it has %d bytes, more than %d", len(decoded.Data), MaxPreviewBytes)
 	}
 	j.emit(Preview{Image: image, Step: v.step, File: decoded})
-	return true
+	return ""
 }

@@ -45,7 +45,7 @@ func (j *job) denoise(ctx context.Context, i int, conditioning stage.Conditionin
 	err := j.turn(ctx, stage.KindDenoiser, func(ctx context.Context, id residency.StageID) (err error) {
 		out, err = j.Fleet.Denoiser(id).Denoise(ctx, stage.DenoiseRequest{
 			Model: j.spec.Model.Name, Conditioning: conditioning, LatentHeight: j.spec.latentHeight(), LatentWidth: j.spec.latentWidth(),
-			Steps: j.spec.Steps, GuidanceScale: j.spec.GuidanceScale, Sampler: j.spec.Sampler, Seed: j.spec.Seed + uint64(i),
+			Steps: j.spec.Steps, GuidanceScale: j.spec.GuidanceScale, Sampler: j.spec.Sampler, Seed: j.spec.seed(i),
 			PreviewEveryNSteps: j.spec.PreviewEveryNSteps, CheckpointEveryNSteps: j.CheckpointEveryNSteps, Resume: checkpoint,
 		}, observer)
 		return err
@@ -72,7 +72,7 @@ func (j *job) decode(ctx context.Context, i int, latent stage.Latent) error {
 		return err
 	}
 	j.emit(Progress{Kind: stage.KindDecoder, Image: i, Step: 1, Steps: 1})
-	j.emit(Image{Index: i, Seed: j.spec.Seed + uint64(i), Image: image})
+	j.emit(Image{Index: i, Seed: j.spec.seed(i), Image: image})
 	return nil
 }
 
@@ -87,6 +87,6 @@ func (j *job) text(i int) []stage.ImageText {
 		value += "\nNegative prompt: " + s.NegativePrompt
 	}
 	value += fmt.Sprintf("\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %d, Size: %dx%d, Model: %s",
-		s.Steps, s.Sampler, s.GuidanceScale, s.Seed+uint64(i), s.WidthPx, s.HeightPx, s.Model.Name)
+		s.Steps, s.Sampler, s.GuidanceScale, s.seed(i), s.WidthPx, s.HeightPx, s.Model.Name)
 	return []stage.ImageText{{Key: "parameters", Value: value}}
 }

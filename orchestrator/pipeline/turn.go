@@ -10,8 +10,8 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// How a turn is tried again: the pause doubles, and a stage that dies so often without getting
-// further is not to be asked again, because the work itself may be what kills it.
+// How a turn is tried again: the pause doubles, and a stage that is lost so often under the work
+// without its getting further is not to be asked again: the work itself may be what ends it.
 const (
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
@@ -22,24 +22,28 @@ const (
 // stage and not the work. progress (which may be nil) tells how far the work got; a death that got
 // further than the one before does not count against the stage.
 func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error, progress func() int) error {
-	ctx, done := j.Fleet.Guard(ctx, kind, j.Patience)
+	// Only waiting ends with patience: the work in a stage that drains, say, is to end well.
+	waiting, done := j.Fleet.Guard(ctx, kind, j.spec.Model.Name, j.Patience)
 	defer done()
 	deaths, reached, pause := 0, 0, firstPause
-	var last error // why the turn before failed
+	failing := false // the stage was lost, and has not been granted since
 	for {
-		err := j.try(ctx, kind, work)
-		if err == nil {
+		granted, err := j.try(ctx, waiting, kind, work)
+		failing = failing && !granted
+		reason := stage.ReasonOf(err)
+		switch {
+		case err == nil:
 			j.taken(kind)
 			return nil
-		}
-		if ctx.Err() != nil {
-			return fleet.Ended(ctx, kind, last != nil)
-		}
-		if !lost(err) {
+		case ctx.Err() != nil:
+			return fleet.Ended(ctx, kind, failing || reason == stage.StageUnreachable)
+		case !lost(err):
 			return err
+		case waiting.Err() != nil:
+			return fleet.Ended(waiting, kind, true)
 		}
-		last = err
-		if stage.ReasonOf(err) == stage.RuntimeDied {
+		failing = true
+		if reason == stage.RuntimeDied || granted && reason != stage.StageDraining {
 			if deaths++; progress != nil && progress() > reached {
 				deaths, reached, pause = 1, progress(), firstPause
 			}
@@ -51,53 +55,49 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 		select {
 		case <-time.After(pause):
 			pause = min(2*pause, lastPause)
-		case <-ctx.Done():
-			return fleet.Ended(ctx, kind, last != nil)
+		case <-waiting.Done():
+			return fleet.Ended(waiting, kind, true)
 		}
 	}
 }
 
-// try takes a lease and works once.
-func (j *job) try(ctx context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error) error {
-	start := time.Now()
-	var loading time.Time
-	lease, err := j.Keeper.Acquire(ctx, residency.AcquireRequest{Job: j.id, Need: j.need(kind), Observer: residency.Observer{
+// try takes a lease, for which it waits no longer than waiting lasts, and works once.
+func (j *job) try(ctx, waiting context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error) (granted bool, err error) {
+	lease, err := j.Keeper.Acquire(waiting, residency.AcquireRequest{Job: j.id, Need: j.need(kind), Observer: residency.Observer{
 		Event:    j.decided,
 		Position: func(position int) { j.emit(Queued{Kind: kind, Position: position}) },
-		Loading: func(loaded, total int64) {
-			if loading.IsZero() {
-				loading = time.Now()
-			}
-			j.emit(Loading{Kind: kind, LoadedBytes: loaded, TotalBytes: total})
-		},
+		Loading:  func(loaded, total int64) { j.emit(Loading{Kind: kind, LoadedBytes: loaded, TotalBytes: total}) },
 	}})
 	if err != nil {
-		return err
+		return false, err
 	}
-	granted := time.Now()
-	err = work(ctx, lease.Stage)
-	j.spent(kind, start, loading, granted)
+	start := time.Now()
+	defer func() { // a panic must not keep the stage
+		j.spent(kind, lease, time.Since(start))
+		j.release(lease, err)
+	}()
+	return true, work(ctx, lease.Stage)
+}
+
+// release gives a lease back, and tells what the work found out about the stage.
+func (j *job) release(lease *residency.Lease, err error) {
 	switch stage.ReasonOf(err) {
-	case stage.RuntimeDied, stage.StageEvicted:
+	case stage.RuntimeDied:
 		lease.Lost()
-	case stage.StageUnreachable, stage.StageDraining:
+	case stage.StageUnreachable, stage.StageDraining, stage.StageEvicted:
 		j.Fleet.Report(lease.Stage)
 	}
 	lease.Release()
-	return err
 }
 
 // spent adds a turn's times to the usage of its stage.
-func (j *job) spent(kind stage.Kind, start, loading, granted time.Time) {
+func (j *job) spent(kind stage.Kind, lease *residency.Lease, running time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	u := j.usage[kind]
-	if loading.IsZero() {
-		loading = granted
-	}
-	u.Queued += loading.Sub(start)
-	u.Loading += granted.Sub(loading)
-	u.Running += time.Since(granted)
+	u.Queued += lease.Queued
+	u.Loading += lease.Loading
+	u.Running += running
 }
 
 // decided passes on a decision about memory that the job caused.

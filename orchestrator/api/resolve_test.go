@@ -1,0 +1,166 @@
+package api
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagetest"
+)
+
+func everyStep() *triptychv1alpha1.PreviewOptions {
+	return &triptychv1alpha1.PreviewOptions{EveryNSteps: 1}
+}
+
+// TestRefused has every error of resolve.go. None needs work of a stage.
+func TestRefused(t *testing.T) {
+	r := up(t, nil)
+	type output = triptychv1alpha1.OutputOptions
+	for name, c := range map[string]struct {
+		change func(*spec)
+		reason stage.Reason
+		field  string
+	}{
+		"no prompt":           {func(s *spec) { s.Prompt = "" }, stage.InvalidField, "prompt"},
+		"long prompt":         {func(s *spec) { s.Prompt = strings.Repeat("x", maxPromptBytes+1) }, stage.InvalidField, "prompt"},
+		"long negative":       {func(s *spec) { s.NegativePrompt = strings.Repeat("é", maxPromptBytes/2+1) }, stage.InvalidField, "negative_prompt"},
+		"guidance NaN":        {func(s *spec) { s.GuidanceScale = ptr(float32(math.NaN())) }, stage.InvalidField, "guidance_scale"},
+		"guidance negative":   {func(s *spec) { s.GuidanceScale = ptr(float32(-0.1)) }, stage.InvalidField, "guidance_scale"},
+		"guidance infinite":   {func(s *spec) { s.GuidanceScale = ptr(float32(math.Inf(1))) }, stage.InvalidField, "guidance_scale"},
+		"guidance 101":        {func(s *spec) { s.GuidanceScale = ptr(float32(101)) }, stage.InvalidField, "guidance_scale"},
+		"no image":            {func(s *spec) { s.ImageCount = ptr(int32(0)) }, stage.InvalidField, "image_count"},
+		"many images":         {func(s *spec) { s.ImageCount = ptr(int32(maxImages + 1)) }, stage.InvalidField, "image_count"},
+		"no step":             {func(s *spec) { s.Steps = ptr(int32(0)) }, stage.InvalidField, "steps"},
+		"many steps":          {func(s *spec) { s.Steps = ptr(int32(maxSteps + 1)) }, stage.InvalidField, "steps"},
+		"negative steps":      {func(s *spec) { s.Steps = ptr(int32(math.MinInt32)) }, stage.InvalidField, "steps"},
+		"quality 0":           {func(s *spec) { s.Output = &output{Quality: ptr(int32(0))} }, stage.InvalidField, "output.quality"},
+		"quality 101":         {func(s *spec) { s.Output = &output{Quality: ptr(int32(101))} }, stage.InvalidField, "output.quality"},
+		"format":              {func(s *spec) { s.Output = &output{Format: "PNG"} }, stage.InvalidField, "output.format"},
+		"negative previews":   {func(s *spec) { s.Preview = &triptychv1alpha1.PreviewOptions{EveryNSteps: -1} }, stage.InvalidField, "preview.every_n_steps"},
+		"rare previews":       {func(s *spec) { s.Preview = &triptychv1alpha1.PreviewOptions{EveryNSteps: maxSteps + 1} }, stage.InvalidField, "preview.every_n_steps"},
+		"no width":            {func(s *spec) { s.WidthPx = ptr(int32(0)) }, stage.SizeUnsupported, "width_px"},
+		"huge width":          {func(s *spec) { s.WidthPx = ptr(int32(math.MaxInt32)) }, stage.SizeUnsupported, "width_px"},
+		"negative height":     {func(s *spec) { s.HeightPx = ptr(int32(-8)) }, stage.SizeUnsupported, "height_px"},
+		"width no multiple":   {func(s *spec) { s.WidthPx = ptr(int32(12)) }, stage.SizeUnsupported, "width_px"},
+		"height no multiple":  {func(s *spec) { s.HeightPx = ptr(int32(33)) }, stage.SizeUnsupported, "height_px"},
+		"more than the stage": {func(s *spec) { s.HeightPx = ptr(int32(4096)) }, stage.SizeUnsupported, "latent_height"},
+		"sampler":             {func(s *spec) { s.Sampler = "eulr" }, stage.SamplerUnsupported, "sampler"},
+		"model":               {func(s *spec) { s.Model = "sd9" }, stage.ModelNotFound, "model"},
+		"default model":       {func(s *spec) { s.Model = "" }, stage.ModelNotFound, "model"}, // the fakes have no starter
+	} {
+		s := small()
+		c.change(s)
+		events, err := r.generate(t, s)
+		code := codes.InvalidArgument
+		if c.reason == stage.ModelNotFound {
+			code = codes.NotFound
+		}
+		refused(t, err, code, c.reason)
+		if m := info(err).GetMetadata(); m["field"] != c.field || m["accepted"] == "" || len(events) > 0 {
+			t.Errorf("%s: metadata %v after %d events", name, m, len(events))
+		}
+	}
+	for model, reason := range map[string]stage.Reason{stagetest.Broken: stage.ModelInvalid, stagetest.TooLarge: stage.ModelDoesNotFit} {
+		s := small()
+		s.Model = model
+		events, err := r.generate(t, s)
+		refused(t, err, codes.FailedPrecondition, reason)
+		if len(events) > 0 {
+			t.Errorf("%s: was accepted", model)
+		}
+	}
+	if _, err := rest(r.start(fleettest.Soon(t), t, nil)); info(err).GetMetadata()["field"] != "prompt" {
+		t.Errorf("no spec: %v", err)
+	}
+	for _, kind := range stage.Kinds() {
+		if n := r.Service(kind).Script.Steps(stagetest.OpLoad); n > 0 {
+			t.Errorf("the %v loaded", kind)
+		}
+	}
+}
+
+// TestResolved: what is accepted is told with every default, and asking for that again asks for the same.
+func TestResolved(t *testing.T) {
+	r := up(t, nil)
+	accepted := func(s *spec) *spec {
+		events, err := r.generate(t, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return events[0].GetAccepted().GetSpec()
+	}
+	got := accepted(&spec{Model: stagetest.Model, Prompt: "a boat"})
+	want := &spec{
+		Model: stagetest.Model, Prompt: "a boat", WidthPx: ptr(int32(32)), HeightPx: ptr(int32(32)), ImageCount: ptr(int32(1)), Seed: got.Seed,
+		Steps: ptr(int32(20)), GuidanceScale: ptr(float32(5)), Sampler: "euler",
+		Output: &triptychv1alpha1.OutputOptions{Format: "png", Quality: ptr(int32(90))}, Preview: &triptychv1alpha1.PreviewOptions{},
+	}
+	if !proto.Equal(got, want) || got.GetSeed() >= 1<<53 {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if again := accepted(got); !proto.Equal(again, got) {
+		t.Errorf("again %v, want %v", again, got)
+	}
+	full := &spec{
+		Model: stagetest.OtherModel, Prompt: strings.Repeat("x", maxPromptBytes), NegativePrompt: "fog", WidthPx: ptr(int32(8)), HeightPx: ptr(int32(256)),
+		ImageCount: ptr(int32(2)), Seed: ptr(uint64(math.MaxUint64)), Steps: ptr(int32(1)), GuidanceScale: ptr(float32(0)), Sampler: "heun",
+		Output: &triptychv1alpha1.OutputOptions{Format: "jpeg", Quality: ptr(int32(1)), OmitMetadata: true}, Preview: everyStep(),
+	}
+	if got := accepted(full); !proto.Equal(got, full) {
+		t.Errorf("got %v, want %v", got, full)
+	}
+}
+
+func TestListModels(t *testing.T) {
+	f := fleettest.New(t, fleettest.Trio()...)
+	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
+		i.Models = slices.DeleteFunc(i.Models, func(c stage.Component) bool { return c.Model == stagetest.TooLarge })
+		for k := range i.Models {
+			if i.Models[k].Model == stagetest.OtherModel {
+				i.Models[k].ContextDim = 1024
+			}
+		}
+	})
+	r := over(t, f, nil)
+	list := func() map[string]*triptychv1alpha1.Model {
+		res, err := r.models.ListModels(fleettest.Soon(t), &triptychv1alpha1.ListModelsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]*triptychv1alpha1.Model{}
+		for i, m := range res.GetModels() {
+			out[m.GetName()] = m
+			if i > 0 && res.GetModels()[i-1].GetName() >= m.GetName() {
+				t.Errorf("%s is out of order", m.GetName())
+			}
+		}
+		return out
+	}
+	if got := list(); len(got) > 0 {
+		t.Errorf("before anybody answered: %v", got)
+	}
+	for _, s := range f.Services {
+		s.Start()
+	}
+	f.Known(t)
+	got := list()
+	for name, says := range map[string]string{
+		stagetest.Model: "", stagetest.Broken: "the header is cut off", stagetest.OtherModel: "do not fit", stagetest.TooLarge: "no denoiser service has",
+	} {
+		if p := got[name].GetProblem(); (p == "") != (says == "") || !strings.Contains(p, says) {
+			t.Errorf("%s: problem %q, want %q", name, p, says)
+		}
+	}
+	m := got[stagetest.Model]
+	if m.GetDefaultWidthPx() != 32 || m.GetSizeMultiplePx() != 8 || m.GetMaxTokens() != 8 || !slices.Equal(m.GetSamplers(), []string{"euler", "heun"}) ||
+		len(m.GetStages()) != 3 || m.GetStages()[2].GetStage() != "decoder" || m.GetStages()[2].GetWeightsBytes() != 4000 {
+		t.Errorf("%v", m)
+	}
+}

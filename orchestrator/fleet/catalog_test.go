@@ -1,0 +1,47 @@
+package fleet
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+func TestJoin(t *testing.T) {
+	const e, d, v = stage.KindEncoder, stage.KindDenoiser, stage.KindDecoder
+	type parts = map[stage.Kind]*stage.Component
+	for name, c := range map[string]struct {
+		spoil func(parts)
+		says  string
+	}{
+		"good":               {func(parts) {}, ""},
+		"no decoder":         {func(p parts) { delete(p, v) }, "no decoder"},
+		"a problem":          {func(p parts) { p[d].Problem = "unet: cut off" }, "unet: cut off"},
+		"the first problem":  {func(p parts) { p[v].Problem = "vae"; p[e].Problem = "text_encoder" }, "text_encoder"},
+		"other states":       {func(p parts) { p[e].ContextDim = 7 }, "width 7, the denoiser takes 6"},
+		"other latents":      {func(p parts) { p[v].LatentChannels = 16 }, "4 channels, the decoder takes 16"},
+		"no spatial factor":  {func(p parts) { p[v].SpatialFactor = 0 }, "no usable size"},
+		"no latent multiple": {func(p parts) { p[d].LatentMultiple = 0 }, "no usable size"},
+		"negative sizes":     {func(p parts) { p[d].LatentMultiple, p[v].SpatialFactor = -1, -1 }, "no usable size"},
+		"huge default":       {func(p parts) { p[d].LatentDefault = math.MaxInt32 }, "no usable size"},
+	} {
+		p := parts{
+			e: {MaxTokens: 8, ContextDim: 6, WeightsBytes: 1},
+			d: {ContextDim: 6, LatentChannels: 4, LatentMultiple: 2, LatentDefault: 8, WeightsBytes: 2, Samplers: []string{"euler"}, DefaultSampler: "euler"},
+			v: {LatentChannels: 4, SpatialFactor: 8, WeightsBytes: 3},
+		}
+		c.spoil(p)
+		given := map[stage.Kind]stage.Component{}
+		for kind, component := range p {
+			given[kind] = *component
+		}
+		m := join("tiny", given)
+		switch {
+		case c.says == "" && (m.Problem != nil || m.SizeMultiple != 16 || m.DefaultSizePx != 64 || m.MaxTokens != 8):
+			t.Errorf("%s: %+v", name, m)
+		case c.says != "" && (m.Problem == nil || m.Problem.Reason != stage.ModelInvalid || !strings.Contains(m.Problem.Message, c.says)):
+			t.Errorf("%s: problem %v, want one that says %q", name, m.Problem, c.says)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package fleettest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Rig is a fleet over services, and its keeper.
+type Rig struct {
+	Fleet    *fleet.Fleet
+	Keeper   *residency.Keeper
+	Services []*Service
+
+	Events Record[residency.Event] // every decision about memory
+}
+
+// Trio makes one service of each kind.
+func Trio() []*Service {
+	var out []*Service
+	for _, kind := range stage.Kinds() {
+		out = append(out, NewService(kind, kind.String()))
+	}
+	return out
+}
+
+// New runs a fleet over services until the test ends. It starts none of them, but stops them all.
+func New(t testing.TB, services ...*Service) *Rig {
+	t.Helper()
+	r := &Rig{Services: services}
+	r.Keeper = residency.New(residency.Options{Sink: r.Events.Add})
+	addresses := map[stage.Kind][]string{}
+	byName := map[string]*Service{}
+	for _, s := range services {
+		addresses[s.Kind] = append(addresses[s.Kind], s.Address)
+		byName[s.Address[len("passthrough:///"):]] = s
+	}
+	var err error
+	r.Fleet, err = fleet.New(fleet.Options{
+		Addresses: addresses, Keeper: r.Keeper, Logger: slog.New(slog.DiscardHandler),
+		Dial: []grpc.DialOption{
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) { return byName[name].dial(ctx) }),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { r.Fleet.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		run.Wait()
+		if err := r.Fleet.Close(); err != nil {
+			t.Errorf("closing the fleet: %v", err)
+		}
+		for _, s := range services {
+			if err := s.Stop(); err != nil {
+				t.Errorf("stopping %s: %v", s.Address, err)
+			}
+		}
+		r.Keeper.Close()
+	})
+	return r
+}
+
+// Up is New with one service of each kind, all of them running and known.
+func Up(t testing.TB) *Rig {
+	t.Helper()
+	r := New(t, Trio()...)
+	for _, s := range r.Services {
+		s.Start()
+	}
+	r.Known(t)
+	return r
+}
+
+// Known waits until every kind of stage is known.
+func (r *Rig) Known(t testing.TB) {
+	t.Helper()
+	if _, err := r.Fleet.Model(Soon(t), "", time.Hour); stage.ReasonOf(err) != stage.ModelNotFound {
+		t.Fatalf("waiting for the stages: %v", err)
+	}
+}
+
+// Service is the first of a kind.
+func (r *Rig) Service(kind stage.Kind) *Service {
+	for _, s := range r.Services {
+		if s.Kind == kind {
+			return s
+		}
+	}
+	panic(fmt.Sprintf("no %v", kind))
+}
+
+// Leased tells whether any stage is at work, as far as the keeper knows.
+func (r *Rig) Leased() bool {
+	for _, s := range r.Keeper.Snapshot().Stages {
+		if s.Leased {
+			return true
+		}
+	}
+	return false
+}
+
+// Soon is a context that ends long after all that a test waits for should have come.
+func Soon(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Record is what came, in order. Safe for concurrent use.
+type Record[T any] struct {
+	mu      sync.Mutex
+	all     []T
+	changed chan struct{}
+}
+
+// Add appends.
+func (r *Record[T]) Add(v T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, v)
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// All is what came so far.
+func (r *Record[T]) All() []T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all
+}
+
+// Await waits for one that is ok, and fails the test if none comes.
+func (r *Record[T]) Await(t testing.TB, what string, ok func(T) bool) {
+	t.Helper()
+	ctx := Soon(t)
+	for seen := 0; ; {
+		r.mu.Lock()
+		fresh := r.all[seen:]
+		seen = len(r.all)
+		if r.changed == nil {
+			r.changed = make(chan struct{})
+		}
+		changed := r.changed
+		r.mu.Unlock()
+		for _, v := range fresh {
+			if ok(v) {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("%s did not come, only %+v", what, r.All())
+		}
+	}
+}
