@@ -77,9 +77,9 @@ sync-shared: ## Replace the starter model and the goldens by those of SHARED, to
 	chmod -R u+w models/starter testdata/golden
 
 .PHONY: bench-env
-bench-env: ## Make the virtual environment of the peers (PyTorch, diffusers; about 1 GB)
+bench-env: ## Make the virtual environment of the peer (PyTorch, diffusers; 4.4 GB)
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -r bench/requirements.txt
+	$(VENV)/bin/pip install --quiet --no-deps -r bench/requirements.txt
 
 .PHONY: bench
 bench: ## Time each stage of the starter model, beside diffusers if bench-env was made

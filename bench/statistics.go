@@ -1,0 +1,36 @@
+package main
+
+import "slices"
+
+// summary describes the times of a row, in the unit of the times.
+type summary struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	// Spread is what lies between the quartiles, as a part of the median.
+	Spread float64 `json:"spread"`
+}
+
+// summarize is zero for no samples. It does not change them.
+func summarize(samples []float64) summary {
+	if len(samples) == 0 {
+		return summary{}
+	}
+	s := slices.Sorted(slices.Values(samples))
+	out := summary{Median: quantile(s, 0.5), Min: s[0], Max: s[len(s)-1]}
+	if out.Median != 0 {
+		out.Spread = (quantile(s, 0.75) - quantile(s, 0.25)) / out.Median
+	}
+	return out
+}
+
+// quantile interpolates linearly between the samples of a sorted, non-empty slice.
+func quantile(sorted []float64, q float64) float64 {
+	at := q * float64(len(sorted)-1)
+	i := int(at)
+	if i+1 == len(sorted) {
+		return sorted[i]
+	}
+	part := at - float64(i)
+	return sorted[i]*(1-part) + sorted[i+1]*part
+}
