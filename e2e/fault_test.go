@@ -145,7 +145,8 @@ func TestMissingStage(t *testing.T) {
 	}
 }
 
-// TestSlowReader: a client that stops reading is cut off, and others are served meanwhile.
+// TestSlowReader: a client that stops reading holds up nobody else. (That it is cut off in the end, the tests of
+// orchestrator/api show.)
 func TestSlowReader(t *testing.T) {
 	s := up(t)
 	stream, err := s.client.Generate(t.Context(), &triptychv1alpha1.GenerateRequest{Spec: &triptychv1alpha1.GenerationSpec{
