@@ -163,3 +163,35 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestKilledOrchestrator: it comes back at its address and finds the stages, and what they hold, as they were.
+func TestKilledOrchestrator(t *testing.T) {
+	s := up(t)
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "cat", Seed: ptr(uint64(1)), Steps: ptr(int32(2))}
+	before, err := s.generate(t.Context(), spec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := s.find(t, program+" orchestrator")
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	var after []*triptychv1alpha1.GenerateResponse
+	for deadline := time.Now().Add(patience); ; { // calls on the connection that broke fail at once
+		if after, err = s.generate(t.Context(), spec, nil); status.Code(err) != codes.Unavailable || time.Now().After(deadline) {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, images(t, before), images(t, after))
+	for _, e := range after {
+		if l := e.GetStageLoading(); l != nil {
+			t.Errorf("the %s was loaded again, although it never let go", l.GetStage())
+		}
+	}
+	if now := s.find(t, program+" orchestrator"); now == old {
+		t.Error("the orchestrator was not killed")
+	}
+}

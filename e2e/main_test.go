@@ -171,16 +171,17 @@ func (s *server) generate(ctx context.Context, spec *triptychv1alpha1.Generation
 	}
 }
 
-// images gives the files of a request, which are below the size that is sent in parts.
+// images gives the files of a request by index, whichever was ready first. They are below the size that
+// is sent in parts.
 func images(t *testing.T, events []*triptychv1alpha1.GenerateResponse) [][]byte {
 	t.Helper()
-	var out [][]byte
+	out := make([][]byte, events[0].GetAccepted().GetSpec().GetImageCount())
 	for _, e := range events {
 		if i := e.GetImageReady(); i != nil {
 			if int64(len(i.GetData())) != i.GetSizeBytes() {
 				t.Fatalf("image %d has %d bytes of %d", i.GetImageIndex(), len(i.GetData()), i.GetSizeBytes())
 			}
-			out = append(out, i.GetData())
+			out[i.GetImageIndex()] = i.GetData()
 		}
 	}
 	return out
