@@ -29,9 +29,11 @@ type runtimeFlags struct {
 	logs    logFlags
 }
 
+const defaultDevice = "cpu:0"
+
 func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
-	flags.StringVar(&f.device, "device", "cpu:0", "device to compute on; stages on one device of one host share its memory budget")
+	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute; all processors without")
 	f.logs.add(flags, "info")
@@ -39,7 +41,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 
 // args are the flags on a command line again.
 func (f *runtimeFlags) args() []string {
-	args := []string{"--device", f.device, "--threads", fmt.Sprint(f.threads), "--log-level", f.logs.level}
+	args := []string{"--log-level", f.logs.level, "--device", f.device, "--threads", fmt.Sprint(f.threads)}
 	if f.budget > 0 {
 		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
 	}

@@ -38,18 +38,12 @@ func (f *stackFlags) start(listen, logLevel string, stderr io.Writer, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	if _, err := stageengine.OpenLibrary(append(f.models, extraModels...)...); err != nil {
+	stages := runtimeFlags{models: append(f.models, extraModels...), device: defaultDevice, budget: f.budget, threads: f.threads, logs: logFlags{logLevel}}
+	if _, err := stageengine.OpenLibrary(stages.models...); err != nil {
 		return nil, usageError{err} // told once, here, and not by three processes
 	}
-	stageArgs := []string{"--log-level", logLevel, "--threads", fmt.Sprint(f.threads)}
-	if f.budget > 0 {
-		stageArgs = append(stageArgs, "--memory-budget", fmt.Sprint(int64(f.budget)))
-	}
-	for _, dir := range append(f.models, extraModels...) {
-		stageArgs = append(stageArgs, "--models", dir)
-	}
 	return local.Start(local.Options{
-		Program: program, Listen: listen, StageArgs: stageArgs, OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, StageArgs: stages.args(), OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
 	})
 }
 

@@ -149,27 +149,18 @@ func isShardName(name string) bool {
 
 // readSmall reads a regular file of at most maxIndex bytes.
 func readSmall(path string) ([]byte, error) {
-	fail := func(err error, got string) ([]byte, error) {
-		return nil, &Error{File: path, Expected: fmt.Sprintf("an index file of at most %d bytes", maxIndex), Got: got, Err: err}
-	}
-	info, err := os.Stat(path)
+	expected := fmt.Sprintf("an index file of at most %d bytes", maxIndex)
+	f, size, err := openRegular(path, expected)
 	if err != nil {
-		return fail(err, reason(err))
-	}
-	if !info.Mode().IsRegular() {
-		return fail(nil, kind(info))
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return fail(err, reason(err))
+		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
 	if err != nil {
-		return fail(err, reason(err))
+		return nil, &Error{File: path, Expected: expected, Got: reason(err), Err: err}
 	}
 	if len(data) > maxIndex {
-		return fail(nil, fmt.Sprintf("%d bytes", info.Size()))
+		return nil, &Error{File: path, Expected: expected, Got: fmt.Sprintf("%d bytes", size)}
 	}
 	return data, nil
 }

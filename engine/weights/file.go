@@ -19,10 +19,26 @@ type file struct {
 	close   func() error
 }
 
-// openFile opens a regular file (or a link to one) and checks its header against its size.
+// openFile opens a file and checks its header against its size.
 func openFile(path string) (*file, error) {
-	fail := func(err error, got string) (*file, error) {
-		return nil, &Error{File: path, Expected: "a safetensors file", Got: got, Err: err}
+	f, size, err := openRegular(path, "a safetensors file")
+	if err != nil {
+		return nil, err
+	}
+	opened, err := newFile(path, f, size)
+	if err != nil {
+		_ = f.Close() // read-only, and the first error says more
+		return nil, err
+	}
+	opened.close = f.Close
+	return opened, nil
+}
+
+// openRegular opens a regular file (or a link to one) and tells its size. expected is what an Error says
+// was wanted.
+func openRegular(path, expected string) (*os.File, int64, error) {
+	fail := func(err error, got string) (*os.File, int64, error) {
+		return nil, 0, &Error{File: path, Expected: expected, Got: got, Err: err}
 	}
 	info, err := os.Stat(path) // before opening, which would wait at a named pipe
 	if err != nil {
@@ -39,13 +55,7 @@ func openFile(path string) (*file, error) {
 		_ = f.Close() // read-only, and the first error says more
 		return fail(err, reason(err))
 	}
-	opened, err := newFile(path, f, info.Size())
-	if err != nil {
-		_ = f.Close() // as above
-		return nil, err
-	}
-	opened.close = f.Close
-	return opened, nil
+	return f, info.Size(), nil
 }
 
 // kind names what is there instead of a regular file.

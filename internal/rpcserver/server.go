@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/triptych-serving/triptych/stage/stagerpc"
@@ -30,11 +29,6 @@ const (
 
 const (
 	defaultStopTimeout = 5 * time.Second
-	// Clients ping every 30 s; a server that enforces more than 10 s would send the busy ones away.
-	keepaliveMinTime = 10 * time.Second
-	// A dead client is noticed, and its work stopped, within keepaliveTime + keepaliveTimeout.
-	keepaliveTime    = 30 * time.Second
-	keepaliveTimeout = 10 * time.Second
 	// After MaxConnectionAge a connection takes no new calls and has this long to end the old ones.
 	connectionAgeGrace = 30 * time.Second
 )
@@ -78,17 +72,14 @@ func New(o Options) (*Server, error) {
 	if creds == nil {
 		creds = insecure.NewCredentials()
 	}
+	alive := stagerpc.ServerKeepalive()
+	alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = o.MaxConnectionAge, connectionAgeGrace
 	s := &Server{
 		grpc: grpc.NewServer(
 			grpc.Creds(creds),
 			grpc.MaxRecvMsgSize(o.MaxRecvMsgSize),
-			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
-				MinTime: keepaliveMinTime, PermitWithoutStream: true,
-			}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{
-				Time: keepaliveTime, Timeout: keepaliveTimeout,
-				MaxConnectionAge: o.MaxConnectionAge, MaxConnectionAgeGrace: connectionAgeGrace,
-			}),
+			grpc.KeepaliveEnforcementPolicy(stagerpc.KeepalivePolicy()),
+			grpc.KeepaliveParams(alive),
 			// The log is outside: it sees what a recovered panic was turned into.
 			grpc.ChainUnaryInterceptor(logUnary(o.Logger), recoverUnary(o.Logger)),
 			grpc.ChainStreamInterceptor(logStream(o.Logger), recoverStream(o.Logger)),

@@ -45,13 +45,8 @@ func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 }
 
 func (d *Decoder) tape(b *book[*modeldir.ImageDecoder], h, w int) (*device.Tape, error) {
-	for _, side := range []struct {
-		field string
-		value int
-	}{{"latent_height", h}, {"latent_width", w}} {
-		if side.value < 1 || side.value > maxLatentSide {
-			return nil, stage.Invalid(stage.SizeUnsupported, side.field, side.value, fmt.Sprintf("1 to %d", maxLatentSide))
-		}
+	if err := checkSides(h, w, 1, fmt.Sprintf("1 to %d", maxLatentSide)); err != nil {
+		return nil, err
 	}
 	tape, err := b.net.Tape(1, h, w)
 	if err != nil {

@@ -19,7 +19,6 @@ import (
 
 // The bounds of a denoising.
 const (
-	maxLatentSide    = 1024 // 8,192 pixels with the usual factor of 8
 	maxGuidanceScale = 100
 	maxTokens        = 4096
 	maxBatch         = 16
@@ -74,13 +73,9 @@ func (d *Denoiser) Plan(_ context.Context, req stage.PlanRequest) (stage.Footpri
 }
 
 func (d *Denoiser) tape(b *book[*modeldir.Denoiser], batch, h, w, tokens int) (*device.Tape, error) {
-	for _, side := range []struct {
-		field string
-		value int
-	}{{"latent_height", h}, {"latent_width", w}} {
-		if m := b.component.LatentMultiple; side.value < 1 || side.value > maxLatentSide || side.value%m != 0 {
-			return nil, stage.Invalid(stage.SizeUnsupported, side.field, side.value, fmt.Sprintf("a multiple of %d up to %d", m, maxLatentSide))
-		}
+	m := b.component.LatentMultiple
+	if err := checkSides(h, w, m, fmt.Sprintf("a multiple of %d up to %d", m, maxLatentSide)); err != nil {
+		return nil, err
 	}
 	tape, err := b.net.Tape(batch, h, w, tokens)
 	if err != nil {

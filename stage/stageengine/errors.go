@@ -97,3 +97,19 @@ func (s *shelf[N]) drainingError() error {
 func isContext(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
+
+// maxLatentSide is 8,192 pixels with the usual factor of 8.
+const maxLatentSide = 1024
+
+// checkSides refuses a latent whose sides are too large or no multiples of multiple.
+func checkSides(h, w, multiple int, accepted string) error {
+	for _, side := range []struct {
+		field string
+		value int
+	}{{"latent_height", h}, {"latent_width", w}} {
+		if side.value < 1 || side.value > maxLatentSide || side.value%multiple != 0 {
+			return stage.Invalid(stage.SizeUnsupported, side.field, side.value, accepted)
+		}
+	}
+	return nil
+}
