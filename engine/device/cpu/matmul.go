@@ -43,6 +43,8 @@ const (
 	// maxChunkTiles bounds the rows of a chunk: enough that widening a panel (a third of one tile's
 	// time) does not count, few enough that the chunk's rows stay in L2.
 	maxChunkTiles = 24
+	// minChunkTiles is where it starts to count.
+	minChunkTiles = 4
 	// partBytes bounds a widened part of a panel, to be read from L2 by every tile.
 	partBytes = 192 << 10
 	// aliasFloats is a distance of rows, 4 KiB or a multiple, at which they all fall into one set of the L1 cache: a
@@ -78,6 +80,9 @@ func newConv(o *device.Conv2D, m *device.Manifest, threads int) *matmul {
 func (g *matmul) split(threads int) *matmul {
 	tiles := ceilDiv(g.rows, kernel.TileRows)
 	chunks := ceilDiv(tiles, maxChunkTiles)
+	if tiles >= threads*minChunkTiles { // as much for every thread
+		chunks = ceilDiv(chunks, threads) * threads
+	}
 	g.chunkRows = ceilDiv(tiles, chunks) * kernel.TileRows
 	parts := ceilDiv(g.taps, max(1, partBytes/(4*g.k*kernel.TileCols)))
 	g.partTaps = ceilDiv(g.taps, parts)
