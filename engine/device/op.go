@@ -28,6 +28,20 @@ type Op interface {
 	operands() (in []Array, out Array)
 }
 
+// inPlace is the operand that an op may overwrite with its result: no element of the result is written before
+// everything that reads its place has been read.
+func inPlace(op Op) (in Array, ok bool) {
+	switch o := op.(type) {
+	case *GroupNorm:
+		return o.X, true
+	case *LayerNorm:
+		return o.X, true
+	case *Activate:
+		return o.X, true
+	}
+	return Array{}, false
+}
+
 // Gemm is Out = act(X * W^T + Bias) + Residual, over the last dimension of X.
 // X [..., K], W Matrix [N, K], Bias Vector [N], Residual and Out [..., N].
 type Gemm struct {

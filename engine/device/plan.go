@@ -6,7 +6,7 @@ import "sort"
 const ScratchAlign = 64
 
 // ScratchPlan places every array of a tape in one block of memory. Arrays whose lifetimes do
-// not overlap share bytes.
+// not overlap share bytes, as do the operand and the result of an op that can work in place.
 type ScratchPlan struct {
 	Offsets []int64 // by array ID-1
 	Bytes   int64
@@ -43,6 +43,22 @@ func PlanScratch(t *Tape) (ScratchPlan, error) {
 	for _, out := range t.outputs {
 		lives[out.Array.ID-1].last = len(t.ops)
 	}
+	owner := make([]int, len(lives)) // whose bytes an array has, by ID-1
+	for i := range owner {
+		owner[i] = i
+	}
+	for step, op := range t.ops {
+		_, out := op.operands()
+		in, ok := inPlace(op)
+		if !ok {
+			continue
+		}
+		from, to := &lives[owner[in.ID-1]], &lives[out.ID-1]
+		if from.last == step && from.first < step { // nobody reads the operand behind the op
+			owner[out.ID-1] = from.id
+			from.last, to.bytes = to.last, 0
+		}
+	}
 	sort.SliceStable(lives, func(i, j int) bool { return lives[i].bytes > lives[j].bytes })
 
 	plan := ScratchPlan{Offsets: make([]int64, len(lives))}
@@ -68,6 +84,9 @@ func PlanScratch(t *Tape) (ScratchPlan, error) {
 		done = append(done, placed{})
 		copy(done[i+1:], done[i:])
 		done[i] = placed{l, at}
+	}
+	for i, from := range owner {
+		plan.Offsets[i] = plan.Offsets[from]
 	}
 	return plan, nil
 }

@@ -38,10 +38,10 @@ func (r ResnetBlock2D) Forward(t *device.Tape, x, time device.Array) device.Arra
 	if r.time != nil {
 		shift = r.time.Forward(t, time)
 	}
-	h := r.conv1.Shift(t, r.norm1.Forward(t, x, device.SiLU), shift)
-	h = r.norm2.Forward(t, h, device.SiLU)
-	if r.shortcut != nil {
-		x = r.shortcut.Forward(t, x)
+	residual := x
+	if r.shortcut != nil { // first, so that norm1 can take the place of x
+		residual = r.shortcut.Forward(t, x)
 	}
-	return r.conv2.Add(t, h, x)
+	h := r.conv1.Shift(t, r.norm1.Forward(t, x, device.SiLU), shift)
+	return r.conv2.Add(t, r.norm2.Forward(t, h, device.SiLU), residual)
 }

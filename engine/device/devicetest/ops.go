@@ -46,6 +46,7 @@ func testOps(t *testing.T, d device.Device) {
 		{"Attention", attentions},
 		{"Pointwise", pointwise},
 		{"Embed", embeds},
+		{"InPlace", inPlace},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			n := NewNetwork(7)
@@ -219,5 +220,17 @@ func embeds(n *Network, yield func(device.Array)) {
 				Tokens: n.Param(device.Table, dtypes[j], 1, c.rows, c.dim), Positions: n.Param(device.Table, dtypes[(i+j)%3], 1, c.positions, c.dim),
 			}))
 		}
+	}
+}
+
+// inPlace has chains of ops that may overwrite their operand, and operands that are read again.
+func inPlace(n *Network, yield func(device.Array)) {
+	for _, x := range [][]int{{2, 3, 5, 6}, {1, 64, 48, 12}, {2, 300, 36}} {
+		c := 2 * x[len(x)-1]
+		vector := func() device.Weight { return n.Param(device.Vector, tensor.F32, 1, c) }
+		h := n.Tape.Concat(device.Concat{A: n.Input(0, x...), B: n.Input(1, x...)})
+		h = n.Tape.GroupNorm(device.GroupNorm{X: h, Gamma: vector(), Beta: vector(), Groups: 4, Eps: 1e-5, Act: device.SiLU})
+		again := n.Tape.LayerNorm(device.LayerNorm{X: h, Gamma: vector(), Beta: vector(), Eps: 1e-5})
+		yield(n.Tape.Concat(device.Concat{A: again, B: n.Tape.Activate(device.Activate{X: h, Act: device.GELU})}))
 	}
 }
