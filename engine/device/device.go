@@ -66,7 +66,8 @@ type Run interface {
 	WriteIDs(input string, ids []int32) error
 	// Read copies the named output into v.
 	Read(output string, v []float32) error
-	// Execute runs the tape once. On cancellation it returns the context's error within one op.
+	// Execute runs the tape once, its prologue only if a fixed input was written since the prologue ran
+	// last. On cancellation it returns the context's error within one op.
 	Execute(ctx context.Context) error
 	// Bytes is the scratch memory allocated.
 	Bytes() int64

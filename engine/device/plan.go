@@ -14,7 +14,8 @@ type ScratchPlan struct {
 
 // PlanScratch assigns offsets by liveness: largest arrays first, each at the lowest offset free
 // over its whole life (greedy by size, Pisarchyk and Lee 2020, arXiv 2001.03288). Inputs live
-// from the start and outputs to the end, and inputs also survive for the next execution.
+// from the start and outputs to the end, and inputs also survive for the next execution, as does what the
+// prologue computes for later ops.
 func PlanScratch(t *Tape) (ScratchPlan, error) {
 	if t.err != nil {
 		return ScratchPlan{}, t.err
@@ -31,8 +32,12 @@ func PlanScratch(t *Tape) (ScratchPlan, error) {
 	for step, op := range t.ops {
 		in, out := op.operands()
 		for _, a := range in {
-			if a.Present() {
-				lives[a.ID-1].last = step
+			if !a.Present() {
+				continue
+			}
+			lives[a.ID-1].last = step
+			if step >= t.prologue && t.fixed[a.ID-1] {
+				lives[a.ID-1].last = len(t.ops)
 			}
 		}
 		lives[out.ID-1].first, lives[out.ID-1].last = step, step

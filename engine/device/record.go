@@ -153,13 +153,6 @@ func (t *Tape) Activate(op Activate) Array {
 	return t.push(&op, op.Out)
 }
 
-func (t *Tape) push(op Op, out Array) Array {
-	if t.err == nil {
-		t.ops = append(t.ops, op)
-	}
-	return out
-}
-
 func (t *Tape) vector(op string, w Weight, n int) bool {
 	if !w.Present() {
 		return true

@@ -2,6 +2,7 @@ package device
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
@@ -9,13 +10,18 @@ import (
 // Tape records the ops of one forward pass for fixed shapes. The first error sticks: later
 // calls return zero arrays, and Err tells it. A recorded tape is read-only and may be run any
 // number of times, also concurrently, each Run with its own scratch.
+//
+// Ops that depend on nothing but fixed inputs (and parameters) are the tape's prologue: they come
+// first in Ops, and a Run executes them only when a fixed input was written since.
 type Tape struct {
 	// KeepMarks turns every Mark into an output, for tests that look for a first difference.
 	KeepMarks bool
 
 	manifest *Manifest
 	ops      []Op
+	prologue int            // how many of ops, from the first
 	arrays   []tensor.Shape // by ID-1: the shape an array was made with
+	fixed    []bool         // by ID-1: depends on fixed inputs alone
 	inputs   []Named
 	outputs  []Named
 	err      error
@@ -26,6 +32,7 @@ type Named struct {
 	Name  string
 	Array Array
 	IDs   bool // token ids (int32), written by Run.WriteIDs
+	Fixed bool // written less often than the tape is run
 }
 
 // NewTape starts a tape over the parameters of m.
@@ -34,9 +41,12 @@ func NewTape(m *Manifest) *Tape { return &Tape{manifest: m} }
 // Err is the first error of recording.
 func (t *Tape) Err() error { return t.err }
 
-// Ops lists the computations in order. With Arrays, Inputs, Outputs and Manifest it is what a device
-// reads to plan and run.
+// Ops lists the computations in order, the prologue before the others. With Prologue, Arrays, Inputs,
+// Outputs and Manifest it is what a device reads to plan and run.
 func (t *Tape) Ops() []Op { return t.ops }
+
+// Prologue is how many of Ops, from the first, depend on fixed inputs alone.
+func (t *Tape) Prologue() int { return t.prologue }
 
 // Arrays gives the shape of every array, by ID-1.
 func (t *Tape) Arrays() []tensor.Shape { return t.arrays }
@@ -54,6 +64,17 @@ func (t *Tape) Manifest() *Manifest { return t.manifest }
 func (t *Tape) Input(name string, shape ...int) Array {
 	a := t.array(shape...)
 	t.inputs = append(t.inputs, Named{Name: name, Array: a})
+	return a
+}
+
+// FixedInput declares a float32 input that is written less often than the tape is run: what is computed
+// from fixed inputs alone is kept in scratch between executions.
+func (t *Tape) FixedInput(name string, shape ...int) Array {
+	a := t.array(shape...)
+	if t.err == nil {
+		t.inputs = append(t.inputs, Named{Name: name, Array: a, Fixed: true})
+		t.fixed[a.ID-1] = true
+	}
 	return a
 }
 
@@ -100,8 +121,24 @@ func (t *Tape) array(shape ...int) Array {
 		t.fail("array", "shape %v has no elements", s)
 		return Array{}
 	}
-	t.arrays = append(t.arrays, s)
+	t.arrays, t.fixed = append(t.arrays, s), append(t.fixed, false)
 	return Array{ID: len(t.arrays), Shape: s}
+}
+
+// push appends op to the prologue if its operands are fixed, else to the others.
+func (t *Tape) push(op Op, out Array) Array {
+	if t.err != nil {
+		return out
+	}
+	in, _ := op.operands()
+	if slices.ContainsFunc(in, func(a Array) bool { return a.Present() && !t.fixed[a.ID-1] }) {
+		t.ops = append(t.ops, op)
+		return out
+	}
+	t.ops = slices.Insert(t.ops, t.prologue, op)
+	t.prologue++
+	t.fixed[out.ID-1] = true
+	return out
 }
 
 func (t *Tape) fail(op, format string, args ...any) {

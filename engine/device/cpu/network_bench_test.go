@@ -69,7 +69,7 @@ func benchmark(b *testing.B, n *modeldir.Network, tape *device.Tape, err error) 
 	b.ReportMetric(float64(r.Bytes())/1e6, "scratch-MB")
 }
 
-// products counts the multiply-adds of a tape's matrix products, convolutions and attentions.
+// products counts the multiply-adds of a tape's matrix products, convolutions and attentions behind its prologue.
 func products(tape *device.Tape) float64 {
 	sum := 0.0
 	count := func(dims ...[]int) {
@@ -81,7 +81,7 @@ func products(tape *device.Tape) float64 {
 		}
 		sum += p
 	}
-	for _, op := range tape.Ops() {
+	for _, op := range tape.Ops()[tape.Prologue():] {
 		switch o := op.(type) {
 		case *device.Gemm:
 			count(o.Out.Shape, tape.Manifest().At(o.W).Shape[1:])

@@ -17,6 +17,9 @@ type run struct {
 	outputs map[string]output
 	jobs    [][]*job // by op
 	freed   atomic.Bool
+
+	prologue int  // ops that depend on fixed inputs alone
+	stale    bool // the prologue has not run on the present values of fixed inputs
 }
 
 // input is where an input's values go: one of the slices is set. rows is the smallest table that
@@ -25,6 +28,7 @@ type input struct {
 	floats []float32
 	ids    []int32
 	rows   int
+	fixed  bool
 	shape  string
 }
 
@@ -50,9 +54,12 @@ func (d *Device) newRun(t *device.Tape, lw device.Weights) (*run, error) {
 		return nil, err
 	}
 	b := &binding{program: p, weights: w, scratch: arena.mem}
-	r := &run{dev: d, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads)}
+	r := &run{
+		dev: d, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads),
+		prologue: t.Prologue(), stale: true,
+	}
 	for _, in := range t.Inputs() {
-		v := input{shape: in.Array.Shape.String()}
+		v := input{shape: in.Array.Shape.String(), fixed: in.Fixed}
 		if in.IDs {
 			v.ids, v.rows = b.ids(in.Array), tableRows(t, in.Array)
 		} else {
@@ -90,6 +97,7 @@ func (r *run) Write(name string, v []float32) error {
 		return lengthError("input "+name, in.shape, len(in.floats), len(v))
 	}
 	copy(in.floats, v)
+	r.stale = r.stale || in.fixed
 	return nil
 }
 
@@ -145,12 +153,16 @@ func lengthError(field, shape string, want, got int) error {
 	return &device.FieldError{Field: field, Expected: fmt.Sprintf("%d values of %s", want, shape), Got: fmt.Sprint(got)}
 }
 
-// Execute runs op after op on the device's threads.
+// Execute runs op after op on the device's threads, without those of the prologue unless it is stale.
 func (r *run) Execute(ctx context.Context) error {
 	if r.freed.Load() {
 		return fmt.Errorf("run %w", device.ErrFreed)
 	}
-	for _, op := range r.jobs {
+	start := r.prologue
+	if r.stale {
+		start = 0
+	}
+	for i, op := range r.jobs[start:] {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -158,6 +170,9 @@ func (r *run) Execute(ctx context.Context) error {
 			if !r.dev.pool.run(j) {
 				return fmt.Errorf("%s: %w", r.dev.name, device.ErrFreed)
 			}
+		}
+		if start+i+1 >= r.prologue {
+			r.stale = false
 		}
 	}
 	return nil

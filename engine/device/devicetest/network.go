@@ -75,10 +75,19 @@ func (n *Network) Input(mean float64, shape ...int) device.Array {
 	return n.valued(func(int) float32 { return float32(mean + n.rng.NormFloat64()) }, shape...)
 }
 
+// FixedInput adds a fixed input with normal values around 0 of standard deviation 1.
+func (n *Network) FixedInput(shape ...int) device.Array {
+	return n.declare(n.Tape.FixedInput, n.normal, shape...)
+}
+
 // valued adds a float input with the value f gives for each index.
 func (n *Network) valued(f func(i int) float32, shape ...int) device.Array {
+	return n.declare(n.Tape.Input, f, shape...)
+}
+
+func (n *Network) declare(input func(name string, shape ...int) device.Array, f func(i int) float32, shape ...int) device.Array {
 	name := fmt.Sprintf("input.%d", len(n.Inputs))
-	a := n.Tape.Input(name, shape...)
+	a := input(name, shape...)
 	elems, _ := a.Shape.Elems()
 	v := make([]float32, elems)
 	for i := range v {
@@ -87,6 +96,8 @@ func (n *Network) valued(f func(i int) float32, shape ...int) device.Array {
 	n.Inputs[name] = v
 	return a
 }
+
+func (n *Network) normal(int) float32 { return float32(n.rng.NormFloat64()) }
 
 // IDs adds an id input with ids below rows, the first and the last among them.
 func (n *Network) IDs(rows, batch, tokens int) device.Array {

@@ -23,6 +23,7 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 	t.Run("Fields", func(t *testing.T) { testFields(t, newDevice(t, 0)) })
 	t.Run("Weights", func(t *testing.T) { testWeights(t, newDevice(t, 0), newDevice(t, 0)) })
 	t.Run("Again", func(t *testing.T) { testAgain(t, newDevice(t, 0)) })
+	t.Run("Fixed", func(t *testing.T) { testFixed(t, newDevice(t, 0)) })
 	t.Run("Concurrent", func(t *testing.T) { testConcurrent(t, newDevice(t, 0)) })
 }
 

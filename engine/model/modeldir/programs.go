@@ -65,13 +65,13 @@ func (d *Dir) Denoiser() (*Denoiser, error) {
 }
 
 // Tape maps InputLatents [batch, h, w, C], InputTime [1, Channels[0]] (Config.TimeInput) and
-// InputContext [batch, tokens, ContextDim] to OutputPrediction [batch, h, w, C]. The error is a
+// InputContext [batch, tokens, ContextDim], a fixed input, to OutputPrediction [batch, h, w, C]. The error is a
 // unet.SizeError unless h and w are multiples of Config.SizeMultiple.
 func (u *Denoiser) Tape(batch, h, w, tokens int) (*device.Tape, error) {
 	return record(u.manifest, func(t *device.Tape) {
 		latents := t.Input(InputLatents, batch, h, w, u.Config.InChannels)
 		time := t.Input(InputTime, 1, u.Config.Channels[0])
-		context := t.Input(InputContext, batch, tokens, u.Config.ContextDim)
+		context := t.FixedInput(InputContext, batch, tokens, u.Config.ContextDim)
 		t.Output(OutputPrediction, u.model.Forward(t, latents, time, context))
 	})
 }
