@@ -113,9 +113,9 @@ type Info struct {
 // Component is one model's part in a stage. Fields of other kinds of stage are zero.
 type Component struct {
 	Model        string
-	WeightsBytes int64
-	MaxTokens    int // encoder: tokens per prompt
-	ContextDim   int // encoder and denoiser: width of a conditioning vector; they must agree
+	WeightsBytes int64 // an encoder's include room for the states of the prompts used last
+	MaxTokens    int   // encoder: tokens per prompt
+	ContextDim   int   // encoder and denoiser: width of a conditioning vector; they must agree
 	// Denoiser and decoder: channels of a latent; they must agree.
 	LatentChannels int
 	LatentMultiple int // denoiser: latent sides must be multiples of it

@@ -47,8 +47,9 @@ type book[N network] struct {
 	net       N            // declared; its files are closed
 	problem   *stage.Error // why net is not there
 	latch     *semaphore.Weighted
+	store     *store         // held with the weights; only an encoder has one
 	weights   device.Weights // nil when not resident
-	bytes     atomic.Int64   // of weights, for Info, which takes no latch
+	bytes     atomic.Int64   // of weights and store, for Info, which takes no latch
 }
 
 const whole = math.MaxInt64
@@ -159,8 +160,16 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int6
 		}
 		return err
 	}
+	held := weights.Bytes()
+	if b.store != nil {
+		if err := b.store.open(s.Device, weights); err != nil {
+			weights.Free()
+			return err
+		}
+		held += b.store.bytes
+	}
 	b.net, b.weights = net, weights
-	b.bytes.Store(weights.Bytes())
+	b.bytes.Store(held)
 	return nil
 }
 
@@ -177,7 +186,10 @@ func (s *shelf[N]) Evict(ctx context.Context, model string) (int64, error) {
 	if b.weights == nil {
 		return 0, nil
 	}
-	freed := b.weights.Bytes()
+	freed := b.bytes.Load()
+	if b.store != nil {
+		b.store.close()
+	}
 	b.weights.Free()
 	b.weights = nil
 	b.bytes.Store(0)
