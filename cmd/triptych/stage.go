@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/internal/cpulimit"
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/decoder"
 	"github.com/triptych-serving/triptych/services/denoiser"
@@ -35,7 +37,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
 	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
-	flags.IntVar(&f.threads, "threads", 0, "threads that compute; all processors without")
+	flags.IntVar(&f.threads, "threads", 0, "threads that compute (default: the processors that affinity and cgroup limits leave to the process)")
 	f.logs.add(flags, "info")
 }
 
@@ -63,9 +65,16 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 		return none, nil, usageError{fmt.Errorf("--device %q: expected cpu:0, cpu:1 and so on", f.device)}
 	}
 	if f.threads < 0 {
-		return none, nil, usageError{fmt.Errorf("--threads %d: expected a positive number, or 0 for all processors", f.threads)}
+		return none, nil, usageError{fmt.Errorf("--threads %d: expected a positive number, or 0 for the default", f.threads)}
 	}
-	device, err := cpu.New(cpu.Options{Index: index, Threads: f.threads, MemoryCapBytes: int64(f.budget)})
+	threads := f.threads
+	if threads == 0 {
+		threads = cpulimit.Processors()
+	}
+	if threads > runtime.GOMAXPROCS(0) {
+		runtime.GOMAXPROCS(threads)
+	}
+	device, err := cpu.New(cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget)})
 	if err != nil {
 		return none, nil, err
 	}

@@ -29,7 +29,7 @@ func (f *stackFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Var(&f.budget, "memory-budget", "bytes the three stages may hold together, such as 64MiB; no limit without")
 	modelsFlag(flags, &f.models)
-	flags.IntVar(&f.threads, "threads", 0, "threads that compute in each stage; all processors without")
+	flags.IntVar(&f.threads, "threads", 0, "threads that compute in each stage; the stages of an image work one after the other, so each may use all (default: the processors that affinity and cgroup limits leave)")
 }
 
 // start starts the processes; extraModels are added to the models.
