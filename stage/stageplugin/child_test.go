@@ -156,6 +156,13 @@ func TestParentGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer child.Process.Kill()
+	own, err := newCredentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, own.line()); err != nil {
+		t.Fatal(err)
+	}
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, "1|") {
 		t.Fatalf("the handshake is %q, %v", line, err)
 	}

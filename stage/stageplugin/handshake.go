@@ -24,7 +24,7 @@ const (
 	cookieKey       = "TRIPTYCH_RUNTIME_COOKIE"
 	cookieValue     = "7c0f4a6b-a5a4-4a39-8d1e-stage"
 	kindKey         = "TRIPTYCH_RUNTIME_KIND"
-	protocolVersion = 1
+	protocolVersion = 2
 )
 
 var handshake = plugin.HandshakeConfig{

@@ -84,9 +84,12 @@ func Launch(ctx context.Context, o Options) (*Child, error) {
 	launch, cancel := context.WithTimeoutCause(ctx, o.StartTimeout, errStartTimeout)
 	defer cancel()
 
-	c := newChild(launch, o)
-	err := c.start()
-	if err == nil {
+	own, err := newCredentials()
+	if err != nil {
+		return nil, &StartError{Kind: o.Kind, Command: o.Command, Cause: err}
+	}
+	c := newChild(launch, o, own)
+	if err = c.start(); err == nil {
 		return c, nil
 	}
 	c.Kill()
@@ -104,7 +107,7 @@ func Launch(ctx context.Context, o Options) (*Child, error) {
 }
 
 // newChild prepares everything but starts nothing.
-func newChild(launch context.Context, o Options) *Child {
+func newChild(launch context.Context, o Options, own credentials) *Child {
 	c := &Child{kind: o.Kind}
 	logger := newHCLog(o.Logger.With("stage", o.Kind.String()))
 	stray := logger.Named("output").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
@@ -112,7 +115,7 @@ func newChild(launch context.Context, o Options) *Child {
 		HandshakeConfig:  handshake,
 		Plugins:          wire{kind: o.Kind}.plugins(),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		AutoMTLS:         true,
+		TLSConfig:        own.config(),
 		StartTimeout:     o.StartTimeout + spareTime,
 		Logger:           logger,
 		Stderr:           &c.tail,
@@ -121,7 +124,7 @@ func newChild(launch context.Context, o Options) *Child {
 		SyncStderr: stray,
 		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, socketDir string) (runner.Runner, error) {
 			env := append(spec.Env, o.Env...)
-			c.process = newProcess(launch, o.Command, append(env, kindKey+"="+o.Kind.String()))
+			c.process = newProcess(launch, o.Command, append(env, kindKey+"="+o.Kind.String()), own.line())
 			c.socketDir = socketDir
 			return c.process, nil
 		},

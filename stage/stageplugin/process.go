@@ -24,6 +24,7 @@ const pipeGrace = time.Second
 type process struct {
 	launch context.Context // its end before started kills the child
 	cmd    *exec.Cmd
+	line   string // written to the child's stdin first
 
 	stdin          *os.File // held open until the child has ended, see endWithParent
 	stdout, stderr *os.File
@@ -35,12 +36,12 @@ type process struct {
 
 var _ runner.Runner = (*process)(nil)
 
-// newProcess prepares a process that runs command with the environment env.
-func newProcess(launch context.Context, command, env []string) *process {
+// newProcess prepares a process that runs command with the environment env and has line on its stdin.
+func newProcess(launch context.Context, command, env []string, line string) *process {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = env
 	cmd.SysProcAttr = sysProcAttr()
-	return &process{launch: launch, cmd: cmd, exited: make(chan struct{})}
+	return &process{launch: launch, cmd: cmd, line: line, exited: make(chan struct{})}
 }
 
 // Start starts the process. The context is go-plugin's and has nothing to say.
@@ -87,6 +88,9 @@ func (p *process) openPipes() (theirs []*os.File, err error) {
 		return nil, err
 	}
 	theirs = append(theirs, in)
+	if _, err = p.stdin.WriteString(p.line); err != nil { // far less than a pipe holds
+		return theirs, err
+	}
 	if p.stdout, out, err = os.Pipe(); err != nil {
 		return theirs, err
 	}

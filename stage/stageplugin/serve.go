@@ -1,6 +1,8 @@
 package stageplugin
 
 import (
+	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -44,9 +46,15 @@ func serve(kind stage.Kind, logger *slog.Logger, register func(grpc.ServiceRegis
 	if logger == nil {
 		logger = NewChildLogger(slog.LevelInfo)
 	}
-	go endWithParent(os.Stdin)
+	stdin := bufio.NewReader(os.Stdin)
+	own, err := readCredentials(stdin)
+	if err != nil {
+		return err
+	}
+	go endWithParent(stdin)
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: handshake,
+		TLSProvider:     func() (*tls.Config, error) { return own.config(), nil },
 		Plugins:         wire{kind: kind, register: func(s grpc.ServiceRegistrar) { register(s, logger) }}.plugins(),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(stagerpc.MaxMessageBytes))...)
@@ -57,7 +65,7 @@ func serve(kind stage.Kind, logger *slog.Logger, register func(grpc.ServiceRegis
 }
 
 // endWithParent ends the process when its parent has: the parent holds the other end of stdin for
-// as long as it lives and never writes to it. On Linux the kernel is usually faster (see sysproc).
+// as long as it lives and writes nothing but the credentials. On Linux the kernel is usually faster (see sysproc).
 func endWithParent(stdin io.Reader) {
 	_, _ = io.Copy(io.Discard, stdin)
 	os.Exit(exitOrphaned)
