@@ -92,7 +92,7 @@ type server struct {
 var addressLine = regexp.MustCompile(`^(encoder|denoiser|decoder|orchestrator)\s+(\S+:\d+)$`)
 
 // up starts everything and waits until it says where it listens.
-func up(t *testing.T, args ...string) *server {
+func up(t testing.TB, args ...string) *server {
 	t.Helper()
 	s := &server{addresses: map[string]string{}, log: &bytes.Buffer{}}
 	s.cmd = exec.Command(program, append([]string{"up", "--listen", "127.0.0.1:0"}, args...)...)
@@ -125,7 +125,7 @@ func up(t *testing.T, args ...string) *server {
 }
 
 // stop is ctrl-C. Nothing may be left afterwards. Idempotent.
-func (s *server) stop(t *testing.T) {
+func (s *server) stop(t testing.TB) {
 	t.Helper()
 	if s.cmd.ProcessState != nil {
 		return
@@ -173,7 +173,7 @@ func (s *server) generate(ctx context.Context, spec *triptychv1alpha1.Generation
 
 // images gives the files of a request by index, whichever was ready first. They are below the size that
 // is sent in parts.
-func images(t *testing.T, events []*triptychv1alpha1.GenerateResponse) [][]byte {
+func images(t testing.TB, events []*triptychv1alpha1.GenerateResponse) [][]byte {
 	t.Helper()
 	out := make([][]byte, events[0].GetAccepted().GetSpec().GetImageCount())
 	for _, e := range events {
@@ -188,7 +188,7 @@ func images(t *testing.T, events []*triptychv1alpha1.GenerateResponse) [][]byte 
 }
 
 // descendants are the processes below pid, with their arguments.
-func descendants(t *testing.T, pid int) map[int]string {
+func descendants(t testing.TB, pid int) map[int]string {
 	t.Helper()
 	parents, args := map[int]int{}, map[int]string{}
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
