@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -110,6 +111,48 @@ func BenchmarkPointwise(b *testing.B) {
 				b.ReportMetric(median(rate), "elem/ns")
 				b.ReportMetric(4*median(rate), "GB/s")
 			})
+		}
+	})
+}
+
+// BenchmarkAttentionTile runs the parts of an attention on one tile of queries and a block of keys.
+func BenchmarkAttentionTile(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	eachVariantBench(b, func(b *testing.B) {
+		for _, c := range []struct{ keys, d int }{{512, 40}, {512, 80}, {256, 160}, {80, 512}, {77, 40}} {
+			pointers, _ := queries(r, c.d)
+			keys, values := normal(r, c.keys*c.d, 1), normal(r, c.keys*c.d, 1)
+			panels := make([]float32, (c.keys+TileCols-1)/TileCols*TileCols*c.d)
+			sums := make([]float32, AttentionRows*MixStride(c.d))
+			var scores [ScoreElems]float32
+			var state Softmax
+			state.Reset()
+			for _, part := range []struct {
+				name  string
+				flops int
+				f     func()
+			}{
+				{"PackKeys", 0, func() { PackKeys(panels, keys, c.d, c.keys, c.d, 1) }},
+				{"Scores", 2 * AttentionRows * c.keys * c.d, func() { Scores(&scores, &pointers, panels, c.d, c.keys) }},
+				{"Weigh", 0, func() { Weigh(&scores, c.keys, &state) }},
+				{"Mix", 2 * AttentionRows * c.keys * c.d, func() { Mix(sums, &scores, values, c.d, c.keys, c.d, &state.Shrink) }},
+			} {
+				b.Run(fmt.Sprintf("keys%d/d%d/%s", c.keys, c.d, part.name), func(b *testing.B) {
+					const peakRounds = 1000
+					best, bestPeak := math.Inf(1), math.Inf(1)
+					for b.Loop() {
+						best = min(best, seconds(part.f))
+						bestPeak = min(bestPeak, seconds(func() { FMAPeak(peakRounds) }))
+					}
+					b.ReportMetric(0, "ns/op")
+					b.ReportMetric(best*1e9, "best-ns")
+					// A round of the peak is 12 vector multiply-adds.
+					b.ReportMetric(best/bestPeak*peakRounds*12, "FMAs")
+					if part.flops > 0 {
+						b.ReportMetric(100*float64(part.flops)/best/(peakRounds*PeakFlops/bestPeak), "%peak")
+					}
+				})
+			}
 		}
 	})
 }

@@ -7,199 +7,146 @@ import (
 	"github.com/triptych-serving/triptych/engine/kernel"
 )
 
-// attention is a flash attention (Dao et al. 2022, arXiv 2205.14135): scores exist for one tile of
-// queries and one block of keys at a time, and sums are rescaled when a larger score turns up.
-// First K and V of every head are packed into panels; then a task is a block of queries of one
-// head. Bound by the FMA units, and for heads narrower than 64 as much by the exponential.
+// attention is a flash attention (Dao et al. 2022, arXiv 2205.14135): scores exist for one tile of queries and one block
+// of keys at a time, and sums shrink when a larger score turns up. A task is a block of queries of one head; it packs a
+// block of keys for itself, which costs little as its queries are many, and needs no other memory that grows with the
+// tokens. Bound by the FMA units, and by the exponential where heads are narrow: a score costs d/4 vector
+// multiply-adds of 8 lanes and 1/8 of a vector's exponential, some 8 cycles.
 type attention struct {
-	op                   *device.Attention
-	images, heads        int
-	queries, keys        int
-	channels, d          int // of a row of Q, of a head
-	keyPanels, valPanels int // panels of keys and of a head's values
+	op            *device.Attention
+	images, heads int
+	queries, keys int
+	channels, d   int // of a row of Q, of a head
+	keyBlock      int // whole panels
+	queryBlock    int // whole tiles
+	scale         float32
 
-	kPack   []float32          // [images, heads, keyPanels, d, 16]
-	vPack   []float32          // [images, heads, valPanels, keys, 16]
 	scratch []attentionScratch // by thread
 }
 
-// attentionScratch is one thread's: the scores of a tile of queries, and for a block of queries
-// what has been summed up, the largest scaled score and the sum of exponentials.
+// attentionScratch is one thread's.
 type attentionScratch struct {
-	scores     []float32 // [TileRows, keyBlock]
-	sums       []float32 // [queryBlock/TileRows, valPanels, TileRows, 16]
-	tops, mass []float32 // [queryBlock]
-	tile       *attentionTile
-	rows       []*float32 // [TileRows] to queries, then [TileRows] to scores
+	panels []float32                       // a block of keys
+	scores *[kernel.ScoreElems]float32     // of a tile
+	sums   []float32                       // of a block of queries, by tile
+	states []kernel.Softmax                // by tile
+	rows   *[kernel.AttentionRows]*float32 // to queries
 }
 
-type attentionTile = [kernel.TileRows * kernel.TileCols]float32
-
 const (
-	// keyBlock is the keys scored at a time: few rescalings, and scores in L1 with the panels in L2.
-	keyBlock = 512
-	// queryBlock is the queries of a task, which share the panels in L2.
-	queryBlock = 8 * kernel.TileRows
+	// blockElems bounds a block's keys and values, which all tiles of a task read from L2: half of 512 KiB and a bit.
+	blockElems = 80 << 10
+	// maxQueryBlock is the queries that share the packing of a block of keys, which then costs 1 % of their products.
+	maxQueryBlock = 64 * kernel.AttentionRows
+	// minQueryBlock is where packing costs so much that more tasks for the threads do not pay.
+	minQueryBlock = 8 * kernel.AttentionRows
 )
 
-func newAttention(o *device.Attention) *attention {
+func newAttention(o *device.Attention, threads int) *attention {
 	a := &attention{
 		op: o, images: o.Q.Shape[0], heads: o.Heads, queries: o.Q.Shape[1], keys: o.K.Shape[1],
 		channels: o.Q.Shape[2], d: o.Q.Shape[2] / o.Heads,
 	}
-	a.keyPanels, a.valPanels = panels(a.keys), panels(a.d)
+	a.scale = float32(math.Log2E / math.Sqrt(float64(a.d)))
+	// The blocks of keys decide on roundings, so they must not depend on the threads; those of queries may.
+	most := max(kernel.TileCols, min(kernel.MaxKeys, blockElems/(2*a.d)))
+	a.keyBlock = panels(ceilDiv(a.keys, ceilDiv(a.keys, most))) * kernel.TileCols
+	a.queryBlock = min(maxQueryBlock, ceilDiv(a.queries, kernel.AttentionRows)*kernel.AttentionRows)
+	for a.queryBlock >= 2*minQueryBlock && a.tasks() < tasksPerThread*threads {
+		a.queryBlock = ceilDiv(a.queryBlock/2, kernel.AttentionRows) * kernel.AttentionRows
+	}
 	return a
 }
 
+func (a *attention) tasks() int { return a.images * a.heads * ceilDiv(a.queries, a.queryBlock) }
+
 func (a *attention) carve(c *carver, threads int) {
-	heads := a.images * a.heads
-	a.kPack = take[float32](c, heads*a.keyPanels*a.d*kernel.TileCols)
-	a.vPack = take[float32](c, heads*a.valPanels*a.keys*kernel.TileCols)
+	tiles := a.queryBlock / kernel.AttentionRows
 	a.scratch = make([]attentionScratch, threads)
 	for i := range a.scratch {
 		s := &a.scratch[i]
-		s.scores = take[float32](c, kernel.TileRows*keyBlock)
-		s.sums = take[float32](c, queryBlock*a.valPanels*kernel.TileCols)
-		s.tops = take[float32](c, queryBlock)
-		s.mass = take[float32](c, queryBlock)
-		if tile := take[float32](c, len(attentionTile{})); tile != nil {
-			s.tile = (*attentionTile)(tile)
+		s.panels = take[float32](c, a.keyBlock*a.d)
+		s.sums = take[float32](c, tiles*a.tileElems())
+		s.states = take[kernel.Softmax](c, tiles)
+		scores, rows := take[float32](c, kernel.ScoreElems), take[*float32](c, kernel.AttentionRows)
+		if c.mem != nil {
+			s.scores, s.rows = (*[kernel.ScoreElems]float32)(scores), (*[kernel.AttentionRows]*float32)(rows)
 		}
-		s.rows = take[*float32](c, 2*kernel.TileRows)
 	}
 }
+
+// tileElems is the size of a tile's sums.
+func (a *attention) tileElems() int { return kernel.AttentionRows * kernel.MixStride(a.d) }
 
 func (a *attention) bind(b *binding) []*job {
 	q, k, v, out := b.floats(a.op.Q), b.floats(a.op.K), b.floats(a.op.V), b.floats(a.op.Out)
-	keyBlocks, queryBlocks := ceilDiv(a.keys, keyBlock), ceilDiv(a.queries, queryBlock)
-	return []*job{
-		newJob(a.images*a.heads*keyBlocks, func(_, task int) {
-			a.pack(k, v, task/keyBlocks, task%keyBlocks*keyBlock)
-		}),
-		newJob(a.images*a.heads*queryBlocks, func(thread, task int) {
-			a.attend(&a.scratch[thread], q, out, task/queryBlocks, task%queryBlocks*queryBlock)
-		}),
-	}
+	blocks := ceilDiv(a.queries, a.queryBlock)
+	return []*job{newJob(a.tasks(), func(thread, task int) {
+		s, head, first := &a.scratch[thread], task/blocks, task%blocks*a.queryBlock
+		atQuery := (head/a.heads*a.queries+first)*a.channels + head%a.heads*a.d
+		atKey := head/a.heads*a.keys*a.channels + head%a.heads*a.d
+		a.attend(s, q[atQuery:], k[atKey:], v[atKey:], first)
+		a.finish(s, out[atQuery:], min(a.queryBlock, a.queries-first))
+	})}
 }
 
-// pack copies a block of keys and values of one head of one image into panels, with zeros behind the
-// last key and value: what they give is not read, and denormals left there by another op would take
-// long. Bound by the memory.
-func (a *attention) pack(k, v []float32, head, first int) {
-	const w = kernel.TileCols
-	at := (head/a.heads*a.keys)*a.channels + head%a.heads*a.d // of the head in key 0
-	kDst := a.kPack[head*a.keyPanels*a.d*w:]
-	vDst := a.vPack[head*a.valPanels*a.keys*w:]
-	last := min(first+keyBlock, a.keys)
-	for key := first; key < last; key++ {
-		panel := kDst[key/w*a.d*w+key%w:]
-		for e, x := range k[at+key*a.channels:][:a.d] {
-			panel[e*w] = x
-		}
-		for p := range a.valPanels {
-			dst := vDst[(p*a.keys+key)*w:][:w]
-			n := copy(dst, v[at+key*a.channels:][p*w:a.d])
-			clear(dst[n:])
-		}
+// attend leaves the sums and states of a block of queries in s. The slices begin with the head's part of the
+// block's first query, first, and of key 0.
+func (a *attention) attend(s *attentionScratch, q, k, v []float32, first int) {
+	rows := min(a.queryBlock, a.queries-first)
+	tiles := ceilDiv(rows, kernel.AttentionRows)
+	for t := range tiles {
+		s.states[t].Reset()
 	}
-	for key := last; key < ceilDiv(last, w)*w; key++ {
-		for e := range a.d {
-			kDst[key/w*a.d*w+key%w+e*w] = 0
-		}
-	}
-}
-
-// attend computes a block of queries of one head of one image.
-func (a *attention) attend(s *attentionScratch, q, out []float32, head, first int) {
-	at := (head/a.heads*a.queries)*a.channels + head%a.heads*a.d // of the head in query 0
-	rows := min(queryBlock, a.queries-first)
-	for r := range kernel.TileRows {
-		s.rows[kernel.TileRows+r] = &s.scores[r*keyBlock]
-	}
-	for r := range rows {
-		s.tops[r], s.mass[r] = float32(math.Inf(-1)), 0
-	}
-	visible := a.keys
-	if a.op.Causal {
-		visible = min(a.keys, first+rows)
-	}
-	for key := 0; key < visible; key += keyBlock {
-		keys := min(keyBlock, visible-key)
-		for t := 0; t < rows; t += kernel.TileRows {
-			m := min(kernel.TileRows, rows-t)
-			for r := range kernel.TileRows {
-				s.rows[r] = &q[at+(first+t+min(r, m-1))*a.channels]
+	for key := 0; key < a.visible(first+rows-1); key += a.keyBlock {
+		keys := min(a.keyBlock, a.visible(first+rows-1)-key)
+		kernel.PackKeys(s.panels, k[key*a.channels:], a.channels, keys, a.d, a.scale)
+		for t := range tiles {
+			row := t * kernel.AttentionRows
+			keys := min(keys, a.visible(first+row+kernel.AttentionRows-1)-key)
+			if keys <= 0 {
+				continue
 			}
-			a.score(s, head, key, keys, m)
-			for r := range m {
-				a.weigh(s, first+t+r, t+r, key, keys)
+			for r := range s.rows { // the last tile is filled up with the last query
+				s.rows[r] = &q[min(row+r, rows-1)*a.channels]
 			}
-			a.sum(s, head, key, keys, t, m)
-		}
-	}
-	const w = kernel.TileCols
-	for r := range rows {
-		dst := out[at+(first+r)*a.channels:][:a.d]
-		for p := range a.valPanels {
-			copy(dst[p*w:], a.sums(s, r, p))
-		}
-		kernel.Scale(dst, 1/s.mass[r])
-	}
-}
-
-// sums is what is summed up for row r of the block in value panel p.
-func (a *attention) sums(s *attentionScratch, r, p int) []float32 {
-	tile := r/kernel.TileRows*a.valPanels + p
-	return s.sums[(tile*kernel.TileRows+r%kernel.TileRows)*kernel.TileCols:][:kernel.TileCols]
-}
-
-// score writes the products of m queries and a block of keys.
-func (a *attention) score(s *attentionScratch, head, key, keys, m int) {
-	const w = kernel.TileCols
-	for p := range panels(keys) {
-		panel := a.kPack[(head*a.keyPanels+key/w+p)*a.d*w:][:a.d*w]
-		kernel.Tile(s.tile, s.rows[:kernel.TileRows], 1, a.d, panel, m)
-		for r := range m {
-			*(*[w]float32)(s.scores[r*keyBlock+p*w:]) = *(*[w]float32)(s.tile[r*w:])
+			kernel.Scores(s.scores, s.rows, s.panels, a.d, keys)
+			if a.op.Causal {
+				mask(s.scores, first+row-key, keys)
+			}
+			state, shrink := &s.states[t], &s.states[t].Shrink
+			kernel.Weigh(s.scores, keys, state)
+			if key == 0 {
+				shrink = nil
+			}
+			kernel.Mix(s.sums[t*a.tileElems():], s.scores, v[key*a.channels:], a.channels, keys, a.d, shrink)
 		}
 	}
 }
 
-// weigh turns the scores of a query into exponentials below its largest so far, and rescales what is
-// summed up if that has grown. Scores the query may not see become zero.
-func (a *attention) weigh(s *attentionScratch, query, r, key, keys int) {
-	scores := s.scores[r%kernel.TileRows*keyBlock:][:keys]
+// visible is how many keys the query may see.
+func (a *attention) visible(query int) int {
 	if a.op.Causal {
-		seen := max(0, min(keys, query+1-key))
-		clear(scores[seen:])
-		if scores = scores[:seen]; seen == 0 {
-			return
-		}
+		return min(a.keys, query+1)
 	}
-	scale := float32(1 / math.Sqrt(float64(a.d)))
-	top := max(s.tops[r], scale*kernel.MaxRow(scores))
-	if key > 0 && top > s.tops[r] {
-		shrink := float32(math.Exp(float64(s.tops[r] - top)))
-		s.mass[r] *= shrink
-		for p := range a.valPanels {
-			kernel.Scale(a.sums(s, r, p), shrink)
-		}
-	}
-	s.tops[r] = top
-	s.mass[r] += kernel.ExpRow(scores, scale, top)
+	return a.keys
 }
 
-// sum adds the values of a block of keys, weighed, to a tile of queries.
-func (a *attention) sum(s *attentionScratch, head, key, keys, t, m int) {
-	const w = kernel.TileCols
-	for p := range a.valPanels {
-		panel := a.vPack[((head*a.valPanels+p)*a.keys+key)*w:][:keys*w]
-		kernel.Tile(s.tile, s.rows[kernel.TileRows:], 1, keys, panel, m)
-		dst := s.sums[(t/kernel.TileRows*a.valPanels+p)*len(s.tile):][:m*w]
-		if key == 0 {
-			copy(dst, s.tile[:])
-		} else {
-			kernel.Add(dst, dst, s.tile[:])
+// mask takes the scores of later keys from a tile whose first query stands at the given place of the block of keys.
+func mask(scores *[kernel.ScoreElems]float32, first, keys int) {
+	for r := range kernel.AttentionRows {
+		for i := max(0, first+r+1); i < keys; i++ {
+			scores[r*kernel.ScoreStride+i] = float32(math.Inf(-1))
 		}
+	}
+}
+
+// finish writes the weighed means of so many queries.
+func (a *attention) finish(s *attentionScratch, out []float32, rows int) {
+	for row := range rows {
+		t, r := row/kernel.AttentionRows, row%kernel.AttentionRows
+		dst := out[row*a.channels:][:a.d]
+		copy(dst, s.sums[t*a.tileElems()+r*kernel.MixStride(a.d):])
+		kernel.Scale(dst, 1/s.states[t].Sum(r))
 	}
 }

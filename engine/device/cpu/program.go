@@ -58,7 +58,7 @@ func newStep(op device.Op, t *device.Tape, threads int) (step, error) {
 	case *device.LayerNorm:
 		return newLayerNorm(o)
 	case *device.Attention:
-		return newAttention(o), nil
+		return newAttention(o, threads), nil
 	case *device.GEGLU:
 		return &geglu{op: o}, nil
 	case *device.Embed:

@@ -137,6 +137,16 @@ func (g *gen) addIfAny(l []lanes, p reg.GPVirtual, ys []reg.VecVirtual) {
 // each writes a loop of body over n elements: turns of several vectors, then of one, then the tail under a mask. n is
 // used up. An element's arithmetic is the same in all three.
 func (g *gen) each(n reg.GPVirtual, several int, body func(l []lanes)) {
+	index := g.eachWhole(n, several, body)
+	end := g.label("end")
+	g.TESTQ(n, n)
+	g.JZ(operand.LabelRef(end))
+	body([]lanes{{g: g, index: index, mask: g.mask(n)}})
+	g.Label(end)
+}
+
+// eachWhole is each without the tail: n becomes what is left, and the result the index of its first.
+func (g *gen) eachWhole(n reg.GPVirtual, several int, body func(l []lanes)) reg.GPVirtual {
 	index := g.GP64()
 	g.XORQ(index, index)
 	for count := several; count > 0; count = min(count-1, 1) {
@@ -155,11 +165,7 @@ func (g *gen) each(n reg.GPVirtual, several int, body func(l []lanes)) {
 		g.JGE(operand.LabelRef(again))
 		g.Label(done)
 	}
-	end := g.label("end")
-	g.TESTQ(n, n)
-	g.JZ(operand.LabelRef(end))
-	body([]lanes{{g: g, index: index, mask: g.mask(n)}})
-	g.Label(end)
+	return index
 }
 
 // loadAll and storeAll move one vector for each of l.

@@ -18,6 +18,7 @@ func main() {
 		write func(*gen)
 	}{
 		{"activation", activation},
+		{"attention", attention},
 		{"norm", norm},
 		{"peak", peak},
 		{"softmax", softmax},

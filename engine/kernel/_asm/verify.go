@@ -9,8 +9,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// extensions are what kernel.hasAVX2 checks for, and so all that may be used.
-var extensions = []string{"AVX", "AVX2", "FMA3", "F16C"}
+// extensions are what kernel.hasAVX2 checks for, and CMOV, which every amd64 has: all that may be used.
+var extensions = []string{"AVX", "AVX2", "FMA3", "F16C", "CMOV"}
 
 // verify finds what the assembler accepts and the processor does not, or only slowly: registers 16 to 31 (avo hands
 // them out when 16 are not enough; they need AVX-512), instructions of another extension, SSE forms among AVX ones (each

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"math"
+
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// The tile of queries, and the bytes from one row of its scores to the next: kernel.AttentionRows and
+// kernel.ScoreStride.
+const (
+	attentionRows = 6
+	scoreBytes    = 4 * 528
+)
+
+func attention(g *gen) {
+	packKeys(g)
+	scores(g)
+	weigh(g)
+	mix(g)
+}
+
+// packKeys transposes four dimensions of eight keys a turn: key i in the lower half of a register and key i+4 in the upper.
+func packKeys(g *gen) {
+	g.function("packKeysAVX2", "func(dst, k *float32, stride, last, d int, scale float32)",
+		"is PackKeys for half a panel: keys 0 to last, which is repeated up to eight, and d, a positive multiple of 4.")
+	dst, k, stride, last, d := g.arg("dst"), g.arg("k"), g.arg("stride"), g.arg("last"), g.arg("d")
+	scale := g.broadcastArg("scale")
+	g.SHLQ(operand.Imm(2), stride)
+	key := []reg.GPVirtual{k}
+	for i := 1; i < 8; i++ {
+		p := g.GP64()
+		g.MOVQ(key[i-1], p)
+		g.ADDQ(stride, p)
+		g.CMPQ(last, operand.Imm(uint64(i)))
+		g.CMOVQLT(key[i-1], p)
+		key = append(key, p)
+	}
+	index := g.GP64()
+	g.XORQ(index, index)
+	g.Label("four")
+	x := make([]reg.VecVirtual, 4)
+	for i := range x {
+		x[i] = g.YMM()
+		g.VMOVUPS(operand.Mem{Base: key[i], Index: index, Scale: 4}, x[i].AsX())
+		g.VINSERTF128(operand.Imm(1), operand.Mem{Base: key[i+4], Index: index, Scale: 4}, x[i], x[i])
+		g.VMULPS(scale, x[i], x[i])
+	}
+	pairs := g.fresh(x)
+	g.VUNPCKLPS(x[1], x[0], pairs[0])
+	g.VUNPCKHPS(x[1], x[0], pairs[1])
+	g.VUNPCKLPS(x[3], x[2], pairs[2])
+	g.VUNPCKHPS(x[3], x[2], pairs[3])
+	for i := range x {
+		g.VSHUFPS(operand.Imm([]uint64{0x44, 0xee}[i%2]), pairs[2+i/2], pairs[i/2], x[i])
+		g.VMOVUPS(x[i], operand.Mem{Base: dst, Disp: 64 * i})
+	}
+	g.ADDQ(operand.U32(4*64), dst)
+	g.ADDQ(operand.Imm(4), index)
+	g.CMPQ(index, d)
+	g.JLT(operand.LabelRef("four"))
+	g.ret()
+}
+
+// scores is tile6AVX2 with one tap, for one panel after the other.
+func scores(g *gen) {
+	g.function("scoresAVX2", "func(dst *float32, rows **float32, panels *float32, d, count int)", "is Scores for so many panels.")
+	dst, rows, panel, d, count := g.arg("dst"), g.arg("rows"), g.arg("panels"), g.arg("d"), g.arg("count")
+	row := make([]reg.GPVirtual, attentionRows)
+	for r := range row {
+		row[r] = g.GP64()
+		g.MOVQ(operand.Mem{Base: rows, Disp: 8 * r}, row[r])
+	}
+	index, n := g.GP64(), g.GP64()
+	g.Label("panel")
+	sums := g.zeros(2 * attentionRows)
+	g.XORQ(index, index)
+	g.unrolled(d, n, func(steps int) {
+		for s := range steps {
+			left, right, x := g.YMM(), g.YMM(), g.YMM()
+			g.VMOVUPS(operand.Mem{Base: panel, Disp: 64 * s}, left)
+			g.VMOVUPS(operand.Mem{Base: panel, Disp: 64*s + 32}, right)
+			for r := range row {
+				g.VBROADCASTSS(operand.Mem{Base: row[r], Index: index, Scale: 4, Disp: 4 * s}, x)
+				g.VFMADD231PS(left, x, sums[2*r])
+				g.VFMADD231PS(right, x, sums[2*r+1])
+			}
+		}
+		g.ADDQ(operand.U32(uint64(64*steps)), panel)
+		g.ADDQ(operand.Imm(uint64(steps)), index)
+	})
+	for i, sum := range sums {
+		g.VMOVUPS(sum, operand.Mem{Base: dst, Disp: i/2*scoreBytes + i%2*32})
+	}
+	g.ADDQ(operand.Imm(64), dst)
+	g.DECQ(count)
+	g.JNZ(operand.LabelRef("panel"))
+	g.ret()
+}
+
+func (g *gen) zeros(n int) []reg.VecVirtual {
+	var ys []reg.VecVirtual
+	for range n {
+		ys = append(ys, g.zero())
+	}
+	return ys
+}
+
+// unrolled writes body for a positive total of steps: four at a time, then one. n is a register to count in.
+func (g *gen) unrolled(total, n reg.GPVirtual, body func(steps int)) {
+	four, rest, one, done := g.label("four"), g.label("rest"), g.label("one"), g.label("done")
+	g.MOVQ(total, n)
+	g.SUBQ(operand.Imm(4), n)
+	g.JLT(operand.LabelRef(rest))
+	g.Label(four)
+	body(4)
+	g.SUBQ(operand.Imm(4), n)
+	g.JGE(operand.LabelRef(four))
+	g.Label(rest)
+	g.ADDQ(operand.Imm(4), n)
+	g.JZ(operand.LabelRef(done))
+	g.Label(one)
+	body(1)
+	g.DECQ(n)
+	g.JNZ(operand.LabelRef(one))
+	g.Label(done)
+}
+
+// weigh goes over a row twice, for the maximum and for the powers, with four vectors in step.
+func weigh(g *gen) {
+	g.function("weighAVX2", "func(scores, top, mass, shrink *float32, n int)",
+		"is Weigh for whole vectors of scores, n being a positive multiple of 8.")
+	scores, top, mass, shrink, n := g.arg("scores"), g.arg("top"), g.arg("mass"), g.arg("shrink"), g.arg("n")
+	rows := g.GP64()
+	g.MOVQ(operand.U32(attentionRows), rows)
+	g.Label("row")
+
+	most := make([]reg.VecVirtual, 4)
+	lowest := g.constant("minus_infinity", float32(math.Inf(-1)))
+	for i := range most {
+		most[i] = g.load(lowest)
+	}
+	left := g.GP64()
+	g.MOVQ(n, left)
+	g.eachWhole(left, len(most), func(l []lanes) {
+		for i, l := range l {
+			x := l.load(scores)
+			g.VMAXPS(most[i], x, most[i]) // a NaN in x leaves the maximum as it was
+		}
+	})
+	g.VMAXPS(most[1], most[0], most[0])
+	g.VMAXPS(most[3], most[2], most[2])
+	g.VMAXPS(most[2], most[0], most[0])
+	now, other := most[0].AsX(), g.XMM()
+	g.VEXTRACTF128(operand.Imm(1), most[0], other)
+	g.VMAXPS(other, now, now)
+	g.VPERMILPS(operand.Imm(0x4e), now, other)
+	g.VMAXPS(other, now, now)
+	g.VPERMILPS(operand.Imm(0xb1), now, other)
+	g.VMAXPS(other, now, now)
+	before, peak := g.YMM(), g.YMM()
+	g.VBROADCASTSS(operand.Mem{Base: top}, before)
+	g.VMAXPS(before.AsX(), now, now)
+	g.VMOVSS(now, operand.Mem{Base: top})
+	g.VINSERTF128(operand.Imm(1), now, most[0], peak)
+	g.VSUBPS(peak, before, before)
+	g.power2(before)
+	g.VMOVSS(before.AsX(), operand.Mem{Base: shrink})
+
+	sums := []reg.VecVirtual{before, g.zero()}
+	g.VMULPS(operand.Mem{Base: mass}, before, before)
+	g.MOVQ(n, left)
+	g.eachWhole(left, 4, func(l []lanes) {
+		xs := loadAll(l, scores)
+		for _, x := range xs {
+			g.VSUBPS(peak, x, x)
+		}
+		g.power2(xs...)
+		storeAll(l, xs, scores)
+		for i, x := range xs {
+			g.VADDPS(x, sums[i%2], sums[i%2])
+		}
+	})
+	g.VADDPS(sums[1], sums[0], sums[0])
+	g.VMOVUPS(sums[0], operand.Mem{Base: mass})
+
+	g.ADDQ(operand.U32(scoreBytes), scores)
+	g.ADDQ(operand.Imm(4), top)
+	g.ADDQ(operand.Imm(32), mass)
+	g.ADDQ(operand.Imm(4), shrink)
+	g.DECQ(rows)
+	g.JNZ(operand.LabelRef("row"))
+	g.ret()
+}
+
+// power2 replaces every x, at most 0, by 2^x as power2 in attention_generic.go does. A constant is loaded once for all
+// of them: as operands in memory they would keep the two load units of a Zen 1 busy for longer than all the rest takes.
+func (g *gen) power2(xs ...reg.VecVirtual) {
+	low := g.load(g.constant("power2_low", -127))
+	for _, x := range xs {
+		g.VMAXPS(x, low, x) // x is the second source: NaN passes
+	}
+	shifter, powers, ps := g.load(g.constant("shifter", 0x1.8p23)), g.fresh(xs), g.fresh(xs)
+	for i, x := range xs {
+		g.VADDPS(shifter, x, powers[i])
+	}
+	for i, x := range xs {
+		g.VSUBPS(shifter, powers[i], ps[i])
+		g.VSUBPS(ps[i], x, x)
+	}
+	for power := len(power2Coefficients) - 1; power >= 0; power-- {
+		c := g.load(g.constant("power2_p"+string(rune('0'+power)), power2Coefficients[power]))
+		for i, x := range xs {
+			if power == len(power2Coefficients)-1 {
+				g.VMOVAPS(c, ps[i])
+			} else {
+				g.VFMADD213PS(c, x, ps[i])
+			}
+		}
+	}
+	for i, x := range xs {
+		g.VPSLLD(operand.Imm(23), powers[i], powers[i])
+		g.VPADDD(powers[i], ps[i], x)
+	}
+}
+
+// power2Coefficients are kernel.power2's, lowest power first.
+var power2Coefficients = [6]float32{1, 0.693146829102, 0.240222368787, 0.055508915201, 0.00967177328973, 0.00132257250192}
+
+// mix goes over the keys once for every 16 columns, then for 8, then for the last 1 to 7 under a mask.
+func mix(g *gen) {
+	g.function("mixAVX2", "func(sums, weights, values *float32, sumStride, stride, keys, d int, shrink *float32)", "is Mix; shrink may be nil.")
+	sums, weights, values := g.arg("sums"), g.arg("weights"), g.arg("values")
+	sumStride, stride, d, shrink := g.arg("sumStride"), g.arg("stride"), g.arg("d"), g.arg("shrink")
+	keys := g.arg("keys")
+	g.SHLQ(operand.Imm(2), sumStride)
+	g.SHLQ(operand.Imm(2), stride)
+	weight, value, n, lower := g.GP64(), g.GP64(), g.GP64(), g.GP64()
+	g.LEAQ(operand.Mem{Base: sums, Index: sumStride, Scale: 1}, lower)
+	g.ADDQ(sumStride, lower)
+	g.ADDQ(sumStride, lower)
+	sumOf := func(r, half int) operand.Mem {
+		m := operand.Mem{Base: sums, Disp: 32 * half}
+		if r >= 3 {
+			m.Base = lower
+		}
+		if r%3 > 0 {
+			m.Index, m.Scale = sumStride, uint8(r%3)
+		}
+		return m
+	}
+	strip := func(halves int, mask reg.Register) {
+		acc := make([][]reg.VecVirtual, attentionRows)
+		for r := range acc {
+			acc[r] = g.zeros(halves)
+		}
+		first := g.label("first")
+		g.TESTQ(shrink, shrink)
+		g.JZ(operand.LabelRef(first))
+		for r := range acc {
+			f := g.YMM()
+			g.VBROADCASTSS(operand.Mem{Base: shrink, Disp: 4 * r}, f)
+			for half, y := range acc[r] {
+				g.VMULPS(sumOf(r, half), f, y)
+			}
+		}
+		g.Label(first)
+		g.MOVQ(weights, weight)
+		g.MOVQ(values, value)
+		g.unrolled(keys, n, func(steps int) {
+			for s := range steps {
+				v := g.fresh(acc[0])
+				for half, y := range v {
+					at := operand.Mem{Base: value, Disp: 32 * half}
+					if mask != nil {
+						g.VMASKMOVPS(at, mask, y)
+					} else {
+						g.VMOVUPS(at, y)
+					}
+				}
+				x := g.YMM()
+				for r := range acc {
+					g.VBROADCASTSS(operand.Mem{Base: weight, Disp: scoreBytes*r + 4*s}, x)
+					for half, y := range acc[r] {
+						g.VFMADD231PS(v[half], x, y)
+					}
+				}
+				g.ADDQ(stride, value)
+			}
+			g.ADDQ(operand.Imm(uint64(4*steps)), weight)
+		})
+		for r := range acc {
+			for half, y := range acc[r] {
+				g.VMOVUPS(y, sumOf(r, half))
+			}
+		}
+		g.ADDQ(operand.Imm(uint64(32*halves)), values)
+		g.ADDQ(operand.Imm(uint64(32*halves)), sums)
+		g.ADDQ(operand.Imm(uint64(32*halves)), lower)
+		g.SUBQ(operand.Imm(uint64(8*halves)), d)
+	}
+	for _, halves := range []int{2, 1} {
+		again, done := g.label("strip"), g.label("narrow")
+		g.Label(again)
+		g.CMPQ(d, operand.Imm(uint64(8*halves)))
+		g.JLT(operand.LabelRef(done))
+		strip(halves, nil)
+		g.JMP(operand.LabelRef(again))
+		g.Label(done)
+	}
+	g.TESTQ(d, d)
+	g.JZ(operand.LabelRef("end"))
+	strip(1, g.mask(d))
+	g.Label("end")
+	g.ret()
+}

@@ -1,0 +1,100 @@
+package kernel
+
+import "math"
+
+// The inner kernels of a flash attention (Dao et al. 2022, arXiv 2205.14135) for one tile of queries and one block of keys:
+// Scores with keys that PackKeys packed, Weigh, which turns scores into weights and says how far earlier sums shrink, and
+// Mix, which shrinks the sums and adds the values, weighed.
+const (
+	// AttentionRows is the queries of a tile, as in Tile.
+	AttentionRows = TileRows
+	// MaxKeys is the most keys of a block.
+	MaxKeys = 512
+	// ScoreStride is the floats from one row of scores to the next; with a power of two the rows would meet in
+	// the same sets of L1.
+	ScoreStride = MaxKeys + TileCols
+	// ScoreElems is the size of a tile of scores.
+	ScoreElems = AttentionRows * ScoreStride
+)
+
+// Softmax is what is known of a tile of queries behind some blocks of keys.
+type Softmax struct {
+	Top    [AttentionRows]float32    // the largest score
+	Mass   [AttentionRows][8]float32 // the sum of 2^(score-Top), by key modulo 8
+	Shrink [AttentionRows]float32    // 2^(Top before the last block - Top)
+}
+
+// Reset is the state before the first key.
+func (s *Softmax) Reset() {
+	*s = Softmax{}
+	for r := range s.Top {
+		s.Top[r] = float32(math.Inf(-1))
+	}
+}
+
+// Sum is the sum of all weights of row r.
+func (s *Softmax) Sum(r int) float32 {
+	m := &s.Mass[r]
+	return ((m[0] + m[4]) + (m[2] + m[6])) + ((m[1] + m[5]) + (m[3] + m[7]))
+}
+
+// PackKeys writes keys of d floats each, stride floats apart, times scale to panels of TileCols keys:
+//
+//	dst[(i/TileCols*d + e)*TileCols + i%TileCols] = k[i*stride+e] * scale
+//
+// The last panel is filled up with the last key.
+// What bounds it: the memory read, and the shuffles of a transposition, some 4 cycles for 8 elements.
+func PackKeys(dst, k []float32, stride, keys, d int, scale float32) {
+	for i := 0; i < (keys+TileCols-1)/TileCols*TileCols; i += 8 {
+		first := min(i, keys-1)
+		last := min(keys-1-first, 7)
+		packKeys(dst[i/TileCols*d*TileCols+i%TileCols:][:d*TileCols-i%TileCols], k[first*stride:][:last*stride+d], stride, last, d, scale)
+	}
+}
+
+// Scores writes the products of AttentionRows queries with so many keys, up to MaxKeys, of panels [ceil(keys/TileCols), d,
+// TileCols] to dst [AttentionRows, ScoreStride]; those with the rest of the last panel stand behind them. rows points to
+// at least d floats each.
+// What bounds it: the FMA units, as in Tile.
+func Scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []float32, d, keys int) {
+	count := (keys + TileCols - 1) / TileCols
+	if keys > MaxKeys || keys < 1 || d < 1 {
+		panic("kernel: scores: number of keys or dimensions")
+	}
+	scores(dst, rows, panels[:count*d*TileCols], d)
+}
+
+// Weigh replaces the scores of a block of keys by their weights below the largest score so far, 2^(score-Top), and
+// keeps the state: for a softmax to base e the scores must have been multiplied by log2(e). Weights below 2^-127 are zero, so that
+// masked scores (minus infinity) weigh nothing; the first block must hold a score of every row that is not masked. Up
+// to 7 floats behind a row's last score are overwritten. NaN weighs NaN.
+// What bounds it: 17 operations for 8 scores, some 8 cycles.
+func Weigh(scores *[ScoreElems]float32, keys int, state *Softmax) {
+	if keys > MaxKeys || keys < 1 {
+		panic("kernel: weigh: number of keys")
+	}
+	n := (keys + 7) &^ 7
+	for r := range AttentionRows {
+		for i := keys; i < n; i++ {
+			scores[r*ScoreStride+i] = float32(math.Inf(-1))
+		}
+	}
+	weigh(scores, n, state)
+}
+
+// Mix adds so many rows of values, d floats each and stride floats apart, to the sums [AttentionRows, d rounded up to 8]
+// of a tile of queries, with weights as Weigh leaves them. What sums held counts shrink[row] times; with no shrink it is not read.
+//
+//	sums[r][c] = sums[r][c]*shrink[r] + sum over i < keys of weights[r][i] * values[i*stride+c]
+//
+// What bounds it: the FMA units, as in Tile; the last 8 columns where d is an odd multiple of 8 reach half of that where there are two
+// of 256 bits.
+func Mix(sums []float32, weights *[ScoreElems]float32, values []float32, stride, keys, d int, shrink *[AttentionRows]float32) {
+	if keys > MaxKeys || keys < 1 || d < 1 {
+		panic("kernel: mix: number of keys or columns")
+	}
+	mix(sums[:AttentionRows*MixStride(d)], weights, values[:(keys-1)*stride+d], stride, keys, d, shrink)
+}
+
+// MixStride is the floats from one row of Mix's sums to the next.
+func MixStride(d int) int { return (d + 7) &^ 7 }
