@@ -80,7 +80,7 @@ func BenchmarkPointwise(b *testing.B) {
 	const n, channels = 4096, 256
 	r := rand.New(rand.NewPCG(1, 2))
 	x, y, z, dst, half := normal(r, n, 1), normal(r, n, 1), normal(r, n, 1), make([]float32, n), make([]uint16, n)
-	sum, mean := make([]float64, channels), make([]float32, channels)
+	sum, sq := make([]float64, channels), make([]float64, channels)
 	eachVariantBench(b, func(b *testing.B) {
 		for _, c := range []struct {
 			name string
@@ -93,10 +93,9 @@ func BenchmarkPointwise(b *testing.B) {
 			{"SiLU", func() { Activate(dst, x, SiLU) }},
 			{"GELU", func() { Activate(dst, x, GELU) }},
 			{"GEGLU", func() { GEGLU(dst, x, y) }},
-			{"ScaleShiftSiLU", func() { ScaleShift(dst, x, y, z, SiLU) }},
+			{"ScaleShiftSiLU", func() { ScaleShift(dst, x, y[:channels], z, channels, n/channels, SiLU) }},
 			{"LayerNorm", func() { LayerNorm(dst, x, y, z, 1e-5) }},
-			{"ColumnSums", func() { ColumnSums(sum, x) }},
-			{"ColumnSquares", func() { ColumnSquares(sum, x, mean) }},
+			{"ColumnMoments", func() { ColumnMoments(sum, sq, x, y, channels, n/channels) }},
 			{"WidenF16", func() { WidenF16(dst, half) }},
 			{"WidenBF16", func() { WidenBF16(dst, half) }},
 			{"Axpy", func() { Axpy(dst, 1e-9, x) }},

@@ -3,22 +3,19 @@
 package kernel
 
 //go:noescape
-func columnSumsAVX2(sum *float64, x *float32, channels, whole, pixels int)
+func columnMomentsAVX2(sum, sq *float64, x, about *float32, whole, stride, pixels int)
 
 //go:noescape
-func columnSquaresAVX2(sq *float64, x, mean *float32, channels, whole, pixels int)
+func scaleShiftNoneAVX2(dst, x, scale, shift *float32, n, stride, pixels int)
 
 //go:noescape
-func scaleShiftNoneAVX2(dst, x, scale, shift *float32, n int)
+func scaleShiftSiLUAVX2(dst, x, scale, shift *float32, n, stride, pixels int)
 
 //go:noescape
-func scaleShiftSiLUAVX2(dst, x, scale, shift *float32, n int)
+func scaleShiftGELUAVX2(dst, x, scale, shift *float32, n, stride, pixels int)
 
 //go:noescape
-func scaleShiftGELUAVX2(dst, x, scale, shift *float32, n int)
-
-//go:noescape
-func scaleShiftQuickGELUAVX2(dst, x, scale, shift *float32, n int)
+func scaleShiftQuickGELUAVX2(dst, x, scale, shift *float32, n, stride, pixels int)
 
 //go:noescape
 func rowSumAVX2(x *float32, n int) float32
@@ -31,38 +28,30 @@ func normalizeAVX2(dst, x, gamma, beta *float32, mean, inverse float32, n int)
 
 // The channels beyond the last eight are left to plain Go: networks have multiples of 8.
 
-func columnSums(sum []float64, x []float32) {
+func columnMoments(sum, sq []float64, x, about []float32, stride, pixels int) {
 	whole := 0
 	if useAVX2 && len(sum) >= 8 {
 		whole = len(sum) &^ 7
-		columnSumsAVX2(&sum[0], &x[0], len(sum), whole, len(x)/len(sum))
+		columnMomentsAVX2(&sum[0], &sq[0], &x[0], &about[0], whole, stride, pixels)
 	}
-	columnSumsGeneric(sum, x, whole)
+	columnMomentsGeneric(sum, sq, x, about, whole, stride, pixels)
 }
 
-func columnSquares(sq []float64, x, mean []float32) {
-	whole := 0
-	if useAVX2 && len(sq) >= 8 {
-		whole = len(sq) &^ 7
-		columnSquaresAVX2(&sq[0], &x[0], &mean[0], len(sq), whole, len(x)/len(sq))
-	}
-	columnSquaresGeneric(sq, x, mean, whole)
-}
-
-func scaleShift(dst, x, scale, shift []float32, act Act) {
+func scaleShift(dst, x, scale, shift []float32, stride, pixels int, act Act) {
 	if !useAVX2 {
-		scaleShiftGeneric(dst, x, scale, shift, act)
+		scaleShiftGeneric(dst, x, scale, shift, stride, pixels, act)
 		return
 	}
+	n := len(scale)
 	switch act {
 	case SiLU:
-		scaleShiftSiLUAVX2(&dst[0], &x[0], &scale[0], &shift[0], len(x))
+		scaleShiftSiLUAVX2(&dst[0], &x[0], &scale[0], &shift[0], n, stride, pixels)
 	case GELU:
-		scaleShiftGELUAVX2(&dst[0], &x[0], &scale[0], &shift[0], len(x))
+		scaleShiftGELUAVX2(&dst[0], &x[0], &scale[0], &shift[0], n, stride, pixels)
 	case QuickGELU:
-		scaleShiftQuickGELUAVX2(&dst[0], &x[0], &scale[0], &shift[0], len(x))
+		scaleShiftQuickGELUAVX2(&dst[0], &x[0], &scale[0], &shift[0], n, stride, pixels)
 	default:
-		scaleShiftNoneAVX2(&dst[0], &x[0], &scale[0], &shift[0], len(x))
+		scaleShiftNoneAVX2(&dst[0], &x[0], &scale[0], &shift[0], n, stride, pixels)
 	}
 }
 

@@ -4,207 +4,165 @@
 
 #include "textflag.h"
 
-// func columnSumsAVX2(sum *float64, x *float32, channels int, whole int, pixels int)
-// Requires: AVX
-TEXT ·columnSumsAVX2(SB), NOSPLIT, $0-40
-	MOVQ x+8(FP), AX
-	MOVQ sum+0(FP), CX
-	MOVQ channels+16(FP), DX
-	MOVQ whole+24(FP), BX
-	MOVQ pixels+32(FP), SI
-	SHLQ $0x02, DX
+// func columnMomentsAVX2(sum *float64, sq *float64, x *float32, about *float32, whole int, stride int, pixels int)
+// Requires: AVX, FMA3
+TEXT ·columnMomentsAVX2(SB), NOSPLIT, $0-56
+	MOVQ sum+0(FP), AX
+	MOVQ sq+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ about+24(FP), BX
+	MOVQ whole+32(FP), SI
+	MOVQ stride+40(FP), DI
+	MOVQ pixels+48(FP), R8
+	SHLQ $0x02, DI
 
 pixels1:
-	CMPQ SI, $0x04
+	CMPQ R8, $0x04
 	JLT  done2
-	LEAQ (AX)(DX*1), DI
-	LEAQ (DI)(DX*1), R8
-	LEAQ (R8)(DX*1), R9
-	XORQ R10, R10
+	LEAQ (DX)(DI*1), R9
+	LEAQ (R9)(DI*1), R10
+	LEAQ (R10)(DI*1), R11
+	XORQ R12, R12
 
 channels3:
-	VMOVUPS      (AX)(R10*4), Y0
-	VMOVUPS      (DI)(R10*4), Y1
-	VMOVUPS      (R8)(R10*4), Y2
-	VMOVUPS      (R9)(R10*4), Y3
-	VADDPS       Y1, Y0, Y0
+	VMOVUPS      (BX)(R12*4), Y0
+	VMOVUPS      (DX)(R12*4), Y2
+	VSUBPS       Y0, Y2, Y2
+	VMULPS       Y2, Y2, Y1
+	VMOVUPS      (R9)(R12*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VFMADD231PS  Y3, Y3, Y1
+	VMOVUPS      (R10)(R12*4), Y4
+	VSUBPS       Y0, Y4, Y4
+	VFMADD231PS  Y4, Y4, Y1
+	VMOVUPS      (R11)(R12*4), Y5
+	VSUBPS       Y0, Y5, Y5
+	VFMADD231PS  Y5, Y5, Y1
 	VADDPS       Y3, Y2, Y2
-	VADDPS       Y2, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VCVTPS2PD    X2, Y2
 	VCVTPS2PD    X0, Y0
+	VADDPD       (AX)(R12*8), Y2, Y2
+	VMOVUPD      Y2, (AX)(R12*8)
+	VADDPD       32(AX)(R12*8), Y0, Y0
+	VMOVUPD      Y0, 32(AX)(R12*8)
+	VEXTRACTF128 $0x01, Y1, X0
 	VCVTPS2PD    X1, Y1
-	VADDPD       (CX)(R10*8), Y0, Y0
-	VMOVUPD      Y0, (CX)(R10*8)
-	VADDPD       32(CX)(R10*8), Y1, Y1
-	VMOVUPD      Y1, 32(CX)(R10*8)
-	ADDQ         $0x08, R10
-	CMPQ         R10, BX
+	VCVTPS2PD    X0, Y0
+	VADDPD       (CX)(R12*8), Y1, Y1
+	VMOVUPD      Y1, (CX)(R12*8)
+	VADDPD       32(CX)(R12*8), Y0, Y0
+	VMOVUPD      Y0, 32(CX)(R12*8)
+	ADDQ         $0x08, R12
+	CMPQ         R12, SI
 	JLT          channels3
-	LEAQ         (R9)(DX*1), AX
-	SUBQ         $0x04, SI
+	LEAQ         (R11)(DI*1), DX
+	SUBQ         $0x04, R8
 	JMP          pixels1
 
 done2:
 pixels4:
-	CMPQ SI, $0x01
+	CMPQ R8, $0x01
 	JLT  done5
-	XORQ DI, DI
+	XORQ R9, R9
 
 channels6:
-	VMOVUPS      (AX)(DI*4), Y0
+	VMOVUPS      (BX)(R9*4), Y0
+	VMOVUPS      (DX)(R9*4), Y1
+	VSUBPS       Y0, Y1, Y1
+	VMULPS       Y1, Y1, Y0
+	VEXTRACTF128 $0x01, Y1, X2
+	VCVTPS2PD    X1, Y1
+	VCVTPS2PD    X2, Y2
+	VADDPD       (AX)(R9*8), Y1, Y1
+	VMOVUPD      Y1, (AX)(R9*8)
+	VADDPD       32(AX)(R9*8), Y2, Y2
+	VMOVUPD      Y2, 32(AX)(R9*8)
 	VEXTRACTF128 $0x01, Y0, X1
 	VCVTPS2PD    X0, Y0
 	VCVTPS2PD    X1, Y1
-	VADDPD       (CX)(DI*8), Y0, Y0
-	VMOVUPD      Y0, (CX)(DI*8)
-	VADDPD       32(CX)(DI*8), Y1, Y1
-	VMOVUPD      Y1, 32(CX)(DI*8)
-	ADDQ         $0x08, DI
-	CMPQ         DI, BX
+	VADDPD       (CX)(R9*8), Y0, Y0
+	VMOVUPD      Y0, (CX)(R9*8)
+	VADDPD       32(CX)(R9*8), Y1, Y1
+	VMOVUPD      Y1, 32(CX)(R9*8)
+	ADDQ         $0x08, R9
+	CMPQ         R9, SI
 	JLT          channels6
-	LEAQ         (AX)(DX*1), AX
-	SUBQ         $0x01, SI
+	LEAQ         (DX)(DI*1), DX
+	SUBQ         $0x01, R8
 	JMP          pixels4
 
 done5:
 	VZEROUPPER
 	RET
 
-// func columnSquaresAVX2(sq *float64, x *float32, mean *float32, channels int, whole int, pixels int)
-// Requires: AVX
-TEXT ·columnSquaresAVX2(SB), NOSPLIT, $0-48
-	MOVQ x+8(FP), AX
-	MOVQ mean+16(FP), CX
-	MOVQ sq+0(FP), DX
-	MOVQ channels+24(FP), BX
-	MOVQ whole+32(FP), SI
-	MOVQ pixels+40(FP), DI
-	SHLQ $0x02, BX
-
-pixels7:
-	CMPQ DI, $0x04
-	JLT  done8
-	LEAQ (AX)(BX*1), R8
-	LEAQ (R8)(BX*1), R9
-	LEAQ (R9)(BX*1), R10
-	XORQ R11, R11
-
-channels9:
-	VMOVUPS      (CX)(R11*4), Y0
-	VMOVUPS      (AX)(R11*4), Y1
-	VSUBPS       Y0, Y1, Y1
-	VMULPS       Y1, Y1, Y1
-	VMOVUPS      (R8)(R11*4), Y2
-	VSUBPS       Y0, Y2, Y2
-	VMULPS       Y2, Y2, Y2
-	VMOVUPS      (R9)(R11*4), Y3
-	VSUBPS       Y0, Y3, Y3
-	VMULPS       Y3, Y3, Y3
-	VMOVUPS      (R10)(R11*4), Y4
-	VSUBPS       Y0, Y4, Y4
-	VMULPS       Y4, Y4, Y4
-	VADDPS       Y2, Y1, Y1
-	VADDPS       Y4, Y3, Y3
-	VADDPS       Y3, Y1, Y1
-	VEXTRACTF128 $0x01, Y1, X0
-	VCVTPS2PD    X1, Y1
-	VCVTPS2PD    X0, Y0
-	VADDPD       (DX)(R11*8), Y1, Y1
-	VMOVUPD      Y1, (DX)(R11*8)
-	VADDPD       32(DX)(R11*8), Y0, Y0
-	VMOVUPD      Y0, 32(DX)(R11*8)
-	ADDQ         $0x08, R11
-	CMPQ         R11, SI
-	JLT          channels9
-	LEAQ         (R10)(BX*1), AX
-	SUBQ         $0x04, DI
-	JMP          pixels7
-
-done8:
-pixels10:
-	CMPQ DI, $0x01
-	JLT  done11
-	XORQ R8, R8
-
-channels12:
-	VMOVUPS      (CX)(R8*4), Y0
-	VMOVUPS      (AX)(R8*4), Y1
-	VSUBPS       Y0, Y1, Y1
-	VMULPS       Y1, Y1, Y1
-	VEXTRACTF128 $0x01, Y1, X0
-	VCVTPS2PD    X1, Y1
-	VCVTPS2PD    X0, Y0
-	VADDPD       (DX)(R8*8), Y1, Y1
-	VMOVUPD      Y1, (DX)(R8*8)
-	VADDPD       32(DX)(R8*8), Y0, Y0
-	VMOVUPD      Y0, 32(DX)(R8*8)
-	ADDQ         $0x08, R8
-	CMPQ         R8, SI
-	JLT          channels12
-	LEAQ         (AX)(BX*1), AX
-	SUBQ         $0x01, DI
-	JMP          pixels10
-
-done11:
-	VZEROUPPER
-	RET
-
-// func scaleShiftNoneAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int)
+// func scaleShiftNoneAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
 // Requires: AVX, FMA3
-TEXT ·scaleShiftNoneAVX2(SB), NOSPLIT, $0-40
+TEXT ·scaleShiftNoneAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ scale+16(FP), DX
 	MOVQ shift+24(FP), BX
-	MOVQ n+32(FP), SI
-	XORQ DI, DI
-	CMPQ SI, $0x10
-	JLT  done14
+	MOVQ stride+40(FP), SI
+	MOVQ pixels+48(FP), DI
+	SHLQ $0x02, SI
 
-again13:
-	VMOVUPS     (CX)(DI*4), Y0
-	VMOVUPS     32(CX)(DI*4), Y1
-	VMOVUPS     (BX)(DI*4), Y2
-	VMOVUPS     (DX)(DI*4), Y3
+pixel:
+	MOVQ n+32(FP), R8
+	XORQ R9, R9
+	CMPQ R8, $0x10
+	JLT  done8
+
+again7:
+	VMOVUPS     (CX)(R9*4), Y0
+	VMOVUPS     32(CX)(R9*4), Y1
+	VMOVUPS     (BX)(R9*4), Y2
+	VMOVUPS     (DX)(R9*4), Y3
 	VFMADD213PS Y2, Y3, Y0
-	VMOVUPS     32(BX)(DI*4), Y2
-	VMOVUPS     32(DX)(DI*4), Y3
+	VMOVUPS     32(BX)(R9*4), Y2
+	VMOVUPS     32(DX)(R9*4), Y3
 	VFMADD213PS Y2, Y3, Y1
-	VMOVUPS     Y0, (AX)(DI*4)
-	VMOVUPS     Y1, 32(AX)(DI*4)
-	ADDQ        $0x10, DI
-	SUBQ        $0x10, SI
-	CMPQ        SI, $0x10
-	JGE         again13
+	VMOVUPS     Y0, (AX)(R9*4)
+	VMOVUPS     Y1, 32(AX)(R9*4)
+	ADDQ        $0x10, R9
+	SUBQ        $0x10, R8
+	CMPQ        R8, $0x10
+	JGE         again7
 
-done14:
-	CMPQ SI, $0x08
-	JLT  done16
+done8:
+	CMPQ R8, $0x08
+	JLT  done10
 
-again15:
-	VMOVUPS     (CX)(DI*4), Y0
-	VMOVUPS     (BX)(DI*4), Y1
-	VMOVUPS     (DX)(DI*4), Y2
+again9:
+	VMOVUPS     (CX)(R9*4), Y0
+	VMOVUPS     (BX)(R9*4), Y1
+	VMOVUPS     (DX)(R9*4), Y2
 	VFMADD213PS Y1, Y2, Y0
-	VMOVUPS     Y0, (AX)(DI*4)
-	ADDQ        $0x08, DI
-	SUBQ        $0x08, SI
-	CMPQ        SI, $0x08
-	JGE         again15
+	VMOVUPS     Y0, (AX)(R9*4)
+	ADDQ        $0x08, R9
+	SUBQ        $0x08, R8
+	CMPQ        R8, $0x08
+	JGE         again9
 
-done16:
-	TESTQ       SI, SI
-	JZ          end17
-	LEAQ        mask_window<>+0(SB), R8
-	NEGQ        SI
-	VMOVUPS     32(R8)(SI*4), Y0
-	VMASKMOVPS  (CX)(DI*4), Y0, Y1
-	VMASKMOVPS  (BX)(DI*4), Y0, Y2
-	VMASKMOVPS  (DX)(DI*4), Y0, Y3
+done10:
+	TESTQ       R8, R8
+	JZ          end11
+	LEAQ        mask_window<>+0(SB), R10
+	NEGQ        R8
+	VMOVUPS     32(R10)(R8*4), Y0
+	VMASKMOVPS  (CX)(R9*4), Y0, Y1
+	VMASKMOVPS  (BX)(R9*4), Y0, Y2
+	VMASKMOVPS  (DX)(R9*4), Y0, Y3
 	VFMADD213PS Y2, Y3, Y1
-	VMASKMOVPS  Y1, Y0, (AX)(DI*4)
+	VMASKMOVPS  Y1, Y0, (AX)(R9*4)
 
-end17:
+end11:
+	ADDQ SI, AX
+	ADDQ SI, CX
+	DECQ DI
+	JNZ  pixel
 	VZEROUPPER
 	RET
 
@@ -226,26 +184,31 @@ DATA mask_window<>+56(SB)/4, $0x00000000
 DATA mask_window<>+60(SB)/4, $0x00000000
 GLOBL mask_window<>(SB), RODATA|NOPTR, $64
 
-// func scaleShiftSiLUAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int)
+// func scaleShiftSiLUAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scaleShiftSiLUAVX2(SB), NOSPLIT, $0-40
+TEXT ·scaleShiftSiLUAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ scale+16(FP), DX
 	MOVQ shift+24(FP), BX
-	MOVQ n+32(FP), SI
-	XORQ DI, DI
-	CMPQ SI, $0x10
-	JLT  done19
+	MOVQ stride+40(FP), SI
+	MOVQ pixels+48(FP), DI
+	SHLQ $0x02, SI
 
-again18:
-	VMOVUPS      (CX)(DI*4), Y0
-	VMOVUPS      32(CX)(DI*4), Y1
-	VMOVUPS      (BX)(DI*4), Y2
-	VMOVUPS      (DX)(DI*4), Y3
+pixel:
+	MOVQ n+32(FP), R8
+	XORQ R9, R9
+	CMPQ R8, $0x10
+	JLT  done13
+
+again12:
+	VMOVUPS      (CX)(R9*4), Y0
+	VMOVUPS      32(CX)(R9*4), Y1
+	VMOVUPS      (BX)(R9*4), Y2
+	VMOVUPS      (DX)(R9*4), Y3
 	VFMADD213PS  Y2, Y3, Y0
-	VMOVUPS      32(BX)(DI*4), Y2
-	VMOVUPS      32(DX)(DI*4), Y3
+	VMOVUPS      32(BX)(R9*4), Y2
+	VMOVUPS      32(DX)(R9*4), Y3
 	VFMADD213PS  Y2, Y3, Y1
 	VMULPS       minus_beta_silu<>+0(SB), Y0, Y2
 	VMULPS       minus_beta_silu<>+0(SB), Y1, Y3
@@ -293,21 +256,21 @@ again18:
 	VDIVPS       Y2, Y0, Y0
 	VADDPS       one<>+0(SB), Y3, Y3
 	VDIVPS       Y3, Y1, Y1
-	VMOVUPS      Y0, (AX)(DI*4)
-	VMOVUPS      Y1, 32(AX)(DI*4)
-	ADDQ         $0x10, DI
-	SUBQ         $0x10, SI
-	CMPQ         SI, $0x10
-	JGE          again18
+	VMOVUPS      Y0, (AX)(R9*4)
+	VMOVUPS      Y1, 32(AX)(R9*4)
+	ADDQ         $0x10, R9
+	SUBQ         $0x10, R8
+	CMPQ         R8, $0x10
+	JGE          again12
 
-done19:
-	CMPQ SI, $0x08
-	JLT  done21
+done13:
+	CMPQ R8, $0x08
+	JLT  done15
 
-again20:
-	VMOVUPS      (CX)(DI*4), Y0
-	VMOVUPS      (BX)(DI*4), Y1
-	VMOVUPS      (DX)(DI*4), Y2
+again14:
+	VMOVUPS      (CX)(R9*4), Y0
+	VMOVUPS      (BX)(R9*4), Y1
+	VMOVUPS      (DX)(R9*4), Y2
 	VFMADD213PS  Y1, Y2, Y0
 	VMULPS       minus_beta_silu<>+0(SB), Y0, Y1
 	VMOVUPS      exp_low<>+0(SB), Y2
@@ -333,21 +296,21 @@ again20:
 	VMULPS       Y2, Y4, Y1
 	VADDPS       one<>+0(SB), Y1, Y1
 	VDIVPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (AX)(DI*4)
-	ADDQ         $0x08, DI
-	SUBQ         $0x08, SI
-	CMPQ         SI, $0x08
-	JGE          again20
+	VMOVUPS      Y0, (AX)(R9*4)
+	ADDQ         $0x08, R9
+	SUBQ         $0x08, R8
+	CMPQ         R8, $0x08
+	JGE          again14
 
-done21:
-	TESTQ        SI, SI
-	JZ           end22
-	LEAQ         mask_window<>+0(SB), R8
-	NEGQ         SI
-	VMOVUPS      32(R8)(SI*4), Y0
-	VMASKMOVPS   (CX)(DI*4), Y0, Y1
-	VMASKMOVPS   (BX)(DI*4), Y0, Y2
-	VMASKMOVPS   (DX)(DI*4), Y0, Y3
+done15:
+	TESTQ        R8, R8
+	JZ           end16
+	LEAQ         mask_window<>+0(SB), R10
+	NEGQ         R8
+	VMOVUPS      32(R10)(R8*4), Y0
+	VMASKMOVPS   (CX)(R9*4), Y0, Y1
+	VMASKMOVPS   (BX)(R9*4), Y0, Y2
+	VMASKMOVPS   (DX)(R9*4), Y0, Y3
 	VFMADD213PS  Y2, Y3, Y1
 	VMULPS       minus_beta_silu<>+0(SB), Y1, Y2
 	VMOVUPS      exp_low<>+0(SB), Y3
@@ -373,9 +336,13 @@ done21:
 	VMULPS       Y3, Y5, Y2
 	VADDPS       one<>+0(SB), Y2, Y2
 	VDIVPS       Y2, Y1, Y1
-	VMASKMOVPS   Y1, Y0, (AX)(DI*4)
+	VMASKMOVPS   Y1, Y0, (AX)(R9*4)
 
-end22:
+end16:
+	ADDQ SI, AX
+	ADDQ SI, CX
+	DECQ DI
+	JNZ  pixel
 	VZEROUPPER
 	RET
 
@@ -519,26 +486,31 @@ DATA one<>+24(SB)/4, $0x3f800000
 DATA one<>+28(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $32
 
-// func scaleShiftGELUAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int)
+// func scaleShiftGELUAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scaleShiftGELUAVX2(SB), NOSPLIT, $0-40
+TEXT ·scaleShiftGELUAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ scale+16(FP), DX
 	MOVQ shift+24(FP), BX
-	MOVQ n+32(FP), SI
-	XORQ DI, DI
-	CMPQ SI, $0x10
-	JLT  done24
+	MOVQ stride+40(FP), SI
+	MOVQ pixels+48(FP), DI
+	SHLQ $0x02, SI
 
-again23:
-	VMOVUPS      (CX)(DI*4), Y0
-	VMOVUPS      32(CX)(DI*4), Y1
-	VMOVUPS      (BX)(DI*4), Y2
-	VMOVUPS      (DX)(DI*4), Y3
+pixel:
+	MOVQ n+32(FP), R8
+	XORQ R9, R9
+	CMPQ R8, $0x10
+	JLT  done18
+
+again17:
+	VMOVUPS      (CX)(R9*4), Y0
+	VMOVUPS      32(CX)(R9*4), Y1
+	VMOVUPS      (BX)(R9*4), Y2
+	VMOVUPS      (DX)(R9*4), Y3
 	VFMADD213PS  Y2, Y3, Y0
-	VMOVUPS      32(BX)(DI*4), Y2
-	VMOVUPS      32(DX)(DI*4), Y3
+	VMOVUPS      32(BX)(R9*4), Y2
+	VMOVUPS      32(DX)(R9*4), Y3
 	VFMADD213PS  Y2, Y3, Y1
 	VMOVUPS      gelu_limit<>+0(SB), Y4
 	VANDPS       magnitude<>+0(SB), Y0, Y2
@@ -614,21 +586,21 @@ again23:
 	VMULPS       half<>+0(SB), Y3, Y3
 	VMAXPS       Y1, Y6, Y1
 	VFNMADD231PS Y5, Y3, Y1
-	VMOVUPS      Y0, (AX)(DI*4)
-	VMOVUPS      Y1, 32(AX)(DI*4)
-	ADDQ         $0x10, DI
-	SUBQ         $0x10, SI
-	CMPQ         SI, $0x10
-	JGE          again23
+	VMOVUPS      Y0, (AX)(R9*4)
+	VMOVUPS      Y1, 32(AX)(R9*4)
+	ADDQ         $0x10, R9
+	SUBQ         $0x10, R8
+	CMPQ         R8, $0x10
+	JGE          again17
 
-done24:
-	CMPQ SI, $0x08
-	JLT  done26
+done18:
+	CMPQ R8, $0x08
+	JLT  done20
 
-again25:
-	VMOVUPS      (CX)(DI*4), Y0
-	VMOVUPS      (BX)(DI*4), Y1
-	VMOVUPS      (DX)(DI*4), Y2
+again19:
+	VMOVUPS      (CX)(R9*4), Y0
+	VMOVUPS      (BX)(R9*4), Y1
+	VMOVUPS      (DX)(R9*4), Y2
 	VFMADD213PS  Y1, Y2, Y0
 	VMOVUPS      gelu_limit<>+0(SB), Y2
 	VANDPS       magnitude<>+0(SB), Y0, Y1
@@ -669,21 +641,21 @@ again25:
 	VMULPS       half<>+0(SB), Y1, Y1
 	VMAXPS       Y0, Y3, Y0
 	VFNMADD231PS Y2, Y1, Y0
-	VMOVUPS      Y0, (AX)(DI*4)
-	ADDQ         $0x08, DI
-	SUBQ         $0x08, SI
-	CMPQ         SI, $0x08
-	JGE          again25
+	VMOVUPS      Y0, (AX)(R9*4)
+	ADDQ         $0x08, R9
+	SUBQ         $0x08, R8
+	CMPQ         R8, $0x08
+	JGE          again19
 
-done26:
-	TESTQ        SI, SI
-	JZ           end27
-	LEAQ         mask_window<>+0(SB), R8
-	NEGQ         SI
-	VMOVUPS      32(R8)(SI*4), Y0
-	VMASKMOVPS   (CX)(DI*4), Y0, Y1
-	VMASKMOVPS   (BX)(DI*4), Y0, Y2
-	VMASKMOVPS   (DX)(DI*4), Y0, Y3
+done20:
+	TESTQ        R8, R8
+	JZ           end21
+	LEAQ         mask_window<>+0(SB), R10
+	NEGQ         R8
+	VMOVUPS      32(R10)(R8*4), Y0
+	VMASKMOVPS   (CX)(R9*4), Y0, Y1
+	VMASKMOVPS   (BX)(R9*4), Y0, Y2
+	VMASKMOVPS   (DX)(R9*4), Y0, Y3
 	VFMADD213PS  Y2, Y3, Y1
 	VMOVUPS      gelu_limit<>+0(SB), Y3
 	VANDPS       magnitude<>+0(SB), Y1, Y2
@@ -724,9 +696,13 @@ done26:
 	VMULPS       half<>+0(SB), Y2, Y2
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1
-	VMASKMOVPS   Y1, Y0, (AX)(DI*4)
+	VMASKMOVPS   Y1, Y0, (AX)(R9*4)
 
-end27:
+end21:
+	ADDQ SI, AX
+	ADDQ SI, CX
+	DECQ DI
+	JNZ  pixel
 	VZEROUPPER
 	RET
 
@@ -860,26 +836,31 @@ DATA half<>+24(SB)/4, $0x3f000000
 DATA half<>+28(SB)/4, $0x3f000000
 GLOBL half<>(SB), RODATA|NOPTR, $32
 
-// func scaleShiftQuickGELUAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int)
+// func scaleShiftQuickGELUAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·scaleShiftQuickGELUAVX2(SB), NOSPLIT, $0-40
+TEXT ·scaleShiftQuickGELUAVX2(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ scale+16(FP), DX
 	MOVQ shift+24(FP), BX
-	MOVQ n+32(FP), SI
-	XORQ DI, DI
-	CMPQ SI, $0x10
-	JLT  done29
+	MOVQ stride+40(FP), SI
+	MOVQ pixels+48(FP), DI
+	SHLQ $0x02, SI
 
-again28:
-	VMOVUPS      (CX)(DI*4), Y0
-	VMOVUPS      32(CX)(DI*4), Y1
-	VMOVUPS      (BX)(DI*4), Y2
-	VMOVUPS      (DX)(DI*4), Y3
+pixel:
+	MOVQ n+32(FP), R8
+	XORQ R9, R9
+	CMPQ R8, $0x10
+	JLT  done23
+
+again22:
+	VMOVUPS      (CX)(R9*4), Y0
+	VMOVUPS      32(CX)(R9*4), Y1
+	VMOVUPS      (BX)(R9*4), Y2
+	VMOVUPS      (DX)(R9*4), Y3
 	VFMADD213PS  Y2, Y3, Y0
-	VMOVUPS      32(BX)(DI*4), Y2
-	VMOVUPS      32(DX)(DI*4), Y3
+	VMOVUPS      32(BX)(R9*4), Y2
+	VMOVUPS      32(DX)(R9*4), Y3
 	VFMADD213PS  Y2, Y3, Y1
 	VMULPS       minus_beta_quick_gelu<>+0(SB), Y0, Y2
 	VMULPS       minus_beta_quick_gelu<>+0(SB), Y1, Y3
@@ -927,21 +908,21 @@ again28:
 	VDIVPS       Y2, Y0, Y0
 	VADDPS       one<>+0(SB), Y3, Y3
 	VDIVPS       Y3, Y1, Y1
-	VMOVUPS      Y0, (AX)(DI*4)
-	VMOVUPS      Y1, 32(AX)(DI*4)
-	ADDQ         $0x10, DI
-	SUBQ         $0x10, SI
-	CMPQ         SI, $0x10
-	JGE          again28
+	VMOVUPS      Y0, (AX)(R9*4)
+	VMOVUPS      Y1, 32(AX)(R9*4)
+	ADDQ         $0x10, R9
+	SUBQ         $0x10, R8
+	CMPQ         R8, $0x10
+	JGE          again22
 
-done29:
-	CMPQ SI, $0x08
-	JLT  done31
+done23:
+	CMPQ R8, $0x08
+	JLT  done25
 
-again30:
-	VMOVUPS      (CX)(DI*4), Y0
-	VMOVUPS      (BX)(DI*4), Y1
-	VMOVUPS      (DX)(DI*4), Y2
+again24:
+	VMOVUPS      (CX)(R9*4), Y0
+	VMOVUPS      (BX)(R9*4), Y1
+	VMOVUPS      (DX)(R9*4), Y2
 	VFMADD213PS  Y1, Y2, Y0
 	VMULPS       minus_beta_quick_gelu<>+0(SB), Y0, Y1
 	VMOVUPS      exp_low<>+0(SB), Y2
@@ -967,21 +948,21 @@ again30:
 	VMULPS       Y2, Y4, Y1
 	VADDPS       one<>+0(SB), Y1, Y1
 	VDIVPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (AX)(DI*4)
-	ADDQ         $0x08, DI
-	SUBQ         $0x08, SI
-	CMPQ         SI, $0x08
-	JGE          again30
+	VMOVUPS      Y0, (AX)(R9*4)
+	ADDQ         $0x08, R9
+	SUBQ         $0x08, R8
+	CMPQ         R8, $0x08
+	JGE          again24
 
-done31:
-	TESTQ        SI, SI
-	JZ           end32
-	LEAQ         mask_window<>+0(SB), R8
-	NEGQ         SI
-	VMOVUPS      32(R8)(SI*4), Y0
-	VMASKMOVPS   (CX)(DI*4), Y0, Y1
-	VMASKMOVPS   (BX)(DI*4), Y0, Y2
-	VMASKMOVPS   (DX)(DI*4), Y0, Y3
+done25:
+	TESTQ        R8, R8
+	JZ           end26
+	LEAQ         mask_window<>+0(SB), R10
+	NEGQ         R8
+	VMOVUPS      32(R10)(R8*4), Y0
+	VMASKMOVPS   (CX)(R9*4), Y0, Y1
+	VMASKMOVPS   (BX)(R9*4), Y0, Y2
+	VMASKMOVPS   (DX)(R9*4), Y0, Y3
 	VFMADD213PS  Y2, Y3, Y1
 	VMULPS       minus_beta_quick_gelu<>+0(SB), Y1, Y2
 	VMOVUPS      exp_low<>+0(SB), Y3
@@ -1007,9 +988,13 @@ done31:
 	VMULPS       Y3, Y5, Y2
 	VADDPS       one<>+0(SB), Y2, Y2
 	VDIVPS       Y2, Y1, Y1
-	VMASKMOVPS   Y1, Y0, (AX)(DI*4)
+	VMASKMOVPS   Y1, Y0, (AX)(R9*4)
 
-end32:
+end26:
+	ADDQ SI, AX
+	ADDQ SI, CX
+	DECQ DI
+	JNZ  pixel
 	VZEROUPPER
 	RET
 
@@ -1034,9 +1019,9 @@ TEXT ·rowSumAVX2(SB), NOSPLIT, $0-20
 	VXORPS Y3, Y3, Y3
 	XORQ   DX, DX
 	CMPQ   CX, $0x20
-	JLT    done34
+	JLT    done28
 
-again33:
+again27:
 	VMOVUPS (AX)(DX*4), Y4
 	VADDPS  Y4, Y0, Y0
 	VMOVUPS 32(AX)(DX*4), Y4
@@ -1048,30 +1033,30 @@ again33:
 	ADDQ    $0x20, DX
 	SUBQ    $0x20, CX
 	CMPQ    CX, $0x20
-	JGE     again33
+	JGE     again27
 
-done34:
+done28:
 	CMPQ CX, $0x08
-	JLT  done36
+	JLT  done30
 
-again35:
+again29:
 	VMOVUPS (AX)(DX*4), Y4
 	VADDPS  Y4, Y0, Y0
 	ADDQ    $0x08, DX
 	SUBQ    $0x08, CX
 	CMPQ    CX, $0x08
-	JGE     again35
+	JGE     again29
 
-done36:
+done30:
 	TESTQ      CX, CX
-	JZ         end37
+	JZ         end31
 	LEAQ       mask_window<>+0(SB), BX
 	NEGQ       CX
 	VMOVUPS    32(BX)(CX*4), Y4
 	VMASKMOVPS (AX)(DX*4), Y4, Y4
 	VADDPS     Y4, Y0, Y0
 
-end37:
+end31:
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y3, Y1, Y1
 	VADDPS       Y1, Y0, Y0
@@ -1097,9 +1082,9 @@ TEXT ·rowSquaresAVX2(SB), NOSPLIT, $0-28
 	VXORPS       Y4, Y4, Y4
 	XORQ         DX, DX
 	CMPQ         CX, $0x20
-	JLT          done39
+	JLT          done33
 
-again38:
+again32:
 	VMOVUPS     (AX)(DX*4), Y5
 	VSUBPS      Y0, Y5, Y5
 	VFMADD231PS Y5, Y5, Y1
@@ -1115,24 +1100,24 @@ again38:
 	ADDQ        $0x20, DX
 	SUBQ        $0x20, CX
 	CMPQ        CX, $0x20
-	JGE         again38
+	JGE         again32
 
-done39:
+done33:
 	CMPQ CX, $0x08
-	JLT  done41
+	JLT  done35
 
-again40:
+again34:
 	VMOVUPS     (AX)(DX*4), Y5
 	VSUBPS      Y0, Y5, Y5
 	VFMADD231PS Y5, Y5, Y1
 	ADDQ        $0x08, DX
 	SUBQ        $0x08, CX
 	CMPQ        CX, $0x08
-	JGE         again40
+	JGE         again34
 
-done41:
+done35:
 	TESTQ       CX, CX
-	JZ          end42
+	JZ          end36
 	LEAQ        mask_window<>+0(SB), BX
 	NEGQ        CX
 	VMOVUPS     32(BX)(CX*4), Y5
@@ -1141,7 +1126,7 @@ done41:
 	VANDPS      Y5, Y6, Y6
 	VFMADD231PS Y6, Y6, Y1
 
-end42:
+end36:
 	VADDPS       Y3, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y2, Y1, Y1
@@ -1167,9 +1152,9 @@ TEXT ·normalizeAVX2(SB), NOSPLIT, $0-48
 	MOVQ         n+40(FP), SI
 	XORQ         DI, DI
 	CMPQ         SI, $0x10
-	JLT          done44
+	JLT          done38
 
-again43:
+again37:
 	VMOVUPS     (CX)(DI*4), Y2
 	VMOVUPS     32(CX)(DI*4), Y3
 	VSUBPS      Y0, Y2, Y2
@@ -1187,13 +1172,13 @@ again43:
 	ADDQ        $0x10, DI
 	SUBQ        $0x10, SI
 	CMPQ        SI, $0x10
-	JGE         again43
+	JGE         again37
 
-done44:
+done38:
 	CMPQ SI, $0x08
-	JLT  done46
+	JLT  done40
 
-again45:
+again39:
 	VMOVUPS     (CX)(DI*4), Y2
 	VSUBPS      Y0, Y2, Y2
 	VMULPS      Y1, Y2, Y2
@@ -1204,11 +1189,11 @@ again45:
 	ADDQ        $0x08, DI
 	SUBQ        $0x08, SI
 	CMPQ        SI, $0x08
-	JGE         again45
+	JGE         again39
 
-done46:
+done40:
 	TESTQ       SI, SI
-	JZ          end47
+	JZ          end41
 	LEAQ        mask_window<>+0(SB), R8
 	NEGQ        SI
 	VMOVUPS     32(R8)(SI*4), Y2
@@ -1220,6 +1205,6 @@ done46:
 	VFMADD213PS Y0, Y1, Y3
 	VMASKMOVPS  Y3, Y2, (AX)(DI*4)
 
-end47:
+end41:
 	VZEROUPPER
 	RET

@@ -1,32 +1,25 @@
 package kernel
 
-// columnSumsGeneric and columnSquaresGeneric begin with the channel from.
-func columnSumsGeneric(sum []float64, x []float32, from int) {
+// columnMomentsGeneric begins with the channel from.
+func columnMomentsGeneric(sum, sq []float64, x, about []float32, from, stride, pixels int) {
 	if from == len(sum) {
 		return
 	}
-	for ; len(x) > 0; x = x[len(sum):] {
-		for c, v := range x[from:len(sum)] {
-			sum[from+c] += float64(v)
+	for p := range pixels {
+		for c, v := range x[p*stride+from:][:len(sum)-from] {
+			d := float64(v - about[from+c])
+			sum[from+c] += d
+			sq[from+c] += d * d
 		}
 	}
 }
 
-func columnSquaresGeneric(sq []float64, x, mean []float32, from int) {
-	if from == len(sq) {
-		return
-	}
-	for ; len(x) > 0; x = x[len(sq):] {
-		for c, v := range x[from:len(sq)] {
-			d := v - mean[from+c]
-			sq[from+c] += float64(d) * float64(d)
+func scaleShiftGeneric(dst, x, scale, shift []float32, stride, pixels int, act Act) {
+	for p := range pixels {
+		dst := dst[p*stride:][:len(scale)]
+		for i, v := range x[p*stride:][:len(scale)] {
+			dst[i] = act.of(v*scale[i] + shift[i])
 		}
-	}
-}
-
-func scaleShiftGeneric(dst, x, scale, shift []float32, act Act) {
-	for i, v := range x {
-		dst[i] = act.of(v*scale[i] + shift[i])
 	}
 }
 

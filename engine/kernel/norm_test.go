@@ -6,31 +6,33 @@ import (
 	"testing"
 )
 
-func TestColumns(t *testing.T) {
+func TestColumnMoments(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		for _, channels := range []int{1, 3, 4, 7, 8, 9, 16, 31, 32, 40, 320} {
 			for _, pixels := range []int{0, 1, 2, 3, 4, 5, 7, 8, 64} {
-				x, mean := normal(r, pixels*channels, 1), make([]float32, channels)
+				stride := channels + 3
+				x, about := normal(r, pixels*stride, 1)[:max(0, pixels*stride-3)], make([]float32, channels)
 				for i := range x {
 					x[i] += 100 // a large mean: E[x^2] - E[x]^2 would lose everything
 				}
 				sum, sq := make([]float64, channels), make([]float64, channels)
-				for c := range mean {
-					mean[c] = 100 + float32(c)/8
+				for c := range about {
+					about[c] = 100 + float32(c)/8
 					sum[c], sq[c] = 5, 7 // it adds
 				}
-				ColumnSums(sum, x)
-				ColumnSquares(sq, x, mean)
+				ColumnMoments(sum, sq, x, about, stride, pixels)
 				for c := range channels {
-					wantSum, wantSq := 5.0, 7.0
+					wantSum, wantSq, size := 5.0, 7.0, 5.0
 					for p := range pixels {
-						v := x[p*channels+c]
-						wantSum += float64(v)
-						d := float64(v - mean[c])
+						d := float64(x[p*stride+c] - about[c])
+						wantSum += d
 						wantSq += d * d
+						size += math.Abs(d)
 					}
-					// Four floats are added in float32: two roundings of 6e-8.
-					near(t, "sum", c, float32(sum[c]), wantSum, 3e-7, 0)
+					// Four floats are added in float32: two roundings of 6e-8 for the distances, four for the squares.
+					if d := math.Abs(sum[c] - wantSum); d > 2e-7*size {
+						t.Fatalf("%d pixels, channel %d: sum %v, want %v", pixels, c, sum[c], wantSum)
+					}
 					near(t, "squares", c, float32(sq[c]), wantSq, 3e-7, 0)
 				}
 			}
@@ -39,17 +41,27 @@ func TestColumns(t *testing.T) {
 }
 
 func TestScaleShift(t *testing.T) {
+	const pixels = 3
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		for _, n := range lengths() {
 			for _, act := range acts {
-				x, scale, shift, dst := normal(r, n, 1), normal(r, n, 1), normal(r, n, 1), guarded(t, n)
-				ScaleShift(dst, x, scale, shift, act)
+				stride := n + 2 // the floats between two pixels' channels stay
+				x, scale, shift, dst := normal(r, pixels*stride, 1), normal(r, n, 1), normal(r, n, 1), guarded(t, pixels*stride)
 				for i := range dst {
-					y := float64(x[i])*float64(scale[i]) + float64(shift[i])
-					// The product may be rounded before the sum, and values are below 16.
-					near(t, actName(act), i, dst[i], define(act, y), 2e-6, 1)
+					dst[i] = x[i]
 				}
-				ScaleShift(x, x, scale, shift, act)
+				ScaleShift(dst, x, scale, shift, stride, pixels, act)
+				for i, got := range dst {
+					c := i % stride
+					if c >= n {
+						same(t, "between", dst[i:i+1], x[i:i+1])
+						continue
+					}
+					y := float64(x[i])*float64(scale[c]) + float64(shift[c])
+					// The product may be rounded before the sum, and values are below 16.
+					near(t, actName(act), i, got, define(act, y), 2e-6, 1)
+				}
+				ScaleShift(x, x, scale, shift, stride, pixels, act)
 				same(t, "in place", x, dst)
 			}
 		}

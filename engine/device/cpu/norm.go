@@ -2,30 +2,35 @@ package cpu
 
 import (
 	"math"
-	"slices"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/kernel"
 )
 
-// groupNorm takes the statistics in two passes, sums and then squares about the mean, each by chunks of
-// pixels whose number depends on the shape only; then it scales and shifts every pixel. Bound by the
-// memory: x is read three times.
+// groupNorm takes the mean of each channel and the squares about it over a chunk of pixels, in one pass with sums about
+// the chunk's first pixel; merges those of a group in float64 (Chan et al. 1979, Updating formulae and a pairwise
+// algorithm for computing sample variances); and scales and shifts every pixel. Few pixels are one chunk, and a task is
+// a range of groups, for which it does everything: no thread waits for another, and x is read again from L2. Many pixels are cut into
+// chunks whose number depends on the shape only. Bound by the memory, where x is read twice, or by the activation.
 type groupNorm struct {
-	op               *device.GroupNorm
-	images, pixels   int // of one image
-	channels, chunks int
-
-	partial             []float64 // [images, chunks, C]
-	mean, scale, shift  []float32 // [images, C]
-	x, out, gamma, beta []float32
+	op              *device.GroupNorm
+	images, pixels  int // of one image
+	channels, width int // of a pixel, of a group
+	chunks          int
+	slices          int       // ranges of groups, if there is one chunk
+	moments         []float64 // [images, chunks, 2, C]: means, squares about them
+	scale, shift    []float32 // [images, C]
+	x, out          []float32
+	gamma, beta     []float32
 }
 
 const (
 	// chunkElems is the size of a task that is bound by memory: long against the claim of a task.
 	chunkElems = 16 << 10
-	// maxChunks bounds the partial sums of an image.
-	maxChunks = 64
+	// fewPixels is where a range of groups of all pixels still fits in L2.
+	fewPixels = 1024
+	// maxChunks bounds the moments of an image, which are merged by one thread.
+	maxChunks = 32
 )
 
 func newGroupNorm(o *device.GroupNorm) (*groupNorm, error) {
@@ -34,8 +39,22 @@ func newGroupNorm(o *device.GroupNorm) (*groupNorm, error) {
 	}
 	n := &groupNorm{op: o, images: o.X.Shape[0], channels: lastDim(o.X)}
 	n.pixels = elems(o.X) / n.images / n.channels
-	n.chunks = min(ceilDiv(n.pixels*n.channels, chunkElems), n.pixels, maxChunks)
+	n.width = n.channels / o.Groups
+	if n.pixels <= fewPixels {
+		n.chunks, n.slices = 1, min(ceilDiv(n.pixels*n.channels, chunkElems/2), ceilDiv(o.Groups, n.sliceUnit()))
+	} else {
+		n.chunks = min(ceilDiv(n.pixels*n.channels, 4*chunkElems), maxChunks)
+	}
 	return n, nil
+}
+
+// sliceUnit is the groups that hold whole vectors of channels.
+func (n *groupNorm) sliceUnit() int {
+	unit := 8
+	for unit > 1 && n.width*unit/2%8 == 0 {
+		unit /= 2
+	}
+	return unit
 }
 
 func bothPresent(op string, gamma, beta device.Weight) error {
@@ -46,8 +65,7 @@ func bothPresent(op string, gamma, beta device.Weight) error {
 }
 
 func (n *groupNorm) carve(c *carver, _ int) {
-	n.partial = take[float64](c, n.images*n.chunks*n.channels)
-	n.mean = take[float32](c, n.images*n.channels)
+	n.moments = take[float64](c, n.images*n.chunks*2*n.channels)
 	n.scale = take[float32](c, n.images*n.channels)
 	n.shift = take[float32](c, n.images*n.channels)
 }
@@ -55,84 +73,103 @@ func (n *groupNorm) carve(c *carver, _ int) {
 func (n *groupNorm) bind(b *binding) []*job {
 	n.x, n.out = b.floats(n.op.X), b.floats(n.op.Out)
 	n.gamma, n.beta = b.weights.vector(n.op.Gamma), b.weights.vector(n.op.Beta)
+	if n.slices > 0 {
+		units := ceilDiv(n.op.Groups, n.sliceUnit())
+		return []*job{newJob(n.images*n.slices, func(_, task int) {
+			image, i := task/n.slices, task%n.slices
+			first, last := i*units/n.slices*n.sliceUnit(), min((i+1)*units/n.slices*n.sliceUnit(), n.op.Groups)
+			n.measure(image, 0, first*n.width, last*n.width)
+			n.settle(image, first, last)
+			n.apply(image, 0, first*n.width, last*n.width)
+		})}
+	}
 	tasks := n.images * n.chunks
 	return []*job{
-		newJob(tasks, func(_, task int) {
-			sums := n.cleared(task)
-			for x := range slices.Chunk(n.chunk(n.x, task), n.callElems()) {
-				kernel.ColumnSums(sums, x)
+		newJob(tasks, func(_, task int) { n.measure(task/n.chunks, task%n.chunks, 0, n.channels) }),
+		newJob(1, func(_, _ int) {
+			for image := range n.images {
+				n.settle(image, 0, n.op.Groups)
 			}
 		}),
-		newJob(1, func(_, _ int) { n.eachGroup(n.setMean) }),
 		newJob(tasks, func(_, task int) {
-			squares, mean := n.cleared(task), n.channelsOf(n.mean, task/n.chunks)
-			for x := range slices.Chunk(n.chunk(n.x, task), n.callElems()) {
-				kernel.ColumnSquares(squares, x, mean)
-			}
-		}),
-		newJob(1, func(_, _ int) { n.eachGroup(n.setScale) }),
-		newJob(tasks, func(_, task int) {
-			image := task / n.chunks
-			scale, shift := n.channelsOf(n.scale, image), n.channelsOf(n.shift, image)
-			x, out := n.chunk(n.x, task), n.chunk(n.out, task)
-			for i := 0; i < len(x); i += n.channels {
-				kernel.ScaleShift(out[i:i+n.channels], x[i:], scale, shift, kernel.Act(n.op.Act))
-			}
+			task = tasks - 1 - task // what was read last may still be in cache
+			n.apply(task/n.chunks, task%n.chunks, 0, n.channels)
 		}),
 	}
 }
 
-// chunk is the task's pixels of v.
-func (n *groupNorm) chunk(v []float32, task int) []float32 {
-	image, i := task/n.chunks, task%n.chunks
-	first, last := i*n.pixels/n.chunks, (i+1)*n.pixels/n.chunks
-	return v[(image*n.pixels+first)*n.channels : (image*n.pixels+last)*n.channels]
+// chunkPixels is the first pixel of a chunk and the one behind its last.
+func (n *groupNorm) chunkPixels(chunk int) (first, last int) {
+	return chunk * n.pixels / n.chunks, (chunk + 1) * n.pixels / n.chunks
 }
 
-// callElems is whole pixels of about chunkElems: assembly runs a call to its end before it can be preempted.
-func (n *groupNorm) callElems() int { return max(1, chunkElems/n.channels) * n.channels }
-
-func (n *groupNorm) cleared(task int) []float64 {
-	p := n.partial[task*n.channels:][:n.channels]
-	clear(p)
-	return p
+// calls hands on the pixels of a chunk in parts of about chunkElems, by the place of their channel c0: assembly runs a
+// call to its end before it can be preempted.
+func (n *groupNorm) calls(image, chunk, c0, c1 int, do func(at, pixels int)) {
+	first, last := n.chunkPixels(chunk)
+	for per := max(1, chunkElems/(c1-c0)); first < last; first += per {
+		do((image*n.pixels+first)*n.channels+c0, min(per, last-first))
+	}
 }
 
-func (n *groupNorm) channelsOf(v []float32, image int) []float32 {
-	return v[image*n.channels:][:n.channels]
+// chunkMoments are the means and squares of a chunk's channels.
+func (n *groupNorm) chunkMoments(image, chunk int) (means, squares []float64) {
+	m := n.moments[(image*n.chunks+chunk)*2*n.channels:][:2*n.channels]
+	return m[:n.channels], m[n.channels:]
 }
 
-// eachGroup adds up the partial sums of every group's channels and hands on their average per element.
-func (n *groupNorm) eachGroup(set func(first, last int, average float64)) {
-	width := n.channels / n.op.Groups
-	for image := range n.images {
-		for g := range n.op.Groups {
-			sum := 0.0
-			for i := range n.chunks {
-				for _, v := range n.partial[(image*n.chunks+i)*n.channels+g*width:][:width] {
-					sum += v
-				}
-			}
-			first := image*n.channels + g*width
-			set(first, first+width, sum/float64(width*n.pixels))
+// measure takes the moments of channels c0 to c1 of a chunk.
+func (n *groupNorm) measure(image, chunk, c0, c1 int) {
+	means, squares := n.chunkMoments(image, chunk)
+	means, squares = means[c0:c1], squares[c0:c1]
+	clear(means)
+	clear(squares)
+	first, last := n.chunkPixels(chunk)
+	about := n.x[(image*n.pixels+first)*n.channels:][c0:c1]
+	n.calls(image, chunk, c0, c1, func(at, pixels int) {
+		kernel.ColumnMoments(means, squares, n.x[at:], about, n.channels, pixels)
+	})
+	for c, sum := range means {
+		mean := sum / float64(last-first)
+		means[c] = float64(about[c]) + mean
+		squares[c] -= mean * sum
+	}
+}
+
+// settle merges the moments of groups first to last and turns them into a scale and a shift for each channel.
+func (n *groupNorm) settle(image, first, last int) {
+	scale, shift := n.scale[image*n.channels:][:n.channels], n.shift[image*n.channels:][:n.channels]
+	for g := first; g < last; g++ {
+		c0, c1, elems := g*n.width, (g+1)*n.width, float64(n.width*n.pixels)
+		mean, square := 0.0, 0.0
+		n.eachMoment(image, c0, c1, func(pixels, m, _ float64) { mean += pixels * m })
+		mean /= elems
+		n.eachMoment(image, c0, c1, func(pixels, m, sq float64) { square += sq + pixels*(m-mean)*(m-mean) })
+		inverse := 1 / math.Sqrt(square/elems+float64(n.op.Eps))
+		for c := c0; c < c1; c++ {
+			s := inverse * float64(n.gamma[c])
+			scale[c], shift[c] = float32(s), float32(float64(n.beta[c])-s*mean)
 		}
 	}
 }
 
-func (n *groupNorm) setMean(first, last int, mean float64) {
-	for i := first; i < last; i++ {
-		n.mean[i] = float32(mean)
+// eachMoment hands on the moments of channels c0 to c1 with the pixels they are of.
+func (n *groupNorm) eachMoment(image, c0, c1 int, do func(pixels, mean, square float64)) {
+	for chunk := range n.chunks {
+		first, last := n.chunkPixels(chunk)
+		means, squares := n.chunkMoments(image, chunk)
+		for c := c0; c < c1; c++ {
+			do(float64(last-first), means[c], squares[c])
+		}
 	}
 }
 
-func (n *groupNorm) setScale(first, last int, variance float64) {
-	inverse := 1 / math.Sqrt(variance+float64(n.op.Eps))
-	for i := first; i < last; i++ {
-		c := i % n.channels
-		scale := inverse * float64(n.gamma[c])
-		n.scale[i] = float32(scale)
-		n.shift[i] = float32(float64(n.beta[c]) - scale*float64(n.mean[i]))
-	}
+// apply writes channels c0 to c1 of a chunk.
+func (n *groupNorm) apply(image, chunk, c0, c1 int) {
+	scale, shift := n.scale[image*n.channels:][c0:c1], n.shift[image*n.channels:][c0:c1]
+	n.calls(image, chunk, c0, c1, func(at, pixels int) {
+		kernel.ScaleShift(n.out[at:], n.x[at:], scale, shift, n.channels, pixels, kernel.Act(n.op.Act))
+	})
 }
 
 // layerNorm is by rows. Bound by L1: a row is read three times.

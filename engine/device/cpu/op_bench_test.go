@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/device/devicetest"
@@ -15,11 +17,28 @@ import (
 )
 
 // The benchmarks here run one op at the shapes of Stable Diffusion 1.5, on one thread and on two, and compare its
-// best time with the best time of a limit, taken in turn with it: the clock of a shared machine changes.
+// best time with the best time of a limit, taken in turn with it: the clock of a shared machine changes. The same by
+// processor time, divided by the threads, tells what the op would take if nobody else used the cores.
 
-// benchmarkOp records one op on n and runs it against limit, which is one round of the limit on so many threads.
-// report gets the best seconds of each.
-func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) device.Array, limit func(threads int), report func(b *testing.B, threads int, op, limit float64)) {
+// cost is what a call took, in seconds.
+type cost struct{ wall, processor float64 }
+
+func measure(f func()) cost {
+	var before, after unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &before) // fails for an unknown constant only
+	start := time.Now()
+	f()
+	wall := time.Since(start).Seconds()
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
+	used := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	return cost{wall, float64(used) / 1e9}
+}
+
+func (c cost) best(d cost) cost { return cost{min(c.wall, d.wall), min(c.processor, d.processor)} }
+
+// benchmarkOp records one op on a network and runs it in turn with limit on so many threads. report gets the least cost
+// of each and the name of a time.
+func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) device.Array, limit func(threads int), report func(b *testing.B, threads int, op, limit float64, suffix string)) {
 	for _, threads := range []int{1, 2} {
 		b.Run(fmt.Sprintf("%s/threads=%d", name, threads), func(b *testing.B) {
 			n := devicetest.NewNetwork(1)
@@ -43,26 +62,22 @@ func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) d
 					b.Fatal(err)
 				}
 			}
-			best, bestLimit := math.Inf(1), math.Inf(1)
+			inf := math.Inf(1)
+			best, bestLimit := cost{inf, inf}, cost{inf, inf}
 			for b.Loop() {
-				best = min(best, seconds(func() {
+				best = best.best(measure(func() {
 					if err := r.Execute(b.Context()); err != nil {
 						b.Fatal(err)
 					}
 				}))
-				bestLimit = min(bestLimit, seconds(func() { limit(threads) }))
+				bestLimit = bestLimit.best(measure(func() { limit(threads) }))
 			}
 			b.ReportMetric(0, "ns/op") // it would hold the limit's time too
-			b.ReportMetric(best*1e6, "best-us")
-			report(b, threads, best, bestLimit)
+			b.ReportMetric(best.wall*1e6, "best-us")
+			report(b, threads, best.wall, bestLimit.wall, "")
+			report(b, threads, best.processor/float64(threads), bestLimit.processor/float64(threads), "-processor")
 		})
 	}
-}
-
-func seconds(f func()) float64 {
-	start := time.Now()
-	f()
-	return time.Since(start).Seconds()
 }
 
 // onThreads runs f for every part of n elements, a part for each thread, in whole chunks of 64 KiB of float32.
@@ -103,10 +118,11 @@ func BenchmarkAttention(b *testing.B) {
 		benchmarkOp(b, c.name, func(n *devicetest.Network) device.Array {
 			input := func(tokens int) device.Array { return n.Input(0, c.batch, tokens, c.heads*c.d) }
 			return n.Tape.Attention(device.Attention{Q: input(c.queries), K: input(c.keys), V: input(c.keys), Heads: c.heads, Causal: c.causal})
-		}, func(int) { kernel.FMAPeak(peakRounds) }, func(b *testing.B, threads int, op, limit float64) {
-			peak := peakRounds * kernel.PeakFlops / limit * float64(threads)
-			b.ReportMetric(flops/op/1e9, "GFLOP/s")
-			b.ReportMetric(100*flops/op/peak, "%peak")
+		}, func(threads int) {
+			onThreads(threads, threads, func(_, _ int) { kernel.FMAPeak(peakRounds) })
+		}, func(b *testing.B, threads int, op, limit float64, suffix string) {
+			peak := peakRounds * kernel.PeakFlops * float64(threads) / limit
+			b.ReportMetric(100*flops/op/peak, "%peak"+suffix)
 		})
 	}
 }

@@ -6,11 +6,13 @@ import (
 )
 
 func norm(g *gen) {
-	columnSums(g)
-	columnSquares(g)
+	columnMoments(g)
 	for _, act := range acts {
-		g.function("scaleShift"+act.suffix+"AVX2", "func(dst, x, scale, shift *float32, n int)", "is ScaleShift with "+act.suffix+".")
-		dst, x, scale, shift, n := g.arg("dst"), g.arg("x"), g.arg("scale"), g.arg("shift"), g.arg("n")
+		g.function("scaleShift"+act.suffix+"AVX2", "func(dst, x, scale, shift *float32, n, stride, pixels int)", "is ScaleShift with "+act.suffix+".")
+		dst, x, scale, shift, stride, pixels := g.arg("dst"), g.arg("x"), g.arg("scale"), g.arg("shift"), g.arg("stride"), g.arg("pixels")
+		g.SHLQ(operand.Imm(2), stride)
+		g.Label("pixel")
+		n := g.arg("n")
 		g.each(n, together, func(l []lanes) {
 			ys := loadAll(l, x)
 			for i, y := range ys {
@@ -19,6 +21,10 @@ func norm(g *gen) {
 			act.apply(g, ys...)
 			storeAll(l, ys, dst)
 		})
+		g.ADDQ(stride, dst)
+		g.ADDQ(stride, x)
+		g.DECQ(pixels)
+		g.JNZ(operand.LabelRef("pixel"))
 		g.ret()
 	}
 	rowSums(g)
@@ -69,40 +75,13 @@ func rowSums(g *gen) {
 	g.returnFold(sums, add)
 }
 
-func columnSums(g *gen) {
-	g.function("columnSumsAVX2", "func(sum *float64, x *float32, channels, whole, pixels int)",
-		"is ColumnSums for the first whole channels, a positive multiple of 8.")
-	x := g.arg("x")
-	g.columns("sum", x, func(l lanes, pixel []reg.GPVirtual) reg.VecVirtual {
-		var v []reg.VecVirtual
-		for _, p := range pixel {
-			v = append(v, l.load(p))
-		}
-		return g.pairwise(v)
-	})
-}
-
-func columnSquares(g *gen) {
-	g.function("columnSquaresAVX2", "func(sq *float64, x, mean *float32, channels, whole, pixels int)",
-		"is ColumnSquares for the first whole channels, a positive multiple of 8.")
-	x, mean := g.arg("x"), g.arg("mean")
-	g.columns("sq", x, func(l lanes, pixel []reg.GPVirtual) reg.VecVirtual {
-		m := l.load(mean)
-		var v []reg.VecVirtual
-		for _, p := range pixel {
-			d := l.load(p)
-			g.VSUBPS(m, d, d)
-			g.VMULPS(d, d, d)
-			v = append(v, d)
-		}
-		return g.pairwise(v)
-	})
-}
-
-// columns writes a loop over four pixels at a time, then over single ones: eight channels a turn, their terms of those
-// pixels added up in float32 and the result in float64.
-func (g *gen) columns(total string, x reg.GPVirtual, terms func(l lanes, pixel []reg.GPVirtual) reg.VecVirtual) {
-	sum, stride, whole, pixels := g.arg(total), g.arg("channels"), g.arg("whole"), g.arg("pixels")
+// columnMoments goes over four pixels at a time, then over single ones: eight channels a turn, their terms of those pixels
+// added up in float32 and the results in float64.
+func columnMoments(g *gen) {
+	g.function("columnMomentsAVX2", "func(sum, sq *float64, x, about *float32, whole, stride, pixels int)",
+		"is ColumnMoments for the first whole channels, a positive multiple of 8.")
+	sum, sq, x, about := g.arg("sum"), g.arg("sq"), g.arg("x"), g.arg("about")
+	whole, stride, pixels := g.arg("whole"), g.arg("stride"), g.arg("pixels")
 	g.SHLQ(operand.Imm(2), stride)
 	for _, count := range []int{4, 1} {
 		pixel, again, done := []reg.GPVirtual{x}, g.label("pixels"), g.label("done")
@@ -117,15 +96,21 @@ func (g *gen) columns(total string, x reg.GPVirtual, terms func(l lanes, pixel [
 		index, channels := g.GP64(), g.label("channels")
 		g.XORQ(index, index)
 		g.Label(channels)
-		y, high := terms(lanes{g: g, index: index}, pixel), g.YMM()
-		g.VEXTRACTF128(operand.Imm(1), y, high.AsX())
-		g.VCVTPS2PD(y.AsX(), y)
-		g.VCVTPS2PD(high.AsX(), high)
-		for half, v := range []reg.VecVirtual{y, high} {
-			at := operand.Mem{Base: sum, Index: index, Scale: 8, Disp: 32 * half}
-			g.VADDPD(at, v, v)
-			g.VMOVUPD(v, at)
+		l := lanes{g: g, index: index}
+		shift, squares := l.load(about), g.YMM()
+		var distances []reg.VecVirtual
+		for i, p := range pixel {
+			d := l.load(p)
+			g.VSUBPS(shift, d, d)
+			if i == 0 {
+				g.VMULPS(d, d, squares)
+			} else {
+				g.VFMADD231PS(d, d, squares)
+			}
+			distances = append(distances, d)
 		}
+		g.addDoubles(g.pairwise(distances), sum, index)
+		g.addDoubles(squares, sq, index)
 		g.ADDQ(operand.Imm(8), index)
 		g.CMPQ(index, whole)
 		g.JLT(operand.LabelRef(channels))
@@ -135,6 +120,19 @@ func (g *gen) columns(total string, x reg.GPVirtual, terms func(l lanes, pixel [
 		g.Label(done)
 	}
 	g.ret()
+}
+
+// addDoubles adds eight floats to the doubles of p from index on.
+func (g *gen) addDoubles(y reg.VecVirtual, p, index reg.GPVirtual) {
+	high := g.YMM()
+	g.VEXTRACTF128(operand.Imm(1), y, high.AsX())
+	g.VCVTPS2PD(y.AsX(), y)
+	g.VCVTPS2PD(high.AsX(), high)
+	for half, v := range []reg.VecVirtual{y, high} {
+		at := operand.Mem{Base: p, Index: index, Scale: 8, Disp: 32 * half}
+		g.VADDPD(at, v, v)
+		g.VMOVUPD(v, at)
+	}
 }
 
 // pairwise adds one or four vectors as (a+b)+(c+d).
