@@ -14,41 +14,49 @@ TEXT ·finishNoneAVX2(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), SI
 	MOVQ n+40(FP), DI
 	XORQ R8, R8
-	CMPQ DI, $0x10
+	CMPQ DI, $0x18
 	JLT  done2
 
 again1:
 	VMOVUPS (CX)(R8*4), Y0
 	VMOVUPS 32(CX)(R8*4), Y1
+	VMOVUPS 64(CX)(R8*4), Y2
 	TESTQ   DX, DX
 	JZ      skip3
-	VMOVUPS (DX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(DX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (DX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(DX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(DX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip3:
 	TESTQ   BX, BX
 	JZ      skip4
-	VMOVUPS (BX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(BX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (BX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(BX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(BX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip4:
 	TESTQ   SI, SI
 	JZ      skip5
-	VMOVUPS (SI)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(SI)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (SI)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(SI)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(SI)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip5:
 	VMOVUPS Y0, (AX)(R8*4)
 	VMOVUPS Y1, 32(AX)(R8*4)
-	ADDQ    $0x10, R8
-	SUBQ    $0x10, DI
-	CMPQ    DI, $0x10
+	VMOVUPS Y2, 64(AX)(R8*4)
+	ADDQ    $0x18, R8
+	SUBQ    $0x18, DI
+	CMPQ    DI, $0x18
 	JGE     again1
 
 done2:
@@ -140,87 +148,108 @@ TEXT ·finishSiLUAVX2(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), SI
 	MOVQ n+40(FP), DI
 	XORQ R8, R8
-	CMPQ DI, $0x10
+	CMPQ DI, $0x18
 	JLT  done16
 
 again15:
 	VMOVUPS (CX)(R8*4), Y0
 	VMOVUPS 32(CX)(R8*4), Y1
+	VMOVUPS 64(CX)(R8*4), Y2
 	TESTQ   DX, DX
 	JZ      skip17
-	VMOVUPS (DX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(DX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (DX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(DX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(DX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip17:
 	TESTQ   BX, BX
 	JZ      skip18
-	VMOVUPS (BX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(BX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (BX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(BX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(BX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip18:
-	VMULPS       minus_beta_silu<>+0(SB), Y0, Y2
-	VMULPS       minus_beta_silu<>+0(SB), Y1, Y3
-	VMOVUPS      exp_low<>+0(SB), Y4
-	VMOVUPS      exp_high<>+0(SB), Y5
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
-	VMOVUPS      exp_shifter<>+0(SB), Y4
-	VFMADD231PS  log2e<>+0(SB), Y2, Y4
-	VMOVUPS      exp_shifter<>+0(SB), Y5
-	VFMADD231PS  log2e<>+0(SB), Y3, Y5
-	VSUBPS       exp_shifter<>+0(SB), Y4, Y6
-	VSUBPS       exp_shifter<>+0(SB), Y5, Y7
-	VFNMADD231PS ln2_high<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_high<>+0(SB), Y7, Y3
-	VFNMADD231PS ln2_low<>+0(SB), Y7, Y3
-	VMOVUPS      exp_p5<>+0(SB), Y8
-	VMOVUPS      exp_p5<>+0(SB), Y9
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p4<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p3<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p2<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p1<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p0<>+0(SB), Y3, Y9
-	VMULPS       Y2, Y2, Y6
-	VFMADD213PS  Y2, Y6, Y8
-	VADDPS       one<>+0(SB), Y8, Y8
-	VMULPS       Y3, Y3, Y7
-	VFMADD213PS  Y3, Y7, Y9
-	VADDPS       one<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       one<>+0(SB), Y4, Y4
-	VMULPS       Y4, Y8, Y2
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       one<>+0(SB), Y5, Y5
-	VMULPS       Y5, Y9, Y3
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y0, Y0
-	VADDPS       one<>+0(SB), Y3, Y3
-	VDIVPS       Y3, Y1, Y1
-	TESTQ        SI, SI
-	JZ           skip19
-	VMOVUPS      (SI)(R8*4), Y2
-	VADDPS       Y2, Y0, Y0
-	VMOVUPS      32(SI)(R8*4), Y2
-	VADDPS       Y2, Y1, Y1
+	VMOVUPS     slope_silu<>+0(SB), Y5
+	VMULPS      Y5, Y0, Y3
+	VMULPS      Y5, Y1, Y4
+	VMULPS      Y5, Y2, Y5
+	VMOVUPS     power2_low<>+0(SB), Y6
+	VMOVUPS     power2_high<>+0(SB), Y7
+	VMAXPS      Y3, Y6, Y3
+	VMINPS      Y3, Y7, Y3
+	VMAXPS      Y4, Y6, Y4
+	VMINPS      Y4, Y7, Y4
+	VMAXPS      Y5, Y6, Y5
+	VMINPS      Y5, Y7, Y5
+	VMOVUPS     shifter<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VADDPS      Y6, Y5, Y9
+	VSUBPS      Y6, Y7, Y10
+	VSUBPS      Y10, Y3, Y3
+	VSUBPS      Y6, Y8, Y11
+	VSUBPS      Y11, Y4, Y4
+	VSUBPS      Y6, Y9, Y6
+	VSUBPS      Y6, Y5, Y5
+	VMOVUPS     power2_p5<>+0(SB), Y6
+	VMOVAPS     Y6, Y10
+	VMOVAPS     Y6, Y11
+	VMOVAPS     Y6, Y6
+	VMOVUPS     power2_p4<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p3<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p2<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p1<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p0<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VPSLLD      $0x17, Y7, Y7
+	VPADDD      Y7, Y10, Y3
+	VPSLLD      $0x17, Y8, Y8
+	VPADDD      Y8, Y11, Y4
+	VPSLLD      $0x17, Y9, Y9
+	VPADDD      Y9, Y6, Y5
+	VMOVUPS     one<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y3
+	VDIVPS      Y3, Y0, Y0
+	VADDPS      Y6, Y4, Y4
+	VDIVPS      Y4, Y1, Y1
+	VADDPS      Y6, Y5, Y5
+	VDIVPS      Y5, Y2, Y2
+	TESTQ       SI, SI
+	JZ          skip19
+	VMOVUPS     (SI)(R8*4), Y3
+	VADDPS      Y3, Y0, Y0
+	VMOVUPS     32(SI)(R8*4), Y3
+	VADDPS      Y3, Y1, Y1
+	VMOVUPS     64(SI)(R8*4), Y3
+	VADDPS      Y3, Y2, Y2
 
 skip19:
 	VMOVUPS Y0, (AX)(R8*4)
 	VMOVUPS Y1, 32(AX)(R8*4)
-	ADDQ    $0x10, R8
-	SUBQ    $0x10, DI
-	CMPQ    DI, $0x10
+	VMOVUPS Y2, 64(AX)(R8*4)
+	ADDQ    $0x18, R8
+	SUBQ    $0x18, DI
+	CMPQ    DI, $0x18
 	JGE     again15
 
 done16:
@@ -241,34 +270,37 @@ skip22:
 	VADDPS  Y1, Y0, Y0
 
 skip23:
-	VMULPS       minus_beta_silu<>+0(SB), Y0, Y1
-	VMOVUPS      exp_low<>+0(SB), Y2
-	VMOVUPS      exp_high<>+0(SB), Y3
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
-	VMOVUPS      exp_shifter<>+0(SB), Y2
-	VFMADD231PS  log2e<>+0(SB), Y1, Y2
-	VSUBPS       exp_shifter<>+0(SB), Y2, Y3
-	VFNMADD231PS ln2_high<>+0(SB), Y3, Y1
-	VFNMADD231PS ln2_low<>+0(SB), Y3, Y1
-	VMOVUPS      exp_p5<>+0(SB), Y4
-	VFMADD213PS  exp_p4<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p3<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p2<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p1<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p0<>+0(SB), Y1, Y4
-	VMULPS       Y1, Y1, Y3
-	VFMADD213PS  Y1, Y3, Y4
-	VADDPS       one<>+0(SB), Y4, Y4
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       one<>+0(SB), Y2, Y2
-	VMULPS       Y2, Y4, Y1
-	VADDPS       one<>+0(SB), Y1, Y1
-	VDIVPS       Y1, Y0, Y0
-	TESTQ        SI, SI
-	JZ           skip24
-	VMOVUPS      (SI)(R8*4), Y1
-	VADDPS       Y1, Y0, Y0
+	VMOVUPS     slope_silu<>+0(SB), Y1
+	VMULPS      Y1, Y0, Y1
+	VMOVUPS     power2_low<>+0(SB), Y2
+	VMOVUPS     power2_high<>+0(SB), Y3
+	VMAXPS      Y1, Y2, Y1
+	VMINPS      Y1, Y3, Y1
+	VMOVUPS     shifter<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y3
+	VSUBPS      Y2, Y3, Y2
+	VSUBPS      Y2, Y1, Y1
+	VMOVUPS     power2_p5<>+0(SB), Y2
+	VMOVAPS     Y2, Y2
+	VMOVUPS     power2_p4<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p3<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p2<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p1<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p0<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y2, Y1
+	VMOVUPS     one<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y1
+	VDIVPS      Y1, Y0, Y0
+	TESTQ       SI, SI
+	JZ          skip24
+	VMOVUPS     (SI)(R8*4), Y1
+	VADDPS      Y1, Y0, Y0
 
 skip24:
 	VMOVUPS Y0, (AX)(R8*4)
@@ -296,34 +328,37 @@ skip26:
 	VADDPS     Y2, Y1, Y1
 
 skip27:
-	VMULPS       minus_beta_silu<>+0(SB), Y1, Y2
-	VMOVUPS      exp_low<>+0(SB), Y3
-	VMOVUPS      exp_high<>+0(SB), Y4
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
-	VMOVUPS      exp_shifter<>+0(SB), Y3
-	VFMADD231PS  log2e<>+0(SB), Y2, Y3
-	VSUBPS       exp_shifter<>+0(SB), Y3, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y4, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y4, Y2
-	VMOVUPS      exp_p5<>+0(SB), Y5
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y5
-	VMULPS       Y2, Y2, Y4
-	VFMADD213PS  Y2, Y4, Y5
-	VADDPS       one<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       one<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y5, Y2
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y1, Y1
-	TESTQ        SI, SI
-	JZ           skip28
-	VMASKMOVPS   (SI)(R8*4), Y0, Y2
-	VADDPS       Y2, Y1, Y1
+	VMOVUPS     slope_silu<>+0(SB), Y2
+	VMULPS      Y2, Y1, Y2
+	VMOVUPS     power2_low<>+0(SB), Y3
+	VMOVUPS     power2_high<>+0(SB), Y4
+	VMAXPS      Y2, Y3, Y2
+	VMINPS      Y2, Y4, Y2
+	VMOVUPS     shifter<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y4
+	VSUBPS      Y3, Y4, Y3
+	VSUBPS      Y3, Y2, Y2
+	VMOVUPS     power2_p5<>+0(SB), Y3
+	VMOVAPS     Y3, Y3
+	VMOVUPS     power2_p4<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p3<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p2<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p1<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p0<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VPSLLD      $0x17, Y4, Y4
+	VPADDD      Y4, Y3, Y2
+	VMOVUPS     one<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y2
+	VDIVPS      Y2, Y1, Y1
+	TESTQ       SI, SI
+	JZ          skip28
+	VMASKMOVPS  (SI)(R8*4), Y0, Y2
+	VADDPS      Y2, Y1, Y1
 
 skip28:
 	VMASKMOVPS Y1, Y0, (AX)(R8*4)
@@ -332,135 +367,105 @@ end25:
 	VZEROUPPER
 	RET
 
-DATA minus_beta_silu<>+0(SB)/4, $0xbf800000
-DATA minus_beta_silu<>+4(SB)/4, $0xbf800000
-DATA minus_beta_silu<>+8(SB)/4, $0xbf800000
-DATA minus_beta_silu<>+12(SB)/4, $0xbf800000
-DATA minus_beta_silu<>+16(SB)/4, $0xbf800000
-DATA minus_beta_silu<>+20(SB)/4, $0xbf800000
-DATA minus_beta_silu<>+24(SB)/4, $0xbf800000
-DATA minus_beta_silu<>+28(SB)/4, $0xbf800000
-GLOBL minus_beta_silu<>(SB), RODATA|NOPTR, $32
+DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
+GLOBL slope_silu<>(SB), RODATA|NOPTR, $32
 
-DATA exp_low<>+0(SB)/4, $0xc2ae999a
-DATA exp_low<>+4(SB)/4, $0xc2ae999a
-DATA exp_low<>+8(SB)/4, $0xc2ae999a
-DATA exp_low<>+12(SB)/4, $0xc2ae999a
-DATA exp_low<>+16(SB)/4, $0xc2ae999a
-DATA exp_low<>+20(SB)/4, $0xc2ae999a
-DATA exp_low<>+24(SB)/4, $0xc2ae999a
-DATA exp_low<>+28(SB)/4, $0xc2ae999a
-GLOBL exp_low<>(SB), RODATA|NOPTR, $32
+DATA power2_low<>+0(SB)/4, $0xc2fe0000
+DATA power2_low<>+4(SB)/4, $0xc2fe0000
+DATA power2_low<>+8(SB)/4, $0xc2fe0000
+DATA power2_low<>+12(SB)/4, $0xc2fe0000
+DATA power2_low<>+16(SB)/4, $0xc2fe0000
+DATA power2_low<>+20(SB)/4, $0xc2fe0000
+DATA power2_low<>+24(SB)/4, $0xc2fe0000
+DATA power2_low<>+28(SB)/4, $0xc2fe0000
+GLOBL power2_low<>(SB), RODATA|NOPTR, $32
 
-DATA exp_high<>+0(SB)/4, $0x42b1999a
-DATA exp_high<>+4(SB)/4, $0x42b1999a
-DATA exp_high<>+8(SB)/4, $0x42b1999a
-DATA exp_high<>+12(SB)/4, $0x42b1999a
-DATA exp_high<>+16(SB)/4, $0x42b1999a
-DATA exp_high<>+20(SB)/4, $0x42b1999a
-DATA exp_high<>+24(SB)/4, $0x42b1999a
-DATA exp_high<>+28(SB)/4, $0x42b1999a
-GLOBL exp_high<>(SB), RODATA|NOPTR, $32
+DATA power2_high<>+0(SB)/4, $0x43000000
+DATA power2_high<>+4(SB)/4, $0x43000000
+DATA power2_high<>+8(SB)/4, $0x43000000
+DATA power2_high<>+12(SB)/4, $0x43000000
+DATA power2_high<>+16(SB)/4, $0x43000000
+DATA power2_high<>+20(SB)/4, $0x43000000
+DATA power2_high<>+24(SB)/4, $0x43000000
+DATA power2_high<>+28(SB)/4, $0x43000000
+GLOBL power2_high<>(SB), RODATA|NOPTR, $32
 
-DATA exp_shifter<>+0(SB)/4, $0x4b400000
-DATA exp_shifter<>+4(SB)/4, $0x4b400000
-DATA exp_shifter<>+8(SB)/4, $0x4b400000
-DATA exp_shifter<>+12(SB)/4, $0x4b400000
-DATA exp_shifter<>+16(SB)/4, $0x4b400000
-DATA exp_shifter<>+20(SB)/4, $0x4b400000
-DATA exp_shifter<>+24(SB)/4, $0x4b400000
-DATA exp_shifter<>+28(SB)/4, $0x4b400000
-GLOBL exp_shifter<>(SB), RODATA|NOPTR, $32
+DATA shifter<>+0(SB)/4, $0x4b400000
+DATA shifter<>+4(SB)/4, $0x4b400000
+DATA shifter<>+8(SB)/4, $0x4b400000
+DATA shifter<>+12(SB)/4, $0x4b400000
+DATA shifter<>+16(SB)/4, $0x4b400000
+DATA shifter<>+20(SB)/4, $0x4b400000
+DATA shifter<>+24(SB)/4, $0x4b400000
+DATA shifter<>+28(SB)/4, $0x4b400000
+GLOBL shifter<>(SB), RODATA|NOPTR, $32
 
-DATA log2e<>+0(SB)/4, $0x3fb8aa3b
-DATA log2e<>+4(SB)/4, $0x3fb8aa3b
-DATA log2e<>+8(SB)/4, $0x3fb8aa3b
-DATA log2e<>+12(SB)/4, $0x3fb8aa3b
-DATA log2e<>+16(SB)/4, $0x3fb8aa3b
-DATA log2e<>+20(SB)/4, $0x3fb8aa3b
-DATA log2e<>+24(SB)/4, $0x3fb8aa3b
-DATA log2e<>+28(SB)/4, $0x3fb8aa3b
-GLOBL log2e<>(SB), RODATA|NOPTR, $32
+DATA power2_p5<>+0(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+4(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+8(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+12(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+16(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+20(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+24(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+28(SB)/4, $0x3aad5a2b
+GLOBL power2_p5<>(SB), RODATA|NOPTR, $32
 
-DATA ln2_high<>+0(SB)/4, $0x3f318000
-DATA ln2_high<>+4(SB)/4, $0x3f318000
-DATA ln2_high<>+8(SB)/4, $0x3f318000
-DATA ln2_high<>+12(SB)/4, $0x3f318000
-DATA ln2_high<>+16(SB)/4, $0x3f318000
-DATA ln2_high<>+20(SB)/4, $0x3f318000
-DATA ln2_high<>+24(SB)/4, $0x3f318000
-DATA ln2_high<>+28(SB)/4, $0x3f318000
-GLOBL ln2_high<>(SB), RODATA|NOPTR, $32
+DATA power2_p4<>+0(SB)/4, $0x3c1e765b
+DATA power2_p4<>+4(SB)/4, $0x3c1e765b
+DATA power2_p4<>+8(SB)/4, $0x3c1e765b
+DATA power2_p4<>+12(SB)/4, $0x3c1e765b
+DATA power2_p4<>+16(SB)/4, $0x3c1e765b
+DATA power2_p4<>+20(SB)/4, $0x3c1e765b
+DATA power2_p4<>+24(SB)/4, $0x3c1e765b
+DATA power2_p4<>+28(SB)/4, $0x3c1e765b
+GLOBL power2_p4<>(SB), RODATA|NOPTR, $32
 
-DATA ln2_low<>+0(SB)/4, $0xb95e8083
-DATA ln2_low<>+4(SB)/4, $0xb95e8083
-DATA ln2_low<>+8(SB)/4, $0xb95e8083
-DATA ln2_low<>+12(SB)/4, $0xb95e8083
-DATA ln2_low<>+16(SB)/4, $0xb95e8083
-DATA ln2_low<>+20(SB)/4, $0xb95e8083
-DATA ln2_low<>+24(SB)/4, $0xb95e8083
-DATA ln2_low<>+28(SB)/4, $0xb95e8083
-GLOBL ln2_low<>(SB), RODATA|NOPTR, $32
+DATA power2_p3<>+0(SB)/4, $0x3d635d51
+DATA power2_p3<>+4(SB)/4, $0x3d635d51
+DATA power2_p3<>+8(SB)/4, $0x3d635d51
+DATA power2_p3<>+12(SB)/4, $0x3d635d51
+DATA power2_p3<>+16(SB)/4, $0x3d635d51
+DATA power2_p3<>+20(SB)/4, $0x3d635d51
+DATA power2_p3<>+24(SB)/4, $0x3d635d51
+DATA power2_p3<>+28(SB)/4, $0x3d635d51
+GLOBL power2_p3<>(SB), RODATA|NOPTR, $32
 
-DATA exp_p5<>+0(SB)/4, $0x39506967
-DATA exp_p5<>+4(SB)/4, $0x39506967
-DATA exp_p5<>+8(SB)/4, $0x39506967
-DATA exp_p5<>+12(SB)/4, $0x39506967
-DATA exp_p5<>+16(SB)/4, $0x39506967
-DATA exp_p5<>+20(SB)/4, $0x39506967
-DATA exp_p5<>+24(SB)/4, $0x39506967
-DATA exp_p5<>+28(SB)/4, $0x39506967
-GLOBL exp_p5<>(SB), RODATA|NOPTR, $32
+DATA power2_p2<>+0(SB)/4, $0x3e75fcda
+DATA power2_p2<>+4(SB)/4, $0x3e75fcda
+DATA power2_p2<>+8(SB)/4, $0x3e75fcda
+DATA power2_p2<>+12(SB)/4, $0x3e75fcda
+DATA power2_p2<>+16(SB)/4, $0x3e75fcda
+DATA power2_p2<>+20(SB)/4, $0x3e75fcda
+DATA power2_p2<>+24(SB)/4, $0x3e75fcda
+DATA power2_p2<>+28(SB)/4, $0x3e75fcda
+GLOBL power2_p2<>(SB), RODATA|NOPTR, $32
 
-DATA exp_p4<>+0(SB)/4, $0x3ab743ce
-DATA exp_p4<>+4(SB)/4, $0x3ab743ce
-DATA exp_p4<>+8(SB)/4, $0x3ab743ce
-DATA exp_p4<>+12(SB)/4, $0x3ab743ce
-DATA exp_p4<>+16(SB)/4, $0x3ab743ce
-DATA exp_p4<>+20(SB)/4, $0x3ab743ce
-DATA exp_p4<>+24(SB)/4, $0x3ab743ce
-DATA exp_p4<>+28(SB)/4, $0x3ab743ce
-GLOBL exp_p4<>(SB), RODATA|NOPTR, $32
+DATA power2_p1<>+0(SB)/4, $0x3f317212
+DATA power2_p1<>+4(SB)/4, $0x3f317212
+DATA power2_p1<>+8(SB)/4, $0x3f317212
+DATA power2_p1<>+12(SB)/4, $0x3f317212
+DATA power2_p1<>+16(SB)/4, $0x3f317212
+DATA power2_p1<>+20(SB)/4, $0x3f317212
+DATA power2_p1<>+24(SB)/4, $0x3f317212
+DATA power2_p1<>+28(SB)/4, $0x3f317212
+GLOBL power2_p1<>(SB), RODATA|NOPTR, $32
 
-DATA exp_p3<>+0(SB)/4, $0x3c088908
-DATA exp_p3<>+4(SB)/4, $0x3c088908
-DATA exp_p3<>+8(SB)/4, $0x3c088908
-DATA exp_p3<>+12(SB)/4, $0x3c088908
-DATA exp_p3<>+16(SB)/4, $0x3c088908
-DATA exp_p3<>+20(SB)/4, $0x3c088908
-DATA exp_p3<>+24(SB)/4, $0x3c088908
-DATA exp_p3<>+28(SB)/4, $0x3c088908
-GLOBL exp_p3<>(SB), RODATA|NOPTR, $32
-
-DATA exp_p2<>+0(SB)/4, $0x3d2aa9c1
-DATA exp_p2<>+4(SB)/4, $0x3d2aa9c1
-DATA exp_p2<>+8(SB)/4, $0x3d2aa9c1
-DATA exp_p2<>+12(SB)/4, $0x3d2aa9c1
-DATA exp_p2<>+16(SB)/4, $0x3d2aa9c1
-DATA exp_p2<>+20(SB)/4, $0x3d2aa9c1
-DATA exp_p2<>+24(SB)/4, $0x3d2aa9c1
-DATA exp_p2<>+28(SB)/4, $0x3d2aa9c1
-GLOBL exp_p2<>(SB), RODATA|NOPTR, $32
-
-DATA exp_p1<>+0(SB)/4, $0x3e2aaaaa
-DATA exp_p1<>+4(SB)/4, $0x3e2aaaaa
-DATA exp_p1<>+8(SB)/4, $0x3e2aaaaa
-DATA exp_p1<>+12(SB)/4, $0x3e2aaaaa
-DATA exp_p1<>+16(SB)/4, $0x3e2aaaaa
-DATA exp_p1<>+20(SB)/4, $0x3e2aaaaa
-DATA exp_p1<>+24(SB)/4, $0x3e2aaaaa
-DATA exp_p1<>+28(SB)/4, $0x3e2aaaaa
-GLOBL exp_p1<>(SB), RODATA|NOPTR, $32
-
-DATA exp_p0<>+0(SB)/4, $0x3f000000
-DATA exp_p0<>+4(SB)/4, $0x3f000000
-DATA exp_p0<>+8(SB)/4, $0x3f000000
-DATA exp_p0<>+12(SB)/4, $0x3f000000
-DATA exp_p0<>+16(SB)/4, $0x3f000000
-DATA exp_p0<>+20(SB)/4, $0x3f000000
-DATA exp_p0<>+24(SB)/4, $0x3f000000
-DATA exp_p0<>+28(SB)/4, $0x3f000000
-GLOBL exp_p0<>(SB), RODATA|NOPTR, $32
+DATA power2_p0<>+0(SB)/4, $0x3f800000
+DATA power2_p0<>+4(SB)/4, $0x3f800000
+DATA power2_p0<>+8(SB)/4, $0x3f800000
+DATA power2_p0<>+12(SB)/4, $0x3f800000
+DATA power2_p0<>+16(SB)/4, $0x3f800000
+DATA power2_p0<>+20(SB)/4, $0x3f800000
+DATA power2_p0<>+24(SB)/4, $0x3f800000
+DATA power2_p0<>+28(SB)/4, $0x3f800000
+GLOBL power2_p0<>(SB), RODATA|NOPTR, $32
 
 DATA one<>+0(SB)/4, $0x3f800000
 DATA one<>+4(SB)/4, $0x3f800000
@@ -482,115 +487,148 @@ TEXT ·finishGELUAVX2(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), SI
 	MOVQ n+40(FP), DI
 	XORQ R8, R8
-	CMPQ DI, $0x10
+	CMPQ DI, $0x18
 	JLT  done30
 
 again29:
 	VMOVUPS (CX)(R8*4), Y0
 	VMOVUPS 32(CX)(R8*4), Y1
+	VMOVUPS 64(CX)(R8*4), Y2
 	TESTQ   DX, DX
 	JZ      skip31
-	VMOVUPS (DX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(DX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (DX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(DX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(DX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip31:
 	TESTQ   BX, BX
 	JZ      skip32
-	VMOVUPS (BX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(BX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (BX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(BX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(BX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip32:
-	VMOVUPS      gelu_limit<>+0(SB), Y4
-	VANDPS       magnitude<>+0(SB), Y0, Y2
-	VMINPS       Y2, Y4, Y2
-	VANDPS       magnitude<>+0(SB), Y1, Y3
-	VMINPS       Y3, Y4, Y3
-	VMOVUPS      gelu_p9<>+0(SB), Y4
-	VMOVUPS      gelu_p9<>+0(SB), Y5
-	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p1<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y5
-	VMULPS       Y2, Y4, Y4
-	VMULPS       Y3, Y5, Y5
-	VMOVUPS      exp_low<>+0(SB), Y6
-	VMOVUPS      exp_high<>+0(SB), Y7
-	VMAXPS       Y4, Y6, Y4
-	VMINPS       Y4, Y7, Y4
-	VMAXPS       Y5, Y6, Y5
-	VMINPS       Y5, Y7, Y5
-	VMOVUPS      exp_shifter<>+0(SB), Y6
-	VFMADD231PS  log2e<>+0(SB), Y4, Y6
-	VMOVUPS      exp_shifter<>+0(SB), Y7
-	VFMADD231PS  log2e<>+0(SB), Y5, Y7
-	VSUBPS       exp_shifter<>+0(SB), Y6, Y8
-	VSUBPS       exp_shifter<>+0(SB), Y7, Y9
-	VFNMADD231PS ln2_high<>+0(SB), Y8, Y4
-	VFNMADD231PS ln2_low<>+0(SB), Y8, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y9, Y5
-	VFNMADD231PS ln2_low<>+0(SB), Y9, Y5
-	VMOVUPS      exp_p5<>+0(SB), Y10
-	VMOVUPS      exp_p5<>+0(SB), Y11
-	VFMADD213PS  exp_p4<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p4<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p3<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p3<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p2<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p2<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p1<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p1<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p0<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p0<>+0(SB), Y5, Y11
-	VMULPS       Y4, Y4, Y8
-	VFMADD213PS  Y4, Y8, Y10
-	VADDPS       one<>+0(SB), Y10, Y10
-	VMULPS       Y5, Y5, Y9
-	VFMADD213PS  Y5, Y9, Y11
-	VADDPS       one<>+0(SB), Y11, Y11
-	VPSLLD       $0x17, Y6, Y6
-	VPADDD       one<>+0(SB), Y6, Y6
-	VMULPS       Y6, Y10, Y4
-	VPSLLD       $0x17, Y7, Y7
-	VPADDD       one<>+0(SB), Y7, Y7
-	VMULPS       Y7, Y11, Y5
-	VXORPS       Y6, Y6, Y6
-	VMULPS       half<>+0(SB), Y2, Y2
-	VMAXPS       Y0, Y6, Y0
-	VFNMADD231PS Y4, Y2, Y0
-	VMULPS       half<>+0(SB), Y3, Y3
-	VMAXPS       Y1, Y6, Y1
-	VFNMADD231PS Y5, Y3, Y1
+	VMOVUPS      gelu_limit<>+0(SB), Y6
+	VMOVUPS      magnitude<>+0(SB), Y5
+	VANDPS       Y5, Y0, Y3
+	VMINPS       Y3, Y6, Y3
+	VANDPS       Y5, Y1, Y4
+	VMINPS       Y4, Y6, Y4
+	VANDPS       Y5, Y2, Y5
+	VMINPS       Y5, Y6, Y5
+	VMOVUPS      gelu_p10<>+0(SB), Y8
+	VMOVAPS      Y8, Y6
+	VMOVAPS      Y8, Y7
+	VMOVAPS      Y8, Y8
+	VMOVUPS      gelu_p9<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p8<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p7<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p6<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p5<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p4<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p3<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p2<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p1<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p0<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      shifter<>+0(SB), Y9
+	VADDPS       Y9, Y6, Y10
+	VADDPS       Y9, Y7, Y11
+	VADDPS       Y9, Y8, Y12
+	VSUBPS       Y9, Y10, Y13
+	VSUBPS       Y13, Y6, Y6
+	VSUBPS       Y9, Y11, Y14
+	VSUBPS       Y14, Y7, Y7
+	VSUBPS       Y9, Y12, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMOVUPS      power2_p5<>+0(SB), Y9
+	VMOVAPS      Y9, Y13
+	VMOVAPS      Y9, Y14
+	VMOVAPS      Y9, Y9
+	VMOVUPS      power2_p4<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p3<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p2<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p1<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p0<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VPSLLD       $0x17, Y10, Y10
+	VPADDD       Y10, Y13, Y6
+	VPSLLD       $0x17, Y11, Y11
+	VPADDD       Y11, Y14, Y7
+	VPSLLD       $0x17, Y12, Y12
+	VPADDD       Y12, Y9, Y8
+	VXORPS       Y9, Y9, Y9
+	VMAXPS       Y0, Y9, Y0
+	VFNMADD231PS Y6, Y3, Y0
+	VMAXPS       Y1, Y9, Y1
+	VFNMADD231PS Y7, Y4, Y1
+	VMAXPS       Y2, Y9, Y2
+	VFNMADD231PS Y8, Y5, Y2
 	TESTQ        SI, SI
 	JZ           skip33
-	VMOVUPS      (SI)(R8*4), Y2
-	VADDPS       Y2, Y0, Y0
-	VMOVUPS      32(SI)(R8*4), Y2
-	VADDPS       Y2, Y1, Y1
+	VMOVUPS      (SI)(R8*4), Y3
+	VADDPS       Y3, Y0, Y0
+	VMOVUPS      32(SI)(R8*4), Y3
+	VADDPS       Y3, Y1, Y1
+	VMOVUPS      64(SI)(R8*4), Y3
+	VADDPS       Y3, Y2, Y2
 
 skip33:
 	VMOVUPS Y0, (AX)(R8*4)
 	VMOVUPS Y1, 32(AX)(R8*4)
-	ADDQ    $0x10, R8
-	SUBQ    $0x10, DI
-	CMPQ    DI, $0x10
+	VMOVUPS Y2, 64(AX)(R8*4)
+	ADDQ    $0x18, R8
+	SUBQ    $0x18, DI
+	CMPQ    DI, $0x18
 	JGE     again29
 
 done30:
@@ -612,42 +650,50 @@ skip36:
 
 skip37:
 	VMOVUPS      gelu_limit<>+0(SB), Y2
-	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMOVUPS      magnitude<>+0(SB), Y1
+	VANDPS       Y1, Y0, Y1
 	VMINPS       Y1, Y2, Y1
-	VMOVUPS      gelu_p9<>+0(SB), Y2
-	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
-	VMULPS       Y1, Y2, Y2
-	VMOVUPS      exp_low<>+0(SB), Y3
-	VMOVUPS      exp_high<>+0(SB), Y4
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
-	VMOVUPS      exp_shifter<>+0(SB), Y3
-	VFMADD231PS  log2e<>+0(SB), Y2, Y3
-	VSUBPS       exp_shifter<>+0(SB), Y3, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y4, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y4, Y2
-	VMOVUPS      exp_p5<>+0(SB), Y5
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y5
-	VMULPS       Y2, Y2, Y4
-	VFMADD213PS  Y2, Y4, Y5
-	VADDPS       one<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       one<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y5, Y2
+	VMOVUPS      gelu_p10<>+0(SB), Y2
+	VMOVAPS      Y2, Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p8<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p7<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p6<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p5<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p4<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p3<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p2<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p1<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p0<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      shifter<>+0(SB), Y3
+	VADDPS       Y3, Y2, Y4
+	VSUBPS       Y3, Y4, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      power2_p5<>+0(SB), Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      power2_p4<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p3<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p2<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p1<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p0<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y3, Y2
 	VXORPS       Y3, Y3, Y3
-	VMULPS       half<>+0(SB), Y1, Y1
 	VMAXPS       Y0, Y3, Y0
 	VFNMADD231PS Y2, Y1, Y0
 	TESTQ        SI, SI
@@ -682,42 +728,50 @@ skip40:
 
 skip41:
 	VMOVUPS      gelu_limit<>+0(SB), Y3
-	VANDPS       magnitude<>+0(SB), Y1, Y2
+	VMOVUPS      magnitude<>+0(SB), Y2
+	VANDPS       Y2, Y1, Y2
 	VMINPS       Y2, Y3, Y2
-	VMOVUPS      gelu_p9<>+0(SB), Y3
-	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y3
-	VMULPS       Y2, Y3, Y3
-	VMOVUPS      exp_low<>+0(SB), Y4
-	VMOVUPS      exp_high<>+0(SB), Y5
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
-	VMOVUPS      exp_shifter<>+0(SB), Y4
-	VFMADD231PS  log2e<>+0(SB), Y3, Y4
-	VSUBPS       exp_shifter<>+0(SB), Y4, Y5
-	VFNMADD231PS ln2_high<>+0(SB), Y5, Y3
-	VFNMADD231PS ln2_low<>+0(SB), Y5, Y3
-	VMOVUPS      exp_p5<>+0(SB), Y6
-	VFMADD213PS  exp_p4<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p3<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p2<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p1<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p0<>+0(SB), Y3, Y6
-	VMULPS       Y3, Y3, Y5
-	VFMADD213PS  Y3, Y5, Y6
-	VADDPS       one<>+0(SB), Y6, Y6
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       one<>+0(SB), Y4, Y4
-	VMULPS       Y4, Y6, Y3
+	VMOVUPS      gelu_p10<>+0(SB), Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      gelu_p9<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p8<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p7<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p6<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p5<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p4<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p3<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p2<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p1<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p0<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      shifter<>+0(SB), Y4
+	VADDPS       Y4, Y3, Y5
+	VSUBPS       Y4, Y5, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      power2_p5<>+0(SB), Y4
+	VMOVAPS      Y4, Y4
+	VMOVUPS      power2_p4<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p3<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p2<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p1<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p0<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y4, Y3
 	VXORPS       Y4, Y4, Y4
-	VMULPS       half<>+0(SB), Y2, Y2
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1
 	TESTQ        SI, SI
@@ -752,115 +806,115 @@ DATA magnitude<>+24(SB)/4, $0x7fffffff
 DATA magnitude<>+28(SB)/4, $0x7fffffff
 GLOBL magnitude<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p9<>+0(SB)/4, $0xb2572f5f
-DATA gelu_p9<>+4(SB)/4, $0xb2572f5f
-DATA gelu_p9<>+8(SB)/4, $0xb2572f5f
-DATA gelu_p9<>+12(SB)/4, $0xb2572f5f
-DATA gelu_p9<>+16(SB)/4, $0xb2572f5f
-DATA gelu_p9<>+20(SB)/4, $0xb2572f5f
-DATA gelu_p9<>+24(SB)/4, $0xb2572f5f
-DATA gelu_p9<>+28(SB)/4, $0xb2572f5f
+DATA gelu_p10<>+0(SB)/4, $0xb29b3924
+DATA gelu_p10<>+4(SB)/4, $0xb29b3924
+DATA gelu_p10<>+8(SB)/4, $0xb29b3924
+DATA gelu_p10<>+12(SB)/4, $0xb29b3924
+DATA gelu_p10<>+16(SB)/4, $0xb29b3924
+DATA gelu_p10<>+20(SB)/4, $0xb29b3924
+DATA gelu_p10<>+24(SB)/4, $0xb29b3924
+DATA gelu_p10<>+28(SB)/4, $0xb29b3924
+GLOBL gelu_p10<>(SB), RODATA|NOPTR, $32
+
+DATA gelu_p9<>+0(SB)/4, $0x351e17e4
+DATA gelu_p9<>+4(SB)/4, $0x351e17e4
+DATA gelu_p9<>+8(SB)/4, $0x351e17e4
+DATA gelu_p9<>+12(SB)/4, $0x351e17e4
+DATA gelu_p9<>+16(SB)/4, $0x351e17e4
+DATA gelu_p9<>+20(SB)/4, $0x351e17e4
+DATA gelu_p9<>+24(SB)/4, $0x351e17e4
+DATA gelu_p9<>+28(SB)/4, $0x351e17e4
 GLOBL gelu_p9<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p8<>+0(SB)/4, $0x34db29f4
-DATA gelu_p8<>+4(SB)/4, $0x34db29f4
-DATA gelu_p8<>+8(SB)/4, $0x34db29f4
-DATA gelu_p8<>+12(SB)/4, $0x34db29f4
-DATA gelu_p8<>+16(SB)/4, $0x34db29f4
-DATA gelu_p8<>+20(SB)/4, $0x34db29f4
-DATA gelu_p8<>+24(SB)/4, $0x34db29f4
-DATA gelu_p8<>+28(SB)/4, $0x34db29f4
+DATA gelu_p8<>+0(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+4(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+8(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+12(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+16(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+20(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+24(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+28(SB)/4, $0xb7089a6e
 GLOBL gelu_p8<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p7<>+0(SB)/4, $0xb6bd5f50
-DATA gelu_p7<>+4(SB)/4, $0xb6bd5f50
-DATA gelu_p7<>+8(SB)/4, $0xb6bd5f50
-DATA gelu_p7<>+12(SB)/4, $0xb6bd5f50
-DATA gelu_p7<>+16(SB)/4, $0xb6bd5f50
-DATA gelu_p7<>+20(SB)/4, $0xb6bd5f50
-DATA gelu_p7<>+24(SB)/4, $0xb6bd5f50
-DATA gelu_p7<>+28(SB)/4, $0xb6bd5f50
+DATA gelu_p7<>+0(SB)/4, $0x387d4c89
+DATA gelu_p7<>+4(SB)/4, $0x387d4c89
+DATA gelu_p7<>+8(SB)/4, $0x387d4c89
+DATA gelu_p7<>+12(SB)/4, $0x387d4c89
+DATA gelu_p7<>+16(SB)/4, $0x387d4c89
+DATA gelu_p7<>+20(SB)/4, $0x387d4c89
+DATA gelu_p7<>+24(SB)/4, $0x387d4c89
+DATA gelu_p7<>+28(SB)/4, $0x387d4c89
 GLOBL gelu_p7<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p6<>+0(SB)/4, $0x382f92ce
-DATA gelu_p6<>+4(SB)/4, $0x382f92ce
-DATA gelu_p6<>+8(SB)/4, $0x382f92ce
-DATA gelu_p6<>+12(SB)/4, $0x382f92ce
-DATA gelu_p6<>+16(SB)/4, $0x382f92ce
-DATA gelu_p6<>+20(SB)/4, $0x382f92ce
-DATA gelu_p6<>+24(SB)/4, $0x382f92ce
-DATA gelu_p6<>+28(SB)/4, $0x382f92ce
+DATA gelu_p6<>+0(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+4(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+8(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+12(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+16(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+20(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+24(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+28(SB)/4, $0xb96c76b7
 GLOBL gelu_p6<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p5<>+0(SB)/4, $0xb923e778
-DATA gelu_p5<>+4(SB)/4, $0xb923e778
-DATA gelu_p5<>+8(SB)/4, $0xb923e778
-DATA gelu_p5<>+12(SB)/4, $0xb923e778
-DATA gelu_p5<>+16(SB)/4, $0xb923e778
-DATA gelu_p5<>+20(SB)/4, $0xb923e778
-DATA gelu_p5<>+24(SB)/4, $0xb923e778
-DATA gelu_p5<>+28(SB)/4, $0xb923e778
+DATA gelu_p5<>+0(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+4(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+8(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+12(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+16(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+20(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+24(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+28(SB)/4, $0xb8e862ef
 GLOBL gelu_p5<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p4<>+0(SB)/4, $0xb8a113f9
-DATA gelu_p4<>+4(SB)/4, $0xb8a113f9
-DATA gelu_p4<>+8(SB)/4, $0xb8a113f9
-DATA gelu_p4<>+12(SB)/4, $0xb8a113f9
-DATA gelu_p4<>+16(SB)/4, $0xb8a113f9
-DATA gelu_p4<>+20(SB)/4, $0xb8a113f9
-DATA gelu_p4<>+24(SB)/4, $0xb8a113f9
-DATA gelu_p4<>+28(SB)/4, $0xb8a113f9
+DATA gelu_p4<>+0(SB)/4, $0x3be81264
+DATA gelu_p4<>+4(SB)/4, $0x3be81264
+DATA gelu_p4<>+8(SB)/4, $0x3be81264
+DATA gelu_p4<>+12(SB)/4, $0x3be81264
+DATA gelu_p4<>+16(SB)/4, $0x3be81264
+DATA gelu_p4<>+20(SB)/4, $0x3be81264
+DATA gelu_p4<>+24(SB)/4, $0x3be81264
+DATA gelu_p4<>+28(SB)/4, $0x3be81264
 GLOBL gelu_p4<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p3<>+0(SB)/4, $0x3ba0dc25
-DATA gelu_p3<>+4(SB)/4, $0x3ba0dc25
-DATA gelu_p3<>+8(SB)/4, $0x3ba0dc25
-DATA gelu_p3<>+12(SB)/4, $0x3ba0dc25
-DATA gelu_p3<>+16(SB)/4, $0x3ba0dc25
-DATA gelu_p3<>+20(SB)/4, $0x3ba0dc25
-DATA gelu_p3<>+24(SB)/4, $0x3ba0dc25
-DATA gelu_p3<>+28(SB)/4, $0x3ba0dc25
+DATA gelu_p3<>+0(SB)/4, $0xbd572e64
+DATA gelu_p3<>+4(SB)/4, $0xbd572e64
+DATA gelu_p3<>+8(SB)/4, $0xbd572e64
+DATA gelu_p3<>+12(SB)/4, $0xbd572e64
+DATA gelu_p3<>+16(SB)/4, $0xbd572e64
+DATA gelu_p3<>+20(SB)/4, $0xbd572e64
+DATA gelu_p3<>+24(SB)/4, $0xbd572e64
+DATA gelu_p3<>+28(SB)/4, $0xbd572e64
 GLOBL gelu_p3<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p2<>+0(SB)/4, $0xbd1526fa
-DATA gelu_p2<>+4(SB)/4, $0xbd1526fa
-DATA gelu_p2<>+8(SB)/4, $0xbd1526fa
-DATA gelu_p2<>+12(SB)/4, $0xbd1526fa
-DATA gelu_p2<>+16(SB)/4, $0xbd1526fa
-DATA gelu_p2<>+20(SB)/4, $0xbd1526fa
-DATA gelu_p2<>+24(SB)/4, $0xbd1526fa
-DATA gelu_p2<>+28(SB)/4, $0xbd1526fa
+DATA gelu_p2<>+0(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+4(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+8(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+12(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+16(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+20(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+24(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+28(SB)/4, $0xbeeb1acf
 GLOBL gelu_p2<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p1<>+0(SB)/4, $0xbea2f651
-DATA gelu_p1<>+4(SB)/4, $0xbea2f651
-DATA gelu_p1<>+8(SB)/4, $0xbea2f651
-DATA gelu_p1<>+12(SB)/4, $0xbea2f651
-DATA gelu_p1<>+16(SB)/4, $0xbea2f651
-DATA gelu_p1<>+20(SB)/4, $0xbea2f651
-DATA gelu_p1<>+24(SB)/4, $0xbea2f651
-DATA gelu_p1<>+28(SB)/4, $0xbea2f651
+DATA gelu_p1<>+0(SB)/4, $0xbf935783
+DATA gelu_p1<>+4(SB)/4, $0xbf935783
+DATA gelu_p1<>+8(SB)/4, $0xbf935783
+DATA gelu_p1<>+12(SB)/4, $0xbf935783
+DATA gelu_p1<>+16(SB)/4, $0xbf935783
+DATA gelu_p1<>+20(SB)/4, $0xbf935783
+DATA gelu_p1<>+24(SB)/4, $0xbf935783
+DATA gelu_p1<>+28(SB)/4, $0xbf935783
 GLOBL gelu_p1<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p0<>+0(SB)/4, $0xbf4c4259
-DATA gelu_p0<>+4(SB)/4, $0xbf4c4259
-DATA gelu_p0<>+8(SB)/4, $0xbf4c4259
-DATA gelu_p0<>+12(SB)/4, $0xbf4c4259
-DATA gelu_p0<>+16(SB)/4, $0xbf4c4259
-DATA gelu_p0<>+20(SB)/4, $0xbf4c4259
-DATA gelu_p0<>+24(SB)/4, $0xbf4c4259
-DATA gelu_p0<>+28(SB)/4, $0xbf4c4259
+DATA gelu_p0<>+0(SB)/4, $0xbf800000
+DATA gelu_p0<>+4(SB)/4, $0xbf800000
+DATA gelu_p0<>+8(SB)/4, $0xbf800000
+DATA gelu_p0<>+12(SB)/4, $0xbf800000
+DATA gelu_p0<>+16(SB)/4, $0xbf800000
+DATA gelu_p0<>+20(SB)/4, $0xbf800000
+DATA gelu_p0<>+24(SB)/4, $0xbf800000
+DATA gelu_p0<>+28(SB)/4, $0xbf800000
 GLOBL gelu_p0<>(SB), RODATA|NOPTR, $32
-
-DATA half<>+0(SB)/4, $0x3f000000
-DATA half<>+4(SB)/4, $0x3f000000
-DATA half<>+8(SB)/4, $0x3f000000
-DATA half<>+12(SB)/4, $0x3f000000
-DATA half<>+16(SB)/4, $0x3f000000
-DATA half<>+20(SB)/4, $0x3f000000
-DATA half<>+24(SB)/4, $0x3f000000
-DATA half<>+28(SB)/4, $0x3f000000
-GLOBL half<>(SB), RODATA|NOPTR, $32
 
 // func finishQuickGELUAVX2(dst *float32, acc *float32, bias *float32, shift *float32, residual *float32, n int)
 // Requires: AVX, AVX2, FMA3
@@ -872,87 +926,108 @@ TEXT ·finishQuickGELUAVX2(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), SI
 	MOVQ n+40(FP), DI
 	XORQ R8, R8
-	CMPQ DI, $0x10
+	CMPQ DI, $0x18
 	JLT  done44
 
 again43:
 	VMOVUPS (CX)(R8*4), Y0
 	VMOVUPS 32(CX)(R8*4), Y1
+	VMOVUPS 64(CX)(R8*4), Y2
 	TESTQ   DX, DX
 	JZ      skip45
-	VMOVUPS (DX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(DX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (DX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(DX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(DX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip45:
 	TESTQ   BX, BX
 	JZ      skip46
-	VMOVUPS (BX)(R8*4), Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(BX)(R8*4), Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS (BX)(R8*4), Y3
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS 32(BX)(R8*4), Y3
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS 64(BX)(R8*4), Y3
+	VADDPS  Y3, Y2, Y2
 
 skip46:
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y0, Y2
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y1, Y3
-	VMOVUPS      exp_low<>+0(SB), Y4
-	VMOVUPS      exp_high<>+0(SB), Y5
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
-	VMOVUPS      exp_shifter<>+0(SB), Y4
-	VFMADD231PS  log2e<>+0(SB), Y2, Y4
-	VMOVUPS      exp_shifter<>+0(SB), Y5
-	VFMADD231PS  log2e<>+0(SB), Y3, Y5
-	VSUBPS       exp_shifter<>+0(SB), Y4, Y6
-	VSUBPS       exp_shifter<>+0(SB), Y5, Y7
-	VFNMADD231PS ln2_high<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_high<>+0(SB), Y7, Y3
-	VFNMADD231PS ln2_low<>+0(SB), Y7, Y3
-	VMOVUPS      exp_p5<>+0(SB), Y8
-	VMOVUPS      exp_p5<>+0(SB), Y9
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p4<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p3<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p2<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p1<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p0<>+0(SB), Y3, Y9
-	VMULPS       Y2, Y2, Y6
-	VFMADD213PS  Y2, Y6, Y8
-	VADDPS       one<>+0(SB), Y8, Y8
-	VMULPS       Y3, Y3, Y7
-	VFMADD213PS  Y3, Y7, Y9
-	VADDPS       one<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       one<>+0(SB), Y4, Y4
-	VMULPS       Y4, Y8, Y2
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       one<>+0(SB), Y5, Y5
-	VMULPS       Y5, Y9, Y3
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y0, Y0
-	VADDPS       one<>+0(SB), Y3, Y3
-	VDIVPS       Y3, Y1, Y1
-	TESTQ        SI, SI
-	JZ           skip47
-	VMOVUPS      (SI)(R8*4), Y2
-	VADDPS       Y2, Y0, Y0
-	VMOVUPS      32(SI)(R8*4), Y2
-	VADDPS       Y2, Y1, Y1
+	VMOVUPS     slope_quick_gelu<>+0(SB), Y5
+	VMULPS      Y5, Y0, Y3
+	VMULPS      Y5, Y1, Y4
+	VMULPS      Y5, Y2, Y5
+	VMOVUPS     power2_low<>+0(SB), Y6
+	VMOVUPS     power2_high<>+0(SB), Y7
+	VMAXPS      Y3, Y6, Y3
+	VMINPS      Y3, Y7, Y3
+	VMAXPS      Y4, Y6, Y4
+	VMINPS      Y4, Y7, Y4
+	VMAXPS      Y5, Y6, Y5
+	VMINPS      Y5, Y7, Y5
+	VMOVUPS     shifter<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VADDPS      Y6, Y5, Y9
+	VSUBPS      Y6, Y7, Y10
+	VSUBPS      Y10, Y3, Y3
+	VSUBPS      Y6, Y8, Y11
+	VSUBPS      Y11, Y4, Y4
+	VSUBPS      Y6, Y9, Y6
+	VSUBPS      Y6, Y5, Y5
+	VMOVUPS     power2_p5<>+0(SB), Y6
+	VMOVAPS     Y6, Y10
+	VMOVAPS     Y6, Y11
+	VMOVAPS     Y6, Y6
+	VMOVUPS     power2_p4<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p3<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p2<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p1<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p0<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VPSLLD      $0x17, Y7, Y7
+	VPADDD      Y7, Y10, Y3
+	VPSLLD      $0x17, Y8, Y8
+	VPADDD      Y8, Y11, Y4
+	VPSLLD      $0x17, Y9, Y9
+	VPADDD      Y9, Y6, Y5
+	VMOVUPS     one<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y3
+	VDIVPS      Y3, Y0, Y0
+	VADDPS      Y6, Y4, Y4
+	VDIVPS      Y4, Y1, Y1
+	VADDPS      Y6, Y5, Y5
+	VDIVPS      Y5, Y2, Y2
+	TESTQ       SI, SI
+	JZ          skip47
+	VMOVUPS     (SI)(R8*4), Y3
+	VADDPS      Y3, Y0, Y0
+	VMOVUPS     32(SI)(R8*4), Y3
+	VADDPS      Y3, Y1, Y1
+	VMOVUPS     64(SI)(R8*4), Y3
+	VADDPS      Y3, Y2, Y2
 
 skip47:
 	VMOVUPS Y0, (AX)(R8*4)
 	VMOVUPS Y1, 32(AX)(R8*4)
-	ADDQ    $0x10, R8
-	SUBQ    $0x10, DI
-	CMPQ    DI, $0x10
+	VMOVUPS Y2, 64(AX)(R8*4)
+	ADDQ    $0x18, R8
+	SUBQ    $0x18, DI
+	CMPQ    DI, $0x18
 	JGE     again43
 
 done44:
@@ -973,34 +1048,37 @@ skip50:
 	VADDPS  Y1, Y0, Y0
 
 skip51:
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y0, Y1
-	VMOVUPS      exp_low<>+0(SB), Y2
-	VMOVUPS      exp_high<>+0(SB), Y3
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
-	VMOVUPS      exp_shifter<>+0(SB), Y2
-	VFMADD231PS  log2e<>+0(SB), Y1, Y2
-	VSUBPS       exp_shifter<>+0(SB), Y2, Y3
-	VFNMADD231PS ln2_high<>+0(SB), Y3, Y1
-	VFNMADD231PS ln2_low<>+0(SB), Y3, Y1
-	VMOVUPS      exp_p5<>+0(SB), Y4
-	VFMADD213PS  exp_p4<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p3<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p2<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p1<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p0<>+0(SB), Y1, Y4
-	VMULPS       Y1, Y1, Y3
-	VFMADD213PS  Y1, Y3, Y4
-	VADDPS       one<>+0(SB), Y4, Y4
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       one<>+0(SB), Y2, Y2
-	VMULPS       Y2, Y4, Y1
-	VADDPS       one<>+0(SB), Y1, Y1
-	VDIVPS       Y1, Y0, Y0
-	TESTQ        SI, SI
-	JZ           skip52
-	VMOVUPS      (SI)(R8*4), Y1
-	VADDPS       Y1, Y0, Y0
+	VMOVUPS     slope_quick_gelu<>+0(SB), Y1
+	VMULPS      Y1, Y0, Y1
+	VMOVUPS     power2_low<>+0(SB), Y2
+	VMOVUPS     power2_high<>+0(SB), Y3
+	VMAXPS      Y1, Y2, Y1
+	VMINPS      Y1, Y3, Y1
+	VMOVUPS     shifter<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y3
+	VSUBPS      Y2, Y3, Y2
+	VSUBPS      Y2, Y1, Y1
+	VMOVUPS     power2_p5<>+0(SB), Y2
+	VMOVAPS     Y2, Y2
+	VMOVUPS     power2_p4<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p3<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p2<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p1<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p0<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y2, Y1
+	VMOVUPS     one<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y1
+	VDIVPS      Y1, Y0, Y0
+	TESTQ       SI, SI
+	JZ          skip52
+	VMOVUPS     (SI)(R8*4), Y1
+	VADDPS      Y1, Y0, Y0
 
 skip52:
 	VMOVUPS Y0, (AX)(R8*4)
@@ -1028,34 +1106,37 @@ skip54:
 	VADDPS     Y2, Y1, Y1
 
 skip55:
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y1, Y2
-	VMOVUPS      exp_low<>+0(SB), Y3
-	VMOVUPS      exp_high<>+0(SB), Y4
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
-	VMOVUPS      exp_shifter<>+0(SB), Y3
-	VFMADD231PS  log2e<>+0(SB), Y2, Y3
-	VSUBPS       exp_shifter<>+0(SB), Y3, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y4, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y4, Y2
-	VMOVUPS      exp_p5<>+0(SB), Y5
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y5
-	VMULPS       Y2, Y2, Y4
-	VFMADD213PS  Y2, Y4, Y5
-	VADDPS       one<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       one<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y5, Y2
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y1, Y1
-	TESTQ        SI, SI
-	JZ           skip56
-	VMASKMOVPS   (SI)(R8*4), Y0, Y2
-	VADDPS       Y2, Y1, Y1
+	VMOVUPS     slope_quick_gelu<>+0(SB), Y2
+	VMULPS      Y2, Y1, Y2
+	VMOVUPS     power2_low<>+0(SB), Y3
+	VMOVUPS     power2_high<>+0(SB), Y4
+	VMAXPS      Y2, Y3, Y2
+	VMINPS      Y2, Y4, Y2
+	VMOVUPS     shifter<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y4
+	VSUBPS      Y3, Y4, Y3
+	VSUBPS      Y3, Y2, Y2
+	VMOVUPS     power2_p5<>+0(SB), Y3
+	VMOVAPS     Y3, Y3
+	VMOVUPS     power2_p4<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p3<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p2<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p1<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p0<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VPSLLD      $0x17, Y4, Y4
+	VPADDD      Y4, Y3, Y2
+	VMOVUPS     one<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y2
+	VDIVPS      Y2, Y1, Y1
+	TESTQ       SI, SI
+	JZ          skip56
+	VMASKMOVPS  (SI)(R8*4), Y0, Y2
+	VADDPS      Y2, Y1, Y1
 
 skip56:
 	VMASKMOVPS Y1, Y0, (AX)(R8*4)
@@ -1064,15 +1145,15 @@ end53:
 	VZEROUPPER
 	RET
 
-DATA minus_beta_quick_gelu<>+0(SB)/4, $0xbfd9db23
-DATA minus_beta_quick_gelu<>+4(SB)/4, $0xbfd9db23
-DATA minus_beta_quick_gelu<>+8(SB)/4, $0xbfd9db23
-DATA minus_beta_quick_gelu<>+12(SB)/4, $0xbfd9db23
-DATA minus_beta_quick_gelu<>+16(SB)/4, $0xbfd9db23
-DATA minus_beta_quick_gelu<>+20(SB)/4, $0xbfd9db23
-DATA minus_beta_quick_gelu<>+24(SB)/4, $0xbfd9db23
-DATA minus_beta_quick_gelu<>+28(SB)/4, $0xbfd9db23
-GLOBL minus_beta_quick_gelu<>(SB), RODATA|NOPTR, $32
+DATA slope_quick_gelu<>+0(SB)/4, $0xc01d265f
+DATA slope_quick_gelu<>+4(SB)/4, $0xc01d265f
+DATA slope_quick_gelu<>+8(SB)/4, $0xc01d265f
+DATA slope_quick_gelu<>+12(SB)/4, $0xc01d265f
+DATA slope_quick_gelu<>+16(SB)/4, $0xc01d265f
+DATA slope_quick_gelu<>+20(SB)/4, $0xc01d265f
+DATA slope_quick_gelu<>+24(SB)/4, $0xc01d265f
+DATA slope_quick_gelu<>+28(SB)/4, $0xc01d265f
+GLOBL slope_quick_gelu<>(SB), RODATA|NOPTR, $32
 
 // func activateNoneAVX2(dst *float32, x *float32, n int)
 // Requires: AVX
@@ -1081,17 +1162,19 @@ TEXT ·activateNoneAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x10
+	CMPQ DX, $0x18
 	JLT  done58
 
 again57:
 	VMOVUPS (CX)(BX*4), Y0
 	VMOVUPS 32(CX)(BX*4), Y1
+	VMOVUPS 64(CX)(BX*4), Y2
 	VMOVUPS Y0, (AX)(BX*4)
 	VMOVUPS Y1, 32(AX)(BX*4)
-	ADDQ    $0x10, BX
-	SUBQ    $0x10, DX
-	CMPQ    DX, $0x10
+	VMOVUPS Y2, 64(AX)(BX*4)
+	ADDQ    $0x18, BX
+	SUBQ    $0x18, DX
+	CMPQ    DX, $0x18
 	JGE     again57
 
 done58:
@@ -1126,133 +1209,154 @@ TEXT ·activateSiLUAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x10
+	CMPQ DX, $0x18
 	JLT  done63
 
 again62:
-	VMOVUPS      (CX)(BX*4), Y0
-	VMOVUPS      32(CX)(BX*4), Y1
-	VMULPS       minus_beta_silu<>+0(SB), Y0, Y2
-	VMULPS       minus_beta_silu<>+0(SB), Y1, Y3
-	VMOVUPS      exp_low<>+0(SB), Y4
-	VMOVUPS      exp_high<>+0(SB), Y5
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
-	VMOVUPS      exp_shifter<>+0(SB), Y4
-	VFMADD231PS  log2e<>+0(SB), Y2, Y4
-	VMOVUPS      exp_shifter<>+0(SB), Y5
-	VFMADD231PS  log2e<>+0(SB), Y3, Y5
-	VSUBPS       exp_shifter<>+0(SB), Y4, Y6
-	VSUBPS       exp_shifter<>+0(SB), Y5, Y7
-	VFNMADD231PS ln2_high<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_high<>+0(SB), Y7, Y3
-	VFNMADD231PS ln2_low<>+0(SB), Y7, Y3
-	VMOVUPS      exp_p5<>+0(SB), Y8
-	VMOVUPS      exp_p5<>+0(SB), Y9
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p4<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p3<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p2<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p1<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p0<>+0(SB), Y3, Y9
-	VMULPS       Y2, Y2, Y6
-	VFMADD213PS  Y2, Y6, Y8
-	VADDPS       one<>+0(SB), Y8, Y8
-	VMULPS       Y3, Y3, Y7
-	VFMADD213PS  Y3, Y7, Y9
-	VADDPS       one<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       one<>+0(SB), Y4, Y4
-	VMULPS       Y4, Y8, Y2
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       one<>+0(SB), Y5, Y5
-	VMULPS       Y5, Y9, Y3
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y0, Y0
-	VADDPS       one<>+0(SB), Y3, Y3
-	VDIVPS       Y3, Y1, Y1
-	VMOVUPS      Y0, (AX)(BX*4)
-	VMOVUPS      Y1, 32(AX)(BX*4)
-	ADDQ         $0x10, BX
-	SUBQ         $0x10, DX
-	CMPQ         DX, $0x10
-	JGE          again62
+	VMOVUPS     (CX)(BX*4), Y0
+	VMOVUPS     32(CX)(BX*4), Y1
+	VMOVUPS     64(CX)(BX*4), Y2
+	VMOVUPS     slope_silu<>+0(SB), Y5
+	VMULPS      Y5, Y0, Y3
+	VMULPS      Y5, Y1, Y4
+	VMULPS      Y5, Y2, Y5
+	VMOVUPS     power2_low<>+0(SB), Y6
+	VMOVUPS     power2_high<>+0(SB), Y7
+	VMAXPS      Y3, Y6, Y3
+	VMINPS      Y3, Y7, Y3
+	VMAXPS      Y4, Y6, Y4
+	VMINPS      Y4, Y7, Y4
+	VMAXPS      Y5, Y6, Y5
+	VMINPS      Y5, Y7, Y5
+	VMOVUPS     shifter<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VADDPS      Y6, Y5, Y9
+	VSUBPS      Y6, Y7, Y10
+	VSUBPS      Y10, Y3, Y3
+	VSUBPS      Y6, Y8, Y11
+	VSUBPS      Y11, Y4, Y4
+	VSUBPS      Y6, Y9, Y6
+	VSUBPS      Y6, Y5, Y5
+	VMOVUPS     power2_p5<>+0(SB), Y6
+	VMOVAPS     Y6, Y10
+	VMOVAPS     Y6, Y11
+	VMOVAPS     Y6, Y6
+	VMOVUPS     power2_p4<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p3<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p2<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p1<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p0<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VPSLLD      $0x17, Y7, Y7
+	VPADDD      Y7, Y10, Y3
+	VPSLLD      $0x17, Y8, Y8
+	VPADDD      Y8, Y11, Y4
+	VPSLLD      $0x17, Y9, Y9
+	VPADDD      Y9, Y6, Y5
+	VMOVUPS     one<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y3
+	VDIVPS      Y3, Y0, Y0
+	VADDPS      Y6, Y4, Y4
+	VDIVPS      Y4, Y1, Y1
+	VADDPS      Y6, Y5, Y5
+	VDIVPS      Y5, Y2, Y2
+	VMOVUPS     Y0, (AX)(BX*4)
+	VMOVUPS     Y1, 32(AX)(BX*4)
+	VMOVUPS     Y2, 64(AX)(BX*4)
+	ADDQ        $0x18, BX
+	SUBQ        $0x18, DX
+	CMPQ        DX, $0x18
+	JGE         again62
 
 done63:
 	CMPQ DX, $0x08
 	JLT  done65
 
 again64:
-	VMOVUPS      (CX)(BX*4), Y0
-	VMULPS       minus_beta_silu<>+0(SB), Y0, Y1
-	VMOVUPS      exp_low<>+0(SB), Y2
-	VMOVUPS      exp_high<>+0(SB), Y3
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
-	VMOVUPS      exp_shifter<>+0(SB), Y2
-	VFMADD231PS  log2e<>+0(SB), Y1, Y2
-	VSUBPS       exp_shifter<>+0(SB), Y2, Y3
-	VFNMADD231PS ln2_high<>+0(SB), Y3, Y1
-	VFNMADD231PS ln2_low<>+0(SB), Y3, Y1
-	VMOVUPS      exp_p5<>+0(SB), Y4
-	VFMADD213PS  exp_p4<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p3<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p2<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p1<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p0<>+0(SB), Y1, Y4
-	VMULPS       Y1, Y1, Y3
-	VFMADD213PS  Y1, Y3, Y4
-	VADDPS       one<>+0(SB), Y4, Y4
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       one<>+0(SB), Y2, Y2
-	VMULPS       Y2, Y4, Y1
-	VADDPS       one<>+0(SB), Y1, Y1
-	VDIVPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (AX)(BX*4)
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, DX
-	CMPQ         DX, $0x08
-	JGE          again64
+	VMOVUPS     (CX)(BX*4), Y0
+	VMOVUPS     slope_silu<>+0(SB), Y1
+	VMULPS      Y1, Y0, Y1
+	VMOVUPS     power2_low<>+0(SB), Y2
+	VMOVUPS     power2_high<>+0(SB), Y3
+	VMAXPS      Y1, Y2, Y1
+	VMINPS      Y1, Y3, Y1
+	VMOVUPS     shifter<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y3
+	VSUBPS      Y2, Y3, Y2
+	VSUBPS      Y2, Y1, Y1
+	VMOVUPS     power2_p5<>+0(SB), Y2
+	VMOVAPS     Y2, Y2
+	VMOVUPS     power2_p4<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p3<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p2<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p1<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p0<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y2, Y1
+	VMOVUPS     one<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y1
+	VDIVPS      Y1, Y0, Y0
+	VMOVUPS     Y0, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	SUBQ        $0x08, DX
+	CMPQ        DX, $0x08
+	JGE         again64
 
 done65:
-	TESTQ        DX, DX
-	JZ           end66
-	LEAQ         mask_window<>+0(SB), SI
-	NEGQ         DX
-	VMOVUPS      32(SI)(DX*4), Y0
-	VMASKMOVPS   (CX)(BX*4), Y0, Y1
-	VMULPS       minus_beta_silu<>+0(SB), Y1, Y2
-	VMOVUPS      exp_low<>+0(SB), Y3
-	VMOVUPS      exp_high<>+0(SB), Y4
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
-	VMOVUPS      exp_shifter<>+0(SB), Y3
-	VFMADD231PS  log2e<>+0(SB), Y2, Y3
-	VSUBPS       exp_shifter<>+0(SB), Y3, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y4, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y4, Y2
-	VMOVUPS      exp_p5<>+0(SB), Y5
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y5
-	VMULPS       Y2, Y2, Y4
-	VFMADD213PS  Y2, Y4, Y5
-	VADDPS       one<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       one<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y5, Y2
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y1, Y1
-	VMASKMOVPS   Y1, Y0, (AX)(BX*4)
+	TESTQ       DX, DX
+	JZ          end66
+	LEAQ        mask_window<>+0(SB), SI
+	NEGQ        DX
+	VMOVUPS     32(SI)(DX*4), Y0
+	VMASKMOVPS  (CX)(BX*4), Y0, Y1
+	VMOVUPS     slope_silu<>+0(SB), Y2
+	VMULPS      Y2, Y1, Y2
+	VMOVUPS     power2_low<>+0(SB), Y3
+	VMOVUPS     power2_high<>+0(SB), Y4
+	VMAXPS      Y2, Y3, Y2
+	VMINPS      Y2, Y4, Y2
+	VMOVUPS     shifter<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y4
+	VSUBPS      Y3, Y4, Y3
+	VSUBPS      Y3, Y2, Y2
+	VMOVUPS     power2_p5<>+0(SB), Y3
+	VMOVAPS     Y3, Y3
+	VMOVUPS     power2_p4<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p3<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p2<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p1<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p0<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VPSLLD      $0x17, Y4, Y4
+	VPADDD      Y4, Y3, Y2
+	VMOVUPS     one<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y2
+	VDIVPS      Y2, Y1, Y1
+	VMASKMOVPS  Y1, Y0, (AX)(BX*4)
 
 end66:
 	VZEROUPPER
@@ -1265,91 +1369,118 @@ TEXT ·activateGELUAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x10
+	CMPQ DX, $0x18
 	JLT  done68
 
 again67:
 	VMOVUPS      (CX)(BX*4), Y0
 	VMOVUPS      32(CX)(BX*4), Y1
-	VMOVUPS      gelu_limit<>+0(SB), Y4
-	VANDPS       magnitude<>+0(SB), Y0, Y2
-	VMINPS       Y2, Y4, Y2
-	VANDPS       magnitude<>+0(SB), Y1, Y3
-	VMINPS       Y3, Y4, Y3
-	VMOVUPS      gelu_p9<>+0(SB), Y4
-	VMOVUPS      gelu_p9<>+0(SB), Y5
-	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p1<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y5
-	VMULPS       Y2, Y4, Y4
-	VMULPS       Y3, Y5, Y5
-	VMOVUPS      exp_low<>+0(SB), Y6
-	VMOVUPS      exp_high<>+0(SB), Y7
-	VMAXPS       Y4, Y6, Y4
-	VMINPS       Y4, Y7, Y4
-	VMAXPS       Y5, Y6, Y5
-	VMINPS       Y5, Y7, Y5
-	VMOVUPS      exp_shifter<>+0(SB), Y6
-	VFMADD231PS  log2e<>+0(SB), Y4, Y6
-	VMOVUPS      exp_shifter<>+0(SB), Y7
-	VFMADD231PS  log2e<>+0(SB), Y5, Y7
-	VSUBPS       exp_shifter<>+0(SB), Y6, Y8
-	VSUBPS       exp_shifter<>+0(SB), Y7, Y9
-	VFNMADD231PS ln2_high<>+0(SB), Y8, Y4
-	VFNMADD231PS ln2_low<>+0(SB), Y8, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y9, Y5
-	VFNMADD231PS ln2_low<>+0(SB), Y9, Y5
-	VMOVUPS      exp_p5<>+0(SB), Y10
-	VMOVUPS      exp_p5<>+0(SB), Y11
-	VFMADD213PS  exp_p4<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p4<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p3<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p3<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p2<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p2<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p1<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p1<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p0<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p0<>+0(SB), Y5, Y11
-	VMULPS       Y4, Y4, Y8
-	VFMADD213PS  Y4, Y8, Y10
-	VADDPS       one<>+0(SB), Y10, Y10
-	VMULPS       Y5, Y5, Y9
-	VFMADD213PS  Y5, Y9, Y11
-	VADDPS       one<>+0(SB), Y11, Y11
-	VPSLLD       $0x17, Y6, Y6
-	VPADDD       one<>+0(SB), Y6, Y6
-	VMULPS       Y6, Y10, Y4
-	VPSLLD       $0x17, Y7, Y7
-	VPADDD       one<>+0(SB), Y7, Y7
-	VMULPS       Y7, Y11, Y5
-	VXORPS       Y6, Y6, Y6
-	VMULPS       half<>+0(SB), Y2, Y2
-	VMAXPS       Y0, Y6, Y0
-	VFNMADD231PS Y4, Y2, Y0
-	VMULPS       half<>+0(SB), Y3, Y3
-	VMAXPS       Y1, Y6, Y1
-	VFNMADD231PS Y5, Y3, Y1
+	VMOVUPS      64(CX)(BX*4), Y2
+	VMOVUPS      gelu_limit<>+0(SB), Y6
+	VMOVUPS      magnitude<>+0(SB), Y5
+	VANDPS       Y5, Y0, Y3
+	VMINPS       Y3, Y6, Y3
+	VANDPS       Y5, Y1, Y4
+	VMINPS       Y4, Y6, Y4
+	VANDPS       Y5, Y2, Y5
+	VMINPS       Y5, Y6, Y5
+	VMOVUPS      gelu_p10<>+0(SB), Y8
+	VMOVAPS      Y8, Y6
+	VMOVAPS      Y8, Y7
+	VMOVAPS      Y8, Y8
+	VMOVUPS      gelu_p9<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p8<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p7<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p6<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p5<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p4<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p3<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p2<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p1<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p0<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      shifter<>+0(SB), Y9
+	VADDPS       Y9, Y6, Y10
+	VADDPS       Y9, Y7, Y11
+	VADDPS       Y9, Y8, Y12
+	VSUBPS       Y9, Y10, Y13
+	VSUBPS       Y13, Y6, Y6
+	VSUBPS       Y9, Y11, Y14
+	VSUBPS       Y14, Y7, Y7
+	VSUBPS       Y9, Y12, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMOVUPS      power2_p5<>+0(SB), Y9
+	VMOVAPS      Y9, Y13
+	VMOVAPS      Y9, Y14
+	VMOVAPS      Y9, Y9
+	VMOVUPS      power2_p4<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p3<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p2<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p1<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p0<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VPSLLD       $0x17, Y10, Y10
+	VPADDD       Y10, Y13, Y6
+	VPSLLD       $0x17, Y11, Y11
+	VPADDD       Y11, Y14, Y7
+	VPSLLD       $0x17, Y12, Y12
+	VPADDD       Y12, Y9, Y8
+	VXORPS       Y9, Y9, Y9
+	VMAXPS       Y0, Y9, Y0
+	VFNMADD231PS Y6, Y3, Y0
+	VMAXPS       Y1, Y9, Y1
+	VFNMADD231PS Y7, Y4, Y1
+	VMAXPS       Y2, Y9, Y2
+	VFNMADD231PS Y8, Y5, Y2
 	VMOVUPS      Y0, (AX)(BX*4)
 	VMOVUPS      Y1, 32(AX)(BX*4)
-	ADDQ         $0x10, BX
-	SUBQ         $0x10, DX
-	CMPQ         DX, $0x10
+	VMOVUPS      Y2, 64(AX)(BX*4)
+	ADDQ         $0x18, BX
+	SUBQ         $0x18, DX
+	CMPQ         DX, $0x18
 	JGE          again67
 
 done68:
@@ -1359,42 +1490,50 @@ done68:
 again69:
 	VMOVUPS      (CX)(BX*4), Y0
 	VMOVUPS      gelu_limit<>+0(SB), Y2
-	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMOVUPS      magnitude<>+0(SB), Y1
+	VANDPS       Y1, Y0, Y1
 	VMINPS       Y1, Y2, Y1
-	VMOVUPS      gelu_p9<>+0(SB), Y2
-	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
-	VMULPS       Y1, Y2, Y2
-	VMOVUPS      exp_low<>+0(SB), Y3
-	VMOVUPS      exp_high<>+0(SB), Y4
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
-	VMOVUPS      exp_shifter<>+0(SB), Y3
-	VFMADD231PS  log2e<>+0(SB), Y2, Y3
-	VSUBPS       exp_shifter<>+0(SB), Y3, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y4, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y4, Y2
-	VMOVUPS      exp_p5<>+0(SB), Y5
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y5
-	VMULPS       Y2, Y2, Y4
-	VFMADD213PS  Y2, Y4, Y5
-	VADDPS       one<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       one<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y5, Y2
+	VMOVUPS      gelu_p10<>+0(SB), Y2
+	VMOVAPS      Y2, Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p8<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p7<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p6<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p5<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p4<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p3<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p2<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p1<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p0<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      shifter<>+0(SB), Y3
+	VADDPS       Y3, Y2, Y4
+	VSUBPS       Y3, Y4, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      power2_p5<>+0(SB), Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      power2_p4<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p3<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p2<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p1<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p0<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y3, Y2
 	VXORPS       Y3, Y3, Y3
-	VMULPS       half<>+0(SB), Y1, Y1
 	VMAXPS       Y0, Y3, Y0
 	VFNMADD231PS Y2, Y1, Y0
 	VMOVUPS      Y0, (AX)(BX*4)
@@ -1411,42 +1550,50 @@ done70:
 	VMOVUPS      32(SI)(DX*4), Y0
 	VMASKMOVPS   (CX)(BX*4), Y0, Y1
 	VMOVUPS      gelu_limit<>+0(SB), Y3
-	VANDPS       magnitude<>+0(SB), Y1, Y2
+	VMOVUPS      magnitude<>+0(SB), Y2
+	VANDPS       Y2, Y1, Y2
 	VMINPS       Y2, Y3, Y2
-	VMOVUPS      gelu_p9<>+0(SB), Y3
-	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y3
-	VMULPS       Y2, Y3, Y3
-	VMOVUPS      exp_low<>+0(SB), Y4
-	VMOVUPS      exp_high<>+0(SB), Y5
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
-	VMOVUPS      exp_shifter<>+0(SB), Y4
-	VFMADD231PS  log2e<>+0(SB), Y3, Y4
-	VSUBPS       exp_shifter<>+0(SB), Y4, Y5
-	VFNMADD231PS ln2_high<>+0(SB), Y5, Y3
-	VFNMADD231PS ln2_low<>+0(SB), Y5, Y3
-	VMOVUPS      exp_p5<>+0(SB), Y6
-	VFMADD213PS  exp_p4<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p3<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p2<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p1<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p0<>+0(SB), Y3, Y6
-	VMULPS       Y3, Y3, Y5
-	VFMADD213PS  Y3, Y5, Y6
-	VADDPS       one<>+0(SB), Y6, Y6
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       one<>+0(SB), Y4, Y4
-	VMULPS       Y4, Y6, Y3
+	VMOVUPS      gelu_p10<>+0(SB), Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      gelu_p9<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p8<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p7<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p6<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p5<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p4<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p3<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p2<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p1<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p0<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      shifter<>+0(SB), Y4
+	VADDPS       Y4, Y3, Y5
+	VSUBPS       Y4, Y5, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      power2_p5<>+0(SB), Y4
+	VMOVAPS      Y4, Y4
+	VMOVUPS      power2_p4<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p3<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p2<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p1<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p0<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y4, Y3
 	VXORPS       Y4, Y4, Y4
-	VMULPS       half<>+0(SB), Y2, Y2
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1
 	VMASKMOVPS   Y1, Y0, (AX)(BX*4)
@@ -1462,133 +1609,154 @@ TEXT ·activateQuickGELUAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x10
+	CMPQ DX, $0x18
 	JLT  done73
 
 again72:
-	VMOVUPS      (CX)(BX*4), Y0
-	VMOVUPS      32(CX)(BX*4), Y1
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y0, Y2
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y1, Y3
-	VMOVUPS      exp_low<>+0(SB), Y4
-	VMOVUPS      exp_high<>+0(SB), Y5
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
-	VMOVUPS      exp_shifter<>+0(SB), Y4
-	VFMADD231PS  log2e<>+0(SB), Y2, Y4
-	VMOVUPS      exp_shifter<>+0(SB), Y5
-	VFMADD231PS  log2e<>+0(SB), Y3, Y5
-	VSUBPS       exp_shifter<>+0(SB), Y4, Y6
-	VSUBPS       exp_shifter<>+0(SB), Y5, Y7
-	VFNMADD231PS ln2_high<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y6, Y2
-	VFNMADD231PS ln2_high<>+0(SB), Y7, Y3
-	VFNMADD231PS ln2_low<>+0(SB), Y7, Y3
-	VMOVUPS      exp_p5<>+0(SB), Y8
-	VMOVUPS      exp_p5<>+0(SB), Y9
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p4<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p3<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p2<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p1<>+0(SB), Y3, Y9
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y8
-	VFMADD213PS  exp_p0<>+0(SB), Y3, Y9
-	VMULPS       Y2, Y2, Y6
-	VFMADD213PS  Y2, Y6, Y8
-	VADDPS       one<>+0(SB), Y8, Y8
-	VMULPS       Y3, Y3, Y7
-	VFMADD213PS  Y3, Y7, Y9
-	VADDPS       one<>+0(SB), Y9, Y9
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       one<>+0(SB), Y4, Y4
-	VMULPS       Y4, Y8, Y2
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       one<>+0(SB), Y5, Y5
-	VMULPS       Y5, Y9, Y3
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y0, Y0
-	VADDPS       one<>+0(SB), Y3, Y3
-	VDIVPS       Y3, Y1, Y1
-	VMOVUPS      Y0, (AX)(BX*4)
-	VMOVUPS      Y1, 32(AX)(BX*4)
-	ADDQ         $0x10, BX
-	SUBQ         $0x10, DX
-	CMPQ         DX, $0x10
-	JGE          again72
+	VMOVUPS     (CX)(BX*4), Y0
+	VMOVUPS     32(CX)(BX*4), Y1
+	VMOVUPS     64(CX)(BX*4), Y2
+	VMOVUPS     slope_quick_gelu<>+0(SB), Y5
+	VMULPS      Y5, Y0, Y3
+	VMULPS      Y5, Y1, Y4
+	VMULPS      Y5, Y2, Y5
+	VMOVUPS     power2_low<>+0(SB), Y6
+	VMOVUPS     power2_high<>+0(SB), Y7
+	VMAXPS      Y3, Y6, Y3
+	VMINPS      Y3, Y7, Y3
+	VMAXPS      Y4, Y6, Y4
+	VMINPS      Y4, Y7, Y4
+	VMAXPS      Y5, Y6, Y5
+	VMINPS      Y5, Y7, Y5
+	VMOVUPS     shifter<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VADDPS      Y6, Y5, Y9
+	VSUBPS      Y6, Y7, Y10
+	VSUBPS      Y10, Y3, Y3
+	VSUBPS      Y6, Y8, Y11
+	VSUBPS      Y11, Y4, Y4
+	VSUBPS      Y6, Y9, Y6
+	VSUBPS      Y6, Y5, Y5
+	VMOVUPS     power2_p5<>+0(SB), Y6
+	VMOVAPS     Y6, Y10
+	VMOVAPS     Y6, Y11
+	VMOVAPS     Y6, Y6
+	VMOVUPS     power2_p4<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p3<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p2<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p1<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VMOVUPS     power2_p0<>+0(SB), Y12
+	VFMADD213PS Y12, Y3, Y10
+	VFMADD213PS Y12, Y4, Y11
+	VFMADD213PS Y12, Y5, Y6
+	VPSLLD      $0x17, Y7, Y7
+	VPADDD      Y7, Y10, Y3
+	VPSLLD      $0x17, Y8, Y8
+	VPADDD      Y8, Y11, Y4
+	VPSLLD      $0x17, Y9, Y9
+	VPADDD      Y9, Y6, Y5
+	VMOVUPS     one<>+0(SB), Y6
+	VADDPS      Y6, Y3, Y3
+	VDIVPS      Y3, Y0, Y0
+	VADDPS      Y6, Y4, Y4
+	VDIVPS      Y4, Y1, Y1
+	VADDPS      Y6, Y5, Y5
+	VDIVPS      Y5, Y2, Y2
+	VMOVUPS     Y0, (AX)(BX*4)
+	VMOVUPS     Y1, 32(AX)(BX*4)
+	VMOVUPS     Y2, 64(AX)(BX*4)
+	ADDQ        $0x18, BX
+	SUBQ        $0x18, DX
+	CMPQ        DX, $0x18
+	JGE         again72
 
 done73:
 	CMPQ DX, $0x08
 	JLT  done75
 
 again74:
-	VMOVUPS      (CX)(BX*4), Y0
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y0, Y1
-	VMOVUPS      exp_low<>+0(SB), Y2
-	VMOVUPS      exp_high<>+0(SB), Y3
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
-	VMOVUPS      exp_shifter<>+0(SB), Y2
-	VFMADD231PS  log2e<>+0(SB), Y1, Y2
-	VSUBPS       exp_shifter<>+0(SB), Y2, Y3
-	VFNMADD231PS ln2_high<>+0(SB), Y3, Y1
-	VFNMADD231PS ln2_low<>+0(SB), Y3, Y1
-	VMOVUPS      exp_p5<>+0(SB), Y4
-	VFMADD213PS  exp_p4<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p3<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p2<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p1<>+0(SB), Y1, Y4
-	VFMADD213PS  exp_p0<>+0(SB), Y1, Y4
-	VMULPS       Y1, Y1, Y3
-	VFMADD213PS  Y1, Y3, Y4
-	VADDPS       one<>+0(SB), Y4, Y4
-	VPSLLD       $0x17, Y2, Y2
-	VPADDD       one<>+0(SB), Y2, Y2
-	VMULPS       Y2, Y4, Y1
-	VADDPS       one<>+0(SB), Y1, Y1
-	VDIVPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (AX)(BX*4)
-	ADDQ         $0x08, BX
-	SUBQ         $0x08, DX
-	CMPQ         DX, $0x08
-	JGE          again74
+	VMOVUPS     (CX)(BX*4), Y0
+	VMOVUPS     slope_quick_gelu<>+0(SB), Y1
+	VMULPS      Y1, Y0, Y1
+	VMOVUPS     power2_low<>+0(SB), Y2
+	VMOVUPS     power2_high<>+0(SB), Y3
+	VMAXPS      Y1, Y2, Y1
+	VMINPS      Y1, Y3, Y1
+	VMOVUPS     shifter<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y3
+	VSUBPS      Y2, Y3, Y2
+	VSUBPS      Y2, Y1, Y1
+	VMOVUPS     power2_p5<>+0(SB), Y2
+	VMOVAPS     Y2, Y2
+	VMOVUPS     power2_p4<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p3<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p2<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p1<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VMOVUPS     power2_p0<>+0(SB), Y4
+	VFMADD213PS Y4, Y1, Y2
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y2, Y1
+	VMOVUPS     one<>+0(SB), Y2
+	VADDPS      Y2, Y1, Y1
+	VDIVPS      Y1, Y0, Y0
+	VMOVUPS     Y0, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	SUBQ        $0x08, DX
+	CMPQ        DX, $0x08
+	JGE         again74
 
 done75:
-	TESTQ        DX, DX
-	JZ           end76
-	LEAQ         mask_window<>+0(SB), SI
-	NEGQ         DX
-	VMOVUPS      32(SI)(DX*4), Y0
-	VMASKMOVPS   (CX)(BX*4), Y0, Y1
-	VMULPS       minus_beta_quick_gelu<>+0(SB), Y1, Y2
-	VMOVUPS      exp_low<>+0(SB), Y3
-	VMOVUPS      exp_high<>+0(SB), Y4
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
-	VMOVUPS      exp_shifter<>+0(SB), Y3
-	VFMADD231PS  log2e<>+0(SB), Y2, Y3
-	VSUBPS       exp_shifter<>+0(SB), Y3, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y4, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y4, Y2
-	VMOVUPS      exp_p5<>+0(SB), Y5
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y5
-	VMULPS       Y2, Y2, Y4
-	VFMADD213PS  Y2, Y4, Y5
-	VADDPS       one<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       one<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y5, Y2
-	VADDPS       one<>+0(SB), Y2, Y2
-	VDIVPS       Y2, Y1, Y1
-	VMASKMOVPS   Y1, Y0, (AX)(BX*4)
+	TESTQ       DX, DX
+	JZ          end76
+	LEAQ        mask_window<>+0(SB), SI
+	NEGQ        DX
+	VMOVUPS     32(SI)(DX*4), Y0
+	VMASKMOVPS  (CX)(BX*4), Y0, Y1
+	VMOVUPS     slope_quick_gelu<>+0(SB), Y2
+	VMULPS      Y2, Y1, Y2
+	VMOVUPS     power2_low<>+0(SB), Y3
+	VMOVUPS     power2_high<>+0(SB), Y4
+	VMAXPS      Y2, Y3, Y2
+	VMINPS      Y2, Y4, Y2
+	VMOVUPS     shifter<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y4
+	VSUBPS      Y3, Y4, Y3
+	VSUBPS      Y3, Y2, Y2
+	VMOVUPS     power2_p5<>+0(SB), Y3
+	VMOVAPS     Y3, Y3
+	VMOVUPS     power2_p4<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p3<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p2<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p1<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VMOVUPS     power2_p0<>+0(SB), Y5
+	VFMADD213PS Y5, Y2, Y3
+	VPSLLD      $0x17, Y4, Y4
+	VPADDD      Y4, Y3, Y2
+	VMOVUPS     one<>+0(SB), Y3
+	VADDPS      Y3, Y2, Y2
+	VDIVPS      Y2, Y1, Y1
+	VMASKMOVPS  Y1, Y0, (AX)(BX*4)
 
 end76:
 	VZEROUPPER
@@ -1602,95 +1770,124 @@ TEXT ·gegluAVX2(SB), NOSPLIT, $0-32
 	MOVQ gate+16(FP), DX
 	MOVQ n+24(FP), BX
 	XORQ SI, SI
-	CMPQ BX, $0x10
+	CMPQ BX, $0x18
 	JLT  done78
 
 again77:
 	VMOVUPS      (DX)(SI*4), Y0
 	VMOVUPS      32(DX)(SI*4), Y1
-	VMOVUPS      gelu_limit<>+0(SB), Y4
-	VANDPS       magnitude<>+0(SB), Y0, Y2
-	VMINPS       Y2, Y4, Y2
-	VANDPS       magnitude<>+0(SB), Y1, Y3
-	VMINPS       Y3, Y4, Y3
-	VMOVUPS      gelu_p9<>+0(SB), Y4
-	VMOVUPS      gelu_p9<>+0(SB), Y5
-	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p1<>+0(SB), Y3, Y5
-	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y4
-	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y5
-	VMULPS       Y2, Y4, Y4
-	VMULPS       Y3, Y5, Y5
-	VMOVUPS      exp_low<>+0(SB), Y6
-	VMOVUPS      exp_high<>+0(SB), Y7
-	VMAXPS       Y4, Y6, Y4
-	VMINPS       Y4, Y7, Y4
-	VMAXPS       Y5, Y6, Y5
-	VMINPS       Y5, Y7, Y5
-	VMOVUPS      exp_shifter<>+0(SB), Y6
-	VFMADD231PS  log2e<>+0(SB), Y4, Y6
-	VMOVUPS      exp_shifter<>+0(SB), Y7
-	VFMADD231PS  log2e<>+0(SB), Y5, Y7
-	VSUBPS       exp_shifter<>+0(SB), Y6, Y8
-	VSUBPS       exp_shifter<>+0(SB), Y7, Y9
-	VFNMADD231PS ln2_high<>+0(SB), Y8, Y4
-	VFNMADD231PS ln2_low<>+0(SB), Y8, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y9, Y5
-	VFNMADD231PS ln2_low<>+0(SB), Y9, Y5
-	VMOVUPS      exp_p5<>+0(SB), Y10
-	VMOVUPS      exp_p5<>+0(SB), Y11
-	VFMADD213PS  exp_p4<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p4<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p3<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p3<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p2<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p2<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p1<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p1<>+0(SB), Y5, Y11
-	VFMADD213PS  exp_p0<>+0(SB), Y4, Y10
-	VFMADD213PS  exp_p0<>+0(SB), Y5, Y11
-	VMULPS       Y4, Y4, Y8
-	VFMADD213PS  Y4, Y8, Y10
-	VADDPS       one<>+0(SB), Y10, Y10
-	VMULPS       Y5, Y5, Y9
-	VFMADD213PS  Y5, Y9, Y11
-	VADDPS       one<>+0(SB), Y11, Y11
-	VPSLLD       $0x17, Y6, Y6
-	VPADDD       one<>+0(SB), Y6, Y6
-	VMULPS       Y6, Y10, Y4
-	VPSLLD       $0x17, Y7, Y7
-	VPADDD       one<>+0(SB), Y7, Y7
-	VMULPS       Y7, Y11, Y5
-	VXORPS       Y6, Y6, Y6
-	VMULPS       half<>+0(SB), Y2, Y2
-	VMAXPS       Y0, Y6, Y0
-	VFNMADD231PS Y4, Y2, Y0
-	VMULPS       half<>+0(SB), Y3, Y3
-	VMAXPS       Y1, Y6, Y1
-	VFNMADD231PS Y5, Y3, Y1
-	VMOVUPS      (CX)(SI*4), Y2
-	VMULPS       Y2, Y0, Y0
-	VMOVUPS      32(CX)(SI*4), Y2
-	VMULPS       Y2, Y1, Y1
+	VMOVUPS      64(DX)(SI*4), Y2
+	VMOVUPS      gelu_limit<>+0(SB), Y6
+	VMOVUPS      magnitude<>+0(SB), Y5
+	VANDPS       Y5, Y0, Y3
+	VMINPS       Y3, Y6, Y3
+	VANDPS       Y5, Y1, Y4
+	VMINPS       Y4, Y6, Y4
+	VANDPS       Y5, Y2, Y5
+	VMINPS       Y5, Y6, Y5
+	VMOVUPS      gelu_p10<>+0(SB), Y8
+	VMOVAPS      Y8, Y6
+	VMOVAPS      Y8, Y7
+	VMOVAPS      Y8, Y8
+	VMOVUPS      gelu_p9<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p8<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p7<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p6<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p5<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p4<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p3<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p2<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p1<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      gelu_p0<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y6
+	VFMADD213PS  Y9, Y4, Y7
+	VFMADD213PS  Y9, Y5, Y8
+	VMOVUPS      shifter<>+0(SB), Y9
+	VADDPS       Y9, Y6, Y10
+	VADDPS       Y9, Y7, Y11
+	VADDPS       Y9, Y8, Y12
+	VSUBPS       Y9, Y10, Y13
+	VSUBPS       Y13, Y6, Y6
+	VSUBPS       Y9, Y11, Y14
+	VSUBPS       Y14, Y7, Y7
+	VSUBPS       Y9, Y12, Y9
+	VSUBPS       Y9, Y8, Y8
+	VMOVUPS      power2_p5<>+0(SB), Y9
+	VMOVAPS      Y9, Y13
+	VMOVAPS      Y9, Y14
+	VMOVAPS      Y9, Y9
+	VMOVUPS      power2_p4<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p3<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p2<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p1<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VMOVUPS      power2_p0<>+0(SB), Y15
+	VFMADD213PS  Y15, Y6, Y13
+	VFMADD213PS  Y15, Y7, Y14
+	VFMADD213PS  Y15, Y8, Y9
+	VPSLLD       $0x17, Y10, Y10
+	VPADDD       Y10, Y13, Y6
+	VPSLLD       $0x17, Y11, Y11
+	VPADDD       Y11, Y14, Y7
+	VPSLLD       $0x17, Y12, Y12
+	VPADDD       Y12, Y9, Y8
+	VXORPS       Y9, Y9, Y9
+	VMAXPS       Y0, Y9, Y0
+	VFNMADD231PS Y6, Y3, Y0
+	VMAXPS       Y1, Y9, Y1
+	VFNMADD231PS Y7, Y4, Y1
+	VMAXPS       Y2, Y9, Y2
+	VFNMADD231PS Y8, Y5, Y2
+	VMOVUPS      (CX)(SI*4), Y3
+	VMULPS       Y3, Y0, Y0
+	VMOVUPS      32(CX)(SI*4), Y3
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      64(CX)(SI*4), Y3
+	VMULPS       Y3, Y2, Y2
 	VMOVUPS      Y0, (AX)(SI*4)
 	VMOVUPS      Y1, 32(AX)(SI*4)
-	ADDQ         $0x10, SI
-	SUBQ         $0x10, BX
-	CMPQ         BX, $0x10
+	VMOVUPS      Y2, 64(AX)(SI*4)
+	ADDQ         $0x18, SI
+	SUBQ         $0x18, BX
+	CMPQ         BX, $0x18
 	JGE          again77
 
 done78:
@@ -1700,42 +1897,50 @@ done78:
 again79:
 	VMOVUPS      (DX)(SI*4), Y0
 	VMOVUPS      gelu_limit<>+0(SB), Y2
-	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMOVUPS      magnitude<>+0(SB), Y1
+	VANDPS       Y1, Y0, Y1
 	VMINPS       Y1, Y2, Y1
-	VMOVUPS      gelu_p9<>+0(SB), Y2
-	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
-	VMULPS       Y1, Y2, Y2
-	VMOVUPS      exp_low<>+0(SB), Y3
-	VMOVUPS      exp_high<>+0(SB), Y4
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
-	VMOVUPS      exp_shifter<>+0(SB), Y3
-	VFMADD231PS  log2e<>+0(SB), Y2, Y3
-	VSUBPS       exp_shifter<>+0(SB), Y3, Y4
-	VFNMADD231PS ln2_high<>+0(SB), Y4, Y2
-	VFNMADD231PS ln2_low<>+0(SB), Y4, Y2
-	VMOVUPS      exp_p5<>+0(SB), Y5
-	VFMADD213PS  exp_p4<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p3<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p2<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p1<>+0(SB), Y2, Y5
-	VFMADD213PS  exp_p0<>+0(SB), Y2, Y5
-	VMULPS       Y2, Y2, Y4
-	VFMADD213PS  Y2, Y4, Y5
-	VADDPS       one<>+0(SB), Y5, Y5
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       one<>+0(SB), Y3, Y3
-	VMULPS       Y3, Y5, Y2
+	VMOVUPS      gelu_p10<>+0(SB), Y2
+	VMOVAPS      Y2, Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p8<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p7<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p6<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p5<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p4<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p3<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p2<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p1<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      gelu_p0<>+0(SB), Y3
+	VFMADD213PS  Y3, Y1, Y2
+	VMOVUPS      shifter<>+0(SB), Y3
+	VADDPS       Y3, Y2, Y4
+	VSUBPS       Y3, Y4, Y3
+	VSUBPS       Y3, Y2, Y2
+	VMOVUPS      power2_p5<>+0(SB), Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      power2_p4<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p3<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p2<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p1<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VMOVUPS      power2_p0<>+0(SB), Y5
+	VFMADD213PS  Y5, Y2, Y3
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y3, Y2
 	VXORPS       Y3, Y3, Y3
-	VMULPS       half<>+0(SB), Y1, Y1
 	VMAXPS       Y0, Y3, Y0
 	VFNMADD231PS Y2, Y1, Y0
 	VMOVUPS      (CX)(SI*4), Y1
@@ -1754,42 +1959,50 @@ done80:
 	VMOVUPS      32(DI)(BX*4), Y0
 	VMASKMOVPS   (DX)(SI*4), Y0, Y1
 	VMOVUPS      gelu_limit<>+0(SB), Y3
-	VANDPS       magnitude<>+0(SB), Y1, Y2
+	VMOVUPS      magnitude<>+0(SB), Y2
+	VANDPS       Y2, Y1, Y2
 	VMINPS       Y2, Y3, Y2
-	VMOVUPS      gelu_p9<>+0(SB), Y3
-	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y3
-	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y3
-	VMULPS       Y2, Y3, Y3
-	VMOVUPS      exp_low<>+0(SB), Y4
-	VMOVUPS      exp_high<>+0(SB), Y5
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
-	VMOVUPS      exp_shifter<>+0(SB), Y4
-	VFMADD231PS  log2e<>+0(SB), Y3, Y4
-	VSUBPS       exp_shifter<>+0(SB), Y4, Y5
-	VFNMADD231PS ln2_high<>+0(SB), Y5, Y3
-	VFNMADD231PS ln2_low<>+0(SB), Y5, Y3
-	VMOVUPS      exp_p5<>+0(SB), Y6
-	VFMADD213PS  exp_p4<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p3<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p2<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p1<>+0(SB), Y3, Y6
-	VFMADD213PS  exp_p0<>+0(SB), Y3, Y6
-	VMULPS       Y3, Y3, Y5
-	VFMADD213PS  Y3, Y5, Y6
-	VADDPS       one<>+0(SB), Y6, Y6
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       one<>+0(SB), Y4, Y4
-	VMULPS       Y4, Y6, Y3
+	VMOVUPS      gelu_p10<>+0(SB), Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      gelu_p9<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p8<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p7<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p6<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p5<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p4<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p3<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p2<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p1<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      gelu_p0<>+0(SB), Y4
+	VFMADD213PS  Y4, Y2, Y3
+	VMOVUPS      shifter<>+0(SB), Y4
+	VADDPS       Y4, Y3, Y5
+	VSUBPS       Y4, Y5, Y4
+	VSUBPS       Y4, Y3, Y3
+	VMOVUPS      power2_p5<>+0(SB), Y4
+	VMOVAPS      Y4, Y4
+	VMOVUPS      power2_p4<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p3<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p2<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p1<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMOVUPS      power2_p0<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y4, Y3
 	VXORPS       Y4, Y4, Y4
-	VMULPS       half<>+0(SB), Y2, Y2
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1
 	VMASKMOVPS   (CX)(SI*4), Y0, Y2

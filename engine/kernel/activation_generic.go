@@ -5,59 +5,57 @@ import "math"
 // The constants and the order of operations here are those of _asm/math.go, which does the same with fused
 // multiply-adds. Comparisons are false for NaN, which so passes through.
 
-// Below expLow exp(x) is not a normal number; above expHigh it is infinite.
-const expLow, expHigh = -87.3, 88.8
+const log2e = 1.44269504088896341
 
-// exp is e^x within 2 units in the last place, with x clamped to [expLow, expHigh]: x = n ln 2 + r with |r| <= ln(2)/2,
-// 2^n by its bits, e^r by the polynomial of Cephes (Moshier, expf.c). From 88.37 on n is 128 and the result infinite.
-func exp(x float32) float32 {
-	const (
-		log2e        = 1.44269504088896341
-		ln2Hi, ln2Lo = 0.693359375, -2.12194440e-4 // ln2Hi*n is exact
-		shifter      = 0x1.8p23                    // adding it rounds to an integer, left in the lowest bits
-	)
-	if x < expLow {
-		x = expLow
-	}
-	if x > expHigh {
-		x = expHigh
-	}
-	t := x*log2e + shifter
-	n := t - shifter
-	r := x - n*ln2Hi - n*ln2Lo
-	p := float32(1.9875691500e-4)
-	p = p*r + 1.3981999507e-3
-	p = p*r + 8.3334519073e-3
-	p = p*r + 4.1665795894e-2
-	p = p*r + 1.6666665459e-1
-	p = p*r + 5.0000001201e-1
-	p = p*(r*r) + r + 1
-	return p * math.Float32frombits(math.Float32bits(t)<<23+0x3f800000)
+// power2 is 2^x for x from -127, where it is zero, to 128, where it is infinite, and within 2 units in the last place
+// between -126 and 128: x = n + r with |r| <= 1/2, 2^r by a polynomial, our own minimax fit (power2_fit.py in _asm: 1.05
+// units), and n added to the bits of its exponent. Between -127 and -126 the result is some denormal.
+func power2(x float32) float32 {
+	const shifter = 0x1.8p23 // adding it rounds to an integer, left in the lowest bits
+	t := x + shifter
+	r := x - (t - shifter)
+	p := float32(0.00132257250192)
+	p = p*r + 0.00967177328973
+	p = p*r + 0.055508915201
+	p = p*r + 0.240222368787
+	p = p*r + 0.693146829102
+	p = p*r + 1
+	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(t)<<23)
 }
 
-// swish is x * sigmoid(beta x). As a quotient it meets neither an overflow nor a denormal: exp is infinite where the
-// quotient would become one.
-func swish(x, beta float32) float32 { return x / (1 + exp(-beta*x)) }
+// swish is x * sigmoid(beta x) with slope -beta log2(e). As a quotient it meets neither an overflow nor a denormal: the power is
+// infinite where the quotient would become one.
+func swish(x, slope float32) float32 {
+	e := slope * x
+	if e < -127 {
+		e = -127
+	}
+	if e > 128 {
+		e = 128
+	}
+	return x / (1 + power2(e))
+}
 
-// gelu is x * Phi(x) = max(x, 0) - |x|/2 * erfc(|x|/sqrt 2), which cancels nowhere, with erfc(y/sqrt 2) = exp(y P(y)).
-// P is our own fit by gelu_fit.py in _asm (weighted minimax over 0..6.5, degree 9): 6e-9 absolute in the result, 6e-6
-// relative where x < -4. At 6.5 erfc is 8e-11, and y stops there.
+// gelu is x * Phi(x) = max(x, 0) - |x|/2 * erfc(|x|/sqrt 2), which cancels nowhere, with erfc(y/sqrt 2) = exp(y P(y)), so
+// that erfc/2 is 2^(y P(y) log2(e) - 1). P is our own fit by gelu_fit.py in _asm (weighted minimax over 0..6.5, degree 9):
+// 6e-9 absolute in the result, 6e-6 relative where x < -4. At 6.5 erfc is 8e-11, and y stops there.
 func gelu(x float32) float32 {
 	y := math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) // |x|
 	if y > 6.5 {
 		y = 6.5
 	}
-	p := float32(-1.25254184288e-8)
-	p = p*y + 4.08224537645e-7
-	p = p*y + -5.6437345752e-6
-	p = p*y + 4.18599753898e-5
-	p = p*y + -1.56311195668e-4
-	p = p*y + -7.68079857739e-5
-	p = p*y + 4.90905595451e-3
-	p = p*y + -3.64141242366e-2
-	p = p*y + -3.18285500998e-1
-	p = p*y + -7.97887386543e-1
-	tail := y * 0.5 * exp(p*y)
+	p := float32(-1.80703590523e-08)
+	p = p*y + 5.8894351603e-07
+	p = p*y + -8.14218788373e-06
+	p = p*y + 6.03911789066e-05
+	p = p*y + -0.000225509386826
+	p = p*y + -0.000110810500177
+	p = p*y + 0.00708227068102
+	p = p*y + -0.0525344764545
+	p = p*y + -0.459188913877
+	p = p*y + -1.15110817575
+	p = p*y - 1
+	tail := y * power2(p)
 	if x < 0 {
 		return -tail
 	}
@@ -67,11 +65,11 @@ func gelu(x float32) float32 {
 func (a Act) of(x float32) float32 {
 	switch a {
 	case SiLU:
-		return swish(x, 1)
+		return swish(x, -log2e)
 	case GELU:
 		return gelu(x)
 	case QuickGELU:
-		return swish(x, 1.702)
+		return swish(x, -1.702*log2e)
 	}
 	return x
 }

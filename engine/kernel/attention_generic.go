@@ -1,7 +1,5 @@
 package kernel
 
-import "math"
-
 // packKeysGeneric begins with dimension from.
 func packKeysGeneric(dst, k []float32, stride, last, from, d int, scale float32) {
 	for i := range 8 {
@@ -30,35 +28,25 @@ func weighGeneric(scores *[ScoreElems]float32, n int, state *Softmax) {
 				top = s
 			}
 		}
-		shrink, mass := power2(before-top), &state.Mass[r]
+		shrink, mass := weightOf(before-top), &state.Mass[r]
 		state.Top[r], state.Shrink[r] = top, shrink
 		for i := range mass {
 			mass[i] *= shrink
 		}
 		for i, s := range row {
-			w := power2(s - top)
+			w := weightOf(s - top)
 			row[i] = w
 			mass[i%8] += w
 		}
 	}
 }
 
-// power2 is 2^x for x <= 0, within 2 units in the last place, and zero from -127 down: x = n + r with |r| <= 1/2, 2^r by a
-// polynomial, our own minimax fit (power2_fit.py in _asm: 1.05 units), and n added to its exponent's bits. -127 gives the bits of zero; between -126 and -127 the result is some denormal.
-func power2(x float32) float32 {
-	const shifter = 0x1.8p23 // adding it rounds to an integer, left in the lowest bits
+// weightOf is 2^x for x <= 0.
+func weightOf(x float32) float32 {
 	if x < -127 {
 		x = -127
 	}
-	t := x + shifter
-	r := x - (t - shifter)
-	p := float32(0.00132257250192)
-	p = p*r + 0.00967177328973
-	p = p*r + 0.055508915201
-	p = p*r + 0.240222368787
-	p = p*r + 0.693146829102
-	p = p*r + 1
-	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(t)<<23)
+	return power2(x)
 }
 
 // mixGeneric goes row by row and eight columns at a time: eight sums are what the compiler keeps in registers.

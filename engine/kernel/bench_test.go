@@ -86,8 +86,6 @@ func BenchmarkPointwise(b *testing.B) {
 			name string
 			f    func()
 		}{
-			{"ExpRow", func() { copy(dst, x); ExpRow(dst, 1, 4) }},
-			{"MaxRow", func() { MaxRow(x) }},
 			{"FinishNone", func() { Finish(dst, x, y, nil, z, None) }},
 			{"FinishGELU", func() { Finish(dst, x, y, nil, z, GELU) }},
 			{"SiLU", func() { Activate(dst, x, SiLU) }},

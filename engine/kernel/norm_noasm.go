@@ -2,8 +2,8 @@
 
 package kernel
 
-func rowSum(x []float32) float32                    { return rowSumGeneric(x) }
-func rowSquares(x []float32, mean float32) float32  { return rowSquaresGeneric(x, mean) }
+func rowSum(x []float32) float32                   { return rowSumGeneric(x) }
+func rowSquares(x []float32, mean float32) float32 { return rowSquaresGeneric(x, mean) }
 
 func columnMoments(sum, sq []float64, x, about []float32, stride, pixels int) {
 	columnMomentsGeneric(sum, sq, x, about, 0, stride, pixels)

@@ -80,18 +80,91 @@ func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) d
 	}
 }
 
-// onThreads runs f for every part of n elements, a part for each thread, in whole chunks of 64 KiB of float32.
-func onThreads(threads, n int, f func(first, last int)) {
-	const chunk = 16 << 10
+// onThreads runs f for chunks of n elements, a part of them on each thread.
+func onThreads(threads, n, chunk int, f func(first, last int)) {
 	var all sync.WaitGroup
 	for i := range threads {
 		all.Go(func() {
-			for at := n * i / threads; at < n*(i+1)/threads; at += chunk {
-				f(at, min(at+chunk, n*(i+1)/threads))
+			end := n * (i + 1) / threads
+			for at := n * i / threads; at < end; at += chunk {
+				f(at, min(at+chunk, end))
 			}
 		})
 	}
 	all.Wait()
+}
+
+// traffic is a limit that reads reads elements and copies copies elements, in tasks as small as an op's. An element that
+// is read only is copied to where L1 keeps it.
+func traffic(reads, copies int) func(threads int) {
+	const chunk = 4 << 10
+	from, to := make([]float32, max(reads, copies)), make([]float32, copies)
+	for i := range from {
+		from[i] = 1 // else all of it would be one page of zeros
+	}
+	return func(threads int) {
+		onThreads(threads, reads, chunk, func(first, last int) {
+			var sink [chunk]float32
+			copy(sink[:], from[first:last])
+		})
+		onThreads(threads, copies, chunk, func(first, last int) { copy(to[first:last], from[first:last]) })
+	}
+}
+
+// memoryReport tells the bytes an op must read and write, a second, and the share of what the limit reached with them.
+func memoryReport(elems int) func(b *testing.B, threads int, op, limit float64, suffix string) {
+	return func(b *testing.B, _ int, op, limit float64, suffix string) {
+		b.ReportMetric(4*float64(elems)/op/1e9, "GB/s"+suffix)
+		b.ReportMetric(100*limit/op, "%bandwidth"+suffix)
+	}
+}
+
+// BenchmarkGroupNorm: x is read, then read and written, as DRAM and caches of this machine do it without arithmetic.
+func BenchmarkGroupNorm(b *testing.B) {
+	for _, act := range []device.Activation{device.None, device.SiLU} {
+		for _, shape := range [][]int{{2, 64, 64, 320}, {2, 32, 32, 640}, {2, 16, 16, 1280}, {1, 512, 512, 128}, {1, 256, 256, 256}, {2, 16, 16, 64}, {1, 128, 128, 32}} {
+			elems := shape[0] * shape[1] * shape[2] * shape[3]
+			benchmarkOp(b, fmt.Sprintf("act%d/%dx%dx%dx%d", act, shape[0], shape[1], shape[2], shape[3]), func(n *devicetest.Network) device.Array {
+				vector := func() device.Weight { return n.Param(device.Vector, tensor.F32, 1, shape[3]) }
+				return n.Tape.GroupNorm(device.GroupNorm{X: n.Input(0, shape...), Gamma: vector(), Beta: vector(), Groups: 32, Eps: 1e-5, Act: act})
+			}, traffic(elems, elems), memoryReport(3*elems))
+		}
+	}
+}
+
+func BenchmarkLayerNorm(b *testing.B) {
+	for _, shape := range [][]int{{2, 4096, 320}, {2, 1024, 640}, {2, 256, 1280}, {2, 64, 64}} {
+		elems := shape[0] * shape[1] * shape[2]
+		benchmarkOp(b, fmt.Sprintf("%dx%dx%d", shape[0], shape[1], shape[2]), func(n *devicetest.Network) device.Array {
+			vector := func() device.Weight { return n.Param(device.Vector, tensor.F32, 1, shape[2]) }
+			return n.Tape.LayerNorm(device.LayerNorm{X: n.Input(0, shape...), Gamma: vector(), Beta: vector(), Eps: 1e-5})
+		}, traffic(0, elems), memoryReport(2*elems))
+	}
+}
+
+// BenchmarkGEGLU compares with the memory and with the same arithmetic on what L1 holds: GELU bounds it.
+func BenchmarkGEGLU(b *testing.B) {
+	const rows, width = 2 * 4096, 1280
+	record := func(n *devicetest.Network) device.Array {
+		return n.Tape.GEGLU(device.GEGLU{X: n.Input(0, rows, 2*width)})
+	}
+	benchmarkOp(b, "memory", record, traffic(rows*width, rows*width), memoryReport(3*rows*width))
+	x := make([]float32, width)
+	benchmarkOp(b, "arithmetic", record, func(threads int) {
+		onThreads(threads, rows*width, width, func(first, last int) {
+			var out [width]float32
+			kernel.GEGLU(out[:last-first], x, x)
+		})
+	}, func(b *testing.B, _ int, op, limit float64, suffix string) {
+		b.ReportMetric(100*limit/op, "%arithmetic"+suffix)
+	})
+}
+
+func BenchmarkConcat(b *testing.B) {
+	const pixels, width = 2 * 64 * 64, 320
+	benchmarkOp(b, "2x64x64x320+320", func(n *devicetest.Network) device.Array {
+		return n.Tape.Concat(device.Concat{A: n.Input(0, pixels, width), B: n.Input(0, pixels, width)})
+	}, traffic(0, 2*pixels*width), memoryReport(4*pixels*width))
 }
 
 const peakRounds = 100_000
@@ -119,12 +192,10 @@ func BenchmarkAttention(b *testing.B) {
 			input := func(tokens int) device.Array { return n.Input(0, c.batch, tokens, c.heads*c.d) }
 			return n.Tape.Attention(device.Attention{Q: input(c.queries), K: input(c.keys), V: input(c.keys), Heads: c.heads, Causal: c.causal})
 		}, func(threads int) {
-			onThreads(threads, threads, func(_, _ int) { kernel.FMAPeak(peakRounds) })
+			onThreads(threads, threads, 1, func(_, _ int) { kernel.FMAPeak(peakRounds) })
 		}, func(b *testing.B, threads int, op, limit float64, suffix string) {
 			peak := peakRounds * kernel.PeakFlops * float64(threads) / limit
 			b.ReportMetric(100*flops/op/peak, "%peak"+suffix)
 		})
 	}
 }
-
-var _ = tensor.F32

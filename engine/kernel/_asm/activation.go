@@ -1,7 +1,7 @@
 package main
 
 // together is the number of vectors an activation goes through in step.
-const together = 2
+const together = 3
 
 func activation(g *gen) {
 	for _, act := range acts {

@@ -165,7 +165,7 @@ func weigh(g *gen) {
 	g.VMOVSS(now, operand.Mem{Base: top})
 	g.VINSERTF128(operand.Imm(1), now, most[0], peak)
 	g.VSUBPS(peak, before, before)
-	g.power2(before)
+	g.weightOf(before)
 	g.VMOVSS(before.AsX(), operand.Mem{Base: shrink})
 
 	sums := []reg.VecVirtual{before, g.zero()}
@@ -176,7 +176,7 @@ func weigh(g *gen) {
 		for _, x := range xs {
 			g.VSUBPS(peak, x, x)
 		}
-		g.power2(xs...)
+		g.weightOf(xs...)
 		storeAll(l, xs, scores)
 		for i, x := range xs {
 			g.VADDPS(x, sums[i%2], sums[i%2])
@@ -194,39 +194,14 @@ func weigh(g *gen) {
 	g.ret()
 }
 
-// power2 replaces every x, at most 0, by 2^x as power2 in attention_generic.go does. A constant is loaded once for all
-// of them: as operands in memory they would keep the two load units of a Zen 1 busy for longer than all the rest takes.
-func (g *gen) power2(xs ...reg.VecVirtual) {
+// weightOf replaces every score, at most 0, by its power of two.
+func (g *gen) weightOf(xs ...reg.VecVirtual) {
 	low := g.load(g.constant("power2_low", -127))
 	for _, x := range xs {
 		g.VMAXPS(x, low, x) // x is the second source: NaN passes
 	}
-	shifter, powers, ps := g.load(g.constant("shifter", 0x1.8p23)), g.fresh(xs), g.fresh(xs)
-	for i, x := range xs {
-		g.VADDPS(shifter, x, powers[i])
-	}
-	for i, x := range xs {
-		g.VSUBPS(shifter, powers[i], ps[i])
-		g.VSUBPS(ps[i], x, x)
-	}
-	for power := len(power2Coefficients) - 1; power >= 0; power-- {
-		c := g.load(g.constant("power2_p"+string(rune('0'+power)), power2Coefficients[power]))
-		for i, x := range xs {
-			if power == len(power2Coefficients)-1 {
-				g.VMOVAPS(c, ps[i])
-			} else {
-				g.VFMADD213PS(c, x, ps[i])
-			}
-		}
-	}
-	for i, x := range xs {
-		g.VPSLLD(operand.Imm(23), powers[i], powers[i])
-		g.VPADDD(powers[i], ps[i], x)
-	}
+	g.power2(xs...)
 }
-
-// power2Coefficients are kernel.power2's, lowest power first.
-var power2Coefficients = [6]float32{1, 0.693146829102, 0.240222368787, 0.055508915201, 0.00967177328973, 0.00132257250192}
 
 // mix goes over the keys once for every 16 columns, then for 8, then for the last 1 to 7 under a mask.
 func mix(g *gen) {

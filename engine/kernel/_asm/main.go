@@ -21,7 +21,6 @@ func main() {
 		{"attention", attention},
 		{"norm", norm},
 		{"peak", peak},
-		{"softmax", softmax},
 		{"tile", tile},
 		{"vector", vector},
 		{"widen", widen},
