@@ -3,8 +3,8 @@ package kernel
 import "math"
 
 // The inner kernels of a flash attention (Dao et al. 2022, arXiv 2205.14135) for one tile of queries and one block of keys:
-// Scores with keys that PackKeys packed, Weigh, which turns scores into weights and says how far earlier sums shrink, and
-// Mix, which shrinks the sums and adds the values, weighed.
+// Scores with keys that PackKeys packed, Weigh, which turns scores into weights and says how far earlier sums shrink, Mix,
+// which shrinks the sums and adds the values, weighed; and Means behind the last block.
 const (
 	// AttentionRows is the queries of a tile, as in Tile.
 	AttentionRows = TileRows
@@ -98,3 +98,12 @@ func Mix(sums []float32, weights *[ScoreElems]float32, values []float32, stride,
 
 // MixStride is the floats from one row of Mix's sums to the next.
 func MixStride(d int) int { return (d + 7) &^ 7 }
+
+// Means writes the weighed means of the tile's first rows, dst[r*stride+c] = sums[r][c] / state.Sum(r).
+// What bounds it: the latency of a division for each row.
+func Means(dst, sums []float32, stride, d, rows int, state *Softmax) {
+	if rows < 1 || rows > AttentionRows || d < 1 {
+		panic("kernel: means: number of rows or columns")
+	}
+	means(dst[:(rows-1)*stride+d], sums[:(rows-1)*MixStride(d)+d], stride, d, rows, state)
+}

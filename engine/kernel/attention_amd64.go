@@ -16,6 +16,9 @@ func weighAVX2(scores, top, mass, shrink *float32, n int)
 //go:noescape
 func mixAVX2(sums, weights, values *float32, sumStride, stride, keys, d int, shrink *float32)
 
+//go:noescape
+func meansAVX2(dst, sums, mass *float32, stride, sumStride, d, rows int)
+
 // The dimensions beyond the last four are left to plain Go: networks have multiples of 4.
 func packKeys(dst, k []float32, stride, last, d int, scale float32) {
 	whole := 0
@@ -47,5 +50,13 @@ func mix(sums []float32, weights *[ScoreElems]float32, values []float32, stride,
 		mixAVX2(&sums[0], &weights[0], &values[0], MixStride(d), stride, keys, d, (*float32)(unsafe.Pointer(shrink)))
 	} else {
 		mixGeneric(sums, weights, values, stride, keys, d, shrink)
+	}
+}
+
+func means(dst, sums []float32, stride, d, rows int, state *Softmax) {
+	if useAVX2 {
+		meansAVX2(&dst[0], &sums[0], &state.Mass[0][0], stride, MixStride(d), d, rows)
+	} else {
+		meansGeneric(dst, sums, stride, d, rows, state)
 	}
 }

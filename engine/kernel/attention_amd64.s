@@ -1025,3 +1025,84 @@ DATA mask_window<>+52(SB)/4, $0x00000000
 DATA mask_window<>+56(SB)/4, $0x00000000
 DATA mask_window<>+60(SB)/4, $0x00000000
 GLOBL mask_window<>(SB), RODATA|NOPTR, $64
+
+// func meansAVX2(dst *float32, sums *float32, mass *float32, stride int, sumStride int, d int, rows int)
+// Requires: AVX
+TEXT ·meansAVX2(SB), NOSPLIT, $0-56
+	MOVQ    dst+0(FP), AX
+	MOVQ    sums+8(FP), CX
+	MOVQ    mass+16(FP), DX
+	MOVQ    stride+24(FP), BX
+	MOVQ    sumStride+32(FP), SI
+	MOVQ    rows+48(FP), DI
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, SI
+	VMOVUPS one<>+0(SB), Y0
+
+row:
+	VMOVUPS     (DX), X2
+	VADDPS      16(DX), X2, X2
+	VPERMILPS   $0x4e, X2, X1
+	VADDPS      X1, X2, X2
+	VPERMILPS   $0xb1, X2, X1
+	VADDPS      X1, X2, X2
+	VDIVPS      X2, X0, X2
+	VINSERTF128 $0x01, X2, Y2, Y1
+	MOVQ        d+40(FP), R8
+	XORQ        R9, R9
+	CMPQ        R8, $0x10
+	JLT         done33
+
+again32:
+	VMOVUPS (CX)(R9*4), Y3
+	VMOVUPS 32(CX)(R9*4), Y4
+	VMULPS  Y1, Y3, Y3
+	VMULPS  Y1, Y4, Y4
+	VMOVUPS Y3, (AX)(R9*4)
+	VMOVUPS Y4, 32(AX)(R9*4)
+	ADDQ    $0x10, R9
+	SUBQ    $0x10, R8
+	CMPQ    R8, $0x10
+	JGE     again32
+
+done33:
+	CMPQ R8, $0x08
+	JLT  done35
+
+again34:
+	VMOVUPS (CX)(R9*4), Y3
+	VMULPS  Y1, Y3, Y3
+	VMOVUPS Y3, (AX)(R9*4)
+	ADDQ    $0x08, R9
+	SUBQ    $0x08, R8
+	CMPQ    R8, $0x08
+	JGE     again34
+
+done35:
+	TESTQ      R8, R8
+	JZ         end36
+	LEAQ       mask_window<>+0(SB), R10
+	NEGQ       R8
+	VMOVUPS    32(R10)(R8*4), Y3
+	VMASKMOVPS (CX)(R9*4), Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VMASKMOVPS Y4, Y3, (AX)(R9*4)
+
+end36:
+	ADDQ BX, AX
+	ADDQ SI, CX
+	ADDQ $0x20, DX
+	DECQ DI
+	JNZ  row
+	VZEROUPPER
+	RET
+
+DATA one<>+0(SB)/4, $0x3f800000
+DATA one<>+4(SB)/4, $0x3f800000
+DATA one<>+8(SB)/4, $0x3f800000
+DATA one<>+12(SB)/4, $0x3f800000
+DATA one<>+16(SB)/4, $0x3f800000
+DATA one<>+20(SB)/4, $0x3f800000
+DATA one<>+24(SB)/4, $0x3f800000
+DATA one<>+28(SB)/4, $0x3f800000
+GLOBL one<>(SB), RODATA|NOPTR, $32

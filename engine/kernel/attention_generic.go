@@ -83,3 +83,12 @@ func mixGeneric(sums []float32, weights *[ScoreElems]float32, values []float32, 
 		}
 	}
 }
+
+func meansGeneric(dst, sums []float32, stride, d, rows int, state *Softmax) {
+	for r := range rows {
+		row, inverse := dst[r*stride:][:d], 1/state.Sum(r)
+		for c, v := range sums[r*MixStride(d):][:d] {
+			row[c] = v * inverse
+		}
+	}
+}

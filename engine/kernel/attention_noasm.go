@@ -15,3 +15,7 @@ func weigh(scores *[ScoreElems]float32, n int, state *Softmax) { weighGeneric(sc
 func mix(sums []float32, weights *[ScoreElems]float32, values []float32, stride, keys, d int, shrink *[AttentionRows]float32) {
 	mixGeneric(sums, weights, values, stride, keys, d, shrink)
 }
+
+func means(dst, sums []float32, stride, d, rows int, state *Softmax) {
+	meansGeneric(dst, sums, stride, d, rows, state)
+}

@@ -224,3 +224,30 @@ func TestMix(t *testing.T) {
 		}
 	})
 }
+
+func TestMeans(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *rand.Rand) {
+		for _, d := range []int{1, 5, 8, 13, 16, 40} {
+			for rows := 1; rows <= AttentionRows; rows++ {
+				stride := d + 3
+				sums, dst := normal(r, AttentionRows*MixStride(d), 1), guarded(t, (rows-1)*stride+d)
+				var state Softmax
+				for row := range state.Mass {
+					copy(state.Mass[row][:], []float32{1, 2, 3, 4, 5, 6, 7, float32(row)})
+				}
+				clear(dst)
+				Means(dst, sums, stride, d, rows, &state)
+				for i, got := range dst {
+					row, c := i/stride, i%stride
+					if c >= d {
+						if got != 0 {
+							t.Fatalf("d %d: wrote between rows", d)
+						}
+						continue
+					}
+					near(t, "mean", i, got, float64(sums[row*MixStride(d)+c])/float64(28+row), 2e-7, 0)
+				}
+			}
+		}
+	})
+}

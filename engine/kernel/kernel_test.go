@@ -147,6 +147,7 @@ func TestTooShortPanics(t *testing.T) {
 			"Scores":        func() { Scores(new([ScoreElems]float32), new([AttentionRows]*float32), long, 1, 9) },
 			"Weigh":         func() { Weigh(new([ScoreElems]float32), MaxKeys+1, new(Softmax)) },
 			"Mix values":    func() { Mix(make([]float32, 48), new([ScoreElems]float32), long, 1, 2, 9, nil) },
+			"Means":         func() { Means(long, short, 1, 9, 1, new(Softmax)) },
 			"Mix sums":      func() { Mix(make([]float32, 47), new([ScoreElems]float32), long, 1, 1, 8, nil) },
 			"Tile panel":    func() { Tile(new([TileRows * TileCols]float32), rows, 1, 1, short, 1) },
 			"Tile rows":     func() { Tile(new([TileRows * TileCols]float32), rows, 2, 1, make([]float32, 32), 1) },

@@ -86,7 +86,10 @@ func (a *attention) bind(b *binding) []*job {
 		atQuery := (head/a.heads*a.queries+first)*a.channels + head%a.heads*a.d
 		atKey := head/a.heads*a.keys*a.channels + head%a.heads*a.d
 		a.attend(s, q[atQuery:], k[atKey:], v[atKey:], first)
-		a.finish(s, out[atQuery:], min(a.queryBlock, a.queries-first))
+		for rows, row := min(a.queryBlock, a.queries-first), 0; row < rows; row += kernel.AttentionRows {
+			t := row / kernel.AttentionRows
+			kernel.Means(out[atQuery+row*a.channels:], s.sums[t*a.tileElems():], a.channels, a.d, min(kernel.AttentionRows, rows-row), &s.states[t])
+		}
 	})}
 }
 
@@ -138,15 +141,5 @@ func mask(scores *[kernel.ScoreElems]float32, first, keys int) {
 		for i := max(0, first+r+1); i < keys; i++ {
 			scores[r*kernel.ScoreStride+i] = float32(math.Inf(-1))
 		}
-	}
-}
-
-// finish writes the weighed means of so many queries.
-func (a *attention) finish(s *attentionScratch, out []float32, rows int) {
-	for row := range rows {
-		t, r := row/kernel.AttentionRows, row%kernel.AttentionRows
-		dst := out[row*a.channels:][:a.d]
-		copy(dst, s.sums[t*a.tileElems()+r*kernel.MixStride(a.d):])
-		kernel.Scale(dst, 1/s.states[t].Sum(r))
 	}
 }

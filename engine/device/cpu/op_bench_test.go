@@ -62,6 +62,10 @@ func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) d
 					b.Fatal(err)
 				}
 			}
+			if err := r.Execute(b.Context()); err != nil { // touches the memory
+				b.Fatal(err)
+			}
+			limit(threads)
 			inf := math.Inf(1)
 			best, bestLimit := cost{inf, inf}, cost{inf, inf}
 			for b.Loop() {

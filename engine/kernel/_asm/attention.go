@@ -19,6 +19,7 @@ func attention(g *gen) {
 	scores(g)
 	weigh(g)
 	mix(g)
+	means(g)
 }
 
 // packKeys transposes four dimensions of eight keys a turn: key i in the lower half of a register and key i+4 in the upper.
@@ -288,5 +289,38 @@ func mix(g *gen) {
 	g.JZ(operand.LabelRef("end"))
 	strip(1, g.mask(d))
 	g.Label("end")
+	g.ret()
+}
+
+func means(g *gen) {
+	g.function("meansAVX2", "func(dst, sums, mass *float32, stride, sumStride, d, rows int)", "is Means for a positive number of rows.")
+	dst, sums, mass := g.arg("dst"), g.arg("sums"), g.arg("mass")
+	stride, sumStride, rows := g.arg("stride"), g.arg("sumStride"), g.arg("rows")
+	g.SHLQ(operand.Imm(2), stride)
+	g.SHLQ(operand.Imm(2), sumStride)
+	one := g.load(g.constant("one", 1))
+	g.Label("row")
+	inverse, sum, other := g.YMM(), g.XMM(), g.XMM()
+	g.VMOVUPS(operand.Mem{Base: mass}, sum)
+	g.VADDPS(operand.Mem{Base: mass, Disp: 16}, sum, sum)
+	g.VPERMILPS(operand.Imm(0x4e), sum, other)
+	g.VADDPS(other, sum, sum)
+	g.VPERMILPS(operand.Imm(0xb1), sum, other)
+	g.VADDPS(other, sum, sum)
+	g.VDIVPS(sum, one.AsX(), sum)
+	g.VINSERTF128(operand.Imm(1), sum, sum.AsY(), inverse)
+	n := g.arg("d")
+	g.each(n, 2, func(l []lanes) {
+		ys := loadAll(l, sums)
+		for _, y := range ys {
+			g.VMULPS(inverse, y, y)
+		}
+		storeAll(l, ys, dst)
+	})
+	g.ADDQ(stride, dst)
+	g.ADDQ(sumStride, sums)
+	g.ADDQ(operand.Imm(32), mass)
+	g.DECQ(rows)
+	g.JNZ(operand.LabelRef("row"))
 	g.ret()
 }
