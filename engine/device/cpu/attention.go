@@ -80,11 +80,12 @@ func (a *attention) tileElems() int { return kernel.AttentionRows * kernel.MixSt
 
 func (a *attention) bind(b *binding) []*job {
 	q, k, v, out := b.floats(a.op.Q), b.floats(a.op.K), b.floats(a.op.V), b.floats(a.op.Out)
-	blocks := ceilDiv(a.queries, a.queryBlock)
 	return []*job{newJob(a.tasks(), func(thread, task int) {
-		s, head, first := &a.scratch[thread], task/blocks, task%blocks*a.queryBlock
-		atQuery := (head/a.heads*a.queries+first)*a.channels + head%a.heads*a.d
-		atKey := head/a.heads*a.keys*a.channels + head%a.heads*a.d
+		// The heads of a block of queries follow each other: their parts of a row share cache lines.
+		blocks := ceilDiv(a.queries, a.queryBlock)
+		image, first, h := task/(blocks*a.heads), task/a.heads%blocks*a.queryBlock, task%a.heads
+		s, atQuery := &a.scratch[thread], (image*a.queries+first)*a.channels+h*a.d
+		atKey := image*a.keys*a.channels + h*a.d
 		a.attend(s, q[atQuery:], k[atKey:], v[atKey:], first)
 		for rows, row := min(a.queryBlock, a.queries-first), 0; row < rows; row += kernel.AttentionRows {
 			t := row / kernel.AttentionRows
