@@ -67,13 +67,13 @@ func Scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []fl
 // Weigh replaces the scores of a block of keys by their weights below the largest score so far, 2^(score-Top), and
 // keeps the state: for a softmax to base e the scores must have been multiplied by log2(e). Weights below 2^-127 are zero, so that
 // masked scores (minus infinity) weigh nothing; the first block must hold a score of every row that is not masked. Up
-// to 7 floats behind a row's last score are overwritten. NaN weighs NaN.
+// to 15 floats behind a row's last score are overwritten. NaN weighs NaN.
 // What bounds it: 17 operations for 8 scores, some 8 cycles.
 func Weigh(scores *[ScoreElems]float32, keys int, state *Softmax) {
 	if keys > MaxKeys || keys < 1 {
 		panic("kernel: weigh: number of keys")
 	}
-	n := (keys + 7) &^ 7
+	n := (keys + TileCols - 1) / TileCols * TileCols
 	for r := range AttentionRows {
 		for i := keys; i < n; i++ {
 			scores[r*ScoreStride+i] = float32(math.Inf(-1))

@@ -252,42 +252,45 @@ TEXT ·weighAVX2(SB), NOSPLIT, $0-40
 	MOVQ mass+16(FP), DX
 	MOVQ shrink+24(FP), BX
 	MOVQ n+32(FP), SI
-	MOVQ $0x00000006, DI
+	MOVQ AX, R9
+	XORQ DI, DI
 
-row:
+maximum:
 	VMOVUPS minus_infinity<>+0(SB), Y0
 	VMOVUPS minus_infinity<>+0(SB), Y1
 	VMOVUPS minus_infinity<>+0(SB), Y2
 	VMOVUPS minus_infinity<>+0(SB), Y3
 	MOVQ    SI, R8
-	XORQ    R9, R9
+	XORQ    R10, R10
 	CMPQ    R8, $0x20
 	JLT     done6
 
 again5:
-	VMOVUPS (AX)(R9*4), Y4
+	VMOVUPS (R9)(R10*4), Y4
 	VMAXPS  Y0, Y4, Y0
-	VMOVUPS 32(AX)(R9*4), Y4
+	VMOVUPS 32(R9)(R10*4), Y4
 	VMAXPS  Y1, Y4, Y1
-	VMOVUPS 64(AX)(R9*4), Y4
+	VMOVUPS 64(R9)(R10*4), Y4
 	VMAXPS  Y2, Y4, Y2
-	VMOVUPS 96(AX)(R9*4), Y4
+	VMOVUPS 96(R9)(R10*4), Y4
 	VMAXPS  Y3, Y4, Y3
-	ADDQ    $0x20, R9
+	ADDQ    $0x20, R10
 	SUBQ    $0x20, R8
 	CMPQ    R8, $0x20
 	JGE     again5
 
 done6:
-	CMPQ R8, $0x08
+	CMPQ R8, $0x10
 	JLT  done8
 
 again7:
-	VMOVUPS (AX)(R9*4), Y4
+	VMOVUPS (R9)(R10*4), Y4
 	VMAXPS  Y0, Y4, Y0
-	ADDQ    $0x08, R9
-	SUBQ    $0x08, R8
-	CMPQ    R8, $0x08
+	VMOVUPS 32(R9)(R10*4), Y4
+	VMAXPS  Y1, Y4, Y1
+	ADDQ    $0x10, R10
+	SUBQ    $0x10, R8
+	CMPQ    R8, $0x10
 	JGE     again7
 
 done8:
@@ -300,11 +303,19 @@ done8:
 	VMAXPS       X1, X0, X0
 	VPERMILPS    $0xb1, X0, X1
 	VMAXPS       X1, X0, X0
-	VBROADCASTSS (CX), Y1
-	VMAXPS       X1, X0, X0
-	VMOVSS       X0, (CX)
-	VINSERTF128  $0x01, X0, Y0, Y0
-	VSUBPS       Y0, Y1, Y1
+	VMOVSS       (CX)(DI*4), X1
+	VMAXSS       X1, X0, X0
+	VMOVSS       X0, (CX)(DI*4)
+	VSUBSS       X0, X1, X1
+	VMOVSS       X1, (BX)(DI*4)
+	ADDQ         $0x00000840, R9
+	INCQ         DI
+	CMPQ         DI, $0x06
+	JLT          maximum
+	LEAQ         mask_window<>+0(SB), R8
+	NEGQ         DI
+	VMOVUPS      32(R8)(DI*4), Y0
+	VMASKMOVPS   (BX), Y0, Y1
 	VMOVUPS      power2_low<>+0(SB), Y2
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      shifter<>+0(SB), Y2
@@ -325,8 +336,13 @@ done8:
 	VFMADD213PS  Y4, Y1, Y2
 	VPSLLD       $0x17, Y3, Y3
 	VPADDD       Y3, Y2, Y1
-	VMOVSS       X1, (BX)
+	VMASKMOVPS   Y1, Y0, (BX)
+	XORQ         DI, DI
+
+powers:
 	VXORPS       Y2, Y2, Y2
+	VBROADCASTSS (CX)(DI*4), Y0
+	VBROADCASTSS (BX)(DI*4), Y1
 	VMULPS       (DX), Y1, Y1
 	MOVQ         SI, R8
 	XORQ         R9, R9
@@ -412,48 +428,63 @@ again9:
 	JGE         again9
 
 done10:
-	CMPQ R8, $0x08
+	CMPQ R8, $0x10
 	JLT  done12
 
 again11:
 	VMOVUPS     (AX)(R9*4), Y3
+	VMOVUPS     32(AX)(R9*4), Y4
 	VSUBPS      Y0, Y3, Y3
-	VMOVUPS     power2_low<>+0(SB), Y4
-	VMAXPS      Y3, Y4, Y3
-	VMOVUPS     shifter<>+0(SB), Y4
-	VADDPS      Y4, Y3, Y5
-	VSUBPS      Y4, Y5, Y4
-	VSUBPS      Y4, Y3, Y3
-	VMOVUPS     power2_p5<>+0(SB), Y4
-	VMOVAPS     Y4, Y4
-	VMOVUPS     power2_p4<>+0(SB), Y6
-	VFMADD213PS Y6, Y3, Y4
-	VMOVUPS     power2_p3<>+0(SB), Y6
-	VFMADD213PS Y6, Y3, Y4
-	VMOVUPS     power2_p2<>+0(SB), Y6
-	VFMADD213PS Y6, Y3, Y4
-	VMOVUPS     power2_p1<>+0(SB), Y6
-	VFMADD213PS Y6, Y3, Y4
-	VMOVUPS     power2_p0<>+0(SB), Y6
-	VFMADD213PS Y6, Y3, Y4
-	VPSLLD      $0x17, Y5, Y5
-	VPADDD      Y5, Y4, Y3
+	VSUBPS      Y0, Y4, Y4
+	VMOVUPS     power2_low<>+0(SB), Y5
+	VMAXPS      Y3, Y5, Y3
+	VMAXPS      Y4, Y5, Y4
+	VMOVUPS     shifter<>+0(SB), Y5
+	VADDPS      Y5, Y3, Y6
+	VADDPS      Y5, Y4, Y7
+	VSUBPS      Y5, Y6, Y8
+	VSUBPS      Y8, Y3, Y3
+	VSUBPS      Y5, Y7, Y5
+	VSUBPS      Y5, Y4, Y4
+	VMOVUPS     power2_p5<>+0(SB), Y5
+	VMOVAPS     Y5, Y8
+	VMOVAPS     Y5, Y5
+	VMOVUPS     power2_p4<>+0(SB), Y9
+	VFMADD213PS Y9, Y3, Y8
+	VFMADD213PS Y9, Y4, Y5
+	VMOVUPS     power2_p3<>+0(SB), Y9
+	VFMADD213PS Y9, Y3, Y8
+	VFMADD213PS Y9, Y4, Y5
+	VMOVUPS     power2_p2<>+0(SB), Y9
+	VFMADD213PS Y9, Y3, Y8
+	VFMADD213PS Y9, Y4, Y5
+	VMOVUPS     power2_p1<>+0(SB), Y9
+	VFMADD213PS Y9, Y3, Y8
+	VFMADD213PS Y9, Y4, Y5
+	VMOVUPS     power2_p0<>+0(SB), Y9
+	VFMADD213PS Y9, Y3, Y8
+	VFMADD213PS Y9, Y4, Y5
+	VPSLLD      $0x17, Y6, Y6
+	VPADDD      Y6, Y8, Y3
+	VPSLLD      $0x17, Y7, Y7
+	VPADDD      Y7, Y5, Y4
 	VMOVUPS     Y3, (AX)(R9*4)
+	VMOVUPS     Y4, 32(AX)(R9*4)
 	VADDPS      Y3, Y1, Y1
-	ADDQ        $0x08, R9
-	SUBQ        $0x08, R8
-	CMPQ        R8, $0x08
+	VADDPS      Y4, Y2, Y2
+	ADDQ        $0x10, R9
+	SUBQ        $0x10, R8
+	CMPQ        R8, $0x10
 	JGE         again11
 
 done12:
 	VADDPS  Y2, Y1, Y1
 	VMOVUPS Y1, (DX)
 	ADDQ    $0x00000840, AX
-	ADDQ    $0x04, CX
 	ADDQ    $0x20, DX
-	ADDQ    $0x04, BX
-	DECQ    DI
-	JNZ     row
+	INCQ    DI
+	CMPQ    DI, $0x06
+	JLT     powers
 	VZEROUPPER
 	RET
 
@@ -466,6 +497,24 @@ DATA minus_infinity<>+20(SB)/4, $0xff800000
 DATA minus_infinity<>+24(SB)/4, $0xff800000
 DATA minus_infinity<>+28(SB)/4, $0xff800000
 GLOBL minus_infinity<>(SB), RODATA|NOPTR, $32
+
+DATA mask_window<>+0(SB)/4, $0xffffffff
+DATA mask_window<>+4(SB)/4, $0xffffffff
+DATA mask_window<>+8(SB)/4, $0xffffffff
+DATA mask_window<>+12(SB)/4, $0xffffffff
+DATA mask_window<>+16(SB)/4, $0xffffffff
+DATA mask_window<>+20(SB)/4, $0xffffffff
+DATA mask_window<>+24(SB)/4, $0xffffffff
+DATA mask_window<>+28(SB)/4, $0xffffffff
+DATA mask_window<>+32(SB)/4, $0x00000000
+DATA mask_window<>+36(SB)/4, $0x00000000
+DATA mask_window<>+40(SB)/4, $0x00000000
+DATA mask_window<>+44(SB)/4, $0x00000000
+DATA mask_window<>+48(SB)/4, $0x00000000
+DATA mask_window<>+52(SB)/4, $0x00000000
+DATA mask_window<>+56(SB)/4, $0x00000000
+DATA mask_window<>+60(SB)/4, $0x00000000
+GLOBL mask_window<>(SB), RODATA|NOPTR, $64
 
 DATA power2_low<>+0(SB)/4, $0xc2fe0000
 DATA power2_low<>+4(SB)/4, $0xc2fe0000
@@ -1007,24 +1056,6 @@ done31:
 end:
 	VZEROUPPER
 	RET
-
-DATA mask_window<>+0(SB)/4, $0xffffffff
-DATA mask_window<>+4(SB)/4, $0xffffffff
-DATA mask_window<>+8(SB)/4, $0xffffffff
-DATA mask_window<>+12(SB)/4, $0xffffffff
-DATA mask_window<>+16(SB)/4, $0xffffffff
-DATA mask_window<>+20(SB)/4, $0xffffffff
-DATA mask_window<>+24(SB)/4, $0xffffffff
-DATA mask_window<>+28(SB)/4, $0xffffffff
-DATA mask_window<>+32(SB)/4, $0x00000000
-DATA mask_window<>+36(SB)/4, $0x00000000
-DATA mask_window<>+40(SB)/4, $0x00000000
-DATA mask_window<>+44(SB)/4, $0x00000000
-DATA mask_window<>+48(SB)/4, $0x00000000
-DATA mask_window<>+52(SB)/4, $0x00000000
-DATA mask_window<>+56(SB)/4, $0x00000000
-DATA mask_window<>+60(SB)/4, $0x00000000
-GLOBL mask_window<>(SB), RODATA|NOPTR, $64
 
 // func meansAVX2(dst *float32, sums *float32, mass *float32, stride int, sumStride int, d int, rows int)
 // Requires: AVX

@@ -128,28 +128,29 @@ func (g *gen) unrolled(total, n reg.GPVirtual, body func(steps int)) {
 	g.Label(done)
 }
 
-// weigh goes over a row twice, for the maximum and for the powers, with four vectors in step.
+// weigh goes over all rows for their maxima, computes how far their sums shrink in one vector, and goes over all rows for the
+// powers, with four vectors in step.
 func weigh(g *gen) {
 	g.function("weighAVX2", "func(scores, top, mass, shrink *float32, n int)",
-		"is Weigh for whole vectors of scores, n being a positive multiple of 8.")
+		"is Weigh for whole panels of scores, n being a positive multiple of 16.")
 	scores, top, mass, shrink, n := g.arg("scores"), g.arg("top"), g.arg("mass"), g.arg("shrink"), g.arg("n")
-	rows := g.GP64()
-	g.MOVQ(operand.U32(attentionRows), rows)
-	g.Label("row")
+	rows, left, row := g.GP64(), g.GP64(), g.GP64()
 
+	g.MOVQ(scores, row)
+	g.XORQ(rows, rows)
+	g.Label("maximum")
 	most := make([]reg.VecVirtual, 4)
 	lowest := g.constant("minus_infinity", float32(math.Inf(-1)))
 	for i := range most {
 		most[i] = g.load(lowest)
 	}
-	left := g.GP64()
 	g.MOVQ(n, left)
-	g.eachWhole(left, len(most), func(l []lanes) {
+	g.eachWhole(left, func(l []lanes) {
 		for i, l := range l {
-			x := l.load(scores)
+			x := l.load(row)
 			g.VMAXPS(most[i], x, most[i]) // a NaN in x leaves the maximum as it was
 		}
-	})
+	}, 4, 2)
 	g.VMAXPS(most[1], most[0], most[0])
 	g.VMAXPS(most[3], most[2], most[2])
 	g.VMAXPS(most[2], most[0], most[0])
@@ -160,19 +161,29 @@ func weigh(g *gen) {
 	g.VMAXPS(other, now, now)
 	g.VPERMILPS(operand.Imm(0xb1), now, other)
 	g.VMAXPS(other, now, now)
-	before, peak := g.YMM(), g.YMM()
-	g.VBROADCASTSS(operand.Mem{Base: top}, before)
-	g.VMAXPS(before.AsX(), now, now)
-	g.VMOVSS(now, operand.Mem{Base: top})
-	g.VINSERTF128(operand.Imm(1), now, most[0], peak)
-	g.VSUBPS(peak, before, before)
-	g.weightOf(before)
-	g.VMOVSS(before.AsX(), operand.Mem{Base: shrink})
+	g.VMOVSS(operand.Mem{Base: top, Index: rows, Scale: 4}, other)
+	g.VMAXSS(other, now, now)
+	g.VMOVSS(now, operand.Mem{Base: top, Index: rows, Scale: 4})
+	g.VSUBSS(now, other, other)
+	g.VMOVSS(other, operand.Mem{Base: shrink, Index: rows, Scale: 4})
+	g.ADDQ(operand.U32(scoreBytes), row)
+	g.INCQ(rows)
+	g.CMPQ(rows, operand.Imm(attentionRows))
+	g.JLT(operand.LabelRef("maximum"))
 
-	sums := []reg.VecVirtual{before, g.zero()}
-	g.VMULPS(operand.Mem{Base: mass}, before, before)
+	live, factors := g.mask(rows), g.YMM()
+	g.VMASKMOVPS(operand.Mem{Base: shrink}, live, factors)
+	g.weightOf(factors)
+	g.VMASKMOVPS(factors, live, operand.Mem{Base: shrink})
+
+	g.XORQ(rows, rows)
+	g.Label("powers")
+	peak, sums := g.YMM(), []reg.VecVirtual{g.YMM(), g.zero()}
+	g.VBROADCASTSS(operand.Mem{Base: top, Index: rows, Scale: 4}, peak)
+	g.VBROADCASTSS(operand.Mem{Base: shrink, Index: rows, Scale: 4}, sums[0])
+	g.VMULPS(operand.Mem{Base: mass}, sums[0], sums[0])
 	g.MOVQ(n, left)
-	g.eachWhole(left, 4, func(l []lanes) {
+	g.eachWhole(left, func(l []lanes) {
 		xs := loadAll(l, scores)
 		for _, x := range xs {
 			g.VSUBPS(peak, x, x)
@@ -182,16 +193,14 @@ func weigh(g *gen) {
 		for i, x := range xs {
 			g.VADDPS(x, sums[i%2], sums[i%2])
 		}
-	})
+	}, 4, 2)
 	g.VADDPS(sums[1], sums[0], sums[0])
 	g.VMOVUPS(sums[0], operand.Mem{Base: mass})
-
 	g.ADDQ(operand.U32(scoreBytes), scores)
-	g.ADDQ(operand.Imm(4), top)
 	g.ADDQ(operand.Imm(32), mass)
-	g.ADDQ(operand.Imm(4), shrink)
-	g.DECQ(rows)
-	g.JNZ(operand.LabelRef("row"))
+	g.INCQ(rows)
+	g.CMPQ(rows, operand.Imm(attentionRows))
+	g.JLT(operand.LabelRef("powers"))
 	g.ret()
 }
 

@@ -137,7 +137,7 @@ func (g *gen) addIfAny(l []lanes, p reg.GPVirtual, ys []reg.VecVirtual) {
 // each writes a loop of body over n elements: turns of several vectors, then of one, then the tail under a mask. n is
 // used up. An element's arithmetic is the same in all three.
 func (g *gen) each(n reg.GPVirtual, several int, body func(l []lanes)) {
-	index := g.eachWhole(n, several, body)
+	index := g.eachWhole(n, body, several, 1)
 	end := g.label("end")
 	g.TESTQ(n, n)
 	g.JZ(operand.LabelRef(end))
@@ -145,11 +145,12 @@ func (g *gen) each(n reg.GPVirtual, several int, body func(l []lanes)) {
 	g.Label(end)
 }
 
-// eachWhole is each without the tail: n becomes what is left, and the result the index of its first.
-func (g *gen) eachWhole(n reg.GPVirtual, several int, body func(l []lanes)) reg.GPVirtual {
+// eachWhole is each without the tail, for turns of so many vectors: n becomes what is left, and the result the index of its
+// first.
+func (g *gen) eachWhole(n reg.GPVirtual, body func(l []lanes), counts ...int) reg.GPVirtual {
 	index := g.GP64()
 	g.XORQ(index, index)
-	for count := several; count > 0; count = min(count-1, 1) {
+	for _, count := range counts {
 		again, done, step := g.label("again"), g.label("done"), operand.Imm(uint64(8*count))
 		var l []lanes
 		for i := range count {
