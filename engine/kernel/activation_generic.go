@@ -10,6 +10,7 @@ const log2e = 1.44269504088896341
 // power2 is 2^x for x from -127, where it is zero, to 128, where it is infinite, and within 2 units in the last place
 // between -126 and 128: x = n + r with |r| <= 1/2, 2^r by a polynomial, our own minimax fit (power2_fit.py in _asm: 1.05
 // units), and n added to the bits of its exponent. Between -127 and -126 the result is some denormal.
+// A NaN stays one if the low nine bits of its payload are zero, as in those that arithmetic makes.
 func power2(x float32) float32 {
 	const shifter = 0x1.8p23 // adding it rounds to an integer, left in the lowest bits
 	t := x + shifter

@@ -117,7 +117,7 @@ func BenchmarkAttentionTile(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	eachVariantBench(b, func(b *testing.B) {
 		for _, c := range []struct{ keys, d int }{{512, 40}, {512, 80}, {256, 160}, {80, 512}, {77, 40}} {
-			pointers, _ := queries(r, c.d)
+			pointers := queries(r, c.d)
 			keys, values := normal(r, c.keys*c.d, 1), normal(r, c.keys*c.d, 1)
 			panels := make([]float32, (c.keys+TileCols-1)/TileCols*TileCols*c.d)
 			sums := make([]float32, AttentionRows*MixStride(c.d))
