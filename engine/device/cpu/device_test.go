@@ -66,6 +66,25 @@ func TestThreadsGiveTheSameBits(t *testing.T) {
 	})
 }
 
+// An attention's scratch is the same for twice the tokens, but for the arrays.
+func TestAttentionScratch(t *testing.T) {
+	const c = 320
+	d := open(t, cpu.Options{Threads: 2})
+	own := func(tokens int) int64 {
+		n := devicetest.NewNetwork(1)
+		input := func() device.Array { return n.Input(0, 1, tokens, c) }
+		n.Tape.Output("output", n.Tape.Attention(device.Attention{Q: input(), K: input(), V: input(), Heads: 8}))
+		bytes, err := d.ScratchBytes(n.Tape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes - 4*4*int64(tokens*c)
+	}
+	if a, b := own(4096), own(8192); a != b || a > 2<<20 {
+		t.Errorf("%d bytes for 4096 tokens and %d for 8192, want the same and at most 1 MiB a thread", a, b)
+	}
+}
+
 func TestExecuteAllocates(t *testing.T) {
 	n := devicetest.Block(1, 2, 16)
 	d := open(t, cpu.Options{Threads: 2})

@@ -29,6 +29,8 @@ const (
 	chunkElems = 16 << 10
 	// fewPixels is where a range of groups of all pixels still fits in L2.
 	fewPixels = 1024
+	// sliceChannels is the least width of a range, so that the kernels find vectors enough in a pixel.
+	sliceChannels = 96
 	// maxChunks bounds the moments of an image, which are merged by one thread.
 	maxChunks = 32
 )
@@ -41,7 +43,8 @@ func newGroupNorm(o *device.GroupNorm) (*groupNorm, error) {
 	n.pixels = elems(o.X) / n.images / n.channels
 	n.width = n.channels / o.Groups
 	if n.pixels <= fewPixels {
-		n.chunks, n.slices = 1, min(ceilDiv(n.pixels*n.channels, chunkElems/2), ceilDiv(o.Groups, n.sliceUnit()))
+		n.chunks = 1
+		n.slices = min(ceilDiv(n.pixels*n.channels, 2*chunkElems), max(1, n.channels/sliceChannels), ceilDiv(o.Groups, n.sliceUnit()))
 	} else {
 		n.chunks = min(ceilDiv(n.pixels*n.channels, 4*chunkElems), maxChunks)
 	}

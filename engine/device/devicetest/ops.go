@@ -153,6 +153,8 @@ func groupNorms(n *Network, yield func(device.Array)) {
 		{[]int{2, 77, 40}, 1, 3},
 		{[]int{1, 64, 48, 24}, 8, 0},
 		{[]int{3, 9, 7, 33}, 11, 10},
+		{[]int{2, 20, 20, 200}, 20, 0},
+		{[]int{1, 40, 60, 33}, 11, 10},
 	} {
 		width := c.x[len(c.x)-1]
 		for _, act := range activations {
@@ -188,6 +190,7 @@ func attentions(n *Network, yield func(device.Array)) {
 		{1, 1100, 1100, 1, 5, true},
 		{1, 49, 16, 2, 96, false},
 		{1, 16, 15, 8, 20, false},
+		{1, 50, 200, 1, 512, false},
 	} {
 		q := n.Input(0, c.batch, c.queries, c.heads*c.d)
 		k, v := n.Input(0, c.batch, c.keys, c.heads*c.d), n.Input(0, c.batch, c.keys, c.heads*c.d)
