@@ -20,8 +20,8 @@ const (
 // Softmax is what is known of a tile of queries behind some blocks of keys.
 type Softmax struct {
 	Top    [AttentionRows]float32    // the largest score
-	Mass   [AttentionRows][8]float32 // the sum of 2^(score-Top), by key modulo 8
-	Shrink [AttentionRows]float32    // 2^(Top before the last block - Top)
+	Mass   [AttentionRows][8]float32 // the sum of 2^(scale*(score-Top)), by key modulo 8
+	Shrink [AttentionRows]float32    // 2^(scale*(Top before the last block - Top))
 }
 
 // Reset is the state before the first key.
@@ -38,17 +38,17 @@ func (s *Softmax) Sum(r int) float32 {
 	return ((m[0] + m[4]) + (m[2] + m[6])) + ((m[1] + m[5]) + (m[3] + m[7]))
 }
 
-// PackKeys writes keys of d floats each, stride floats apart, times scale to panels of TileCols keys:
+// PackKeys writes keys of d floats each, stride floats apart, to panels of TileCols keys:
 //
-//	dst[(i/TileCols*d + e)*TileCols + i%TileCols] = k[i*stride+e] * scale
+//	dst[(i/TileCols*d + e)*TileCols + i%TileCols] = k[i*stride+e]
 //
 // The last panel is filled up with the last key.
 // What bounds it: the memory read, and the shuffles of a transposition, some 7 cycles for 8 elements.
-func PackKeys(dst, k []float32, stride, keys, d int, scale float32) {
+func PackKeys(dst, k []float32, stride, keys, d int) {
 	for i := 0; i < (keys+TileCols-1)/TileCols*TileCols; i += 8 {
 		first := min(i, keys-1)
 		last := min(keys-1-first, 7)
-		packKeys(dst[i/TileCols*d*TileCols+i%TileCols:][:d*TileCols-i%TileCols], k[first*stride:][:last*stride+d], stride, last, d, scale)
+		packKeys(dst[i/TileCols*d*TileCols+i%TileCols:][:d*TileCols-i%TileCols], k[first*stride:][:last*stride+d], stride, last, d)
 	}
 }
 
@@ -64,12 +64,13 @@ func Scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []fl
 	scores(dst, rows, panels[:count*d*TileCols], d)
 }
 
-// Weigh replaces the scores of a block of keys by their weights below the largest score so far, 2^(score-Top), and
-// keeps the state: for a softmax to base e the scores must have been multiplied by log2(e). Weights below 2^-127 are zero, so that
+// Weigh replaces the scores of a block of keys by their weights below the largest score so far, 2^(scale*(score-Top)), and
+// keeps the state: a softmax to base e has a log2(e) in its scale. The difference is taken before the product, which so
+// rounds little where weights are large. Weights below 2^-127 are zero, so that
 // masked scores (minus infinity) weigh nothing; the first block must hold a score of every row that is not masked. Up
 // to 15 floats behind a row's last score are overwritten. NaN weighs NaN.
-// What bounds it: 17 operations for 8 scores in a chain; 15 cycles on a Zen 1, and not memory.
-func Weigh(scores *[ScoreElems]float32, keys int, state *Softmax) {
+// What bounds it: 18 operations for 8 scores in a chain; 15 cycles on a Zen 1, and not memory.
+func Weigh(scores *[ScoreElems]float32, keys int, scale float32, state *Softmax) {
 	if keys > MaxKeys || keys < 1 {
 		panic("kernel: weigh: number of keys")
 	}
@@ -79,7 +80,7 @@ func Weigh(scores *[ScoreElems]float32, keys int, state *Softmax) {
 			scores[r*ScoreStride+i] = float32(math.Inf(-1))
 		}
 	}
-	weigh(scores, n, state)
+	weigh(scores, n, scale, state)
 }
 
 // Mix adds so many rows of values, d floats each and stride floats apart, to the sums [AttentionRows, d rounded up to 8]

@@ -5,13 +5,13 @@ package kernel
 import "unsafe"
 
 //go:noescape
-func packKeysAVX2(dst, k *float32, stride, last, d int, scale float32)
+func packKeysAVX2(dst, k *float32, stride, last, d int)
 
 //go:noescape
 func scoresAVX2(dst *float32, rows **float32, panels *float32, d, count int)
 
 //go:noescape
-func weighAVX2(scores, top, mass, shrink *float32, n int)
+func weighAVX2(scores, top, mass, shrink *float32, n int, scale float32)
 
 //go:noescape
 func mixAVX2(sums, weights, values *float32, sumStride, stride, keys, d int, shrink *float32)
@@ -20,13 +20,13 @@ func mixAVX2(sums, weights, values *float32, sumStride, stride, keys, d int, shr
 func meansAVX2(dst, sums, mass *float32, stride, sumStride, d, rows int)
 
 // The dimensions beyond the last four are left to plain Go: networks have multiples of 4.
-func packKeys(dst, k []float32, stride, last, d int, scale float32) {
+func packKeys(dst, k []float32, stride, last, d int) {
 	whole := 0
 	if useAVX2 && d >= 4 {
 		whole = d &^ 3
-		packKeysAVX2(&dst[0], &k[0], stride, last, whole, scale)
+		packKeysAVX2(&dst[0], &k[0], stride, last, whole)
 	}
-	packKeysGeneric(dst, k, stride, last, whole, d, scale)
+	packKeysGeneric(dst, k, stride, last, whole, d)
 }
 
 func scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []float32, d int) {
@@ -37,11 +37,11 @@ func scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []fl
 	}
 }
 
-func weigh(scores *[ScoreElems]float32, n int, s *Softmax) {
+func weigh(scores *[ScoreElems]float32, n int, scale float32, s *Softmax) {
 	if useAVX2 {
-		weighAVX2(&scores[0], &s.Top[0], &s.Mass[0][0], &s.Shrink[0], n)
+		weighAVX2(&scores[0], &s.Top[0], &s.Mass[0][0], &s.Shrink[0], n, scale)
 	} else {
-		weighGeneric(scores, n, s)
+		weighGeneric(scores, n, scale, s)
 	}
 }
 

@@ -4,71 +4,66 @@
 
 #include "textflag.h"
 
-// func packKeysAVX2(dst *float32, k *float32, stride int, last int, d int, scale float32)
+// func packKeysAVX2(dst *float32, k *float32, stride int, last int, d int)
 // Requires: AVX, CMOV
-TEXT ·packKeysAVX2(SB), NOSPLIT, $0-44
-	MOVQ         dst+0(FP), AX
-	MOVQ         k+8(FP), CX
-	MOVQ         stride+16(FP), DX
-	MOVQ         last+24(FP), BX
-	MOVQ         d+32(FP), SI
-	VBROADCASTSS scale+40(FP), Y0
-	SHLQ         $0x02, DX
-	MOVQ         CX, DI
-	ADDQ         DX, DI
-	CMPQ         BX, $0x01
-	CMOVQLT      CX, DI
-	MOVQ         DI, R8
-	ADDQ         DX, R8
-	CMPQ         BX, $0x02
-	CMOVQLT      DI, R8
-	MOVQ         R8, R9
-	ADDQ         DX, R9
-	CMPQ         BX, $0x03
-	CMOVQLT      R8, R9
-	MOVQ         R9, R10
-	ADDQ         DX, R10
-	CMPQ         BX, $0x04
-	CMOVQLT      R9, R10
-	MOVQ         R10, R11
-	ADDQ         DX, R11
-	CMPQ         BX, $0x05
-	CMOVQLT      R10, R11
-	MOVQ         R11, R12
-	ADDQ         DX, R12
-	CMPQ         BX, $0x06
-	CMOVQLT      R11, R12
-	MOVQ         R12, R13
-	ADDQ         DX, R13
-	CMPQ         BX, $0x07
-	CMOVQLT      R12, R13
-	XORQ         DX, DX
+TEXT ·packKeysAVX2(SB), NOSPLIT, $0-40
+	MOVQ    dst+0(FP), AX
+	MOVQ    k+8(FP), CX
+	MOVQ    stride+16(FP), DX
+	MOVQ    last+24(FP), BX
+	MOVQ    d+32(FP), SI
+	SHLQ    $0x02, DX
+	MOVQ    CX, DI
+	ADDQ    DX, DI
+	CMPQ    BX, $0x01
+	CMOVQLT CX, DI
+	MOVQ    DI, R8
+	ADDQ    DX, R8
+	CMPQ    BX, $0x02
+	CMOVQLT DI, R8
+	MOVQ    R8, R9
+	ADDQ    DX, R9
+	CMPQ    BX, $0x03
+	CMOVQLT R8, R9
+	MOVQ    R9, R10
+	ADDQ    DX, R10
+	CMPQ    BX, $0x04
+	CMOVQLT R9, R10
+	MOVQ    R10, R11
+	ADDQ    DX, R11
+	CMPQ    BX, $0x05
+	CMOVQLT R10, R11
+	MOVQ    R11, R12
+	ADDQ    DX, R12
+	CMPQ    BX, $0x06
+	CMOVQLT R11, R12
+	MOVQ    R12, R13
+	ADDQ    DX, R13
+	CMPQ    BX, $0x07
+	CMOVQLT R12, R13
+	XORQ    DX, DX
 
 four:
-	VMOVUPS     (CX)(DX*4), X1
-	VINSERTF128 $0x01, (R10)(DX*4), Y1, Y1
-	VMULPS      Y0, Y1, Y1
-	VMOVUPS     (DI)(DX*4), X2
-	VINSERTF128 $0x01, (R11)(DX*4), Y2, Y2
-	VMULPS      Y0, Y2, Y2
-	VMOVUPS     (R8)(DX*4), X3
-	VINSERTF128 $0x01, (R12)(DX*4), Y3, Y3
-	VMULPS      Y0, Y3, Y3
-	VMOVUPS     (R9)(DX*4), X4
-	VINSERTF128 $0x01, (R13)(DX*4), Y4, Y4
-	VMULPS      Y0, Y4, Y4
-	VUNPCKLPS   Y2, Y1, Y5
-	VUNPCKHPS   Y2, Y1, Y6
-	VUNPCKLPS   Y4, Y3, Y2
-	VUNPCKHPS   Y4, Y3, Y4
-	VSHUFPS     $0x44, Y2, Y5, Y1
-	VMOVUPS     Y1, (AX)
-	VSHUFPS     $0xee, Y2, Y5, Y2
-	VMOVUPS     Y2, 64(AX)
-	VSHUFPS     $0x44, Y4, Y6, Y3
-	VMOVUPS     Y3, 128(AX)
-	VSHUFPS     $0xee, Y4, Y6, Y4
-	VMOVUPS     Y4, 192(AX)
+	VMOVUPS     (CX)(DX*4), X0
+	VINSERTF128 $0x01, (R10)(DX*4), Y0, Y0
+	VMOVUPS     (DI)(DX*4), X1
+	VINSERTF128 $0x01, (R11)(DX*4), Y1, Y1
+	VMOVUPS     (R8)(DX*4), X2
+	VINSERTF128 $0x01, (R12)(DX*4), Y2, Y2
+	VMOVUPS     (R9)(DX*4), X3
+	VINSERTF128 $0x01, (R13)(DX*4), Y3, Y3
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
+	VUNPCKLPS   Y3, Y2, Y1
+	VUNPCKHPS   Y3, Y2, Y3
+	VSHUFPS     $0x44, Y1, Y4, Y0
+	VMOVUPS     Y0, (AX)
+	VSHUFPS     $0xee, Y1, Y4, Y1
+	VMOVUPS     Y1, 64(AX)
+	VSHUFPS     $0x44, Y3, Y5, Y2
+	VMOVUPS     Y2, 128(AX)
+	VSHUFPS     $0xee, Y3, Y5, Y3
+	VMOVUPS     Y3, 192(AX)
 	ADDQ        $0x00000100, AX
 	ADDQ        $0x04, DX
 	CMPQ        DX, SI
@@ -244,9 +239,9 @@ done4:
 	VZEROUPPER
 	RET
 
-// func weighAVX2(scores *float32, top *float32, mass *float32, shrink *float32, n int)
+// func weighAVX2(scores *float32, top *float32, mass *float32, shrink *float32, n int, scale float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·weighAVX2(SB), NOSPLIT, $0-40
+TEXT ·weighAVX2(SB), NOSPLIT, $0-44
 	MOVQ scores+0(FP), AX
 	MOVQ top+8(FP), CX
 	MOVQ mass+16(FP), DX
@@ -316,6 +311,8 @@ done8:
 	NEGQ         DI
 	VMOVUPS      32(R8)(DI*4), Y0
 	VMASKMOVPS   (BX), Y0, Y1
+	VBROADCASTSS scale+40(FP), Y2
+	VMULPS       Y2, Y1, Y1
 	VMOVUPS      power2_low<>+0(SB), Y2
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      shifter<>+0(SB), Y2
@@ -350,132 +347,140 @@ powers:
 	JLT          done10
 
 again9:
-	VMOVUPS     (AX)(R9*4), Y3
-	VMOVUPS     32(AX)(R9*4), Y4
-	VMOVUPS     64(AX)(R9*4), Y5
-	VMOVUPS     96(AX)(R9*4), Y6
-	VSUBPS      Y0, Y3, Y3
-	VSUBPS      Y0, Y4, Y4
-	VSUBPS      Y0, Y5, Y5
-	VSUBPS      Y0, Y6, Y6
-	VMOVUPS     power2_low<>+0(SB), Y7
-	VMAXPS      Y3, Y7, Y3
-	VMAXPS      Y4, Y7, Y4
-	VMAXPS      Y5, Y7, Y5
-	VMAXPS      Y6, Y7, Y6
-	VMOVUPS     shifter<>+0(SB), Y7
-	VADDPS      Y7, Y3, Y8
-	VADDPS      Y7, Y4, Y9
-	VADDPS      Y7, Y5, Y10
-	VADDPS      Y7, Y6, Y11
-	VSUBPS      Y7, Y8, Y12
-	VSUBPS      Y12, Y3, Y3
-	VSUBPS      Y7, Y9, Y13
-	VSUBPS      Y13, Y4, Y4
-	VSUBPS      Y7, Y10, Y14
-	VSUBPS      Y14, Y5, Y5
-	VSUBPS      Y7, Y11, Y7
-	VSUBPS      Y7, Y6, Y6
-	VMOVUPS     power2_p5<>+0(SB), Y7
-	VMOVAPS     Y7, Y12
-	VMOVAPS     Y7, Y13
-	VMOVAPS     Y7, Y14
-	VMOVAPS     Y7, Y7
-	VMOVUPS     power2_p4<>+0(SB), Y15
-	VFMADD213PS Y15, Y3, Y12
-	VFMADD213PS Y15, Y4, Y13
-	VFMADD213PS Y15, Y5, Y14
-	VFMADD213PS Y15, Y6, Y7
-	VMOVUPS     power2_p3<>+0(SB), Y15
-	VFMADD213PS Y15, Y3, Y12
-	VFMADD213PS Y15, Y4, Y13
-	VFMADD213PS Y15, Y5, Y14
-	VFMADD213PS Y15, Y6, Y7
-	VMOVUPS     power2_p2<>+0(SB), Y15
-	VFMADD213PS Y15, Y3, Y12
-	VFMADD213PS Y15, Y4, Y13
-	VFMADD213PS Y15, Y5, Y14
-	VFMADD213PS Y15, Y6, Y7
-	VMOVUPS     power2_p1<>+0(SB), Y15
-	VFMADD213PS Y15, Y3, Y12
-	VFMADD213PS Y15, Y4, Y13
-	VFMADD213PS Y15, Y5, Y14
-	VFMADD213PS Y15, Y6, Y7
-	VMOVUPS     power2_p0<>+0(SB), Y15
-	VFMADD213PS Y15, Y3, Y12
-	VFMADD213PS Y15, Y4, Y13
-	VFMADD213PS Y15, Y5, Y14
-	VFMADD213PS Y15, Y6, Y7
-	VPSLLD      $0x17, Y8, Y8
-	VPADDD      Y8, Y12, Y3
-	VPSLLD      $0x17, Y9, Y9
-	VPADDD      Y9, Y13, Y4
-	VPSLLD      $0x17, Y10, Y10
-	VPADDD      Y10, Y14, Y5
-	VPSLLD      $0x17, Y11, Y11
-	VPADDD      Y11, Y7, Y6
-	VMOVUPS     Y3, (AX)(R9*4)
-	VMOVUPS     Y4, 32(AX)(R9*4)
-	VMOVUPS     Y5, 64(AX)(R9*4)
-	VMOVUPS     Y6, 96(AX)(R9*4)
-	VADDPS      Y3, Y1, Y1
-	VADDPS      Y4, Y2, Y2
-	VADDPS      Y5, Y1, Y1
-	VADDPS      Y6, Y2, Y2
-	ADDQ        $0x20, R9
-	SUBQ        $0x20, R8
-	CMPQ        R8, $0x20
-	JGE         again9
+	VMOVUPS      (AX)(R9*4), Y3
+	VMOVUPS      32(AX)(R9*4), Y4
+	VMOVUPS      64(AX)(R9*4), Y5
+	VMOVUPS      96(AX)(R9*4), Y6
+	VBROADCASTSS scale+40(FP), Y7
+	VSUBPS       Y0, Y3, Y3
+	VMULPS       Y7, Y3, Y3
+	VSUBPS       Y0, Y4, Y4
+	VMULPS       Y7, Y4, Y4
+	VSUBPS       Y0, Y5, Y5
+	VMULPS       Y7, Y5, Y5
+	VSUBPS       Y0, Y6, Y6
+	VMULPS       Y7, Y6, Y6
+	VMOVUPS      power2_low<>+0(SB), Y7
+	VMAXPS       Y3, Y7, Y3
+	VMAXPS       Y4, Y7, Y4
+	VMAXPS       Y5, Y7, Y5
+	VMAXPS       Y6, Y7, Y6
+	VMOVUPS      shifter<>+0(SB), Y7
+	VADDPS       Y7, Y3, Y8
+	VADDPS       Y7, Y4, Y9
+	VADDPS       Y7, Y5, Y10
+	VADDPS       Y7, Y6, Y11
+	VSUBPS       Y7, Y8, Y12
+	VSUBPS       Y12, Y3, Y3
+	VSUBPS       Y7, Y9, Y13
+	VSUBPS       Y13, Y4, Y4
+	VSUBPS       Y7, Y10, Y14
+	VSUBPS       Y14, Y5, Y5
+	VSUBPS       Y7, Y11, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMOVUPS      power2_p5<>+0(SB), Y7
+	VMOVAPS      Y7, Y12
+	VMOVAPS      Y7, Y13
+	VMOVAPS      Y7, Y14
+	VMOVAPS      Y7, Y7
+	VMOVUPS      power2_p4<>+0(SB), Y15
+	VFMADD213PS  Y15, Y3, Y12
+	VFMADD213PS  Y15, Y4, Y13
+	VFMADD213PS  Y15, Y5, Y14
+	VFMADD213PS  Y15, Y6, Y7
+	VMOVUPS      power2_p3<>+0(SB), Y15
+	VFMADD213PS  Y15, Y3, Y12
+	VFMADD213PS  Y15, Y4, Y13
+	VFMADD213PS  Y15, Y5, Y14
+	VFMADD213PS  Y15, Y6, Y7
+	VMOVUPS      power2_p2<>+0(SB), Y15
+	VFMADD213PS  Y15, Y3, Y12
+	VFMADD213PS  Y15, Y4, Y13
+	VFMADD213PS  Y15, Y5, Y14
+	VFMADD213PS  Y15, Y6, Y7
+	VMOVUPS      power2_p1<>+0(SB), Y15
+	VFMADD213PS  Y15, Y3, Y12
+	VFMADD213PS  Y15, Y4, Y13
+	VFMADD213PS  Y15, Y5, Y14
+	VFMADD213PS  Y15, Y6, Y7
+	VMOVUPS      power2_p0<>+0(SB), Y15
+	VFMADD213PS  Y15, Y3, Y12
+	VFMADD213PS  Y15, Y4, Y13
+	VFMADD213PS  Y15, Y5, Y14
+	VFMADD213PS  Y15, Y6, Y7
+	VPSLLD       $0x17, Y8, Y8
+	VPADDD       Y8, Y12, Y3
+	VPSLLD       $0x17, Y9, Y9
+	VPADDD       Y9, Y13, Y4
+	VPSLLD       $0x17, Y10, Y10
+	VPADDD       Y10, Y14, Y5
+	VPSLLD       $0x17, Y11, Y11
+	VPADDD       Y11, Y7, Y6
+	VMOVUPS      Y3, (AX)(R9*4)
+	VMOVUPS      Y4, 32(AX)(R9*4)
+	VMOVUPS      Y5, 64(AX)(R9*4)
+	VMOVUPS      Y6, 96(AX)(R9*4)
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y6, Y2, Y2
+	ADDQ         $0x20, R9
+	SUBQ         $0x20, R8
+	CMPQ         R8, $0x20
+	JGE          again9
 
 done10:
 	CMPQ R8, $0x10
 	JLT  done12
 
 again11:
-	VMOVUPS     (AX)(R9*4), Y3
-	VMOVUPS     32(AX)(R9*4), Y4
-	VSUBPS      Y0, Y3, Y3
-	VSUBPS      Y0, Y4, Y4
-	VMOVUPS     power2_low<>+0(SB), Y5
-	VMAXPS      Y3, Y5, Y3
-	VMAXPS      Y4, Y5, Y4
-	VMOVUPS     shifter<>+0(SB), Y5
-	VADDPS      Y5, Y3, Y6
-	VADDPS      Y5, Y4, Y7
-	VSUBPS      Y5, Y6, Y8
-	VSUBPS      Y8, Y3, Y3
-	VSUBPS      Y5, Y7, Y5
-	VSUBPS      Y5, Y4, Y4
-	VMOVUPS     power2_p5<>+0(SB), Y5
-	VMOVAPS     Y5, Y8
-	VMOVAPS     Y5, Y5
-	VMOVUPS     power2_p4<>+0(SB), Y9
-	VFMADD213PS Y9, Y3, Y8
-	VFMADD213PS Y9, Y4, Y5
-	VMOVUPS     power2_p3<>+0(SB), Y9
-	VFMADD213PS Y9, Y3, Y8
-	VFMADD213PS Y9, Y4, Y5
-	VMOVUPS     power2_p2<>+0(SB), Y9
-	VFMADD213PS Y9, Y3, Y8
-	VFMADD213PS Y9, Y4, Y5
-	VMOVUPS     power2_p1<>+0(SB), Y9
-	VFMADD213PS Y9, Y3, Y8
-	VFMADD213PS Y9, Y4, Y5
-	VMOVUPS     power2_p0<>+0(SB), Y9
-	VFMADD213PS Y9, Y3, Y8
-	VFMADD213PS Y9, Y4, Y5
-	VPSLLD      $0x17, Y6, Y6
-	VPADDD      Y6, Y8, Y3
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y5, Y4
-	VMOVUPS     Y3, (AX)(R9*4)
-	VMOVUPS     Y4, 32(AX)(R9*4)
-	VADDPS      Y3, Y1, Y1
-	VADDPS      Y4, Y2, Y2
-	ADDQ        $0x10, R9
-	SUBQ        $0x10, R8
-	CMPQ        R8, $0x10
-	JGE         again11
+	VMOVUPS      (AX)(R9*4), Y3
+	VMOVUPS      32(AX)(R9*4), Y4
+	VBROADCASTSS scale+40(FP), Y5
+	VSUBPS       Y0, Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VSUBPS       Y0, Y4, Y4
+	VMULPS       Y5, Y4, Y4
+	VMOVUPS      power2_low<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y3
+	VMAXPS       Y4, Y5, Y4
+	VMOVUPS      shifter<>+0(SB), Y5
+	VADDPS       Y5, Y3, Y6
+	VADDPS       Y5, Y4, Y7
+	VSUBPS       Y5, Y6, Y8
+	VSUBPS       Y8, Y3, Y3
+	VSUBPS       Y5, Y7, Y5
+	VSUBPS       Y5, Y4, Y4
+	VMOVUPS      power2_p5<>+0(SB), Y5
+	VMOVAPS      Y5, Y8
+	VMOVAPS      Y5, Y5
+	VMOVUPS      power2_p4<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y8
+	VFMADD213PS  Y9, Y4, Y5
+	VMOVUPS      power2_p3<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y8
+	VFMADD213PS  Y9, Y4, Y5
+	VMOVUPS      power2_p2<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y8
+	VFMADD213PS  Y9, Y4, Y5
+	VMOVUPS      power2_p1<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y8
+	VFMADD213PS  Y9, Y4, Y5
+	VMOVUPS      power2_p0<>+0(SB), Y9
+	VFMADD213PS  Y9, Y3, Y8
+	VFMADD213PS  Y9, Y4, Y5
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y6, Y8, Y3
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y5, Y4
+	VMOVUPS      Y3, (AX)(R9*4)
+	VMOVUPS      Y4, 32(AX)(R9*4)
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	ADDQ         $0x10, R9
+	SUBQ         $0x10, R8
+	CMPQ         R8, $0x10
+	JGE          again11
 
 done12:
 	VADDPS  Y2, Y1, Y1

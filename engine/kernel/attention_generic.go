@@ -1,10 +1,10 @@
 package kernel
 
 // packKeysGeneric begins with dimension from.
-func packKeysGeneric(dst, k []float32, stride, last, from, d int, scale float32) {
+func packKeysGeneric(dst, k []float32, stride, last, from, d int) {
 	for i := range 8 {
 		for e, v := range k[min(i, last)*stride:][from:d] {
-			dst[(from+e)*TileCols+i] = v * scale
+			dst[(from+e)*TileCols+i] = v
 		}
 	}
 }
@@ -19,7 +19,7 @@ func scoresGeneric(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, pane
 	}
 }
 
-func weighGeneric(scores *[ScoreElems]float32, n int, state *Softmax) {
+func weighGeneric(scores *[ScoreElems]float32, n int, scale float32, state *Softmax) {
 	for r := range AttentionRows {
 		row, before := scores[r*ScoreStride:][:n], state.Top[r]
 		top := before
@@ -28,13 +28,13 @@ func weighGeneric(scores *[ScoreElems]float32, n int, state *Softmax) {
 				top = s
 			}
 		}
-		shrink, mass := weightOf(before-top), &state.Mass[r]
+		shrink, mass := weightOf((before-top)*scale), &state.Mass[r]
 		state.Top[r], state.Shrink[r] = top, shrink
 		for i := range mass {
 			mass[i] *= shrink
 		}
 		for i, s := range row {
-			w := weightOf(s - top)
+			w := weightOf((s - top) * scale)
 			row[i] = w
 			mass[i%8] += w
 		}

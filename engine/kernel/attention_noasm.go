@@ -2,15 +2,17 @@
 
 package kernel
 
-func packKeys(dst, k []float32, stride, last, d int, scale float32) {
-	packKeysGeneric(dst, k, stride, last, 0, d, scale)
+func packKeys(dst, k []float32, stride, last, d int) {
+	packKeysGeneric(dst, k, stride, last, 0, d)
 }
 
 func scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []float32, d int) {
 	scoresGeneric(dst, rows, panels, d)
 }
 
-func weigh(scores *[ScoreElems]float32, n int, state *Softmax) { weighGeneric(scores, n, state) }
+func weigh(scores *[ScoreElems]float32, n int, scale float32, state *Softmax) {
+	weighGeneric(scores, n, scale, state)
+}
 
 func mix(sums []float32, weights *[ScoreElems]float32, values []float32, stride, keys, d int, shrink *[AttentionRows]float32) {
 	mixGeneric(sums, weights, values, stride, keys, d, shrink)

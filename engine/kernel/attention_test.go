@@ -13,10 +13,10 @@ func TestPackKeys(t *testing.T) {
 			for _, keys := range []int{1, 3, 8, 9, 15, 16, 17, 77} {
 				stride, padded := d+3, (keys+TileCols-1)/TileCols*TileCols
 				k, dst := normal(r, keys*stride, 1)[:(keys-1)*stride+d], guarded(t, padded*d)
-				PackKeys(dst, k, stride, keys, d, 0.3)
+				PackKeys(dst, k, stride, keys, d)
 				for i := range padded {
 					for e := range d {
-						if got, want := dst[(i/TileCols*d+e)*TileCols+i%TileCols], k[min(i, keys-1)*stride+e]*0.3; got != want {
+						if got, want := dst[(i/TileCols*d+e)*TileCols+i%TileCols], k[min(i, keys-1)*stride+e]; got != want {
 							t.Fatalf("d %d, %d keys: key %d dimension %d: got %v, want %v", d, keys, i, e, got, want)
 						}
 					}
@@ -57,6 +57,7 @@ func TestScores(t *testing.T) {
 }
 
 func TestWeigh(t *testing.T) {
+	const scale = float32(0.75)
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		for _, n := range []int{1, 5, 8, 13, 32, 33, 77, 512} {
 			var state Softmax
@@ -73,7 +74,7 @@ func TestWeigh(t *testing.T) {
 						all[row] = append(all[row], float64(s))
 					}
 				}
-				Weigh(scores, n, &state)
+				Weigh(scores, n, scale, &state)
 				for row, s := range in {
 					top, want := float64(state.Top[row]), math.Inf(-1)
 					for _, s := range all[row] {
@@ -83,12 +84,12 @@ func TestWeigh(t *testing.T) {
 						t.Fatalf("length %d, block %d: top %v, want %v", n, block, top, want)
 					}
 					for i := range s {
-						near(t, "weight", i, scores[row*ScoreStride+i], math.Exp2(float64(s[i]-state.Top[row])), expTolerance, 0)
+						near(t, "weight", i, scores[row*ScoreStride+i], math.Exp2(float64((s[i]-state.Top[row])*scale)), expTolerance, 0)
 					}
-					near(t, "shrink", row, state.Shrink[row], math.Exp2(float64(before[row]-state.Top[row])), expTolerance, 0)
+					near(t, "shrink", row, state.Shrink[row], math.Exp2(float64((before[row]-state.Top[row])*scale)), expTolerance, 0)
 					sum := 0.0
 					for _, s := range all[row] {
-						sum += math.Exp2(s - top)
+						sum += math.Exp2((s - top) * float64(scale))
 					}
 					// Terms are positive: each lane rounds n/8 times a block, a random walk, and a weight is off by 2 units at most.
 					near(t, "sum", row, state.Sum(row), sum, 5e-7, 0)
@@ -116,7 +117,7 @@ func TestPower2Sweep(t *testing.T) {
 			copy(scores[:], in[:])
 			var state Softmax
 			state.Reset()
-			Weigh(&scores, MaxKeys, &state)
+			Weigh(&scores, MaxKeys, 1, &state)
 			for i, x := range in {
 				want := math.Exp2(float64(x))
 				switch got := scores[i]; {
@@ -154,7 +155,7 @@ func TestWeighExtremes(t *testing.T) {
 		}
 		var state Softmax
 		state.Reset()
-		Weigh(&scores, 9, &state)
+		Weigh(&scores, 9, 1, &state)
 		same(t, "masked", scores[:9], []float32{0, 1, 0, 0, 0.25, 0, 0, 0, 0})
 		same(t, "large", scores[ScoreStride:][:9], []float32{1, 1, 0, 0, 0, 0, 0, 0, 1})
 		if a, b := state.Sum(0), state.Sum(1); a != 1.25 || b != 3 {
@@ -175,7 +176,7 @@ func TestWeighExtremes(t *testing.T) {
 		for i := range 16 {
 			scores[i] = -inf
 		}
-		Weigh(&scores, 16, &state)
+		Weigh(&scores, 16, 1, &state)
 		if state.Sum(0) != before.Sum(0) || state.Top[0] != before.Top[0] || state.Shrink[0] != 1 || scores[3] != 0 {
 			t.Errorf("a masked block: sum %v, top %v, shrink %v", state.Sum(0), state.Top[0], state.Shrink[0])
 		}

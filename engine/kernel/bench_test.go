@@ -129,9 +129,9 @@ func BenchmarkAttentionTile(b *testing.B) {
 				flops int
 				f     func()
 			}{
-				{"PackKeys", 0, func() { PackKeys(panels, keys, c.d, c.keys, c.d, 1) }},
+				{"PackKeys", 0, func() { PackKeys(panels, keys, c.d, c.keys, c.d) }},
 				{"Scores", 2 * AttentionRows * c.keys * c.d, func() { Scores(&scores, &pointers, panels, c.d, c.keys) }},
-				{"Weigh", 0, func() { Weigh(&scores, c.keys, &state) }},
+				{"Weigh", 0, func() { Weigh(&scores, c.keys, 1, &state) }},
 				{"Mix", 2 * AttentionRows * c.keys * c.d, func() { Mix(sums, &scores, values, c.d, c.keys, c.d, &state.Shrink) }},
 			} {
 				b.Run(fmt.Sprintf("keys%d/d%d/%s", c.keys, c.d, part.name), func(b *testing.B) {

@@ -104,7 +104,7 @@ func (a *attention) attend(s *attentionScratch, q, k, v []float32, first int) {
 	}
 	for key := 0; key < a.visible(first+rows-1); key += a.keyBlock {
 		keys := min(a.keyBlock, a.visible(first+rows-1)-key)
-		kernel.PackKeys(s.panels, k[key*a.channels:], a.channels, keys, a.d, a.scale)
+		kernel.PackKeys(s.panels, k[key*a.channels:], a.channels, keys, a.d)
 		for t := range tiles {
 			row := t * kernel.AttentionRows
 			keys := min(keys, a.visible(first+row+kernel.AttentionRows-1)-key)
@@ -119,7 +119,7 @@ func (a *attention) attend(s *attentionScratch, q, k, v []float32, first int) {
 				mask(s.scores, first+row-key, keys)
 			}
 			state, shrink := &s.states[t], &s.states[t].Shrink
-			kernel.Weigh(s.scores, keys, state)
+			kernel.Weigh(s.scores, keys, a.scale, state)
 			if key == 0 {
 				shrink = nil
 			}

@@ -24,10 +24,9 @@ func attention(g *gen) {
 
 // packKeys transposes four dimensions of eight keys a turn: key i in the lower half of a register and key i+4 in the upper.
 func packKeys(g *gen) {
-	g.function("packKeysAVX2", "func(dst, k *float32, stride, last, d int, scale float32)",
+	g.function("packKeysAVX2", "func(dst, k *float32, stride, last, d int)",
 		"is PackKeys for half a panel: keys 0 to last, which is repeated up to eight, and d, a positive multiple of 4.")
 	dst, k, stride, last, d := g.arg("dst"), g.arg("k"), g.arg("stride"), g.arg("last"), g.arg("d")
-	scale := g.broadcastArg("scale")
 	g.SHLQ(operand.Imm(2), stride)
 	key := []reg.GPVirtual{k}
 	for i := 1; i < 8; i++ {
@@ -46,7 +45,6 @@ func packKeys(g *gen) {
 		x[i] = g.YMM()
 		g.VMOVUPS(operand.Mem{Base: key[i], Index: index, Scale: 4}, x[i].AsX())
 		g.VINSERTF128(operand.Imm(1), operand.Mem{Base: key[i+4], Index: index, Scale: 4}, x[i], x[i])
-		g.VMULPS(scale, x[i], x[i])
 	}
 	pairs := g.fresh(x)
 	g.VUNPCKLPS(x[1], x[0], pairs[0])
@@ -131,7 +129,7 @@ func (g *gen) unrolled(total, n reg.GPVirtual, body func(steps int)) {
 // weigh goes over all rows for their maxima, computes how far their sums shrink in one vector, and goes over all rows for the
 // powers, with four vectors in step.
 func weigh(g *gen) {
-	g.function("weighAVX2", "func(scores, top, mass, shrink *float32, n int)",
+	g.function("weighAVX2", "func(scores, top, mass, shrink *float32, n int, scale float32)",
 		"is Weigh for whole panels of scores, n being a positive multiple of 16.")
 	scores, top, mass, shrink, n := g.arg("scores"), g.arg("top"), g.arg("mass"), g.arg("shrink"), g.arg("n")
 	rows, left, row := g.GP64(), g.GP64(), g.GP64()
@@ -173,6 +171,7 @@ func weigh(g *gen) {
 
 	live, factors := g.mask(rows), g.YMM()
 	g.VMASKMOVPS(operand.Mem{Base: shrink}, live, factors)
+	g.VMULPS(g.broadcastArg("scale"), factors, factors)
 	g.weightOf(factors)
 	g.VMASKMOVPS(factors, live, operand.Mem{Base: shrink})
 
@@ -184,9 +183,10 @@ func weigh(g *gen) {
 	g.VMULPS(operand.Mem{Base: mass}, sums[0], sums[0])
 	g.MOVQ(n, left)
 	g.eachWhole(left, func(l []lanes) {
-		xs := loadAll(l, scores)
+		xs, scale := loadAll(l, scores), g.broadcastArg("scale") // no register is free to keep it
 		for _, x := range xs {
 			g.VSUBPS(peak, x, x)
+			g.VMULPS(scale, x, x)
 		}
 		g.weightOf(xs...)
 		storeAll(l, xs, scores)
