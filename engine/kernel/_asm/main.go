@@ -24,6 +24,7 @@ func main() {
 		{"tile", tile},
 		{"vector", vector},
 		{"widen", widen},
+		{"winograd", winograd},
 	} {
 		if err := generate("../"+noun.name+"_amd64.s", noun.write); err != nil {
 			log.Fatalf("%s: %v", noun.name, err)

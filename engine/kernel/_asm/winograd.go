@@ -1,0 +1,309 @@
+package main
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// winograd writes the transforms of F(2x2,3x3) and F(4x4,3x3), and the product of rows that follow each other.
+func winograd(g *gen) {
+	for _, t := range []transform{
+		{2, g.input2, g.filter2, g.output2},
+		{4, g.input4, g.filter4, g.output4},
+	} {
+		g.winogradInput(t)
+		g.winogradFilter(t)
+		g.winogradOutput(t)
+	}
+	for m := 1; m <= 6; m++ {
+		blockRows(g, m)
+	}
+}
+
+// transform is F(m x m, 3x3) by its transforms in one dimension. They may overwrite what they are given.
+type transform struct {
+	m                     int
+	input, filter, output func(v []reg.VecVirtual) []reg.VecVirtual
+}
+
+func (t transform) size() int { return t.m + 2 }
+
+// winogradInput transforms size x size values at src's pointers, eight channels a turn: down the columns into tmp, then
+// along the rows.
+func (g *gen) winogradInput(t transform) {
+	g.function(fmt.Sprintf("winogradInput%dAVX2", t.m), "func(dst *float32, stride int, src **float32, n int, tmp *float32)",
+		fmt.Sprintf("is WinogradInput for m = %d.", t.m))
+	g.winogradForward(t.size(), t.size(), t.input)
+}
+
+// winogradFilter is the same for 3 x 3 weights.
+func (g *gen) winogradFilter(t transform) {
+	g.function(fmt.Sprintf("winogradFilter%dAVX2", t.m), "func(dst *float32, stride int, src **float32, n int, tmp *float32)",
+		fmt.Sprintf("is WinogradFilter for m = %d.", t.m))
+	g.winogradForward(3, t.size(), t.filter)
+}
+
+func (g *gen) winogradForward(from, to int, f func(v []reg.VecVirtual) []reg.VecVirtual) {
+	dst, stride, src, n, tmp := g.arg("dst"), g.arg("stride"), g.arg("src"), g.arg("n"), g.arg("tmp")
+	g.SHLQ(operand.Imm(2), stride)
+	g.each(n, 1, func(l []lanes) {
+		for c := range from {
+			var v []reg.VecVirtual
+			for r := range from {
+				p := g.GP64()
+				g.MOVQ(operand.Mem{Base: src, Disp: 8 * (r*from + c)}, p)
+				v = append(v, l[0].load(p))
+			}
+			for r, y := range f(v) {
+				g.VMOVUPS(y, operand.Mem{Base: tmp, Disp: 32 * (r*from + c)})
+			}
+		}
+		q := g.GP64()
+		g.LEAQ(operand.Mem{Base: dst, Index: l[0].index, Scale: 4}, q)
+		for r := range to {
+			var v []reg.VecVirtual
+			for c := range from {
+				v = append(v, g.load(operand.Mem{Base: tmp, Disp: 32 * (r*from + c)}))
+			}
+			for _, y := range f(v) {
+				if l[0].mask == nil {
+					g.VMOVUPS(y, operand.Mem{Base: q})
+				} else {
+					g.VMASKMOVPS(y, l[0].mask, operand.Mem{Base: q})
+				}
+				g.ADDQ(stride, q)
+			}
+		}
+	})
+	g.ret()
+}
+
+// winogradOutput transforms 16 columns back, eight a turn.
+func (g *gen) winogradOutput(t transform) {
+	g.function(fmt.Sprintf("winogradOutput%dAVX2", t.m),
+		"func(dst *float32, row, pixel int, src *float32, stride int, bias, residual, tmp *float32)", fmt.Sprintf("is WinogradOutput for m = %d.", t.m))
+	dst, row, pixel := g.arg("dst"), g.arg("row"), g.arg("pixel")
+	src, stride, bias, residual, tmp := g.arg("src"), g.arg("stride"), g.arg("bias"), g.arg("residual"), g.arg("tmp")
+	turns, from := g.GP64(), t.size()
+	for _, s := range []reg.GPVirtual{row, pixel, stride} {
+		g.SHLQ(operand.Imm(2), s)
+	}
+	// residual becomes its distance from dst, row what leads from the end of one row of pixels to the next.
+	none := g.GP64()
+	g.MOVQ(residual, none)
+	g.SUBQ(dst, residual)
+	for range t.m {
+		g.SUBQ(pixel, row)
+	}
+	g.MOVQ(operand.U32(2), turns)
+	g.Label("again")
+	down := g.GP64() // the stride of from values
+	g.IMUL3Q(operand.Imm(uint64(from)), stride, down)
+	for c := range from {
+		p := g.GP64()
+		if c == 0 {
+			g.MOVQ(src, p)
+		} else {
+			g.IMUL3Q(operand.Imm(uint64(c)), stride, p)
+			g.ADDQ(src, p)
+		}
+		var v []reg.VecVirtual
+		for range from {
+			v = append(v, g.load(operand.Mem{Base: p}))
+			g.ADDQ(down, p)
+		}
+		for r, y := range t.output(v) {
+			g.VMOVUPS(y, operand.Mem{Base: tmp, Disp: 32 * (r*from + c)})
+		}
+	}
+	q := g.GP64()
+	g.MOVQ(dst, q)
+	for r := range t.m {
+		var v []reg.VecVirtual
+		for c := range from {
+			v = append(v, g.load(operand.Mem{Base: tmp, Disp: 32 * (r*from + c)}))
+		}
+		shift := g.load(operand.Mem{Base: bias})
+		out := t.output(v)
+		for _, y := range out {
+			g.VADDPS(shift, y, y)
+		}
+		plain := g.label("plain")
+		g.TESTQ(none, none)
+		g.JZ(operand.LabelRef(plain))
+		p := g.GP64()
+		g.LEAQ(operand.Mem{Base: q, Index: residual, Scale: 1}, p)
+		for _, y := range out {
+			g.VADDPS(operand.Mem{Base: p}, y, y)
+			g.ADDQ(pixel, p)
+		}
+		g.Label(plain)
+		for _, y := range out {
+			g.VMOVUPS(y, operand.Mem{Base: q})
+			g.ADDQ(pixel, q)
+		}
+		if r+1 < t.m {
+			g.ADDQ(row, q)
+		}
+	}
+	for _, p := range []reg.GPVirtual{src, dst, bias} {
+		g.ADDQ(operand.Imm(32), p)
+	}
+	g.DECQ(turns)
+	g.JNZ(operand.LabelRef("again"))
+	g.ret()
+}
+
+// The roots of F(4x4,3x3) that are not 0 and infinity are +-root and +-1/root.
+var root = math.Sqrt2
+
+func (g *gen) copyOf(y reg.VecVirtual) reg.VecVirtual {
+	c := g.YMM()
+	g.VMOVAPS(y, c)
+	return c
+}
+
+// plusMinus gives even + f*odd and even - f*odd; even is used up.
+func (g *gen) plusMinus(f operand.Mem, even, odd reg.VecVirtual) (plus, minus reg.VecVirtual) {
+	plus = g.copyOf(even)
+	g.VFMADD231PS(f, odd, plus)
+	g.VFNMADD231PS(f, odd, even)
+	return plus, even
+}
+
+func (g *gen) input4(d []reg.VecVirtual) []reg.VecVirtual {
+	sum, two, half := g.constant("two_and_half", 2.5), g.constant("two", 2), g.constant("half", 0.5)
+	g.VFNMADD231PS(sum, d[2], d[0])
+	g.VADDPS(d[4], d[0], d[0])
+	g.VFNMADD231PS(sum, d[3], d[5])
+	g.VADDPS(d[1], d[5], d[5])
+	even, odd := g.copyOf(d[4]), g.copyOf(d[3])
+	g.VFNMADD231PS(two, d[2], even)
+	g.VFNMADD231PS(two, d[1], odd)
+	small, smallMinus := g.plusMinus(g.constant("inverse_root", float32(1/root)), even, odd)
+	g.VFNMADD231PS(half, d[2], d[4])
+	g.VFNMADD231PS(half, d[1], d[3])
+	large, largeMinus := g.plusMinus(g.constant("root", float32(root)), d[4], d[3])
+	return []reg.VecVirtual{d[0], small, smallMinus, large, largeMinus, d[5]}
+}
+
+func (g *gen) filter4(w []reg.VecVirtual) []reg.VecVirtual {
+	smallEven, largeEven := g.YMM(), g.YMM()
+	g.VMULPS(g.constant("minus_two_thirds", -2.0/3), w[0], smallEven)
+	g.VFMADD231PS(g.constant("minus_third", -1.0/3), w[2], smallEven)
+	small, smallMinus := g.plusMinus(g.constant("minus_two_thirds_of_inverse_root", float32(-2/(3*root))), smallEven, w[1])
+	g.VMULPS(g.constant("sixth", 1.0/6), w[0], largeEven)
+	g.VFMADD231PS(g.constant("third", 1.0/3), w[2], largeEven)
+	large, largeMinus := g.plusMinus(g.constant("sixth_of_root", float32(root/6)), largeEven, w[1])
+	return []reg.VecVirtual{w[0], small, smallMinus, large, largeMinus, w[2]}
+}
+
+func (g *gen) output4(m []reg.VecVirtual) []reg.VecVirtual {
+	smallSum, largeSum := g.YMM(), g.YMM()
+	g.VADDPS(m[2], m[1], smallSum)
+	g.VSUBPS(m[2], m[1], m[1])
+	g.VADDPS(m[4], m[3], largeSum)
+	g.VSUBPS(m[4], m[3], m[3])
+	g.VADDPS(smallSum, m[0], m[0])
+	g.VADDPS(largeSum, m[0], m[0])
+	y1 := g.YMM()
+	g.VMULPS(g.constant("inverse_root", float32(1/root)), m[1], y1)
+	g.VFMADD231PS(g.constant("root", float32(root)), m[3], y1)
+	g.VMULPS(g.constant("half", 0.5), smallSum, smallSum)
+	g.VFMADD231PS(g.constant("two", 2), largeSum, smallSum)
+	g.VFMADD231PS(g.constant("inverse_root_half", float32(1/(2*root))), m[1], m[5])
+	g.VFMADD231PS(g.constant("root_twice", float32(2*root)), m[3], m[5])
+	return []reg.VecVirtual{m[0], y1, smallSum, m[5]}
+}
+
+func (g *gen) input2(d []reg.VecVirtual) []reg.VecVirtual {
+	sum := g.YMM()
+	g.VSUBPS(d[2], d[0], d[0])
+	g.VADDPS(d[2], d[1], sum)
+	g.VSUBPS(d[1], d[2], d[2])
+	g.VSUBPS(d[1], d[3], d[3])
+	return []reg.VecVirtual{d[0], sum, d[2], d[3]}
+}
+
+func (g *gen) filter2(w []reg.VecVirtual) []reg.VecVirtual {
+	half, even := g.constant("half", 0.5), g.YMM()
+	g.VADDPS(w[2], w[0], even)
+	g.VMULPS(half, even, even)
+	plus, minus := g.plusMinus(half, even, w[1])
+	return []reg.VecVirtual{w[0], plus, minus, w[2]}
+}
+
+func (g *gen) output2(m []reg.VecVirtual) []reg.VecVirtual {
+	g.VADDPS(m[1], m[0], m[0])
+	g.VADDPS(m[2], m[0], m[0])
+	g.VSUBPS(m[2], m[1], m[1])
+	g.VADDPS(m[3], m[1], m[1])
+	return []reg.VecVirtual{m[0], m[1]}
+}
+
+// blockRows is tileRows for rows that follow each other, with one tap, that can add to what out holds.
+func blockRows(g *gen, m int) {
+	const columns = 16
+	g.function(fmt.Sprintf("block%dAVX2", m), "func(out, x *float32, k int, panel *float32, add int)", fmt.Sprintf("is Block for %d rows.", m))
+	x, k, panel := g.arg("x"), g.arg("k"), g.arg("panel")
+	var sums [][2]reg.VecVirtual
+	for range m {
+		sums = append(sums, [2]reg.VecVirtual{g.zero(), g.zero()})
+	}
+	row, index, n := make([]reg.GPVirtual, m), g.GP64(), g.GP64()
+	row[0] = x
+	for r := 1; r < m; r++ {
+		row[r] = g.GP64()
+		g.LEAQ(operand.Mem{Base: row[r-1], Index: k, Scale: 4}, row[r])
+	}
+	g.XORQ(index, index)
+	steps := func(count int) {
+		for s := range count {
+			left, right, x := g.YMM(), g.YMM(), g.YMM()
+			g.VMOVUPS(operand.Mem{Base: panel, Disp: 4 * columns * s}, left)
+			g.VMOVUPS(operand.Mem{Base: panel, Disp: 4*columns*s + 32}, right)
+			for r := range row {
+				g.VBROADCASTSS(operand.Mem{Base: row[r], Index: index, Scale: 4, Disp: 4 * s}, x)
+				g.VFMADD231PS(left, x, sums[r][0])
+				g.VFMADD231PS(right, x, sums[r][1])
+			}
+		}
+		g.ADDQ(operand.U32(4*columns*count), panel)
+		g.ADDQ(operand.Imm(uint64(count)), index)
+		g.DECQ(n)
+	}
+	g.MOVQ(k, n)
+	g.SHRQ(operand.Imm(2), n)
+	g.JZ(operand.LabelRef("rest"))
+	g.Label("four")
+	steps(4)
+	g.JNZ(operand.LabelRef("four"))
+	g.Label("rest")
+	g.MOVQ(k, n)
+	g.ANDQ(operand.Imm(3), n)
+	g.JZ(operand.LabelRef("end"))
+	g.Label("one")
+	steps(1)
+	g.JNZ(operand.LabelRef("one"))
+	g.Label("end")
+
+	out, add := g.arg("out"), g.arg("add")
+	at := func(r, half int) operand.Mem { return operand.Mem{Base: out, Disp: 4 * (columns*r + 8*half)} }
+	g.TESTQ(add, add)
+	g.JZ(operand.LabelRef("store"))
+	for r := range row {
+		for half, sum := range sums[r] {
+			g.VADDPS(at(r, half), sum, sum)
+		}
+	}
+	g.Label("store")
+	for r := range row {
+		for half, sum := range sums[r] {
+			g.VMOVUPS(sum, at(r, half))
+		}
+	}
+	g.ret()
+}

@@ -1,0 +1,152 @@
+package kernel
+
+import (
+	"math"
+	"unsafe"
+)
+
+// root and inverseRoot are the roots of F(4x4,3x3) but for sign, 0 and infinity.
+const (
+	root        = math.Sqrt2
+	inverseRoot = 1 / math.Sqrt2
+)
+
+func winogradInputGeneric(m int, dst []float32, stride int, src []*float32, n int) {
+	if m == 2 {
+		forward(dst, stride, src, n, 4, input2)
+	} else {
+		forward(dst, stride, src, n, 6, input4)
+	}
+}
+
+func winogradFilterGeneric(m int, dst []float32, stride int, src []*float32, n int) {
+	if m == 2 {
+		forward(dst, stride, src, n, 4, filter2)
+	} else {
+		forward(dst, stride, src, n, 6, filter4)
+	}
+}
+
+// line is a row or a column in a transform; what it has room for and a transform does not use is zero.
+type line [6]float32
+
+// forward applies f to the columns of the square of values that src points to, then to the rows, for each of n channels.
+func forward(dst []float32, stride int, src []*float32, n, size int, f func(line) line) {
+	from := int(math.Sqrt(float64(len(src))))
+	for c := range n {
+		var columns, rows [6]line
+		for x := range from {
+			for y := range from {
+				columns[x][y] = *(*float32)(unsafe.Add(unsafe.Pointer(src[y*from+x]), 4*c))
+			}
+			for y, v := range f(columns[x]) {
+				rows[y][x] = v
+			}
+		}
+		for y := range size {
+			row := f(rows[y])
+			for x := range size {
+				dst[(y*size+x)*stride+c] = row[x]
+			}
+		}
+	}
+}
+
+func winogradOutputGeneric(m int, dst []float32, row, pixel int, src []float32, stride int, bias, residual []float32) {
+	size, f := 6, output4
+	if m == 2 {
+		size, f = 4, output2
+	}
+	for c := range TileCols {
+		var rows [6]line
+		for x := range size {
+			var column line
+			for y := range size {
+				column[y] = src[(y*size+x)*stride+c]
+			}
+			for y, v := range f(column) {
+				rows[y][x] = v
+			}
+		}
+		for y := range m {
+			values := f(rows[y])
+			for x := range m {
+				at := y*row + x*pixel + c
+				v := values[x] + bias[c]
+				if residual != nil {
+					v += residual[at]
+				}
+				dst[at] = v
+			}
+		}
+	}
+}
+
+func input2(d line) line {
+	return line{d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]}
+}
+
+func filter2(w line) line {
+	even, odd := 0.5*(w[0]+w[2]), 0.5*w[1]
+	return line{w[0], even + odd, even - odd, w[2]}
+}
+
+func output2(m line) line {
+	return line{m[0] + m[1] + m[2], m[1] - m[2] + m[3]}
+}
+
+func input4(d line) line {
+	smallEven, smallOdd := d[4]-2*d[2], inverseRoot*(d[3]-2*d[1])
+	largeEven, largeOdd := d[4]-0.5*d[2], root*(d[3]-0.5*d[1])
+	return line{
+		d[0] - 2.5*d[2] + d[4],
+		smallEven + smallOdd, smallEven - smallOdd,
+		largeEven + largeOdd, largeEven - largeOdd,
+		d[1] - 2.5*d[3] + d[5],
+	}
+}
+
+func filter4(w line) line {
+	smallEven, smallOdd := -2.0/3*w[0]-1.0/3*w[2], -2*inverseRoot/3*w[1]
+	largeEven, largeOdd := 1.0/6*w[0]+1.0/3*w[2], root/6*w[1]
+	return line{w[0], smallEven + smallOdd, smallEven - smallOdd, largeEven + largeOdd, largeEven - largeOdd, w[2]}
+}
+
+func output4(m line) line {
+	smallSum, smallDiff, largeSum, largeDiff := m[1]+m[2], m[1]-m[2], m[3]+m[4], m[3]-m[4]
+	return line{
+		m[0] + smallSum + largeSum,
+		inverseRoot*smallDiff + root*largeDiff,
+		0.5*smallSum + 2*largeSum,
+		inverseRoot/2*smallDiff + 2*root*largeDiff + m[5],
+	}
+}
+
+// blockGeneric goes row by row and half a row of out at a time, as tileGeneric does.
+func blockGeneric(out, x []float32, k int, panel []float32, add bool) {
+	for r := range len(out) / TileCols {
+		for c := 0; c < TileCols; c += 8 {
+			var s0, s1, s2, s3, s4, s5, s6, s7 float32
+			at := c
+			for _, x := range x[r*k:][:k] {
+				w := panel[at : at+8 : at+8]
+				at += TileCols
+				s0 += x * w[0]
+				s1 += x * w[1]
+				s2 += x * w[2]
+				s3 += x * w[3]
+				s4 += x * w[4]
+				s5 += x * w[5]
+				s6 += x * w[6]
+				s7 += x * w[7]
+			}
+			dst := out[r*TileCols+c:][:8]
+			for i, s := range [8]float32{s0, s1, s2, s3, s4, s5, s6, s7} {
+				if add {
+					s += dst[i]
+				}
+				dst[i] = s
+			}
+		}
+	}
+}

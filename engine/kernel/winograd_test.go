@@ -1,0 +1,251 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// matrices are a Winograd transform by definition, in float64.
+type matrices struct {
+	m                     int
+	input, filter, output [][]float64
+}
+
+// winogradMatrices builds F(m,3) from its finite roots: the rows of B^T are the coefficients of the product of (x - root)
+// over the other roots, those of G and A the powers of a root, G's over the product of its differences to the others.
+func winogradMatrices(m int, roots []float64) matrices {
+	product := func(skip int) []float64 {
+		p := make([]float64, m+2)
+		p[0] = 1
+		for i, r := range roots {
+			if i == skip {
+				continue
+			}
+			for j := len(p) - 1; j >= 0; j-- {
+				p[j] *= -r
+				if j > 0 {
+					p[j] += p[j-1]
+				}
+			}
+		}
+		return p
+	}
+	w := matrices{m: m, output: make([][]float64, m)}
+	for i, r := range roots {
+		scale := 1.0
+		for j, other := range roots {
+			if j != i {
+				scale *= r - other
+			}
+		}
+		row := product(i)
+		if r == 0 && scale < 0 { // the sign is free
+			scale = -scale
+			for j := range row {
+				row[j] = -row[j]
+			}
+		}
+		w.input = append(w.input, row)
+		w.filter = append(w.filter, []float64{1 / scale, r / scale, r * r / scale})
+		for k := range m {
+			w.output[k] = append(w.output[k], math.Pow(r, float64(k)))
+		}
+	}
+	w.input = append(w.input, product(-1))
+	w.filter = append(w.filter, []float64{0, 0, 1})
+	for k := range m {
+		w.output[k] = append(w.output[k], float64((k+1)/m))
+	}
+	return w
+}
+
+var winograds = []matrices{
+	winogradMatrices(2, []float64{0, 1, -1}),
+	winogradMatrices(4, []float64{0, 1 / math.Sqrt2, -1 / math.Sqrt2, math.Sqrt2, -math.Sqrt2}),
+}
+
+// apply is a * v * a^T for a square v.
+func apply(a [][]float64, v []float64) []float64 {
+	n := len(a[0])
+	var out []float64
+	for _, left := range a {
+		for _, right := range a {
+			sum := 0.0
+			for y := range n {
+				for x := range n {
+					sum += left[y] * v[y*n+x] * right[x]
+				}
+			}
+			out = append(out, sum)
+		}
+	}
+	return out
+}
+
+// pointers returns count rows of n random floats, and pointers to them.
+func pointers(r *rand.Rand, count, n int) ([]*float32, [][]float32) {
+	p, rows := make([]*float32, count), make([][]float32, count)
+	for i := range rows {
+		rows[i] = normal(r, max(n, 1), 1)
+		p[i] = &rows[i][0]
+	}
+	return p, rows
+}
+
+func column(rows [][]float32, c int) []float64 {
+	v := make([]float64, len(rows))
+	for i := range v {
+		v[i] = float64(rows[i][c])
+	}
+	return v
+}
+
+func TestWinogradInputAndFilter(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *rand.Rand) {
+		for _, w := range winograds {
+			size := w.m + 2
+			for _, n := range lengths() {
+				stride := n + n%3
+				check := func(what string, got []float32, a [][]float64, rows [][]float32) {
+					for c := range n {
+						for i, want := range apply(a, column(rows, c)) {
+							// Each of two dimensions rounds some 5 times, values of up to 10 or 40.
+							near(t, fmt.Sprintf("%s m %d n %d", what, w.m, n), i*stride+c, got[i*stride+c], want, 1e-6, 10)
+						}
+					}
+				}
+				src, rows := pointers(r, size*size, n)
+				dst := guarded(t, (size*size-1)*stride+n)
+				WinogradInput(w.m, dst, stride, src, n)
+				check("input", dst, w.input, rows)
+				src, rows = pointers(r, 9, n)
+				WinogradFilter(w.m, dst, stride, (*[9]*float32)(src), n)
+				check("filter", dst, w.filter, rows)
+			}
+		}
+	})
+}
+
+func TestWinogradOutput(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *rand.Rand) {
+		for _, w := range winograds {
+			for _, pad := range []int{0, 16, 19} {
+				stride, pixel := TileCols+pad, TileCols+pad
+				row := w.m*pixel + pad
+				src, bias := normal(r, (w.m+2)*(w.m+2)*stride, 1), (*[TileCols]float32)(normal(r, TileCols, 1))
+				dst, size := guarded(t, (w.m-1)*(row+pixel)+TileCols), w.m+2
+				for _, residual := range [][]float32{nil, normal(r, len(dst), 1)} {
+					for i := range dst {
+						dst[i] = -7
+					}
+					WinogradOutput(w.m, dst, row, pixel, src, stride, bias, residual)
+					written := map[int]bool{}
+					for c := range TileCols {
+						v := make([]float64, size*size)
+						for i := range v {
+							v[i] = float64(src[i*stride+c])
+						}
+						for i, want := range apply(w.output, v) {
+							at := i/w.m*row + i%w.m*pixel + c
+							written[at] = true
+							want += float64(bias[c])
+							if residual != nil {
+								want += float64(residual[at])
+							}
+							near(t, fmt.Sprintf("m %d pad %d", w.m, pad), at, dst[at], want, 1e-6, 10)
+						}
+					}
+					for i, v := range dst {
+						if !written[i] && v != -7 {
+							t.Fatalf("m %d pad %d: wrote at %d", w.m, pad, i)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// A convolution by way of the transforms is the convolution: the matrices of the test are checked by it too.
+func TestWinogradConvolves(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *rand.Rand) {
+		for _, w := range winograds {
+			size := w.m + 2
+			x, xs := pointers(r, size*size, TileCols)
+			f, fs := pointers(r, 9, TileCols)
+			v, u := make([]float32, size*size*TileCols), make([]float32, size*size*TileCols)
+			WinogradInput(w.m, v, TileCols, x, TileCols)
+			WinogradFilter(w.m, u, TileCols, (*[9]*float32)(f), TileCols)
+			for i := range v {
+				v[i] *= u[i]
+			}
+			out := make([]float32, w.m*w.m*TileCols)
+			WinogradOutput(w.m, out, w.m*TileCols, TileCols, v, TileCols, new([TileCols]float32), nil)
+			for i, got := range out {
+				y, px, c := i/TileCols/w.m, i/TileCols%w.m, i%TileCols
+				want := 0.0
+				for tap := range 9 {
+					want += float64(xs[(y+tap/3)*size+px+tap%3][c]) * float64(fs[tap][c])
+				}
+				near(t, fmt.Sprintf("m %d", w.m), i, got, want, 1e-6, 10)
+			}
+		}
+	})
+}
+
+func TestBlock(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *rand.Rand) {
+		for _, k := range []int{0, 1, 3, 4, 6, 40, 160} {
+			for rows := range 20 {
+				x, panel, before := normal(r, rows*k, 1), normal(r, k*TileCols, 1), normal(r, rows*TileCols, 1)
+				for _, add := range []bool{false, true} {
+					out := guarded(t, rows*TileCols)
+					copy(out, before)
+					Block(out, x, k, panel, add)
+					for i, got := range out {
+						want, size := 0.0, 0.0
+						if add {
+							want, size = float64(before[i]), math.Abs(float64(before[i]))
+						}
+						for j := range k {
+							p := float64(x[i/TileCols*k+j]) * float64(panel[j*TileCols+i%TileCols])
+							want += p
+							size += math.Abs(p)
+						}
+						if d := math.Abs(float64(got) - want); d > 4*6e-8*size { // as in TestTile
+							t.Fatalf("k %d rows %d add %v: element %d: got %v, want %v", k, rows, add, i, got, want)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestWinogradTooShortPanics(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *rand.Rand) {
+		src, _ := pointers(r, 36, 8)
+		short, bias := make([]float32, 35*8+7), new([TileCols]float32)
+		for name, f := range map[string]func(){
+			"input dst":  func() { WinogradInput(4, short, 8, src, 8) },
+			"input src":  func() { WinogradInput(4, make([]float32, 36*8), 8, src[:35:35], 8) },
+			"filter dst": func() { WinogradFilter(4, short, 8, (*[9]*float32)(src), 8) },
+			"output dst": func() { WinogradOutput(2, make([]float32, 63), 32, 16, make([]float32, 256), 16, bias, nil) },
+			"output src": func() { WinogradOutput(2, make([]float32, 64), 32, 16, make([]float32, 255), 16, bias, nil) },
+			"residual":   func() { WinogradOutput(2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, make([]float32, 63)) },
+			"block x":    func() { Block(make([]float32, 32), make([]float32, 7), 4, make([]float32, 64), false) },
+			"panel":      func() { Block(make([]float32, 32), make([]float32, 8), 4, make([]float32, 63), false) },
+		} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: no panic", name)
+					}
+				}()
+				f()
+			}()
+		}
+	})
+}
