@@ -18,9 +18,10 @@ import (
 
 // Options are a device's settings; the zero value is a device on all processors without a cap.
 type Options struct {
-	Index          int   // the number in the name
-	Threads        int   // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
-	MemoryCapBytes int64 // most bytes of weights and scratch at once; 0 is no cap
+	Index          int       // the number in the name
+	Threads        int       // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
+	MemoryCapBytes int64     // most bytes of weights and scratch at once; 0 is no cap
+	Conv           Algorithm // of every convolution that it fits; empty is ConvEnv's, or else the fastest for the shape
 }
 
 // maxThreads is more than any machine has, and few enough to start.
@@ -32,6 +33,7 @@ type Device struct {
 	name   string
 	ledger *ledger
 	pool   *pool
+	conv   Algorithm // empty for the fastest
 	closed atomic.Bool
 }
 
@@ -53,8 +55,12 @@ func New(o Options) (*Device, error) {
 	if o.Threads == 0 {
 		o.Threads = runtime.GOMAXPROCS(0)
 	}
+	conv, err := forcedConv(o.Conv)
+	if err != nil {
+		return nil, err
+	}
 	name := fmt.Sprintf("cpu:%d", o.Index)
-	return &Device{name: name, ledger: &ledger{device: name, limit: o.MemoryCapBytes}, pool: newPool(o.Threads)}, nil
+	return &Device{name: name, ledger: &ledger{device: name, limit: o.MemoryCapBytes}, pool: newPool(o.Threads), conv: conv}, nil
 }
 
 // Name is "cpu:INDEX".
@@ -76,7 +82,7 @@ func (d *Device) WeightBytes(m *device.Manifest) int64 {
 // ScratchBytes is the tape's arrays, then workspace for the op that needs most, rounded up to whole
 // pages. The error is that of the tape, or names an op this device cannot run.
 func (d *Device) ScratchBytes(t *device.Tape) (int64, error) {
-	p, err := planTape(t, d.pool.threads)
+	p, err := planTape(t, d.pool.threads, d.conv)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", d.name, err)
 	}

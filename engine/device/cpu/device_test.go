@@ -40,10 +40,17 @@ func forEachVariant(t *testing.T, f func(t *testing.T)) {
 
 func TestConformance(t *testing.T) {
 	forEachVariant(t, func(t *testing.T) {
-		for _, threads := range []int{1, 3} {
-			t.Run(fmt.Sprintf("threads=%d", threads), func(t *testing.T) {
+		for _, o := range []cpu.Options{
+			{Threads: 1},
+			{Threads: 3},
+			{Threads: 3, Conv: cpu.Direct},
+			{Threads: 2, Conv: cpu.Winograd2},
+			{Threads: 3, Conv: cpu.Winograd4},
+		} {
+			t.Run(fmt.Sprintf("threads=%d%s", o.Threads, o.Conv), func(t *testing.T) {
 				devicetest.Run(t, func(t *testing.T, capBytes int64) device.Device {
-					return open(t, cpu.Options{Threads: threads, MemoryCapBytes: capBytes})
+					o.MemoryCapBytes = capBytes
+					return open(t, o)
 				})
 			})
 		}
@@ -54,12 +61,14 @@ func TestConformance(t *testing.T) {
 func TestThreadsGiveTheSameBits(t *testing.T) {
 	forEachVariant(t, func(t *testing.T) {
 		for _, size := range []int{5, 40} {
-			n := devicetest.Block(3, 2, size)
-			want := devicetest.Compute(t, open(t, cpu.Options{Threads: 1}), n.Tape, n, n.Inputs)["output"]
-			for _, threads := range []int{2, 3, 8} {
-				got := devicetest.Compute(t, open(t, cpu.Options{Threads: threads}), n.Tape, n, n.Inputs)["output"]
-				if !slices.Equal(got, want) {
-					t.Errorf("size %d: %d threads give something else than 1", size, threads)
+			for _, conv := range []cpu.Algorithm{cpu.Direct, cpu.Winograd2, cpu.Winograd4} {
+				n := devicetest.Block(3, 2, size)
+				want := devicetest.Compute(t, open(t, cpu.Options{Threads: 1, Conv: conv}), n.Tape, n, n.Inputs)["output"]
+				for _, threads := range []int{2, 3, 8} {
+					got := devicetest.Compute(t, open(t, cpu.Options{Threads: threads, Conv: conv}), n.Tape, n, n.Inputs)["output"]
+					if !slices.Equal(got, want) {
+						t.Errorf("size %d, %s: %d threads give something else than 1", size, conv, threads)
+					}
 				}
 			}
 		}
@@ -117,6 +126,7 @@ func TestOptions(t *testing.T) {
 		{"Threads", cpu.Options{Threads: -1}},
 		{"Threads", cpu.Options{Threads: 1 << 30}},
 		{"MemoryCapBytes", cpu.Options{MemoryCapBytes: -1}},
+		{"Conv", cpu.Options{Conv: "winograd6"}},
 	} {
 		_, err := cpu.New(c.o)
 		var f *device.FieldError

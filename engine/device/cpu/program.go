@@ -24,19 +24,19 @@ type program struct {
 }
 
 // planTape is what ScratchBytes and NewRun share. The error is the tape's, or a device.FieldError.
-func planTape(t *device.Tape, threads int) (*program, error) {
+func planTape(t *device.Tape, threads int, conv Algorithm) (*program, error) {
 	arrays, err := device.PlanScratch(t)
 	if err != nil {
 		return nil, err
 	}
 	p := &program{arrays: arrays}
 	for i, op := range t.Ops() {
-		s, err := newStep(op, t, threads)
+		s, err := newStep(op, t, threads, conv)
 		if err != nil {
 			return nil, fmt.Errorf("op %d: %w", i, err)
 		}
-		if m, ok := s.(*matmul); ok && m.conv != nil {
-			p.zeros = max(p.zeros, m.k)
+		if o, ok := op.(*device.Conv2D); ok {
+			p.zeros = max(p.zeros, lastDim(o.X))
 		}
 		var c carver
 		s.carve(&c, threads)
@@ -46,12 +46,15 @@ func planTape(t *device.Tape, threads int) (*program, error) {
 	return p, nil
 }
 
-func newStep(op device.Op, t *device.Tape, threads int) (step, error) {
+func newStep(op device.Op, t *device.Tape, threads int, conv Algorithm) (step, error) {
 	m := t.Manifest()
 	switch o := op.(type) {
 	case *device.Gemm:
 		return newGemm(o, m, threads), nil
 	case *device.Conv2D:
+		if size := conv.of(o, m).tile(); size > 0 {
+			return newWinograd(o, m, threads, size), nil
+		}
 		return newConv(o, m, threads), nil
 	case *device.GroupNorm:
 		return newGroupNorm(o)

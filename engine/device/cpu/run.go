@@ -45,7 +45,7 @@ func (d *Device) newRun(t *device.Tape, lw device.Weights) (*run, error) {
 	if err := w.fits(t.Manifest()); err != nil {
 		return nil, err
 	}
-	p, err := planTape(t, d.pool.threads)
+	p, err := planTape(t, d.pool.threads, d.conv)
 	if err != nil {
 		return nil, err
 	}

@@ -116,6 +116,13 @@ func convs(n *Network, yield func(device.Array)) {
 		{[4]int{2, 5, 3, 12}, 18, 3, 1, 1, 1, 1, 1, true},
 		{[4]int{1, 4, 4, 7}, 16, 3, 2, 1, 0, 0, 1, true},
 		{[4]int{1, 3, 2, 1200}, 17, 3, 1, 1, 1, 1, 1, false}, // more weights for 16 channels than caches hold
+		{[4]int{2, 9, 11, 40}, 20, 3, 1, 1, 1, 1, 1, false},
+		{[4]int{2, 8, 12, 48}, 32, 3, 1, 1, 1, 1, 1, false},
+		{[4]int{1, 10, 7, 17}, 48, 3, 1, 0, 0, 0, 0, false},
+		{[4]int{2, 6, 8, 31}, 16, 3, 1, 2, 0, 1, 3, false},
+		{[4]int{2, 4, 6, 32}, 40, 3, 1, 1, 1, 1, 1, true},
+		{[4]int{1, 3, 5, 24}, 16, 3, 1, 0, 2, 1, 0, true},
+		{[4]int{1, 29, 30, 590}, 3, 3, 1, 1, 1, 1, 1, false}, // more pixels than fit in a cache with their channels
 	} {
 		for j, act := range activations {
 			op := device.Conv2D{

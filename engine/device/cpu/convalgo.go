@@ -1,0 +1,60 @@
+package cpu
+
+import (
+	"os"
+
+	"github.com/triptych-serving/triptych/engine/device"
+)
+
+// Algorithm is a way to compute Conv2D.
+type Algorithm string
+
+// The algorithms. Winograd's are for 3x3 filters with stride 1; other convolutions are always Direct.
+const (
+	Direct    Algorithm = "direct"    // implicit GEMM: 9 multiply-adds for a pixel and pair of channels
+	Winograd2 Algorithm = "winograd2" // F(2x2,3x3): 4, and 1.0 times the rounding error
+	Winograd4 Algorithm = "winograd4" // F(4x4,3x3): 2.25, and 1.6 times the rounding error
+)
+
+// ConvEnv is the environment variable that forces an algorithm where Options.Conv is empty.
+const ConvEnv = "TRIPTYCH_CONV"
+
+// forcedConv is the option's algorithm, or the environment's, or empty. The error is a device.FieldError.
+func forcedConv(option Algorithm) (Algorithm, error) {
+	field := "option Conv"
+	if option == "" {
+		field, option = ConvEnv, Algorithm(os.Getenv(ConvEnv))
+	}
+	switch option {
+	case "", Direct, Winograd2, Winograd4:
+		return option, nil
+	}
+	return "", &device.FieldError{Field: field, Expected: "direct, winograd2, winograd4 or nothing", Got: string(option)}
+}
+
+// of is how a device with this setting computes a convolution.
+func (a Algorithm) of(o *device.Conv2D, m *device.Manifest) Algorithm {
+	w := m.At(o.W).Shape
+	if o.Stride != 1 || w[2] != 3 || w[3] != 3 {
+		return Direct
+	}
+	if a != "" {
+		return a
+	}
+	return fastest(o, w)
+}
+
+func fastest(o *device.Conv2D, w []int) Algorithm {
+	return Winograd4
+}
+
+// tile is the side of the tile of pixels, 0 for Direct.
+func (a Algorithm) tile() int {
+	switch a {
+	case Winograd2:
+		return 2
+	case Winograd4:
+		return 4
+	}
+	return 0
+}
