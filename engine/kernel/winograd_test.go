@@ -234,9 +234,11 @@ func TestWinogradTooShortPanics(t *testing.T) {
 			"filter dst": func() { WinogradFilter(4, short, 8, (*[9]*float32)(src), 8) },
 			"output dst": func() { WinogradOutput(2, make([]float32, 63), 32, 16, make([]float32, 256), 16, bias, nil) },
 			"output src": func() { WinogradOutput(2, make([]float32, 64), 32, 16, make([]float32, 255), 16, bias, nil) },
-			"residual":   func() { WinogradOutput(2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, make([]float32, 63)) },
-			"block x":    func() { Block(make([]float32, 32), make([]float32, 7), 4, make([]float32, 64), false) },
-			"panel":      func() { Block(make([]float32, 32), make([]float32, 8), 4, make([]float32, 63), false) },
+			"residual": func() {
+				WinogradOutput(2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, make([]float32, 63))
+			},
+			"block x": func() { Block(make([]float32, 32), make([]float32, 7), 4, make([]float32, 64), false) },
+			"panel":   func() { Block(make([]float32, 32), make([]float32, 8), 4, make([]float32, 63), false) },
 		} {
 			func() {
 				defer func() {

@@ -35,17 +35,33 @@ func forcedConv(option Algorithm) (Algorithm, error) {
 // of is how a device with this setting computes a convolution.
 func (a Algorithm) of(o *device.Conv2D, m *device.Manifest) Algorithm {
 	w := m.At(o.W).Shape
-	if o.Stride != 1 || w[2] != 3 || w[3] != 3 {
+	switch {
+	case o.Stride != 1 || w[2] != 3 || w[3] != 3:
 		return Direct
-	}
-	if a != "" {
+	case a != "":
 		return a
 	}
-	return fastest(o, w)
+	s := o.Out.Shape
+	return fastest(s[0], s[1], s[2])
 }
 
-func fastest(o *device.Conv2D, w []int) Algorithm {
-	return Winograd4
+// fastest chooses for an output of images of h x w pixels. It counts multiply-adds for a pair of channels: those of the
+// tiles, and what making U takes, which is as much as so many tiles more. The other transforms and the channels do not
+// change the order of the algorithms, nor does an image that is no multiple of a tile but for the tiles it takes.
+//
+// (table)
+func fastest(images, h, w int) Algorithm {
+	best, least := Direct, 9*images*h*w
+	for _, c := range []struct {
+		algorithm     Algorithm
+		comps, making int
+	}{{Winograd2, 16, 8}, {Winograd4, 36, 6}} {
+		size := c.algorithm.tile()
+		if cost := c.comps * (images*ceilDiv(h, size)*ceilDiv(w, size) + c.making); cost < least {
+			best, least = c.algorithm, cost
+		}
+	}
+	return best
 }
 
 // tile is the side of the tile of pixels, 0 for Direct.

@@ -39,7 +39,8 @@ type Device struct {
 
 var _ device.Device = (*Device)(nil)
 
-// New starts a device. The error is a device.FieldError for a setting out of range, or kernel.Check's.
+// New starts a device. The error is a device.FieldError for a setting out of range or a ConvEnv that names no
+// algorithm, or kernel.Check's.
 func New(o Options) (*Device, error) {
 	for _, f := range []struct {
 		name       string
@@ -68,6 +69,9 @@ func (d *Device) Name() string { return d.name }
 
 // Threads is how many goroutines compute.
 func (d *Device) Threads() int { return d.pool.threads }
+
+// Algorithm is how the device computes a convolution of a tape over m.
+func (d *Device) Algorithm(o *device.Conv2D, m *device.Manifest) Algorithm { return d.conv.of(o, m) }
 
 // Memory reads the ledger.
 func (d *Device) Memory() device.Memory { return d.ledger.reading() }

@@ -10,6 +10,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/device/devicetest"
 	"github.com/triptych-serving/triptych/engine/kernel"
+	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
 func open(t testing.TB, o cpu.Options) *cpu.Device {
@@ -134,8 +135,54 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%+v: error %v, want a FieldError of option %s", c.o, err, c.field)
 		}
 	}
+	t.Setenv(cpu.ConvEnv, "fft")
+	_, err := cpu.New(cpu.Options{})
+	var f *device.FieldError
+	if !errors.As(err, &f) || f.Field != cpu.ConvEnv || f.Got != "fft" {
+		t.Errorf("error %v, want a FieldError of %s", err, cpu.ConvEnv)
+	}
+	t.Setenv(cpu.ConvEnv, "")
 	if name := open(t, cpu.Options{Index: 3}).Name(); name != "cpu:3" {
 		t.Errorf("name %q, want cpu:3", name)
+	}
+}
+
+// The choice for a convolution is the setting's where it can be, then the environment's, then the fastest.
+func TestAlgorithm(t *testing.T) {
+	n := devicetest.NewNetwork(1)
+	algorithm := func(o cpu.Options, images, h, w, kernel, stride int) cpu.Algorithm {
+		filter := n.Param(device.Filter, tensor.F16, 1, 16, 8, kernel, kernel)
+		op := device.Conv2D{X: n.Input(0, images, h, w, 8), W: filter, Stride: stride, Top: 1, Left: 1, Bottom: 1, Right: 1}
+		op.Out = n.Tape.Conv2D(op)
+		return open(t, o).Algorithm(&op, n.Manifest)
+	}
+	for _, c := range []struct {
+		conv                         cpu.Algorithm
+		images, h, w, kernel, stride int
+		want                         cpu.Algorithm
+	}{
+		{"", 1, 64, 64, 3, 1, cpu.Winograd4},
+		{"", 2, 8, 8, 3, 1, cpu.Winograd4},
+		{"", 2, 4, 4, 3, 1, cpu.Winograd2},
+		{"", 1, 6, 6, 3, 1, cpu.Winograd2},
+		{"", 1, 4, 4, 3, 1, cpu.Direct},
+		{"", 1, 64, 64, 3, 2, cpu.Direct},
+		{"", 1, 64, 64, 1, 1, cpu.Direct},
+		{cpu.Direct, 1, 64, 64, 3, 1, cpu.Direct},
+		{cpu.Winograd2, 1, 64, 64, 3, 1, cpu.Winograd2},
+		{cpu.Winograd4, 1, 4, 4, 3, 1, cpu.Winograd4},
+		{cpu.Winograd4, 1, 64, 64, 3, 2, cpu.Direct},
+		{cpu.Winograd4, 1, 64, 64, 5, 1, cpu.Direct},
+	} {
+		if got := algorithm(cpu.Options{Conv: c.conv}, c.images, c.h, c.w, c.kernel, c.stride); got != c.want {
+			t.Errorf("%+v: got %s", c, got)
+		}
+	}
+	t.Setenv(cpu.ConvEnv, string(cpu.Winograd2))
+	for option, want := range map[cpu.Algorithm]cpu.Algorithm{"": cpu.Winograd2, cpu.Direct: cpu.Direct} {
+		if got := algorithm(cpu.Options{Conv: option}, 1, 64, 64, 3, 1); got != want {
+			t.Errorf("%s=%s and option %q: got %s", cpu.ConvEnv, cpu.Winograd2, option, got)
+		}
 	}
 }
 

@@ -22,21 +22,22 @@ type winograd struct {
 	act                        kernel.Act
 	conv                       *geometry
 
-	m, comps             int // comps is size^2
-	k, n                 int
-	tilesX, tilesY       int // of an image
-	tiles, chunk, splits int // of all images; of a V; tasks of a panel in a chunk
-	part                 int // channels of a part
-	vStride, uStride     int // between components
-	mStride              int
-	v                    []float32 // [parts][comps][chunk][part]
-	scratch              []winogradScratch
+	m, comps         int // comps is size^2
+	k, n             int
+	tilesX, tilesY   int // of an image
+	tiles, chunk     int // of all images; of a V
+	group, splits    int // panels of a task; tasks of these panels in a chunk
+	part             int // channels of a part
+	vStride, uStride int // between components
+	mStride          int
+	v                []float32 // [parts][comps][chunk][part]
+	scratch          []winogradScratch
 }
 
 // winogradScratch is one thread's.
 type winogradScratch struct {
-	u       []float32  // [comps][part][TileCols]
-	m       []float32  // [comps][tiles of a task][TileCols]
+	u       []float32  // [group][comps][part][TileCols]
+	m       []float32  // [group][comps][tiles of a task][TileCols]
 	taps    []float32  // widened weights, [9][tapChannels][TileCols]
 	edge    []float32  // [m*m][TileCols]
 	sources []*float32 // of a tile, [comps]
@@ -51,8 +52,11 @@ const (
 	skew = 16
 )
 
-var maxV = 4 << 20
-var maxPart = 128
+var (
+	maxV     = 4 << 20
+	maxPart  = 128
+	maxGroup = 4
+)
 
 func newWinograd(o *device.Conv2D, m *device.Manifest, threads, size int) *winograd {
 	s := o.Out.Shape
@@ -72,7 +76,8 @@ func (g *winograd) split(threads int) *winograd {
 	g.part = min(g.part, g.k)
 	chunks := ceilDiv(g.tiles, max(kernel.TileRows, maxV/(4*g.comps*g.k)))
 	g.chunk = min(g.tiles, ceilDiv(ceilDiv(g.tiles, chunks), kernel.TileRows)*kernel.TileRows)
-	g.splits = min(ceilDiv(2*threads, panels(g.n)), ceilDiv(g.chunk, kernel.TileRows))
+	g.group = max(1, min(maxGroup, panels(g.n)/(2*threads)))
+	g.splits = min(ceilDiv(2*threads, ceilDiv(panels(g.n), g.group)), ceilDiv(g.chunk, kernel.TileRows))
 	g.vStride = g.chunk*g.part + skew
 	g.uStride = g.part*kernel.TileCols + skew
 	g.mStride = g.taskTiles()*kernel.TileCols + skew
@@ -88,8 +93,8 @@ func (g *winograd) carve(c *carver, threads int) {
 	g.scratch = make([]winogradScratch, threads)
 	for i := range g.scratch {
 		s := &g.scratch[i]
-		s.u = take[float32](c, g.comps*g.uStride)
-		s.m = take[float32](c, g.comps*g.mStride)
+		s.u = take[float32](c, g.group*g.comps*g.uStride)
+		s.m = take[float32](c, g.group*g.comps*g.mStride)
 		s.taps = take[float32](c, 9*tapChannels*kernel.TileCols)
 		s.edge = take[float32](c, g.m*g.m*kernel.TileCols)
 		s.sources = take[*float32](c, g.comps)
@@ -110,11 +115,13 @@ func (g *winograd) bind(b *binding) []*job {
 		}))
 		taskTiles := g.taskTiles()
 		splits := ceilDiv(tiles, taskTiles)
-		jobs = append(jobs, newJob(panels(g.n)*splits, func(thread, task int) {
-			s, panel, t0 := &g.scratch[thread], task/splits, task%splits*taskTiles
-			n := min(taskTiles, tiles-t0)
-			g.multiply(s, w, panel, t0, n)
-			g.output(s, e, panel, first+t0, n)
+		jobs = append(jobs, newJob(ceilDiv(panels(g.n), g.group)*splits, func(thread, task int) {
+			s, p0, t0 := &g.scratch[thread], task/splits*g.group, task%splits*taskTiles
+			group, n := min(g.group, panels(g.n)-p0), min(taskTiles, tiles-t0)
+			g.multiply(s, w, p0, group, t0, n)
+			for p := range group {
+				g.output(s.m[p*g.comps*g.mStride:], s.edge, e, p0+p, first+t0, n)
+			}
 		}))
 	}
 	return jobs
@@ -148,33 +155,37 @@ func (g *winograd) input(s *winogradScratch, x, zeros []float32, tile, t int) {
 	}
 }
 
-// multiply makes M of n tiles of the chunk from t on and a panel.
-func (g *winograd) multiply(s *winogradScratch, w packed, panel, t, n int) {
+// multiply makes M of n tiles of the chunk from t on and a group of panels, which share what they read of V.
+func (g *winograd) multiply(s *winogradScratch, w packed, panel, group, t, n int) {
 	for k := 0; k < g.k; k += g.part {
 		width := min(g.part, g.k-k)
-		g.filter(s, w, panel, k, width)
+		for p := range group {
+			g.filter(s.u[p*g.comps*g.uStride:], s.taps, w, panel+p, k, width)
+		}
 		v := g.v[k/g.part*g.comps*g.vStride+t*width:]
 		for i := range g.comps {
-			kernel.Block(s.m[i*g.mStride:][:n*kernel.TileCols], v[i*g.vStride:], width, s.u[i*g.uStride:], k > 0)
+			for at := i; at < group*g.comps; at += g.comps {
+				kernel.Block(s.m[at*g.mStride:][:n*kernel.TileCols], v[i*g.vStride:], width, s.u[at*g.uStride:], k > 0)
+			}
 		}
 	}
 }
 
 // filter writes U of a panel and width channels from k on.
-func (g *winograd) filter(s *winogradScratch, w packed, panel, k, width int) {
+func (g *winograd) filter(u, taps []float32, w packed, panel, k, width int) {
 	var sources [9]*float32
 	for c := 0; c < width; c += tapChannels {
 		n := min(tapChannels, width-c) * kernel.TileCols
 		for tap := range sources {
-			buf := s.taps[tap*tapChannels*kernel.TileCols:]
+			buf := taps[tap*tapChannels*kernel.TileCols:]
 			sources[tap] = unsafe.SliceData(w.widen(panel*w.row+(tap*g.k+k+c)*kernel.TileCols, n, buf))
 		}
-		kernel.WinogradFilter(g.m, s.u[c*kernel.TileCols:], g.uStride, &sources, n)
+		kernel.WinogradFilter(g.m, u[c*kernel.TileCols:], g.uStride, &sources, n)
 	}
 }
 
 // output writes a panel's columns of n tiles from M, with the epilogue.
-func (g *winograd) output(s *winogradScratch, e *epilogue, panel, first, n int) {
+func (g *winograd) output(m, edge []float32, e *epilogue, panel, first, n int) {
 	oh, ow, c0 := g.conv.oh, g.conv.ow, panel*kernel.TileCols
 	cols := min(kernel.TileCols, g.n-c0)
 	var bias [kernel.TileCols]float32
@@ -187,7 +198,7 @@ func (g *winograd) output(s *winogradScratch, e *epilogue, panel, first, n int) 
 			e.constants(bias[:cols], g.n, c0, image)
 		}
 		at := ((image*oh+ty)*ow+tx)*g.n + c0
-		m := s.m[t*kernel.TileCols:]
+		m := m[t*kernel.TileCols:]
 		h, w := min(g.m, oh-ty), min(g.m, ow-tx)
 		if h == g.m && w == g.m && cols == kernel.TileCols && g.act == kernel.None {
 			var residual []float32
@@ -197,7 +208,7 @@ func (g *winograd) output(s *winogradScratch, e *epilogue, panel, first, n int) 
 			kernel.WinogradOutput(g.m, e.out[at:], ow*g.n, g.n, m, g.mStride, &bias, residual)
 			continue
 		}
-		kernel.WinogradOutput(g.m, s.edge, g.m*kernel.TileCols, kernel.TileCols, m, g.mStride, &bias, nil)
+		kernel.WinogradOutput(g.m, edge, g.m*kernel.TileCols, kernel.TileCols, m, g.mStride, &bias, nil)
 		for y := range h {
 			for x := range w {
 				at := at + (y*ow+x)*g.n
@@ -205,7 +216,7 @@ func (g *winograd) output(s *winogradScratch, e *epilogue, panel, first, n int) 
 				if e.residual != nil {
 					residual = e.residual[at:]
 				}
-				kernel.Finish(e.out[at:][:cols], s.edge[(y*g.m+x)*kernel.TileCols:], nil, nil, residual, g.act)
+				kernel.Finish(e.out[at:][:cols], edge[(y*g.m+x)*kernel.TileCols:], nil, nil, residual, g.act)
 			}
 		}
 	}
