@@ -1,39 +1,70 @@
 package kernel
 
-// The transforms of Winograd's convolution F(m x m, 3x3), m = 2 or 4, over size = m+2 in each dimension:
-// y = A^T [(G g G^T) * (B^T d B)] A (Lavin and Gray 2015, arXiv 1509.09308). For m = 4 the roots are 0, infinity,
-// +-sqrt(1/2) and +-sqrt(2): of the choices with cheap transforms the one with the smallest error (Barabasz et al. 2018,
-// arXiv 1803.10986; measured on normal values: 1.6 times the rms error of the direct sum, against 2.9 for 0, 1, 2).
-//
-// Lanes are channels: nothing is shuffled. What bounds the transforms: loads and stores, 4 for each value of the
-// transformed side, as the size^2 values of eight channels do not fit in registers.
+// Winograd names a convolution with 3x3 filters by way of transforms: y = A^T [(G g G^T) * (B^T d B)] A (Lavin and Gray
+// 2015, arXiv 1509.09308). Lanes are channels: nothing is shuffled. What bounds the transforms: loads and stores, four for
+// each value of the transformed side, as those of eight channels do not fit in registers.
+type Winograd uint8
 
-// winogradSize is the largest size squared.
-const winogradSize = 36
+// The convolutions. The errors are measured on normal values, relative to that of the direct sum.
+const (
+	// F2 is F(2x2,3x3): tiles of 2x2 pixels from 4x4 by 16 products. Roots 0, 1, -1, infinity; 1.0 times the rms error.
+	F2 Winograd = iota
+	// F4 is F(4x4,3x3): 4x4 pixels from 6x6 by 36 products. Roots 0, +-sqrt(1/2), +-sqrt(2), infinity: of the choices with
+	// cheap transforms the one with the smallest error (Barabasz et al. 2018, arXiv 1803.10986), 1.4 to 1.6 times.
+	F4
+	// F4Up is F(4x4,3x3) on an image that is enlarged twice by nearest neighbour, for tiles that begin in the second of
+	// two equal pixels: 4x4 pixels from 4x4 of the image as it is, by 25 products. Roots 0, +-1, +-2, infinity: as the
+	// others come in pairs, the value of -1 is a sum of differences of equal pixels, 0, and those of 2 and -2 are the same
+	// but for a factor. 2.2 times.
+	F4Up
+)
 
-// WinogradInput is B^T d B for each of n channels: dst[i*stride+c] for i below size*size, from src[y*size+x][c]. stride is
-// at least n.
-func WinogradInput(m int, dst []float32, stride int, src []*float32, n int) {
-	last := (m+2)*(m+2) - 1
+// winogradShapes is what the methods of Winograd give.
+var winogradShapes = [...]struct {
+	tile, reads, values, products int
+}{F2: {2, 4, 4, 4}, F4: {4, 6, 6, 6}, F4Up: {4, 4, 4, 5}}
+
+// maxProducts is the most products of a tile.
+const maxProducts = 36
+
+// Tile is the side of the square of pixels that is written, Reads of the one that is read.
+func (f Winograd) Tile() int  { return winogradShapes[f].tile }
+func (f Winograd) Reads() int { return winogradShapes[f].reads }
+
+// Values is how many a transformed tile has for each channel, Products how many a transformed filter has.
+func (f Winograd) Values() int   { return winogradShapes[f].values * winogradShapes[f].values }
+func (f Winograd) Products() int { return winogradShapes[f].products * winogradShapes[f].products }
+
+// Value is which value of a tile product i multiplies.
+func (f Winograd) Value(i int) int {
+	if f != F4Up {
+		return i
+	}
+	at := [5]int{0, 1, 2, 2, 3}
+	return at[i/5]*4 + at[i%5]
+}
+
+// WinogradInput is B^T d B for each of n channels: dst[i*stride+c] for i below f.Values, from src[y*f.Reads+x][c]. stride
+// is at least n.
+func WinogradInput(f Winograd, dst []float32, stride int, src []*float32, n int) {
 	if n > 0 {
-		winogradInput(m, dst[:last*stride+n], stride, src[:last+1], n)
+		winogradInput(f, dst[:(f.Values()-1)*stride+n], stride, src[:f.Reads()*f.Reads()], n)
 	}
 }
 
-// WinogradFilter is G g G^T for each of n pairs of an input and an output channel: dst[i*stride+c] for i below size*size,
-// from src[y*3+x][c]. stride is at least n.
-func WinogradFilter(m int, dst []float32, stride int, src *[9]*float32, n int) {
-	last := (m+2)*(m+2) - 1
+// WinogradFilter is G g G^T for each of n pairs of an input and an output channel: dst[i*stride+c] for i below
+// f.Products, from src[y*3+x][c]. stride is at least n.
+func WinogradFilter(f Winograd, dst []float32, stride int, src *[9]*float32, n int) {
 	if n > 0 {
-		winogradFilter(m, dst[:last*stride+n], stride, src[:], n)
+		winogradFilter(f, dst[:(f.Products()-1)*stride+n], stride, src[:], n)
 	}
 }
 
-// WinogradOutput is A^T M A + bias + residual for TileCols columns: dst[y*row+x*pixel+c] for y, x below m, from
-// src[i*stride+c]. residual, which may be nil, lies as dst does.
-func WinogradOutput(m int, dst []float32, row, pixel int, src []float32, stride int, bias *[TileCols]float32, residual []float32) {
-	last, elems := (m+2)*(m+2)-1, (m-1)*(row+pixel)+TileCols
-	winogradOutput(m, dst[:elems], row, pixel, src[:last*stride+TileCols], stride, bias[:], cut(residual, elems))
+// WinogradOutput is A^T M A + bias + residual for TileCols columns: dst[y*row+x*pixel+c] for y, x below f.Tile, from
+// src[i*stride+c] for i below f.Products. residual, which may be nil, lies as dst does.
+func WinogradOutput(f Winograd, dst []float32, row, pixel int, src []float32, stride int, bias *[TileCols]float32, residual []float32) {
+	elems := (f.Tile()-1)*(row+pixel) + TileCols
+	winogradOutput(f, dst[:elems], row, pixel, src[:(f.Products()-1)*stride+TileCols], stride, bias[:], cut(residual, elems))
 }
 
 // Block multiplies rows of k floats that follow each other by a panel of 16 columns, as many as out has:

@@ -4,9 +4,9 @@
 
 #include "textflag.h"
 
-// func winogradInput2AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradInputF2AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
 // Requires: AVX
-TEXT ·winogradInput2AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradInputF2AVX2(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -310,9 +310,9 @@ DATA mask_window<>+56(SB)/4, $0x00000000
 DATA mask_window<>+60(SB)/4, $0x00000000
 GLOBL mask_window<>(SB), RODATA|NOPTR, $64
 
-// func winogradFilter2AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradFilterF2AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradFilter2AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradFilterF2AVX2(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -570,9 +570,9 @@ DATA half<>+24(SB)/4, $0x3f000000
 DATA half<>+28(SB)/4, $0x3f000000
 GLOBL half<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutput2AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
+// func winogradOutputF2AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
 // Requires: AVX
-TEXT ·winogradOutput2AVX2(SB), NOSPLIT, $0-64
+TEXT ·winogradOutputF2AVX2(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
@@ -713,9 +713,9 @@ plain8:
 	VZEROUPPER
 	RET
 
-// func winogradInput4AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradInputF4AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradInput4AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradInputF4AVX2(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -1601,9 +1601,9 @@ DATA root<>+24(SB)/4, $0x3fb504f3
 DATA root<>+28(SB)/4, $0x3fb504f3
 GLOBL root<>(SB), RODATA|NOPTR, $32
 
-// func winogradFilter4AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradFilterF4AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradFilter4AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradFilterF4AVX2(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -2125,9 +2125,9 @@ DATA sixth_of_root<>+24(SB)/4, $0x3e715bef
 DATA sixth_of_root<>+28(SB)/4, $0x3e715bef
 GLOBL sixth_of_root<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutput4AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
+// func winogradOutputF4AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradOutput4AVX2(SB), NOSPLIT, $0-64
+TEXT ·winogradOutputF4AVX2(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
@@ -2535,6 +2535,1151 @@ DATA root_twice<>+20(SB)/4, $0x403504f3
 DATA root_twice<>+24(SB)/4, $0x403504f3
 DATA root_twice<>+28(SB)/4, $0x403504f3
 GLOBL root_twice<>(SB), RODATA|NOPTR, $32
+
+// func winogradInputF4UpAVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// Requires: AVX, FMA3
+TEXT ·winogradInputF4UpAVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ tmp+32(FP), SI
+	SHLQ $0x02, CX
+	XORQ DI, DI
+	CMPQ BX, $0x08
+	JLT  done20
+
+again19:
+	MOVQ         (DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         32(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         64(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         96(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, 128(SI)
+	VMOVUPS      Y6, 256(SI)
+	VMOVUPS      Y3, 384(SI)
+	MOVQ         8(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         40(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         72(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         104(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, 32(SI)
+	VMOVUPS      Y5, 160(SI)
+	VMOVUPS      Y6, 288(SI)
+	VMOVUPS      Y3, 416(SI)
+	MOVQ         16(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         48(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         80(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         112(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, 64(SI)
+	VMOVUPS      Y5, 192(SI)
+	VMOVUPS      Y6, 320(SI)
+	VMOVUPS      Y3, 448(SI)
+	MOVQ         24(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         56(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         88(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         120(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, 96(SI)
+	VMOVUPS      Y5, 224(SI)
+	VMOVUPS      Y6, 352(SI)
+	VMOVUPS      Y3, 480(SI)
+	LEAQ         (AX)(DI*4), R8
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
+	VMOVUPS      64(SI), Y2
+	VMOVUPS      96(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      128(SI), Y0
+	VMOVUPS      160(SI), Y1
+	VMOVUPS      192(SI), Y2
+	VMOVUPS      224(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      256(SI), Y0
+	VMOVUPS      288(SI), Y1
+	VMOVUPS      320(SI), Y2
+	VMOVUPS      352(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      384(SI), Y0
+	VMOVUPS      416(SI), Y1
+	VMOVUPS      448(SI), Y2
+	VMOVUPS      480(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	ADDQ         $0x08, DI
+	SUBQ         $0x08, BX
+	CMPQ         BX, $0x08
+	JGE          again19
+
+done20:
+	TESTQ        BX, BX
+	JZ           end21
+	LEAQ         mask_window<>+0(SB), R8
+	NEGQ         BX
+	VMOVUPS      32(R8)(BX*4), Y0
+	MOVQ         (DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y1
+	MOVQ         32(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y2
+	MOVQ         64(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y3
+	MOVQ         96(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMOVUPS      Y5, (SI)
+	VMOVUPS      Y6, 128(SI)
+	VMOVUPS      Y7, 256(SI)
+	VMOVUPS      Y4, 384(SI)
+	MOVQ         8(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y1
+	MOVQ         40(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y2
+	MOVQ         72(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y3
+	MOVQ         104(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMOVUPS      Y5, 32(SI)
+	VMOVUPS      Y6, 160(SI)
+	VMOVUPS      Y7, 288(SI)
+	VMOVUPS      Y4, 416(SI)
+	MOVQ         16(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y1
+	MOVQ         48(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y2
+	MOVQ         80(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y3
+	MOVQ         112(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMOVUPS      Y5, 64(SI)
+	VMOVUPS      Y6, 192(SI)
+	VMOVUPS      Y7, 320(SI)
+	VMOVUPS      Y4, 448(SI)
+	MOVQ         24(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y1
+	MOVQ         56(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y2
+	MOVQ         88(DX), BX
+	VMASKMOVPS   (BX)(DI*4), Y0, Y3
+	MOVQ         120(DX), DX
+	VMASKMOVPS   (DX)(DI*4), Y0, Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMOVUPS      Y5, 96(SI)
+	VMOVUPS      Y6, 224(SI)
+	VMOVUPS      Y7, 352(SI)
+	VMOVUPS      Y4, 480(SI)
+	LEAQ         (AX)(DI*4), AX
+	VMOVUPS      (SI), Y1
+	VMOVUPS      32(SI), Y2
+	VMOVUPS      64(SI), Y3
+	VMOVUPS      96(SI), Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMASKMOVPS   Y5, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y6, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y7, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y4, Y0, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      128(SI), Y1
+	VMOVUPS      160(SI), Y2
+	VMOVUPS      192(SI), Y3
+	VMOVUPS      224(SI), Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMASKMOVPS   Y5, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y6, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y7, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y4, Y0, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      256(SI), Y1
+	VMOVUPS      288(SI), Y2
+	VMOVUPS      320(SI), Y3
+	VMOVUPS      352(SI), Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMASKMOVPS   Y5, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y6, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y7, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y4, Y0, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      384(SI), Y1
+	VMOVUPS      416(SI), Y2
+	VMOVUPS      448(SI), Y3
+	VMOVUPS      480(SI), Y4
+	VMOVAPS      Y3, Y5
+	VMOVAPS      Y3, Y6
+	VSUBPS       Y2, Y3, Y7
+	VFMADD231PS  four<>+0(SB), Y1, Y5
+	VFNMADD231PS five<>+0(SB), Y2, Y5
+	VFNMADD231PS four<>+0(SB), Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y2, Y4
+	VFNMADD231PS five<>+0(SB), Y3, Y4
+	VMASKMOVPS   Y5, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y6, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y7, Y0, (AX)
+	ADDQ         CX, AX
+	VMASKMOVPS   Y4, Y0, (AX)
+	ADDQ         CX, AX
+
+end21:
+	VZEROUPPER
+	RET
+
+DATA four<>+0(SB)/4, $0x40800000
+DATA four<>+4(SB)/4, $0x40800000
+DATA four<>+8(SB)/4, $0x40800000
+DATA four<>+12(SB)/4, $0x40800000
+DATA four<>+16(SB)/4, $0x40800000
+DATA four<>+20(SB)/4, $0x40800000
+DATA four<>+24(SB)/4, $0x40800000
+DATA four<>+28(SB)/4, $0x40800000
+GLOBL four<>(SB), RODATA|NOPTR, $32
+
+DATA five<>+0(SB)/4, $0x40a00000
+DATA five<>+4(SB)/4, $0x40a00000
+DATA five<>+8(SB)/4, $0x40a00000
+DATA five<>+12(SB)/4, $0x40a00000
+DATA five<>+16(SB)/4, $0x40a00000
+DATA five<>+20(SB)/4, $0x40a00000
+DATA five<>+24(SB)/4, $0x40a00000
+DATA five<>+28(SB)/4, $0x40a00000
+GLOBL five<>(SB), RODATA|NOPTR, $32
+
+// func winogradFilterF4UpAVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// Requires: AVX, FMA3
+TEXT ·winogradFilterF4UpAVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ tmp+32(FP), SI
+	SHLQ $0x02, CX
+	XORQ DI, DI
+	CMPQ BX, $0x08
+	JLT  done23
+
+again22:
+	MOVQ        (DX), R8
+	VMOVUPS     (R8)(DI*4), Y0
+	MOVQ        24(DX), R8
+	VMOVUPS     (R8)(DI*4), Y1
+	MOVQ        48(DX), R8
+	VMOVUPS     (R8)(DI*4), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (SI)
+	VMOVUPS     Y3, 96(SI)
+	VMOVUPS     Y4, 192(SI)
+	VMOVUPS     Y5, 288(SI)
+	VMOVUPS     Y2, 384(SI)
+	MOVQ        8(DX), R8
+	VMOVUPS     (R8)(DI*4), Y0
+	MOVQ        32(DX), R8
+	VMOVUPS     (R8)(DI*4), Y1
+	MOVQ        56(DX), R8
+	VMOVUPS     (R8)(DI*4), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, 32(SI)
+	VMOVUPS     Y3, 128(SI)
+	VMOVUPS     Y4, 224(SI)
+	VMOVUPS     Y5, 320(SI)
+	VMOVUPS     Y2, 416(SI)
+	MOVQ        16(DX), R8
+	VMOVUPS     (R8)(DI*4), Y0
+	MOVQ        40(DX), R8
+	VMOVUPS     (R8)(DI*4), Y1
+	MOVQ        64(DX), R8
+	VMOVUPS     (R8)(DI*4), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, 64(SI)
+	VMOVUPS     Y3, 160(SI)
+	VMOVUPS     Y4, 256(SI)
+	VMOVUPS     Y5, 352(SI)
+	VMOVUPS     Y2, 448(SI)
+	LEAQ        (AX)(DI*4), R8
+	VMOVUPS     (SI), Y0
+	VMOVUPS     32(SI), Y1
+	VMOVUPS     64(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     96(SI), Y0
+	VMOVUPS     128(SI), Y1
+	VMOVUPS     160(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     192(SI), Y0
+	VMOVUPS     224(SI), Y1
+	VMOVUPS     256(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     288(SI), Y0
+	VMOVUPS     320(SI), Y1
+	VMOVUPS     352(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     384(SI), Y0
+	VMOVUPS     416(SI), Y1
+	VMOVUPS     448(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, BX
+	CMPQ        BX, $0x08
+	JGE         again22
+
+done23:
+	TESTQ       BX, BX
+	JZ          end24
+	LEAQ        mask_window<>+0(SB), R8
+	NEGQ        BX
+	VMOVUPS     32(R8)(BX*4), Y0
+	MOVQ        (DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y1
+	MOVQ        24(DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y2
+	MOVQ        48(DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMOVUPS     Y1, (SI)
+	VMOVUPS     Y4, 96(SI)
+	VMOVUPS     Y5, 192(SI)
+	VMOVUPS     Y6, 288(SI)
+	VMOVUPS     Y3, 384(SI)
+	MOVQ        8(DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y1
+	MOVQ        32(DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y2
+	MOVQ        56(DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMOVUPS     Y1, 32(SI)
+	VMOVUPS     Y4, 128(SI)
+	VMOVUPS     Y5, 224(SI)
+	VMOVUPS     Y6, 320(SI)
+	VMOVUPS     Y3, 416(SI)
+	MOVQ        16(DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y1
+	MOVQ        40(DX), BX
+	VMASKMOVPS  (BX)(DI*4), Y0, Y2
+	MOVQ        64(DX), DX
+	VMASKMOVPS  (DX)(DI*4), Y0, Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMOVUPS     Y1, 64(SI)
+	VMOVUPS     Y4, 160(SI)
+	VMOVUPS     Y5, 256(SI)
+	VMOVUPS     Y6, 352(SI)
+	VMOVUPS     Y3, 448(SI)
+	LEAQ        (AX)(DI*4), AX
+	VMOVUPS     (SI), Y1
+	VMOVUPS     32(SI), Y2
+	VMOVUPS     64(SI), Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMASKMOVPS  Y1, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y4, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y5, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y6, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y3, Y0, (AX)
+	ADDQ        CX, AX
+	VMOVUPS     96(SI), Y1
+	VMOVUPS     128(SI), Y2
+	VMOVUPS     160(SI), Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMASKMOVPS  Y1, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y4, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y5, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y6, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y3, Y0, (AX)
+	ADDQ        CX, AX
+	VMOVUPS     192(SI), Y1
+	VMOVUPS     224(SI), Y2
+	VMOVUPS     256(SI), Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMASKMOVPS  Y1, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y4, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y5, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y6, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y3, Y0, (AX)
+	ADDQ        CX, AX
+	VMOVUPS     288(SI), Y1
+	VMOVUPS     320(SI), Y2
+	VMOVUPS     352(SI), Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMASKMOVPS  Y1, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y4, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y5, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y6, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y3, Y0, (AX)
+	ADDQ        CX, AX
+	VMOVUPS     384(SI), Y1
+	VMOVUPS     416(SI), Y2
+	VMOVUPS     448(SI), Y3
+	VMOVAPS     Y1, Y5
+	VADDPS      Y2, Y1, Y4
+	VADDPS      Y3, Y4, Y4
+	VMULPS      minus_third<>+0(SB), Y4, Y4
+	VFMADD231PS four<>+0(SB), Y3, Y5
+	VADDPS      Y2, Y2, Y2
+	VSUBPS      Y2, Y5, Y6
+	VADDPS      Y2, Y5, Y5
+	VMULPS      eighth<>+0(SB), Y5, Y5
+	VMULPS      minus_24th<>+0(SB), Y6, Y6
+	VMULPS      quarter<>+0(SB), Y1, Y1
+	VMASKMOVPS  Y1, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y4, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y5, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y6, Y0, (AX)
+	ADDQ        CX, AX
+	VMASKMOVPS  Y3, Y0, (AX)
+	ADDQ        CX, AX
+
+end24:
+	VZEROUPPER
+	RET
+
+DATA eighth<>+0(SB)/4, $0x3e000000
+DATA eighth<>+4(SB)/4, $0x3e000000
+DATA eighth<>+8(SB)/4, $0x3e000000
+DATA eighth<>+12(SB)/4, $0x3e000000
+DATA eighth<>+16(SB)/4, $0x3e000000
+DATA eighth<>+20(SB)/4, $0x3e000000
+DATA eighth<>+24(SB)/4, $0x3e000000
+DATA eighth<>+28(SB)/4, $0x3e000000
+GLOBL eighth<>(SB), RODATA|NOPTR, $32
+
+DATA minus_24th<>+0(SB)/4, $0xbd2aaaab
+DATA minus_24th<>+4(SB)/4, $0xbd2aaaab
+DATA minus_24th<>+8(SB)/4, $0xbd2aaaab
+DATA minus_24th<>+12(SB)/4, $0xbd2aaaab
+DATA minus_24th<>+16(SB)/4, $0xbd2aaaab
+DATA minus_24th<>+20(SB)/4, $0xbd2aaaab
+DATA minus_24th<>+24(SB)/4, $0xbd2aaaab
+DATA minus_24th<>+28(SB)/4, $0xbd2aaaab
+GLOBL minus_24th<>(SB), RODATA|NOPTR, $32
+
+DATA quarter<>+0(SB)/4, $0x3e800000
+DATA quarter<>+4(SB)/4, $0x3e800000
+DATA quarter<>+8(SB)/4, $0x3e800000
+DATA quarter<>+12(SB)/4, $0x3e800000
+DATA quarter<>+16(SB)/4, $0x3e800000
+DATA quarter<>+20(SB)/4, $0x3e800000
+DATA quarter<>+24(SB)/4, $0x3e800000
+DATA quarter<>+28(SB)/4, $0x3e800000
+GLOBL quarter<>(SB), RODATA|NOPTR, $32
+
+// func winogradOutputF4UpAVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
+// Requires: AVX, FMA3
+TEXT ·winogradOutputF4UpAVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ row+8(FP), CX
+	MOVQ pixel+16(FP), DX
+	MOVQ src+24(FP), BX
+	MOVQ stride+32(FP), SI
+	MOVQ bias+40(FP), DI
+	MOVQ residual+48(FP), R8
+	MOVQ tmp+56(FP), R9
+	SHLQ $0x02, CX
+	SHLQ $0x02, DX
+	SHLQ $0x02, SI
+	MOVQ R8, R11
+	SUBQ AX, R8
+	SUBQ DX, CX
+	SUBQ DX, CX
+	SUBQ DX, CX
+	SUBQ DX, CX
+	MOVQ $0x00000002, R10
+
+again:
+	IMUL3Q      $0x05, SI, R12
+	MOVQ        BX, R13
+	VMOVUPS     (R13), Y0
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y4
+	ADDQ        R12, R13
+	VMOVAPS     Y1, Y6
+	VMOVAPS     Y1, Y7
+	VADDPS      Y3, Y2, Y5
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y5, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y6
+	VFMADD231PS four<>+0(SB), Y5, Y7
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VMOVUPS     Y0, (R9)
+	VMOVUPS     Y6, 160(R9)
+	VMOVUPS     Y7, 320(R9)
+	VMOVUPS     Y4, 480(R9)
+	IMUL3Q      $0x01, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Y0
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y4
+	ADDQ        R12, R13
+	VMOVAPS     Y1, Y6
+	VMOVAPS     Y1, Y7
+	VADDPS      Y3, Y2, Y5
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y5, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y6
+	VFMADD231PS four<>+0(SB), Y5, Y7
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VMOVUPS     Y0, 32(R9)
+	VMOVUPS     Y6, 192(R9)
+	VMOVUPS     Y7, 352(R9)
+	VMOVUPS     Y4, 512(R9)
+	IMUL3Q      $0x02, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Y0
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y4
+	ADDQ        R12, R13
+	VMOVAPS     Y1, Y6
+	VMOVAPS     Y1, Y7
+	VADDPS      Y3, Y2, Y5
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y5, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y6
+	VFMADD231PS four<>+0(SB), Y5, Y7
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VMOVUPS     Y0, 64(R9)
+	VMOVUPS     Y6, 224(R9)
+	VMOVUPS     Y7, 384(R9)
+	VMOVUPS     Y4, 544(R9)
+	IMUL3Q      $0x03, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Y0
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y4
+	ADDQ        R12, R13
+	VMOVAPS     Y1, Y6
+	VMOVAPS     Y1, Y7
+	VADDPS      Y3, Y2, Y5
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y5, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y6
+	VFMADD231PS four<>+0(SB), Y5, Y7
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VMOVUPS     Y0, 96(R9)
+	VMOVUPS     Y6, 256(R9)
+	VMOVUPS     Y7, 416(R9)
+	VMOVUPS     Y4, 576(R9)
+	IMUL3Q      $0x04, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Y0
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Y4
+	ADDQ        R12, R13
+	VMOVAPS     Y1, Y6
+	VMOVAPS     Y1, Y7
+	VADDPS      Y3, Y2, Y5
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y5, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y6
+	VFMADD231PS four<>+0(SB), Y5, Y7
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VMOVUPS     Y0, 128(R9)
+	VMOVUPS     Y6, 288(R9)
+	VMOVUPS     Y7, 448(R9)
+	VMOVUPS     Y4, 608(R9)
+	MOVQ        AX, R12
+	VMOVUPS     (R9), Y0
+	VMOVUPS     32(R9), Y1
+	VMOVUPS     64(R9), Y2
+	VMOVUPS     96(R9), Y3
+	VMOVUPS     128(R9), Y4
+	VMOVUPS     (DI), Y5
+	VMOVAPS     Y1, Y7
+	VMOVAPS     Y1, Y8
+	VADDPS      Y3, Y2, Y6
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y6, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y7
+	VFMADD231PS four<>+0(SB), Y6, Y8
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VADDPS      Y5, Y0, Y0
+	VADDPS      Y5, Y7, Y7
+	VADDPS      Y5, Y8, Y8
+	VADDPS      Y5, Y4, Y4
+	TESTQ       R11, R11
+	JZ          plain25
+	LEAQ        (R12)(R8*1), R13
+	VADDPS      (R13), Y0, Y0
+	ADDQ        DX, R13
+	VADDPS      (R13), Y7, Y7
+	ADDQ        DX, R13
+	VADDPS      (R13), Y8, Y8
+	ADDQ        DX, R13
+	VADDPS      (R13), Y4, Y4
+	ADDQ        DX, R13
+
+plain25:
+	VMOVUPS     Y0, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y7, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y8, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y4, (R12)
+	ADDQ        DX, R12
+	ADDQ        CX, R12
+	VMOVUPS     160(R9), Y0
+	VMOVUPS     192(R9), Y1
+	VMOVUPS     224(R9), Y2
+	VMOVUPS     256(R9), Y3
+	VMOVUPS     288(R9), Y4
+	VMOVUPS     (DI), Y5
+	VMOVAPS     Y1, Y7
+	VMOVAPS     Y1, Y8
+	VADDPS      Y3, Y2, Y6
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y6, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y7
+	VFMADD231PS four<>+0(SB), Y6, Y8
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VADDPS      Y5, Y0, Y0
+	VADDPS      Y5, Y7, Y7
+	VADDPS      Y5, Y8, Y8
+	VADDPS      Y5, Y4, Y4
+	TESTQ       R11, R11
+	JZ          plain26
+	LEAQ        (R12)(R8*1), R13
+	VADDPS      (R13), Y0, Y0
+	ADDQ        DX, R13
+	VADDPS      (R13), Y7, Y7
+	ADDQ        DX, R13
+	VADDPS      (R13), Y8, Y8
+	ADDQ        DX, R13
+	VADDPS      (R13), Y4, Y4
+	ADDQ        DX, R13
+
+plain26:
+	VMOVUPS     Y0, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y7, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y8, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y4, (R12)
+	ADDQ        DX, R12
+	ADDQ        CX, R12
+	VMOVUPS     320(R9), Y0
+	VMOVUPS     352(R9), Y1
+	VMOVUPS     384(R9), Y2
+	VMOVUPS     416(R9), Y3
+	VMOVUPS     448(R9), Y4
+	VMOVUPS     (DI), Y5
+	VMOVAPS     Y1, Y7
+	VMOVAPS     Y1, Y8
+	VADDPS      Y3, Y2, Y6
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y6, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y7
+	VFMADD231PS four<>+0(SB), Y6, Y8
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VADDPS      Y5, Y0, Y0
+	VADDPS      Y5, Y7, Y7
+	VADDPS      Y5, Y8, Y8
+	VADDPS      Y5, Y4, Y4
+	TESTQ       R11, R11
+	JZ          plain27
+	LEAQ        (R12)(R8*1), R13
+	VADDPS      (R13), Y0, Y0
+	ADDQ        DX, R13
+	VADDPS      (R13), Y7, Y7
+	ADDQ        DX, R13
+	VADDPS      (R13), Y8, Y8
+	ADDQ        DX, R13
+	VADDPS      (R13), Y4, Y4
+	ADDQ        DX, R13
+
+plain27:
+	VMOVUPS     Y0, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y7, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y8, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Y4, (R12)
+	ADDQ        DX, R12
+	ADDQ        CX, R12
+	VMOVUPS     480(R9), Y0
+	VMOVUPS     512(R9), Y1
+	VMOVUPS     544(R9), Y2
+	VMOVUPS     576(R9), Y3
+	VMOVUPS     608(R9), Y4
+	VMOVUPS     (DI), Y5
+	VMOVAPS     Y1, Y7
+	VMOVAPS     Y1, Y8
+	VADDPS      Y3, Y2, Y6
+	VSUBPS      Y3, Y2, Y2
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y6, Y0, Y0
+	VFMADD231PS two<>+0(SB), Y2, Y7
+	VFMADD231PS four<>+0(SB), Y6, Y8
+	VADDPS      Y1, Y4, Y4
+	VFMADD231PS eight<>+0(SB), Y2, Y4
+	VADDPS      Y5, Y0, Y0
+	VADDPS      Y5, Y7, Y7
+	VADDPS      Y5, Y8, Y8
+	VADDPS      Y5, Y4, Y4
+	TESTQ       R11, R11
+	JZ          plain28
+	LEAQ        (R12)(R8*1), R13
+	VADDPS      (R13), Y0, Y0
+	ADDQ        DX, R13
+	VADDPS      (R13), Y7, Y7
+	ADDQ        DX, R13
+	VADDPS      (R13), Y8, Y8
+	ADDQ        DX, R13
+	VADDPS      (R13), Y4, Y4
+	ADDQ        DX, R13
+
+plain28:
+	VMOVUPS Y0, (R12)
+	ADDQ    DX, R12
+	VMOVUPS Y7, (R12)
+	ADDQ    DX, R12
+	VMOVUPS Y8, (R12)
+	ADDQ    DX, R12
+	VMOVUPS Y4, (R12)
+	ADDQ    DX, R12
+	ADDQ    $0x20, BX
+	ADDQ    $0x20, AX
+	ADDQ    $0x20, DI
+	DECQ    R10
+	JNZ     again
+	VZEROUPPER
+	RET
+
+DATA eight<>+0(SB)/4, $0x41000000
+DATA eight<>+4(SB)/4, $0x41000000
+DATA eight<>+8(SB)/4, $0x41000000
+DATA eight<>+12(SB)/4, $0x41000000
+DATA eight<>+16(SB)/4, $0x41000000
+DATA eight<>+20(SB)/4, $0x41000000
+DATA eight<>+24(SB)/4, $0x41000000
+DATA eight<>+28(SB)/4, $0x41000000
+GLOBL eight<>(SB), RODATA|NOPTR, $32
 
 // func block1AVX2(out *float32, x *float32, k int, panel *float32, add int)
 // Requires: AVX, FMA3

@@ -11,27 +11,19 @@ const (
 	inverseRoot = 1 / math.Sqrt2
 )
 
-func winogradInputGeneric(m int, dst []float32, stride int, src []*float32, n int) {
-	if m == 2 {
-		forward(dst, stride, src, n, 4, input2)
-	} else {
-		forward(dst, stride, src, n, 6, input4)
-	}
+func winogradInputGeneric(f Winograd, dst []float32, stride int, src []*float32, n int) {
+	forward(dst, stride, src, n, winogradShapes[f].values, [...]func(line) line{F2: input2, F4: input4, F4Up: input4Up}[f])
 }
 
-func winogradFilterGeneric(m int, dst []float32, stride int, src []*float32, n int) {
-	if m == 2 {
-		forward(dst, stride, src, n, 4, filter2)
-	} else {
-		forward(dst, stride, src, n, 6, filter4)
-	}
+func winogradFilterGeneric(f Winograd, dst []float32, stride int, src []*float32, n int) {
+	forward(dst, stride, src, n, winogradShapes[f].products, [...]func(line) line{F2: filter2, F4: filter4, F4Up: filter4Up}[f])
 }
 
 // line is a row or a column in a transform; what it has room for and a transform does not use is zero.
 type line [6]float32
 
 // forward applies f to the columns of the square of values that src points to, then to the rows, for each of n channels.
-func forward(dst []float32, stride int, src []*float32, n, size int, f func(line) line) {
+func forward(dst []float32, stride int, src []*float32, n, to int, f func(line) line) {
 	from := int(math.Sqrt(float64(len(src))))
 	for c := range n {
 		var columns, rows [6]line
@@ -43,20 +35,17 @@ func forward(dst []float32, stride int, src []*float32, n, size int, f func(line
 				rows[y][x] = v
 			}
 		}
-		for y := range size {
+		for y := range to {
 			row := f(rows[y])
-			for x := range size {
-				dst[(y*size+x)*stride+c] = row[x]
+			for x := range to {
+				dst[(y*to+x)*stride+c] = row[x]
 			}
 		}
 	}
 }
 
-func winogradOutputGeneric(m int, dst []float32, row, pixel int, src []float32, stride int, bias, residual []float32) {
-	size, f := 6, output4
-	if m == 2 {
-		size, f = 4, output2
-	}
+func winogradOutputGeneric(w Winograd, dst []float32, row, pixel int, src []float32, stride int, bias, residual []float32) {
+	size, m, f := winogradShapes[w].products, w.Tile(), [...]func(line) line{F2: output2, F4: output4, F4Up: output4Up}[w]
 	for c := range TileCols {
 		var rows [6]line
 		for x := range size {
@@ -120,6 +109,20 @@ func output4(m line) line {
 		0.5*smallSum + 2*largeSum,
 		inverseRoot/2*smallDiff + 2*root*largeDiff + m[5],
 	}
+}
+
+func input4Up(d line) line {
+	return line{4*d[0] - 5*d[1] + d[2], d[2] - 4*d[1], d[2] - d[1], 4*d[1] - 5*d[2] + d[3]}
+}
+
+func filter4Up(w line) line {
+	even, odd := w[0]+4*w[2], 2*w[1]
+	return line{0.25 * w[0], -1.0 / 3 * (w[0] + w[1] + w[2]), 0.125 * (even + odd), -1.0 / 24 * (even - odd), w[2]}
+}
+
+func output4Up(m line) line {
+	sum, difference := m[2]+m[3], m[2]-m[3]
+	return line{m[0] + m[1] + sum, m[1] + 2*difference, m[1] + 4*sum, m[1] + 8*difference + m[4]}
 }
 
 // blockGeneric goes row by row and half a row of out at a time, as tileGeneric does.

@@ -9,13 +9,14 @@ import (
 
 // matrices are a Winograd transform by definition, in float64.
 type matrices struct {
-	m                     int
+	kind                  Winograd
 	input, filter, output [][]float64
 }
 
 // winogradMatrices builds F(m,3) from its finite roots: the rows of B^T are the coefficients of the product of (x - root)
 // over the other roots, those of G and A the powers of a root, G's over the product of its differences to the others.
-func winogradMatrices(m int, roots []float64) matrices {
+func winogradMatrices(kind Winograd, roots []float64) matrices {
+	m := kind.Tile()
 	product := func(skip int) []float64 {
 		p := make([]float64, m+2)
 		p[0] = 1
@@ -32,7 +33,7 @@ func winogradMatrices(m int, roots []float64) matrices {
 		}
 		return p
 	}
-	w := matrices{m: m, output: make([][]float64, m)}
+	w := matrices{kind: kind, output: make([][]float64, m)}
 	for i, r := range roots {
 		scale := 1.0
 		for j, other := range roots {
@@ -62,8 +63,14 @@ func winogradMatrices(m int, roots []float64) matrices {
 }
 
 var winograds = []matrices{
-	winogradMatrices(2, []float64{0, 1, -1}),
-	winogradMatrices(4, []float64{0, 1 / math.Sqrt2, -1 / math.Sqrt2, math.Sqrt2, -math.Sqrt2}),
+	winogradMatrices(F2, []float64{0, 1, -1}),
+	winogradMatrices(F4, []float64{0, 1 / math.Sqrt2, -1 / math.Sqrt2, math.Sqrt2, -math.Sqrt2}),
+	{
+		F4Up,
+		[][]float64{{4, -5, 1, 0}, {0, -4, 1, 0}, {0, -1, 1, 0}, {0, 4, -5, 1}},
+		[][]float64{{1. / 4, 0, 0}, {-1. / 3, -1. / 3, -1. / 3}, {1. / 8, 1. / 4, 1. / 2}, {-1. / 24, 1. / 12, -1. / 6}, {0, 0, 1}},
+		[][]float64{{1, 1, 1, 1, 0}, {0, 1, 2, -2, 0}, {0, 1, 4, 4, 0}, {0, 1, 8, -8, 1}},
+	},
 }
 
 // apply is a * v * a^T for a square v.
@@ -105,23 +112,23 @@ func column(rows [][]float32, c int) []float64 {
 func TestWinogradInputAndFilter(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		for _, w := range winograds {
-			size := w.m + 2
 			for _, n := range lengths() {
 				stride := n + n%3
 				check := func(what string, got []float32, a [][]float64, rows [][]float32) {
 					for c := range n {
 						for i, want := range apply(a, column(rows, c)) {
 							// Each of two dimensions rounds some 5 times, values of up to 10 or 40.
-							near(t, fmt.Sprintf("%s m %d n %d", what, w.m, n), i*stride+c, got[i*stride+c], want, 1e-6, 10)
+							near(t, fmt.Sprintf("%s of %d n %d", what, w.kind, n), i*stride+c, got[i*stride+c], want, 1e-6, 10)
 						}
 					}
 				}
-				src, rows := pointers(r, size*size, n)
-				dst := guarded(t, (size*size-1)*stride+n)
-				WinogradInput(w.m, dst, stride, src, n)
+				src, rows := pointers(r, w.kind.Reads()*w.kind.Reads(), n)
+				dst := guarded(t, (w.kind.Values()-1)*stride+n)
+				WinogradInput(w.kind, dst, stride, src, n)
 				check("input", dst, w.input, rows)
 				src, rows = pointers(r, 9, n)
-				WinogradFilter(w.m, dst, stride, (*[9]*float32)(src), n)
+				dst = guarded(t, (w.kind.Products()-1)*stride+n)
+				WinogradFilter(w.kind, dst, stride, (*[9]*float32)(src), n)
 				check("filter", dst, w.filter, rows)
 			}
 		}
@@ -131,35 +138,36 @@ func TestWinogradInputAndFilter(t *testing.T) {
 func TestWinogradOutput(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		for _, w := range winograds {
+			tile := w.kind.Tile()
 			for _, pad := range []int{0, 16, 19} {
 				stride, pixel := TileCols+pad, TileCols+pad
-				row := w.m*pixel + pad
-				src, bias := normal(r, (w.m+2)*(w.m+2)*stride, 1), (*[TileCols]float32)(normal(r, TileCols, 1))
-				dst, size := guarded(t, (w.m-1)*(row+pixel)+TileCols), w.m+2
+				row := tile*pixel + pad
+				src, bias := normal(r, w.kind.Products()*stride, 1), (*[TileCols]float32)(normal(r, TileCols, 1))
+				dst := guarded(t, (tile-1)*(row+pixel)+TileCols)
 				for _, residual := range [][]float32{nil, normal(r, len(dst), 1)} {
 					for i := range dst {
 						dst[i] = -7
 					}
-					WinogradOutput(w.m, dst, row, pixel, src, stride, bias, residual)
+					WinogradOutput(w.kind, dst, row, pixel, src, stride, bias, residual)
 					written := map[int]bool{}
 					for c := range TileCols {
-						v := make([]float64, size*size)
+						v := make([]float64, w.kind.Products())
 						for i := range v {
 							v[i] = float64(src[i*stride+c])
 						}
 						for i, want := range apply(w.output, v) {
-							at := i/w.m*row + i%w.m*pixel + c
+							at := i/tile*row + i%tile*pixel + c
 							written[at] = true
 							want += float64(bias[c])
 							if residual != nil {
 								want += float64(residual[at])
 							}
-							near(t, fmt.Sprintf("m %d pad %d", w.m, pad), at, dst[at], want, 1e-6, 10)
+							near(t, fmt.Sprintf("%d pad %d", w.kind, pad), at, dst[at], want, 1e-6, 10)
 						}
 					}
 					for i, v := range dst {
 						if !written[i] && v != -7 {
-							t.Fatalf("m %d pad %d: wrote at %d", w.m, pad, i)
+							t.Fatalf("m %d pad %d: wrote at %d", w.kind, pad, i)
 						}
 					}
 				}
@@ -172,24 +180,28 @@ func TestWinogradOutput(t *testing.T) {
 func TestWinogradConvolves(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		for _, w := range winograds {
-			size := w.m + 2
-			x, xs := pointers(r, size*size, TileCols)
+			reads, tile := w.kind.Reads(), w.kind.Tile()
+			x, xs := pointers(r, reads*reads, TileCols)
 			f, fs := pointers(r, 9, TileCols)
-			v, u := make([]float32, size*size*TileCols), make([]float32, size*size*TileCols)
-			WinogradInput(w.m, v, TileCols, x, TileCols)
-			WinogradFilter(w.m, u, TileCols, (*[9]*float32)(f), TileCols)
-			for i := range v {
-				v[i] *= u[i]
+			v, u := make([]float32, w.kind.Values()*TileCols), make([]float32, w.kind.Products()*TileCols)
+			WinogradInput(w.kind, v, TileCols, x, TileCols)
+			WinogradFilter(w.kind, u, TileCols, (*[9]*float32)(f), TileCols)
+			for i := range u {
+				u[i] *= v[w.kind.Value(i/TileCols)*TileCols+i%TileCols]
 			}
-			out := make([]float32, w.m*w.m*TileCols)
-			WinogradOutput(w.m, out, w.m*TileCols, TileCols, v, TileCols, new([TileCols]float32), nil)
+			out := make([]float32, tile*tile*TileCols)
+			WinogradOutput(w.kind, out, tile*TileCols, TileCols, u, TileCols, new([TileCols]float32), nil)
 			for i, got := range out {
-				y, px, c := i/TileCols/w.m, i/TileCols%w.m, i%TileCols
+				y, px, c := i/TileCols/tile, i/TileCols%tile, i%TileCols
 				want := 0.0
 				for tap := range 9 {
-					want += float64(xs[(y+tap/3)*size+px+tap%3][c]) * float64(fs[tap][c])
+					y, px := y+tap/3, px+tap%3
+					if w.kind == F4Up {
+						y, px = (y+1)/2, (px+1)/2
+					}
+					want += float64(xs[y*reads+px][c]) * float64(fs[tap][c])
 				}
-				near(t, fmt.Sprintf("m %d", w.m), i, got, want, 1e-6, 10)
+				near(t, fmt.Sprint(w.kind), i, got, want, 2e-6, 10)
 			}
 		}
 	})
@@ -229,13 +241,13 @@ func TestWinogradTooShortPanics(t *testing.T) {
 		src, _ := pointers(r, 36, 8)
 		short, bias := make([]float32, 35*8+7), new([TileCols]float32)
 		for name, f := range map[string]func(){
-			"input dst":  func() { WinogradInput(4, short, 8, src, 8) },
-			"input src":  func() { WinogradInput(4, make([]float32, 36*8), 8, src[:35:35], 8) },
-			"filter dst": func() { WinogradFilter(4, short, 8, (*[9]*float32)(src), 8) },
-			"output dst": func() { WinogradOutput(2, make([]float32, 63), 32, 16, make([]float32, 256), 16, bias, nil) },
-			"output src": func() { WinogradOutput(2, make([]float32, 64), 32, 16, make([]float32, 255), 16, bias, nil) },
+			"input dst":  func() { WinogradInput(F4, short, 8, src, 8) },
+			"input src":  func() { WinogradInput(F4, make([]float32, 36*8), 8, src[:35:35], 8) },
+			"filter dst": func() { WinogradFilter(F4, short, 8, (*[9]*float32)(src), 8) },
+			"output dst": func() { WinogradOutput(F2, make([]float32, 63), 32, 16, make([]float32, 256), 16, bias, nil) },
+			"output src": func() { WinogradOutput(F2, make([]float32, 64), 32, 16, make([]float32, 255), 16, bias, nil) },
 			"residual": func() {
-				WinogradOutput(2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, make([]float32, 63))
+				WinogradOutput(F2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, make([]float32, 63))
 			},
 			"block x": func() { Block(make([]float32, 32), make([]float32, 7), 4, make([]float32, 64), false) },
 			"panel":   func() { Block(make([]float32, 32), make([]float32, 8), 4, make([]float32, 63), false) },

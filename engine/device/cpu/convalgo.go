@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/kernel"
 )
 
 // Algorithm is a way to compute Conv2D.
@@ -53,24 +54,25 @@ func (a Algorithm) of(o *device.Conv2D, m *device.Manifest) Algorithm {
 func fastest(images, h, w int) Algorithm {
 	best, least := Direct, 9*images*h*w
 	for _, c := range []struct {
-		algorithm     Algorithm
-		comps, making int
-	}{{Winograd2, 16, 8}, {Winograd4, 36, 6}} {
-		size := c.algorithm.tile()
-		if cost := c.comps * (images*ceilDiv(h, size)*ceilDiv(w, size) + c.making); cost < least {
+		algorithm Algorithm
+		kind      kernel.Winograd
+		making    int
+	}{{Winograd2, kernel.F2, 8}, {Winograd4, kernel.F4, 6}} {
+		tiles := images * ceilDiv(h, c.kind.Tile()) * ceilDiv(w, c.kind.Tile())
+		if cost := c.kind.Products() * (tiles + c.making); cost < least {
 			best, least = c.algorithm, cost
 		}
 	}
 	return best
 }
 
-// tile is the side of the tile of pixels, 0 for Direct.
-func (a Algorithm) tile() int {
-	switch a {
-	case Winograd2:
-		return 2
-	case Winograd4:
-		return 4
+// winograd is the kernel for a convolution; not of Direct.
+func (a Algorithm) winograd(o *device.Conv2D) kernel.Winograd {
+	switch {
+	case a == Winograd2:
+		return kernel.F2
+	case o.Upsample && o.Top%2 == 1 && o.Left%2 == 1:
+		return kernel.F4Up
 	}
-	return 0
+	return kernel.F4
 }

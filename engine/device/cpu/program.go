@@ -52,8 +52,8 @@ func newStep(op device.Op, t *device.Tape, threads int, conv Algorithm) (step, e
 	case *device.Gemm:
 		return newGemm(o, m, threads), nil
 	case *device.Conv2D:
-		if size := conv.of(o, m).tile(); size > 0 {
-			return newWinograd(o, m, threads, size), nil
+		if a := conv.of(o, m); a != Direct {
+			return newWinograd(o, m, threads, a.winograd(o)), nil
 		}
 		return newConv(o, m, threads), nil
 	case *device.GroupNorm:

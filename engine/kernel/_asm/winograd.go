@@ -11,11 +11,12 @@ import (
 // winograd writes the transforms of F(2x2,3x3) and F(4x4,3x3), and the product of rows that follow each other.
 func winograd(g *gen) {
 	for _, t := range []transform{
-		{2, g.input2, g.filter2, g.output2},
-		{4, g.input4, g.filter4, g.output4},
+		{"F2", 2, 4, 4, 4, g.input2, g.filter2, g.output2},
+		{"F4", 4, 6, 6, 6, g.input4, g.filter4, g.output4},
+		{"F4Up", 4, 4, 4, 5, g.input4Up, g.filter4Up, g.output4Up},
 	} {
-		g.winogradInput(t)
-		g.winogradFilter(t)
+		g.winogradForward("Input", t.name, t.reads, t.values, t.input)
+		g.winogradForward("Filter", t.name, 3, t.products, t.filter)
 		g.winogradOutput(t)
 	}
 	for m := 1; m <= 6; m++ {
@@ -23,30 +24,18 @@ func winograd(g *gen) {
 	}
 }
 
-// transform is F(m x m, 3x3) by its transforms in one dimension. They may overwrite what they are given.
+// transform is a kernel.Winograd with its transforms in one dimension, which may overwrite what they are given.
 type transform struct {
-	m                     int
-	input, filter, output func(v []reg.VecVirtual) []reg.VecVirtual
+	name                       string
+	m, reads, values, products int
+	input, filter, output      func(v []reg.VecVirtual) []reg.VecVirtual
 }
 
-func (t transform) size() int { return t.m + 2 }
-
-// winogradInput transforms size x size values at src's pointers, eight channels a turn: down the columns into tmp, then
-// along the rows.
-func (g *gen) winogradInput(t transform) {
-	g.function(fmt.Sprintf("winogradInput%dAVX2", t.m), "func(dst *float32, stride int, src **float32, n int, tmp *float32)",
-		fmt.Sprintf("is WinogradInput for m = %d.", t.m))
-	g.winogradForward(t.size(), t.size(), t.input)
-}
-
-// winogradFilter is the same for 3 x 3 weights.
-func (g *gen) winogradFilter(t transform) {
-	g.function(fmt.Sprintf("winogradFilter%dAVX2", t.m), "func(dst *float32, stride int, src **float32, n int, tmp *float32)",
-		fmt.Sprintf("is WinogradFilter for m = %d.", t.m))
-	g.winogradForward(3, t.size(), t.filter)
-}
-
-func (g *gen) winogradForward(from, to int, f func(v []reg.VecVirtual) []reg.VecVirtual) {
+// winogradForward transforms from x from values at src's pointers into to x to, eight channels a turn: down the columns
+// into tmp, then along the rows.
+func (g *gen) winogradForward(what, name string, from, to int, f func(v []reg.VecVirtual) []reg.VecVirtual) {
+	g.function(fmt.Sprintf("winograd%s%sAVX2", what, name), "func(dst *float32, stride int, src **float32, n int, tmp *float32)",
+		fmt.Sprintf("is Winograd%s for %s.", what, name))
 	dst, stride, src, n, tmp := g.arg("dst"), g.arg("stride"), g.arg("src"), g.arg("n"), g.arg("tmp")
 	g.SHLQ(operand.Imm(2), stride)
 	g.each(n, 1, func(l []lanes) {
@@ -83,11 +72,11 @@ func (g *gen) winogradForward(from, to int, f func(v []reg.VecVirtual) []reg.Vec
 
 // winogradOutput transforms 16 columns back, eight a turn.
 func (g *gen) winogradOutput(t transform) {
-	g.function(fmt.Sprintf("winogradOutput%dAVX2", t.m),
-		"func(dst *float32, row, pixel int, src *float32, stride int, bias, residual, tmp *float32)", fmt.Sprintf("is WinogradOutput for m = %d.", t.m))
+	g.function(fmt.Sprintf("winogradOutput%sAVX2", t.name),
+		"func(dst *float32, row, pixel int, src *float32, stride int, bias, residual, tmp *float32)", fmt.Sprintf("is WinogradOutput for %s.", t.name))
 	dst, row, pixel := g.arg("dst"), g.arg("row"), g.arg("pixel")
 	src, stride, bias, residual, tmp := g.arg("src"), g.arg("stride"), g.arg("bias"), g.arg("residual"), g.arg("tmp")
-	turns, from := g.GP64(), t.size()
+	turns, from := g.GP64(), t.products
 	for _, s := range []reg.GPVirtual{row, pixel, stride} {
 		g.SHLQ(operand.Imm(2), s)
 	}
@@ -157,7 +146,7 @@ func (g *gen) winogradOutput(t transform) {
 	g.ret()
 }
 
-// The roots of F(4x4,3x3) that are not 0 and infinity are +-root and +-1/root.
+// The roots of F4 that are not 0 and infinity are +-root and +-1/root.
 var root = math.Sqrt2
 
 func (g *gen) copyOf(y reg.VecVirtual) reg.VecVirtual {
@@ -242,6 +231,46 @@ func (g *gen) output2(m []reg.VecVirtual) []reg.VecVirtual {
 	g.VSUBPS(m[2], m[1], m[1])
 	g.VADDPS(m[3], m[1], m[1])
 	return []reg.VecVirtual{m[0], m[1]}
+}
+
+func (g *gen) input4Up(d []reg.VecVirtual) []reg.VecVirtual {
+	four, five := g.constant("four", 4), g.constant("five", 5)
+	first, one, difference := g.copyOf(d[2]), g.copyOf(d[2]), g.YMM()
+	g.VSUBPS(d[1], d[2], difference)
+	g.VFMADD231PS(four, d[0], first)
+	g.VFNMADD231PS(five, d[1], first)
+	g.VFNMADD231PS(four, d[1], one)
+	g.VFMADD231PS(four, d[1], d[3])
+	g.VFNMADD231PS(five, d[2], d[3])
+	return []reg.VecVirtual{first, one, difference, d[3]}
+}
+
+func (g *gen) filter4Up(w []reg.VecVirtual) []reg.VecVirtual {
+	one, even, minus := g.YMM(), g.copyOf(w[0]), g.YMM()
+	g.VADDPS(w[1], w[0], one)
+	g.VADDPS(w[2], one, one)
+	g.VMULPS(g.constant("minus_third", -1.0/3), one, one)
+	g.VFMADD231PS(g.constant("four", 4), w[2], even)
+	g.VADDPS(w[1], w[1], w[1])
+	g.VSUBPS(w[1], even, minus)
+	g.VADDPS(w[1], even, even)
+	g.VMULPS(g.constant("eighth", 0.125), even, even)
+	g.VMULPS(g.constant("minus_24th", -1.0/24), minus, minus)
+	g.VMULPS(g.constant("quarter", 0.25), w[0], w[0])
+	return []reg.VecVirtual{w[0], one, even, minus, w[2]}
+}
+
+func (g *gen) output4Up(m []reg.VecVirtual) []reg.VecVirtual {
+	sum, y1, y2 := g.YMM(), g.copyOf(m[1]), g.copyOf(m[1])
+	g.VADDPS(m[3], m[2], sum)
+	g.VSUBPS(m[3], m[2], m[2])
+	g.VADDPS(m[1], m[0], m[0])
+	g.VADDPS(sum, m[0], m[0])
+	g.VFMADD231PS(g.constant("two", 2), m[2], y1)
+	g.VFMADD231PS(g.constant("four", 4), sum, y2)
+	g.VADDPS(m[1], m[4], m[4])
+	g.VFMADD231PS(g.constant("eight", 8), m[2], m[4])
+	return []reg.VecVirtual{m[0], y1, y2, m[4]}
 }
 
 // blockRows is tileRows for rows that follow each other, with one tap, that can add to what out holds.
