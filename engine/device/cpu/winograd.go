@@ -44,10 +44,11 @@ type winogradScratch struct {
 }
 
 const (
-	// A chunk's V is of nearV bytes, to lie in L3, but not of fewer than enoughTiles, which pay for U, as long as it is
-	// below mostV. Measured with 8 MiB of L3: 1x256x256x128 is 8 % slower with 16 MiB than with 4, 2x32x32x1920 17 % faster.
-	nearV, mostV = 4 << 20, 16 << 20
-	enoughTiles  = 96
+	// A chunk's V and a thread's M are of nearBytes, to lie in L3, but not of fewer than enoughTiles, which pay for U, as
+	// long as they are below mostBytes. Measured with 8 MiB of L3: 1x256x256x128 is 8 % slower with a V of 16 MiB than with
+	// one of 4, 2x32x32x1920 17 % faster.
+	nearBytes, mostBytes = 4 << 20, 16 << 20
+	enoughTiles          = 96
 	// maxPart bounds the channels of a part, and so U of a panel: 2304 bytes for each channel (m = 4), to be read from L2.
 	maxPart = 96
 	// maxGroup panels share what is read of V: up to 20 % faster than one.
@@ -74,8 +75,8 @@ func newWinograd(o *device.Conv2D, m *device.Manifest, threads int, kind kernel.
 func (g *winograd) split(threads int) *winograd {
 	g.part = ceilDiv(ceilDiv(g.k, ceilDiv(g.k, maxPart)), 8) * 8
 	g.part = min(g.part, g.k)
-	tileBytes := 4 * g.kind.Values() * g.k
-	chunks := ceilDiv(g.tiles, max(kernel.TileRows, min(mostV/tileBytes, max(nearV/tileBytes, enoughTiles))))
+	tileBytes := 4 * (g.kind.Values()*g.k + g.kind.Products()*maxGroup*kernel.TileCols)
+	chunks := ceilDiv(g.tiles, max(kernel.TileRows, min(mostBytes/tileBytes, max(nearBytes/tileBytes, enoughTiles))))
 	g.chunk = min(g.tiles, ceilDiv(ceilDiv(g.tiles, chunks), kernel.TileRows)*kernel.TileRows)
 	// As many groups of panels for each thread, two or more. If there are too few panels a group's tiles are split, and its
 	// U is made more than once.
@@ -146,7 +147,7 @@ func (g *winograd) input(s *winogradScratch, x, zeros []float32, tile, t int) {
 	c, m, reads, up := g.conv, g.kind.Tile(), g.kind.Reads(), g.conv.up
 	image, ty, tx := tile/(g.tilesX*g.tilesY), tile/g.tilesX%g.tilesY, tile%g.tilesX
 	y0, x0 := ty*m-c.top, tx*m-c.left
-	if g.kind == kernel.F4Up { // reads the image as it is
+	if g.kind == kernel.F4Up { // it reads the image as it is
 		y0, x0, up = y0>>1, x0>>1, 0
 	}
 	zero, i := unsafe.SliceData(zeros), 0

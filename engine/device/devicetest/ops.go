@@ -121,7 +121,8 @@ func convs(n *Network, yield func(device.Array)) {
 		{[4]int{1, 10, 7, 17}, 48, 3, 1, 0, 0, 0, 0, false},
 		{[4]int{2, 6, 8, 31}, 16, 3, 1, 2, 0, 1, 3, false},
 		{[4]int{2, 4, 6, 32}, 40, 3, 1, 1, 1, 1, 1, true},
-		{[4]int{1, 3, 5, 24}, 16, 3, 1, 0, 2, 1, 0, true},
+		{[4]int{1, 3, 5, 24}, 16, 3, 1, 0, 1, 2, 1, true}, // a tile begins in the first of two equal pixels
+		{[4]int{2, 5, 4, 24}, 16, 3, 1, 1, 0, 0, 2, true},
 		{[4]int{1, 43, 36, 300}, 3, 3, 1, 1, 1, 1, 1, false}, // more pixels than fit in a cache with their channels
 	} {
 		for j, act := range activations {
