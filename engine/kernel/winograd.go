@@ -27,12 +27,16 @@ var winogradShapes = [...]struct {
 // maxProducts is the most products of a tile.
 const maxProducts = 36
 
-// Tile is the side of the square of pixels that is written, Reads of the one that is read.
-func (f Winograd) Tile() int  { return winogradShapes[f].tile }
+// Tile is the side of the square of pixels that is written.
+func (f Winograd) Tile() int { return winogradShapes[f].tile }
+
+// Reads is the side of the square of pixels that is read.
 func (f Winograd) Reads() int { return winogradShapes[f].reads }
 
-// Values is how many a transformed tile has for each channel, Products how many a transformed filter has.
-func (f Winograd) Values() int   { return winogradShapes[f].values * winogradShapes[f].values }
+// Values is how many a transformed tile has for each channel.
+func (f Winograd) Values() int { return winogradShapes[f].values * winogradShapes[f].values }
+
+// Products is how many a transformed filter has for each pair of channels.
 func (f Winograd) Products() int { return winogradShapes[f].products * winogradShapes[f].products }
 
 // Value is which value of a tile product i multiplies.
