@@ -122,6 +122,16 @@ func modelsFlag(flags *pflag.FlagSet, dirs *[]string) {
 	flags.StringSliceVar(dirs, "models", strings.Split(def, ","), "model directories, or folders of them ($"+modelsEnv+")")
 }
 
+// modelDirectory tells whether a model is given by its directory, and then the directory and the name it
+// is served under.
+func modelDirectory(model string) (path, name string, ok bool, err error) {
+	if !strings.ContainsRune(model, filepath.Separator) && !isDir(model) {
+		return "", model, false, nil
+	}
+	path, err = filepath.Abs(model)
+	return path, filepath.Base(path), err == nil, err
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()

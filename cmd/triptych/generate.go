@@ -154,12 +154,12 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 			return nil, nil, nil, err
 		}
 		var extra []string
-		if strings.ContainsRune(f.model, filepath.Separator) || isDir(f.model) {
-			path, err := filepath.Abs(f.model)
-			if err != nil {
-				return nil, nil, nil, err
-			}
-			extra, spec.Model = []string{path}, filepath.Base(path)
+		path, name, ok, err := modelDirectory(f.model)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if ok {
+			extra, spec.Model = []string{path}, name
 			if !cmd.Flags().Changed("models") {
 				f.stack.models = nil // a directory needs no others
 			}

@@ -30,6 +30,10 @@ type Device interface {
 	// ScratchBytes is what NewRun of the tape will allocate, to the byte: activations laid out by
 	// PlanScratch plus the kernels' own workspace.
 	ScratchBytes(t *Tape) (int64, error)
+	// Within is the same device with the same weights, whose ScratchBytes and NewRun keep to a limit
+	// where they can, else come as near to it as they can: at the cost of time and of a temporary file,
+	// values equal but for rounding. A limit that a tape's scratch does not exceed changes nothing.
+	Within(scratchBytes int64) Device
 	// Load packs every parameter of the manifest into memory of the device, one at a time, and never
 	// holds a second copy of more than one. The caller owns the result and must Free it.
 	Load(ctx context.Context, m *Manifest, src Source, progress func(doneBytes int64)) (Weights, error)
@@ -67,7 +71,8 @@ type Run interface {
 	// Read copies the named output into v.
 	Read(output string, v []float32) error
 	// Execute runs the tape once, its prologue only if a fixed input was written since the prologue ran
-	// last. On cancellation it returns the context's error within one op.
+	// last. On cancellation it returns the context's error within one op, or one band of it if the run is in
+	// bands, and can be executed again.
 	Execute(ctx context.Context) error
 	// Bytes is the scratch memory allocated.
 	Bytes() int64

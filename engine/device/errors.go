@@ -46,3 +46,19 @@ type FieldError struct {
 func (e *FieldError) Error() string {
 	return fmt.Sprintf("%s: expected %s, got %s", e.Field, e.Expected, e.Got)
 }
+
+// SpillError is a temporary file for the arrays of a run that could not be made, written or read: the
+// disk is full, say. Nothing is left of the file.
+type SpillError struct {
+	Device string
+	Bytes  int64 // of the file
+	Err    error // what the operating system said
+}
+
+// Error reads "cpu:0: 4096 bytes in a temporary file: no space left on device".
+func (e *SpillError) Error() string {
+	return fmt.Sprintf("%s: %d bytes in a temporary file: %v", e.Device, e.Bytes, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *SpillError) Unwrap() error { return e.Err }

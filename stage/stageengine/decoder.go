@@ -41,7 +41,21 @@ func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	return d.footprint(b, tape)
+	scratch, err := d.budgeted(b).ScratchBytes(tape)
+	if err != nil {
+		return stage.Footprint{}, d.fault(err)
+	}
+	return stage.Footprint{WeightsBytes: b.component.WeightsBytes, ScratchBytes: scratch}, nil
+}
+
+// budgeted is the device with what its memory leaves for scratch beside the weights: images that need
+// more are decoded in bands. Plan and Decode both ask it, so that they agree.
+func (d *Decoder) budgeted(b *book[*modeldir.ImageDecoder]) device.Device {
+	budget := d.Device.Memory().CapBytes
+	if budget == 0 {
+		return d.Device
+	}
+	return d.Device.Within(max(0, budget-b.component.WeightsBytes))
 }
 
 func (d *Decoder) tape(b *book[*modeldir.ImageDecoder], h, w int) (*device.Tape, error) {
@@ -83,7 +97,7 @@ func (d *Decoder) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Im
 	nn.ToChannelsLast(last, z, 1, s[1], s[2]*s[3])
 	height, width := s[2]*b.component.SpatialFactor, s[3]*b.component.SpatialFactor
 	pixels := make([]float32, height*width*vae.ImageChannels)
-	if err := d.evaluate(ctx, b, tape, b.weights, modeldir.InputLatents, last, modeldir.OutputImage, pixels); err != nil {
+	if err := d.evaluate(ctx, d.budgeted(b), b, tape, b.weights, modeldir.InputLatents, last, modeldir.OutputImage, pixels); err != nil {
 		return stage.Image{}, err
 	}
 	data, err := imaging.Encode(imaging.FromFloats(pixels, height, width), options)
@@ -120,8 +134,8 @@ func imageOptions(req stage.DecodeRequest) (imaging.Options, error) {
 }
 
 // evaluate runs a tape with one input and one output.
-func (d *Decoder) evaluate(ctx context.Context, b *book[*modeldir.ImageDecoder], tape *device.Tape, weights device.Weights, input string, in []float32, output string, out []float32) error {
-	run, err := d.Device.NewRun(tape, weights)
+func (d *Decoder) evaluate(ctx context.Context, dev device.Device, b *book[*modeldir.ImageDecoder], tape *device.Tape, weights device.Weights, input string, in []float32, output string, out []float32) error {
+	run, err := dev.NewRun(tape, weights)
 	if err != nil {
 		return d.runError(err, b, 0)
 	}
@@ -172,7 +186,7 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 	}
 	h, w, channels := height/factor, width/factor, b.component.LatentChannels
 	moments := make([]float32, 2*channels*h*w)
-	if err := d.evaluate(ctx, b, tape, weights, modeldir.InputImage, pixels, modeldir.OutputMoments, moments); err != nil {
+	if err := d.evaluate(ctx, d.Device, b, tape, weights, modeldir.InputImage, pixels, modeldir.OutputMoments, moments); err != nil {
 		return stage.Latent{}, err
 	}
 	z := net.Config.Sample(moments, nil)

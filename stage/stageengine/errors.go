@@ -3,6 +3,8 @@ package stageengine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/device"
@@ -66,7 +68,7 @@ func (s *shelf[N]) loadError(err error, b *book[N]) error {
 }
 
 // runError sorts what can go wrong in work that passed every check: the caller gave up, memory that
-// was planned is not there, or a fault of ours.
+// was planned is not there, the disk does not take a temporary file, or a fault of ours.
 func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 	if errors.Is(err, device.ErrOutOfMemory) {
 		return s.doesNotFit(stage.EngineOOMUnplanned, b.component.Model, scratch, err)
@@ -74,7 +76,23 @@ func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 	if isContext(err) {
 		return err
 	}
+	var spill *device.SpillError
+	if errors.As(err, &spill) {
+		e := stage.Errorf(stage.EngineFault, "the %v needs a temporary file of %d bytes to keep to its memory budget, and got: %s", s.kind, spill.Bytes, withoutPath(spill.Err)).
+			With("stage", s.kind.String()).With("needed_bytes", fmt.Sprint(spill.Bytes))
+		e.Cause = err
+		return e
+	}
 	return s.fault(err)
+}
+
+// withoutPath is what the operating system said of a file, which stays on this machine.
+func withoutPath(err error) string {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	return "an error"
 }
 
 func (s *shelf[N]) doesNotFit(reason stage.Reason, model string, needed int64, cause error) error {

@@ -49,13 +49,17 @@ func newAttention(o *device.Attention, threads int) *attention {
 	}
 	a.scale = float32(math.Log2E / math.Sqrt(float64(a.d)))
 	// The blocks of keys decide on roundings, so they must not depend on the threads; those of queries may.
-	most := max(kernel.TileCols, min(kernel.MaxKeys, blockElems/(2*a.d)))
-	a.keyBlock = panels(ceilDiv(a.keys, ceilDiv(a.keys, most))) * kernel.TileCols
+	a.keyBlock = panels(ceilDiv(a.keys, ceilDiv(a.keys, a.mostKeys()))) * kernel.TileCols
 	a.queryBlock = min(maxQueryBlock, ceilDiv(a.queries, kernel.AttentionRows)*kernel.AttentionRows)
 	for a.queryBlock >= 2*minQueryBlock && a.tasks() < tasksPerThread*threads {
 		a.queryBlock = ceilDiv(a.queryBlock/2, kernel.AttentionRows) * kernel.AttentionRows
 	}
 	return a
+}
+
+// mostKeys bounds a block of keys.
+func (a *attention) mostKeys() int {
+	return max(kernel.TileCols, min(kernel.MaxKeys, blockElems/(2*a.d)))
 }
 
 func (a *attention) tasks() int { return a.images * a.heads * ceilDiv(a.queries, a.queryBlock) }

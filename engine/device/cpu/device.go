@@ -6,6 +6,7 @@
 package cpu
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -22,6 +23,9 @@ type Options struct {
 	Threads        int       // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
 	MemoryCapBytes int64     // most bytes of weights and scratch at once; 0 is no cap
 	Conv           Algorithm // of every convolution that it fits; empty is ConvEnv's, or else the fastest for the shape
+	// SpillDir is where the arrays of banded runs go, in files without a name; empty is $TMPDIR, or
+	// /var/tmp without that.
+	SpillDir string
 }
 
 // maxThreads is more than any machine has, and few enough to start.
@@ -30,11 +34,12 @@ const maxThreads = 4096
 // Device is a device.Device with one pool of threads. Runs on it may execute concurrently and
 // take turns op by op. Close it when no Run follows; what was loaded must still be freed.
 type Device struct {
-	name   string
-	ledger *ledger
-	pool   *pool
-	conv   Algorithm // empty for the fastest
-	closed atomic.Bool
+	name     string
+	spillDir string
+	ledger   *ledger
+	pool     *pool
+	conv     Algorithm // empty for the fastest
+	closed   atomic.Bool
 }
 
 var _ device.Device = (*Device)(nil)
@@ -61,7 +66,8 @@ func New(o Options) (*Device, error) {
 		return nil, err
 	}
 	name := fmt.Sprintf("cpu:%d", o.Index)
-	return &Device{name: name, ledger: &ledger{device: name, limit: o.MemoryCapBytes}, pool: newPool(o.Threads), conv: conv}, nil
+	ledger := &ledger{device: name, limit: o.MemoryCapBytes}
+	return &Device{name: name, spillDir: cmp.Or(o.SpillDir, spillDir()), ledger: ledger, pool: newPool(o.Threads), conv: conv}, nil
 }
 
 // Name is "cpu:INDEX".

@@ -115,6 +115,9 @@ func convs(n *Network, yield func(device.Array)) {
 		{[4]int{1, 6, 6, 5}, 4, 5, 3, 2, 0, 1, 3, false},
 		{[4]int{2, 5, 3, 12}, 18, 3, 1, 1, 1, 1, 1, true},
 		{[4]int{1, 4, 4, 7}, 16, 3, 2, 1, 0, 0, 1, true},
+		{[4]int{1, 37, 50, 6}, 9, 3, 1, 1, 1, 1, 1, false}, // more pixels than a device may want to take at once
+		{[4]int{2, 34, 21, 5}, 7, 3, 2, 0, 0, 1, 1, false},
+		{[4]int{2, 19, 11, 6}, 4, 3, 1, 1, 1, 1, 1, true},
 		{[4]int{1, 3, 2, 1200}, 17, 3, 1, 1, 1, 1, 1, false}, // more weights for 16 channels than caches hold
 		{[4]int{2, 9, 11, 40}, 20, 3, 1, 1, 1, 1, 1, false},
 		{[4]int{2, 8, 12, 48}, 32, 3, 1, 1, 1, 1, 1, false},

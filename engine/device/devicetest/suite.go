@@ -16,6 +16,7 @@ import (
 func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Device) {
 	t.Run("Ops", func(t *testing.T) { testOps(t, newDevice(t, 0)) })
 	t.Run("Accounting", func(t *testing.T) { testAccounting(t, newDevice(t, 0)) })
+	t.Run("Within", func(t *testing.T) { testWithin(t, newDevice(t, 0)) })
 	t.Run("Cap", func(t *testing.T) { testCap(t, newDevice) })
 	t.Run("LoadFails", func(t *testing.T) { testLoadFails(t, newDevice(t, 0)) })
 	t.Run("Cancel", func(t *testing.T) { testCancel(t, newDevice(t, 0)) })
@@ -83,6 +84,53 @@ func testAccounting(t *testing.T, d device.Device) {
 	if m := d.Memory(); m != (device.Memory{PeakBytes: weights + scratch}) {
 		t.Errorf("in the end %+v, want a peak of %d and nothing used", m, weights+scratch)
 	}
+}
+
+// A limit on scratch changes what is taken, to what is said before, and not what is computed.
+func testWithin(t *testing.T, d device.Device) {
+	n := Block(1, 2, 40)
+	w := load(t, d, n)
+	whole, least := scratchBytes(t, d, n), scratchBytes(t, d.Within(0), n)
+	if least > whole {
+		t.Errorf("%d bytes within 0, %d without a limit", least, whole)
+	}
+	want, err := Evaluate(n.Tape, n, n.Inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, limit := range []int64{0, least - 1, least, (least + whole) / 2, whole - 1, whole, whole + 1} {
+		within := d.Within(limit)
+		planned := scratchBytes(t, within, n)
+		if planned > max(limit, least) || limit >= whole && planned != whole {
+			t.Errorf("within %d: %d bytes; the least is %d, without a limit %d", limit, planned, least, whole)
+		}
+		if again := scratchBytes(t, within.Within(whole), n); again != whole {
+			t.Errorf("within %d and then %d: %d bytes", limit, whole, again)
+		}
+		before := d.Memory().UsedBytes
+		r := newRun(t, within, n, w)
+		if used := d.Memory().UsedBytes - before; r.Bytes() != planned || used != planned {
+			t.Errorf("within %d: %d bytes, %d more used, promised %d", limit, r.Bytes(), used, planned)
+		}
+		write(t, r, n.Tape, n.Inputs)
+		if err := r.Execute(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		compare(t, "output", read(t, r, n.Tape)["output"], want["output"])
+		r.Free()
+		if used := d.Memory().UsedBytes; used != before {
+			t.Errorf("within %d: %d bytes stay in use", limit, used-before)
+		}
+	}
+}
+
+func scratchBytes(t *testing.T, d device.Device, n *Network) int64 {
+	t.Helper()
+	bytes, err := d.ScratchBytes(n.Tape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes
 }
 
 // The cap may be reached and not exceeded; what is refused leaves no trace.

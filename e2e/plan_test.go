@@ -1,0 +1,168 @@
+//go:build linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+)
+
+// planned is the output of `triptych plan --json`.
+type planned struct {
+	WidthPx          int   `json:"width_px"`
+	HeightPx         int   `json:"height_px"`
+	LeastBudgetBytes int64 `json:"least_budget_bytes"`
+	AllBytes         int64 `json:"all_bytes"`
+	Stages           []struct {
+		Stage             string
+		WeightsBytes      int64 `json:"weights_bytes"`
+		WholeScratchBytes int64 `json:"whole_scratch_bytes"`
+		LeastScratchBytes int64 `json:"least_scratch_bytes"`
+		ScratchBytes      int64 `json:"scratch_bytes"`
+		SpillBytes        int64 `json:"spill_bytes"`
+		Mode              string
+	}
+}
+
+func runPlan(t *testing.T, args ...string) planned {
+	t.Helper()
+	got := runCommand(t, append([]string{"plan", "--json"}, args...)...)
+	if got.code != 0 {
+		t.Fatalf("plan %v: exit code %d: %s", args, got.code, got.stderr)
+	}
+	var p planned
+	if err := json.Unmarshal([]byte(got.stdout), &p); err != nil {
+		t.Fatalf("%s: %v", got.stdout, err)
+	}
+	return p
+}
+
+// wantUsage compares a plan with what the stages of a request said they took.
+func wantUsage(t *testing.T, p planned, events []*triptychv1alpha1.GenerateResponse) {
+	t.Helper()
+	usage := events[len(events)-1].GetCompleted().GetStages()
+	if len(usage) != len(p.Stages) {
+		t.Fatalf("%d stages worked, %d are planned", len(usage), len(p.Stages))
+	}
+	for i, s := range p.Stages {
+		if u := usage[i]; u.GetStage() != s.Stage || u.GetWeightsBytes() != s.WeightsBytes || u.GetScratchBytes() != s.ScratchBytes {
+			t.Errorf("planned %+v, took %v", s, u)
+		}
+	}
+}
+
+// TestLargeDecodeInBands: a budget that the decoder of a large image exceeds many times is enough where
+// the denoiser's fits: the decoder works in bands, the picture is the same and the budget is kept.
+func TestLargeDecodeInBands(t *testing.T) {
+	size := []string{"starter", "--width", "512", "--height", "480"}
+	whole := runPlan(t, size...)
+	budget := whole.LeastBudgetBytes + 1<<20
+	decoder := whole.Stages[2]
+	if decoder.Mode != "whole" || decoder.WeightsBytes+decoder.ScratchBytes <= budget {
+		t.Fatalf("a budget of %d is enough for %+v: the test shows nothing", budget, decoder)
+	}
+	limit := strconv.FormatInt(budget, 10)
+	bands := runPlan(t, append(size, "--memory-budget", limit)...)
+	if d := bands.Stages[2]; d.Mode != "in bands" || d.WholeScratchBytes != decoder.ScratchBytes || d.SpillBytes == 0 ||
+		d.ScratchBytes < d.LeastScratchBytes || d.WeightsBytes+d.ScratchBytes > budget || bands.Stages[1].Mode != "whole" {
+		t.Errorf("planned %+v", bands)
+	}
+
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "pizza", Seed: ptr(uint64(7)), Steps: ptr(int32(1)), WidthPx: ptr(int32(512)), HeightPx: ptr(int32(480))}
+	var pictures [2]string
+	for i, c := range []struct {
+		plan planned
+		args []string
+	}{{whole, nil}, {bands, []string{"--memory-budget", limit}}} {
+		s := up(t, c.args...)
+		events, err := s.generate(t.Context(), spec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantUsage(t, c.plan, events)
+		for _, e := range events {
+			if r := e.GetResidency(); r.GetUsedBytes() > budget && i == 1 {
+				t.Errorf("%d bytes are reserved of %d: %v", r.GetUsedBytes(), budget, r)
+			}
+		}
+		if peak := events[len(events)-1].GetCompleted().GetPeakBytes(); peak > budget && i == 1 {
+			t.Errorf("a peak of %d bytes, budget %d", peak, budget)
+		}
+		pictures[i] = writeImage(t, images(t, events)[0])
+		s.stop(t)
+	}
+	want, got := values(t, pictures[0]), values(t, pictures[1])
+	differ := 0
+	for i := range want {
+		d := int(want[i]) - int(got[i])
+		if d > 1 || d < -1 {
+			t.Fatalf("value %d is %d, whole it is %d", i, got[i], want[i])
+		}
+		if d != 0 {
+			differ++
+		}
+	}
+	t.Logf("budget %d, decoder whole %d: %d of %d values differ by one", budget, decoder.WeightsBytes+decoder.ScratchBytes, differ, len(want))
+	if differ > len(want)/1000 {
+		t.Errorf("%d of %d values differ", differ, len(want))
+	}
+}
+
+// TestPlan: what a plan says of the model's own size is what a request takes; what cannot be is refused
+// by name.
+func TestPlan(t *testing.T) {
+	p := runPlan(t, "starter")
+	if p.WidthPx != 128 || p.HeightPx != 128 || len(p.Stages) != 3 {
+		t.Errorf("%+v", p)
+	}
+	s := up(t)
+	events, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Prompt: "fox", Steps: ptr(int32(1))}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, p, events)
+	unguided := runPlan(t, "models/starter", "--guidance-scale", "1")
+	if unguided.Stages[1].ScratchBytes >= p.Stages[1].ScratchBytes || unguided.Stages[2] != p.Stages[2] {
+		t.Errorf("unguided %+v", unguided)
+	}
+	if got := runCommand(t, "plan", "starter"); got.code != 0 || !strings.Contains(got.stdout, "decoder") || !strings.Contains(got.stdout, "smallest memory budget") {
+		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	got := runCommand(t, "plan", "starter", "--memory-budget", "10MB")
+	if got.code != 3 || !strings.Contains(got.stdout, "does not fit") || !strings.Contains(got.stderr, "needs") {
+		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	for _, c := range []struct {
+		args []string
+		told string
+	}{
+		{nil, "expected one model"},
+		{[]string{"nope"}, "one of starter"},
+		{[]string{"no/such"}, "no such file or directory"},
+		{[]string{"starter", "--width", "100"}, "a multiple of 32"},
+		{[]string{"starter", "--height", "0"}, "height"},
+		{[]string{"starter", "--width", "-32"}, "width"},
+		{[]string{"starter", "--width", "100000"}, "up to"},
+		{[]string{"starter", "--memory-budget", "much"}, "64MiB"},
+	} {
+		if got := runCommand(t, append([]string{"plan"}, c.args...)...); got.code != 2 || !strings.Contains(got.stderr, c.told) || got.stdout != "" {
+			t.Errorf("plan %v: exit code %d: %s%s", c.args, got.code, got.stdout, got.stderr)
+		}
+	}
+}
+
+// writeImage makes a file of an image.
+func writeImage(t *testing.T, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "out.png")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

@@ -1,0 +1,121 @@
+package cpu
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/triptych-serving/triptych/engine/device"
+)
+
+// bandedRun is a banded program with its scratch and its file.
+type bandedRun struct {
+	*bandedProgram
+	dev     *Device
+	tape    *device.Tape
+	weights *weights
+	arena   *arena
+	spill   *spill
+	freed   atomic.Bool
+}
+
+func (d *Device) newBandedRun(t *device.Tape, lw device.Weights, p *bandedProgram) (*bandedRun, error) {
+	w, err := d.asWeights(lw)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.fits(t.Manifest()); err != nil {
+		return nil, err
+	}
+	arena, err := newArena(d.ledger, p.bytes)
+	if err != nil {
+		return nil, err
+	}
+	file, err := newSpill(d.name, d.spillDir, p.arrays.Bytes)
+	if err != nil {
+		arena.free()
+		return nil, err
+	}
+	return &bandedRun{bandedProgram: p, dev: d, tape: t, weights: w, arena: arena, spill: file}, nil
+}
+
+// Write copies v into a float input.
+func (r *bandedRun) Write(name string, v []float32) error {
+	in, err := r.port("input", name, r.tape.Inputs(), len(v))
+	switch {
+	case err != nil:
+		return err
+	case in.IDs:
+		return &device.FieldError{Field: "input " + name, Expected: "ids", Got: "float values"}
+	}
+	return r.spill.write(v, r.arrays.Offsets[in.Array.ID-1])
+}
+
+// WriteIDs copies ids into an id input, if every one is a row of the table.
+func (r *bandedRun) WriteIDs(name string, ids []int32) error {
+	in, err := r.port("input", name, r.tape.Inputs(), len(ids))
+	switch {
+	case err != nil:
+		return err
+	case !in.IDs:
+		return &device.FieldError{Field: "input " + name, Expected: "float values", Got: "ids"}
+	}
+	rows := tableRows(r.tape, in.Array)
+	for i, id := range ids {
+		if id < 0 || int(id) >= rows {
+			return &device.FieldError{Field: "input " + name, Expected: fmt.Sprintf("ids from 0 to %d", rows-1), Got: fmt.Sprintf("%d at %d", id, i)}
+		}
+	}
+	return r.spill.write(view[float32](raw(ids), len(ids)), r.arrays.Offsets[in.Array.ID-1])
+}
+
+// Read copies an output into v.
+func (r *bandedRun) Read(name string, v []float32) error {
+	out, err := r.port("output", name, r.tape.Outputs(), len(v))
+	if err != nil {
+		return err
+	}
+	return r.spill.read(v, r.arrays.Offsets[out.Array.ID-1])
+}
+
+// port finds an input or output that holds so many values.
+func (r *bandedRun) port(kind, name string, ports []device.Named, values int) (device.Named, error) {
+	if r.freed.Load() {
+		return device.Named{}, fmt.Errorf("run %w", device.ErrFreed)
+	}
+	i := slices.IndexFunc(ports, func(n device.Named) bool { return n.Name == name })
+	if i < 0 {
+		return device.Named{}, &device.FieldError{Field: kind + " " + name, Expected: "an " + kind + " of the tape", Got: "an unknown name"}
+	}
+	if want := elems(ports[i].Array); values != want {
+		return device.Named{}, lengthError(kind+" "+name, ports[i].Array.Shape.String(), want, values)
+	}
+	return ports[i], nil
+}
+
+// Execute computes op after op. It ends within one band when ctx does; the error may be a
+// device.SpillError.
+func (r *bandedRun) Execute(ctx context.Context) error {
+	if r.freed.Load() {
+		return fmt.Errorf("run %w", device.ErrFreed)
+	}
+	x := &execution{r, ctx}
+	for i, op := range r.ops {
+		if err := op.execute(x, r.sides[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Bytes is the size of the arena.
+func (r *bandedRun) Bytes() int64 { return r.arena.bytes() }
+
+// Free unmaps the arena and closes the file.
+func (r *bandedRun) Free() {
+	if r.freed.CompareAndSwap(false, true) {
+		r.arena.free()
+		r.spill.close()
+	}
+}

@@ -1,0 +1,14 @@
+package cpu
+
+import "github.com/triptych-serving/triptych/engine/device"
+
+// Scratch is a run's memory, and whether the run is in bands.
+func Scratch(r device.Run) (mem []byte, banded bool) {
+	switch r := r.(type) {
+	case *run:
+		return r.arena.mem, false
+	case *bandedRun:
+		return r.arena.mem, true
+	}
+	return nil, false
+}

@@ -1,0 +1,147 @@
+package stageengine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"image/png"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// starterDecoder is the decoder of the starter model on a device of its own.
+func starterDecoder(t *testing.T, o cpu.Options) *Decoder {
+	t.Helper()
+	library, err := OpenLibrary(filepath.Join(repo, "models/starter"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := cpu.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := NewDecoder(Options{Library: library, Device: dev, Host: "test", Version: "test"})
+	if err := d.Load(t.Context(), "starter", nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := d.Evict(context.Background(), "starter"); err != nil {
+			t.Error(err)
+		}
+		if used := dev.Memory().UsedBytes; used != 0 {
+			t.Errorf("%d bytes are left on the device", used)
+		}
+		if err := dev.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func decodeRequest(h, w int) stage.DecodeRequest {
+	z := make([]float32, 8*h*w)
+	for i := range z {
+		z[i] = float32(math.Sin(float64(i%w)/3) + math.Cos(float64(i/w)/5))
+	}
+	return stage.DecodeRequest{Model: "starter", Latent: stage.Latent{Tensor: tensor.FromF32(z, 1, 8, h, w)}, Format: stage.PNG}
+}
+
+func plan(t *testing.T, d *Decoder, h, w int) stage.Footprint {
+	t.Helper()
+	f, err := d.Plan(t.Context(), stage.PlanRequest{Model: "starter", Batch: 1, LatentHeight: h, LatentWidth: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// A budget that is short makes a large image take longer and look the same, and is kept.
+func TestDecodeWithinBudget(t *testing.T) {
+	const h, w = 41, 48
+	free := starterDecoder(t, cpu.Options{})
+	whole := plan(t, free, h, w)
+	want, err := free.Decode(t.Context(), decodeRequest(h, w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, budget := range []int64{whole.WeightsBytes + whole.ScratchBytes, whole.WeightsBytes + whole.ScratchBytes - 1, whole.WeightsBytes + 3<<20} {
+		d := starterDecoder(t, cpu.Options{MemoryCapBytes: budget})
+		f := plan(t, d, h, w)
+		if need := f.WeightsBytes + f.ScratchBytes; need > budget || (f == whole) != (budget == whole.WeightsBytes+whole.ScratchBytes) {
+			t.Fatalf("budget %d: planned %+v, whole is %+v", budget, f, whole)
+		}
+		got, err := d.Decode(t.Context(), decodeRequest(h, w))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if peak := d.Device.Memory().PeakBytes; peak != f.WeightsBytes+f.ScratchBytes {
+			t.Errorf("budget %d: %d bytes planned, a peak of %d", budget, f.WeightsBytes+f.ScratchBytes, peak)
+		}
+		off, values := differences(t, want.Data, got.Data)
+		if off[0] > values/1000 || off[1] > 0 { // by one where a value lies between two; required is 99.9 % within one
+			t.Errorf("budget %d: of %d values %v differ by 1 and by more", budget, values, off)
+		}
+		t.Logf("budget %d: scratch %d of %d, values off by 1 and by more %v of %d", budget, f.ScratchBytes, whole.ScratchBytes, off, values)
+	}
+	// What is too little for bands too is for the ledger to refuse.
+	d := starterDecoder(t, cpu.Options{MemoryCapBytes: whole.WeightsBytes + 4096})
+	f := plan(t, d, h, w)
+	if f.ScratchBytes <= 4096 || f.ScratchBytes > 3<<20 {
+		t.Errorf("planned %+v, want the least there is", f)
+	}
+	if _, err := d.Decode(t.Context(), decodeRequest(h, w)); stage.ReasonOf(err) != stage.EngineOOMUnplanned {
+		t.Errorf("decoding without enough memory: %v", err)
+	}
+}
+
+// differences counts the values of two PNG files that differ by one, and by more.
+func differences(t *testing.T, a, b []byte) (off [2]int, values int) {
+	t.Helper()
+	x, err := png.Decode(bytes.NewReader(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := png.Decode(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.Bounds() != y.Bounds() {
+		t.Fatalf("%v and %v", x.Bounds(), y.Bounds())
+	}
+	for py := range x.Bounds().Dy() {
+		for px := range x.Bounds().Dx() {
+			r, g, b, _ := x.At(px, py).RGBA()
+			r2, g2, b2, _ := y.At(px, py).RGBA()
+			for _, d := range []int{int(r>>8) - int(r2>>8), int(g>>8) - int(g2>>8), int(b>>8) - int(b2>>8)} {
+				values++
+				switch {
+				case d == 1 || d == -1:
+					off[0]++
+				case d != 0:
+					off[1]++
+				}
+			}
+		}
+	}
+	return off, values
+}
+
+// A disk that does not take the temporary file is told, without where it is.
+func TestDecodeWithoutDisk(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	d := starterDecoder(t, cpu.Options{MemoryCapBytes: 8 << 20, SpillDir: missing})
+	_, err := d.Decode(t.Context(), decodeRequest(32, 32))
+	var e *stage.Error
+	var spill *device.SpillError
+	if !errors.As(err, &e) || e.Reason != stage.EngineFault || !errors.As(err, &spill) || e.Metadata["needed_bytes"] == "" ||
+		!strings.Contains(e.Message, "temporary file") || !strings.Contains(e.Message, "no such file") || strings.Contains(e.Message, missing) {
+		t.Errorf("error %v (%+v)", err, e)
+	}
+}

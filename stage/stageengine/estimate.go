@@ -1,0 +1,106 @@
+package stageengine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// EstimateRequest is one image of a model. Sides of 0 are the model's own.
+type EstimateRequest struct {
+	Model             string
+	WidthPx, HeightPx int
+	Guided            bool // with a negative prompt, which doubles encoder and denoiser
+}
+
+// Estimate is what making the image takes.
+type Estimate struct {
+	WidthPx, HeightPx int
+	Stages            []StageEstimate // in pipeline order
+}
+
+// StageEstimate is one stage's part, in bytes.
+type StageEstimate struct {
+	Kind         stage.Kind
+	Footprint    stage.Footprint // what the stage's Plan says on this device
+	WholeScratch int64           // scratch without a budget
+	LeastScratch int64           // scratch with the smallest budget that the stage runs in
+	InBands      bool
+	SpillBytes   int64 // of a temporary file, if the stage runs in bands
+}
+
+// NewEstimate plans an image in the three stages on o.Device, as services on it would. Nothing is loaded.
+// SizeUnsupported, ModelNotFound, ModelInvalid.
+func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate, error) {
+	encoder, denoiser, decoder := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
+	for _, err := range []error{problem(encoder.shelf, req.Model), problem(denoiser.shelf, req.Model), problem(decoder.shelf, req.Model)} {
+		if err != nil {
+			return Estimate{}, err
+		}
+	}
+	latent, factor := denoiser.books[req.Model].component, decoder.books[req.Model].component.SpatialFactor
+	multiple := latent.LatentMultiple * factor
+	e := Estimate{WidthPx: req.WidthPx, HeightPx: req.HeightPx}
+	for _, side := range []struct {
+		field string
+		value *int
+	}{{"width", &e.WidthPx}, {"height", &e.HeightPx}} {
+		if *side.value == 0 {
+			*side.value = latent.LatentDefault * factor
+		}
+		if *side.value < 1 || *side.value%multiple != 0 || *side.value > maxLatentSide*factor {
+			return Estimate{}, stage.Invalid(stage.SizeUnsupported, side.field, *side.value, fmt.Sprintf("a multiple of %d up to %d pixels", multiple, maxLatentSide*factor))
+		}
+	}
+	batch := 1
+	if req.Guided {
+		batch = 2
+	}
+	plan := stage.PlanRequest{Model: req.Model, Batch: batch, LatentHeight: e.HeightPx / factor, LatentWidth: e.WidthPx / factor}
+	for _, s := range []struct {
+		kind stage.Kind
+		stage.Resident
+	}{{stage.KindEncoder, encoder}, {stage.KindDenoiser, denoiser}, {stage.KindDecoder, decoder}} {
+		if s.kind == stage.KindDecoder {
+			plan.Batch = 1
+		}
+		f, err := s.Plan(ctx, plan)
+		if err != nil {
+			return Estimate{}, err
+		}
+		e.Stages = append(e.Stages, StageEstimate{Kind: s.kind, Footprint: f, WholeScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes})
+	}
+	if err := decoder.estimateBands(plan, &e.Stages[len(e.Stages)-1]); err != nil {
+		return Estimate{}, err
+	}
+	return e, nil
+}
+
+func problem[N network](s *shelf[N], model string) error {
+	_, err := s.find(model)
+	return err
+}
+
+// estimateBands adds what decoding takes whole, and in the smallest bands.
+func (d *Decoder) estimateBands(req stage.PlanRequest, e *StageEstimate) error {
+	tape, err := d.tape(d.books[req.Model], req.LatentHeight, req.LatentWidth)
+	if err != nil {
+		return err
+	}
+	if e.WholeScratch, err = d.Device.ScratchBytes(tape); err != nil {
+		return d.fault(err)
+	}
+	if e.LeastScratch, err = d.Device.Within(0).ScratchBytes(tape); err != nil {
+		return d.fault(err)
+	}
+	if e.InBands = e.Footprint.ScratchBytes < e.WholeScratch; e.InBands {
+		arrays, err := device.PlanScratch(tape)
+		if err != nil {
+			return d.fault(err)
+		}
+		e.SpillBytes = arrays.Bytes
+	}
+	return nil
+}
