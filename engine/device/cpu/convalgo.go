@@ -68,6 +68,9 @@ func (a Algorithm) of(o *device.Conv2D, m *device.Manifest) Algorithm {
 //	2  16x16, 64 to 64                 86        150        229
 //	2  8x8, 128 to 128                 82        145        179
 //	2  4x4, 192 to 192                 82         92         82
+//	1  8x8, 128 to 128                 84        121        129
+//	1  6x6, 128 to 128                 82         98         75
+//	1  4x4, 128 to 128                 71         64         42
 //	1  32x32, 96 to 96                 89        162        254
 //	1  128x128, 16 to 16               55         76        112
 func fastest(images, h, w int) Algorithm {
