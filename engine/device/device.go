@@ -3,7 +3,8 @@
 // how many bytes that takes, before anything is loaded, and then runs it.
 //
 // Activations are float32, channels last: [B, H, W, C], [B, T, C] or [B, C]. Parameters stay
-// in the type they are stored in (F32, F16, BF16) and accumulate in float32.
+// in the type they are stored in (F32, F16, BF16) or become I8 while they are loaded
+// (Param.Resident), and accumulate in float32.
 //
 // The package may import engine/tensor only; implementations live in folders below it.
 package device
@@ -11,6 +12,7 @@ package device
 import (
 	"context"
 	"errors"
+	"io"
 
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
@@ -34,8 +36,10 @@ type Device interface {
 	// where they can, else come as near to it as they can: at the cost of time and of a temporary file,
 	// values equal but for rounding. A limit that a tape's scratch does not exceed changes nothing.
 	Within(scratchBytes int64) Device
-	// Load packs every parameter of the manifest into memory of the device, one at a time, and never
-	// holds a second copy of more than one. The caller owns the result and must Free it.
+	// Load reads every parameter of the manifest and packs it into memory of the device, a few
+	// megabytes at a time: there is never a second copy of the weights. progress, which may be nil, is
+	// called once for each parameter, from this goroutine, with the bytes packed so far; the last
+	// call has the Bytes of the result. The caller owns the result and must Free it.
 	Load(ctx context.Context, m *Manifest, src Source, progress func(doneBytes int64)) (Weights, error)
 	// NewRun allocates scratch for the tape over loaded weights. The caller owns it and must Free it
 	// before the weights.
@@ -47,10 +51,11 @@ type Memory struct {
 	UsedBytes, PeakBytes, CapBytes int64
 }
 
-// Source gives the stored bytes of a parameter. The slice is only read, and only until the
-// next call (it usually is a view of a mapped file).
+// Source gives the stored bytes of a parameter, little-endian and row-major. Sections are read by
+// several goroutines at once; those that have the same Outer reader are read in the order of their
+// offsets there, so that a file is read from its beginning to its end.
 type Source interface {
-	Data(name string) ([]byte, error)
+	Section(name string) (*io.SectionReader, error)
 }
 
 // Weights is one loaded manifest.
@@ -97,6 +102,12 @@ type Param struct {
 	Layout Layout
 	DType  tensor.DType // as stored
 	Shape  tensor.Shape // as used; a stored shape may differ by dimensions of 1
+
+	// Resident is the type a device keeps the parameter in; zero means as stored. I8, for a Matrix or
+	// a Filter, has one float32 scale for each output: a weight is q*scale with scale = max|w|/127 over
+	// the output's weights and q = w/scale, rounded to nearest even. An output whose scale would
+	// be below the smallest normal float32 is zero.
+	Resident tensor.DType
 }
 
 // Manifest lists the parameters of a network in the order they are used.

@@ -15,3 +15,12 @@ func WidenBF16(dst []float32, src []uint16) {
 		widenBF16(dst, src[:len(dst)])
 	}
 }
+
+// WidenI8 converts rows of 16 columns, each column with a scale: dst[i] = src[i] * scales[i%TileCols], rounded once.
+// len(dst) must be a multiple of TileCols.
+// What bounds it: the memory read and written.
+func WidenI8(dst []float32, src []int8, scales *[TileCols]float32) {
+	if len(dst) > 0 {
+		widenI8(dst[:len(dst)/TileCols*TileCols], src[:len(dst)], scales)
+	}
+}

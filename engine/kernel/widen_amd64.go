@@ -8,6 +8,9 @@ func widenF16AVX2(dst *float32, src *uint16, n int)
 //go:noescape
 func widenBF16AVX2(dst *float32, src *uint16, n int)
 
+//go:noescape
+func widenI8AVX2(dst *float32, src *int8, scales *float32, n int)
+
 func widenF16(dst []float32, src []uint16) {
 	if useAVX2 {
 		widenF16AVX2(&dst[0], &src[0], len(src))
@@ -21,5 +24,13 @@ func widenBF16(dst []float32, src []uint16) {
 		widenBF16AVX2(&dst[0], &src[0], len(src))
 	} else {
 		widenBF16Generic(dst, src)
+	}
+}
+
+func widenI8(dst []float32, src []int8, scales *[TileCols]float32) {
+	if useAVX2 {
+		widenI8AVX2(&dst[0], &src[0], &scales[0], len(dst))
+	} else {
+		widenI8Generic(dst, src, scales)
 	}
 }

@@ -10,18 +10,37 @@ TEXT ·widenF16AVX2(SB), NOSPLIT, $0-24
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ n+16(FP), DX
-	SUBQ $0x08, DX
-	JLT  tail
+	SUBQ $0x20, DX
+	JLT  done2
 
-eight:
+again1:
+	VCVTPH2PS (CX), Y0
+	VMOVUPS   Y0, (AX)
+	VCVTPH2PS 16(CX), Y0
+	VMOVUPS   Y0, 32(AX)
+	VCVTPH2PS 32(CX), Y0
+	VMOVUPS   Y0, 64(AX)
+	VCVTPH2PS 48(CX), Y0
+	VMOVUPS   Y0, 96(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x00000080, AX
+	SUBQ      $0x20, DX
+	JGE       again1
+
+done2:
+	ADDQ $0x20, DX
+	SUBQ $0x08, DX
+	JLT  done4
+
+again3:
 	VCVTPH2PS (CX), Y0
 	VMOVUPS   Y0, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $0x00000020, AX
 	SUBQ      $0x08, DX
-	JGE       eight
+	JGE       again3
 
-tail:
+done4:
 	ADDQ $0x08, DX
 	JZ   end
 
@@ -46,19 +65,42 @@ TEXT ·widenBF16AVX2(SB), NOSPLIT, $0-24
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ n+16(FP), DX
-	SUBQ $0x08, DX
-	JLT  tail
+	SUBQ $0x20, DX
+	JLT  done6
 
-eight:
+again5:
+	VPMOVZXWD (CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, (AX)
+	VPMOVZXWD 16(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, 32(AX)
+	VPMOVZXWD 32(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, 64(AX)
+	VPMOVZXWD 48(CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, 96(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x00000080, AX
+	SUBQ      $0x20, DX
+	JGE       again5
+
+done6:
+	ADDQ $0x20, DX
+	SUBQ $0x08, DX
+	JLT  done8
+
+again7:
 	VPMOVZXWD (CX), Y0
 	VPSLLD    $0x10, Y0, Y0
 	VMOVUPS   Y0, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x20, AX
+	ADDQ      $0x00000020, AX
 	SUBQ      $0x08, DX
-	JGE       eight
+	JGE       again7
 
-tail:
+done8:
 	ADDQ $0x08, DX
 	JZ   end
 
@@ -70,6 +112,78 @@ one:
 	ADDQ    $0x04, AX
 	DECQ    DX
 	JNZ     one
+
+end:
+	VZEROUPPER
+	RET
+
+// func widenI8AVX2(dst *float32, src *int8, scales *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·widenI8AVX2(SB), NOSPLIT, $0-32
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    scales+16(FP), DX
+	MOVQ    n+24(FP), BX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	SUBQ    $0x40, BX
+	JLT     tail
+
+four:
+	VPMOVSXBD (CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPMOVSXBD 8(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMOVUPS   Y2, 32(AX)
+	VPMOVSXBD 16(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 64(AX)
+	VPMOVSXBD 24(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMOVUPS   Y2, 96(AX)
+	VPMOVSXBD 32(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 128(AX)
+	VPMOVSXBD 40(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMOVUPS   Y2, 160(AX)
+	VPMOVSXBD 48(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 192(AX)
+	VPMOVSXBD 56(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMOVUPS   Y2, 224(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x00000100, AX
+	SUBQ      $0x40, BX
+	JGE       four
+
+tail:
+	ADDQ $0x40, BX
+	JZ   end
+
+one:
+	VPMOVSXBD (CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPMOVSXBD 8(CX), Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y1, Y2, Y2
+	VMOVUPS   Y2, 32(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x00000040, AX
+	SUBQ      $0x10, BX
+	JNZ       one
 
 end:
 	VZEROUPPER

@@ -27,3 +27,12 @@ func halfToFloat(h uint16) float32 {
 	}
 	return math.Float32frombits(sign | (magnitude + (127-15)<<23))
 }
+
+func widenI8Generic(dst []float32, src []int8, scales *[TileCols]float32) {
+	for len(dst) > 0 {
+		for c, scale := range scales {
+			dst[c] = float32(src[c]) * scale
+		}
+		dst, src = dst[TileCols:], src[TileCols:]
+	}
+}

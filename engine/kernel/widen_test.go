@@ -65,3 +65,23 @@ func TestWidenLengths(t *testing.T) {
 		}
 	})
 }
+
+func TestWidenI8(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *rand.Rand) {
+		scales := [TileCols]float32(normal(r, TileCols, 0.01))
+		scales[3] = 0
+		for _, rows := range []int{0, 1, 2, 3, 4, 5, 8, 9, 64} {
+			src := make([]int8, rows*TileCols)
+			for i := range src {
+				src[i] = int8(r.UintN(256))
+			}
+			dst := guarded(t, len(src))
+			WidenI8(dst, src, &scales)
+			for i, q := range src {
+				if want := float32(q) * scales[i%TileCols]; dst[i] != want {
+					t.Fatalf("%d rows, element %d: %d gave %v, want %v", rows, i, q, dst[i], want)
+				}
+			}
+		}
+	})
+}

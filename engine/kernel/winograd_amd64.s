@@ -153,8 +153,147 @@ again1:
 	JGE     again1
 
 done2:
+	CMPQ BX, $0x08
+	JLT  done4
+
+again3:
+	MOVQ    (DX), R8
+	VMOVUPS (R8)(DI*4), Y0
+	MOVQ    32(DX), R8
+	VMOVUPS (R8)(DI*4), Y1
+	MOVQ    64(DX), R8
+	VMOVUPS (R8)(DI*4), Y2
+	MOVQ    96(DX), R8
+	VMOVUPS (R8)(DI*4), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y4, 128(SI)
+	VMOVUPS Y2, 256(SI)
+	VMOVUPS Y3, 384(SI)
+	MOVQ    8(DX), R8
+	VMOVUPS (R8)(DI*4), Y0
+	MOVQ    40(DX), R8
+	VMOVUPS (R8)(DI*4), Y1
+	MOVQ    72(DX), R8
+	VMOVUPS (R8)(DI*4), Y2
+	MOVQ    104(DX), R8
+	VMOVUPS (R8)(DI*4), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, 32(SI)
+	VMOVUPS Y4, 160(SI)
+	VMOVUPS Y2, 288(SI)
+	VMOVUPS Y3, 416(SI)
+	MOVQ    16(DX), R8
+	VMOVUPS (R8)(DI*4), Y0
+	MOVQ    48(DX), R8
+	VMOVUPS (R8)(DI*4), Y1
+	MOVQ    80(DX), R8
+	VMOVUPS (R8)(DI*4), Y2
+	MOVQ    112(DX), R8
+	VMOVUPS (R8)(DI*4), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, 64(SI)
+	VMOVUPS Y4, 192(SI)
+	VMOVUPS Y2, 320(SI)
+	VMOVUPS Y3, 448(SI)
+	MOVQ    24(DX), R8
+	VMOVUPS (R8)(DI*4), Y0
+	MOVQ    56(DX), R8
+	VMOVUPS (R8)(DI*4), Y1
+	MOVQ    88(DX), R8
+	VMOVUPS (R8)(DI*4), Y2
+	MOVQ    120(DX), R8
+	VMOVUPS (R8)(DI*4), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, 96(SI)
+	VMOVUPS Y4, 224(SI)
+	VMOVUPS Y2, 352(SI)
+	VMOVUPS Y3, 480(SI)
+	LEAQ    (AX)(DI*4), R8
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	VMOVUPS 64(SI), Y2
+	VMOVUPS 96(SI), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y4, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y3, (R8)
+	ADDQ    CX, R8
+	VMOVUPS 128(SI), Y0
+	VMOVUPS 160(SI), Y1
+	VMOVUPS 192(SI), Y2
+	VMOVUPS 224(SI), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y4, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y3, (R8)
+	ADDQ    CX, R8
+	VMOVUPS 256(SI), Y0
+	VMOVUPS 288(SI), Y1
+	VMOVUPS 320(SI), Y2
+	VMOVUPS 352(SI), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y4, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y3, (R8)
+	ADDQ    CX, R8
+	VMOVUPS 384(SI), Y0
+	VMOVUPS 416(SI), Y1
+	VMOVUPS 448(SI), Y2
+	VMOVUPS 480(SI), Y3
+	VSUBPS  Y2, Y0, Y0
+	VADDPS  Y2, Y1, Y4
+	VSUBPS  Y1, Y2, Y2
+	VSUBPS  Y1, Y3, Y3
+	VMOVUPS Y0, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y4, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    CX, R8
+	VMOVUPS Y3, (R8)
+	ADDQ    CX, R8
+	ADDQ    $0x08, DI
+	SUBQ    $0x08, BX
+	CMPQ    BX, $0x08
+	JGE     again3
+
+done4:
 	TESTQ      BX, BX
-	JZ         end3
+	JZ         end5
 	LEAQ       mask_window<>+0(SB), R8
 	NEGQ       BX
 	VMOVUPS    32(R8)(BX*4), Y0
@@ -288,7 +427,7 @@ done2:
 	VMASKMOVPS Y4, Y0, (AX)
 	ADDQ       CX, AX
 
-end3:
+end5:
 	VZEROUPPER
 	RET
 
@@ -321,9 +460,9 @@ TEXT ·winogradFilterF2AVX2(SB), NOSPLIT, $0-40
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done5
+	JLT  done7
 
-again4:
+again6:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         24(DX), R8
@@ -437,11 +576,131 @@ again4:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again4
+	JGE          again6
 
-done5:
+done7:
+	CMPQ BX, $0x08
+	JLT  done9
+
+again8:
+	MOVQ         (DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         24(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         48(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	VADDPS       Y2, Y0, Y3
+	VMULPS       half<>+0(SB), Y3, Y3
+	VMOVAPS      Y3, Y4
+	VFMADD231PS  half<>+0(SB), Y1, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y4, 96(SI)
+	VMOVUPS      Y3, 192(SI)
+	VMOVUPS      Y2, 288(SI)
+	MOVQ         8(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         32(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         56(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	VADDPS       Y2, Y0, Y3
+	VMULPS       half<>+0(SB), Y3, Y3
+	VMOVAPS      Y3, Y4
+	VFMADD231PS  half<>+0(SB), Y1, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVUPS      Y0, 32(SI)
+	VMOVUPS      Y4, 128(SI)
+	VMOVUPS      Y3, 224(SI)
+	VMOVUPS      Y2, 320(SI)
+	MOVQ         16(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         40(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         64(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	VADDPS       Y2, Y0, Y3
+	VMULPS       half<>+0(SB), Y3, Y3
+	VMOVAPS      Y3, Y4
+	VFMADD231PS  half<>+0(SB), Y1, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVUPS      Y0, 64(SI)
+	VMOVUPS      Y4, 160(SI)
+	VMOVUPS      Y3, 256(SI)
+	VMOVUPS      Y2, 352(SI)
+	LEAQ         (AX)(DI*4), R8
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
+	VMOVUPS      64(SI), Y2
+	VADDPS       Y2, Y0, Y3
+	VMULPS       half<>+0(SB), Y3, Y3
+	VMOVAPS      Y3, Y4
+	VFMADD231PS  half<>+0(SB), Y1, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      96(SI), Y0
+	VMOVUPS      128(SI), Y1
+	VMOVUPS      160(SI), Y2
+	VADDPS       Y2, Y0, Y3
+	VMULPS       half<>+0(SB), Y3, Y3
+	VMOVAPS      Y3, Y4
+	VFMADD231PS  half<>+0(SB), Y1, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      192(SI), Y0
+	VMOVUPS      224(SI), Y1
+	VMOVUPS      256(SI), Y2
+	VADDPS       Y2, Y0, Y3
+	VMULPS       half<>+0(SB), Y3, Y3
+	VMOVAPS      Y3, Y4
+	VFMADD231PS  half<>+0(SB), Y1, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      288(SI), Y0
+	VMOVUPS      320(SI), Y1
+	VMOVUPS      352(SI), Y2
+	VADDPS       Y2, Y0, Y3
+	VMULPS       half<>+0(SB), Y3, Y3
+	VMOVAPS      Y3, Y4
+	VFMADD231PS  half<>+0(SB), Y1, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	ADDQ         $0x08, DI
+	SUBQ         $0x08, BX
+	CMPQ         BX, $0x08
+	JGE          again8
+
+done9:
 	TESTQ        BX, BX
-	JZ           end6
+	JZ           end10
 	LEAQ         mask_window<>+0(SB), R8
 	NEGQ         BX
 	VMOVUPS      32(R8)(BX*4), Y0
@@ -556,7 +815,7 @@ done5:
 	VMASKMOVPS   Y3, Y0, (AX)
 	ADDQ         CX, AX
 
-end6:
+end10:
 	VZEROUPPER
 	RET
 
@@ -668,14 +927,14 @@ again:
 	VADDPS  Y4, Y0, Y0
 	VADDPS  Y4, Y1, Y1
 	TESTQ   R11, R11
-	JZ      plain7
+	JZ      plain11
 	LEAQ    (R12)(R8*1), R13
 	VADDPS  (R13), Y0, Y0
 	ADDQ    DX, R13
 	VADDPS  (R13), Y1, Y1
 	ADDQ    DX, R13
 
-plain7:
+plain11:
 	VMOVUPS Y0, (R12)
 	ADDQ    DX, R12
 	VMOVUPS Y1, (R12)
@@ -693,14 +952,14 @@ plain7:
 	VADDPS  Y4, Y0, Y0
 	VADDPS  Y4, Y1, Y1
 	TESTQ   R11, R11
-	JZ      plain8
+	JZ      plain12
 	LEAQ    (R12)(R8*1), R13
 	VADDPS  (R13), Y0, Y0
 	ADDQ    DX, R13
 	VADDPS  (R13), Y1, Y1
 	ADDQ    DX, R13
 
-plain8:
+plain12:
 	VMOVUPS Y0, (R12)
 	ADDQ    DX, R12
 	VMOVUPS Y1, (R12)
@@ -724,9 +983,9 @@ TEXT ·winogradInputF4AVX2(SB), NOSPLIT, $0-40
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done10
+	JLT  done14
 
-again9:
+again13:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         48(DX), R8
@@ -1139,11 +1398,430 @@ again9:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again9
+	JGE          again13
 
-done10:
+done14:
+	CMPQ BX, $0x08
+	JLT  done16
+
+again15:
+	MOVQ         (DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         48(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         96(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         144(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	MOVQ         192(DX), R8
+	VMOVUPS      (R8)(DI*4), Y4
+	MOVQ         240(DX), R8
+	VMOVUPS      (R8)(DI*4), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y8, 192(SI)
+	VMOVUPS      Y6, 384(SI)
+	VMOVUPS      Y1, 576(SI)
+	VMOVUPS      Y4, 768(SI)
+	VMOVUPS      Y5, 960(SI)
+	MOVQ         8(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         56(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         104(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         152(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	MOVQ         200(DX), R8
+	VMOVUPS      (R8)(DI*4), Y4
+	MOVQ         248(DX), R8
+	VMOVUPS      (R8)(DI*4), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, 32(SI)
+	VMOVUPS      Y8, 224(SI)
+	VMOVUPS      Y6, 416(SI)
+	VMOVUPS      Y1, 608(SI)
+	VMOVUPS      Y4, 800(SI)
+	VMOVUPS      Y5, 992(SI)
+	MOVQ         16(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         64(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         112(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         160(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	MOVQ         208(DX), R8
+	VMOVUPS      (R8)(DI*4), Y4
+	MOVQ         256(DX), R8
+	VMOVUPS      (R8)(DI*4), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, 64(SI)
+	VMOVUPS      Y8, 256(SI)
+	VMOVUPS      Y6, 448(SI)
+	VMOVUPS      Y1, 640(SI)
+	VMOVUPS      Y4, 832(SI)
+	VMOVUPS      Y5, 1024(SI)
+	MOVQ         24(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         72(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         120(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         168(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	MOVQ         216(DX), R8
+	VMOVUPS      (R8)(DI*4), Y4
+	MOVQ         264(DX), R8
+	VMOVUPS      (R8)(DI*4), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, 96(SI)
+	VMOVUPS      Y8, 288(SI)
+	VMOVUPS      Y6, 480(SI)
+	VMOVUPS      Y1, 672(SI)
+	VMOVUPS      Y4, 864(SI)
+	VMOVUPS      Y5, 1056(SI)
+	MOVQ         32(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         80(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         128(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         176(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	MOVQ         224(DX), R8
+	VMOVUPS      (R8)(DI*4), Y4
+	MOVQ         272(DX), R8
+	VMOVUPS      (R8)(DI*4), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, 128(SI)
+	VMOVUPS      Y8, 320(SI)
+	VMOVUPS      Y6, 512(SI)
+	VMOVUPS      Y1, 704(SI)
+	VMOVUPS      Y4, 896(SI)
+	VMOVUPS      Y5, 1088(SI)
+	MOVQ         40(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         88(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         136(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         184(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	MOVQ         232(DX), R8
+	VMOVUPS      (R8)(DI*4), Y4
+	MOVQ         280(DX), R8
+	VMOVUPS      (R8)(DI*4), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, 160(SI)
+	VMOVUPS      Y8, 352(SI)
+	VMOVUPS      Y6, 544(SI)
+	VMOVUPS      Y1, 736(SI)
+	VMOVUPS      Y4, 928(SI)
+	VMOVUPS      Y5, 1120(SI)
+	LEAQ         (AX)(DI*4), R8
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
+	VMOVUPS      64(SI), Y2
+	VMOVUPS      96(SI), Y3
+	VMOVUPS      128(SI), Y4
+	VMOVUPS      160(SI), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y8, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y1, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      192(SI), Y0
+	VMOVUPS      224(SI), Y1
+	VMOVUPS      256(SI), Y2
+	VMOVUPS      288(SI), Y3
+	VMOVUPS      320(SI), Y4
+	VMOVUPS      352(SI), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y8, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y1, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      384(SI), Y0
+	VMOVUPS      416(SI), Y1
+	VMOVUPS      448(SI), Y2
+	VMOVUPS      480(SI), Y3
+	VMOVUPS      512(SI), Y4
+	VMOVUPS      544(SI), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y8, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y1, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      576(SI), Y0
+	VMOVUPS      608(SI), Y1
+	VMOVUPS      640(SI), Y2
+	VMOVUPS      672(SI), Y3
+	VMOVUPS      704(SI), Y4
+	VMOVUPS      736(SI), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y8, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y1, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      768(SI), Y0
+	VMOVUPS      800(SI), Y1
+	VMOVUPS      832(SI), Y2
+	VMOVUPS      864(SI), Y3
+	VMOVUPS      896(SI), Y4
+	VMOVUPS      928(SI), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y8, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y1, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      960(SI), Y0
+	VMOVUPS      992(SI), Y1
+	VMOVUPS      1024(SI), Y2
+	VMOVUPS      1056(SI), Y3
+	VMOVUPS      1088(SI), Y4
+	VMOVUPS      1120(SI), Y5
+	VFNMADD231PS two_and_half<>+0(SB), Y2, Y0
+	VADDPS       Y4, Y0, Y0
+	VFNMADD231PS two_and_half<>+0(SB), Y3, Y5
+	VADDPS       Y1, Y5, Y5
+	VMOVAPS      Y4, Y6
+	VMOVAPS      Y3, Y7
+	VFNMADD231PS two<>+0(SB), Y2, Y6
+	VFNMADD231PS two<>+0(SB), Y1, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  inverse_root<>+0(SB), Y7, Y8
+	VFNMADD231PS inverse_root<>+0(SB), Y7, Y6
+	VFNMADD231PS half<>+0(SB), Y2, Y4
+	VFNMADD231PS half<>+0(SB), Y1, Y3
+	VMOVAPS      Y4, Y1
+	VFMADD231PS  root<>+0(SB), Y3, Y1
+	VFNMADD231PS root<>+0(SB), Y3, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y8, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y1, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	ADDQ         $0x08, DI
+	SUBQ         $0x08, BX
+	CMPQ         BX, $0x08
+	JGE          again15
+
+done16:
 	TESTQ        BX, BX
-	JZ           end11
+	JZ           end17
 	LEAQ         mask_window<>+0(SB), R8
 	NEGQ         BX
 	VMOVUPS      32(R8)(BX*4), Y0
@@ -1557,7 +2235,7 @@ done10:
 	VMASKMOVPS   Y6, Y0, (AX)
 	ADDQ         CX, AX
 
-end11:
+end17:
 	VZEROUPPER
 	RET
 
@@ -1612,9 +2290,9 @@ TEXT ·winogradFilterF4AVX2(SB), NOSPLIT, $0-40
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done13
+	JLT  done19
 
-again12:
+again18:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         24(DX), R8
@@ -1835,11 +2513,238 @@ again12:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again12
+	JGE          again18
 
-done13:
+done19:
+	CMPQ BX, $0x08
+	JLT  done21
+
+again20:
+	MOVQ         (DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         24(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         48(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, (SI)
+	VMOVUPS      Y5, 96(SI)
+	VMOVUPS      Y3, 192(SI)
+	VMOVUPS      Y6, 288(SI)
+	VMOVUPS      Y4, 384(SI)
+	VMOVUPS      Y2, 480(SI)
+	MOVQ         8(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         32(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         56(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, 32(SI)
+	VMOVUPS      Y5, 128(SI)
+	VMOVUPS      Y3, 224(SI)
+	VMOVUPS      Y6, 320(SI)
+	VMOVUPS      Y4, 416(SI)
+	VMOVUPS      Y2, 512(SI)
+	MOVQ         16(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         40(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         64(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, 64(SI)
+	VMOVUPS      Y5, 160(SI)
+	VMOVUPS      Y3, 256(SI)
+	VMOVUPS      Y6, 352(SI)
+	VMOVUPS      Y4, 448(SI)
+	VMOVUPS      Y2, 544(SI)
+	LEAQ         (AX)(DI*4), R8
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
+	VMOVUPS      64(SI), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      96(SI), Y0
+	VMOVUPS      128(SI), Y1
+	VMOVUPS      160(SI), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      192(SI), Y0
+	VMOVUPS      224(SI), Y1
+	VMOVUPS      256(SI), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      288(SI), Y0
+	VMOVUPS      320(SI), Y1
+	VMOVUPS      352(SI), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      384(SI), Y0
+	VMOVUPS      416(SI), Y1
+	VMOVUPS      448(SI), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      480(SI), Y0
+	VMOVUPS      512(SI), Y1
+	VMOVUPS      544(SI), Y2
+	VMULPS       minus_two_thirds<>+0(SB), Y0, Y3
+	VFMADD231PS  minus_third<>+0(SB), Y2, Y3
+	VMOVAPS      Y3, Y5
+	VFMADD231PS  minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y5
+	VFNMADD231PS minus_two_thirds_of_inverse_root<>+0(SB), Y1, Y3
+	VMULPS       sixth<>+0(SB), Y0, Y4
+	VFMADD231PS  third<>+0(SB), Y2, Y4
+	VMOVAPS      Y4, Y6
+	VFMADD231PS  sixth_of_root<>+0(SB), Y1, Y6
+	VFNMADD231PS sixth_of_root<>+0(SB), Y1, Y4
+	VMOVUPS      Y0, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y2, (R8)
+	ADDQ         CX, R8
+	ADDQ         $0x08, DI
+	SUBQ         $0x08, BX
+	CMPQ         BX, $0x08
+	JGE          again20
+
+done21:
 	TESTQ        BX, BX
-	JZ           end14
+	JZ           end22
 	LEAQ         mask_window<>+0(SB), R8
 	NEGQ         BX
 	VMOVUPS      32(R8)(BX*4), Y0
@@ -2061,7 +2966,7 @@ done13:
 	VMASKMOVPS   Y3, Y0, (AX)
 	ADDQ         CX, AX
 
-end14:
+end22:
 	VZEROUPPER
 	RET
 
@@ -2353,7 +3258,7 @@ again:
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
 	TESTQ       R11, R11
-	JZ          plain15
+	JZ          plain23
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -2364,7 +3269,7 @@ again:
 	VADDPS      (R13), Y5, Y5
 	ADDQ        DX, R13
 
-plain15:
+plain23:
 	VMOVUPS     Y0, (R12)
 	ADDQ        DX, R12
 	VMOVUPS     Y4, (R12)
@@ -2398,7 +3303,7 @@ plain15:
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
 	TESTQ       R11, R11
-	JZ          plain16
+	JZ          plain24
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -2409,7 +3314,7 @@ plain15:
 	VADDPS      (R13), Y5, Y5
 	ADDQ        DX, R13
 
-plain16:
+plain24:
 	VMOVUPS     Y0, (R12)
 	ADDQ        DX, R12
 	VMOVUPS     Y4, (R12)
@@ -2443,7 +3348,7 @@ plain16:
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
 	TESTQ       R11, R11
-	JZ          plain17
+	JZ          plain25
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -2454,7 +3359,7 @@ plain16:
 	VADDPS      (R13), Y5, Y5
 	ADDQ        DX, R13
 
-plain17:
+plain25:
 	VMOVUPS     Y0, (R12)
 	ADDQ        DX, R12
 	VMOVUPS     Y4, (R12)
@@ -2488,7 +3393,7 @@ plain17:
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
 	TESTQ       R11, R11
-	JZ          plain18
+	JZ          plain26
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -2499,7 +3404,7 @@ plain17:
 	VADDPS      (R13), Y5, Y5
 	ADDQ        DX, R13
 
-plain18:
+plain26:
 	VMOVUPS Y0, (R12)
 	ADDQ    DX, R12
 	VMOVUPS Y4, (R12)
@@ -2547,9 +3452,9 @@ TEXT ·winogradInputF4UpAVX2(SB), NOSPLIT, $0-40
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done20
+	JLT  done28
 
-again19:
+again27:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         32(DX), R8
@@ -2714,11 +3619,182 @@ again19:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again19
+	JGE          again27
 
-done20:
+done28:
+	CMPQ BX, $0x08
+	JLT  done30
+
+again29:
+	MOVQ         (DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         32(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         64(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         96(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (SI)
+	VMOVUPS      Y5, 128(SI)
+	VMOVUPS      Y6, 256(SI)
+	VMOVUPS      Y3, 384(SI)
+	MOVQ         8(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         40(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         72(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         104(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, 32(SI)
+	VMOVUPS      Y5, 160(SI)
+	VMOVUPS      Y6, 288(SI)
+	VMOVUPS      Y3, 416(SI)
+	MOVQ         16(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         48(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         80(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         112(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, 64(SI)
+	VMOVUPS      Y5, 192(SI)
+	VMOVUPS      Y6, 320(SI)
+	VMOVUPS      Y3, 448(SI)
+	MOVQ         24(DX), R8
+	VMOVUPS      (R8)(DI*4), Y0
+	MOVQ         56(DX), R8
+	VMOVUPS      (R8)(DI*4), Y1
+	MOVQ         88(DX), R8
+	VMOVUPS      (R8)(DI*4), Y2
+	MOVQ         120(DX), R8
+	VMOVUPS      (R8)(DI*4), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, 96(SI)
+	VMOVUPS      Y5, 224(SI)
+	VMOVUPS      Y6, 352(SI)
+	VMOVUPS      Y3, 480(SI)
+	LEAQ         (AX)(DI*4), R8
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
+	VMOVUPS      64(SI), Y2
+	VMOVUPS      96(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      128(SI), Y0
+	VMOVUPS      160(SI), Y1
+	VMOVUPS      192(SI), Y2
+	VMOVUPS      224(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      256(SI), Y0
+	VMOVUPS      288(SI), Y1
+	VMOVUPS      320(SI), Y2
+	VMOVUPS      352(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      384(SI), Y0
+	VMOVUPS      416(SI), Y1
+	VMOVUPS      448(SI), Y2
+	VMOVUPS      480(SI), Y3
+	VMOVAPS      Y2, Y4
+	VMOVAPS      Y2, Y5
+	VSUBPS       Y1, Y2, Y6
+	VFMADD231PS  four<>+0(SB), Y0, Y4
+	VFNMADD231PS five<>+0(SB), Y1, Y4
+	VFNMADD231PS four<>+0(SB), Y1, Y5
+	VFMADD231PS  four<>+0(SB), Y1, Y3
+	VFNMADD231PS five<>+0(SB), Y2, Y3
+	VMOVUPS      Y4, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y5, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y6, (R8)
+	ADDQ         CX, R8
+	VMOVUPS      Y3, (R8)
+	ADDQ         CX, R8
+	ADDQ         $0x08, DI
+	SUBQ         $0x08, BX
+	CMPQ         BX, $0x08
+	JGE          again29
+
+done30:
 	TESTQ        BX, BX
-	JZ           end21
+	JZ           end31
 	LEAQ         mask_window<>+0(SB), R8
 	NEGQ         BX
 	VMOVUPS      32(R8)(BX*4), Y0
@@ -2884,7 +3960,7 @@ done20:
 	VMASKMOVPS   Y4, Y0, (AX)
 	ADDQ         CX, AX
 
-end21:
+end31:
 	VZEROUPPER
 	RET
 
@@ -2919,9 +3995,9 @@ TEXT ·winogradFilterF4UpAVX2(SB), NOSPLIT, $0-40
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done23
+	JLT  done33
 
-again22:
+again32:
 	MOVQ        (DX), R8
 	VMOVUPS     (R8)(DI*4), Y0
 	MOVQ        24(DX), R8
@@ -3112,11 +4188,208 @@ again22:
 	ADDQ        $0x08, DI
 	SUBQ        $0x08, BX
 	CMPQ        BX, $0x08
-	JGE         again22
+	JGE         again32
 
-done23:
+done33:
+	CMPQ BX, $0x08
+	JLT  done35
+
+again34:
+	MOVQ        (DX), R8
+	VMOVUPS     (R8)(DI*4), Y0
+	MOVQ        24(DX), R8
+	VMOVUPS     (R8)(DI*4), Y1
+	MOVQ        48(DX), R8
+	VMOVUPS     (R8)(DI*4), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (SI)
+	VMOVUPS     Y3, 96(SI)
+	VMOVUPS     Y4, 192(SI)
+	VMOVUPS     Y5, 288(SI)
+	VMOVUPS     Y2, 384(SI)
+	MOVQ        8(DX), R8
+	VMOVUPS     (R8)(DI*4), Y0
+	MOVQ        32(DX), R8
+	VMOVUPS     (R8)(DI*4), Y1
+	MOVQ        56(DX), R8
+	VMOVUPS     (R8)(DI*4), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, 32(SI)
+	VMOVUPS     Y3, 128(SI)
+	VMOVUPS     Y4, 224(SI)
+	VMOVUPS     Y5, 320(SI)
+	VMOVUPS     Y2, 416(SI)
+	MOVQ        16(DX), R8
+	VMOVUPS     (R8)(DI*4), Y0
+	MOVQ        40(DX), R8
+	VMOVUPS     (R8)(DI*4), Y1
+	MOVQ        64(DX), R8
+	VMOVUPS     (R8)(DI*4), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, 64(SI)
+	VMOVUPS     Y3, 160(SI)
+	VMOVUPS     Y4, 256(SI)
+	VMOVUPS     Y5, 352(SI)
+	VMOVUPS     Y2, 448(SI)
+	LEAQ        (AX)(DI*4), R8
+	VMOVUPS     (SI), Y0
+	VMOVUPS     32(SI), Y1
+	VMOVUPS     64(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     96(SI), Y0
+	VMOVUPS     128(SI), Y1
+	VMOVUPS     160(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     192(SI), Y0
+	VMOVUPS     224(SI), Y1
+	VMOVUPS     256(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     288(SI), Y0
+	VMOVUPS     320(SI), Y1
+	VMOVUPS     352(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     384(SI), Y0
+	VMOVUPS     416(SI), Y1
+	VMOVUPS     448(SI), Y2
+	VMOVAPS     Y0, Y4
+	VADDPS      Y1, Y0, Y3
+	VADDPS      Y2, Y3, Y3
+	VMULPS      minus_third<>+0(SB), Y3, Y3
+	VFMADD231PS four<>+0(SB), Y2, Y4
+	VADDPS      Y1, Y1, Y1
+	VSUBPS      Y1, Y4, Y5
+	VADDPS      Y1, Y4, Y4
+	VMULPS      eighth<>+0(SB), Y4, Y4
+	VMULPS      minus_24th<>+0(SB), Y5, Y5
+	VMULPS      quarter<>+0(SB), Y0, Y0
+	VMOVUPS     Y0, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y3, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y4, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y5, (R8)
+	ADDQ        CX, R8
+	VMOVUPS     Y2, (R8)
+	ADDQ        CX, R8
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, BX
+	CMPQ        BX, $0x08
+	JGE         again34
+
+done35:
 	TESTQ       BX, BX
-	JZ          end24
+	JZ          end36
 	LEAQ        mask_window<>+0(SB), R8
 	NEGQ        BX
 	VMOVUPS     32(R8)(BX*4), Y0
@@ -3308,7 +4581,7 @@ done23:
 	VMASKMOVPS  Y3, Y0, (AX)
 	ADDQ        CX, AX
 
-end24:
+end36:
 	VZEROUPPER
 	RET
 
@@ -3517,7 +4790,7 @@ again:
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
 	TESTQ       R11, R11
-	JZ          plain25
+	JZ          plain37
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -3528,7 +4801,7 @@ again:
 	VADDPS      (R13), Y4, Y4
 	ADDQ        DX, R13
 
-plain25:
+plain37:
 	VMOVUPS     Y0, (R12)
 	ADDQ        DX, R12
 	VMOVUPS     Y7, (R12)
@@ -3559,7 +4832,7 @@ plain25:
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
 	TESTQ       R11, R11
-	JZ          plain26
+	JZ          plain38
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -3570,7 +4843,7 @@ plain25:
 	VADDPS      (R13), Y4, Y4
 	ADDQ        DX, R13
 
-plain26:
+plain38:
 	VMOVUPS     Y0, (R12)
 	ADDQ        DX, R12
 	VMOVUPS     Y7, (R12)
@@ -3601,7 +4874,7 @@ plain26:
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
 	TESTQ       R11, R11
-	JZ          plain27
+	JZ          plain39
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -3612,7 +4885,7 @@ plain26:
 	VADDPS      (R13), Y4, Y4
 	ADDQ        DX, R13
 
-plain27:
+plain39:
 	VMOVUPS     Y0, (R12)
 	ADDQ        DX, R12
 	VMOVUPS     Y7, (R12)
@@ -3643,7 +4916,7 @@ plain27:
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
 	TESTQ       R11, R11
-	JZ          plain28
+	JZ          plain40
 	LEAQ        (R12)(R8*1), R13
 	VADDPS      (R13), Y0, Y0
 	ADDQ        DX, R13
@@ -3654,7 +4927,7 @@ plain27:
 	VADDPS      (R13), Y4, Y4
 	ADDQ        DX, R13
 
-plain28:
+plain40:
 	VMOVUPS Y0, (R12)
 	ADDQ    DX, R12
 	VMOVUPS Y7, (R12)

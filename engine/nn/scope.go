@@ -29,6 +29,7 @@ type Scope struct {
 
 type declaration struct {
 	src      Source
+	resident tensor.DType // of matrices and filters
 	manifest *device.Manifest
 	used     map[string]bool
 	problems TensorErrors
@@ -38,6 +39,10 @@ type declaration struct {
 func NewScope(src Source) *Scope {
 	return &Scope{decl: &declaration{src: src, manifest: &device.Manifest{}, used: map[string]bool{}}}
 }
+
+// Keep sets the type in which devices keep the matrices and filters declared from now on, on this scope and its
+// relatives: tensor.I8, or the zero tensor.Invalid for as stored. See device.Param.
+func (s *Scope) Keep(resident tensor.DType) { s.decl.resident = resident }
 
 // Sub is the scope one name deeper: names declared in it are PATH.name.
 func (s *Scope) Sub(name string) *Scope { return &Scope{path: s.full(name), decl: s.decl} }
@@ -123,5 +128,9 @@ func (s *Scope) add(name string, layout device.Layout, shape, alternative tensor
 	case !stored.Equal(shape) && (alternative == nil || !stored.Equal(alternative)):
 		problem(Misshapen, shape.String(), stored.String())
 	}
-	return d.manifest.Add(device.Param{Name: full, Layout: layout, DType: dtype, Shape: shape})
+	p := device.Param{Name: full, Layout: layout, DType: dtype, Shape: shape}
+	if layout == device.Matrix || layout == device.Filter {
+		p.Resident = d.resident
+	}
+	return d.manifest.Add(p)
 }

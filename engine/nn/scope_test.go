@@ -65,6 +65,30 @@ func TestScopeDeclares(t *testing.T) {
 	}
 }
 
+// Keep is for matrices and filters, those declared behind it.
+func TestScopeKeeps(t *testing.T) {
+	s := NewScope(file{
+		"before": {tensor.F16, tensor.Shape{4, 3}},
+		"matrix": {tensor.F16, tensor.Shape{4, 3}},
+		"filter": {tensor.F32, tensor.Shape{4, 3, 3, 3}},
+		"vector": {tensor.F16, tensor.Shape{4}},
+		"table":  {tensor.F16, tensor.Shape{9, 3}},
+	})
+	before := s.Matrix("before", 4, 3)
+	s.Sub("path").Keep(tensor.I8)
+	for w, want := range map[device.Weight]tensor.DType{
+		before: tensor.Invalid, s.Matrix("matrix", 4, 3): tensor.I8, s.Filter("filter", 4, 3, 3, 3): tensor.I8,
+		s.Vector("vector", 4): tensor.Invalid, s.Table("table", 9, 3): tensor.Invalid,
+	} {
+		if p := s.Manifest().At(w); p.Resident != want {
+			t.Errorf("%s is kept as %v, want %v", p.Name, p.Resident, want)
+		}
+	}
+	if err := s.Finish(nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestScopeReportsEverything(t *testing.T) {
 	s := NewScope(file{
 		"w":     {tensor.F32, tensor.Shape{3, 4}},

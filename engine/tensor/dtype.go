@@ -18,6 +18,7 @@ const (
 	I64
 	I32
 	U8
+	I8
 )
 
 var dtypes = [...]struct {
@@ -31,6 +32,7 @@ var dtypes = [...]struct {
 	I64:     {"I64", 8},
 	I32:     {"I32", 4},
 	U8:      {"U8", 1},
+	I8:      {"I8", 1},
 }
 
 // String gives the name safetensors uses for the type.

@@ -103,18 +103,17 @@ func newFile(path string, data io.ReaderAt, size int64) (*file, error) {
 	return f, nil
 }
 
-// read copies the bytes of a tensor into buf, or into a larger buffer that replaces it.
-func (f *file) read(e entry, buf []byte) ([]byte, error) {
-	n := e.end - e.begin
-	if int64(cap(buf)) < n {
-		buf = make([]byte, n)
+// ReadAt reads from the file as io.ReaderAt does. An error names the tensor that is at off.
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.data.ReadAt(p, off)
+	if n == len(p) {
+		return n, nil
 	}
-	buf = buf[:n]
-	if n == 0 {
-		return buf, nil
+	broken := &Error{File: f.path, Expected: fmt.Sprintf("%d bytes at offset %d", len(p), off), Got: reason(err), Err: err}
+	for name, e := range f.tensors {
+		if at := off - f.start; e.begin <= at && at < e.end {
+			broken.Tensor = name
+		}
 	}
-	if _, err := f.data.ReadAt(buf, f.start+e.begin); err != nil {
-		return buf, &Error{File: f.path, Tensor: e.name, Expected: fmt.Sprintf("%d bytes at offset %d", n, f.start+e.begin), Got: reason(err), Err: err}
-	}
-	return buf, nil
+	return n, broken
 }

@@ -3,6 +3,7 @@ package weights
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -72,24 +73,34 @@ func TestOpenFile(t *testing.T) {
 	}
 }
 
-func TestDataReusesItsBuffer(t *testing.T) {
-	path := write(t, t.TempDir(), "m.safetensors", bytesFile(map[string][]byte{"large": make([]byte, 1<<20), "small": make([]byte, 1<<19)}))
+// Sections are views of the file itself, and of nothing beside the tensor.
+func TestSection(t *testing.T) {
+	path := write(t, t.TempDir(), "m.safetensors", bytesFile(map[string][]byte{"a": []byte("first"), "b": []byte("second")}))
 	s, err := OpenFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	names := s.Names()
-	read := func() {
-		for _, name := range names {
-			if _, err := s.Data(name); err != nil {
-				t.Fatal(err)
-			}
-		}
+	a, errA := s.Section("a")
+	b, errB := s.Section("b")
+	if err := errors.Join(errA, errB); err != nil {
+		t.Fatal(err)
 	}
-	read()
-	if n := testing.AllocsPerRun(5, read); n > 0 {
-		t.Errorf("%g allocations per pass", n)
+	fileA, startA, sizeA := a.Outer()
+	fileB, startB, sizeB := b.Outer()
+	if fileA != fileB || startB != startA+5 || sizeA != 5 || sizeB != 6 {
+		t.Errorf("sections at %d with %d and at %d with %d bytes, want neighbours of 5 and 6 in one file", startA, sizeA, startB, sizeB)
+	}
+	got := make([]byte, 8)
+	if n, err := b.ReadAt(got, 3); n != 3 || err != io.EOF || string(got[:n]) != "ond" {
+		t.Errorf("read %q, %v, want the end of the tensor", got[:n], err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var e *Error
+	if _, err := b.ReadAt(got[:1], 0); !errors.Is(err, fs.ErrClosed) || !errors.As(err, &e) || e.Tensor != "b" {
+		t.Errorf("reading behind Close: %v", err)
 	}
 }
 

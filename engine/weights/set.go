@@ -10,6 +10,7 @@ package weights
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"slices"
@@ -17,12 +18,11 @@ import (
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
-// Set is the tensors of one or more open files. It is used by one goroutine at a time.
+// Set is the tensors of one or more open files. It is used by one goroutine at a time, its sections by any number.
 type Set struct {
 	home   string // where a tensor that no file has belongs
 	files  []*file
 	owners map[string]*file
-	buf    []byte // of Data, as large as the largest tensor read so far
 	closed bool
 }
 
@@ -75,9 +75,9 @@ func (s *Set) Where(name string) string {
 // Names lists every tensor, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.owners)) }
 
-// Data reads the stored bytes of a tensor, little-endian and row-major. The slice is only read,
-// and only until the next call, which reuses it. Errors are an Error.
-func (s *Set) Data(name string) ([]byte, error) {
+// Section gives the stored bytes of a tensor, little-endian and row-major. Any number of sections may be
+// read at once, until Close. Errors, those of reading too, are an Error.
+func (s *Set) Section(name string) (*io.SectionReader, error) {
 	f := s.owners[name]
 	if f == nil {
 		return nil, &Error{File: s.home, Tensor: name, Expected: "the tensor", Got: "no such tensor"}
@@ -85,20 +85,29 @@ func (s *Set) Data(name string) ([]byte, error) {
 	if s.closed {
 		return nil, &Error{File: f.path, Tensor: name, Expected: "an open file", Got: "a closed one", Err: fs.ErrClosed}
 	}
-	data, err := f.read(f.tensors[name], s.buf)
-	s.buf = data
+	e := f.tensors[name]
+	return io.NewSectionReader(f, f.start+e.begin, e.end-e.begin), nil
+}
+
+// Data reads the stored bytes of a tensor at once. Errors are an Error.
+func (s *Set) Data(name string) ([]byte, error) {
+	section, err := s.Section(name)
 	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, section.Size())
+	if _, err := section.ReadAt(data, 0); err != nil && len(data) > 0 {
 		return nil, err
 	}
 	return data, nil
 }
 
-// Close closes the files and lets go of the buffer. Info, Where and Names stay usable. Idempotent.
+// Close closes the files. Info, Where and Names stay usable. Idempotent.
 func (s *Set) Close() error {
 	if s.closed {
 		return nil
 	}
-	s.closed, s.buf = true, nil
+	s.closed = true
 	var first error
 	for _, f := range s.files {
 		if err := f.close(); err != nil && first == nil {

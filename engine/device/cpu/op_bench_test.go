@@ -195,11 +195,39 @@ func BenchmarkAttention(b *testing.B) {
 		benchmarkOp(b, c.name, func(n *devicetest.Network) device.Array {
 			input := func(tokens int) device.Array { return n.Input(0, c.batch, tokens, c.heads*c.d) }
 			return n.Tape.Attention(device.Attention{Q: input(c.queries), K: input(c.keys), V: input(c.keys), Heads: c.heads, Causal: c.causal})
-		}, func(threads int) {
-			onThreads(threads, threads, 1, func(_, _ int) { kernel.FMAPeak(peakRounds) })
-		}, func(b *testing.B, threads int, op, limit float64, suffix string) {
-			peak := peakRounds * kernel.PeakFlops * float64(threads) / limit
-			b.ReportMetric(100*flops/op/peak, "%peak"+suffix)
-		})
+		}, fmaLimit, peakReport(flops))
+	}
+}
+
+func fmaLimit(threads int) {
+	onThreads(threads, threads, 1, func(_, _ int) { kernel.FMAPeak(peakRounds) })
+}
+
+// peakReport tells the share of the FMA peak of a core, times the threads.
+func peakReport(flops float64) func(b *testing.B, threads int, op, limit float64, suffix string) {
+	return func(b *testing.B, threads int, op, limit float64, suffix string) {
+		peak := peakRounds * kernel.PeakFlops * float64(threads) / limit
+		b.ReportMetric(100*flops/op/peak, "%peak"+suffix)
+	}
+}
+
+// BenchmarkGemm multiplies rows, those of both images of a guided step or of both prompts, by weights [outputs, inputs].
+func BenchmarkGemm(b *testing.B) {
+	for _, c := range []struct{ rows, in, out int }{
+		{8192, 320, 320},
+		{8192, 320, 2560},
+		{8192, 1280, 320},
+		{2048, 640, 640},
+		{2048, 2560, 640},
+		{512, 1280, 10240},
+		{512, 5120, 1280},
+		{128, 1280, 1280},
+		{154, 768, 3072},
+		{154, 3072, 768},
+		{2, 1280, 320},
+	} {
+		benchmarkOp(b, fmt.Sprintf("%dx%dx%d", c.rows, c.in, c.out), func(n *devicetest.Network) device.Array {
+			return n.Tape.Gemm(device.Gemm{X: n.Input(0, c.rows, c.in), W: n.Param(device.Matrix, tensor.F16, 1, c.out, c.in)})
+		}, fmaLimit, peakReport(2*float64(c.rows*c.in*c.out)))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/device/devicetest"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/engine/weights"
 )
 
 // resident is the process's memory that is in RAM, in bytes.
@@ -154,4 +156,47 @@ func TestFreeGivesMemoryBack(t *testing.T) {
 	if over := resident(t) - start; over > slack {
 		t.Errorf("%d bytes stay resident behind Free of the weights", over)
 	}
+}
+
+// Loading holds the weights once: beside the arena only what the threads read next.
+func TestLoadHoldsNoSecondCopy(t *testing.T) {
+	const mib = 1 << 20
+	path, m, bytes := stored(t, 2) // 100 MB
+	set, err := weights.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	d := open(t, cpu.Options{})
+	debug.FreeOSMemory()
+	const resetPeak = "5"
+	if err := os.WriteFile("/proc/self/clear_refs", []byte(resetPeak), 0); err != nil {
+		t.Fatal(err)
+	}
+	start := resident(t)
+	w, err := d.Load(t.Context(), m, set, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Free()
+	over := peakResident(t) - start - w.Bytes()
+	if bytes < 64*mib || over < -4*mib || over > 8*mib {
+		t.Errorf("loading %d bytes took %d more than the weights at most", bytes, over)
+	}
+	t.Logf("%d bytes of weights, at most %d beside them", w.Bytes(), over)
+}
+
+// peakResident is the most memory that was in RAM since the peak was reset, in bytes.
+func peakResident(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kib int64
+	_, after, _ := strings.Cut(string(data), "VmHWM:")
+	if _, err := fmt.Sscan(after, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
 }

@@ -1,10 +1,8 @@
 package cpu
 
 import (
-	"context"
 	"fmt"
 	"math"
-	"slices"
 	"sync/atomic"
 
 	"github.com/triptych-serving/triptych/engine/device"
@@ -51,56 +49,6 @@ func parameterError(p *device.Param, expected, got string) error {
 	return &device.FieldError{Field: "parameter " + p.Name, Expected: expected, Got: got}
 }
 
-func (d *Device) load(ctx context.Context, m *device.Manifest, src device.Source, progress func(int64)) (*weights, error) {
-	if d.closed.Load() {
-		return nil, device.ErrFreed
-	}
-	plan, err := planWeights(m)
-	if err != nil {
-		return nil, err
-	}
-	arena, err := newArena(d.ledger, plan.bytes)
-	if err != nil {
-		return nil, err
-	}
-	w := &weights{dev: d, plan: plan, arena: arena, params: slices.Clone(m.Params)}
-	for i := range w.params {
-		if err := w.pack(ctx, i, src); err != nil {
-			arena.free()
-			return nil, err
-		}
-		if progress == nil {
-			continue
-		}
-		if i+1 < len(w.params) {
-			progress(plan.offsets[i+1])
-		} else {
-			progress(arena.bytes())
-		}
-	}
-	return w, nil
-}
-
-// pack copies parameter i from its source to its place.
-func (w *weights) pack(ctx context.Context, i int, src device.Source) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	p := &w.params[i]
-	data, err := src.Data(p.Name)
-	if err != nil {
-		return fmt.Errorf("parameter %s: %w", p.Name, err)
-	}
-	n, _ := p.Shape.Elems()
-	if want := n * p.DType.Size(); len(data) != want {
-		return parameterError(p, fmt.Sprintf("%d bytes of %v %v", want, p.DType, p.Shape), fmt.Sprintf("%d bytes", len(data)))
-	}
-	if !w.dev.pool.run(packJob(p, w.arena.mem[w.plan.offsets[i]:], data)) {
-		return device.ErrFreed
-	}
-	return nil
-}
-
 // Bytes is the size of the arena.
 func (w *weights) Bytes() int64 { return w.arena.bytes() }
 
@@ -119,8 +67,8 @@ func (w *weights) fits(m *device.Manifest) error {
 		return &device.FieldError{Field: "weights", Expected: fmt.Sprintf("the tape's %d parameters", len(m.Params)), Got: fmt.Sprint(len(w.params))}
 	}
 	for i, p := range m.Params {
-		if q := w.params[i]; p.Name != q.Name || p.Layout != q.Layout || p.DType != q.DType || !p.Shape.Equal(q.Shape) {
-			return parameterError(&p, fmt.Sprintf("%v %v", p.DType, p.Shape), fmt.Sprintf("%s %v %v", q.Name, q.DType, q.Shape))
+		if q := w.params[i]; p.Name != q.Name || p.Layout != q.Layout || p.DType != q.DType || p.Resident != q.Resident || !p.Shape.Equal(q.Shape) {
+			return parameterError(&p, fmt.Sprintf("%v %v kept as %v", p.DType, p.Shape, kept(&p)), fmt.Sprintf("%s %v %v kept as %v", q.Name, q.DType, q.Shape, kept(&q)))
 		}
 	}
 	return nil
@@ -134,11 +82,13 @@ func (w *weights) vector(at device.Weight) []float32 {
 	return view[float32](w.arena.mem[w.plan.offsets[at.Index()]:], w.params[at.Index()].Shape[0])
 }
 
-// packed is a matrix, filter or table in its stored type, in rows of the same length: panels, or
-// rows of the table. One of the slices is set.
+// packed is a matrix, filter or table in the type it is kept in, in rows of the same length: panels, or
+// rows of the table. One of f32, f16, bf16 and i8 is set, scales (by panel) only with i8.
 type packed struct {
 	f32       []float32
 	f16, bf16 []uint16
+	i8        []int8
+	scales    [][kernel.TileCols]float32
 	row       int
 }
 
@@ -146,22 +96,28 @@ func (w *weights) packed(at device.Weight) packed {
 	p := &w.params[at.Index()]
 	rows, row := packedShape(p)
 	mem := w.arena.mem[w.plan.offsets[at.Index()]:]
-	switch p.DType {
+	switch kept(p) {
 	case tensor.F16:
 		return packed{row: row, f16: view[uint16](mem, rows*row)}
 	case tensor.BF16:
 		return packed{row: row, bf16: view[uint16](mem, rows*row)}
+	case tensor.I8:
+		values, scales := quantised(p, mem)
+		return packed{row: row, i8: values, scales: scales}
 	}
 	return packed{row: row, f32: view[float32](mem, rows*row)}
 }
 
-// widen gives n elements as float32: in place if they are stored so, else in buf.
+// widen gives n elements of one row as float32: in place if they are stored so, else in buf. For I8, at and n
+// are multiples of TileCols.
 func (p packed) widen(at, n int, buf []float32) []float32 {
 	switch {
 	case p.f16 != nil:
 		kernel.WidenF16(buf[:n], p.f16[at:])
 	case p.bf16 != nil:
 		kernel.WidenBF16(buf[:n], p.bf16[at:])
+	case p.i8 != nil:
+		kernel.WidenI8(buf[:n], p.i8[at:], &p.scales[at/p.row])
 	default:
 		return p.f32[at:][:n]
 	}

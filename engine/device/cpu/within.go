@@ -63,4 +63,6 @@ func (w within) plan(t *device.Tape) (whole *program, banded *bandedProgram, err
 }
 
 // program plans a tape as the device runs it.
-func (d *Device) program(t *device.Tape) (*program, error) { return planTape(t, d.pool.threads, d.conv) }
+func (d *Device) program(t *device.Tape) (*program, error) {
+	return planTape(t, d.pool.threads, d.conv)
+}

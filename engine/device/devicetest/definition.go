@@ -2,6 +2,7 @@ package devicetest
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"slices"
 
@@ -26,16 +27,11 @@ func Evaluate(tape *device.Tape, src device.Source, inputs map[string][]float32)
 	}
 	x := &definition{manifest: tape.Manifest(), weights: map[int][]float64{}, arrays: map[int][]float64{}}
 	for i, p := range x.manifest.Params {
-		data, err := src.Data(p.Name)
+		f, err := parameter(&p, src)
 		if err != nil {
-			return nil, err
-		}
-		elems, _ := p.Shape.Elems()
-		f := make([]float32, elems)
-		if err := tensor.Widen(f, p.DType, data); err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
 		}
-		x.weights[i] = widen(f)
+		x.weights[i] = f
 	}
 	for _, in := range tape.Inputs() {
 		x.arrays[in.Array.ID] = widen(inputs[in.Name])
@@ -54,6 +50,46 @@ func Evaluate(tape *device.Tape, src device.Source, inputs map[string][]float32)
 		out[o.Name] = v
 	}
 	return out, nil
+}
+
+// parameter is a parameter's values, those that it keeps if it is kept as I8.
+func parameter(p *device.Param, src device.Source) ([]float64, error) {
+	section, err := src.Section(p.Name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(section)
+	if err != nil {
+		return nil, err
+	}
+	elems, _ := p.Shape.Elems()
+	stored := make([]float32, elems)
+	if err := tensor.Widen(stored, p.DType, data); err != nil {
+		return nil, err
+	}
+	v := widen(stored)
+	if p.Resident == tensor.I8 {
+		for row := range slices.Chunk(v, elems/p.Shape[0]) {
+			quantise(row)
+		}
+	}
+	return v, nil
+}
+
+// quantise replaces the weights of one output by what device.Param.Resident says of I8.
+func quantise(row []float64) {
+	most := 0.0
+	for _, v := range row {
+		most = max(most, math.Abs(v))
+	}
+	scale := float32(most) / 127
+	if scale < 0x1p-126 {
+		clear(row)
+		return
+	}
+	for i, v := range row {
+		row[i] = math.RoundToEven(float64(float32(v)/scale)) * float64(scale)
+	}
 }
 
 func widen(f []float32) []float64 {

@@ -1,8 +1,10 @@
 package devicetest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 
@@ -31,13 +33,13 @@ func NewNetwork(seed uint64) *Network {
 	}
 }
 
-// Data is device.Source's.
-func (n *Network) Data(name string) ([]byte, error) {
+// Section is device.Source's.
+func (n *Network) Section(name string) (*io.SectionReader, error) {
 	data, ok := n.data[name]
 	if !ok {
 		return nil, fmt.Errorf("no parameter %s", name)
 	}
-	return data, nil
+	return io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))), nil
 }
 
 // Param adds a parameter with normal values around 0 of standard deviation scale.

@@ -3,6 +3,7 @@ package devicetest
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"testing"
@@ -15,6 +16,8 @@ import (
 // that is 0, and ends it with the test.
 func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Device) {
 	t.Run("Ops", func(t *testing.T) { testOps(t, newDevice(t, 0)) })
+	t.Run("Int8", func(t *testing.T) { testInt8(t, newDevice(t, 0)) })
+	t.Run("Int8Refused", func(t *testing.T) { testInt8Refused(t, newDevice(t, 0)) })
 	t.Run("Accounting", func(t *testing.T) { testAccounting(t, newDevice(t, 0)) })
 	t.Run("Within", func(t *testing.T) { testWithin(t, newDevice(t, 0)) })
 	t.Run("Cap", func(t *testing.T) { testCap(t, newDevice) })
@@ -204,11 +207,11 @@ type failing struct {
 	err  error
 }
 
-func (f failing) Data(name string) ([]byte, error) {
+func (f failing) Section(name string) (*io.SectionReader, error) {
 	if name == f.name {
 		return nil, f.err
 	}
-	return f.Source.Data(name)
+	return f.Source.Section(name)
 }
 
 func testCancel(t *testing.T, d device.Device) {

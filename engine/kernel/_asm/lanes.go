@@ -48,6 +48,9 @@ func (g *gen) broadcastArg(name string) reg.VecVirtual {
 	return y
 }
 
+// rodata is the attributes of constants.
+const rodata = attr.RODATA | attr.NOPTR
+
 func (g *gen) ret() {
 	g.VZEROUPPER()
 	g.RET()
@@ -67,7 +70,7 @@ func (g *gen) bits(name string, bits uint32) operand.Mem {
 	c, ok := g.constants[name]
 	if !ok {
 		c = constant{g.StaticGlobal(name), bits}
-		g.DataAttributes(attr.RODATA | attr.NOPTR)
+		g.DataAttributes(rodata)
 		for range 8 {
 			g.AppendDatum(operand.U32(bits))
 		}
@@ -190,7 +193,7 @@ func (g *gen) mask(n reg.GPVirtual) reg.VecVirtual {
 	window, ok := g.constants[name]
 	if !ok {
 		window.mem = g.StaticGlobal(name)
-		g.DataAttributes(attr.RODATA | attr.NOPTR)
+		g.DataAttributes(rodata)
 		for i := range 16 {
 			g.AppendDatum(operand.U32([]uint32{^uint32(0), 0}[i/8]))
 		}

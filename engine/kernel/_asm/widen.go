@@ -20,24 +20,65 @@ func widen(g *gen) {
 			g.VPSLLD(operand.Imm(16), dst, dst)
 		},
 		func(bits reg.GPVirtual) { g.SHLL(operand.Imm(16), bits.As32()) })
+	widenI8(g)
 }
 
-// widenBy writes a loop of eight values a turn, then of single ones: AVX2 masks no 16-bit loads.
+func widenI8(g *gen) {
+	g.function("widenI8AVX2", "func(dst *float32, src *int8, scales *float32, n int)", "is WidenI8.")
+	dst, src, scales, n := g.arg("dst"), g.arg("src"), g.arg("scales"), g.arg("n")
+	scale := [2]reg.VecVirtual{g.YMM(), g.YMM()}
+	for half := range scale {
+		g.VMOVUPS(operand.Mem{Base: scales, Disp: 32 * half}, scale[half])
+	}
+	rows := func(count int) {
+		for i := range 2 * count {
+			y := g.YMM()
+			g.VPMOVSXBD(operand.Mem{Base: src, Disp: 8 * i}, y)
+			g.VCVTDQ2PS(y, y)
+			g.VMULPS(scale[i%2], y, y)
+			g.VMOVUPS(y, operand.Mem{Base: dst, Disp: 32 * i})
+		}
+		g.ADDQ(operand.Imm(uint64(16*count)), src)
+		g.ADDQ(operand.U32(64*count), dst)
+	}
+	g.SUBQ(operand.Imm(64), n)
+	g.JLT(operand.LabelRef("tail"))
+	g.Label("four")
+	rows(4)
+	g.SUBQ(operand.Imm(64), n)
+	g.JGE(operand.LabelRef("four"))
+	g.Label("tail")
+	g.ADDQ(operand.Imm(64), n)
+	g.JZ(operand.LabelRef("end"))
+	g.Label("one")
+	rows(1)
+	g.SUBQ(operand.Imm(16), n)
+	g.JNZ(operand.LabelRef("one"))
+	g.Label("end")
+	g.ret()
+}
+
+// widenBy writes a loop of 32 values a turn, then of eight and of single ones: AVX2 masks no 16-bit loads.
 func widenBy(g *gen, name, doc string, eight func(src operand.Mem, dst reg.VecVirtual), one func(bits reg.GPVirtual)) {
 	g.function(name, "func(dst *float32, src *uint16, n int)", doc)
 	dst, src, n := g.arg("dst"), g.arg("src"), g.arg("n")
-	g.SUBQ(operand.Imm(8), n)
-	g.JLT(operand.LabelRef("tail"))
-	g.Label("eight")
-	y := g.YMM()
-	eight(operand.Mem{Base: src}, y)
-	g.VMOVUPS(y, operand.Mem{Base: dst})
-	g.ADDQ(operand.Imm(16), src)
-	g.ADDQ(operand.Imm(32), dst)
-	g.SUBQ(operand.Imm(8), n)
-	g.JGE(operand.LabelRef("eight"))
-	g.Label("tail")
-	g.ADDQ(operand.Imm(8), n)
+	for _, vectors := range []int{4, 1} {
+		again, done, step := g.label("again"), g.label("done"), operand.Imm(uint64(8*vectors))
+		g.SUBQ(step, n)
+		g.JLT(operand.LabelRef(done))
+		g.Label(again)
+		for i := range vectors {
+			y := g.YMM()
+			eight(operand.Mem{Base: src, Disp: 16 * i}, y)
+			g.VMOVUPS(y, operand.Mem{Base: dst, Disp: 32 * i})
+		}
+		g.ADDQ(operand.Imm(uint64(16*vectors)), src)
+		g.ADDQ(operand.U32(32*vectors), dst)
+		g.SUBQ(step, n)
+		g.JGE(operand.LabelRef(again))
+		g.Label(done)
+		g.ADDQ(step, n)
+	}
 	g.JZ(operand.LabelRef("end"))
 	g.Label("one")
 	bits := g.GP64()

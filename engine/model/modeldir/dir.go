@@ -20,6 +20,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/model/config"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
+	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
 // The folders of a model.
@@ -53,6 +54,10 @@ type Dir struct {
 	Text clip.Config
 	UNet unet.Config
 	VAE  vae.Config
+
+	// Resident is the type in which the networks opened from now on keep the weights of their linear layers and
+	// convolutions on a device: tensor.I8, or the zero tensor.Invalid for as stored.
+	Resident tensor.DType
 }
 
 // Open reads model_index.json and the config of every network. Errors are an Error or wrap

@@ -72,7 +72,7 @@ func onCPU(variant string) evaluator {
 
 // golden compares with one file of reference tensors, which has images channels first.
 type golden struct {
-	file      weightFile
+	file      *weights.Set
 	tolerance float64
 	rows      []string
 }

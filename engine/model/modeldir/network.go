@@ -57,12 +57,13 @@ func Measure(dev device.Device, m *device.Manifest, t *device.Tape) (Footprint, 
 
 // open declares a network over the weight files of a folder and reports every tensor that does not
 // fit, as nn.TensorErrors.
-func open(dir, folder string, declare func(*nn.Scope), ignore func(string) bool) (Network, error) {
-	files, err := openWeights(filepath.Join(dir, folder))
+func (d *Dir) open(folder string, declare func(*nn.Scope), ignore func(string) bool) (Network, error) {
+	files, err := openWeights(filepath.Join(d.path, folder))
 	if err != nil {
 		return Network{}, err
 	}
 	s := nn.NewScope(files)
+	s.Keep(d.Resident)
 	declare(s)
 	if err := s.Finish(ignore); err != nil {
 		_ = files.Close() // read-only, and the declaration's error says more

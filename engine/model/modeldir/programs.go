@@ -32,7 +32,7 @@ type TextEncoder struct {
 func (d *Dir) TextEncoder() (*TextEncoder, error) {
 	e := &TextEncoder{Config: d.Text}
 	var err error
-	e.Network, err = open(d.path, textEncoderFolder, func(s *nn.Scope) { e.model = clip.New(s, d.Text) }, clip.Ignore)
+	e.Network, err = d.open(textEncoderFolder, func(s *nn.Scope) { e.model = clip.New(s, d.Text) }, clip.Ignore)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ type Denoiser struct {
 func (d *Dir) Denoiser() (*Denoiser, error) {
 	u := &Denoiser{Config: d.UNet}
 	var err error
-	u.Network, err = open(d.path, unetFolder, func(s *nn.Scope) { u.model = unet.New(s, d.UNet) }, nil)
+	u.Network, err = d.open(unetFolder, func(s *nn.Scope) { u.model = unet.New(s, d.UNet) }, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ type ImageDecoder struct {
 func (d *Dir) ImageDecoder() (*ImageDecoder, error) {
 	v := &ImageDecoder{Config: d.VAE}
 	var err error
-	v.Network, err = open(d.path, vaeFolder, func(s *nn.Scope) { v.model = vae.NewDecoder(s, d.VAE) }, vae.IgnoreForDecoder)
+	v.Network, err = d.open(vaeFolder, func(s *nn.Scope) { v.model = vae.NewDecoder(s, d.VAE) }, vae.IgnoreForDecoder)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ type ImageEncoder struct {
 func (d *Dir) ImageEncoder() (*ImageEncoder, error) {
 	v := &ImageEncoder{Config: d.VAE}
 	var err error
-	v.Network, err = open(d.path, vaeFolder, func(s *nn.Scope) { v.model = vae.NewEncoder(s, d.VAE) }, vae.IgnoreForEncoder)
+	v.Network, err = d.open(vaeFolder, func(s *nn.Scope) { v.model = vae.NewEncoder(s, d.VAE) }, vae.IgnoreForEncoder)
 	if err != nil {
 		return nil, err
 	}
