@@ -31,6 +31,33 @@ func activateQuickGELUAVX2(dst, x *float32, n int)
 //go:noescape
 func gegluAVX2(dst, x, gate *float32, n int)
 
+//go:noescape
+func finishNoneAVX512(dst, acc, bias, shift, residual *float32, n int)
+
+//go:noescape
+func finishSiLUAVX512(dst, acc, bias, shift, residual *float32, n int)
+
+//go:noescape
+func finishGELUAVX512(dst, acc, bias, shift, residual *float32, n int)
+
+//go:noescape
+func finishQuickGELUAVX512(dst, acc, bias, shift, residual *float32, n int)
+
+//go:noescape
+func activateNoneAVX512(dst, x *float32, n int)
+
+//go:noescape
+func activateSiLUAVX512(dst, x *float32, n int)
+
+//go:noescape
+func activateGELUAVX512(dst, x *float32, n int)
+
+//go:noescape
+func activateQuickGELUAVX512(dst, x *float32, n int)
+
+//go:noescape
+func gegluAVX512(dst, x, gate *float32, n int)
+
 func finish(dst, acc, bias, shift, residual []float32, act Act) {
 	if !useAVX2 {
 		finishGeneric(dst, acc, bias, shift, residual, act)
@@ -38,6 +65,19 @@ func finish(dst, acc, bias, shift, residual []float32, act Act) {
 	}
 	// The data of a nil slice is nil.
 	b, s, r := unsafe.SliceData(bias), unsafe.SliceData(shift), unsafe.SliceData(residual)
+	if useAVX512 {
+		switch act {
+		case SiLU:
+			finishSiLUAVX512(&dst[0], &acc[0], b, s, r, len(acc))
+		case GELU:
+			finishGELUAVX512(&dst[0], &acc[0], b, s, r, len(acc))
+		case QuickGELU:
+			finishQuickGELUAVX512(&dst[0], &acc[0], b, s, r, len(acc))
+		default:
+			finishNoneAVX512(&dst[0], &acc[0], b, s, r, len(acc))
+		}
+		return
+	}
 	switch act {
 	case SiLU:
 		finishSiLUAVX2(&dst[0], &acc[0], b, s, r, len(acc))
@@ -55,6 +95,19 @@ func activate(dst, x []float32, act Act) {
 		activateGeneric(dst, x, act)
 		return
 	}
+	if useAVX512 {
+		switch act {
+		case SiLU:
+			activateSiLUAVX512(&dst[0], &x[0], len(x))
+		case GELU:
+			activateGELUAVX512(&dst[0], &x[0], len(x))
+		case QuickGELU:
+			activateQuickGELUAVX512(&dst[0], &x[0], len(x))
+		default:
+			activateNoneAVX512(&dst[0], &x[0], len(x))
+		}
+		return
+	}
 	switch act {
 	case SiLU:
 		activateSiLUAVX2(&dst[0], &x[0], len(x))
@@ -68,9 +121,12 @@ func activate(dst, x []float32, act Act) {
 }
 
 func geglu(dst, x, gate []float32) {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		gegluAVX512(&dst[0], &x[0], &gate[0], len(x))
+	case useAVX2:
 		gegluAVX2(&dst[0], &x[0], &gate[0], len(x))
-	} else {
+	default:
 		gegluGeneric(dst, x, gate)
 	}
 }

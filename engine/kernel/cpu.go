@@ -12,17 +12,20 @@ const Env = "TRIPTYCH_CPU"
 const (
 	Generic = "generic" // plain Go
 	AVX2    = "avx2"    // amd64 with AVX2, FMA and F16C
+	AVX512  = "avx512"  // and with AVX-512 F, BW, DQ and VL
 )
 
-// useAVX2 is the selected variant. It is written at start and by Select, which must not run beside a kernel.
+// useAVX2 and useAVX512 are the selected variant; AVX-512 includes AVX2, for the kernels that have no form of their own.
+// They are written at start and by Select, which must not run beside a kernel.
 var (
-	useAVX2 bool
-	envErr  error
+	useAVX2   bool
+	useAVX512 bool
+	envErr    error
 )
 
 func init() {
 	if envErr = Select(os.Getenv(Env)); envErr != nil {
-		useAVX2 = hasAVX2
+		useAVX2, useAVX512 = hasAVX2, hasAVX512
 	}
 }
 
@@ -32,7 +35,10 @@ func Check() error { return envErr }
 
 // Variant returns the name of the variant in use.
 func Variant() string {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		return AVX512
+	case useAVX2:
 		return AVX2
 	}
 	return Generic
@@ -40,7 +46,10 @@ func Variant() string {
 
 // Variants returns the names Select accepts here, the best one first.
 func Variants() []string {
-	if hasAVX2 {
+	switch {
+	case hasAVX512:
+		return []string{AVX512, AVX2, Generic}
+	case hasAVX2:
 		return []string{AVX2, Generic}
 	}
 	return []string{Generic}
@@ -49,18 +58,22 @@ func Variants() []string {
 // Select forces a variant by name; the empty name means the best one here. After an error nothing has changed.
 // It must not be called while another goroutine runs a kernel.
 func Select(name string) error {
+	const build = "needs an amd64 build without the tag purego, and a CPU with AVX2, FMA and F16C"
 	switch {
 	case name == "":
-		useAVX2 = hasAVX2
+		useAVX2, useAVX512 = hasAVX2, hasAVX512
 	case name == Generic:
-		useAVX2 = false
+		useAVX2, useAVX512 = false, false
 	case name == AVX2 && hasAVX2:
-		useAVX2 = true
+		useAVX2, useAVX512 = true, false
+	case name == AVX512 && hasAVX512:
+		useAVX2, useAVX512 = true, true
 	case name == AVX2:
-		return fmt.Errorf("kernel: select variant %q: "+
-			"needs an amd64 build without the tag purego, and a CPU with AVX2, FMA and F16C", name)
+		return fmt.Errorf("kernel: select variant %q: "+build, name)
+	case name == AVX512:
+		return fmt.Errorf("kernel: select variant %q: "+build+", and AVX-512 F, BW, DQ and VL", name)
 	default:
-		return fmt.Errorf("kernel: select variant %q: unknown, want %q or %q", name, Generic, AVX2)
+		return fmt.Errorf("kernel: select variant %q: unknown, want %q, %q or %q", name, Generic, AVX2, AVX512)
 	}
 	return nil
 }

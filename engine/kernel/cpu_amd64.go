@@ -4,5 +4,8 @@ package kernel
 
 import "golang.org/x/sys/cpu"
 
-// hasAVX2 is checked once. x/sys/cpu reports AVX2 only if the operating system saves the registers too.
-var hasAVX2 = cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C
+// The CPU is checked once. x/sys/cpu reports an extension only if the operating system saves its registers too.
+var (
+	hasAVX2   = cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C
+	hasAVX512 = hasAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
+)

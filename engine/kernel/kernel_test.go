@@ -28,7 +28,7 @@ func use(tb testing.TB, name string) {
 	tb.Cleanup(func() { _ = Select(before) })
 }
 
-// lengths meets every tail of an 8-wide loop, the empty slice and a few whole turns.
+// lengths meets every tail of loops of 8 and of 16, the empty slice and a few whole turns.
 func lengths() []int {
 	var n []int
 	for i := range 35 {
@@ -84,7 +84,7 @@ func TestSelect(t *testing.T) {
 			t.Errorf("Select(%q) = %v, Variant() = %q", name, err, Variant())
 		}
 	}
-	if err := Select("sse9"); err == nil || !strings.Contains(err.Error(), "sse9") || !strings.Contains(err.Error(), AVX2) {
+	if err := Select("sse9"); err == nil || !strings.Contains(err.Error(), "sse9") || !strings.Contains(err.Error(), AVX512) {
 		t.Errorf("Select of an unknown variant: %v, want an error naming it and the choice", err)
 	}
 	if got, want := Variant(), Generic; got != want {
@@ -93,10 +93,18 @@ func TestSelect(t *testing.T) {
 	if err := Select(""); err != nil || Variant() != Variants()[0] {
 		t.Errorf("Select of the empty name: %v, %q", err, Variant())
 	}
-	if !hasAVX2 {
-		if err := Select(AVX2); err == nil {
-			t.Error("Select of a variant this build lacks did not fail")
+	for name, has := range map[string]bool{AVX2: hasAVX2, AVX512: hasAVX512} {
+		if err := Select(name); (err == nil) != has {
+			t.Errorf("Select(%q) = %v, present: %v", name, err, has)
 		}
+	}
+}
+
+// TestCheck fails if TRIPTYCH_CPU names a variant that is not here: tests of absent variants are not run, which must not
+// look like success where one was asked for.
+func TestCheck(t *testing.T) {
+	if err := Check(); err != nil {
+		t.Error(err)
 	}
 }
 

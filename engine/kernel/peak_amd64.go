@@ -5,10 +5,16 @@ package kernel
 //go:noescape
 func fmaPeakAVX2(n int)
 
+//go:noescape
+func fmaPeakAVX512(n int)
+
 func fmaPeak(n int) {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		fmaPeakAVX512(n)
+	case useAVX2:
 		fmaPeakAVX2(n)
-	} else {
+	default:
 		fmaPeakGeneric(n)
 	}
 }

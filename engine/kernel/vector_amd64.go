@@ -11,26 +11,44 @@ func axpyAVX2(dst *float32, a float32, x *float32, n int)
 //go:noescape
 func addAVX2(dst, a, b *float32, n int)
 
+//go:noescape
+func scaleAVX512(dst *float32, f float32, n int)
+
+//go:noescape
+func axpyAVX512(dst *float32, a float32, x *float32, n int)
+
+//go:noescape
+func addAVX512(dst, a, b *float32, n int)
+
 func scale(dst []float32, f float32) {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		scaleAVX512(&dst[0], f, len(dst))
+	case useAVX2:
 		scaleAVX2(&dst[0], f, len(dst))
-	} else {
+	default:
 		scaleGeneric(dst, f)
 	}
 }
 
 func axpy(dst []float32, a float32, x []float32) {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		axpyAVX512(&dst[0], a, &x[0], len(x))
+	case useAVX2:
 		axpyAVX2(&dst[0], a, &x[0], len(x))
-	} else {
+	default:
 		axpyGeneric(dst, a, x)
 	}
 }
 
 func add(dst, a, b []float32) {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		addAVX512(&dst[0], &a[0], &b[0], len(a))
+	case useAVX2:
 		addAVX2(&dst[0], &a[0], &b[0], len(a))
-	} else {
+	default:
 		addGeneric(dst, a, b)
 	}
 }

@@ -11,18 +11,30 @@ func widenBF16AVX2(dst *float32, src *uint16, n int)
 //go:noescape
 func widenI8AVX2(dst *float32, src *int8, scales *float32, n int)
 
+//go:noescape
+func widenF16AVX512(dst *float32, src *uint16, n int)
+
+//go:noescape
+func widenBF16AVX512(dst *float32, src *uint16, n int)
+
 func widenF16(dst []float32, src []uint16) {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		widenF16AVX512(&dst[0], &src[0], len(src))
+	case useAVX2:
 		widenF16AVX2(&dst[0], &src[0], len(src))
-	} else {
+	default:
 		widenF16Generic(dst, src)
 	}
 }
 
 func widenBF16(dst []float32, src []uint16) {
-	if useAVX2 {
+	switch {
+	case useAVX512:
+		widenBF16AVX512(&dst[0], &src[0], len(src))
+	case useAVX2:
 		widenBF16AVX2(&dst[0], &src[0], len(src))
-	} else {
+	default:
 		widenBF16Generic(dst, src)
 	}
 }

@@ -5,7 +5,7 @@ const together = 3
 
 func activation(g *gen) {
 	for _, act := range acts {
-		g.function("finish"+act.suffix+"AVX2", "func(dst, acc, bias, shift, residual *float32, n int)",
+		g.function("finish"+act.suffix+g.isa, "func(dst, acc, bias, shift, residual *float32, n int)",
 			"is Finish with "+act.suffix+"; bias, shift and residual may be nil.")
 		dst, acc, bias, shift, residual, n := g.arg("dst"), g.arg("acc"), g.arg("bias"), g.arg("shift"), g.arg("residual"), g.arg("n")
 		g.each(n, together, func(l []lanes) {
@@ -19,7 +19,7 @@ func activation(g *gen) {
 		g.ret()
 	}
 	for _, act := range acts {
-		g.function("activate"+act.suffix+"AVX2", "func(dst, x *float32, n int)", "is Activate with "+act.suffix+".")
+		g.function("activate"+act.suffix+g.isa, "func(dst, x *float32, n int)", "is Activate with "+act.suffix+".")
 		dst, x, n := g.arg("dst"), g.arg("x"), g.arg("n")
 		g.each(n, together, func(l []lanes) {
 			ys := loadAll(l, x)
@@ -28,7 +28,7 @@ func activation(g *gen) {
 		})
 		g.ret()
 	}
-	g.function("gegluAVX2", "func(dst, x, gate *float32, n int)", "is GEGLU.")
+	g.function("geglu"+g.isa, "func(dst, x, gate *float32, n int)", "is GEGLU.")
 	dst, x, gate, n := g.arg("dst"), g.arg("x"), g.arg("gate"), g.arg("n")
 	g.each(n, together, func(l []lanes) {
 		ys := loadAll(l, gate)

@@ -13,6 +13,7 @@ import (
 // gen is one file being written.
 type gen struct {
 	*build.Context
+	isa       string // AVX2 or AVX512, the end of the functions' names: the width of all vectors of the helpers below
 	constants map[string]constant
 	labels    int
 }
@@ -20,6 +21,23 @@ type gen struct {
 type constant struct {
 	mem  operand.Mem
 	bits uint32
+}
+
+func (g *gen) wide() bool { return g.isa == "AVX512" }
+
+// width is the number of float32 in a vector.
+func (g *gen) width() int {
+	if g.wide() {
+		return 16
+	}
+	return 8
+}
+
+func (g *gen) vector() reg.VecVirtual {
+	if g.wide() {
+		return g.ZMM()
+	}
+	return g.YMM()
 }
 
 // function starts one; pointers become registers by their names.
@@ -39,7 +57,7 @@ func (g *gen) arg(name string) reg.GPVirtual {
 
 // broadcastArg loads a float32 into all lanes.
 func (g *gen) broadcastArg(name string) reg.VecVirtual {
-	y := g.YMM()
+	y := g.vector()
 	b, err := g.Param(name).Resolve()
 	if err != nil {
 		panic(err)
@@ -61,7 +79,7 @@ func (g *gen) label(name string) string {
 	return fmt.Sprintf("%s%d", name, g.labels)
 }
 
-// constant is a float32 in eight lanes of read-only memory: 16 registers would not hold what exp needs.
+// constant is a float32 in all lanes of read-only memory: 16 registers would not hold what exp needs.
 func (g *gen) constant(name string, value float32) operand.Mem {
 	return g.bits(name, math.Float32bits(value))
 }
@@ -71,7 +89,7 @@ func (g *gen) bits(name string, bits uint32) operand.Mem {
 	if !ok {
 		c = constant{g.StaticGlobal(name), bits}
 		g.DataAttributes(rodata)
-		for range 8 {
+		for range g.width() {
 			g.AppendDatum(operand.U32(bits))
 		}
 		g.constants[name] = c
@@ -84,23 +102,23 @@ func (g *gen) bits(name string, bits uint32) operand.Mem {
 
 // load returns a constant in a register.
 func (g *gen) load(m operand.Mem) reg.VecVirtual {
-	y := g.YMM()
+	y := g.vector()
 	g.VMOVUPS(m, y)
 	return y
 }
 
 func (g *gen) zero() reg.VecVirtual {
-	y := g.YMM()
+	y := g.vector()
 	g.VXORPS(y, y, y)
 	return y
 }
 
-// lanes are eight neighbouring elements, or the last 1 to 7 of a slice under a mask.
+// lanes are the neighbouring elements of a vector, or the last ones of a slice, fewer than a vector, under a mask.
 type lanes struct {
 	g     *gen
 	index reg.GPVirtual
 	ahead int          // elements beyond the index
-	mask  reg.Register // nil if all eight are live
+	mask  reg.Register // nil if all are live; a vector in AVX2, an opmask in AVX-512
 }
 
 func (l lanes) at(p reg.Register) operand.Mem {
@@ -109,20 +127,52 @@ func (l lanes) at(p reg.Register) operand.Mem {
 
 // load reads from the slice that starts at p; lanes that are not live are zero.
 func (l lanes) load(p reg.Register) reg.VecVirtual {
-	y := l.g.YMM()
-	if l.mask == nil {
+	y := l.g.vector()
+	switch {
+	case l.mask == nil:
 		l.g.VMOVUPS(l.at(p), y)
-	} else {
+	case l.g.wide():
+		l.g.VMOVUPS_Z(l.at(p), l.mask, y)
+	default:
 		l.g.VMASKMOVPS(l.at(p), l.mask, y)
 	}
 	return y
 }
 
 func (l lanes) store(y, p reg.Register) {
-	if l.mask == nil {
+	switch {
+	case l.mask == nil:
 		l.g.VMOVUPS(y, l.at(p))
-	} else {
+	case l.g.wide():
+		l.g.VMOVUPS(y, l.mask, l.at(p))
+	default:
 		l.g.VMASKMOVPS(y, l.mask, l.at(p))
+	}
+}
+
+// maskRegister is what the masks of lanes are in.
+func (g *gen) maskRegister() reg.Register {
+	if g.wide() {
+		return g.K()
+	}
+	return g.YMM()
+}
+
+// choose sets dst to live where the mask is set and to dead elsewhere.
+func (g *gen) choose(mask, live, dead, dst reg.Register) {
+	if g.wide() {
+		g.VBLENDMPS(live, dead, mask, dst)
+	} else {
+		g.VBLENDVPS(mask, live, dead, dst)
+	}
+}
+
+// keep clears the lanes of y where the mask is not set.
+func (g *gen) keep(mask, y reg.Register) {
+	if g.wide() {
+		g.VMOVAPS_Z(y, mask, y)
+	} else {
+		g.VANDPS(mask, y, y)
 	}
 }
 
@@ -154,10 +204,10 @@ func (g *gen) eachWhole(n reg.GPVirtual, body func(l []lanes), counts ...int) re
 	index := g.GP64()
 	g.XORQ(index, index)
 	for _, count := range counts {
-		again, done, step := g.label("again"), g.label("done"), operand.Imm(uint64(8*count))
+		again, done, step := g.label("again"), g.label("done"), operand.Imm(uint64(g.width()*count))
 		var l []lanes
 		for i := range count {
-			l = append(l, lanes{g: g, index: index, ahead: 8 * i})
+			l = append(l, lanes{g: g, index: index, ahead: g.width() * i})
 		}
 		g.CMPQ(n, step)
 		g.JLT(operand.LabelRef(done))
@@ -187,8 +237,18 @@ func storeAll(l []lanes, ys []reg.VecVirtual, p reg.Register) {
 	}
 }
 
-// mask has the first n lanes set, n being 1 to 7; n is used up. It is a window into eight ones before eight zeros.
-func (g *gen) mask(n reg.GPVirtual) reg.VecVirtual {
+// mask has the first n lanes set, n being at least 1 and less than a vector; n is used up. In AVX-512 it is 2^n - 1, in
+// AVX2 a window into eight ones before eight zeros.
+func (g *gen) mask(n reg.GPVirtual) reg.Register {
+	if g.wide() {
+		bits, k := g.GP32(), g.maskRegister()
+		g.MOVQ(n, reg.RCX) // the one register that shifts
+		g.MOVL(operand.U32(1), bits)
+		g.SHLL(reg.CL, bits)
+		g.DECL(bits)
+		g.KMOVW(bits, k)
+		return k
+	}
 	const name = "mask_window"
 	window, ok := g.constants[name]
 	if !ok {
@@ -199,22 +259,27 @@ func (g *gen) mask(n reg.GPVirtual) reg.VecVirtual {
 		}
 		g.constants[name] = window
 	}
-	start, y := g.GP64(), g.YMM()
+	start, y := g.GP64(), g.maskRegister()
 	g.LEAQ(window.mem, start)
 	g.NEGQ(n)
 	g.VMOVUPS(operand.Mem{Base: start, Index: n, Scale: 4, Disp: 32}, y)
 	return y
 }
 
-// returnFold reduces a power of two of vectors, then the lanes 8, 4, 2, 1, and returns the result from the function.
+// returnFold reduces a power of two of vectors, then the lanes 16, 8, 4, 2, 1, and returns the result from the function.
 func (g *gen) returnFold(v []reg.VecVirtual, op func(a, b, dst operand.Op)) {
 	for n := len(v) / 2; n > 0; n /= 2 {
 		for i := range n {
 			op(v[i+n], v[i], v[i])
 		}
 	}
-	x, t := v[0].AsX(), g.XMM()
-	g.VEXTRACTF128(operand.Imm(1), v[0], t)
+	x, y, t := v[0].AsX(), v[0].AsY(), g.XMM()
+	if g.wide() {
+		high := g.YMM()
+		g.VEXTRACTF64X4(operand.Imm(1), v[0], high)
+		op(high, y, y)
+	}
+	g.VEXTRACTF128(operand.Imm(1), y, t)
 	op(t, x, x)
 	g.VPERMILPS(operand.Imm(0x4e), x, t)
 	op(t, x, x)

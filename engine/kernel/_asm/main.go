@@ -1,4 +1,5 @@
-// Command _asm generates the AVX2 kernels of package kernel: NAME_amd64.s in the folder above, for every noun.
+// Command _asm generates the kernels of package kernel in the folder above: for every noun NAME_amd64.s for AVX2 and,
+// for those that have an AVX-512 form, NAME_avx512_amd64.s.
 // It is a module of its own, so that avo is no dependency of the project.
 package main
 
@@ -12,11 +13,13 @@ import (
 	"github.com/mmcloughlin/avo/printer"
 )
 
+type noun struct {
+	name  string
+	write func(*gen)
+}
+
 func main() {
-	for _, noun := range []struct {
-		name  string
-		write func(*gen)
-	}{
+	for _, noun := range []noun{
 		{"activation", activation},
 		{"attention", attention},
 		{"norm", norm},
@@ -28,14 +31,26 @@ func main() {
 		{"widen", widen},
 		{"winograd", winograd},
 	} {
-		if err := generate("../"+noun.name+"_amd64.s", noun.write); err != nil {
+		if err := generate("../"+noun.name+"_amd64.s", "AVX2", noun.write); err != nil {
 			log.Fatalf("%s: %v", noun.name, err)
+		}
+	}
+	for _, noun := range []noun{ // the others run their AVX2 form
+		{"activation", activation},
+		{"norm", norm},
+		{"peak", peakAVX512},
+		{"tile", tileAVX512},
+		{"vector", vector},
+		{"widen", widenAVX512},
+	} {
+		if err := generate("../"+noun.name+"_avx512_amd64.s", "AVX512", noun.write); err != nil {
+			log.Fatalf("%s for AVX-512: %v", noun.name, err)
 		}
 	}
 }
 
-func generate(path string, write func(*gen)) error {
-	g := &gen{Context: build.NewContext(), constants: map[string]constant{}}
+func generate(path, isa string, write func(*gen)) error {
+	g := &gen{Context: build.NewContext(), isa: isa, constants: map[string]constant{}}
 	g.ConstraintExpr("!purego")
 	write(g)
 	file, err := g.Result()

@@ -36,7 +36,7 @@ func (g *gen) power2(xs ...reg.VecVirtual) {
 func (g *gen) fresh(xs []reg.VecVirtual) []reg.VecVirtual {
 	ys := make([]reg.VecVirtual, len(xs))
 	for i := range ys {
-		ys[i] = g.YMM()
+		ys[i] = g.vector()
 	}
 	return ys
 }

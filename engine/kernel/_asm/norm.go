@@ -6,9 +6,11 @@ import (
 )
 
 func norm(g *gen) {
-	columnMoments(g)
+	if !g.wide() { // it reads memory once and computes little: wider vectors would not help
+		columnMoments(g)
+	}
 	for _, act := range acts {
-		g.function("scaleShift"+act.suffix+"AVX2", "func(dst, x, scale, shift *float32, n, stride, pixels int)", "is ScaleShift with "+act.suffix+".")
+		g.function("scaleShift"+act.suffix+g.isa, "func(dst, x, scale, shift *float32, n, stride, pixels int)", "is ScaleShift with "+act.suffix+".")
 		dst, x, scale, shift, stride, pixels := g.arg("dst"), g.arg("x"), g.arg("scale"), g.arg("shift"), g.arg("stride"), g.arg("pixels")
 		g.SHLQ(operand.Imm(2), stride)
 		g.Label("pixel")
@@ -28,7 +30,7 @@ func norm(g *gen) {
 		g.ret()
 	}
 	rowSums(g)
-	g.function("normalizeAVX2", "func(dst, x, gamma, beta *float32, mean, inverse float32, n int)",
+	g.function("normalize"+g.isa, "func(dst, x, gamma, beta *float32, mean, inverse float32, n int)",
 		"is the last pass of LayerNorm: dst = (x-mean)*inverse*gamma + beta.")
 	dst, x, gamma, beta := g.arg("dst"), g.arg("x"), g.arg("gamma"), g.arg("beta")
 	mean, inverse, n := g.broadcastArg("mean"), g.broadcastArg("inverse"), g.arg("n")
@@ -48,7 +50,7 @@ func norm(g *gen) {
 func rowSums(g *gen) {
 	add := func(a, b, dst operand.Op) { g.VADDPS(a, b, dst) }
 
-	g.function("rowSumAVX2", "func(x *float32, n int) float32", "is the sum of a row.")
+	g.function("rowSum"+g.isa, "func(x *float32, n int) float32", "is the sum of a row.")
 	x, n := g.arg("x"), g.arg("n")
 	sums := []reg.VecVirtual{g.zero(), g.zero(), g.zero(), g.zero()}
 	g.each(n, len(sums), func(l []lanes) {
@@ -58,7 +60,7 @@ func rowSums(g *gen) {
 	})
 	g.returnFold(sums, add)
 
-	g.function("rowSquaresAVX2", "func(x *float32, mean float32, n int) float32", "is the sum of squared distances from mean.")
+	g.function("rowSquares"+g.isa, "func(x *float32, mean float32, n int) float32", "is the sum of squared distances from mean.")
 	x, n = g.arg("x"), g.arg("n")
 	mean := g.broadcastArg("mean")
 	sums = []reg.VecVirtual{g.zero(), g.zero(), g.zero(), g.zero()}
@@ -67,7 +69,7 @@ func rowSums(g *gen) {
 			d := l.load(x)
 			g.VSUBPS(mean, d, d)
 			if l.mask != nil { // the dead lanes hold -mean
-				g.VANDPS(l.mask, d, d)
+				g.keep(l.mask, d)
 			}
 			g.VFMADD231PS(d, d, sums[i])
 		}

@@ -1,7 +1,7 @@
 package main
 
 func vector(g *gen) {
-	g.function("scaleAVX2", "func(dst *float32, f float32, n int)", "is Scale.")
+	g.function("scale"+g.isa, "func(dst *float32, f float32, n int)", "is Scale.")
 	dst, f, n := g.arg("dst"), g.broadcastArg("f"), g.arg("n")
 	g.each(n, 4, func(l []lanes) {
 		for _, l := range l {
@@ -12,7 +12,7 @@ func vector(g *gen) {
 	})
 	g.ret()
 
-	g.function("axpyAVX2", "func(dst *float32, a float32, x *float32, n int)", "is Axpy.")
+	g.function("axpy"+g.isa, "func(dst *float32, a float32, x *float32, n int)", "is Axpy.")
 	dst, a, x, n := g.arg("dst"), g.broadcastArg("a"), g.arg("x"), g.arg("n")
 	g.each(n, 4, func(l []lanes) {
 		for _, l := range l {
@@ -23,7 +23,7 @@ func vector(g *gen) {
 	})
 	g.ret()
 
-	g.function("addAVX2", "func(dst, a, b *float32, n int)", "is Add.")
+	g.function("add"+g.isa, "func(dst, a, b *float32, n int)", "is Add.")
 	dst, left, right, n := g.arg("dst"), g.arg("a"), g.arg("b"), g.arg("n")
 	g.each(n, 4, func(l []lanes) {
 		for _, l := range l {

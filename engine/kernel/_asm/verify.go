@@ -9,13 +9,20 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// extensions are what kernel.hasAVX2 checks for, and CMOV, which every amd64 has: all that may be used.
-var extensions = []string{"AVX", "AVX2", "FMA3", "F16C", "CMOV"}
+// What may be used is what kernel.hasAVX2 checks for, CMOV, which every amd64 has, and, in functions whose names end in AVX512, kernel.hasAVX512 too.
+var (
+	extensions       = []string{"AVX", "AVX2", "FMA3", "F16C", "CMOV"}
+	extensionsAVX512 = append([]string{"AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL"}, extensions...)
+)
 
 // verify finds what the assembler accepts and the processor does not, or only slowly: registers 16 to 31 (avo hands
 // them out when 16 are not enough; they need AVX-512), instructions of another extension, SSE forms among AVX ones (each
 // waits for the dirty upper halves), and a return that leaves the upper halves dirty.
 func verify(f *ir.Function) []error {
+	allowed, registers := extensions, reg.Index(16)
+	if strings.HasSuffix(f.Name, "AVX512") {
+		allowed, registers = extensionsAVX512, 32
+	}
 	var problems []error
 	complain := func(i *ir.Instruction, what string) {
 		problems = append(problems, fmt.Errorf("%s: %s %v: %s", f.Name, i.Opcode, i.Operands, what))
@@ -29,8 +36,8 @@ func verify(f *ir.Function) []error {
 				complain(i, "register was not allocated")
 			case r.Kind() == reg.KindVector:
 				vectors = true
-				if p.PhysicalIndex() >= 16 {
-					complain(i, "register 16 or above")
+				if p.PhysicalIndex() >= registers {
+					complain(i, fmt.Sprintf("register %d or above", registers))
 				}
 				if !strings.HasPrefix(i.Opcode, "V") {
 					complain(i, "not a VEX form")
@@ -38,7 +45,7 @@ func verify(f *ir.Function) []error {
 			}
 		}
 		for _, e := range i.ISA {
-			if !slices.Contains(extensions, e) {
+			if !slices.Contains(allowed, e) {
 				complain(i, "needs "+e)
 			}
 		}

@@ -92,3 +92,34 @@ func widenBy(g *gen, name, doc string, eight func(src operand.Mem, dst reg.VecVi
 	g.Label("end")
 	g.ret()
 }
+
+func widenAVX512(g *gen) {
+	widenMasked(g, "widenF16AVX512", "is WidenF16.",
+		func(src operand.Op, dst reg.VecVirtual) { g.VCVTPH2PS(src, dst) })
+	widenMasked(g, "widenBF16AVX512", "is WidenBF16.",
+		func(src operand.Op, dst reg.VecVirtual) {
+			g.VPMOVZXWD(src, dst)
+			g.VPSLLD(operand.Imm(16), dst, dst)
+		})
+}
+
+// widenMasked writes a loop of sixteen values a vector; sixteen converts them, from memory or half a vector.
+func widenMasked(g *gen, name, doc string, sixteen func(src operand.Op, dst reg.VecVirtual)) {
+	g.function(name, "func(dst *float32, src *uint16, n int)", doc)
+	dst, src, n := g.arg("dst"), g.arg("src"), g.arg("n")
+	g.each(n, 2, func(l []lanes) {
+		for _, l := range l {
+			from, y := l.at(src), g.vector()
+			from.Scale, from.Disp = from.Scale/2, from.Disp/2
+			if l.mask == nil {
+				sixteen(from, y)
+			} else {
+				live := g.YMM()
+				g.VMOVDQU16_Z(from, l.mask, live)
+				sixteen(live, y)
+			}
+			l.store(y, dst)
+		}
+	})
+	g.ret()
+}

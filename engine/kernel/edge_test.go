@@ -1,0 +1,64 @@
+//go:build linux || darwin
+
+package kernel
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"unsafe"
+)
+
+// atEdge returns n elements that end where the mapped memory ends: whoever reads or writes beyond them dies.
+func atEdge[T any](t *testing.T, n int) []T {
+	t.Helper()
+	page := syscall.Getpagesize()
+	size := (n*int(unsafe.Sizeof(*new(T))) + page - 1) / page * page
+	m, err := syscall.Mmap(-1, 0, size+page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Munmap(m); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := syscall.Mprotect(m[size:], syscall.PROT_NONE); err != nil {
+		t.Fatal(err)
+	}
+	all := unsafe.Slice((*T)(unsafe.Pointer(&m[0])), size/int(unsafe.Sizeof(*new(T))))
+	return all[len(all)-n:]
+}
+
+// TestNothingBeyond: a masked load or conversion must not touch what lies under its dead lanes.
+func TestNothingBeyond(t *testing.T) {
+	eachVariant(t, func(t *testing.T, _ *rand.Rand) {
+		for n := 1; n < 35; n++ {
+			x, y, z, dst := atEdge[float32](t, n), atEdge[float32](t, n), atEdge[float32](t, n), atEdge[float32](t, n)
+			half, sum, squares := atEdge[uint16](t, n), atEdge[float64](t, n), atEdge[float64](t, n)
+			WidenF16(dst, half)
+			WidenBF16(dst, half)
+			Add(dst, x, y)
+			Axpy(dst, 2, x)
+			Scale(dst, 2)
+			GEGLU(dst, x, y)
+			LayerNorm(dst, x, y, z, 1e-5)
+			ColumnMoments(sum, squares, x, y, n, 1)
+			AbsMax(x)
+			QuantizeI8(atEdge[int8](t, n), x, 1)
+			for _, act := range acts {
+				Finish(dst, x, y, z, y, act)
+				Activate(dst, x, act)
+				ScaleShift(dst, x, y, z, n, 1, act)
+			}
+			panel, rows := atEdge[float32](t, n*TileCols), make([]*float32, TileRows)
+			for i := range rows {
+				rows[i] = &atEdge[float32](t, n)[0]
+			}
+			out := (*[TileRows * TileCols]float32)(atEdge[float32](t, TileRows*TileCols))
+			for m := 1; m <= TileRows; m++ {
+				Tile(out, rows, 1, n, panel, m)
+			}
+		}
+	})
+}
