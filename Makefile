@@ -77,14 +77,27 @@ sync-shared: ## Replace the starter model and the goldens by those of SHARED, to
 	cp -r $(SHARED)/golden testdata/golden
 	chmod -R u+w models/starter testdata/golden
 
-.PHONY: bench-env
-bench-env: ## Make the virtual environment of the peer (PyTorch, diffusers; 4.4 GB)
-	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --no-deps -r bench/requirements.txt
+# Where the reports of the targets below go: bench/results/NAME.json.
+bench bench-peers: NAME ?= local
 
 .PHONY: bench
-bench: ## Time each stage of the starter model, beside diffusers if bench-env was made
-	go run ./bench -python "$$(test -x $(VENV)/bin/python && echo $(VENV)/bin/python)"
+bench: ## Time kernels, the stages of the starter model, start and load (about 10 minutes)
+	go run ./bench -name $(NAME)
+
+.PHONY: bench-peers
+bench-peers: bench-env ## Time whole networks of the starter model and of Stable Diffusion 1.5's size beside other engines
+	go run ./bench -models starter,sd15 -parts networks,start,load -python $(VENV)/bin/python -name $(NAME)
+
+.PHONY: bench-env
+bench-env: $(VENV)/.installed ## Make the virtual environment of the peers (4.7 GB), unless it is there; builds one from source
+
+$(VENV)/.installed: $(wildcard bench/requirements*.txt)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --no-deps -r bench/requirements.txt
+	@# GGML_NATIVE: for this CPU. GGML_LLAMAFILE: with its blocked products for float16, which are off by default.
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_LLAMAFILE=ON" $(VENV)/bin/pip install --quiet --no-deps --no-build-isolation -r bench/requirements-source.txt \
+		|| echo "bench-peers will go without stable-diffusion.cpp, which needs g++, cmake and ninja to be built"
+	touch $@
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -1,147 +1,129 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/triptych-serving/triptych/bench/kernels"
+	"github.com/triptych-serving/triptych/bench/limits"
+	"github.com/triptych-serving/triptych/bench/networks"
+	"github.com/triptych-serving/triptych/bench/stat"
 )
 
-func TestSummarize(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		samples []float64
-		want    summary
-	}{
-		{"none", nil, summary{}},
-		{"one", []float64{3}, summary{Median: 3, Min: 3, Max: 3}},
-		{"even", []float64{4, 1, 3, 2}, summary{Median: 2.5, Min: 1, Max: 4, Spread: 1.5 / 2.5}},
-		{"odd, an outlier", []float64{10, 12, 11, 1000, 9}, summary{Median: 11, Min: 9, Max: 1000, Spread: 2.0 / 11}},
-		{"all zero", []float64{0, 0}, summary{}},
+func TestParse(t *testing.T) {
+	o, err := parse(strings.Fields("-parts kernels,load -models starter,sd15 -run conv -threads 3 -reps 4 -kernel-time 2s -peers eager,ort"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(o.parts) != 2 || len(o.models) != 2 || !o.run.MatchString("a conv") || o.threads != 3 || o.reps != 4 || o.rowTime != 2*time.Second || len(o.peers) != 2 {
+		t.Errorf("%+v", o)
+	}
+	if o.wants("load") {
+		t.Error("-run does not filter")
+	}
+	for _, args := range []string{"-parts kernel", "-models sdxl", "-run (", "-threads 0", "-reps 0", "surplus", "-unknown"} {
+		if _, err := parse(strings.Fields(args)); err == nil {
+			t.Errorf("%s was taken", args)
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for _, args := range []string{"table", "table no-such-file.json", "shapes", "serve MODEL", "serve MODEL unet none", "sd15 a b", "sd15 -only nothing DIR"} {
+		t.Chdir(t.TempDir())
+		if err := run(t.Context(), strings.Fields(args)); err == nil {
+			t.Errorf("bench %s: no error", args)
+		}
+	}
+	if err := run(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "root of the repository") {
+		t.Errorf("outside of the repository: %v", err)
+	}
+}
+
+// fixed is a report with a row of each kind.
+func fixed() *report {
+	ms := func(v float64) stat.Summary { return stat.Summary{Median: v, Min: v, Max: v, Reps: 3} }
+	conv := kernels.Row{Kind: "conv 3x3 s1", Size: "2x64x64x320 -> 320", Stored: "f32", Threads: 1, Ms: ms(400), GFLOPS: 37.7, PeakShare: 0.85}
+	two, f16 := conv, conv
+	two.Threads, two.Ms, two.GFLOPS, two.PeakShare = 2, ms(210), 71.9, 0.82
+	f16.Threads, f16.Stored, f16.Slowdown = 2, "f16", 1.021
+	return &report{
+		Date: "2026-01-02T03:04:05Z", Threads: 2, Versions: map[string]string{"go": "go1"}, Environment: map[string]string{"GOGC": "off"},
+		Machine: limits.Machine{CPU: "a CPU", Cores: 2, MemoryBytes: 24 << 30, LoadBefore: "0.1 0.2 0.3"},
+		Limits:  limits.Limits{Threads: 2, FMA: limits.Rate{One: 44, All: 87.6}, Levels: []limits.Level{{Name: "L1d", Read: limits.Rate{One: 90, All: 180}}}, DiskRead: 1.5, DiskBytes: 2e9},
+		Kernels: []kernels.Row{
+			conv, two, f16,
+			{Kind: "layer_norm", Size: "2x4096x320", Threads: 1, Ms: ms(2), GBs: 10.5, Level: "DRAM", CopyShare: 0.9},
+		},
+		Networks: []networks.Row{{
+			Name: "sd15 VAE decode to 512x512", Ours: networks.Side{Name: "triptych", Ms: ms(9000), PeakRSS: 600 << 20, LoadSeconds: 0.1}, PeakShare: 0.9,
+			Peers: []networks.Side{
+				{Name: "eager", Ms: ms(23000), Ratio: 0.391, PeakRSS: 2200 << 20, MemoryRatio: 0.273, Check: &networks.Check{Relative: 2e-6}, Versions: map[string]string{"torch": "2"}, Notes: map[string]any{"memory_format": "channels_last"}},
+				{Name: networks.ServicesName, Ms: ms(9180), Ratio: 9000.0 / 9180},
+				{Name: "ov", Problem: "no module | named\nopenvino"},
+			},
+		}},
+		Loads: []networks.LoadRow{{Name: "starter unet", Bytes: 17e6, WarmMs: ms(5), WarmGB: 3.4, MemcpyShare: 0.31}},
+		Start: &networks.StartRow{Model: "starter", FirstStep: ms(480), Image: ms(1900)},
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	got := fixed().markdown()
+	for _, want := range []string{
+		"a CPU, 2 cores, 24 GiB", "Load average 0.1 0.2 0.3 before, unknown after", "Set: GOGC off.",
+		"| multiply-adds between registers | GFLOP/s | 44.0 | 87.6 |", "| L1d read | GB/s | 90.0 | 180 |", "| disk read, 2000 MB | GB/s | 1.50 | - |",
+		"| conv 3x3 s1 | 2x64x64x320 -> 320 | 400 | 37.7 | 85 % | 210 | 71.9 | 82 % | +2.1 % | - | - |",
+		"| layer_norm | 2x4096x320 | 2.00 | 10.5 | 90 % | - | - | - | DRAM |",
+		"| sd15 VAE decode to 512x512 | **triptych**, 90 % of peak | 9000 | 9000 | 9000 | 0 % | 3 |  | 600 MiB |  | 0.10 s |  |",
+		"|  | eager | 23000 | 23000 | 23000 | 0 % | 3 | 0.391 | 2200 MiB | 0.273 | - | 2.0e-06 |",
+		"| triptych up, splitting costs 2.0 % | 9180 |", "|  | ov | none: no module / named openvino |", "- eager: memory_format channels_last\n", "- eager: torch 2\n",
+		"| starter unet | 17 MB | - | - | 0 % | 5.00 | 3.40 | 31 % |",
+		"480 ms to the first denoise step (median of 3, 480 to 480), 1900 ms to its end",
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			before := append([]float64(nil), c.samples...)
-			if diff := cmp.Diff(c.want, summarize(c.samples), cmpopts.EquateApprox(0, 1e-12)); diff != "" {
-				t.Error(diff)
-			}
-			if diff := cmp.Diff(before, c.samples); diff != "" {
-				t.Error("the samples were changed:", diff)
-			}
-		})
-	}
-}
-
-func TestCompareValues(t *testing.T) {
-	got, err := compareValues([]float32{1, -4, 2}, []float32{1, -4.5, 2})
-	if err != nil || math.Abs(got.Relative-0.5/4.5) > 1e-12 {
-		t.Errorf("got %v, %v", got, err)
-	}
-	if _, err := compareValues([]float32{1}, nil); err == nil {
-		t.Error("results of different sizes were compared")
-	}
-}
-
-func TestWire(t *testing.T) {
-	want := []float32{0, -1.5, math.MaxFloat32, math.SmallestNonzeroFloat32}
-	if diff := cmp.Diff(want, toFloats(toBytes(want))); diff != "" {
-		t.Error(diff)
-	}
-}
-
-// fake is a side with fixed results, which may fail from some call on.
-type fake struct {
-	seconds float64
-	failAt  int // 0 never
-	calls   int
-}
-
-var errFake = errors.New("it broke")
-
-func (f *fake) do(_ context.Context, t task) (outcome, error) {
-	if f.calls++; f.calls == f.failAt {
-		return outcome{}, errFake
-	}
-	rows := map[operation]string{encode: "encode", denoise: "denoise", decode: "decode_png", whole: "image"}
-	return outcome{seconds: map[string]float64{rows[t.op]: f.seconds}, values: []float32{2, 1}, shape: []int{2}}, nil
-}
-
-func fakeReport() report { return newReport(options{threads: 2, reps: 2}, &engine{model: "m"}) }
-
-func rowOf(r *report, name string) row {
-	for _, w := range r.Rows {
-		if w.Name == name {
-			return *w
+		if !strings.Contains(got, want) {
+			t.Errorf("the tables lack %q", want)
 		}
 	}
-	return row{}
-}
-
-func TestMeasure(t *testing.T) {
-	r := fakeReport()
-	us, them := &fake{seconds: 0.01}, &fake{seconds: 0.02}
-	problem, err := measure(t.Context(), options{reps: 2, warmups: 1}, us, them, nil, &r)
-	if problem != nil || err != nil {
-		t.Fatal(problem, err)
-	}
-	r.finish(nil)
-	if us.calls != 12 || them.calls != 12 {
-		t.Errorf("%d and %d calls, want 3 repetitions of 4 on both sides", us.calls, them.calls)
-	}
-	w := rowOf(&r, "image")
-	if len(w.OurSamples) != 2 || len(w.TheirSamples) != 2 || math.Abs(w.Ratio-0.5) > 1e-9 || w.Check == nil || w.Check.Relative != 0 {
-		t.Errorf("image: %+v", w)
-	}
-	table := r.table()
-	for _, want := range []string{"whole image, 20 steps", "10.00", "20.00", "0.50", "0.0e+00", "FMA peak"} {
-		if !strings.Contains(table, want) {
-			t.Errorf("the table lacks %q:\n%s", want, table)
+	columns := 0
+	for i, line := range strings.Split(got, "\n") {
+		switch n := strings.Count(line, "|"); {
+		case n == 0:
+			columns = 0
+		case columns == 0:
+			columns = n
+		case n != columns:
+			t.Errorf("line %d has %d bars, its table %d: %s", i+1, n, columns, line)
 		}
 	}
-}
-
-func TestMeasureWithoutPeer(t *testing.T) {
-	for name, c := range map[string]struct {
-		them    side
-		problem error
-		want    string
-		theirs  int // samples of the encoder
-	}{
-		"never there":        {nil, errNoPeer, "no peer: none was asked for", 0},
-		"fails at the sixth": {&fake{seconds: 1, failAt: 6}, nil, "no peer: left out after 1 of 2 repetitions: it broke", 2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := fakeReport()
-			problem, err := measure(t.Context(), options{reps: 2}, &fake{seconds: 0.01}, c.them, c.problem, &r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Peer.Problem = problem.Error()
-			r.finish(nil)
-			if w := rowOf(&r, "encode"); len(w.OurSamples) != 2 || len(w.TheirSamples) != c.theirs {
-				t.Errorf("encode: %+v", w)
-			}
-			if table := r.table(); !strings.Contains(table, c.want) {
-				t.Errorf("the table lacks %q:\n%s", c.want, table)
-			}
-		})
+	if t.Failed() {
+		t.Log(got)
 	}
 }
 
-func TestMeasureEndsWithUs(t *testing.T) {
-	r := fakeReport()
-	if _, err := measure(t.Context(), options{reps: 1}, &fake{failAt: 2}, nil, errNoPeer, &r); !errors.Is(err, errFake) {
-		t.Errorf("got %v, want our own error", err)
+// TestReportReadsBack: what is written gives the same tables.
+func TestReportReadsBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results", "x.json")
+	if err := fixed().write(path); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func TestPeerWithoutPython(t *testing.T) {
-	for _, python := range []string{"", "no-such-python"} {
-		if p, _, err := startPeer(t.Context(), options{python: python, threads: 1}); p != nil || err == nil {
-			t.Errorf("python %q: got %v, %v", python, p, err)
-		}
+	stdout := os.Stdout
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Stdout = w
+	err = run(t.Context(), []string{"table", path})
+	os.Stdout = stdout
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 1<<16)
+	n, _ := r.Read(got)
+	if err != nil || string(got[:n]) != fixed().markdown() {
+		t.Errorf("%v: %s", err, got[:n])
 	}
 }

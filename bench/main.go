@@ -1,116 +1,119 @@
-// Command bench times the stages of a model and a whole generation in this process, and beside it the same work by
-// diffusers and PyTorch in a child process, the two by turns. See README.md.
+// Command bench measures what this machine can do, the kernels at the shapes of real networks, and whole networks and
+// images beside other inference engines. See README.md.
 //
-// The package may import stage, stage/stageengine and the engine.
+// The package may import what is below it.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
-	"runtime/pprof"
+	"strconv"
+	"syscall"
 	"time"
+
+	"github.com/triptych-serving/triptych/bench/configs"
+	"github.com/triptych-serving/triptych/bench/randommodel"
+	"github.com/triptych-serving/triptych/bench/serve"
 )
 
-// options are the command line.
-type options struct {
-	model, python, script  string
-	threads, reps, warmups int
-	json                   bool
-	name, results          string
-	profile                string
-}
+const usage = `usage: bench [flags]                             measure; -h lists the flags
+       bench sd15 [-only COMPONENT] [DIR]        write random weights of the size of Stable Diffusion 1.5
+       bench table FILE.json                     print the tables of a report
+       bench shapes FILE.json                    record the operations of the networks in bench/configs
+       bench serve [-profiles DIR] MODEL NETWORK THREADS
+                                                 our side as a child process; see bench/peer`
+
+// errUsage is a command line that says nothing.
+var errUsage = errors.New(usage)
 
 func main() {
-	var o options
-	flag.StringVar(&o.model, "model", filepath.Join("models", "starter"), "folder of the model")
-	flag.StringVar(&o.python, "python", "", "Python that has the modules of requirements.txt; empty measures no peer")
-	flag.StringVar(&o.script, "peer", filepath.Join("bench", "peer.py"), "program of the peer")
-	flag.IntVar(&o.threads, "threads", min(2, runtime.GOMAXPROCS(0)), "threads that compute, on both sides")
-	flag.IntVar(&o.reps, "reps", 10, "repetitions")
-	flag.IntVar(&o.warmups, "warmup", 2, "repetitions before them that do not count")
-	flag.BoolVar(&o.json, "json", false, "write the report to a file as well")
-	flag.StringVar(&o.name, "name", time.Now().Format("2006-01-02"), "name of that file, without .json")
-	flag.StringVar(&o.results, "results", filepath.Join("bench", "results"), "folder of that file")
-	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of our side to this file")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, o)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
 	stop()
-	if err != nil {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// run measures and reports.
-func run(ctx context.Context, o options) (err error) {
-	if o.threads < 1 || o.reps < 1 || o.warmups < 0 {
-		return errors.New("-threads and -reps must be at least 1, -warmup at least 0")
+func run(ctx context.Context, args []string) error {
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
 	}
-	us, err := openEngine(ctx, o.model, o.threads)
-	if err != nil {
-		return fmt.Errorf("our side: %w (run it from the root of the repository, as `make bench` does)", err)
-	}
-	defer func() { err = errors.Join(err, us.close()) }()
-	them, answer, problem := startPeer(ctx, o)
-	if them != nil {
-		defer them.close()
-	}
-	report := newReport(o, us)
-	report.Peer.hello = answer
-	if o.profile != "" {
-		stop, err := startProfile(o.profile)
-		if err != nil {
-			return err
+	switch command {
+	case "sd15":
+		return sd15(args[1:])
+	case "table":
+		return printTable(args[1:])
+	case "shapes":
+		if len(args) != 2 {
+			return errUsage
 		}
-		defer stop()
+		return writeShapes(args[1])
+	case "serve":
+		return child(ctx, args[1:])
 	}
-	if problem, err = measure(ctx, o, us, them, problem, &report); err != nil {
-		return err
-	}
-	if problem != nil {
-		report.Peer.Problem = problem.Error()
-	}
-	report.finish(them)
-	fmt.Print(report.table())
-	if !o.json {
-		return nil
-	}
-	data, err := json.MarshalIndent(report, "", " ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(o.results, 0o750); err != nil {
-		return err
-	}
-	path := filepath.Join(o.results, filepath.Base(o.name)+".json")
-	if err := os.WriteFile(path, append(data, '\n'), 0o600); err != nil {
-		return err
-	}
-	fmt.Println("\nwritten to", path)
-	return nil
+	return measure(ctx, args)
 }
 
-// startProfile samples this process until the returned function is called.
-func startProfile(path string) (stop func(), err error) {
-	f, err := os.Create(path)
+// defaultModel is where the random model is kept; the folder is not in the repository.
+var defaultModel = filepath.Join("bench", ".cache", "sd15")
+
+func sd15(args []string) error {
+	flags := flag.NewFlagSet("bench sd15", flag.ContinueOnError)
+	only := flags.String("only", "", fmt.Sprintf("write the weights of one component: %v", configs.Components()))
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	dir := defaultModel
+	switch flags.NArg() {
+	case 0:
+	case 1:
+		dir = flags.Arg(0)
+	default:
+		return errUsage
+	}
+	return writeRandomModel(dir, *only)
+}
+
+// writeRandomModel tells how far it is on standard error, a line for each component and tenth.
+func writeRandomModel(dir, only string) error {
+	start, told := time.Now(), ""
+	return randommodel.Write(randommodel.Options{
+		Dir: dir, Only: only, Tokenizer: filepath.Join("models", "starter", "tokenizer"),
+		Progress: func(component string, done, all int64) {
+			line := fmt.Sprintf("%s %d %%", component, done*10/all*10)
+			if line != told {
+				told = line
+				fmt.Fprintf(os.Stderr, "%s of %d MB, %.0f s\n", line, all/1_000_000, time.Since(start).Seconds())
+			}
+		},
+	})
+}
+
+func child(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench serve", flag.ContinueOnError)
+	profiles := flags.String("profiles", "", "write a CPU profile to this folder")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() != 3 {
+		return errUsage
+	}
+	threads, err := strconv.Atoi(flags.Arg(2))
+	if err != nil || threads < 1 {
+		return fmt.Errorf("%q threads: expected a number above 0", flags.Arg(2))
+	}
+	model, network := flags.Arg(0), flags.Arg(1)
+	stop, err := startProfile(*profiles, fmt.Sprintf("%s-%s-%d", filepath.Base(model), network, os.Getpid()))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return func() {
-		pprof.StopCPUProfile()
-		if err := f.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, "bench: profile:", err)
-		}
-	}, nil
+	return errors.Join(serve.Main(ctx, model, network, threads, os.Stdin, os.Stdout), stop())
 }

@@ -1,188 +1,275 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
-	"image/png"
-	"math"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/triptych-serving/triptych/bench/kernels"
+	"github.com/triptych-serving/triptych/bench/limits"
+	"github.com/triptych-serving/triptych/bench/networks"
+	"github.com/triptych-serving/triptych/bench/randommodel"
 	"github.com/triptych-serving/triptych/engine/kernel"
 )
 
-// The work, that of run 0 of testdata/golden/starter: a 128x128 image by guided DDIM.
+// The parts of a measurement. The limits of the machine are always measured.
 const (
-	prompt         = "fox on a blue background"
-	negativePrompt = ""
-	guidanceScale  = 4
-	steps          = 20
-	latentSide     = 16
-	seed           = 42
+	partKernels  = "kernels"
+	partNetworks = "networks"
+	partStart    = "start"
+	partLoad     = "load"
 )
 
-// operation is a piece of work that is timed without a break.
-type operation string
-
-// The operations, in the order of a generation.
-const (
-	encode  operation = "encode"  // the two prompts to states
-	denoise operation = "denoise" // states and a seed to a latent
-	decode  operation = "decode"  // a latent to a PNG file
-	whole   operation = "image"   // all of it, prompts to a PNG file
-)
-
-// task is an operation and what it starts from. Both sides get the same tensors, so that each operation is
-// checked by itself.
-type task struct {
-	op     operation
-	values []float32
-	shape  []int
+// options are the command line of a measurement.
+type options struct {
+	parts, models, peers []string
+	run                  *regexp.Regexp
+	threads, reps        int
+	rowTime, longest     time.Duration
+	networkTime          time.Duration
+	all                  bool
+	python, folder       string
+	random, cache        string
+	name, results        string
+	profiles             string
 }
 
-// outcome is what an operation took, by row of the table, and what it made: values or a PNG file.
-type outcome struct {
-	seconds map[string]float64
-	values  []float32
-	shape   []int
-	file    []byte
-}
-
-// side does the work: this process or the peer.
-type side interface {
-	do(ctx context.Context, t task) (outcome, error)
-}
-
-// settle is the pause before an operation, in which the threads of the other side go to sleep.
-const settle = 50 * time.Millisecond
-
-// measure fills in the rows of the report: each repetition does each operation on both sides, and every other one
-// begins with them. A failing peer is left out from then on, and why is returned apart from our own error.
-func measure(ctx context.Context, o options, us, them side, problem error, report *report) (peerProblem, err error) {
-	if problem != nil {
-		them = nil
+func parse(args []string) (options, error) {
+	var o options
+	var parts, models, peers, run string
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar(&parts, "parts", strings.Join([]string{partKernels, partNetworks, partStart, partLoad}, ","), "what is measured beside the limits of the machine")
+	flags.StringVar(&models, "models", "starter", "models of networks and load: starter, sd15 (random weights of that size, 2.1 GB)")
+	flags.StringVar(&run, "run", "", "measure only the rows whose name matches this regular expression")
+	flags.IntVar(&o.threads, "threads", min(2, runtime.GOMAXPROCS(0)), "threads that compute, on every side")
+	flags.DurationVar(&o.rowTime, "kernel-time", 600*time.Millisecond, "time for the repetitions of a kernel")
+	flags.DurationVar(&o.longest, "kernel-longest", 4*time.Second, "leave out kernels that would take longer at the machine's peak")
+	flags.BoolVar(&o.all, "all", false, "every shape of bench/kernels/shapes.json, not only the main ones, however long it takes")
+	flags.IntVar(&o.reps, "reps", 10, fmt.Sprintf("repetitions of a network at most, %d at least", networks.MinReps))
+	flags.DurationVar(&o.networkTime, "network-time", time.Minute, "time for the repetitions of a network on each side")
+	flags.StringVar(&o.python, "python", "", "Python that has the modules of requirements.txt; empty measures no peers")
+	flags.StringVar(&o.folder, "peer-folder", filepath.Join("bench", "peers"), "folder of the peers' programs")
+	flags.StringVar(&peers, "peers", "", "names of peers, separated by commas; empty takes all of the folder")
+	flags.StringVar(&o.random, "sd15", defaultModel, "folder of the model sd15, which is written if it is not there")
+	flags.StringVar(&o.cache, "cache", filepath.Join("bench", ".cache"), "folder for what is made once")
+	flags.StringVar(&o.name, "name", "", "also write the report to results/NAME.json")
+	flags.StringVar(&o.results, "results", filepath.Join("bench", "results"), "folder of that file")
+	flags.StringVar(&o.profiles, "profiles", "", "folder for CPU profiles of our side")
+	if err := flags.Parse(args); err != nil {
+		return o, err
 	}
-	for i := range o.warmups + o.reps {
-		report.peak(i >= o.warmups)
-		next := task{}
-		for _, op := range []operation{encode, denoise, decode, whole} {
-			next.op = op
-			ours, theirs, p, err := byTurns(ctx, us, them, next, i%2 == 1)
-			if err != nil {
-				return p, err
-			}
-			if p == nil && theirs != nil {
-				var c check
-				if c, p = compare(ours, *theirs); p == nil && i >= o.warmups {
-					report.addPeer(*theirs, c)
-				}
-			}
-			if p != nil {
-				them, problem = nil, fmt.Errorf("left out after %d of %d repetitions: %w", i, o.warmups+o.reps, p)
-			}
-			if i >= o.warmups {
-				report.add(ours)
-			}
-			next.values, next.shape = ours.values, ours.shape
+	if flags.NArg() > 0 {
+		return o, errUsage
+	}
+	if o.threads < 1 || o.reps < 1 {
+		return o, errors.New("-threads and -reps must be at least 1")
+	}
+	var err error
+	if run != "" {
+		if o.run, err = regexp.Compile(run); err != nil {
+			return o, err
 		}
 	}
-	return problem, nil
+	if o.parts, err = oneOf("-parts", parts, partKernels, partNetworks, partStart, partLoad); err != nil {
+		return o, err
+	}
+	if o.models, err = oneOf("-models", models, "starter", "sd15"); err != nil {
+		return o, err
+	}
+	if peers != "" {
+		o.peers = strings.Split(peers, ",")
+	}
+	return o, nil
 }
 
-// byTurns does one task on both sides. theirs is nil without a peer.
-func byTurns(ctx context.Context, us, them side, t task, theyBegin bool) (ours outcome, theirs *outcome, problem, err error) {
-	peer := func() {
-		time.Sleep(settle)
-		got, err := them.do(ctx, t)
-		if err != nil {
-			problem = err
-			return
+// oneOf splits a list and checks its elements.
+func oneOf(flag, list string, known ...string) ([]string, error) {
+	var out []string
+	for _, v := range strings.Split(list, ",") {
+		if v == "" {
+			continue
 		}
-		theirs = &got
-	}
-	if them != nil && theyBegin {
-		peer()
-	}
-	time.Sleep(settle)
-	if ours, err = us.do(ctx, t); err != nil {
-		return ours, nil, problem, fmt.Errorf("%s: %w", t.op, err)
-	}
-	if them != nil && !theyBegin {
-		peer()
-	}
-	return ours, theirs, problem, ctx.Err()
-}
-
-// check is how far apart the results of both sides are.
-type check struct {
-	// Relative is the largest difference, of tensors relative to their largest value, of images to 255.
-	Relative float64 `json:"max_relative_difference"`
-	// Unequal is the share of values of an image that differ at all.
-	Unequal float64 `json:"unequal_share,omitempty"`
-}
-
-// compare checks our outcome against theirs.
-func compare(ours, theirs outcome) (check, error) {
-	if ours.file == nil {
-		return compareValues(ours.values, theirs.values)
-	}
-	a, err := pixels(ours.file)
-	if err != nil {
-		return check{}, err
-	}
-	b, err := pixels(theirs.file)
-	if err != nil {
-		return check{}, err
-	}
-	if len(a) != len(b) {
-		return check{}, fmt.Errorf("images of %d and %d values", len(a), len(b))
-	}
-	var largest, unequal float64
-	for i := range a {
-		if a[i] != b[i] {
-			largest, unequal = max(largest, math.Abs(float64(a[i])-float64(b[i]))), unequal+1
+		if !slices.Contains(known, v) {
+			return nil, fmt.Errorf("%s %q: expected some of %s", flag, v, strings.Join(known, ","))
 		}
-	}
-	return check{Relative: largest / 255, Unequal: unequal / float64(len(a))}, nil
-}
-
-func compareValues(ours, theirs []float32) (check, error) {
-	if len(ours) != len(theirs) || len(ours) == 0 {
-		return check{}, fmt.Errorf("%d and %d values", len(ours), len(theirs))
-	}
-	var difference, largest float64
-	for i, v := range theirs {
-		difference, largest = max(difference, math.Abs(float64(ours[i])-float64(v))), max(largest, math.Abs(float64(v)))
-	}
-	return check{Relative: difference / largest}, nil
-}
-
-// pixels are the colours of a PNG file.
-func pixels(file []byte) ([]uint8, error) {
-	img, err := png.Decode(bytes.NewReader(file))
-	if err != nil {
-		return nil, err
-	}
-	b := img.Bounds()
-	out := make([]uint8, 0, 3*b.Dx()*b.Dy())
-	for y := b.Min.Y; y < b.Max.Y; y++ {
-		for x := b.Min.X; x < b.Max.X; x++ {
-			r, g, bl, _ := img.At(x, y).RGBA()
-			out = append(out, uint8(r>>8), uint8(g>>8), uint8(bl>>8))
-		}
+		out = append(out, v)
 	}
 	return out, nil
 }
 
-// peakRounds is about 10 ms of multiply-adds on one core.
-const peakRounds = 2_000_000
-
-// measurePeak is the multiply-add peak of one core now, in GFLOP/s. It is cut up, since assembly delays collections.
-func measurePeak() float64 {
-	const cuts = 200
-	start := time.Now()
-	for range cuts {
-		kernel.FMAPeak(peakRounds / cuts)
+// measure does what the flags ask for and prints the tables. A measurement that is interrupted or fails prints what it
+// has.
+func measure(ctx context.Context, args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
 	}
-	return peakRounds * kernel.PeakFlops / time.Since(start).Seconds() / 1e9
+	if _, err := os.Stat("go.mod"); errors.Is(err, fs.ErrNotExist) {
+		return errors.New("run it from the root of the repository, as `make bench` does")
+	}
+	if err := os.MkdirAll(o.cache, 0o750); err != nil {
+		return err
+	}
+	stop, err := startProfile(o.profiles, "bench")
+	if err != nil {
+		return err
+	}
+	r := &report{
+		Date: time.Now().Format(time.RFC3339), Machine: limits.ThisMachine(), Threads: o.threads, Arguments: args,
+		Versions: versions(ctx), Environment: environment(),
+	}
+	err = r.fill(ctx, o)
+	r.Machine.LoadAfter = limits.LoadAverage()
+	fmt.Print(r.markdown())
+	if o.name != "" {
+		err = errors.Join(err, r.write(filepath.Join(o.results, filepath.Base(o.name)+".json")))
+	}
+	return errors.Join(err, stop())
+}
+
+// fill measures the parts.
+func (r *report) fill(ctx context.Context, o options) (err error) {
+	log := func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+	}
+	log("limits of the machine")
+	if r.Limits, err = limits.Measure(ctx, o.threads); err != nil {
+		return err
+	}
+	models, err := o.openModels()
+	if err != nil {
+		return err
+	}
+	if err := r.disk(models[len(models)-1]); err != nil {
+		return err
+	}
+	if slices.Contains(o.parts, partKernels) {
+		k := kernels.Options{Threads: o.threads, Run: o.run, All: o.all, Time: o.rowTime, Longest: o.longest}
+		if r.Kernels, err = kernels.Measure(ctx, k, &r.Limits, func(row kernels.Row) { log("%s: %.2f ms", row.Name, row.Ms.Min) }); err != nil {
+			return err
+		}
+	}
+	n, err := o.networks(log)
+	if err != nil {
+		return err
+	}
+	triptych := filepath.Join(o.cache, "triptych")
+	if slices.Contains(o.parts, partNetworks) || slices.Contains(o.parts, partStart) {
+		build := exec.CommandContext(ctx, "go", "build", "-o", triptych, "./cmd/triptych")
+		build.Stdout, build.Stderr = os.Stderr, os.Stderr
+		if err := build.Run(); err != nil {
+			return fmt.Errorf("build ./cmd/triptych: %w", err)
+		}
+	}
+	if slices.Contains(o.parts, partNetworks) {
+		if err := r.networks(ctx, n, models, triptych); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(o.parts, partStart) && o.wants("start") {
+		row, err := networks.MeasureStart(ctx, n, triptych, models[0])
+		if err != nil {
+			return err
+		}
+		r.Start = &row
+	}
+	if slices.Contains(o.parts, partLoad) && o.wants("load") {
+		for _, m := range models {
+			rows, err := networks.MeasureLoad(ctx, n, m, r.Limits)
+			r.Loads = append(r.Loads, rows...)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o options) wants(row string) bool { return o.run == nil || o.run.MatchString(row) }
+
+// openModels finds the models, writing the random one if it is not there. The starter comes first.
+func (o options) openModels() ([]networks.Model, error) {
+	out := []networks.Model{{Name: "starter", Path: filepath.Join("models", "starter")}}
+	if slices.Contains(o.models, "sd15") {
+		if !randommodel.Complete(o.random) {
+			if err := writeRandomModel(o.random, ""); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, networks.Model{Name: "sd15", Path: o.random})
+	}
+	return out, nil
+}
+
+// networks are the options of that part.
+func (o options) networks(log func(string, ...any)) (networks.Options, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return networks.Options{}, err
+	}
+	n := networks.Options{Threads: o.threads, Run: o.run, Reps: o.reps, Time: o.networkTime, Self: []string{self, "serve"}, Cache: o.cache, Log: log}
+	if o.profiles != "" {
+		n.Self = append(n.Self, "-profiles", o.profiles)
+	}
+	if o.python != "" {
+		n.Peers, err = networks.PythonPeers(o.python, o.folder, o.cache, o.peers)
+	}
+	return n, err
+}
+
+// disk measures the sequential read of the largest weight file.
+func (r *report) disk(m networks.Model) error {
+	path := filepath.Join(m.Path, "unet", "diffusion_pytorch_model.safetensors")
+	bytes, seconds, err := limits.DiskRead(path)
+	if err != nil || seconds == 0 {
+		return err
+	}
+	r.Limits.DiskBytes, r.Limits.DiskRead = bytes, float64(bytes)/seconds/1e9
+	return nil
+}
+
+// networks measures the rows of the models; images also through the services.
+func (r *report) networks(ctx context.Context, o networks.Options, models []networks.Model, triptych string) error {
+	for _, m := range models {
+		list := networks.Starter(m)
+		if m.Name == "sd15" {
+			list = networks.SD15(m)
+		}
+		rows, err := networks.Measure(ctx, o, list, networks.Services(triptych), &r.Limits)
+		r.Networks = append(r.Networks, rows...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// versions tells what was measured.
+func versions(ctx context.Context) map[string]string {
+	out := map[string]string{"go": runtime.Version(), "kernel": kernel.Variant()}
+	if v, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
+		out["triptych"] = strings.TrimSpace(string(v))
+	}
+	return out
+}
+
+// environment is what is set of the variables that change how threads wait and which kernels run.
+func environment() map[string]string {
+	out := map[string]string{}
+	for _, name := range []string{"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "GOGC", "GOMAXPROCS", kernel.Env} {
+		if v, ok := os.LookupEnv(name); ok {
+			out[name] = v
+		}
+	}
+	return out
 }

@@ -26,6 +26,7 @@ func main() {
 		{"pack", pack},
 		{"peak", peak},
 		{"quantize", quantize},
+		{"stream", stream},
 		{"tile", tile},
 		{"vector", vector},
 		{"widen", widen},

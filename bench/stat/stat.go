@@ -1,23 +1,25 @@
-package main
+// Package stat says what samples amount to.
+package stat
 
 import "slices"
 
-// summary describes the times of a row, in the unit of the times.
-type summary struct {
+// Summary describes samples, in their unit.
+type Summary struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 	// Spread is what lies between the quartiles, as a part of the median.
 	Spread float64 `json:"spread"`
+	Reps   int     `json:"reps"`
 }
 
-// summarize is zero for no samples. It does not change them.
-func summarize(samples []float64) summary {
+// Summarize is zero for no samples. It does not change them.
+func Summarize(samples []float64) Summary {
 	if len(samples) == 0 {
-		return summary{}
+		return Summary{}
 	}
 	s := slices.Sorted(slices.Values(samples))
-	out := summary{Median: quantile(s, 0.5), Min: s[0], Max: s[len(s)-1]}
+	out := Summary{Median: quantile(s, 0.5), Min: s[0], Max: s[len(s)-1], Reps: len(s)}
 	if out.Median != 0 {
 		out.Spread = (quantile(s, 0.75) - quantile(s, 0.25)) / out.Median
 	}

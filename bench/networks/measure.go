@@ -1,0 +1,277 @@
+package networks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/triptych-serving/triptych/bench/limits"
+	"github.com/triptych-serving/triptych/bench/peer"
+	"github.com/triptych-serving/triptych/bench/stat"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+)
+
+// Options say what is measured and how.
+type Options struct {
+	Threads int
+	Run     *regexp.Regexp // of Work.Name; nil takes every row
+	Reps    int            // at most
+	// Time bounds the repetitions of a row and the sides that take turns; MinReps are made all the same.
+	Time  time.Duration
+	Self  []string // our program as a child, before the arguments of the protocol
+	Peers []Engine
+	Cache string // folder of what peers keep, and of this package's own files
+	Log   func(format string, args ...any)
+}
+
+// MinReps is how often every side works at least, the first time, which does not count, left out.
+const MinReps = 3
+
+// Engine is a way to start a side.
+type Engine struct {
+	Name  string
+	Start func(ctx context.Context, w Work, threads int) (side, peer.Hello, error)
+	// Needs is the memory it takes beside the weights, for a guess of how many may be loaded at once.
+	Needs int64
+}
+
+// Row is one piece of work on our side and on the others.
+type Row struct {
+	Name    string  `json:"name"`
+	Model   string  `json:"model"`
+	Network string  `json:"network"`
+	GFLOP   float64 `json:"gflop"`
+	Ours    Side    `json:"ours"`
+	// GFLOPS is our rate at the median, PeakShare that to the FMA peak of all threads.
+	GFLOPS    float64 `json:"ours_gflops"`
+	PeakShare float64 `json:"ours_peak_share"`
+	Peers     []Side  `json:"peers,omitempty"`
+}
+
+// Side is one engine's part of a row.
+type Side struct {
+	Name        string            `json:"name"`
+	Engine      string            `json:"engine,omitempty"`
+	Versions    map[string]string `json:"versions,omitempty"`
+	Notes       map[string]any    `json:"notes,omitempty"`
+	Ms          stat.Summary      `json:"ms"`
+	Samples     []float64         `json:"samples_ms,omitempty"`
+	LoadSeconds float64           `json:"load_seconds,omitempty"`
+	PeakRSS     int64             `json:"peak_rss_bytes,omitempty"`
+	// OursMs is our time in the turns that were shared with this side, Ratio its median to that of Ms: below 1 we are
+	// faster. MemoryRatio is our peak to its.
+	OursMs      *stat.Summary `json:"ours_ms,omitempty"`
+	Ratio       float64       `json:"ratio,omitempty"`
+	MemoryRatio float64       `json:"memory_ratio,omitempty"`
+	Check       *Check        `json:"check,omitempty"`
+	Problem     string        `json:"problem,omitempty"` // why there is no such peer, or none any more
+}
+
+// Measure makes the rows of the work that Run takes, in its order; images also on services, which may be none. A peer
+// that cannot be had is told in its place; an error is our own side's.
+func Measure(ctx context.Context, o Options, list []Work, services Engine, l *limits.Limits) ([]Row, error) {
+	peers := o.Peers
+	var rows []Row
+	for _, w := range list {
+		if o.Run != nil && !o.Run.MatchString(w.Name) {
+			continue
+		}
+		o.Peers = peers
+		if w.Network == peer.Image && services.Start != nil {
+			o.Peers = append([]Engine{services}, peers...)
+		}
+		l.FMA.Raise(o.Threads, l.Threads)
+		row, err := measureRow(ctx, o, w)
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", w.Name, errors.Join(ctx.Err(), err))
+		}
+		row.GFLOPS = row.GFLOP / row.Ours.Ms.Median * 1e3
+		row.PeakShare = row.GFLOPS / l.FMA.For(o.Threads)
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// player is a side that takes turns.
+type player struct {
+	side
+	info    *Side
+	last    result
+	samples []float64 // of the turns of this group
+}
+
+func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
+	m, err := modeldir.Open(w.Model.Path)
+	if err != nil {
+		return Row{}, err
+	}
+	flops, stored, err := w.size(m)
+	if err != nil {
+		return Row{}, err
+	}
+	dir, err := os.MkdirTemp(o.Cache, "row-")
+	if err != nil {
+		return Row{}, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // leftovers are in the cache, which may be deleted
+	inputs, err := w.inputs(dir, m)
+	if err != nil {
+		return Row{}, err
+	}
+	row := Row{Name: w.Name, Model: w.Model.Name, Network: w.Network, GFLOP: flops / 1e9, Ours: Side{Name: "triptych"}, Peers: make([]Side, len(o.Peers))}
+	request := w.request(inputs)
+
+	us := &player{info: &row.Ours}
+	if err := us.start(ctx, Engine{Name: "triptych", Start: Program(o.Self)}, w, o, request); err != nil {
+		return row, err
+	}
+	defer us.close()
+	if len(o.Peers) == 0 {
+		return row, errors.Join(takeTurns(ctx, o, us, nil, request), us.finish())
+	}
+	for at := 0; at < len(o.Peers); {
+		n := together(o.Peers[at:], stored, limits.AvailableMemory())
+		var them []*player
+		for i, e := range o.Peers[at : at+n] {
+			p := &player{info: &row.Peers[at+i]}
+			p.info.Name = e.Name
+			if err := p.start(ctx, e, w, o, request); err != nil {
+				p.info.Problem = err.Error()
+				o.Log("%s: no %s: %v", w.Name, e.Name, err)
+				continue
+			}
+			them = append(them, p)
+		}
+		at += n
+		err := takeTurns(ctx, o, us, them, request)
+		for _, p := range them {
+			if e := p.finish(); e != nil && p.info.Problem == "" {
+				p.info.Problem = e.Error()
+			}
+			p.close()
+		}
+		if err != nil {
+			return row, err
+		}
+	}
+	if len(us.info.Samples) == 0 { // no peer was there
+		if err := takeTurns(ctx, o, us, nil, request); err != nil {
+			return row, err
+		}
+	}
+	if err := us.finish(); err != nil {
+		return row, err
+	}
+	for i := range row.Peers {
+		if p := &row.Peers[i]; p.PeakRSS > 0 {
+			p.MemoryRatio = float64(row.Ours.PeakRSS) / float64(p.PeakRSS)
+		}
+	}
+	return row, nil
+}
+
+// together is how many of the engines may be loaded at once: all of them, or one.
+func together(engines []Engine, stored, available int64) int {
+	need := int64(0)
+	for _, e := range engines {
+		need += e.Needs + 6*stored // float16 in the files; in float32, and once more while loading or packed
+	}
+	if available > 0 && need > available*7/10 {
+		return 1
+	}
+	return len(engines)
+}
+
+// start starts a side and lets it work once without counting.
+func (p *player) start(ctx context.Context, e Engine, w Work, o Options, request peer.Request) error {
+	s, hello, err := e.Start(ctx, w, o.Threads)
+	if err != nil {
+		return err
+	}
+	p.side = s
+	p.info.Engine, p.info.Versions, p.info.Notes, p.info.LoadSeconds = hello.Engine, hello.Versions, hello.Notes, hello.LoadSeconds
+	seconds, out, more, err := s.do(request)
+	if err != nil {
+		s.close()
+		return err
+	}
+	o.Log("%s: %s is there, first run %.2f s", w.Name, e.Name, seconds)
+	if more.LoadSeconds > 0 {
+		p.info.LoadSeconds = more.LoadSeconds
+	}
+	if more.Notes != nil {
+		notes := maps.Clone(p.info.Notes)
+		if notes == nil {
+			notes = map[string]any{}
+		}
+		maps.Copy(notes, more.Notes)
+		p.info.Notes = notes
+	}
+	p.last = out
+	return nil
+}
+
+// finish sums up what was measured.
+func (p *player) finish() error {
+	p.info.Ms = stat.Summarize(p.info.Samples)
+	rss, err := p.peakRSS()
+	p.info.PeakRSS = rss
+	return err
+}
+
+// settle is the pause before work, in which the threads of the sides that worked before go to sleep.
+const settle = 50 * time.Millisecond
+
+// takeTurns lets us and the others work in rotation, each beginning in turn, and compares the results. A peer that
+// fails is left out from then on; an error is our own.
+func takeTurns(ctx context.Context, o Options, us *player, them []*player, request peer.Request) error {
+	us.samples = nil
+	for _, p := range them {
+		if p.last.values == nil && p.last.png == nil {
+			continue // it cannot be given inputs
+		}
+		c, err := compare(us.last, p.last)
+		if err != nil {
+			p.info.Problem = err.Error()
+		}
+		p.info.Check = c
+	}
+	all := append([]*player{us}, them...)
+	start := time.Now()
+	for rep := 0; rep < o.Reps && (rep < MinReps || time.Since(start) < o.Time*time.Duration(len(all))); rep++ {
+		for i := range all {
+			p := all[(i+rep)%len(all)]
+			if p != us && p.info.Problem != "" {
+				continue
+			}
+			time.Sleep(settle)
+			seconds, _, _, err := p.do(turn(request, rep))
+			switch {
+			case err != nil && p == us:
+				return err
+			case err != nil:
+				p.info.Problem = fmt.Sprintf("left out after %d repetitions: %v", rep, err)
+				continue
+			}
+			p.samples = append(p.samples, 1e3*seconds)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	for _, p := range all {
+		p.info.Samples = append(p.info.Samples, p.samples...)
+	}
+	ours := stat.Summarize(us.samples)
+	for _, p := range them {
+		if len(p.samples) > 0 {
+			shared := ours
+			p.info.OursMs, p.info.Ratio = &shared, ours.Median/stat.Summarize(p.samples).Median
+		}
+	}
+	return nil
+}
