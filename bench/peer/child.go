@@ -20,7 +20,7 @@ import (
 // the first run).
 const (
 	startLimit = 40 * time.Minute
-	workLimit  = 20 * time.Minute
+	workLimit  = 40 * time.Minute
 	stopLimit  = 10 * time.Second
 )
 
