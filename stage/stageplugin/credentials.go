@@ -74,7 +74,10 @@ func readCredentials(r *bufio.Reader) (credentials, error) {
 	der, errCert := base64.StdEncoding.DecodeString(certificate)
 	key, errKey := base64.StdEncoding.DecodeString(seed)
 	parsed, err := x509.ParseCertificate(der)
-	if err = errors.Join(errCert, errKey, err); err != nil || len(key) != ed25519.SeedSize {
+	if len(key) != ed25519.SeedSize {
+		err = errors.Join(err, fmt.Errorf("a key of %d bytes", len(key)))
+	}
+	if err = errors.Join(errCert, errKey, err); err != nil {
 		return credentials{}, fmt.Errorf("the parent's line has no certificate and key, is it of this version? %w", err)
 	}
 	return credentials{parsed, ed25519.NewKeyFromSeed(key)}, nil
