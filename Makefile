@@ -37,7 +37,7 @@ test-purego: ## Run the engine's tests without assembly
 
 .PHONY: race
 race: ## Run the concurrent packages under the race detector
-	CGO_ENABLED=1 go test -race ./engine/device/... ./stage/... ./services/... ./orchestrator/... ./internal/...
+	CGO_ENABLED=1 go test -race -timeout 30m ./engine/device/... ./stage/... ./services/... ./orchestrator/... ./internal/...
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target FUZZTIME times
