@@ -100,7 +100,6 @@ func BenchmarkPointwise(b *testing.B) {
 			{"WidenI8", func() { WidenI8(dst, small, (*[TileCols]float32)(y)) }},
 			{"AbsMax", func() { AbsMax(x) }},
 			{"QuantizeI8", func() { QuantizeI8(small, x, 1) }},
-			{"Axpy", func() { Axpy(dst, 1e-9, x) }},
 			{"Scale", func() { Scale(dst, 1) }},
 			{"Add", func() { Add(dst, x, y) }},
 		} {

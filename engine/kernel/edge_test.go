@@ -39,7 +39,6 @@ func TestNothingBeyond(t *testing.T) {
 			WidenF16(dst, half)
 			WidenBF16(dst, half)
 			Add(dst, x, y)
-			Axpy(dst, 2, x)
 			Scale(dst, 2)
 			GEGLU(dst, x, y)
 			LayerNorm(dst, x, y, z, 1e-5)

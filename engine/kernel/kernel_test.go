@@ -142,7 +142,6 @@ func TestTooShortPanics(t *testing.T) {
 		rows := []*float32{&long[0], &long[0], &long[0], &long[0], &long[0], &long[0]}
 		for name, f := range map[string]func(){
 			"Add":           func() { Add(long, long, short) },
-			"Axpy":          func() { Axpy(long, 1, short) },
 			"Finish":        func() { Finish(long, long, nil, short, nil, None) },
 			"Activate":      func() { Activate(long, short, SiLU) },
 			"GEGLU":         func() { GEGLU(long, long, short) },

@@ -1,18 +1,11 @@
 package kernel
 
-// What bounds these three: the memory read and written; their arithmetic is one operation for 8 to 12 bytes.
+// What bounds these two: the memory read and written; their arithmetic is one operation for 8 to 12 bytes.
 
 // Scale is dst *= f.
 func Scale(dst []float32, f float32) {
 	if len(dst) > 0 {
 		scale(dst, f)
-	}
-}
-
-// Axpy is dst += a*x.
-func Axpy(dst []float32, a float32, x []float32) {
-	if len(dst) > 0 {
-		axpy(dst, a, x[:len(dst)])
 	}
 }
 

@@ -6,16 +6,10 @@ package kernel
 func scaleAVX2(dst *float32, f float32, n int)
 
 //go:noescape
-func axpyAVX2(dst *float32, a float32, x *float32, n int)
-
-//go:noescape
 func addAVX2(dst, a, b *float32, n int)
 
 //go:noescape
 func scaleAVX512(dst *float32, f float32, n int)
-
-//go:noescape
-func axpyAVX512(dst *float32, a float32, x *float32, n int)
 
 //go:noescape
 func addAVX512(dst, a, b *float32, n int)
@@ -28,17 +22,6 @@ func scale(dst []float32, f float32) {
 		scaleAVX2(&dst[0], f, len(dst))
 	default:
 		scaleGeneric(dst, f)
-	}
-}
-
-func axpy(dst []float32, a float32, x []float32) {
-	switch {
-	case useAVX512:
-		axpyAVX512(&dst[0], a, &x[0], len(x))
-	case useAVX2:
-		axpyAVX2(&dst[0], a, &x[0], len(x))
-	default:
-		axpyGeneric(dst, a, x)
 	}
 }
 

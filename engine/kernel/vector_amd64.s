@@ -77,68 +77,6 @@ DATA mask_window<>+56(SB)/4, $0x00000000
 DATA mask_window<>+60(SB)/4, $0x00000000
 GLOBL mask_window<>(SB), RODATA|NOPTR, $64
 
-// func axpyAVX2(dst *float32, a float32, x *float32, n int)
-// Requires: AVX, FMA3
-TEXT ·axpyAVX2(SB), NOSPLIT, $0-32
-	MOVQ         dst+0(FP), AX
-	VBROADCASTSS a+8(FP), Y0
-	MOVQ         x+16(FP), CX
-	MOVQ         n+24(FP), DX
-	XORQ         BX, BX
-	CMPQ         DX, $0x20
-	JLT          done7
-
-again6:
-	VMOVUPS     (AX)(BX*4), Y1
-	VMOVUPS     (CX)(BX*4), Y2
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, (AX)(BX*4)
-	VMOVUPS     32(AX)(BX*4), Y1
-	VMOVUPS     32(CX)(BX*4), Y2
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 32(AX)(BX*4)
-	VMOVUPS     64(AX)(BX*4), Y1
-	VMOVUPS     64(CX)(BX*4), Y2
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 64(AX)(BX*4)
-	VMOVUPS     96(AX)(BX*4), Y1
-	VMOVUPS     96(CX)(BX*4), Y2
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, 96(AX)(BX*4)
-	ADDQ        $0x20, BX
-	SUBQ        $0x20, DX
-	CMPQ        DX, $0x20
-	JGE         again6
-
-done7:
-	CMPQ DX, $0x08
-	JLT  done9
-
-again8:
-	VMOVUPS     (AX)(BX*4), Y1
-	VMOVUPS     (CX)(BX*4), Y2
-	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, (AX)(BX*4)
-	ADDQ        $0x08, BX
-	SUBQ        $0x08, DX
-	CMPQ        DX, $0x08
-	JGE         again8
-
-done9:
-	TESTQ       DX, DX
-	JZ          end10
-	LEAQ        mask_window<>+0(SB), SI
-	NEGQ        DX
-	VMOVUPS     32(SI)(DX*4), Y1
-	VMASKMOVPS  (AX)(BX*4), Y1, Y2
-	VMASKMOVPS  (CX)(BX*4), Y1, Y3
-	VFMADD231PS Y3, Y0, Y2
-	VMASKMOVPS  Y2, Y1, (AX)(BX*4)
-
-end10:
-	VZEROUPPER
-	RET
-
 // func addAVX2(dst *float32, a *float32, b *float32, n int)
 // Requires: AVX
 TEXT ·addAVX2(SB), NOSPLIT, $0-32
@@ -148,9 +86,9 @@ TEXT ·addAVX2(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), BX
 	XORQ SI, SI
 	CMPQ BX, $0x20
-	JLT  done12
+	JLT  done7
 
-again11:
+again6:
 	VMOVUPS (CX)(SI*4), Y0
 	VMOVUPS (DX)(SI*4), Y1
 	VADDPS  Y1, Y0, Y0
@@ -170,13 +108,13 @@ again11:
 	ADDQ    $0x20, SI
 	SUBQ    $0x20, BX
 	CMPQ    BX, $0x20
-	JGE     again11
+	JGE     again6
 
-done12:
+done7:
 	CMPQ BX, $0x08
-	JLT  done14
+	JLT  done9
 
-again13:
+again8:
 	VMOVUPS (CX)(SI*4), Y0
 	VMOVUPS (DX)(SI*4), Y1
 	VADDPS  Y1, Y0, Y0
@@ -184,11 +122,11 @@ again13:
 	ADDQ    $0x08, SI
 	SUBQ    $0x08, BX
 	CMPQ    BX, $0x08
-	JGE     again13
+	JGE     again8
 
-done14:
+done9:
 	TESTQ      BX, BX
-	JZ         end15
+	JZ         end10
 	LEAQ       mask_window<>+0(SB), DI
 	NEGQ       BX
 	VMOVUPS    32(DI)(BX*4), Y0
@@ -197,6 +135,6 @@ done14:
 	VADDPS     Y2, Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)(SI*4)
 
-end15:
+end10:
 	VZEROUPPER
 	RET

@@ -60,69 +60,6 @@ end5:
 	VZEROUPPER
 	RET
 
-// func axpyAVX512(dst *float32, a float32, x *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
-	MOVQ         dst+0(FP), AX
-	VBROADCASTSS a+8(FP), Z0
-	MOVQ         x+16(FP), DX
-	MOVQ         n+24(FP), CX
-	XORQ         BX, BX
-	CMPQ         CX, $0x40
-	JLT          done7
-
-again6:
-	VMOVUPS     (AX)(BX*4), Z1
-	VMOVUPS     (DX)(BX*4), Z2
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, (AX)(BX*4)
-	VMOVUPS     64(AX)(BX*4), Z1
-	VMOVUPS     64(DX)(BX*4), Z2
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 64(AX)(BX*4)
-	VMOVUPS     128(AX)(BX*4), Z1
-	VMOVUPS     128(DX)(BX*4), Z2
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 128(AX)(BX*4)
-	VMOVUPS     192(AX)(BX*4), Z1
-	VMOVUPS     192(DX)(BX*4), Z2
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, 192(AX)(BX*4)
-	ADDQ        $0x40, BX
-	SUBQ        $0x40, CX
-	CMPQ        CX, $0x40
-	JGE         again6
-
-done7:
-	CMPQ CX, $0x10
-	JLT  done9
-
-again8:
-	VMOVUPS     (AX)(BX*4), Z1
-	VMOVUPS     (DX)(BX*4), Z2
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, (AX)(BX*4)
-	ADDQ        $0x10, BX
-	SUBQ        $0x10, CX
-	CMPQ        CX, $0x10
-	JGE         again8
-
-done9:
-	TESTQ       CX, CX
-	JZ          end10
-	MOVL        $0x00000001, SI
-	SHLL        CL, SI
-	DECL        SI
-	KMOVW       SI, K1
-	VMOVUPS.Z   (AX)(BX*4), K1, Z1
-	VMOVUPS.Z   (DX)(BX*4), K1, Z2
-	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, K1, (AX)(BX*4)
-
-end10:
-	VZEROUPPER
-	RET
-
 // func addAVX512(dst *float32, a *float32, b *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·addAVX512(SB), NOSPLIT, $0-32
@@ -132,9 +69,9 @@ TEXT ·addAVX512(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), CX
 	XORQ SI, SI
 	CMPQ CX, $0x40
-	JLT  done12
+	JLT  done7
 
-again11:
+again6:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -154,13 +91,13 @@ again11:
 	ADDQ    $0x40, SI
 	SUBQ    $0x40, CX
 	CMPQ    CX, $0x40
-	JGE     again11
+	JGE     again6
 
-done12:
+done7:
 	CMPQ CX, $0x10
-	JLT  done14
+	JLT  done9
 
-again13:
+again8:
 	VMOVUPS (DX)(SI*4), Z0
 	VMOVUPS (BX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -168,11 +105,11 @@ again13:
 	ADDQ    $0x10, SI
 	SUBQ    $0x10, CX
 	CMPQ    CX, $0x10
-	JGE     again13
+	JGE     again8
 
-done14:
+done9:
 	TESTQ     CX, CX
-	JZ        end15
+	JZ        end10
 	MOVL      $0x00000001, DI
 	SHLL      CL, DI
 	DECL      DI
@@ -182,6 +119,6 @@ done14:
 	VADDPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-end15:
+end10:
 	VZEROUPPER
 	RET

@@ -2,6 +2,5 @@
 
 package kernel
 
-func scale(dst []float32, f float32)             { scaleGeneric(dst, f) }
-func axpy(dst []float32, a float32, x []float32) { axpyGeneric(dst, a, x) }
-func add(dst, a, b []float32)                    { addGeneric(dst, a, b) }
+func scale(dst []float32, f float32) { scaleGeneric(dst, f) }
+func add(dst, a, b []float32)        { addGeneric(dst, a, b) }

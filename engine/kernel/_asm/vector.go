@@ -12,17 +12,6 @@ func vector(g *gen) {
 	})
 	g.ret()
 
-	g.function("axpy"+g.isa, "func(dst *float32, a float32, x *float32, n int)", "is Axpy.")
-	dst, a, x, n := g.arg("dst"), g.broadcastArg("a"), g.arg("x"), g.arg("n")
-	g.each(n, 4, func(l []lanes) {
-		for _, l := range l {
-			y := l.load(dst)
-			g.VFMADD231PS(l.load(x), a, y)
-			l.store(y, dst)
-		}
-	})
-	g.ret()
-
 	g.function("add"+g.isa, "func(dst, a, b *float32, n int)", "is Add.")
 	dst, left, right, n := g.arg("dst"), g.arg("a"), g.arg("b"), g.arg("n")
 	g.each(n, 4, func(l []lanes) {
