@@ -61,11 +61,8 @@ func (r *bandedRun) WriteIDs(name string, ids []int32) error {
 	case !in.IDs:
 		return &device.FieldError{Field: "input " + name, Expected: "float values", Got: "ids"}
 	}
-	rows := tableRows(r.tape, in.Array)
-	for i, id := range ids {
-		if id < 0 || int(id) >= rows {
-			return &device.FieldError{Field: "input " + name, Expected: fmt.Sprintf("ids from 0 to %d", rows-1), Got: fmt.Sprintf("%d at %d", id, i)}
-		}
+	if err := checkIDs(name, ids, tableRows(r.tape, in.Array)); err != nil {
+		return err
 	}
 	return r.spill.write(view[float32](raw(ids), len(ids)), r.arrays.Offsets[in.Array.ID-1])
 }

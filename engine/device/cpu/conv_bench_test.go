@@ -3,14 +3,11 @@ package cpu_test
 import (
 	"fmt"
 	"math"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/device/devicetest"
-	"github.com/triptych-serving/triptych/engine/kernel"
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
@@ -83,72 +80,23 @@ var convShapes = []convShape{
 	{1, 128, 16, 3, false},
 }
 
-// BenchmarkConv computes every shape by every algorithm, on one and on two threads, in turn with FMAPeak on as many. It
-// reports the least time, and the multiply-adds of the direct sum done in it as a share of what the least time of
-// FMAPeak allows: more than 100 % for Winograd.
+// BenchmarkConv computes every shape by every algorithm. Its share of the peak counts the multiply-adds of the direct
+// sum: more than 100 % for Winograd.
 func BenchmarkConv(b *testing.B) {
-	for _, shape := range convShapes {
-		for _, threads := range []int{1, 2} {
-			for _, algorithm := range []cpu.Algorithm{cpu.Direct, cpu.Winograd2, cpu.Winograd4} {
-				b.Run(fmt.Sprintf("%v/threads=%d/%s", shape, threads, algorithm), func(b *testing.B) {
-					benchmarkConv(b, shape, threads, algorithm)
+	for _, c := range convShapes {
+		side := c.side
+		if c.up {
+			side /= 2
+		}
+		flops := 2 * float64(c.batch*c.side*c.side*c.out) * float64(9*c.in)
+		for _, algorithm := range []cpu.Algorithm{cpu.Direct, cpu.Winograd2, cpu.Winograd4} {
+			benchmarkOp(b, fmt.Sprintf("%v/%s", c, algorithm), algorithm, func(n *devicetest.Network) device.Array {
+				w := n.Param(device.Filter, tensor.F16, 1/math.Sqrt(float64(9*c.in)), c.out, c.in, 3, 3)
+				return n.Tape.Conv2D(device.Conv2D{
+					X: n.Input(0, c.batch, side, side, c.in), W: w, Bias: n.Param(device.Vector, tensor.F32, 1, c.out),
+					Stride: 1, Top: 1, Left: 1, Bottom: 1, Right: 1, Upsample: c.up,
 				})
-			}
+			}, fmaLimit, peakReport(flops))
 		}
 	}
-}
-
-func benchmarkConv(b *testing.B, c convShape, threads int, algorithm cpu.Algorithm) {
-	n := devicetest.NewNetwork(1)
-	side := c.side
-	if c.up {
-		side /= 2
-	}
-	x := n.Input(0, c.batch, side, side, c.in)
-	w := n.Param(device.Filter, tensor.F16, 1/math.Sqrt(float64(9*c.in)), c.out, c.in, 3, 3)
-	op := device.Conv2D{X: x, W: w, Bias: n.Param(device.Vector, tensor.F32, 1, c.out), Stride: 1, Top: 1, Left: 1, Bottom: 1, Right: 1, Upsample: c.up}
-	n.Tape.Output("out", n.Tape.Conv2D(op))
-	d := open(b, cpu.Options{Threads: threads, Conv: algorithm})
-	lw, err := d.Load(b.Context(), n.Manifest, n, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer lw.Free()
-	r, err := d.NewRun(n.Tape, lw)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer r.Free()
-	if err := r.Write("input.0", n.Inputs["input.0"]); err != nil {
-		b.Fatal(err)
-	}
-	least, peak := math.Inf(1), math.Inf(1)
-	const rounds = 100_000 // of 12 products of 8 values, 96 multiply-adds
-	for b.Loop() {
-		least = min(least, seconds(func() {
-			if err := r.Execute(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-		}))
-		peak = min(peak, seconds(func() { fmaPeak(threads, rounds) }))
-	}
-	products := float64(c.batch*c.side*c.side*c.out) * float64(9*c.in)
-	b.ReportMetric(0, "ns/op") // it would hold the peak's time too
-	b.ReportMetric(1e3*least, "ms")
-	b.ReportMetric(100*products/least/(float64(threads)*rounds*kernel.PeakFlops/2/peak), "%peak")
-	b.ReportMetric(float64(r.Bytes())/1e6, "scratch-MB")
-}
-
-func seconds(f func()) float64 {
-	start := time.Now()
-	f()
-	return time.Since(start).Seconds()
-}
-
-func fmaPeak(threads, rounds int) {
-	var group sync.WaitGroup
-	for range threads {
-		group.Go(func() { kernel.FMAPeak(rounds) })
-	}
-	group.Wait()
 }

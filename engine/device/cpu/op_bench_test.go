@@ -36,9 +36,10 @@ func measure(f func()) cost {
 
 func (c cost) best(d cost) cost { return cost{min(c.wall, d.wall), min(c.processor, d.processor)} }
 
-// benchmarkOp records one op on a network and runs it in turn with limit on so many threads. report gets the least cost
+// benchmarkOp records one op on a network and runs it in turn with limit on so many threads; conv is the device's way
+// to compute convolutions. report gets the least cost
 // of each and the name of a time.
-func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) device.Array, limit func(threads int), report func(b *testing.B, threads int, op, limit float64, suffix string)) {
+func benchmarkOp(b *testing.B, name string, conv cpu.Algorithm, record func(n *devicetest.Network) device.Array, limit func(threads int), report func(b *testing.B, threads int, op, limit float64, suffix string)) {
 	for _, threads := range []int{1, 2} {
 		b.Run(fmt.Sprintf("%s/threads=%d", name, threads), func(b *testing.B) {
 			n := devicetest.NewNetwork(1)
@@ -46,7 +47,7 @@ func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) d
 			if err := n.Tape.Err(); err != nil {
 				b.Fatal(err)
 			}
-			d := open(b, cpu.Options{Threads: threads})
+			d := open(b, cpu.Options{Threads: threads, Conv: conv})
 			w, err := d.Load(b.Context(), n.Manifest, n, nil)
 			if err != nil {
 				b.Fatal(err)
@@ -78,6 +79,7 @@ func benchmarkOp(b *testing.B, name string, record func(n *devicetest.Network) d
 			}
 			b.ReportMetric(0, "ns/op") // it would hold the limit's time too
 			b.ReportMetric(best.wall*1e6, "best-us")
+			b.ReportMetric(float64(r.Bytes())/1e6, "scratch-MB")
 			report(b, threads, best.wall, bestLimit.wall, "")
 			report(b, threads, best.processor/float64(threads), bestLimit.processor/float64(threads), "-processor")
 		})
@@ -128,7 +130,7 @@ func BenchmarkGroupNorm(b *testing.B) {
 	for _, act := range []device.Activation{device.None, device.SiLU} {
 		for _, shape := range [][]int{{2, 64, 64, 320}, {2, 32, 32, 640}, {2, 16, 16, 1280}, {1, 512, 512, 128}, {1, 256, 256, 256}, {2, 16, 16, 64}, {1, 128, 128, 32}} {
 			elems := shape[0] * shape[1] * shape[2] * shape[3]
-			benchmarkOp(b, fmt.Sprintf("act%d/%dx%dx%dx%d", act, shape[0], shape[1], shape[2], shape[3]), func(n *devicetest.Network) device.Array {
+			benchmarkOp(b, fmt.Sprintf("act%d/%dx%dx%dx%d", act, shape[0], shape[1], shape[2], shape[3]), "", func(n *devicetest.Network) device.Array {
 				vector := func() device.Weight { return n.Param(device.Vector, tensor.F32, 1, shape[3]) }
 				return n.Tape.GroupNorm(device.GroupNorm{X: n.Input(0, shape...), Gamma: vector(), Beta: vector(), Groups: 32, Eps: 1e-5, Act: act})
 			}, traffic(elems, elems), memoryReport(3*elems))
@@ -139,7 +141,7 @@ func BenchmarkGroupNorm(b *testing.B) {
 func BenchmarkLayerNorm(b *testing.B) {
 	for _, shape := range [][]int{{2, 4096, 320}, {2, 1024, 640}, {2, 256, 1280}, {2, 64, 64}} {
 		elems := shape[0] * shape[1] * shape[2]
-		benchmarkOp(b, fmt.Sprintf("%dx%dx%d", shape[0], shape[1], shape[2]), func(n *devicetest.Network) device.Array {
+		benchmarkOp(b, fmt.Sprintf("%dx%dx%d", shape[0], shape[1], shape[2]), "", func(n *devicetest.Network) device.Array {
 			vector := func() device.Weight { return n.Param(device.Vector, tensor.F32, 1, shape[2]) }
 			return n.Tape.LayerNorm(device.LayerNorm{X: n.Input(0, shape...), Gamma: vector(), Beta: vector(), Eps: 1e-5})
 		}, traffic(0, elems), memoryReport(2*elems))
@@ -152,9 +154,9 @@ func BenchmarkGEGLU(b *testing.B) {
 	record := func(n *devicetest.Network) device.Array {
 		return n.Tape.GEGLU(device.GEGLU{X: n.Input(0, rows, 2*width)})
 	}
-	benchmarkOp(b, "memory", record, traffic(rows*width, rows*width), memoryReport(3*rows*width))
+	benchmarkOp(b, "memory", "", record, traffic(rows*width, rows*width), memoryReport(3*rows*width))
 	x := make([]float32, width)
-	benchmarkOp(b, "arithmetic", record, func(threads int) {
+	benchmarkOp(b, "arithmetic", "", record, func(threads int) {
 		onThreads(threads, rows*width, width, func(first, last int) {
 			var out [width]float32
 			kernel.GEGLU(out[:last-first], x, x)
@@ -166,7 +168,7 @@ func BenchmarkGEGLU(b *testing.B) {
 
 func BenchmarkConcat(b *testing.B) {
 	const pixels, width = 2 * 64 * 64, 320
-	benchmarkOp(b, "2x64x64x320+320", func(n *devicetest.Network) device.Array {
+	benchmarkOp(b, "2x64x64x320+320", "", func(n *devicetest.Network) device.Array {
 		return n.Tape.Concat(device.Concat{A: n.Input(0, pixels, width), B: n.Input(0, pixels, width)})
 	}, traffic(0, 2*pixels*width), memoryReport(4*pixels*width))
 }
@@ -192,7 +194,7 @@ func BenchmarkAttention(b *testing.B) {
 		{"starter256d16", 2, 256, 256, 4, 16, false},
 	} {
 		flops := 4 * float64(c.batch*c.queries*c.keys*c.heads*c.d)
-		benchmarkOp(b, c.name, func(n *devicetest.Network) device.Array {
+		benchmarkOp(b, c.name, "", func(n *devicetest.Network) device.Array {
 			input := func(tokens int) device.Array { return n.Input(0, c.batch, tokens, c.heads*c.d) }
 			return n.Tape.Attention(device.Attention{Q: input(c.queries), K: input(c.keys), V: input(c.keys), Heads: c.heads, Causal: c.causal})
 		}, fmaLimit, peakReport(flops))
@@ -226,7 +228,7 @@ func BenchmarkGemm(b *testing.B) {
 		{154, 3072, 768},
 		{2, 1280, 320},
 	} {
-		benchmarkOp(b, fmt.Sprintf("%dx%dx%d", c.rows, c.in, c.out), func(n *devicetest.Network) device.Array {
+		benchmarkOp(b, fmt.Sprintf("%dx%dx%d", c.rows, c.in, c.out), "", func(n *devicetest.Network) device.Array {
 			return n.Tape.Gemm(device.Gemm{X: n.Input(0, c.rows, c.in), W: n.Param(device.Matrix, tensor.F16, 1, c.out, c.in)})
 		}, fmaLimit, peakReport(2*float64(c.rows*c.in*c.out)))
 	}

@@ -113,12 +113,20 @@ func (r *run) WriteIDs(name string, ids []int32) error {
 	if len(ids) != len(in.ids) {
 		return lengthError("input "+name, in.shape, len(in.ids), len(ids))
 	}
-	for i, id := range ids {
-		if id < 0 || int(id) >= in.rows {
-			return &device.FieldError{Field: "input " + name, Expected: fmt.Sprintf("ids from 0 to %d", in.rows-1), Got: fmt.Sprintf("%d at %d", id, i)}
-		}
+	if err := checkIDs(name, ids, in.rows); err != nil {
+		return err
 	}
 	copy(in.ids, ids)
+	return nil
+}
+
+// checkIDs refuses ids that are no rows of the table. The error is a device.FieldError.
+func checkIDs(name string, ids []int32, rows int) error {
+	for i, id := range ids {
+		if id < 0 || int(id) >= rows {
+			return &device.FieldError{Field: "input " + name, Expected: fmt.Sprintf("ids from 0 to %d", rows-1), Got: fmt.Sprintf("%d at %d", id, i)}
+		}
+	}
 	return nil
 }
 
