@@ -22,7 +22,7 @@ type planned struct {
 	Stages           []struct {
 		Stage             string
 		WeightsBytes      int64 `json:"weights_bytes"`
-		WholeScratchBytes int64 `json:"whole_scratch_bytes"`
+		MostScratchBytes  int64 `json:"most_scratch_bytes"`
 		LeastScratchBytes int64 `json:"least_scratch_bytes"`
 		ScratchBytes      int64 `json:"scratch_bytes"`
 		SpillBytes        int64 `json:"spill_bytes"`
@@ -69,7 +69,7 @@ func TestLargeDecodeInBands(t *testing.T) {
 	}
 	limit := strconv.FormatInt(budget, 10)
 	bands := runPlan(t, append(size, "--memory-budget", limit)...)
-	if d := bands.Stages[2]; d.Mode != "in bands" || d.WholeScratchBytes != decoder.ScratchBytes || d.SpillBytes == 0 ||
+	if d := bands.Stages[2]; d.Mode != "in bands" || d.MostScratchBytes != decoder.ScratchBytes || d.SpillBytes == 0 ||
 		d.ScratchBytes < d.LeastScratchBytes || d.WeightsBytes+d.ScratchBytes > budget || bands.Stages[1].Mode != "whole" {
 		t.Errorf("planned %+v", bands)
 	}

@@ -24,7 +24,8 @@ type DenoiseObserver struct {
 	// Ready: memory is reserved and this many evaluations of the network will be made with this
 	// sampler; some samplers make more of them than steps.
 	Ready func(evaluations int, sampler string)
-	// Progress: so many evaluations are done.
+	// Progress: so many evaluations are done. The last is always told, others may be left out where they follow each
+	// other fast.
 	Progress func(done, evaluations int)
 	// Preview: an estimate of the final latent after so many evaluations.
 	Preview func(done int, estimate Latent)

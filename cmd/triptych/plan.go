@@ -29,7 +29,7 @@ type plan struct {
 type planStage struct {
 	Stage             string `json:"stage"`
 	WeightsBytes      int64  `json:"weights_bytes"`
-	WholeScratchBytes int64  `json:"whole_scratch_bytes"`
+	MostScratchBytes  int64  `json:"most_scratch_bytes"`
 	LeastScratchBytes int64  `json:"least_scratch_bytes"`
 	ScratchBytes      int64  `json:"scratch_bytes"` // under the budget
 	SpillBytes        int64  `json:"spill_bytes,omitempty"`
@@ -106,7 +106,7 @@ func newPlan(model string, e stageengine.Estimate, budget int64) (p plan, refuse
 	for _, s := range e.Stages {
 		needed := s.Footprint.WeightsBytes + s.Footprint.ScratchBytes
 		row := planStage{
-			Stage: s.Kind.String(), WeightsBytes: s.Footprint.WeightsBytes, WholeScratchBytes: s.WholeScratch,
+			Stage: s.Kind.String(), WeightsBytes: s.Footprint.WeightsBytes, MostScratchBytes: s.MostScratch,
 			LeastScratchBytes: s.LeastScratch, ScratchBytes: s.Footprint.ScratchBytes, SpillBytes: s.SpillBytes, Mode: modeWhole,
 		}
 		switch {
@@ -120,7 +120,7 @@ func newPlan(model string, e stageengine.Estimate, budget int64) (p plan, refuse
 		}
 		p.Stages = append(p.Stages, row)
 		p.LeastBudgetBytes = max(p.LeastBudgetBytes, s.Footprint.WeightsBytes+s.LeastScratch)
-		p.AllBytes += s.Footprint.WeightsBytes + s.WholeScratch
+		p.AllBytes += s.Footprint.WeightsBytes + s.MostScratch
 	}
 	return p, refused
 }
@@ -142,7 +142,7 @@ func (p plan) print(w io.Writer, asJSON bool) error {
 		if s.SpillBytes > 0 {
 			disk = size(s.SpillBytes)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Stage, size(s.WeightsBytes), size(s.WholeScratchBytes), size(s.LeastScratchBytes),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Stage, size(s.WeightsBytes), size(s.MostScratchBytes), size(s.LeastScratchBytes),
 			s.Mode, size(s.WeightsBytes+s.ScratchBytes), disk)
 	}
 	if err := t.Flush(); err != nil {

@@ -41,21 +41,26 @@ func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	scratch, err := d.budgeted(b).ScratchBytes(tape)
+	scratch, err := d.budgeted(b.component.WeightsBytes).ScratchBytes(tape)
 	if err != nil {
 		return stage.Footprint{}, d.fault(err)
 	}
 	return stage.Footprint{WeightsBytes: b.component.WeightsBytes, ScratchBytes: scratch}, nil
 }
 
-// budgeted is the device with what its memory leaves for scratch beside the weights: images that need
-// more are decoded in bands. Plan and Decode both ask it, so that they agree.
-func (d *Decoder) budgeted(b *book[*modeldir.ImageDecoder]) device.Device {
-	budget := d.Device.Memory().CapBytes
-	if budget == 0 {
-		return d.Device
+// maxScratch is the most scratch that an image takes: one that needs more (from about 384x384 with the autoencoder of
+// Stable Diffusion) is computed in bands, in some 30 MB and 15 to 20 % more time, and leaves the memory to the stages
+// that would have to be evicted for it.
+const maxScratch = 256 << 20
+
+// budgeted is the device whose runs take no more than maxScratch, nor than what its budget leaves beside weights of
+// so many bytes. Plan and Decode both ask it, so that they agree.
+func (d *Decoder) budgeted(weightsBytes int64) device.Device {
+	limit := int64(maxScratch)
+	if budget := d.Device.Memory().CapBytes; budget > 0 {
+		limit = min(limit, max(0, budget-weightsBytes))
 	}
-	return d.Device.Within(max(0, budget-b.component.WeightsBytes))
+	return d.Device.Within(limit)
 }
 
 func (d *Decoder) tape(b *book[*modeldir.ImageDecoder], h, w int) (*device.Tape, error) {
@@ -97,7 +102,7 @@ func (d *Decoder) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Im
 	nn.ToChannelsLast(last, z, 1, s[1], s[2]*s[3])
 	height, width := s[2]*b.component.SpatialFactor, s[3]*b.component.SpatialFactor
 	pixels := make([]float32, height*width*vae.ImageChannels)
-	if err := d.evaluate(ctx, d.budgeted(b), b, tape, b.weights, modeldir.InputLatents, last, modeldir.OutputImage, pixels); err != nil {
+	if err := d.evaluate(ctx, d.budgeted(b.component.WeightsBytes), b, tape, b.weights, modeldir.InputLatents, last, modeldir.OutputImage, pixels); err != nil {
 		return stage.Image{}, err
 	}
 	data, err := imaging.Encode(imaging.FromFloats(pixels, height, width), options)
@@ -186,7 +191,7 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 	}
 	h, w, channels := height/factor, width/factor, b.component.LatentChannels
 	moments := make([]float32, 2*channels*h*w)
-	if err := d.evaluate(ctx, d.Device, b, tape, weights, modeldir.InputImage, pixels, modeldir.OutputMoments, moments); err != nil {
+	if err := d.evaluate(ctx, d.budgeted(d.Device.Memory().UsedBytes), b, tape, weights, modeldir.InputImage, pixels, modeldir.OutputMoments, moments); err != nil {
 		return stage.Latent{}, err
 	}
 	z := net.Config.Sample(moments, nil)

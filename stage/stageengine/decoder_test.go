@@ -101,6 +101,15 @@ func TestDecodeWithinBudget(t *testing.T) {
 	}
 }
 
+// Without a budget, too, a large image does not take scratch for every pixel.
+func TestDecodeBounded(t *testing.T) {
+	d := starterDecoder(t, cpu.Options{})
+	large, larger := plan(t, d, 128, 128), plan(t, d, 192, 256)
+	if large != larger || large.ScratchBytes > maxScratch/8 {
+		t.Errorf("planned %+v for 1024x1024 and %+v for 2048x1536", large, larger)
+	}
+}
+
 // differences counts the values of two PNG files that differ by one, and by more.
 func differences(t *testing.T, a, b []byte) (off [2]int, values int) {
 	t.Helper()

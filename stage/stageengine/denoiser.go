@@ -7,6 +7,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/config"
@@ -23,6 +24,11 @@ const (
 	maxTokens        = 4096
 	maxBatch         = 16
 )
+
+// progressEvery is how often progress is told at most, but for the last: as often as a bar is worth redrawing. Each
+// message wakes three processes that share the processors with the work (measured: at every step of 27 ms they took
+// 3 % of its time).
+const progressEvery = 100 * time.Millisecond
 
 // Denoiser is the second stage: conditioning to a latent.
 type Denoiser struct {
@@ -119,7 +125,7 @@ func (d *Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observ
 	if observer.Ready != nil {
 		observer.Ready(steps.Evaluations(), steps.Name())
 	}
-	p := newPredictor(run, b.net, req, batch)
+	p, told := newPredictor(run, b.net, req, batch), time.Time{}
 	noise := sampler.NewSource(req.Seed)
 	for i := state.Step; i < steps.Evaluations(); i++ {
 		steps.ModelInput(state, p.input)
@@ -131,18 +137,19 @@ func (d *Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observ
 		if !finite(state.Latents) {
 			return stage.Latent{}, stage.Errorf(stage.EngineFault, "the latents are not finite after evaluation %d", i+1).With("stage", d.kind.String())
 		}
+		if now := time.Now(); observer.Progress != nil && (now.Sub(told) >= progressEvery || state.Step == steps.Evaluations()) {
+			observer.Progress(state.Step, steps.Evaluations())
+			told = now
+		}
 		d.report(req, observer, steps, before, state, p.prediction)
 	}
 	return latent(b, req, state.Latents), nil
 }
 
-// report tells the observer what an evaluation led to.
+// report shows the observer the tensors that an evaluation led to, as often as the request asks for.
 func (d *Denoiser) report(req stage.DenoiseRequest, o stage.DenoiseObserver, steps *sampler.Sampler, before, state sampler.State, prediction []float32) {
-	done, all := state.Step, steps.Evaluations()
-	if o.Progress != nil {
-		o.Progress(done, all)
-	}
-	if done == all {
+	done := state.Step
+	if done == steps.Evaluations() {
 		return
 	}
 	if n := req.PreviewEveryNSteps; n > 0 && done%n == 0 && o.Preview != nil {

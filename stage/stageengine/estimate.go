@@ -25,7 +25,7 @@ type Estimate struct {
 type StageEstimate struct {
 	Kind         stage.Kind
 	Footprint    stage.Footprint // what the stage's Plan says on this device
-	WholeScratch int64           // scratch without a budget
+	MostScratch  int64           // scratch however large the budget is
 	LeastScratch int64           // scratch with the smallest budget that the stage runs in
 	InBands      bool
 	SpillBytes   int64 // of a temporary file, if the stage runs in bands
@@ -70,7 +70,7 @@ func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate,
 		if err != nil {
 			return Estimate{}, err
 		}
-		e.Stages = append(e.Stages, StageEstimate{Kind: s.kind, Footprint: f, WholeScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes})
+		e.Stages = append(e.Stages, StageEstimate{Kind: s.kind, Footprint: f, MostScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes})
 	}
 	if err := decoder.estimateBands(plan, &e.Stages[len(e.Stages)-1]); err != nil {
 		return Estimate{}, err
@@ -83,19 +83,22 @@ func problem[N network](s *shelf[N], model string) error {
 	return err
 }
 
-// estimateBands adds what decoding takes whole, and in the smallest bands.
+// estimateBands adds what decoding takes without a budget, and in the smallest bands.
 func (d *Decoder) estimateBands(req stage.PlanRequest, e *StageEstimate) error {
 	tape, err := d.tape(d.books[req.Model], req.LatentHeight, req.LatentWidth)
 	if err != nil {
 		return err
 	}
-	if e.WholeScratch, err = d.Device.ScratchBytes(tape); err != nil {
+	for limit, bytes := range map[int64]*int64{maxScratch: &e.MostScratch, 0: &e.LeastScratch} {
+		if *bytes, err = d.Device.Within(limit).ScratchBytes(tape); err != nil {
+			return d.fault(err)
+		}
+	}
+	whole, err := d.Device.ScratchBytes(tape)
+	if err != nil {
 		return d.fault(err)
 	}
-	if e.LeastScratch, err = d.Device.Within(0).ScratchBytes(tape); err != nil {
-		return d.fault(err)
-	}
-	if e.InBands = e.Footprint.ScratchBytes < e.WholeScratch; e.InBands {
+	if e.InBands = e.Footprint.ScratchBytes < whole; e.InBands {
 		arrays, err := device.PlanScratch(tape)
 		if err != nil {
 			return d.fault(err)

@@ -96,14 +96,21 @@ func (d *diary) check(t *testing.T, begun int) {
 	if slices.Min(d.evaluations) != total || slices.Max(d.evaluations) != total {
 		t.Errorf("the number of evaluations changes: %v", d.evaluations)
 	}
-	var expected []int
-	for n := begun + 1; n <= total; n++ {
-		expected = append(expected, n)
+	if n := len(d.done); n == 0 || d.done[0] <= begun || d.done[n-1] != total || !increasing(d.done) {
+		t.Errorf("progress of evaluations %d to %d: %v", begun+1, total, d.done)
 	}
-	same(t, "progress", expected, d.done)
 	if !slices.IsSorted(d.previewed) || (len(d.previewed) > 0 && d.previewed[len(d.previewed)-1] > total) {
 		t.Errorf("previews after %v of %d evaluations", d.previewed, total)
 	}
+}
+
+func increasing(v []int) bool {
+	for i := range v[1:] {
+		if v[i] >= v[i+1] {
+			return false
+		}
+	}
+	return true
 }
 
 func (c denoiserContract) testObserved(t *testing.T) {

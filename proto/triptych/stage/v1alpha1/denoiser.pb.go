@@ -418,7 +418,7 @@ type DenoiseResponse_Started struct {
 }
 
 type DenoiseResponse_Progress struct {
-	// A step has ended.
+	// A step has ended. Of steps that follow each other fast some are left out, but not the last.
 	Progress *DenoiseProgress `protobuf:"bytes,2,opt,name=progress,proto3,oneof"`
 }
 
