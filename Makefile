@@ -79,14 +79,17 @@ sync-shared: ## Replace the starter model and the goldens by those of SHARED, to
 
 # Where the reports of the targets below go: bench/results/NAME.json.
 bench bench-peers: NAME ?= local
+# Rows whose names match, and peers separated by commas; all of them if empty.
+bench bench-peers: RUN ?=
+bench-peers: PEERS ?=
 
 .PHONY: bench
 bench: ## Time kernels, the stages of the starter model, start and load (about 10 minutes)
-	go run ./bench -name $(NAME)
+	go run ./bench -name $(NAME) -run '$(RUN)'
 
 .PHONY: bench-peers
 bench-peers: bench-env ## Time whole networks of the starter model and of Stable Diffusion 1.5's size beside other engines
-	go run ./bench -models starter,sd15 -parts networks,start,load -python $(VENV)/bin/python -name $(NAME)
+	go run ./bench -models starter,sd15 -parts networks,start,load -python $(VENV)/bin/python -name $(NAME) -run '$(RUN)' -peers '$(PEERS)'
 
 .PHONY: bench-env
 bench-env: $(VENV)/.installed ## Make the virtual environment of the peers (4.7 GB), unless it is there; builds one from source

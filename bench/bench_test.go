@@ -63,6 +63,7 @@ func fixed() *report {
 			Peers: []networks.Side{
 				{Name: "eager", Ms: ms(23000), Ratio: 0.391, PeakRSS: 2200 << 20, MemoryRatio: 0.273, Check: &networks.Check{Relative: 2e-6}, Versions: map[string]string{"torch": "2"}, Notes: map[string]any{"memory_format": "channels_last"}},
 				{Name: networks.ServicesName, Ms: ms(9180), Ratio: 9000.0 / 9180},
+				{Name: networks.OneThreadName, Ms: ms(17640), Ratio: 9000.0 / 17640},
 				{Name: "ov", Problem: "no module | named\nopenvino"},
 			},
 		}},
@@ -80,7 +81,7 @@ func TestMarkdown(t *testing.T) {
 		"| layer_norm | 2x4096x320 | 2.00 | 10.5 | 90 % | - | - | - | DRAM |",
 		"| sd15 VAE decode to 512x512 | **triptych**, 90 % of peak | 9000 | 9000 | 9000 | 0 % | 3 |  | 600 MiB |  | 0.10 s |  |",
 		"|  | eager | 23000 | 23000 | 23000 | 0 % | 3 | 0.391 | 2200 MiB | 0.273 | - | 2.0e-06 |",
-		"| triptych up, splitting costs 2.0 % | 9180 |", "|  | ov | none: no module / named openvino |", "- eager: memory_format channels_last\n", "- eager: torch 2\n",
+		"| triptych up, splitting costs 2.0 % | 9180 |", "| triptych, 1 thread, 1.96 times as long | 17640 |", "|  | ov | none: no module / named openvino |", "- eager: memory_format channels_last\n", "- eager: torch 2\n",
 		"| starter unet | 17 MB | - | - | 0 % | 5.00 | 3.40 | 31 % |",
 		"480 ms to the first denoise step (median of 3, 480 to 480), 1900 ms to its end",
 	} {

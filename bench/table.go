@@ -155,8 +155,12 @@ func networksTable(b *strings.Builder, list []networks.Row) {
 				continue
 			}
 			name := p.Name
-			if name == networks.ServicesName && p.Ratio > 0 {
+			switch {
+			case p.Ratio == 0:
+			case name == networks.ServicesName:
 				name += fmt.Sprintf(", splitting costs %.1f %%", 100*(1/p.Ratio-1))
+			case name == networks.OneThreadName:
+				name += fmt.Sprintf(", %.2f times as long", 1/p.Ratio)
 			}
 			if p.Problem != "" {
 				name += " (" + cell(p.Problem) + ")"

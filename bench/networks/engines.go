@@ -21,6 +21,14 @@ func Program(program []string, env ...string) func(context.Context, Work, int) (
 	}
 }
 
+// OneThreadName is the side of networks whose ratio tells what more threads are worth.
+const OneThreadName = "triptych, 1 thread"
+
+func oneThread(self []string) Engine {
+	start := Program(self)
+	return Engine{Name: OneThreadName, Start: func(ctx context.Context, w Work, _ int) (side, peer.Hello, error) { return start(ctx, w, 1) }}
+}
+
 // peerNeeds is what a process with a framework of Python takes besides weights.
 const peerNeeds = 3 << 29
 

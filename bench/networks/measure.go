@@ -28,7 +28,8 @@ type Options struct {
 	Log   func(format string, args ...any)
 }
 
-// MinReps is how often every side works at least, the first time, which does not count, left out.
+// MinReps is how often every side works at least, the first time, which does not count, left out. A peer whose first
+// run takes longer than Options.Time takes no turns: that run is its figure.
 const MinReps = 3
 
 // Engine is a way to start a side.
@@ -81,17 +82,22 @@ func Measure(ctx context.Context, o Options, list []Work, services Engine, l *li
 			continue
 		}
 		o.Peers = peers
-		if w.Network == peer.Image && services.Start != nil {
+		switch {
+		case w.Network == peer.Image && services.Start != nil:
 			o.Peers = append([]Engine{services}, peers...)
+		case o.Threads > 1 && (w.Network == peer.UNet || w.Network == peer.VAEDecoder):
+			o.Peers = append([]Engine{oneThread(o.Self)}, peers...)
 		}
 		l.FMA.Raise(o.Threads, l.Threads)
 		row, err := measureRow(ctx, o, w)
+		if row.Ours.Ms.Reps > 0 { // also what was measured before an interruption
+			row.GFLOPS = row.GFLOP / row.Ours.Ms.Median * 1e3
+			row.PeakShare = row.GFLOPS / l.FMA.For(o.Threads)
+			rows = append(rows, row)
+		}
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w", w.Name, errors.Join(ctx.Err(), err))
 		}
-		row.GFLOPS = row.GFLOP / row.Ours.Ms.Median * 1e3
-		row.PeakShare = row.GFLOPS / l.FMA.For(o.Threads)
-		rows = append(rows, row)
 	}
 	return rows, nil
 }
@@ -101,6 +107,7 @@ type player struct {
 	side
 	info    *Side
 	last    result
+	first   float64   // milliseconds of the run that does not count
 	samples []float64 // of the turns of this group
 }
 
@@ -155,6 +162,7 @@ func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
 			p.close()
 		}
 		if err != nil {
+			_ = us.finish() // the first error says more
 			return row, err
 		}
 	}
@@ -211,7 +219,7 @@ func (p *player) start(ctx context.Context, e Engine, w Work, o Options, request
 		maps.Copy(notes, more.Notes)
 		p.info.Notes = notes
 	}
-	p.last = out
+	p.last, p.first = out, 1e3*seconds
 	return nil
 }
 
@@ -240,7 +248,16 @@ func takeTurns(ctx context.Context, o Options, us *player, them []*player, reque
 		}
 		p.info.Check = c
 	}
-	all := append([]*player{us}, them...)
+	all := []*player{us}
+	for _, p := range them {
+		switch {
+		case p.info.Problem != "":
+		case o.Time > 0 && p.first > 1e3*o.Time.Seconds():
+			p.samples = []float64{p.first}
+		default:
+			all = append(all, p)
+		}
+	}
 	start := time.Now()
 	for rep := 0; rep < o.Reps && (rep < MinReps || time.Since(start) < o.Time*time.Duration(len(all))); rep++ {
 		for i := range all {
@@ -263,7 +280,7 @@ func takeTurns(ctx context.Context, o Options, us *player, them []*player, reque
 			return err
 		}
 	}
-	for _, p := range all {
+	for _, p := range append([]*player{us}, them...) {
 		p.info.Samples = append(p.info.Samples, p.samples...)
 	}
 	ours := stat.Summarize(us.samples)

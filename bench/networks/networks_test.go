@@ -147,6 +147,19 @@ func TestTakeTurns(t *testing.T) {
 	}
 }
 
+// TestSlowPeer: the first run of a peer that would take hours is its figure.
+func TestSlowPeer(t *testing.T) {
+	var order []string
+	us := &player{side: &fake{name: "us", order: &order, seconds: 1}, info: &Side{}}
+	slow := &player{side: &fake{name: "slow", order: &order}, info: &Side{}, first: 90e3}
+	if err := takeTurns(t.Context(), Options{Reps: MinReps, Time: time.Minute}, us, []*player{slow}, peer.Request{}); err != nil || len(order) != MinReps {
+		t.Errorf("took turns %v: %v", order, err)
+	}
+	if s := slow.info; len(s.Samples) != 1 || s.Samples[0] != 90e3 || s.Ratio != 1.0/90 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestTime: a row ends when its time is over, but not before the least number of repetitions.
 func TestTime(t *testing.T) {
 	for limit, want := range map[time.Duration]int{0: MinReps, time.Hour: 7} {
