@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -165,4 +166,44 @@ func writeImage(t *testing.T, data []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestPrecision: the denoiser with int8 weights takes what the plan says, about half, and makes nearly the same picture.
+func TestPrecision(t *testing.T) {
+	stored := runPlan(t, "starter")
+	args := []string{"--precision", "bf16", "--precision", "denoiser=int8"}
+	int8s := runPlan(t, append([]string{"starter"}, args...)...)
+	if a, b := stored.Stages[1].WeightsBytes, int8s.Stages[1].WeightsBytes; b > a*55/100 || stored.Stages[2].WeightsBytes != int8s.Stages[2].WeightsBytes {
+		t.Errorf("stored %+v, with %v %+v", stored, args, int8s)
+	}
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox on a blue background", Seed: ptr(uint64(42)), Steps: ptr(int32(8))}
+	var pictures [2][]byte
+	for i, args := range [][]string{nil, args} {
+		s := up(t, args...)
+		events, err := s.generate(t.Context(), spec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 {
+			wantUsage(t, int8s, events)
+		}
+		pictures[i] = values(t, writeImage(t, images(t, events)[0]))
+		s.stop(t)
+	}
+	sum := 0.0
+	for i, v := range pictures[0] {
+		d := float64(v) - float64(pictures[1][i])
+		sum += d * d
+	}
+	// One prediction is off by some 1 % (TestPrecision of modeldir), 8 steps along a path that bends by at most a few times that.
+	if rms := math.Sqrt(sum / float64(len(pictures[0]))); rms == 0 || rms > 0.05*255 {
+		t.Errorf("the pictures differ by %.2f of 255", rms)
+	} else {
+		t.Logf("the pictures differ by %.2f of 255", rms)
+	}
+	for _, bad := range []string{"int9", "vae=int8", "denoiser="} {
+		if got := runCommand(t, "plan", "starter", "--precision", bad); got.code != 2 || !strings.Contains(got.stderr, "expected") {
+			t.Errorf("--precision %s: exit code %d, %s", bad, got.code, got.stderr)
+		}
+	}
 }

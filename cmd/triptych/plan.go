@@ -73,7 +73,7 @@ func planCommand() *cobra.Command {
 					return stage.Invalid(stage.SizeUnsupported, flag, side, "a positive number of pixels")
 				}
 			}
-			runtime := runtimeFlags{models: stack.models, device: defaultDevice, budget: stack.budget, threads: stack.threads}
+			runtime := stack.runtime("", stack.models...)
 			o, closeDevice, err := runtime.open()
 			if err != nil {
 				return err

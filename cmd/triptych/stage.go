@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/decoder"
@@ -29,6 +30,8 @@ type runtimeFlags struct {
 	budget  byteSize
 	threads int
 	logs    logFlags
+
+	precision perStage[tensor.DType]
 }
 
 const defaultDevice = "cpu:0"
@@ -37,6 +40,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
 	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
+	precisionFlag(flags, &f.precision)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute (default: the processors that affinity and cgroup limits leave to the process)")
 	f.logs.add(flags, "info")
 }
@@ -46,6 +50,9 @@ func (f *runtimeFlags) args() []string {
 	args := []string{"--log-level", f.logs.level, "--device", f.device, "--threads", fmt.Sprint(f.threads)}
 	if f.budget > 0 {
 		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
+	}
+	for _, p := range f.precision.list() {
+		args = append(args, "--precision", p)
 	}
 	for _, dir := range f.models {
 		args = append(args, "--models", dir)
@@ -82,7 +89,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	if err != nil {
 		return none, nil, err
 	}
-	return stageengine.Options{Library: library, Device: device, Host: host, Version: version()}, device.Close, nil
+	return stageengine.Options{Library: library, Device: device, Host: host, Version: version(), Precision: f.precision.values}, device.Close, nil
 }
 
 // stageCommand serves one stage.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
@@ -23,12 +24,20 @@ type stackFlags struct {
 	budget  byteSize
 	models  []string
 	threads int
+
+	precision perStage[tensor.DType]
+}
+
+// runtime is the flags of a stage's process.
+func (f *stackFlags) runtime(logLevel string, models ...string) runtimeFlags {
+	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, precision: f.precision, logs: logFlags{logLevel}}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Var(&f.budget, "memory-budget", "bytes the three stages may hold together, such as 64MiB; no limit without")
 	modelsFlag(flags, &f.models)
+	precisionFlag(flags, &f.precision)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute in each stage; the stages of an image work one after the other, so each may use all (default: the processors that affinity and cgroup limits leave)")
 }
 
@@ -38,7 +47,7 @@ func (f *stackFlags) start(listen, logLevel string, stderr io.Writer, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	stages := runtimeFlags{models: append(f.models, extraModels...), device: defaultDevice, budget: f.budget, threads: f.threads, logs: logFlags{logLevel}}
+	stages := f.runtime(logLevel, append(f.models, extraModels...)...)
 	if _, err := stageengine.OpenLibrary(stages.models...); err != nil {
 		return nil, usageError{err} // told once, here, and not by three processes
 	}

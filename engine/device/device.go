@@ -3,7 +3,7 @@
 // how many bytes that takes, before anything is loaded, and then runs it.
 //
 // Activations are float32, channels last: [B, H, W, C], [B, T, C] or [B, C]. Parameters stay
-// in the type they are stored in (F32, F16, BF16) or become I8 while they are loaded
+// in the type they are stored in (F32, F16, BF16) or become another while they are loaded
 // (Param.Resident), and accumulate in float32.
 //
 // The package may import engine/tensor only; implementations live in folders below it.
@@ -103,12 +103,18 @@ type Param struct {
 	DType  tensor.DType // as stored
 	Shape  tensor.Shape // as used; a stored shape may differ by dimensions of 1
 
-	// Resident is the type a device keeps the parameter in; zero means as stored. I8, for a Matrix or
-	// a Filter, has one float32 scale for each output: a weight is q*scale with scale = max|w|/127 over
-	// the output's weights and q = w/scale, rounded to nearest even. An output whose scale would
-	// be below the smallest normal float32 is zero.
+	// Resident is the type a device keeps the parameter in; zero means as stored. A Matrix or a Filter may be kept in
+	// every floating point type, rounded to nearest even, and as integers q with a float32 scale for those of a group:
+	// a weight is q*scale, scale = max|w|/limit over the group, q = w/scale rounded to nearest even. A group whose scale
+	// would be below the smallest normal float32 is zero.
+	//
+	//	I8  limit 127; a group is all weights of an output
+	//	I4  limit 7; a group is I4Group weights of an output, in the order [kh, kw, in]; the last one may be smaller
 	Resident tensor.DType
 }
+
+// I4Group is how many weights of an output have one scale if they are kept as I4.
+const I4Group = 64
 
 // Manifest lists the parameters of a network in the order they are used.
 type Manifest struct {

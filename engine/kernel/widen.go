@@ -16,6 +16,16 @@ func WidenBF16(dst []float32, src []uint16) {
 	}
 }
 
+// WidenI4 converts rows of 16 columns, each column with a scale: dst[16*r+c] = (q-8) * scales[c], rounded once, where q is
+// the lower half of src[8*r+c] for c < 8 and the upper half of src[8*r+c-8] from there on. len(dst) must be a multiple
+// of TileCols.
+// What bounds it: the instructions, some 6 for 8 elements.
+func WidenI4(dst []float32, src []uint8, scales *[TileCols]float32) {
+	if len(dst) > 0 {
+		widenI4(dst[:len(dst)/TileCols*TileCols], src[:len(dst)/2], scales)
+	}
+}
+
 // WidenI8 converts rows of 16 columns, each column with a scale: dst[i] = src[i] * scales[i%TileCols], rounded once.
 // len(dst) must be a multiple of TileCols.
 // What bounds it: the memory read and written.

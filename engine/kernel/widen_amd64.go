@@ -12,6 +12,9 @@ func widenBF16AVX2(dst *float32, src *uint16, n int)
 func widenI8AVX2(dst *float32, src *int8, scales *float32, n int)
 
 //go:noescape
+func widenI4AVX2(dst *float32, src *uint8, scales *float32, n int)
+
+//go:noescape
 func widenF16AVX512(dst *float32, src *uint16, n int)
 
 //go:noescape
@@ -36,6 +39,14 @@ func widenBF16(dst []float32, src []uint16) {
 		widenBF16AVX2(&dst[0], &src[0], len(src))
 	default:
 		widenBF16Generic(dst, src)
+	}
+}
+
+func widenI4(dst []float32, src []uint8, scales *[TileCols]float32) {
+	if useAVX2 {
+		widenI4AVX2(&dst[0], &src[0], &scales[0], len(dst))
+	} else {
+		widenI4Generic(dst, src, scales)
 	}
 }
 

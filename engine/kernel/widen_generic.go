@@ -28,6 +28,16 @@ func halfToFloat(h uint16) float32 {
 	return math.Float32frombits(sign | (magnitude + (127-15)<<23))
 }
 
+func widenI4Generic(dst []float32, src []uint8, scales *[TileCols]float32) {
+	for len(dst) > 0 {
+		for c, q := range src[:TileCols/2] {
+			dst[c] = float32(int(q&15)-8) * scales[c]
+			dst[c+TileCols/2] = float32(int(q>>4)-8) * scales[c+TileCols/2]
+		}
+		dst, src = dst[TileCols:], src[TileCols/2:]
+	}
+}
+
 func widenI8Generic(dst []float32, src []int8, scales *[TileCols]float32) {
 	for len(dst) > 0 {
 		for c, scale := range scales {

@@ -41,7 +41,7 @@ func NewScope(src Source) *Scope {
 }
 
 // Keep sets the type in which devices keep the matrices and filters declared from now on, on this scope and its
-// relatives: tensor.I8, or the zero tensor.Invalid for as stored. See device.Param.
+// relatives; the zero tensor.Invalid is as stored. See device.Param.
 func (s *Scope) Keep(resident tensor.DType) { s.decl.resident = resident }
 
 // Sub is the scope one name deeper: names declared in it are PATH.name.

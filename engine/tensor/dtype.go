@@ -19,6 +19,7 @@ const (
 	I32
 	U8
 	I8
+	I4 // half a byte, so that its Size is 0: devices keep weights in it, files and the wire do not have it
 )
 
 var dtypes = [...]struct {
@@ -33,6 +34,7 @@ var dtypes = [...]struct {
 	I32:     {"I32", 4},
 	U8:      {"U8", 1},
 	I8:      {"I8", 1},
+	I4:      {"I4", 0},
 }
 
 // String gives the name safetensors uses for the type.
@@ -43,7 +45,7 @@ func (d DType) String() string {
 	return fmt.Sprintf("DType(%d)", uint8(d))
 }
 
-// Size is the bytes of one element, 0 for Invalid.
+// Size is the bytes of one element, 0 for Invalid and I4.
 func (d DType) Size() int {
 	if int(d) < len(dtypes) {
 		return dtypes[d].size
@@ -57,7 +59,7 @@ func (d DType) IsFloat() bool { return d == F32 || d == F16 || d == BF16 }
 // ParseDType is the inverse of String; ok is false for a type this project cannot read.
 func ParseDType(name string) (d DType, ok bool) {
 	for i, t := range dtypes {
-		if i != int(Invalid) && t.name == name {
+		if t.size > 0 && t.name == name {
 			return DType(i), true
 		}
 	}

@@ -172,7 +172,7 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 	if height%factor != 0 || width%factor != 0 {
 		return stage.Latent{}, stage.Invalid(stage.SizeUnsupported, "data", fmt.Sprintf("%dx%d", width, height), fmt.Sprintf("an image whose sides are multiples of %d", factor))
 	}
-	dir, err := modeldir.Open(b.path)
+	dir, err := d.dir(b.path)
 	if err != nil {
 		return stage.Latent{}, d.loadError(err, b)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -19,6 +20,9 @@ type Options struct {
 	Device  device.Device
 	Host    string // the machine, see stage.Info
 	Version string // of the serving program
+	// Precision is the type in which a stage keeps the weights of linear layers and convolutions, see device.Param; as
+	// stored if there is none. Everything is computed in float32.
+	Precision map[stage.Kind]tensor.DType
 }
 
 // network is a part of a model that a stage loads: modeldir.TextEncoder, Denoiser or ImageDecoder.
@@ -70,7 +74,7 @@ func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N
 }
 
 func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Component) error) error {
-	dir, err := modeldir.Open(b.path)
+	dir, err := s.dir(b.path)
 	if err != nil {
 		return err
 	}
@@ -79,6 +83,15 @@ func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Co
 	}
 	b.component.WeightsBytes = s.Device.WeightBytes(b.net.Manifest())
 	return errors.Join(describe(dir, b.net, &b.component), b.net.Close())
+}
+
+// dir opens a model whose networks are kept as Precision says.
+func (s *shelf[N]) dir(path string) (*modeldir.Dir, error) {
+	dir, err := modeldir.Open(path)
+	if err == nil {
+		dir.Resident = s.Precision[s.kind]
+	}
+	return dir, err
 }
 
 // Info implements stage.Resident.
@@ -145,7 +158,7 @@ func (s *shelf[N]) Load(ctx context.Context, model string, progress func(loaded,
 
 // read opens the model's files anew, so that they are open only while they are read.
 func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int64)) error {
-	dir, err := modeldir.Open(b.path)
+	dir, err := s.dir(b.path)
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,9 @@ import (
 //	Filter [out, in, kh, kw]   panels [ceil(out/16)][kh*kw][in][16] in the type they are kept in
 //	Table  [rows, dim]         as stored
 //
-// A panel's columns behind the last output are zero. Behind the panels of I8 are, on a cache line, their scales
-// [ceil(out/16)][16] of float32.
+// A panel's columns behind the last output are zero. I4 has a byte for the columns c and c+8 of a row. Behind the panels
+// of I8 and I4 are, on a cache line, their scales, float32: [ceil(out/16)][16] of I8, and of I4 [ceil(out/16)][groups][16],
+// a group being 64 rows of a panel.
 
 // kept is the type a parameter has in memory.
 func kept(p *device.Param) tensor.DType {
@@ -66,43 +67,73 @@ func packedBytes(p *device.Param) (int64, error) {
 		return 0, parameterError(p, "F32, F16 or BF16", p.DType.String())
 	case !ok || elems == 0 || elems > math.MaxInt/(8*kernel.TileCols):
 		return 0, parameterError(p, "a shape with elements that fit in memory", p.Shape.String())
-	case p.Resident != tensor.Invalid && (p.Resident != tensor.I8 || p.Layout == device.Vector || p.Layout == device.Table):
-		return 0, parameterError(p, "to be kept as stored, or as I8 if it is a matrix or a filter", fmt.Sprintf("%v for layout %d", p.Resident, p.Layout))
+	case !keeps(p):
+		return 0, parameterError(p, "to be kept as stored, or in another type, I8 or I4 if it is a matrix or a filter", fmt.Sprintf("%v for layout %d", p.Resident, p.Layout))
 	}
 	rows, row := packedShape(p)
-	if kept(p) == tensor.I8 {
-		return alignLine(int64(rows)*int64(row)) + int64(rows)*4*kernel.TileCols, nil
+	switch n := int64(rows) * int64(row); kept(p) {
+	case tensor.I8:
+		return alignLine(n) + int64(rows)*4*kernel.TileCols, nil
+	case tensor.I4:
+		return alignLine(n/2) + int64(rows)*int64(groups(row))*4*kernel.TileCols, nil
+	default:
+		return n * int64(kept(p).Size()), nil
 	}
-	return int64(rows) * int64(row) * int64(kept(p).Size()), nil
 }
 
-// quantised is where the values and the scales of a parameter kept as I8 lie in its memory.
-func quantised(p *device.Param, mem []byte) (values []int8, scales [][kernel.TileCols]float32) {
+// keeps tells whether there is a form for the type a parameter is to be kept in.
+func keeps(p *device.Param) bool {
+	switch p.Resident {
+	case tensor.Invalid:
+		return true
+	case tensor.F32, tensor.F16, tensor.BF16, tensor.I8, tensor.I4:
+		return p.Layout == device.Matrix || p.Layout == device.Filter
+	}
+	return false
+}
+
+// groupElems are the values of a panel in a group of I4, but for the last.
+const groupElems = device.I4Group * kernel.TileCols
+
+// groups is how many groups of I4 there are in a panel of so many values.
+func groups(row int) int { return (row + groupElems - 1) / groupElems }
+
+// quantised is where the values and the scales of a parameter kept as I8 or I4 lie in its memory.
+func quantised[T int8 | uint8](p *device.Param, mem []byte) (values []T, scales [][kernel.TileCols]float32) {
 	rows, row := packedShape(p)
-	return view[int8](mem, rows*row), view[[kernel.TileCols]float32](mem[alignLine(int64(rows*row)):], rows)
+	n, each := rows*row, 1
+	if kept(p) == tensor.I4 {
+		n, each = n/2, groups(row)
+	}
+	return view[T](mem, n), view[[kernel.TileCols]float32](mem[alignLine(int64(n)):], rows*each)
 }
 
-// staging is what one thread reads and quantises into: a chunk as it is stored, the float32 values of an
-// output, the int8 values of a panel's outputs.
+// staging is what one thread reads and converts into: a chunk as it is stored, and what becomes of one panel: its values
+// widened, narrowed to 16 or 8 bits, and packed.
 type staging struct {
-	read   []byte
-	floats []float32
-	bytes  []int8
+	read    []byte
+	floats  []float32
+	shorts  []uint16
+	bytes   []int8
+	regroup []float32
 }
 
 func (l *loading) newStaging() *staging {
+	most := map[tensor.DType]int{} // values of a panel that is kept in another type than it is stored in
 	row := 0
 	for i := range l.params {
-		if p := &l.params[i]; p.Resident == tensor.I8 {
+		if p := &l.params[i]; p.Resident != tensor.Invalid && p.Resident != p.DType {
 			_, n := packedShape(p)
+			most[p.Resident] = max(most[p.Resident], n)
 			row = max(row, n)
 		}
 	}
 	words := make([]uint64, l.buffer/8+1) // aligned for every type
 	return &staging{
 		read:   unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), l.buffer), // of the same array
-		floats: make([]float32, row/kernel.TileCols),
-		bytes:  make([]int8, row),
+		floats: make([]float32, row),
+		shorts: make([]uint16, max(most[tensor.F16], most[tensor.BF16])),
+		bytes:  make([]int8, most[tensor.I8]), regroup: make([]float32, most[tensor.I4]),
 	}
 }
 
@@ -116,40 +147,71 @@ func packPanels(p *device.Param, mem, data []byte, first int, s *staging) error 
 		n := outputs * in * taps
 		src := data[:n*size]
 		data = data[n*size:]
-		switch kept(p) {
-		case tensor.I8:
-			values, scales := quantised(p, mem)
-			for r := range outputs {
-				scale, err := s.quantise(p, src[r*in*taps*size:], r*in*taps, in*taps)
-				if err != nil {
-					return err
-				}
-				scales[panel][r] = scale
+		if kept(p) != p.DType {
+			if err := s.convert(p, mem, src, panel, outputs); err != nil {
+				return err
 			}
-			kernel.PackU8(asBytes(values[panel*row:][:row]), asBytes(s.bytes[:n]), outputs, in, taps)
-		case tensor.F32:
+			continue
+		}
+		if size == 4 {
 			kernel.PackU32(view[uint32](mem[panel*row*size:], row), view[uint32](src, n), outputs, in, taps)
-		default:
+		} else {
 			kernel.PackU16(view[uint16](mem[panel*row*size:], row), view[uint16](src, n), outputs, in, taps)
 		}
 	}
 	return nil
 }
 
-// quantise writes the n weights of one output to s.bytes from at on and returns their scale.
-func (s *staging) quantise(p *device.Param, src []byte, at, n int) (float32, error) {
-	w, q := floats(p.DType, src[:n*p.DType.Size()], s.floats[:n]), s.bytes[at:][:n]
+// convert packs a panel of so many outputs in another type than it is stored in.
+func (s *staging) convert(p *device.Param, mem, src []byte, panel, outputs int) error {
+	_, row := packedShape(p)
+	in, taps := p.Shape[1], row/kernel.TileCols/p.Shape[1]
+	each, n := in*taps, outputs*in*taps
+	w := floats(p.DType, src, s.floats[:n])
+	limit := float32(math.MaxFloat32)
+	if p.Resident == tensor.F16 {
+		limit = 65504
+	}
+	if most := kernel.AbsMax(w); !(most <= limit) {
+		return parameterError(p, fmt.Sprintf("weights of at most %g, to be kept as %v", limit, p.Resident), fmt.Sprint(most))
+	}
+	switch p.Resident {
+	case tensor.F32:
+		kernel.PackU32(view[uint32](mem[4*panel*row:], row), bits(w), outputs, in, taps)
+	case tensor.F16:
+		kernel.NarrowF16(s.shorts[:n], w)
+		kernel.PackU16(view[uint16](mem[2*panel*row:], row), s.shorts[:n], outputs, in, taps)
+	case tensor.BF16:
+		kernel.NarrowBF16(s.shorts[:n], w)
+		kernel.PackU16(view[uint16](mem[2*panel*row:], row), s.shorts[:n], outputs, in, taps)
+	case tensor.I8:
+		values, scales := quantised[int8](p, mem)
+		for r := range outputs {
+			scales[panel][r] = quantise(s.bytes[r*each:][:each], w[r*each:][:each])
+		}
+		kernel.PackU8(asBytes(values[panel*row:][:row]), asBytes(s.bytes[:n]), outputs, in, taps)
+	case tensor.I4:
+		values, scales := quantised[uint8](p, mem)
+		packed := s.regroup[:row]
+		kernel.PackU32(bits(packed), bits(w), outputs, in, taps)
+		for g := range groups(row) {
+			part := packed[g*groupElems : min((g+1)*groupElems, row)]
+			kernel.QuantizeI4(values[(panel*row+g*groupElems)/2:][:len(part)/2], part, &scales[panel*groups(row)+g])
+		}
+	}
+	return nil
+}
+
+// quantise gives the scale of the weights of one output, and the weights as multiples of it.
+func quantise(q []int8, w []float32) float32 {
 	const smallestNormal = 0x1p-126
 	scale := kernel.AbsMax(w) / 127
-	switch {
-	case !(scale <= math.MaxFloat32):
-		return 0, parameterError(p, "finite weights, to be kept as I8", fmt.Sprint(kernel.AbsMax(w)))
-	case scale < smallestNormal:
+	if scale < smallestNormal {
 		clear(q)
-		return 0, nil
+		return 0
 	}
 	kernel.QuantizeI8(q, w, scale)
-	return scale, nil
+	return scale
 }
 
 // floats is stored values as float32: where they are if they are stored so, else in buf.
@@ -167,4 +229,8 @@ func floats(stored tensor.DType, data []byte, buf []float32) []float32 {
 
 func asBytes(v []int8) []uint8 {
 	return unsafe.Slice((*uint8)(unsafe.Pointer(unsafe.SliceData(v))), len(v)) // the same bits
+}
+
+func bits(v []float32) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(v))), len(v)) // the same bits
 }

@@ -33,7 +33,7 @@ func BenchmarkStored(b *testing.B) {
 			kinds := []struct {
 				name             string
 				stored, resident tensor.DType
-			}{{"f32", tensor.F32, 0}, {"f16", tensor.F16, 0}, {"bf16", tensor.BF16, 0}, {"i8", tensor.F16, tensor.I8}}
+			}{{"f32", tensor.F32, 0}, {"f16", tensor.F16, 0}, {"bf16", tensor.BF16, 0}, {"i8", tensor.F16, tensor.I8}, {"i4", tensor.F16, tensor.I4}}
 			var runs []device.Run
 			for _, k := range kinds {
 				n := devicetest.NewNetwork(1)

@@ -83,11 +83,12 @@ func (w *weights) vector(at device.Weight) []float32 {
 }
 
 // packed is a matrix, filter or table in the type it is kept in, in rows of the same length: panels, or
-// rows of the table. One of f32, f16, bf16 and i8 is set, scales (by panel) only with i8.
+// rows of the table. One of f32, f16, bf16, i8 and i4 is set; scales are by panel with i8, by group with i4.
 type packed struct {
 	f32       []float32
 	f16, bf16 []uint16
 	i8        []int8
+	i4        []uint8
 	scales    [][kernel.TileCols]float32
 	row       int
 }
@@ -102,14 +103,17 @@ func (w *weights) packed(at device.Weight) packed {
 	case tensor.BF16:
 		return packed{row: row, bf16: view[uint16](mem, rows*row)}
 	case tensor.I8:
-		values, scales := quantised(p, mem)
+		values, scales := quantised[int8](p, mem)
 		return packed{row: row, i8: values, scales: scales}
+	case tensor.I4:
+		values, scales := quantised[uint8](p, mem)
+		return packed{row: row, i4: values, scales: scales}
 	}
 	return packed{row: row, f32: view[float32](mem, rows*row)}
 }
 
-// widen gives n elements of one row as float32: in place if they are stored so, else in buf. For I8, at and n
-// are multiples of TileCols.
+// widen gives n elements of one row as float32: in place if they are stored so, else in buf. For I8
+// and I4, at and n are multiples of TileCols.
 func (p packed) widen(at, n int, buf []float32) []float32 {
 	switch {
 	case p.f16 != nil:
@@ -118,10 +122,22 @@ func (p packed) widen(at, n int, buf []float32) []float32 {
 		kernel.WidenBF16(buf[:n], p.bf16[at:])
 	case p.i8 != nil:
 		kernel.WidenI8(buf[:n], p.i8[at:], &p.scales[at/p.row])
+	case p.i4 != nil:
+		p.widenI4(at, buf[:n])
 	default:
 		return p.f32[at:][:n]
 	}
 	return buf[:n]
+}
+
+// widenI4 is widen, group by group.
+func (p packed) widenI4(at int, dst []float32) {
+	panel, in := at/p.row, at%p.row
+	for len(dst) > 0 {
+		n := min(len(dst), groupElems-in%groupElems)
+		kernel.WidenI4(dst[:n], p.i4[at/2:], &p.scales[panel*groups(p.row)+in/groupElems])
+		dst, at, in = dst[n:], at+n, in+n
+	}
 }
 
 // asWeights is the weights if this device loaded them.

@@ -52,7 +52,7 @@ func Evaluate(tape *device.Tape, src device.Source, inputs map[string][]float32)
 	return out, nil
 }
 
-// parameter is a parameter's values, those that it keeps if it is kept as I8.
+// parameter is a parameter's values as they are kept.
 func parameter(p *device.Param, src device.Source) ([]float64, error) {
 	section, err := src.Section(p.Name)
 	if err != nil {
@@ -68,27 +68,58 @@ func parameter(p *device.Param, src device.Source) ([]float64, error) {
 		return nil, err
 	}
 	v := widen(stored)
-	if p.Resident == tensor.I8 {
-		for row := range slices.Chunk(v, elems/p.Shape[0]) {
-			quantise(row)
+	for output := range slices.Chunk(v, elems/p.Shape[0]) {
+		switch p.Resident {
+		case tensor.F16:
+			roundTo(output, 11, -14)
+		case tensor.BF16:
+			roundTo(output, 8, -126)
+		case tensor.I8:
+			quantise(output, inOrder(len(output)), 127)
+		case tensor.I4:
+			in := p.Shape[1]
+			taps, order := len(output)/in, inOrder(len(output))
+			for i := range order {
+				order[i] = i%in*taps + i/in
+			}
+			for group := range slices.Chunk(order, device.I4Group) {
+				quantise(output, group, 7)
+			}
 		}
 	}
 	return v, nil
 }
 
-// quantise replaces the weights of one output by what device.Param.Resident says of I8.
-func quantise(row []float64) {
+func inOrder(n int) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	return order
+}
+
+// roundTo rounds to so many significant bits, fewer below 2^least.
+func roundTo(v []float64, bits, least int) {
+	for i, x := range v {
+		_, exponent := math.Frexp(x)
+		unit := math.Ldexp(1, max(exponent-1, least)-bits+1)
+		v[i] = math.RoundToEven(x/unit) * unit
+	}
+}
+
+// quantise replaces the weights of a group by what device.Param.Resident says of integers.
+func quantise(v []float64, group []int, limit float32) {
 	most := 0.0
-	for _, v := range row {
-		most = max(most, math.Abs(v))
+	for _, i := range group {
+		most = max(most, math.Abs(v[i]))
 	}
-	scale := float32(most) / 127
-	if scale < 0x1p-126 {
-		clear(row)
-		return
-	}
-	for i, v := range row {
-		row[i] = math.RoundToEven(float64(float32(v)/scale)) * float64(scale)
+	scale := float32(most) / limit
+	for _, i := range group {
+		if scale < 0x1p-126 {
+			v[i] = 0
+			continue
+		}
+		v[i] = math.RoundToEven(float64(float32(v[i])/scale)) * float64(scale)
 	}
 }
 

@@ -45,22 +45,28 @@ var (
 
 // testOps compares every op with its definition, over shapes with and without tails.
 func testOps(t *testing.T, d device.Device) {
-	for _, group := range []struct {
+	type group struct {
 		name      string
 		add       func(n *Network, yield func(device.Array))
 		tolerance float64
-	}{
+	}
+	groups := []group{
 		{"Gemm", gemms, tolerance},
 		{"Conv2D", convs, convTolerance},
-		{"GemmI8", keptAsI8(gemms), tolerance},
-		{"Conv2DI8", keptAsI8(convs), convTolerance},
 		{"GroupNorm", groupNorms, tolerance},
 		{"LayerNorm", layerNorms, tolerance},
 		{"Attention", attentions, tolerance},
 		{"Pointwise", pointwise, tolerance},
 		{"Embed", embeds, tolerance},
 		{"InPlace", inPlace, tolerance},
-	} {
+	}
+	for _, resident := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.I8, tensor.I4} {
+		groups = append(groups, group{"Gemm" + resident.String(), keptAs(resident, gemms), tolerance})
+		if !resident.IsFloat() { // with groups of their own order
+			groups = append(groups, group{"Conv2D" + resident.String(), keptAs(resident, convs), convTolerance})
+		}
+	}
+	for _, group := range groups {
 		t.Run(group.name, func(t *testing.T) {
 			n := NewNetwork(7)
 			cases := 0
@@ -82,13 +88,13 @@ func testOps(t *testing.T, d device.Device) {
 	}
 }
 
-// keptAsI8 is the cases of add with every matrix and filter kept as I8.
-func keptAsI8(add func(*Network, func(device.Array))) func(*Network, func(device.Array)) {
+// keptAs is the cases of add with every matrix and filter kept in a type.
+func keptAs(resident tensor.DType, add func(*Network, func(device.Array))) func(*Network, func(device.Array)) {
 	return func(n *Network, yield func(device.Array)) {
 		add(n, yield)
 		for i := range n.Manifest.Params {
 			if p := &n.Manifest.Params[i]; p.Layout == device.Matrix || p.Layout == device.Filter {
-				p.Resident = tensor.I8
+				p.Resident = resident
 			}
 		}
 	}

@@ -16,8 +16,8 @@ import (
 // that is 0, and ends it with the test.
 func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Device) {
 	t.Run("Ops", func(t *testing.T) { testOps(t, newDevice(t, 0)) })
-	t.Run("Int8", func(t *testing.T) { testInt8(t, newDevice(t, 0)) })
-	t.Run("Int8Refused", func(t *testing.T) { testInt8Refused(t, newDevice(t, 0)) })
+	t.Run("Integers", func(t *testing.T) { testIntegers(t, newDevice(t, 0)) })
+	t.Run("ResidentRefused", func(t *testing.T) { testResidentRefused(t, newDevice(t, 0)) })
 	t.Run("Accounting", func(t *testing.T) { testAccounting(t, newDevice(t, 0)) })
 	t.Run("Within", func(t *testing.T) { testWithin(t, newDevice(t, 0)) })
 	t.Run("Cap", func(t *testing.T) { testCap(t, newDevice) })

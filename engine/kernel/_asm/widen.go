@@ -20,41 +20,65 @@ func widen(g *gen) {
 			g.VPSLLD(operand.Imm(16), dst, dst)
 		},
 		func(bits reg.GPVirtual) { g.SHLL(operand.Imm(16), bits.As32()) })
-	widenI8(g)
+	widenInts(g, "widenI4AVX2", "func(dst *float32, src *uint8, scales *float32, n int)", "is WidenI4.", 8, func(src reg.Register) func(row int) [2]reg.VecVirtual {
+		low, eight := g.load(g.bits("low_half", 15)), g.load(g.bits("eight", 8))
+		return func(row int) [2]reg.VecVirtual {
+			y := [2]reg.VecVirtual{g.YMM(), g.YMM()}
+			g.VPMOVZXBD(operand.Mem{Base: src, Disp: 8 * row}, y[1])
+			g.VPAND(low, y[1], y[0])
+			g.VPSRLD(operand.Imm(4), y[1], y[1])
+			for _, q := range y {
+				g.VPSUBD(eight, q, q)
+			}
+			return y
+		}
+	})
+	widenInts(g, "widenI8AVX2", "func(dst *float32, src *int8, scales *float32, n int)", "is WidenI8.", 16, func(src reg.Register) func(row int) [2]reg.VecVirtual {
+		return func(row int) [2]reg.VecVirtual {
+			y := [2]reg.VecVirtual{g.YMM(), g.YMM()}
+			for half, q := range y {
+				g.VPMOVSXBD(operand.Mem{Base: src, Disp: 16*row + 8*half}, q)
+			}
+			return y
+		}
+	})
 }
 
-func widenI8(g *gen) {
-	g.function("widenI8AVX2", "func(dst *float32, src *int8, scales *float32, n int)", "is WidenI8.")
+// widenInts writes a loop over rows of 16 columns, each rowBytes long; what with gives loads one.
+func widenInts(g *gen, name, signature, doc string, rowBytes int, with func(src reg.Register) func(row int) [2]reg.VecVirtual) {
+	g.function(name, signature, doc)
 	dst, src, scales, n := g.arg("dst"), g.arg("src"), g.arg("scales"), g.arg("n")
 	scale := [2]reg.VecVirtual{g.YMM(), g.YMM()}
 	for half := range scale {
 		g.VMOVUPS(operand.Mem{Base: scales, Disp: 32 * half}, scale[half])
 	}
+	load := with(src)
 	rows := func(count int) {
-		for i := range 2 * count {
-			y := g.YMM()
-			g.VPMOVSXBD(operand.Mem{Base: src, Disp: 8 * i}, y)
-			g.VCVTDQ2PS(y, y)
-			g.VMULPS(scale[i%2], y, y)
-			g.VMOVUPS(y, operand.Mem{Base: dst, Disp: 32 * i})
+		for row := range count {
+			for half, y := range load(row) {
+				g.VCVTDQ2PS(y, y)
+				g.VMULPS(scale[half], y, y)
+				g.VMOVUPS(y, operand.Mem{Base: dst, Disp: 64*row + 32*half})
+			}
 		}
-		g.ADDQ(operand.Imm(uint64(16*count)), src)
+		g.ADDQ(operand.Imm(uint64(rowBytes*count)), src)
 		g.ADDQ(operand.U32(64*count), dst)
 	}
+	four, tail, one, end := g.label("four"), g.label("tail"), g.label("one"), g.label("end")
 	g.SUBQ(operand.Imm(64), n)
-	g.JLT(operand.LabelRef("tail"))
-	g.Label("four")
+	g.JLT(operand.LabelRef(tail))
+	g.Label(four)
 	rows(4)
 	g.SUBQ(operand.Imm(64), n)
-	g.JGE(operand.LabelRef("four"))
-	g.Label("tail")
+	g.JGE(operand.LabelRef(four))
+	g.Label(tail)
 	g.ADDQ(operand.Imm(64), n)
-	g.JZ(operand.LabelRef("end"))
-	g.Label("one")
+	g.JZ(operand.LabelRef(end))
+	g.Label(one)
 	rows(1)
 	g.SUBQ(operand.Imm(16), n)
-	g.JNZ(operand.LabelRef("one"))
-	g.Label("end")
+	g.JNZ(operand.LabelRef(one))
+	g.Label(end)
 	g.ret()
 }
 

@@ -56,7 +56,7 @@ type Dir struct {
 	VAE  vae.Config
 
 	// Resident is the type in which the networks opened from now on keep the weights of their linear layers and
-	// convolutions on a device: tensor.I8, or the zero tensor.Invalid for as stored.
+	// convolutions on a device, see device.Param; the zero tensor.Invalid is as stored.
 	Resident tensor.DType
 }
 
