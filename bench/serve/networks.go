@@ -16,11 +16,13 @@ import (
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
 // network is one loaded network, with a run for the shapes it was asked for last.
 type network struct {
 	device  *cpu.Device
+	runs    device.Device // the same, with the stage's own limit of scratch
 	net     *modeldir.Network
 	weights device.Weights
 	spec    spec
@@ -82,6 +84,9 @@ func openNetwork(ctx context.Context, model, name string, threads int) (*network
 	if n.weights, err = n.device.Load(ctx, n.net.Manifest(), n.net.Source(), nil); err != nil {
 		return nil, errors.Join(err, n.net.Close(), n.device.Close())
 	}
+	if n.runs = n.device; name == peer.VAEDecoder {
+		n.runs = n.device.Within(stageengine.MaxImageScratch)
+	}
 	return n, n.net.Close()
 }
 
@@ -113,7 +118,7 @@ func (n *network) Prepare(inputs map[string]peer.Tensor) error {
 			n.run.Free()
 			n.run, n.shapes = nil, nil
 		}
-		if n.run, err = n.device.NewRun(tape, n.weights); err != nil {
+		if n.run, err = n.runs.NewRun(tape, n.weights); err != nil {
 			return err
 		}
 		n.shapes = shapes

@@ -48,15 +48,15 @@ func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 	return stage.Footprint{WeightsBytes: b.component.WeightsBytes, ScratchBytes: scratch}, nil
 }
 
-// maxScratch is the most scratch that an image takes: one that needs more (from about 384x384 with the autoencoder of
+// MaxImageScratch is the most scratch that an image takes: one that needs more (from about 384x384 with the autoencoder of
 // Stable Diffusion) is computed in bands, in some 30 MB and 15 to 20 % more time, and leaves the memory to the stages
 // that would have to be evicted for it.
-const maxScratch = 256 << 20
+const MaxImageScratch = 256 << 20
 
-// budgeted is the device whose runs take no more than maxScratch, nor than what its budget leaves beside weights of
+// budgeted is the device whose runs take no more than MaxImageScratch, nor than what its budget leaves beside weights of
 // so many bytes. Plan and Decode both ask it, so that they agree.
 func (d *Decoder) budgeted(weightsBytes int64) device.Device {
-	limit := int64(maxScratch)
+	limit := int64(MaxImageScratch)
 	if budget := d.Device.Memory().CapBytes; budget > 0 {
 		limit = min(limit, max(0, budget-weightsBytes))
 	}

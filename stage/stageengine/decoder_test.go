@@ -105,7 +105,7 @@ func TestDecodeWithinBudget(t *testing.T) {
 func TestDecodeBounded(t *testing.T) {
 	d := starterDecoder(t, cpu.Options{})
 	large, larger := plan(t, d, 128, 128), plan(t, d, 192, 256)
-	if large != larger || large.ScratchBytes > maxScratch/8 {
+	if large != larger || large.ScratchBytes > MaxImageScratch/8 {
 		t.Errorf("planned %+v for 1024x1024 and %+v for 2048x1536", large, larger)
 	}
 }

@@ -89,7 +89,7 @@ func (d *Decoder) estimateBands(req stage.PlanRequest, e *StageEstimate) error {
 	if err != nil {
 		return err
 	}
-	for limit, bytes := range map[int64]*int64{maxScratch: &e.MostScratch, 0: &e.LeastScratch} {
+	for limit, bytes := range map[int64]*int64{MaxImageScratch: &e.MostScratch, 0: &e.LeastScratch} {
 		if *bytes, err = d.Device.Within(limit).ScratchBytes(tape); err != nil {
 			return d.fault(err)
 		}
