@@ -39,7 +39,8 @@ type Device interface {
 	// Load reads every parameter of the manifest and packs it into memory of the device, a few
 	// megabytes at a time: there is never a second copy of the weights. progress, which may be nil, is
 	// called once for each parameter, from this goroutine, with the bytes packed so far; the last
-	// call has the Bytes of the result. The caller owns the result and must Free it.
+	// call has the Bytes of the result. The caller owns the result and must Free it. src is not needed
+	// behind Load, but for a Streamed manifest, whose runs read from it until Free.
 	Load(ctx context.Context, m *Manifest, src Source, progress func(doneBytes int64)) (Weights, error)
 	// NewRun allocates scratch for the tape over loaded weights. The caller owns it and must Free it
 	// before the weights.
@@ -52,8 +53,8 @@ type Memory struct {
 }
 
 // Source gives the stored bytes of a parameter, little-endian and row-major. Sections are read by
-// several goroutines at once; those that have the same Outer reader are read in the order of their
-// offsets there, so that a file is read from its beginning to its end.
+// several goroutines at once; those that have the same Outer reader are loaded in the order of their
+// offsets there, so that a file is read from its beginning to its end. Streamed ones are read in the order of their use.
 type Source interface {
 	Section(name string) (*io.SectionReader, error)
 }
@@ -62,7 +63,8 @@ type Source interface {
 type Weights interface {
 	// Bytes is what is allocated for it on the device.
 	Bytes() int64
-	// Free gives the memory back to the operating system. Idempotent; no Run may still use it.
+	// Free gives the memory back to the operating system. Idempotent; no Run may still use it. If they are
+	// streamed it waits for the execution that reads them.
 	Free()
 }
 
@@ -77,7 +79,8 @@ type Run interface {
 	Read(output string, v []float32) error
 	// Execute runs the tape once, its prologue only if a fixed input was written since the prologue ran
 	// last. On cancellation it returns the context's error within one op, or one band of it if the run is in
-	// bands, and can be executed again.
+	// bands, and can be executed again. Executions over the same streamed weights take turns, and a parameter that
+	// cannot be read again is a StreamError, behind which the run can be executed again too.
 	Execute(ctx context.Context) error
 	// Bytes is the scratch memory allocated.
 	Bytes() int64
@@ -119,6 +122,13 @@ const I4Group = 64
 // Manifest lists the parameters of a network in the order they are used.
 type Manifest struct {
 	Params []Param
+
+	// Streamed lets a device keep only ResidentBytes of the parameters, the first ones, and in any case every Vector.
+	// Others stay in the Source: what an execution is about to use is read into one of two buffers, each as large as
+	// the largest of them, while the ops on the other one compute; of a Table only the rows that are asked for are
+	// read. Values are the same to the bit. Where buffers would save nothing, all parameters are kept.
+	Streamed      bool
+	ResidentBytes int64
 }
 
 // Weight names a parameter of a manifest. The zero Weight is "no parameter", so that optional

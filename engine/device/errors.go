@@ -62,3 +62,19 @@ func (e *SpillError) Error() string {
 
 // Unwrap gives the cause.
 func (e *SpillError) Unwrap() error { return e.Err }
+
+// StreamError is a parameter that could not be read again while a run was executed: its file was cut, or the
+// disk is gone.
+type StreamError struct {
+	Device    string
+	Parameter string
+	Err       error // the source's
+}
+
+// Error reads "cpu:0: stream parameter conv_in.weight: FILE: expected 8 bytes, got 4".
+func (e *StreamError) Error() string {
+	return fmt.Sprintf("%s: stream parameter %s: %v", e.Device, e.Parameter, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *StreamError) Unwrap() error { return e.Err }

@@ -77,7 +77,8 @@ func newBandedOp(op device.Op, t *device.Tape) bandedOp {
 // execution is what ops need to compute: a banded run at work.
 type execution struct {
 	*bandedRun
-	ctx context.Context
+	ctx     context.Context
+	weights *weights // as the op finds them
 }
 
 // do runs a job. The error is the context's, or wraps device.ErrFreed.

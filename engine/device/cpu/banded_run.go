@@ -14,6 +14,7 @@ type bandedRun struct {
 	*bandedProgram
 	dev     *Device
 	tape    *device.Tape
+	feed    *feed // nil if every parameter is resident
 	weights *weights
 	arena   *arena
 	spill   *spill
@@ -37,7 +38,7 @@ func (d *Device) newBandedRun(t *device.Tape, lw device.Weights, p *bandedProgra
 		arena.free()
 		return nil, err
 	}
-	return &bandedRun{bandedProgram: p, dev: d, tape: t, weights: w, arena: arena, spill: file}, nil
+	return &bandedRun{bandedProgram: p, dev: d, tape: t, feed: newFeed(w, t), weights: w, arena: arena, spill: file}, nil
 }
 
 // Write copies v into a float input.
@@ -97,13 +98,13 @@ func (r *bandedRun) Execute(ctx context.Context) error {
 	if r.freed.Load() {
 		return fmt.Errorf("run %w", device.ErrFreed)
 	}
-	x := &execution{r, ctx}
-	for i, op := range r.ops {
-		if err := op.execute(x, r.sides[i]); err != nil {
-			return err
+	return r.feed.execute(ctx, 0, len(r.ops), func(op int) error {
+		x := &execution{r, ctx, r.weights}
+		if r.feed != nil {
+			x.weights = r.feed.weightsOf(op)
 		}
-	}
-	return nil
+		return r.ops[op].execute(x, r.sides[op])
+	})
 }
 
 // Bytes is the size of the arena.

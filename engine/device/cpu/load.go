@@ -49,6 +49,9 @@ func (d *Device) load(ctx context.Context, m *device.Manifest, src device.Source
 		return nil, err
 	}
 	l := &loading{weights: &weights{dev: d, plan: plan, arena: arena, params: slices.Clone(m.Params)}}
+	if plan.streams() {
+		l.stream = newStream(len(m.Params))
+	}
 	pieces, err := l.cut(src)
 	if err == nil {
 		err = l.run(ctx, pieces, progress)
@@ -57,11 +60,14 @@ func (d *Device) load(ctx context.Context, m *device.Manifest, src device.Source
 		arena.free()
 		return nil, err
 	}
+	if l.stream != nil {
+		l.stream.prepare(l.weights)
+	}
 	return l.weights, nil
 }
 
 // cut lists the pieces in the order of the files, and the chunks of them. It returns how many pieces each
-// parameter has.
+// parameter has; those that are not resident have none, and their pieces are the stream's.
 func (l *loading) cut(src device.Source) ([]int, error) {
 	type place struct {
 		file   int // by first appearance
@@ -69,7 +75,8 @@ func (l *loading) cut(src device.Source) ([]int, error) {
 		param  int
 		stored *io.SectionReader
 	}
-	places, files := make([]place, len(l.params)), map[io.ReaderAt]int{}
+	var places []place
+	files := map[io.ReaderAt]int{}
 	total := int64(0)
 	for i := range l.params {
 		p := &l.params[i]
@@ -81,11 +88,15 @@ func (l *loading) cut(src device.Source) ([]int, error) {
 		if want := n * p.DType.Size(); stored.Size() != int64(want) {
 			return nil, parameterError(p, fmt.Sprintf("%d bytes of %v %v", want, p.DType, p.Shape), fmt.Sprintf("%d bytes", stored.Size()))
 		}
+		if l.plan.offsets[i] == notResident {
+			l.stream.pieces[i] = piecesOf(p, i, stored)
+			continue
+		}
 		file, offset, _ := stored.Outer()
 		if _, ok := files[file]; !ok {
 			files[file] = len(files)
 		}
-		places[i] = place{files[file], offset, i, stored}
+		places = append(places, place{files[file], offset, i, stored})
 		total += stored.Size()
 	}
 	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.offset, b.offset)) })
@@ -138,18 +149,26 @@ func (l *loading) run(ctx context.Context, pieces []int, progress func(int64)) e
 		close(packed)
 	}()
 	done, left := int64(0), len(l.params)
-	for param := range packed {
-		if pieces[param]--; pieces[param] > 0 {
-			continue
-		}
-		bytes, _ := packedBytes(&l.params[param]) // it was planned
-		done += alignLine(bytes)
+	tell := func(bytes int64) {
+		done += bytes
 		if left--; left == 0 {
 			done = l.arena.bytes()
 		}
 		if progress != nil && running.Err() == nil {
 			progress(done)
 		}
+	}
+	for _, n := range pieces {
+		if n == 0 { // not resident
+			tell(0)
+		}
+	}
+	for param := range packed {
+		if pieces[param]--; pieces[param] > 0 {
+			continue
+		}
+		bytes, _ := packedBytes(&l.params[param]) // it was planned
+		tell(alignLine(bytes))
 	}
 	if err := ctx.Err(); err != nil {
 		return err

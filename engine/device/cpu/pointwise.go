@@ -76,10 +76,10 @@ func (e *embed) carve(c *carver, threads int) {
 
 func (e *embed) bind(b *binding) []*job {
 	ids, out, c := b.ids(e.op.IDs), b.floats(e.op.Out), lastDim(e.op.Out)
-	tokens, positions := b.weights.packed(e.op.Tokens), b.weights.packed(e.op.Positions)
+	tokens, positions := b.weights.table(e.op.Tokens), b.weights.table(e.op.Positions)
 	length := e.op.IDs.Shape[1]
 	return []*job{rowsJob(len(ids), c, func(thread, r int) {
-		s := e.scratch[thread]
-		kernel.Add(out[r*c:][:c], tokens.widen(int(ids[r])*c, c, s), positions.widen(r%length*c, c, s[c:]))
+		s, out := e.scratch[thread], out[r*c:][:c]
+		kernel.Add(out, tokens.get(int(ids[r]), s[:c], out), positions.get(r%length, s[c:][:c], out))
 	})}
 }

@@ -83,6 +83,7 @@ func (p *program) bytes() int64 {
 type binding struct {
 	*program
 	weights *weights
+	feed    *feed // nil unless weights change from step to step
 	scratch []byte
 }
 
@@ -109,6 +110,9 @@ func (b *binding) jobs(threads int) [][]*job {
 	for i, s := range b.steps {
 		c := carver{mem: workspace}
 		s.carve(&c, threads)
+		if b.feed != nil {
+			b.weights = b.feed.weightsOf(i)
+		}
 		out[i] = s.bind(b)
 	}
 	return out

@@ -16,6 +16,7 @@ type run struct {
 	inputs  map[string]input
 	outputs map[string]output
 	jobs    [][]*job // by op
+	feed    *feed    // nil if every parameter is resident
 	freed   atomic.Bool
 
 	prologue int  // ops that depend on fixed inputs alone
@@ -53,9 +54,9 @@ func (d *Device) newRun(t *device.Tape, lw device.Weights) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &binding{program: p, weights: w, scratch: arena.mem}
+	b := &binding{program: p, weights: w, feed: newFeed(w, t), scratch: arena.mem}
 	r := &run{
-		dev: d, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads),
+		dev: d, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads), feed: b.feed,
 		prologue: t.Prologue(), stale: true,
 	}
 	for _, in := range t.Inputs() {
@@ -170,20 +171,20 @@ func (r *run) Execute(ctx context.Context) error {
 	if r.stale {
 		start = 0
 	}
-	for i, op := range r.jobs[start:] {
+	return r.feed.execute(ctx, start, len(r.jobs), func(op int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for _, j := range op {
+		for _, j := range r.jobs[op] {
 			if !r.dev.pool.run(j) {
 				return fmt.Errorf("%s: %w", r.dev.name, device.ErrFreed)
 			}
 		}
-		if start+i+1 >= r.prologue {
+		if op+1 >= r.prologue {
 			r.stale = false
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // Bytes is the size of the arena.

@@ -17,12 +17,14 @@ type weights struct {
 	arena  *arena
 	params []device.Param
 	freed  atomic.Bool
+	stream *stream // nil if every parameter is resident
 }
 
 // weightPlan places the parameters of a manifest in an arena.
 type weightPlan struct {
-	offsets []int64 // by index in the manifest
+	offsets []int64 // by index in the manifest; notResident for a parameter without a place
 	bytes   int64
+	buffer  int64 // of the two at the end of the arena
 }
 
 // planWeights places what it can; the error is a device.FieldError for the first parameter that
@@ -42,6 +44,9 @@ func planWeights(m *device.Manifest) (weightPlan, error) {
 		p.offsets[i] = p.bytes
 		p.bytes += alignLine(n)
 	}
+	if m.Streamed {
+		p = p.partly(m)
+	}
 	return p, first
 }
 
@@ -55,6 +60,10 @@ func (w *weights) Bytes() int64 { return w.arena.bytes() }
 // Free unmaps the arena.
 func (w *weights) Free() {
 	w.freed.Store(true)
+	if w.stream != nil {
+		w.stream.turn <- struct{}{}
+		defer func() { <-w.stream.turn }()
+	}
 	w.arena.free()
 }
 

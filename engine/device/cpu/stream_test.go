@@ -1,0 +1,445 @@
+package cpu_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devicetest"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/tensor"
+)
+
+// streaming is a device that keeps so many bytes of every manifest.
+type streaming struct {
+	device.Device
+	residentBytes int64
+}
+
+func (s streaming) manifest(m *device.Manifest) *device.Manifest {
+	return &device.Manifest{Params: m.Params, Streamed: true, ResidentBytes: s.residentBytes}
+}
+
+func (s streaming) WeightBytes(m *device.Manifest) int64 {
+	return s.Device.WeightBytes(s.manifest(m))
+}
+
+func (s streaming) Load(ctx context.Context, m *device.Manifest, src device.Source, progress func(int64)) (device.Weights, error) {
+	return s.Device.Load(ctx, s.manifest(m), src, progress)
+}
+
+// A device that streams is a device.
+func TestConformanceStreamed(t *testing.T) {
+	for name, residentBytes := range map[string]int64{"all streamed": 0, "half": 20_000, "all resident": 1 << 40} {
+		t.Run(name, func(t *testing.T) {
+			devicetest.Run(t, func(t *testing.T, capBytes int64) device.Device {
+				return streaming{open(t, cpu.Options{Threads: 2, MemoryCapBytes: capBytes}), residentBytes}
+			})
+		})
+	}
+}
+
+// networks are those of a model with tapes of a small image.
+func networks(t testing.TB, dir string) map[string]struct {
+	*modeldir.Network
+	tape *device.Tape
+} {
+	t.Helper()
+	d, err := modeldir.Open(filepath.Join("..", "..", "..", dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := d.TextEncoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unet, err := d.Denoiser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vae, err := d.ImageDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode, err1 := text.Tape(2, 77)
+	denoise, err2 := unet.Tape(2, 16, 16, 77)
+	decode, err3 := vae.Tape(1, 16, 16)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]struct {
+		*modeldir.Network
+		tape *device.Tape
+	}{"encoder": {&text.Network, encode}, "denoiser": {&unet.Network, denoise}, "decoder": {&vae.Network, decode}}
+	t.Cleanup(func() {
+		for _, n := range all {
+			_ = n.Close() // it was only read
+		}
+	})
+	return all
+}
+
+// fillInputs writes values that differ from seed to seed.
+func fillInputs(t testing.TB, r device.Run, tape *device.Tape, seed int) {
+	t.Helper()
+	for _, in := range tape.Inputs() {
+		n, _ := in.Array.Shape.Elems()
+		values, ids := make([]float32, n), make([]int32, n)
+		for i := range values {
+			values[i], ids[i] = float32((i*7919+seed)%1000)/500-1, int32((i*31+seed)%400)
+		}
+		err := r.Write(in.Name, values)
+		if in.IDs {
+			err = r.WriteIDs(in.Name, ids)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func output(t testing.TB, r device.Run, tape *device.Tape) []float32 {
+	t.Helper()
+	out := tape.Outputs()[0]
+	n, _ := out.Array.Shape.Elems()
+	v := make([]float32, n)
+	if err := r.Read(out.Name, v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Whatever is resident, and in bands or not, networks give the same bits, in memory that was told before.
+func TestStreamedNetworksGiveTheSameBits(t *testing.T) {
+	for name, n := range networks(t, "models/starter") {
+		for kind, scratch := range map[string]int64{"whole": 1 << 40, "in bands": 1 << 20} {
+			if kind == "in bands" && name != "decoder" {
+				continue
+			}
+			t.Run(name+" "+kind, func(t *testing.T) {
+				var want [][]float32
+				all := int64(0)
+				for _, part := range []float64{-1, 0, 0.3, 0.8, 0.99, 1} {
+					d := open(t, cpu.Options{Threads: 2})
+					m := &device.Manifest{Params: n.Manifest().Params, Streamed: part >= 0, ResidentBytes: int64(part * float64(all))}
+					planned := d.WeightBytes(m)
+					if part < 0 {
+						all = planned
+					}
+					w, err := d.Load(t.Context(), m, n.Source(), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					r, err := d.Within(scratch).NewRun(n.tape, w)
+					if err != nil {
+						t.Fatal(err)
+					}
+					var got [][]float32
+					for round := range 3 {
+						if round != 1 { // which has no prologue
+							fillInputs(t, r, n.tape, round)
+						}
+						if err := r.Execute(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+						got = append(got, output(t, r, n.tape))
+					}
+					if want == nil {
+						want = got
+					}
+					if !slices.EqualFunc(got, want, slices.Equal) {
+						t.Errorf("%.2f resident: other bits", part)
+					}
+					peak := d.Memory().PeakBytes
+					if peak != planned+r.Bytes() || w.Bytes() != planned || planned > all {
+						t.Errorf("%.2f resident: a peak of %d bytes beside %d of scratch, %d of weights; %d were told, %d is all of them", part, peak, r.Bytes(), w.Bytes(), planned, all)
+					}
+					if part == 0 && planned > all/2 || part == 1 && planned != all {
+						t.Errorf("%.2f resident: %d of %d bytes are held", part, planned, all)
+					}
+					t.Logf("%.2f resident: %d of %d bytes held", part, planned, all)
+					r.Free()
+					w.Free()
+					if used := d.Memory().UsedBytes; used != 0 {
+						t.Errorf("%d bytes stay in use", used)
+					}
+				}
+			})
+		}
+	}
+}
+
+// faulty is a source whose reads can be made to fail, or do something else first.
+type faulty struct {
+	device.Source
+	each atomic.Pointer[func(parameter string) error]
+}
+
+type faultyReader struct {
+	io.ReaderAt
+	parameter string
+	source    *faulty
+}
+
+func (f *faulty) Section(name string) (*io.SectionReader, error) {
+	s, err := f.Source.Section(name)
+	if err != nil {
+		return nil, err
+	}
+	return io.NewSectionReader(faultyReader{s, name, f}, 0, s.Size()), nil
+}
+
+func (r faultyReader) ReadAt(p []byte, off int64) (int, error) {
+	if each := r.source.each.Load(); each != nil {
+		if err := (*each)(r.parameter); err != nil {
+			return 0, err
+		}
+	}
+	return r.ReaderAt.ReadAt(p, off)
+}
+
+// streamedBlock is a run over weights of which nothing but vectors is resident, and what it gives undisturbed.
+func streamedBlock(t *testing.T) (d *cpu.Device, n *devicetest.Network, src *faulty, w device.Weights, r device.Run, want []float32) {
+	t.Helper()
+	d, n = open(t, cpu.Options{Threads: 2}), devicetest.Block(1, 1, 9)
+	// An Embed has a part of its own: a table that is read by rows.
+	ids := n.IDs(300, 1, 5)
+	n.Tape.Output("rows", n.Tape.Embed(device.Embed{IDs: ids, Tokens: n.Param(device.Table, tensor.F16, 1, 300, 16), Positions: n.Param(device.Table, tensor.F32, 1, 5, 16)}))
+	src = &faulty{Source: n}
+	n.Manifest.Streamed = true
+	w, err := d.Load(t.Context(), n.Manifest, src, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Free)
+	if r, err = d.NewRun(n.Tape, w); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Free)
+	fillBlock(t, r, n)
+	if err := r.Execute(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return d, n, src, w, r, output(t, r, n.Tape)
+}
+
+func fillBlock(t *testing.T, r device.Run, n *devicetest.Network) {
+	t.Helper()
+	for _, in := range n.Tape.Inputs() {
+		err := r.Write(in.Name, n.Inputs[in.Name])
+		if in.IDs {
+			err = r.WriteIDs(in.Name, []int32{0, 1, 299, 7, 1})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Whichever parameter cannot be read again: the run says so, and goes on when it can be.
+func TestStreamReadFails(t *testing.T) {
+	d, n, src, _, r, want := streamedBlock(t)
+	gone, used := errors.New("the disk is gone"), d.Memory().UsedBytes
+	streamed := 0
+	for _, p := range n.Manifest.Params {
+		if p.Layout == device.Vector {
+			continue
+		}
+		streamed++
+		fail := func(parameter string) error {
+			if parameter == p.Name {
+				return gone
+			}
+			return nil
+		}
+		src.each.Store(&fail)
+		err := r.Execute(t.Context())
+		var stream *device.StreamError
+		if !errors.As(err, &stream) || stream.Parameter != p.Name || stream.Device != d.Name() || !errors.Is(err, gone) {
+			t.Errorf("%s fails: %v", p.Name, err)
+		}
+		src.each.Store(nil)
+		if err := r.Execute(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(output(t, r, n.Tape), want) {
+			t.Errorf("%s failed once: other bits behind it", p.Name)
+		}
+	}
+	if streamed < 9 || d.Memory().UsedBytes != used {
+		t.Errorf("%d parameters were streamed, %d bytes in use, %d before", streamed, d.Memory().UsedBytes, used)
+	}
+}
+
+// However far the reading has come when a context ends, the execution ends with it, and the next gives the same.
+func TestStreamCancelled(t *testing.T) {
+	_, n, src, _, r, want := streamedBlock(t)
+	for at := 1; ; at++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		var reads atomic.Int64
+		stop := func(string) error {
+			if reads.Add(1) == int64(at) {
+				cancel()
+			}
+			return nil
+		}
+		src.each.Store(&stop)
+		err := r.Execute(ctx)
+		src.each.Store(nil)
+		cancel()
+		if err == nil && reads.Load() < int64(at) {
+			if at < 8 {
+				t.Errorf("only %d reads", at)
+			}
+			return
+		}
+		// The last reads are those of the embedding, behind which nothing looks at the context.
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatalf("cancelled at read %d: %v", at, err)
+		}
+		if err := r.Execute(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(output(t, r, n.Tape), want) {
+			t.Errorf("cancelled at read %d: other bits behind it", at)
+		}
+	}
+}
+
+// Who waits for another's turn can be cancelled; weights freed meanwhile wait for the execution, and none follows.
+func TestStreamFreedMeanwhile(t *testing.T) {
+	d, n, src, w, r, want := streamedBlock(t)
+	other, err := d.NewRun(n.Tape, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Free)
+	reached, proceed := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	hold := func(string) error {
+		if once.CompareAndSwap(false, true) {
+			close(reached)
+			<-proceed
+		}
+		return nil
+	}
+	src.each.Store(&hold)
+	executed, freed := make(chan error, 1), make(chan struct{})
+	go func() { executed <- r.Execute(context.Background()) }()
+	<-reached
+	ctx, cancel := context.WithCancel(t.Context())
+	waited := make(chan error, 1)
+	go func() { waited <- other.Execute(ctx) }()
+	cancel()
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting for the turn: %v, want context.Canceled", err)
+	}
+	go func() {
+		w.Free()
+		close(freed)
+	}()
+	select {
+	case <-freed:
+		t.Error("the weights were freed while they were read")
+	default:
+	}
+	close(proceed)
+	if err := <-executed; err != nil {
+		if !errors.Is(err, device.ErrFreed) { // it had not yet looked
+			t.Errorf("the execution that was freed under: %v", err)
+		}
+	} else if !slices.Equal(output(t, r, n.Tape), want) {
+		t.Error("the execution that was freed under gives other bits")
+	}
+	<-freed
+	if err := r.Execute(t.Context()); !errors.Is(err, device.ErrFreed) {
+		t.Errorf("behind Free: %v, want %v", err, device.ErrFreed)
+	}
+}
+
+// A parameter that ops far apart use is read for each of them, and int8 is quantised as in a load.
+func TestStreamSharedAndInt8(t *testing.T) {
+	n := devicetest.NewNetwork(4)
+	shared := n.Param(device.Matrix, tensor.F16, 0.1, 64, 64)
+	h := n.Input(0, 3, 64)
+	for range 3 {
+		h = n.Tape.Gemm(device.Gemm{X: h, W: shared, Act: device.SiLU})
+		h = n.Tape.Gemm(device.Gemm{X: h, W: shared, Residual: h})
+		h = n.Tape.Gemm(device.Gemm{X: h, W: n.Param(device.Matrix, tensor.BF16, 0.1, 64, 64)})
+		eight := n.Param(device.Matrix, tensor.F32, 0.1, 60, 64)
+		n.Manifest.At(eight).Resident = tensor.I8
+		h = n.Tape.Gemm(device.Gemm{X: h, W: eight})
+		h = n.Tape.Gemm(device.Gemm{X: h, W: n.Param(device.Matrix, tensor.F32, 0.1, 64, 60)})
+	}
+	n.Tape.Output("output", h)
+	d := open(t, cpu.Options{Threads: 2})
+	want := devicetest.Compute(t, d, n.Tape, n, n.Inputs)["output"]
+	whole := d.WeightBytes(n.Manifest)
+	n.Manifest.Streamed = true
+	if part := d.WeightBytes(n.Manifest); part >= whole || d.StreamedBytes(n.Tape) < 3*(2*64*64+2*64*64+4*60*64+4*64*60) {
+		t.Errorf("%d of %d bytes, %d streamed", part, whole, d.StreamedBytes(n.Tape))
+	}
+	if got := devicetest.Compute(t, d, n.Tape, n, n.Inputs)["output"]; !slices.Equal(got, want) {
+		t.Error("other bits")
+	}
+}
+
+// What is told to be streamed is what an execution reads.
+func TestStreamedBytes(t *testing.T) {
+	for name, n := range networks(t, "models/starter") {
+		d := open(t, cpu.Options{Threads: 1})
+		m := n.Manifest()
+		m.Streamed, m.ResidentBytes = true, d.WeightBytes(m)/4
+		var read atomic.Int64
+		w, err := d.Load(t.Context(), m, counting{n.Source(), &read}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newRun(t, d, n.tape, w)
+		for range 2 {
+			read.Store(0)
+			if err := r.Execute(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		told, rows := d.StreamedBytes(n.tape), int64(0)
+		if name == "encoder" {
+			rows = 2 * 2 * 77 * int64(len(output(t, r, n.tape))/2/77) * 2 // float16 rows of tokens and positions
+		}
+		if got := read.Load(); got != told+rows || told == 0 {
+			t.Errorf("%s: %d bytes were read, %d and %d of rows told", name, got, told, rows)
+		}
+		t.Logf("%s: %d bytes for each evaluation, %d held, %d stored", name, told, w.Bytes(), n.StoredBytes())
+		r.Free()
+		w.Free()
+	}
+}
+
+type counting struct {
+	device.Source
+	read *atomic.Int64
+}
+
+type countingReader struct {
+	io.ReaderAt
+	read *atomic.Int64
+}
+
+func (c counting) Section(name string) (*io.SectionReader, error) {
+	s, err := c.Source.Section(name)
+	if err != nil {
+		return nil, err
+	}
+	return io.NewSectionReader(countingReader{s, c.read}, 0, s.Size()), nil
+}
+
+func (r countingReader) ReadAt(p []byte, off int64) (int, error) {
+	r.read.Add(int64(len(p)))
+	return r.ReaderAt.ReadAt(p, off)
+}
