@@ -20,13 +20,16 @@ type planned struct {
 	HeightPx         int   `json:"height_px"`
 	LeastBudgetBytes int64 `json:"least_budget_bytes"`
 	AllBytes         int64 `json:"all_bytes"`
-	Stages           []struct {
+
+	LeastStreamedBudgetBytes int64 `json:"least_streamed_budget_bytes"`
+	Stages                   []struct {
 		Stage             string
 		WeightsBytes      int64 `json:"weights_bytes"`
 		MostScratchBytes  int64 `json:"most_scratch_bytes"`
 		LeastScratchBytes int64 `json:"least_scratch_bytes"`
 		ScratchBytes      int64 `json:"scratch_bytes"`
 		SpillBytes        int64 `json:"spill_bytes"`
+		StreamedBytes     int64 `json:"streamed_bytes"`
 		Mode              string
 	}
 }
@@ -151,6 +154,8 @@ func TestPlan(t *testing.T) {
 		{[]string{"starter", "--width", "-32"}, "width"},
 		{[]string{"starter", "--width", "100000"}, "up to"},
 		{[]string{"starter", "--memory-budget", "much"}, "64MiB"},
+		{[]string{"starter", "--resident-bytes", "unet=1MiB"}, "encoder, denoiser or decoder"},
+		{[]string{"starter", "--resident-bytes", "denoiser=-1"}, "64MiB"},
 	} {
 		if got := runCommand(t, append([]string{"plan"}, c.args...)...); got.code != 2 || !strings.Contains(got.stderr, c.told) || got.stdout != "" {
 			t.Errorf("plan %v: exit code %d: %s%s", c.args, got.code, got.stdout, got.stderr)

@@ -11,30 +11,61 @@ import (
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
+// weightFlags say how stages keep their weights.
+type weightFlags struct {
+	precision perStage[tensor.DType]
+	resident  perStage[int64] // bytes
+}
+
+func (f *weightFlags) add(flags *pflag.FlagSet) {
+	f.precision = perStage[tensor.DType]{name: "precision", kind: "TYPE", parse: stageengine.ParsePrecision}
+	f.resident = perStage[int64]{name: "resident-bytes", kind: "SIZE", parse: func(text string) (int64, error) {
+		var n byteSize
+		err := n.Set(text)
+		return int64(n), err
+	}}
+	flags.Var(&f.precision, f.precision.name, "type in which a stage keeps its weights: f32, f16, bf16, int8 or int4, such as denoiser=int8; without a stage, of all (default: as stored)")
+	flags.Var(&f.resident, f.resident.name, "bytes of weights that a stage keeps in memory, such as denoiser=200MiB; the others are read from the model's files at each use, at 0 all of them layer by layer (default: all are kept)")
+}
+
+// args are the flags for the process of a stage.
+func (f *weightFlags) args(kind stage.Kind) []string {
+	return append(f.precision.args(kind), f.resident.args(kind)...)
+}
+
+// only refuses a value for another stage than the one that is served.
+func (f *weightFlags) only(served stage.Kind) error {
+	if err := f.precision.only(served); err != nil {
+		return err
+	}
+	return f.resident.only(served)
+}
+
 // perStage is a flag with a value for each stage, given as STAGE=VALUE, or as VALUE for all; it may be repeated, and
 // the later one counts.
 type perStage[T any] struct {
+	name, kind string // of the flag, and what help calls its values
+	parse      func(text string) (T, error)
+
 	values map[stage.Kind]T
 	texts  map[stage.Kind]string // as they were given
-	parse  func(text string) (T, error)
-	kind   string // what help calls the value
+	all    bool                  // the last value was for all stages
 }
 
-func (p *perStage[T]) String() string { return strings.Join(p.list(), ",") }
-
-// list is the values as they are given to the flag, one for each stage that has one.
-func (p *perStage[T]) list() (out []string) {
+func (p *perStage[T]) String() string {
+	var out []string
 	for _, kind := range stage.Kinds() {
 		if text, ok := p.texts[kind]; ok {
 			out = append(out, kind.String()+"="+text)
 		}
 	}
-	return out
+	return strings.Join(out, ",")
 }
 
 func (p *perStage[T]) Set(text string) error {
 	kinds := stage.Kinds()
-	if name, value, ok := strings.Cut(text, "="); ok {
+	name, value, one := strings.Cut(text, "=")
+	if one {
 		kind, known := stage.ParseKind(name)
 		if !known {
 			return fmt.Errorf("%q is not a stage, expected encoder, denoiser or decoder", name)
@@ -51,13 +82,25 @@ func (p *perStage[T]) Set(text string) error {
 	for _, kind := range kinds {
 		p.values[kind], p.texts[kind] = v, text
 	}
+	p.all = !one
 	return nil
 }
 
 func (p *perStage[T]) Type() string { return "[STAGE=]" + p.kind }
 
-// precisionFlag chooses the type that weights are kept in.
-func precisionFlag(flags *pflag.FlagSet, p *perStage[tensor.DType]) {
-	p.parse, p.kind = stageengine.ParsePrecision, "TYPE"
-	flags.Var(p, "precision", "type in which a stage keeps its weights: f32, f16, bf16, int8 or int4, such as denoiser=int8; may be repeated (default: as stored)")
+func (p *perStage[T]) args(kind stage.Kind) []string {
+	text, ok := p.texts[kind]
+	if !ok {
+		return nil
+	}
+	return []string{"--" + p.name, kind.String() + "=" + text}
+}
+
+func (p *perStage[T]) only(served stage.Kind) error {
+	for _, kind := range stage.Kinds() {
+		if _, ok := p.values[kind]; ok && !p.all && kind != served {
+			return usageError{fmt.Errorf("--%s names the %v, expected %v=%s: no other stage is served here", p.name, kind, served, p.kind)}
+		}
+	}
+	return nil
 }

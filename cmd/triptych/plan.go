@@ -20,10 +20,11 @@ type plan struct {
 	HeightPx    int         `json:"height_px"`
 	BudgetBytes int64       `json:"budget_bytes,omitempty"`
 	Stages      []planStage `json:"stages"`
-	// LeastBudgetBytes is the smallest budget the image can be made in, and AllBytes what keeps every
-	// stage in memory.
-	LeastBudgetBytes int64 `json:"least_budget_bytes"`
-	AllBytes         int64 `json:"all_bytes"`
+	// LeastBudgetBytes is the smallest budget the image can be made in, LeastStreamedBudgetBytes the smallest if
+	// every stage streams its weights, and AllBytes what keeps every stage in memory.
+	LeastBudgetBytes         int64 `json:"least_budget_bytes"`
+	LeastStreamedBudgetBytes int64 `json:"least_streamed_budget_bytes"`
+	AllBytes                 int64 `json:"all_bytes"`
 }
 
 type planStage struct {
@@ -33,14 +34,16 @@ type planStage struct {
 	LeastScratchBytes int64  `json:"least_scratch_bytes"`
 	ScratchBytes      int64  `json:"scratch_bytes"` // under the budget
 	SpillBytes        int64  `json:"spill_bytes,omitempty"`
+	StreamedBytes     int64  `json:"streamed_bytes,omitempty"` // read for each evaluation
 	Mode              string `json:"mode"`
 }
 
 // The ways a stage runs under a budget.
 const (
-	modeWhole   = "whole"
-	modeBands   = "in bands"
-	modeRefused = "does not fit"
+	modeWhole    = "whole"
+	modeBands    = "in bands"
+	modeStreamed = "streamed" // or "streamed, in bands"
+	modeRefused  = "does not fit"
 )
 
 func planCommand() *cobra.Command {
@@ -107,7 +110,7 @@ func newPlan(model string, e stageengine.Estimate, budget int64) (p plan, refuse
 		needed := s.Footprint.WeightsBytes + s.Footprint.ScratchBytes
 		row := planStage{
 			Stage: s.Kind.String(), WeightsBytes: s.Footprint.WeightsBytes, MostScratchBytes: s.MostScratch,
-			LeastScratchBytes: s.LeastScratch, ScratchBytes: s.Footprint.ScratchBytes, SpillBytes: s.SpillBytes, Mode: modeWhole,
+			LeastScratchBytes: s.LeastScratch, ScratchBytes: s.Footprint.ScratchBytes, SpillBytes: s.SpillBytes, StreamedBytes: s.StreamedBytes, Mode: modeWhole,
 		}
 		switch {
 		case budget > 0 && needed > budget:
@@ -115,11 +118,16 @@ func newPlan(model string, e stageengine.Estimate, budget int64) (p plan, refuse
 			if refused == nil {
 				refused = stage.DoesNotFit(s.Kind, model, needed, budget, budget)
 			}
+		case s.StreamedBytes > 0 && s.InBands:
+			row.Mode = modeStreamed + ", " + modeBands
+		case s.StreamedBytes > 0:
+			row.Mode = modeStreamed
 		case s.InBands:
 			row.Mode = modeBands
 		}
 		p.Stages = append(p.Stages, row)
 		p.LeastBudgetBytes = max(p.LeastBudgetBytes, s.Footprint.WeightsBytes+s.LeastScratch)
+		p.LeastStreamedBudgetBytes = max(p.LeastStreamedBudgetBytes, s.LeastWeights+s.LeastScratch)
 		p.AllBytes += s.Footprint.WeightsBytes + s.MostScratch
 	}
 	return p, refused
@@ -136,18 +144,21 @@ func (p plan) print(w io.Writer, asJSON bool) error {
 	budget := func(n int64) string { return fmt.Sprintf("%dMiB", (n+mib-1)/mib) } // rounded up, to be used as it stands
 	fmt.Fprintf(w, "%s %dx%d\n\n", p.Model, p.WidthPx, p.HeightPx)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "STAGE\tWEIGHTS\tSCRATCH\tAT LEAST\tRUNS\tTAKES\tON DISK")
-	for _, s := range p.Stages {
-		disk := "-"
-		if s.SpillBytes > 0 {
-			disk = size(s.SpillBytes)
+	some := func(n int64) string {
+		if n == 0 {
+			return "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Stage, size(s.WeightsBytes), size(s.MostScratchBytes), size(s.LeastScratchBytes),
-			s.Mode, size(s.WeightsBytes+s.ScratchBytes), disk)
+		return size(n)
+	}
+	fmt.Fprintln(t, "STAGE\tWEIGHTS\tSCRATCH\tAT LEAST\tRUNS\tTAKES\tON DISK\tREADS A STEP")
+	for _, s := range p.Stages {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Stage, size(s.WeightsBytes), size(s.MostScratchBytes), size(s.LeastScratchBytes),
+			s.Mode, size(s.WeightsBytes+s.ScratchBytes), some(s.SpillBytes), some(s.StreamedBytes))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nThe smallest memory budget is %s; with %s nothing is evicted.\n", budget(p.LeastBudgetBytes), budget(p.AllBytes))
+	_, err := fmt.Fprintf(w, "\nThe smallest memory budget is %s, with --resident-bytes 0 %s; with %s nothing is evicted.\n",
+		budget(p.LeastBudgetBytes), budget(p.LeastStreamedBudgetBytes), budget(p.AllBytes))
 	return err
 }

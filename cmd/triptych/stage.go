@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
-	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/decoder"
@@ -30,8 +29,7 @@ type runtimeFlags struct {
 	budget  byteSize
 	threads int
 	logs    logFlags
-
-	precision perStage[tensor.DType]
+	weights weightFlags
 }
 
 const defaultDevice = "cpu:0"
@@ -40,20 +38,18 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
 	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
-	precisionFlag(flags, &f.precision)
+	f.weights.add(flags)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute (default: the processors that affinity and cgroup limits leave to the process)")
 	f.logs.add(flags, "info")
 }
 
-// args are the flags on a command line again.
-func (f *runtimeFlags) args() []string {
+// args are the flags on a command line again, for the service or runtime of a stage.
+func (f *runtimeFlags) args(kind stage.Kind) []string {
 	args := []string{"--log-level", f.logs.level, "--device", f.device, "--threads", fmt.Sprint(f.threads)}
 	if f.budget > 0 {
 		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
 	}
-	for _, p := range f.precision.list() {
-		args = append(args, "--precision", p)
-	}
+	args = append(args, f.weights.args(kind)...)
 	for _, dir := range f.models {
 		args = append(args, "--models", dir)
 	}
@@ -89,7 +85,10 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	if err != nil {
 		return none, nil, err
 	}
-	return stageengine.Options{Library: library, Device: device, Host: host, Version: version(), Precision: f.precision.values}, device.Close, nil
+	return stageengine.Options{
+		Library: library, Device: device, Host: host, Version: version(),
+		Precision: f.weights.precision.values, ResidentBytes: f.weights.resident.values,
+	}, device.Close, nil
 }
 
 // stageCommand serves one stage.
@@ -108,6 +107,9 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := flags.weights.only(kind); err != nil {
+				return err
+			}
 			if _, closeDevice, err := flags.open(); err != nil { // told here, not by a child that cannot start
 				return err
 			} else if err := closeDevice(); err != nil {
@@ -121,7 +123,7 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := encoder.Options{Command: append([]string{program, "runtime", kind.String()}, flags.args()...), TLS: tls, Logger: log}
+			o := encoder.Options{Command: append([]string{program, "runtime", kind.String()}, flags.args(kind)...), TLS: tls, Logger: log}
 			return serveStage(cmd.Context(), kind, o, lis)
 		},
 	}
@@ -170,6 +172,9 @@ func runtimeCommand() *cobra.Command {
 			kind, ok := stage.ParseKind(args[0])
 			if !ok {
 				return usageError{fmt.Errorf("%q is not a stage, expected encoder, denoiser or decoder", args[0])}
+			}
+			if err := flags.weights.only(kind); err != nil {
+				return err
 			}
 			level, err := flags.logs.parse()
 			if err != nil {

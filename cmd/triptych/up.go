@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
@@ -24,20 +23,19 @@ type stackFlags struct {
 	budget  byteSize
 	models  []string
 	threads int
-
-	precision perStage[tensor.DType]
+	weights weightFlags
 }
 
 // runtime is the flags of a stage's process.
 func (f *stackFlags) runtime(logLevel string, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, precision: f.precision, logs: logFlags{logLevel}}
+	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, weights: f.weights, logs: logFlags{logLevel}}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Var(&f.budget, "memory-budget", "bytes the three stages may hold together, such as 64MiB; no limit without")
 	modelsFlag(flags, &f.models)
-	precisionFlag(flags, &f.precision)
+	f.weights.add(flags)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute in each stage; the stages of an image work one after the other, so each may use all (default: the processors that affinity and cgroup limits leave)")
 }
 
@@ -52,7 +50,7 @@ func (f *stackFlags) start(listen, logLevel string, stderr io.Writer, log *slog.
 		return nil, usageError{err} // told once, here, and not by three processes
 	}
 	return local.Start(local.Options{
-		Program: program, Listen: listen, StageArgs: stages.args(), OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, StageArgs: stages.args, OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
 	})
 }
 

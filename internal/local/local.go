@@ -25,10 +25,11 @@ const Orchestrator = "orchestrator"
 type Options struct {
 	Program string // the triptych binary
 	Listen  string // host:port of the orchestrator; port 0 takes a free one
-	// StageArgs and OrchestratorArgs are added to the commands of the services and the orchestrator.
-	StageArgs, OrchestratorArgs []string
-	Stderr                      io.Writer // gets the processes' logs
-	Logger                      *slog.Logger
+	// StageArgs and OrchestratorArgs are added to the commands of each service and the orchestrator.
+	StageArgs        func(stage.Kind) []string
+	OrchestratorArgs []string
+	Stderr           io.Writer // gets the processes' logs
+	Logger           *slog.Logger
 }
 
 // Stack is the running processes.
@@ -45,7 +46,7 @@ func Start(o Options) (*Stack, error) {
 	s := &Stack{addresses: map[string]string{}, failed: make(chan error, len(stage.Kinds())+1)}
 	args := append([]string{Orchestrator}, o.OrchestratorArgs...)
 	for _, kind := range stage.Kinds() {
-		address, err := s.add(o, "127.0.0.1:0", append([]string{kind.String()}, o.StageArgs...))
+		address, err := s.add(o, "127.0.0.1:0", append([]string{kind.String()}, o.StageArgs(kind)...))
 		if err != nil {
 			return nil, errors.Join(err, s.Stop())
 		}

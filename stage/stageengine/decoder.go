@@ -30,22 +30,28 @@ func NewDecoder(o Options) *Decoder {
 
 // Plan implements stage.Resident.
 func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprint, error) {
-	b, err := d.find(req.Model)
+	tape, err := d.planned(req)
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	if req.Batch != 1 {
-		return stage.Footprint{}, stage.Invalid(stage.InvalidField, "batch", req.Batch, "1")
-	}
-	tape, err := d.tape(b, req.LatentHeight, req.LatentWidth)
-	if err != nil {
-		return stage.Footprint{}, err
-	}
-	scratch, err := d.budgeted(b.component.WeightsBytes).ScratchBytes(tape)
+	weights := d.books[req.Model].component.WeightsBytes
+	scratch, err := d.budgeted(weights).ScratchBytes(tape)
 	if err != nil {
 		return stage.Footprint{}, d.fault(err)
 	}
-	return stage.Footprint{WeightsBytes: b.component.WeightsBytes, ScratchBytes: scratch}, nil
+	return stage.Footprint{WeightsBytes: weights, ScratchBytes: scratch}, nil
+}
+
+// planned is the tape of a request.
+func (d *Decoder) planned(req stage.PlanRequest) (*device.Tape, error) {
+	b, err := d.find(req.Model)
+	if err != nil {
+		return nil, err
+	}
+	if req.Batch != 1 {
+		return nil, stage.Invalid(stage.InvalidField, "batch", req.Batch, "1")
+	}
+	return d.tape(b, req.LatentHeight, req.LatentWidth)
 }
 
 // MaxImageScratch is the most scratch that an image takes: one that needs more (from about 384x384 with the autoencoder of
@@ -180,8 +186,10 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 	if err != nil {
 		return stage.Latent{}, d.loadError(err, b)
 	}
+	defer net.Close() //nolint:errcheck // it was only read
+	d.limit(net.Manifest())
 	weights, err := d.Device.Load(ctx, net.Manifest(), net.Source(), func(int64) {})
-	if err := errors.Join(err, net.Close()); err != nil {
+	if err != nil {
 		return stage.Latent{}, d.loadError(err, b)
 	}
 	defer weights.Free()

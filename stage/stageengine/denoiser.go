@@ -64,18 +64,23 @@ func NewDenoiser(o Options) *Denoiser {
 
 // Plan implements stage.Resident.
 func (d *Denoiser) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprint, error) {
+	tape, err := d.planned(req)
+	if err != nil {
+		return stage.Footprint{}, err
+	}
+	return d.footprint(d.books[req.Model], tape)
+}
+
+// planned is the tape of a request.
+func (d *Denoiser) planned(req stage.PlanRequest) (*device.Tape, error) {
 	b, err := d.find(req.Model)
 	if err != nil {
-		return stage.Footprint{}, err
+		return nil, err
 	}
 	if req.Batch < 1 || req.Batch > maxBatch {
-		return stage.Footprint{}, stage.Invalid(stage.InvalidField, "batch", req.Batch, fmt.Sprintf("1 to %d latents", maxBatch))
+		return nil, stage.Invalid(stage.InvalidField, "batch", req.Batch, fmt.Sprintf("1 to %d latents", maxBatch))
 	}
-	tape, err := d.tape(b, req.Batch, req.LatentHeight, req.LatentWidth, d.tokens[req.Model])
-	if err != nil {
-		return stage.Footprint{}, err
-	}
-	return d.footprint(b, tape)
+	return d.tape(b, req.Batch, req.LatentHeight, req.LatentWidth, d.tokens[req.Model])
 }
 
 func (d *Denoiser) tape(b *book[*modeldir.Denoiser], batch, h, w, tokens int) (*device.Tape, error) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/engine/tokenizer"
@@ -66,18 +67,27 @@ func NewEncoder(o Options) *Encoder {
 
 // Plan implements stage.Resident.
 func (e *Encoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprint, error) {
-	b, err := e.find(req.Model)
+	tape, err := e.planned(req)
 	if err != nil {
 		return stage.Footprint{}, err
 	}
+	return e.footprint(e.books[req.Model], tape)
+}
+
+// planned is the tape of a request.
+func (e *Encoder) planned(req stage.PlanRequest) (*device.Tape, error) {
+	b, err := e.find(req.Model)
+	if err != nil {
+		return nil, err
+	}
 	if req.Batch < 1 || req.Batch > maxPrompts {
-		return stage.Footprint{}, stage.Invalid(stage.InvalidField, "batch", req.Batch, fmt.Sprintf("1 to %d prompts", maxPrompts))
+		return nil, stage.Invalid(stage.InvalidField, "batch", req.Batch, fmt.Sprintf("1 to %d prompts", maxPrompts))
 	}
 	tape, err := b.net.Tape(req.Batch, b.component.MaxTokens)
 	if err != nil {
-		return stage.Footprint{}, e.fault(err)
+		return nil, e.fault(err)
 	}
-	return e.footprint(b, tape)
+	return tape, nil
 }
 
 // Encode implements stage.Encoder.

@@ -68,7 +68,8 @@ func (s *shelf[N]) loadError(err error, b *book[N]) error {
 }
 
 // runError sorts what can go wrong in work that passed every check: the caller gave up, memory that
-// was planned is not there, the disk does not take a temporary file, or a fault of ours.
+// was planned is not there, the disk does not take a temporary file, the files that weights are streamed from are
+// not what they were, or a fault of ours.
 func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 	if errors.Is(err, device.ErrOutOfMemory) {
 		return s.doesNotFit(stage.EngineOOMUnplanned, b.component.Model, scratch, err)
@@ -82,6 +83,10 @@ func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 			With("stage", s.kind.String()).With("needed_bytes", fmt.Sprint(spill.Bytes))
 		e.Cause = err
 		return e
+	}
+	var stream *device.StreamError
+	if errors.As(err, &stream) {
+		return modelError(err, s.kind, b.component.Model, b.path)
 	}
 	return s.fault(err)
 }

@@ -29,6 +29,20 @@ type StageEstimate struct {
 	LeastScratch int64           // scratch with the smallest budget that the stage runs in
 	InBands      bool
 	SpillBytes   int64 // of a temporary file, if the stage runs in bands
+
+	LeastWeights  int64 // held if the stage streams all that can be
+	StreamedBytes int64 // read from the model's files for each evaluation of the network
+}
+
+// planner is a stage that knows the tape it runs for a request.
+type planner interface {
+	stage.Resident
+	planned(req stage.PlanRequest) (*device.Tape, error)
+}
+
+// streamer is a device that knows what an execution of a tape, its prologue apart, reads of streamed parameters.
+type streamer interface {
+	StreamedBytes(t *device.Tape) int64
 }
 
 // NewEstimate plans an image in the three stages on o.Device, as services on it would. Nothing is loaded.
@@ -61,7 +75,7 @@ func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate,
 	plan := stage.PlanRequest{Model: req.Model, Batch: batch, LatentHeight: e.HeightPx / factor, LatentWidth: e.WidthPx / factor}
 	for _, s := range []struct {
 		kind stage.Kind
-		stage.Resident
+		planner
 	}{{stage.KindEncoder, encoder}, {stage.KindDenoiser, denoiser}, {stage.KindDecoder, decoder}} {
 		if s.kind == stage.KindDecoder {
 			plan.Batch = 1
@@ -70,7 +84,18 @@ func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate,
 		if err != nil {
 			return Estimate{}, err
 		}
-		e.Stages = append(e.Stages, StageEstimate{Kind: s.kind, Footprint: f, MostScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes})
+		tape, err := s.planned(plan)
+		if err != nil {
+			return Estimate{}, err
+		}
+		row := StageEstimate{Kind: s.kind, Footprint: f, MostScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes}
+		least := *tape.Manifest()
+		least.Streamed, least.ResidentBytes = true, 0
+		row.LeastWeights = f.WeightsBytes - o.Device.WeightBytes(tape.Manifest()) + o.Device.WeightBytes(&least)
+		if d, ok := o.Device.(streamer); ok {
+			row.StreamedBytes = d.StreamedBytes(tape)
+		}
+		e.Stages = append(e.Stages, row)
 	}
 	if err := decoder.estimateBands(plan, &e.Stages[len(e.Stages)-1]); err != nil {
 		return Estimate{}, err

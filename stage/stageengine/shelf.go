@@ -23,6 +23,9 @@ type Options struct {
 	// Precision is the type in which a stage keeps the weights of linear layers and convolutions, see device.Param; as
 	// stored if there is none. Everything is computed in float32.
 	Precision map[stage.Kind]tensor.DType
+	// ResidentBytes is how much of a model's weights a stage keeps in memory; it streams the others from the
+	// model's files at each use (device.Manifest). A stage that is not in it keeps all.
+	ResidentBytes map[stage.Kind]int64
 }
 
 // network is a part of a model that a stage loads: modeldir.TextEncoder, Denoiser or ImageDecoder.
@@ -48,7 +51,7 @@ type shelf[N network] struct {
 type book[N network] struct {
 	path      string
 	component stage.Component
-	net       N            // declared; its files are closed
+	net       N            // declared; its files are closed, or open while weights are streamed from them
 	problem   *stage.Error // why net is not there
 	latch     *semaphore.Weighted
 	store     *store         // held with the weights; only an encoder has one
@@ -81,6 +84,7 @@ func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Co
 	if b.net, err = s.open(dir); err != nil {
 		return err
 	}
+	s.limit(b.net.Manifest())
 	b.component.WeightsBytes = s.Device.WeightBytes(b.net.Manifest())
 	return errors.Join(describe(dir, b.net, &b.component), b.net.Close())
 }
@@ -92,6 +96,12 @@ func (s *shelf[N]) dir(path string) (*modeldir.Dir, error) {
 		dir.Resident = s.Precision[s.kind]
 	}
 	return dir, err
+}
+
+// limit has a network streamed if the stage is to be, and reports that.
+func (s *shelf[N]) limit(m *device.Manifest) bool {
+	m.ResidentBytes, m.Streamed = s.ResidentBytes[s.kind]
+	return m.Streamed
 }
 
 // Info implements stage.Resident.
@@ -156,7 +166,8 @@ func (s *shelf[N]) Load(ctx context.Context, model string, progress func(loaded,
 	return nil
 }
 
-// read opens the model's files anew, so that they are open only while they are read.
+// read opens the model's files anew, so that they are open only while they are read: by the load, or until the
+// eviction if weights are streamed.
 func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int64)) error {
 	dir, err := s.dir(b.path)
 	if err != nil {
@@ -166,8 +177,12 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int6
 	if err != nil {
 		return err
 	}
+	streamed := s.limit(net.Manifest())
 	weights, err := s.Device.Load(ctx, net.Manifest(), net.Source(), progress)
-	if err := errors.Join(err, net.Close()); err != nil {
+	if err != nil || !streamed {
+		err = errors.Join(err, net.Close())
+	}
+	if err != nil {
 		if weights != nil {
 			weights.Free()
 		}
@@ -177,7 +192,7 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int6
 	if b.store != nil {
 		if err := b.store.open(s.Device, weights); err != nil {
 			weights.Free()
-			return err
+			return errors.Join(err, net.Close())
 		}
 		held += b.store.bytes
 	}
@@ -206,6 +221,9 @@ func (s *shelf[N]) Evict(ctx context.Context, model string) (int64, error) {
 	b.weights.Free()
 	b.weights = nil
 	b.bytes.Store(0)
+	if err := b.net.Close(); err != nil {
+		return freed, s.fault(err)
+	}
 	return freed, nil
 }
 

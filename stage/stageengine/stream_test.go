@@ -1,0 +1,181 @@
+package stageengine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// streamingStages are the stages over a model, loaded, each on a device of its own, and their devices.
+func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*Encoder, *Denoiser, *Decoder, map[stage.Kind]*cpu.Device) {
+	t.Helper()
+	library, err := OpenLibrary(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := map[stage.Kind]*cpu.Device{}
+	options := func(kind stage.Kind) Options {
+		if devices[kind], err = cpu.New(cpu.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		return Options{Library: library, Device: devices[kind], Host: "test", Version: "test", ResidentBytes: resident}
+	}
+	e, d, v := NewEncoder(options(stage.KindEncoder)), NewDenoiser(options(stage.KindDenoiser)), NewDecoder(options(stage.KindDecoder))
+	model := library.Names()[0]
+	stages := []stage.Resident{e, d, v}
+	t.Cleanup(func() {
+		for _, s := range stages {
+			if _, err := s.Evict(context.Background(), model); err != nil {
+				t.Error(err)
+			}
+		}
+		for kind, d := range devices {
+			if used := d.Memory().UsedBytes; used != 0 {
+				t.Errorf("%d bytes are left on the device of the %v", used, kind)
+			}
+			_ = d.Close() // it always returns nil
+		}
+	})
+	for _, s := range stages {
+		if err := s.Load(t.Context(), model, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return e, d, v, devices
+}
+
+// An image is the same to the byte whatever the stages keep, and takes the memory that Plan tells.
+func TestStreamedStagesMakeTheSameImage(t *testing.T) {
+	const model = "starter"
+	run := goldenRun{Sampler: "euler", Prompt: "fox on a blue background", NegativePrompt: "fog", Steps: 3, GuidanceScale: 5, Width: 128, Height: 96, Seed: 7}
+	var want stage.Image
+	held := map[stage.Kind]int64{}
+	for i, resident := range []map[stage.Kind]int64{
+		nil,
+		{stage.KindDenoiser: 1 << 20, stage.KindEncoder: 300_000},
+		{stage.KindDenoiser: 0, stage.KindEncoder: 0, stage.KindDecoder: 0},
+		{stage.KindDenoiser: 1 << 40, stage.KindDecoder: 1 << 20},
+	} {
+		e, d, v, devices := streamingStages(t, filepath.Join(repo, "models", model), resident)
+		_, img := generate(t, e, d, v, model, run)
+		if i == 0 {
+			want = img
+		}
+		if !bytes.Equal(img.Data, want.Data) {
+			t.Errorf("resident %v: another image", resident)
+		}
+		for _, s := range []stage.Resident{e, d, v} {
+			info, err := s.Info(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			batch := 2
+			if info.Kind == stage.KindDecoder {
+				batch = 1
+			}
+			f, err := s.Plan(t.Context(), stage.PlanRequest{Model: model, Batch: batch, LatentHeight: run.Height / 8, LatentWidth: run.Width / 8})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if peak := devices[info.Kind].Memory().PeakBytes; peak != f.WeightsBytes+f.ScratchBytes {
+				t.Errorf("resident %v: the %v took %d bytes, planned %+v", resident, info.Kind, peak, f)
+			}
+			if info.Models[0].WeightsBytes != f.WeightsBytes || info.Resident[0].WeightsBytes != f.WeightsBytes {
+				t.Errorf("resident %v: the %v tells %+v and %+v, plans %+v", resident, info.Kind, info.Models[0], info.Resident[0], f)
+			}
+			limit, streamed := resident[info.Kind]
+			switch {
+			case i == 0:
+				held[info.Kind] = f.WeightsBytes
+			case streamed && limit < held[info.Kind] && f.WeightsBytes >= held[info.Kind]*3/4, !streamed && f.WeightsBytes != held[info.Kind]:
+				t.Errorf("resident %v: the %v holds %d bytes, %d without a limit", resident, info.Kind, f.WeightsBytes, held[info.Kind])
+			}
+		}
+	}
+}
+
+// The files of a streamed model that are cut while it runs end the request with what is wrong, and a new
+// load of what is whole again works. An eviction closes them.
+func TestStreamedFilesAreCut(t *testing.T) {
+	const model = "tiny-sd15"
+	dir := filepath.Join(t.TempDir(), model)
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(repo, "testdata/golden", model))); err != nil {
+		t.Fatal(err)
+	}
+	e, d, v, _ := streamingStages(t, dir, map[stage.Kind]int64{stage.KindDenoiser: 0})
+	run := goldenRun{Sampler: "euler", Prompt: "fox", Steps: 2, GuidanceScale: 1, Width: 64, Height: 64, Seed: 1}
+	_, want := generate(t, e, d, v, model, run)
+
+	file := filepath.Join(dir, "unet/diffusion_pytorch_model.safetensors")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conditioning, err := e.Encode(t.Context(), stage.EncodeRequest{Model: model, Prompts: []string{"fox"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, int64(len(data)/2)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Denoise(t.Context(), stage.DenoiseRequest{Model: model, Conditioning: conditioning, LatentHeight: 8, LatentWidth: 8, Steps: 2, GuidanceScale: 1, Sampler: "euler"}, stage.DenoiseObserver{})
+	var told *stage.Error
+	if !errors.As(err, &told) || told.Reason != stage.ModelInvalid || !strings.Contains(told.Metadata["file"], "unet/") || told.Metadata["tensor"] == "" || strings.Contains(told.Message, dir) {
+		t.Fatalf("%v (%+v), want ModelInvalid with the file and the tensor", err, told)
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, again := generate(t, e, d, v, model, run); !bytes.Equal(again.Data, want.Data) {
+		t.Error("another image behind the fault")
+	}
+
+	source := d.books[model].net.Source()
+	name := d.books[model].net.Manifest().Params[0].Name
+	if _, err := source.Section(name); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Evict(t.Context(), model); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := source.Section(name); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("behind an eviction the files give %v, want them closed", err)
+	}
+}
+
+// EncodeImage streams the autoencoder's other half as well, and gives the same.
+func TestStreamedImageEncoder(t *testing.T) {
+	const model = "tiny-sd15"
+	var want stage.Latent
+	peaks := map[bool]int64{}
+	for _, streamed := range []bool{false, true} {
+		var resident map[stage.Kind]int64
+		if streamed {
+			resident = map[stage.Kind]int64{stage.KindDecoder: 0}
+		}
+		e, d, v, devices := streamingStages(t, filepath.Join(repo, "testdata/golden", model), resident)
+		_, img := generate(t, e, d, v, model, goldenRun{Sampler: "euler", Prompt: "fox", Steps: 1, GuidanceScale: 1, Width: 32, Height: 32})
+		got, err := v.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: model, Data: img.Data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		peaks[streamed] = devices[stage.KindDecoder].Memory().PeakBytes
+		if !streamed {
+			want = got
+		}
+		if !bytes.Equal(got.Data, want.Data) {
+			t.Error("streamed, the latent is another")
+		}
+	}
+	if peaks[true] >= peaks[false] {
+		t.Errorf("a peak of %d bytes streamed, %d without", peaks[true], peaks[false])
+	}
+}
