@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -64,10 +65,15 @@ func emitImage(q *queue, e pipeline.Image) {
 }
 
 func residencyProto(e residency.Event) *triptychv1alpha1.ResidencyEvent {
-	return &triptychv1alpha1.ResidencyEvent{
+	p := &triptychv1alpha1.ResidencyEvent{
+		Time: timestamppb.New(e.Time), Class: triptychv1alpha1.ResidencyEvent_Class(e.Class),
 		Action: triptychv1alpha1.ResidencyEvent_Action(e.Action), Stage: e.Kind.String(), Model: e.Model, Device: e.Device,
 		Bytes: e.Bytes, UsedBytes: e.UsedBytes, BudgetBytes: e.BudgetBytes, Reason: e.Reason,
 	}
+	if e.Took != 0 {
+		p.Took = durationpb.New(e.Took)
+	}
+	return p
 }
 
 // specProto is a resolved request.

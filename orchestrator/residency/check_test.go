@@ -72,12 +72,72 @@ func (m *checked) checkRecord(events []Event, fail failure) {
 		if e.Reason == "" || e.Time != m.now {
 			fail("%v has reason %q and time %v", e.Action, e.Reason, e.Time)
 		}
+		m.follow(e, fail)
 	}
 	for key, used := range m.used {
 		d := slices.IndexFunc(m.devices, func(d *device) bool { return d.Key() == key })
 		if d < 0 && used != 0 || d >= 0 && used != m.ledger.used(m.devices[d]) {
 			fail("events give %d bytes for %s", used, key)
 		}
+	}
+	for _, c := range m.snapshot().Components {
+		if at := (place{c.Stage, c.Model}); m.states[at] != c.State {
+			fail("events make %v %v", at, m.states[at])
+		}
+	}
+	for _, v := range m.snapshot().Stages {
+		if v.Leased != (m.workers[v.Stage] != 0) || v.Leased && m.workers[v.Stage] != v.Request {
+			fail("events let r%d work at %s", m.workers[v.Stage], v.Stage)
+		}
+	}
+}
+
+// place is a component as events name it.
+type place struct {
+	stage StageID
+	model string
+}
+
+// follow takes an event up as a reader of the record does, who knows nothing else.
+func (m *checked) follow(e Event, fail failure) {
+	at := place{e.Stage, e.Model}
+	was := m.states[at]
+	become := func(from []State, to State) {
+		if m.states[at] = to; !slices.Contains(from, was) {
+			fail("%v %v of %v, which was %v", e.Action, e.Class, at, was)
+		}
+	}
+	switch {
+	case e.Class == Found:
+		become([]State{Absent}, Resident)
+	case e.Action == Load:
+		become([]State{Absent, Resident}, Loading) // one is resident whose eviction failed
+	case e.Action == Prefetch:
+		become([]State{Absent}, Loading)
+	case e.Action == Loaded:
+		become([]State{Loading}, Resident)
+	case e.Action == Evict && e.Class == Failed:
+		become([]State{Evicting}, Resident)
+	case e.Action == Evict:
+		become([]State{Loading, Resident}, Evicting)
+	case e.Action == Release && e.Class == Failed:
+		become([]State{Loading}, Absent)
+	case e.Action == Release && e.Class == Evicted:
+		become([]State{Evicting}, Absent)
+	case e.Action == Grant && m.workers[e.Stage] == 0:
+		m.workers[e.Stage] = e.Request
+	case e.Action == Grant, e.Class == WorkDone && m.workers[e.Stage] != e.Request:
+		fail("%v %v of r%d at %s, where r%d works", e.Action, e.Class, e.Request, e.Stage, m.workers[e.Stage])
+	case e.Class == WorkDone:
+		delete(m.workers, e.Stage)
+	case e.Action == Lost:
+		m.states[at] = Absent
+		if m.workers[e.Stage] == e.Request {
+			delete(m.workers, e.Stage)
+		}
+	}
+	if (e.Action == Evict || e.Action == Release) && e.Class == 0 {
+		fail("%v has no class", e.Action)
 	}
 }
 

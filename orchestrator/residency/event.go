@@ -21,21 +21,54 @@ const (
 	Refuse                     // the bytes can never be had
 	Lost                       // the runtime process or the service ended, and its bytes with it
 	Release                    // bytes are back: scratch, evicted weights, or those of a failed load
+	Loaded                     // the load of a request or a prefetch has ended well
+	Grant                      // the request has its stage and works there from now on
+	Withdraw                   // the request's caller gave up before bytes were reserved
 )
 
 // String is the action's name.
 func (a Action) String() string {
-	names := [...]string{"unspecified", "reserve", "load", "prefetch", "evict", "wait", "refuse", "lost", "release"}
+	names := [...]string{"unspecified", "reserve", "load", "prefetch", "evict", "wait", "refuse", "lost", "release", "loaded", "grant", "withdraw"}
 	if int(a) >= len(names) {
 		return names[0]
 	}
 	return names[a]
 }
 
+// Class tells apart decisions of one action, where Reason does in words. The values are those of
+// ResidencyEvent.Class on the wire.
+type Class uint8
+
+// The classes, with their actions.
+const (
+	ForRequest    Class = iota + 1 // Evict: a request needs the bytes
+	ForPrefetch                    // Evict: a prefetch needs them
+	OverBudget                     // Evict: a stage joined with more than the budget, or the budget shrank
+	Unneeded                       // Evict: what is being prefetched will not be used
+	OutOfMemory                    // Evict: the device ran out of memory in a load
+	Failed                         // Evict: the eviction failed; Release: the load failed
+	WorkDone                       // Release: scratch of a granted request
+	WorkWithdrawn                  // Release: scratch of a request whose caller gave up while its weights loaded
+	Evicted                        // Release: weights are evicted
+	Found                          // Reserve: a stage held the weights when it joined
+)
+
+// String is the class's name, empty for 0.
+func (c Class) String() string {
+	names := [...]string{
+		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found",
+	}
+	if int(c) >= len(names) {
+		return names[0]
+	}
+	return names[c]
+}
+
 // Event is one decision about memory, recorded once. Logs, metrics and tests read this record.
 type Event struct {
 	Time    time.Time
 	Action  Action
+	Class   Class     // 0 where the action says it all
 	Request RequestID // who caused it, 0 if no request did
 	Job     JobID     // whose request that is; of a prefetch, the job it is for
 	Stage   StageID   // empty while no stage is chosen
@@ -45,7 +78,11 @@ type Event struct {
 	Bytes   int64  // that the decision is about
 	// UsedBytes are reserved on the device after the decision, of BudgetBytes (0 is no limit).
 	UsedBytes, BudgetBytes int64
-	Reason                 string // in words
+	// Took is how long that lasted which the event ends: of Reserve and Withdraw, the waiting; of Loaded and
+	// a failed load's Release, the load; of Grant, the time since the Reserve; of the Release of scratch, the
+	// work; of evicted weights, the eviction. 0 elsewhere.
+	Took   time.Duration
+	Reason string // in words
 }
 
 // count writes n with thousands separated.

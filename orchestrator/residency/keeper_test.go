@@ -103,7 +103,7 @@ func TestObserver(t *testing.T) {
 		t.Errorf("granted at %q", lease.Stage)
 	}
 	told = slices.DeleteFunc(told, func(s string) bool { return s == "loading 0 of 40" }) // replaced, if not told in time
-	want := []string{"evict 100 of denoiser", "release 100 of denoiser", "reserve 50 of encoder", "load 40 of encoder", "loading 40 of 40"}
+	want := []string{"evict 100 of denoiser", "release 100 of denoiser", "reserve 50 of encoder", "load 40 of encoder", "loading 40 of 40", "loaded 40 of encoder", "grant 50 of encoder"}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Error(diff)
 	}
@@ -167,7 +167,7 @@ func TestSinkDrops(t *testing.T) {
 	dropped := h.Snapshot().DroppedEvents
 	close(block)
 	h.Close()
-	if events := 2*turns + 1; dropped == 0 || heard+dropped != events {
+	if events := 3*turns + 2; dropped == 0 || heard+dropped != events {
 		t.Errorf("%d events heard and %d dropped, want %d", heard, dropped, events)
 	}
 }

@@ -59,7 +59,8 @@ type component struct {
 	failed   bool  // the last load failed: not to be prefetched
 	doubtful bool  // an eviction failed: to be loaded again before use
 	lastUsed time.Time
-	cause    cause // of the eviction under way
+	cause    cause     // of the eviction under way
+	since    time.Time // of the load or eviction under way
 }
 
 // cause is on whose behalf a decision is made.
@@ -90,7 +91,7 @@ type request struct {
 	retried bool     // after the device was out of memory: waits for all evictions there
 	losses  int      // services lost while it was loading
 	asked   time.Time
-	since   time.Time // reserved
+	since   time.Time // of the phase, where waiting and placed are one
 }
 
 // job is what is known of a job's future.
@@ -257,21 +258,23 @@ func (r *request) event(a Action) Event {
 	return Event{Action: a, Request: r.request, Job: r.job, Kind: r.need.Kind, Model: r.need.Model, Bytes: r.need.bytes()}
 }
 
-// record adds a decision about a component to the record.
-func (l *ledger) record(a Action, c *component, by cause, bytes int64, reason string, args ...any) {
-	l.note(Event{
+// record adds a decision about a component to the record, and returns it for what only some have:
+// it is the caller's until the next decision.
+func (l *ledger) record(a Action, c *component, by cause, bytes int64, reason string, args ...any) *Event {
+	return l.note(Event{
 		Action: a, Request: by.request, Job: by.job, Bytes: bytes,
 		Stage: c.service.id, Kind: c.service.kind, Model: c.model,
 	}, c.service.device, reason, args...)
 }
 
 // note adds an event to the record; d may be nil.
-func (l *ledger) note(e Event, d *device, reason string, args ...any) {
+func (l *ledger) note(e Event, d *device, reason string, args ...any) *Event {
 	e.Time, e.Reason = l.now, fmt.Sprintf(reason, args...)
 	if d != nil {
 		e.Device, e.UsedBytes, e.BudgetBytes = d.Key(), l.used(d), d.BudgetBytes
 	}
 	l.events = append(l.events, e)
+	return &l.events[len(l.events)-1]
 }
 
 func (l *ledger) do(e effect) { l.effects = append(l.effects, e) }

@@ -38,7 +38,7 @@ func (l *ledger) trim(d *device) {
 	used, future := l.used(d), l.future()
 	victims, _ := l.victims(d, min(-l.free(d), idle), future, spareNone)
 	for _, c := range victims {
-		l.evict(c, cause{}, "%s; %s bytes are held of a budget of %s", future.phrase(c), count(used), count(d.BudgetBytes))
+		l.evict(c, cause{}, OverBudget, "%s; %s bytes are held of a budget of %s", future.phrase(c), count(used), count(d.BudgetBytes))
 	}
 }
 
@@ -156,7 +156,7 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 func (l *ledger) seat(r *request, p *placement) {
 	future, missing := l.future(), p.service.missing(r.need)
 	for _, c := range p.victims {
-		l.evict(c, r.cause, "%s; %v needs %s bytes", future.phrase(c), r.need, count(missing))
+		l.evict(c, r.cause, ForRequest, "%s; %v needs %s bytes", future.phrase(c), r.need, count(missing))
 	}
 	r.phase, r.service, r.ahead = placed, p.service, -1
 	p.service.holder = r

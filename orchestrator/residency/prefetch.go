@@ -70,13 +70,13 @@ func (l *ledger) fetch(p promise, at *placement, leave int64) {
 	d, future := at.service.device, l.future()
 	bytes := p.Footprint.WeightsBytes
 	for _, c := range at.victims {
-		l.evict(c, cause{job: p.job}, "%s; prefetching %v needs %s bytes", future.phrase(c), p.Need, count(bytes))
+		l.evict(c, cause{job: p.job}, ForPrefetch, "%s; prefetching %v needs %s bytes", future.phrase(c), p.Need, count(bytes))
 	}
 	if l.free(d)-l.evicting(d) < bytes+leave {
 		return // until the evictions are done
 	}
 	c := at.service.component(p.Model)
-	c.state, c.bytes, c.prefetch, c.op = Loading, bytes, true, l.nextOp()
+	c.state, c.bytes, c.prefetch, c.op, c.since = Loading, bytes, true, l.nextOp(), l.now
 	l.mark(d)
 	l.record(Prefetch, c, cause{job: p.job}, bytes, "%s, and there is room", future.phrase(c))
 	l.do(startLoad{op: c.op, stage: at.service.id, model: c.model, prefetch: true})
@@ -88,7 +88,7 @@ func (l *ledger) prune() {
 	for _, s := range l.services {
 		for _, c := range s.components {
 			if c.state == Loading && c.holder() == nil && future.next(c) == never {
-				l.evict(c, cause{}, "%s, so it need not be loaded", future.phrase(c))
+				l.evict(c, cause{}, Unneeded, "%s, so it need not be loaded", future.phrase(c))
 			}
 		}
 	}

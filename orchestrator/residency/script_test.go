@@ -192,8 +192,8 @@ func transcript(effects []effect, events []Event) string {
 		if e.Stage != "" {
 			where += " " + string(e.Stage)
 		}
-		fmt.Fprintf(&b, "  %-8s %s [%s] %v %s %d, used %d of %d: %s\n", strings.ToUpper(e.Action.String()),
-			strings.TrimSpace(who), strings.TrimSpace(where), e.Kind, e.Model, e.Bytes, e.UsedBytes, e.BudgetBytes, e.Reason)
+		fmt.Fprintf(&b, "  %-8s %s [%s] %v %s %d, used %d of %d: %s%s\n", strings.ToUpper(e.Action.String()),
+			strings.TrimSpace(who), strings.TrimSpace(where), e.Kind, e.Model, e.Bytes, e.UsedBytes, e.BudgetBytes, e.Reason, remark(e))
 	}
 	for _, e := range effects {
 		switch e := e.(type) {
@@ -218,6 +218,21 @@ func transcript(effects []effect, events []Event) string {
 		}
 	}
 	return b.String()
+}
+
+// remark is what only some events have.
+func remark(e Event) string {
+	var words []string
+	if e.Class != 0 {
+		words = append(words, e.Class.String())
+	}
+	if e.Took != 0 {
+		words = append(words, "took "+e.Took.String())
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(words, ", ") + ")"
 }
 
 // describe writes the ledger, a line for each thing.
@@ -251,10 +266,13 @@ type checked struct {
 	name string // in failures
 	now  time.Time
 	// used is the bytes by device that follow from the record alone.
-	used  map[string]int64
-	works map[opID]string // under way: stage/model
+	used map[string]int64
+	// states and workers likewise.
+	states  map[place]State
+	workers map[StageID]RequestID
+	works   map[opID]string // under way: stage/model
 }
 
 func newChecked(t *testing.T) *checked {
-	return &checked{t: t, name: t.Name(), now: time.Unix(0, 0), used: map[string]int64{}, works: map[opID]string{}}
+	return &checked{t: t, name: t.Name(), now: time.Unix(0, 0), used: map[string]int64{}, states: map[place]State{}, workers: map[StageID]RequestID{}, works: map[opID]string{}}
 }

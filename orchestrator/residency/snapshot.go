@@ -26,10 +26,12 @@ type DeviceUse struct {
 type StageUse struct {
 	Stage        StageID
 	Kind         stage.Kind
-	Device       string // host/device
-	Job          JobID  // that works there
-	Leased       bool
-	ScratchBytes int64 // of the lease
+	Device       string    // host/device
+	Request      RequestID // whose bytes are reserved there, 0 if nobody's
+	Job          JobID     // that request's
+	Model        string    // that it needs
+	Leased       bool      // it works; else the weights are loading for it
+	ScratchBytes int64     // reserved for it
 }
 
 // ComponentUse is a model's part in a stage.
@@ -67,8 +69,9 @@ func (l *ledger) snapshot() (s Snapshot) {
 	}
 	for _, v := range l.services {
 		use := StageUse{Stage: v.id, Kind: v.kind, Device: v.device.Key()}
-		if r := v.holder; r != nil && r.phase == granted {
-			use.Job, use.Leased, use.ScratchBytes = r.job, true, r.need.Footprint.ScratchBytes
+		if r := v.holder; r != nil && r.phase >= reserved {
+			use.Request, use.Job, use.Model, use.Leased = r.request, r.job, r.need.Model, r.phase == granted
+			use.ScratchBytes = r.need.Footprint.ScratchBytes
 		}
 		s.Stages = append(s.Stages, use)
 		for _, c := range v.components {

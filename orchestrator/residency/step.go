@@ -26,7 +26,7 @@ func (in joined) apply(l *ledger) {
 		c := s.component(m.Model)
 		c.state, c.bytes, c.lastUsed = Resident, m.WeightsBytes, l.now
 		l.mark(s.device)
-		l.record(Reserve, c, cause{}, c.bytes, "%v was resident when its stage joined", c)
+		l.record(Reserve, c, cause{}, c.bytes, "%v was resident when its stage joined", c).Class = Found
 	}
 }
 
@@ -74,7 +74,7 @@ func (in asked) apply(l *ledger) {
 		j.started = true
 	}
 	l.requests = append(l.requests, &request{
-		cause: cause{in.request, in.job}, need: in.need, try: in.try, ahead: -1, asked: l.now,
+		cause: cause{in.request, in.job}, need: in.need, try: in.try, ahead: -1, asked: l.now, since: l.now,
 	})
 }
 
@@ -86,6 +86,11 @@ func (in cancelled) apply(l *ledger) {
 	err := in.err
 	if r.phase == waiting && len(l.candidates(r.need)) == 0 && stage.ReasonOf(err) == "" {
 		err = stage.Errorf(stage.StageUnreachable, "no %v that has model %q was found in time: %w", r.need.Kind, r.need.Model, err)
+	}
+	if r.phase < reserved {
+		e := r.event(Withdraw)
+		e.Took = l.now.Sub(r.since)
+		l.note(e, nil, "the caller of %v gave up", r.need)
 	}
 	l.end(r)
 	l.do(refuse{in.request, err})
@@ -108,7 +113,13 @@ func (in loadDone) apply(l *ledger) {
 		return
 	}
 	c.state, c.prefetch, c.failed, c.doubtful, c.lastUsed = Resident, false, false, false, l.now
-	if r := c.holder(); r != nil && r.phase == reserved {
+	r, by := c.holder(), cause{}
+	waits := r != nil && r.phase == reserved // else it was a prefetch
+	if waits {
+		by = r.cause
+	}
+	l.record(Loaded, c, by, c.bytes, "%v is resident", c).Took = l.now.Sub(c.since)
+	if waits {
 		l.grant(r)
 	}
 }
@@ -124,9 +135,10 @@ func (in loadFailed) apply(l *ledger) {
 	if waits {
 		by = r.cause
 		bytes += r.need.Footprint.ScratchBytes
-		r.phase = placed
+		r.phase, r.since = placed, l.now
 	}
-	l.record(Release, c, by, bytes, "the load of %v failed: %v", c, in.err)
+	e := l.record(Release, c, by, bytes, "the load of %v failed: %v", c, in.err)
+	e.Class, e.Took = Failed, l.now.Sub(c.since)
 	switch {
 	case !waits:
 	case outOfMemory(in.err) && !r.retried && l.evictIdle(r):
@@ -147,7 +159,8 @@ func (in evictDone) apply(l *ledger) {
 	}
 	bytes, by := c.bytes, c.cause
 	c.state, c.bytes, c.doubtful, c.cause = Absent, 0, false, cause{}
-	l.record(Release, c, by, bytes, "%v is evicted, %s bytes were freed", c, count(in.freed))
+	e := l.record(Release, c, by, bytes, "%v is evicted, %s bytes were freed", c, count(in.freed))
+	e.Class, e.Took = Evicted, l.now.Sub(c.since)
 }
 
 func (in evictFailed) apply(l *ledger) {
@@ -161,7 +174,7 @@ func (in evictFailed) apply(l *ledger) {
 	}
 	by := c.cause
 	c.state, c.doubtful, c.cause = Resident, true, cause{}
-	l.record(Evict, c, by, 0, "the eviction failed and %s bytes still count: %v", count(c.bytes), in.err)
+	l.record(Evict, c, by, 0, "the eviction failed and %s bytes still count: %v", count(c.bytes), in.err).Class = Failed
 }
 
 // end takes a request off the ledger, in whatever phase it is.
@@ -173,7 +186,11 @@ func (l *ledger) end(r *request) {
 	c := r.component()
 	r.service.holder = nil
 	if r.phase >= reserved {
-		l.record(Release, c, r.cause, r.need.Footprint.ScratchBytes, "the scratch of %v is no longer used", c)
+		e := l.record(Release, c, r.cause, r.need.Footprint.ScratchBytes, "the scratch of %v is no longer used", c)
+		e.Class, e.Took = WorkDone, l.now.Sub(r.since)
+		if r.phase == reserved {
+			e.Class = WorkWithdrawn
+		}
 	}
 	switch r.phase {
 	case granted:
@@ -212,6 +229,9 @@ func (l *ledger) unseat(r *request) {
 	r.service.holder, r.service, r.told = nil, nil, false
 	was := r.phase
 	r.phase = waiting
+	if was >= reserved {
+		r.since = l.now
+	}
 	if was == reserved {
 		r.losses++
 	}

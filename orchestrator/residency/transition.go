@@ -21,43 +21,49 @@ func (l *ledger) settle() {
 func (l *ledger) reserve(r *request) {
 	c, was, bytes := r.component(), r.component().state, r.service.missing(r.need)
 	scratch := r.need.Footprint.ScratchBytes
+	waited := l.now.Sub(r.since)
 	r.phase, r.since, c.prefetch = reserved, l.now, false
 	if was == Absent {
 		c.state, c.bytes = Loading, r.need.Footprint.WeightsBytes
 	}
 	l.mark(r.service.device)
+	reserve := func(reason string, args ...any) {
+		l.record(Reserve, c, r.cause, bytes, reason, args...).Took = waited
+	}
 	switch {
 	case was == Absent:
-		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of weights and %s of scratch", c, count(c.bytes), count(scratch))
+		reserve("%v takes %s bytes of weights and %s of scratch", c, count(c.bytes), count(scratch))
 		l.load(c, r.cause, "%v is not resident", c)
 	case was == Loading:
-		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of scratch; its weights are loading", c, count(scratch))
+		reserve("%v takes %s bytes of scratch; its weights are loading", c, count(scratch))
 	case c.doubtful:
-		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of scratch", c, count(scratch))
+		reserve("%v takes %s bytes of scratch", c, count(scratch))
 		l.load(c, r.cause, "an eviction of %v failed, and loading again makes sure of it", c)
 	default:
-		l.record(Reserve, c, r.cause, bytes, "%v takes %s bytes of scratch; its weights are resident", c, count(scratch))
+		reserve("%v takes %s bytes of scratch; its weights are resident", c, count(scratch))
 		l.grant(r)
 	}
 }
 
 // load starts the load of a component whose bytes are reserved.
 func (l *ledger) load(c *component, by cause, reason string, args ...any) {
-	c.state, c.op = Loading, l.nextOp()
+	c.state, c.op, c.since = Loading, l.nextOp(), l.now
 	l.record(Load, c, by, c.bytes, reason, args...)
 	l.do(startLoad{op: c.op, stage: c.service.id, model: c.model})
 }
 
 func (l *ledger) grant(r *request) {
-	r.phase = granted
-	l.do(grant{request: r.request, stage: r.service.id, queued: r.since.Sub(r.asked), loading: l.now.Sub(r.since)})
+	loading := l.now.Sub(r.since)
+	l.record(Grant, r.component(), r.cause, r.need.bytes(), "%v works for the request", r.component()).Took = loading
+	l.do(grant{request: r.request, stage: r.service.id, queued: r.since.Sub(r.asked), loading: loading})
+	r.phase, r.since = granted, l.now
 }
 
 // evict starts the eviction of an idle component, which may still be loading.
-func (l *ledger) evict(c *component, by cause, reason string, args ...any) {
+func (l *ledger) evict(c *component, by cause, class Class, reason string, args ...any) {
 	was, load := c.state, c.op
-	c.state, c.op, c.prefetch, c.cause = Evicting, l.nextOp(), false, by
-	l.record(Evict, c, by, c.bytes, reason, args...)
+	c.state, c.op, c.since, c.prefetch, c.cause = Evicting, l.nextOp(), l.now, false, by
+	l.record(Evict, c, by, c.bytes, reason, args...).Class = class
 	if was == Loading {
 		l.do(cancelLoad{op: c.op, load: load, stage: c.service.id, model: c.model})
 	} else {
@@ -70,7 +76,7 @@ func (l *ledger) evict(c *component, by cause, reason string, args ...any) {
 func (l *ledger) evictIdle(r *request) bool {
 	idle := l.idle(r.service.device)
 	for _, c := range idle {
-		l.evict(c, r.cause, "the device ran out of memory while loading %v, which is tried once more without %v", r.component(), c)
+		l.evict(c, r.cause, OutOfMemory, "the device ran out of memory while loading %v, which is tried once more without %v", r.component(), c)
 	}
 	return len(idle) > 0
 }

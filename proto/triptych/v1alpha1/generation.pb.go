@@ -47,20 +47,29 @@ const (
 	ResidencyEvent_ACTION_LOST ResidencyEvent_Action = 7
 	// Bytes were given back: scratch, evicted weights, or those of a failed load.
 	ResidencyEvent_ACTION_RELEASE ResidencyEvent_Action = 8
+	// The load of a request or a prefetch has ended well.
+	ResidencyEvent_ACTION_LOADED ResidencyEvent_Action = 9
+	// The request has its stage and works there from now on, until the release of its scratch.
+	ResidencyEvent_ACTION_GRANT ResidencyEvent_Action = 10
+	// The request's caller gave up before bytes were reserved.
+	ResidencyEvent_ACTION_WITHDRAW ResidencyEvent_Action = 11
 )
 
 // Enum value maps for ResidencyEvent_Action.
 var (
 	ResidencyEvent_Action_name = map[int32]string{
-		0: "ACTION_UNSPECIFIED",
-		1: "ACTION_RESERVE",
-		2: "ACTION_LOAD",
-		3: "ACTION_PREFETCH",
-		4: "ACTION_EVICT",
-		5: "ACTION_WAIT",
-		6: "ACTION_REFUSE",
-		7: "ACTION_LOST",
-		8: "ACTION_RELEASE",
+		0:  "ACTION_UNSPECIFIED",
+		1:  "ACTION_RESERVE",
+		2:  "ACTION_LOAD",
+		3:  "ACTION_PREFETCH",
+		4:  "ACTION_EVICT",
+		5:  "ACTION_WAIT",
+		6:  "ACTION_REFUSE",
+		7:  "ACTION_LOST",
+		8:  "ACTION_RELEASE",
+		9:  "ACTION_LOADED",
+		10: "ACTION_GRANT",
+		11: "ACTION_WITHDRAW",
 	}
 	ResidencyEvent_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
@@ -72,6 +81,9 @@ var (
 		"ACTION_REFUSE":      6,
 		"ACTION_LOST":        7,
 		"ACTION_RELEASE":     8,
+		"ACTION_LOADED":      9,
+		"ACTION_GRANT":       10,
+		"ACTION_WITHDRAW":    11,
 	}
 )
 
@@ -100,6 +112,91 @@ func (x ResidencyEvent_Action) Number() protoreflect.EnumNumber {
 // Deprecated: Use ResidencyEvent_Action.Descriptor instead.
 func (ResidencyEvent_Action) EnumDescriptor() ([]byte, []int) {
 	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{12, 0}
+}
+
+// Class tells apart decisions of one action, where reason does in words.
+type ResidencyEvent_Class int32
+
+const (
+	// The action says it all.
+	ResidencyEvent_CLASS_UNSPECIFIED ResidencyEvent_Class = 0
+	// Evict: a request needs the bytes.
+	ResidencyEvent_CLASS_FOR_REQUEST ResidencyEvent_Class = 1
+	// Evict: a prefetch needs the bytes.
+	ResidencyEvent_CLASS_FOR_PREFETCH ResidencyEvent_Class = 2
+	// Evict: a stage joined with more than the budget, or the budget shrank.
+	ResidencyEvent_CLASS_OVER_BUDGET ResidencyEvent_Class = 3
+	// Evict: what is being prefetched will not be used.
+	ResidencyEvent_CLASS_UNNEEDED ResidencyEvent_Class = 4
+	// Evict: the device ran out of memory in a load.
+	ResidencyEvent_CLASS_OUT_OF_MEMORY ResidencyEvent_Class = 5
+	// Evict: the eviction failed and the bytes still count. Release: the load failed.
+	ResidencyEvent_CLASS_FAILED ResidencyEvent_Class = 6
+	// Release: scratch of a request that worked.
+	ResidencyEvent_CLASS_WORK_DONE ResidencyEvent_Class = 7
+	// Release: scratch of a request whose caller gave up while its weights loaded.
+	ResidencyEvent_CLASS_WORK_WITHDRAWN ResidencyEvent_Class = 8
+	// Release: weights are evicted.
+	ResidencyEvent_CLASS_EVICTED ResidencyEvent_Class = 9
+	// Reserve: a stage held the weights when it joined.
+	ResidencyEvent_CLASS_FOUND ResidencyEvent_Class = 10
+)
+
+// Enum value maps for ResidencyEvent_Class.
+var (
+	ResidencyEvent_Class_name = map[int32]string{
+		0:  "CLASS_UNSPECIFIED",
+		1:  "CLASS_FOR_REQUEST",
+		2:  "CLASS_FOR_PREFETCH",
+		3:  "CLASS_OVER_BUDGET",
+		4:  "CLASS_UNNEEDED",
+		5:  "CLASS_OUT_OF_MEMORY",
+		6:  "CLASS_FAILED",
+		7:  "CLASS_WORK_DONE",
+		8:  "CLASS_WORK_WITHDRAWN",
+		9:  "CLASS_EVICTED",
+		10: "CLASS_FOUND",
+	}
+	ResidencyEvent_Class_value = map[string]int32{
+		"CLASS_UNSPECIFIED":    0,
+		"CLASS_FOR_REQUEST":    1,
+		"CLASS_FOR_PREFETCH":   2,
+		"CLASS_OVER_BUDGET":    3,
+		"CLASS_UNNEEDED":       4,
+		"CLASS_OUT_OF_MEMORY":  5,
+		"CLASS_FAILED":         6,
+		"CLASS_WORK_DONE":      7,
+		"CLASS_WORK_WITHDRAWN": 8,
+		"CLASS_EVICTED":        9,
+		"CLASS_FOUND":          10,
+	}
+)
+
+func (x ResidencyEvent_Class) Enum() *ResidencyEvent_Class {
+	p := new(ResidencyEvent_Class)
+	*p = x
+	return p
+}
+
+func (x ResidencyEvent_Class) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ResidencyEvent_Class) Descriptor() protoreflect.EnumDescriptor {
+	return file_triptych_v1alpha1_generation_proto_enumTypes[1].Descriptor()
+}
+
+func (ResidencyEvent_Class) Type() protoreflect.EnumType {
+	return &file_triptych_v1alpha1_generation_proto_enumTypes[1]
+}
+
+func (x ResidencyEvent_Class) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ResidencyEvent_Class.Descriptor instead.
+func (ResidencyEvent_Class) EnumDescriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{12, 1}
 }
 
 // GenerateRequest asks for images.
@@ -1156,7 +1253,15 @@ type ResidencyEvent struct {
 	// The device's budget; 0 is no limit.
 	BudgetBytes int64 `protobuf:"varint,7,opt,name=budget_bytes,json=budgetBytes,proto3" json:"budget_bytes,omitempty"`
 	// Why, in words.
-	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When it was decided.
+	Time *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=time,proto3" json:"time,omitempty"`
+	// Which decision of that action.
+	Class ResidencyEvent_Class `protobuf:"varint,10,opt,name=class,proto3,enum=triptych.v1alpha1.ResidencyEvent_Class" json:"class,omitempty"`
+	// How long that lasted which the event ends: of a reserve or withdraw, the waiting; of a loaded or a
+	// failed load's release, the load; of a grant, the time since the reserve; of the release of scratch,
+	// the work; of evicted weights, the eviction. Unset elsewhere.
+	Took          *durationpb.Duration `protobuf:"bytes,11,opt,name=took,proto3" json:"took,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1245,6 +1350,27 @@ func (x *ResidencyEvent) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ResidencyEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ResidencyEvent) GetClass() ResidencyEvent_Class {
+	if x != nil {
+		return x.Class
+	}
+	return ResidencyEvent_CLASS_UNSPECIFIED
+}
+
+func (x *ResidencyEvent) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
 }
 
 // Warning is something the caller should know.
@@ -1552,7 +1678,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\xbe\x03\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\x8f\a\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1562,7 +1688,11 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\n" +
 	"used_bytes\x18\x06 \x01(\x03R\tusedBytes\x12!\n" +
 	"\fbudget_bytes\x18\a \x01(\x03R\vbudgetBytes\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\"\xb5\x01\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12.\n" +
+	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12=\n" +
+	"\x05class\x18\n" +
+	" \x01(\x0e2'.triptych.v1alpha1.ResidencyEvent.ClassR\x05class\x12-\n" +
+	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xef\x01\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eACTION_RESERVE\x10\x01\x12\x0f\n" +
@@ -1572,7 +1702,24 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vACTION_WAIT\x10\x05\x12\x11\n" +
 	"\rACTION_REFUSE\x10\x06\x12\x0f\n" +
 	"\vACTION_LOST\x10\a\x12\x12\n" +
-	"\x0eACTION_RELEASE\x10\b\"7\n" +
+	"\x0eACTION_RELEASE\x10\b\x12\x11\n" +
+	"\rACTION_LOADED\x10\t\x12\x10\n" +
+	"\fACTION_GRANT\x10\n" +
+	"\x12\x13\n" +
+	"\x0fACTION_WITHDRAW\x10\v\"\xf6\x01\n" +
+	"\x05Class\x12\x15\n" +
+	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11CLASS_FOR_REQUEST\x10\x01\x12\x16\n" +
+	"\x12CLASS_FOR_PREFETCH\x10\x02\x12\x15\n" +
+	"\x11CLASS_OVER_BUDGET\x10\x03\x12\x12\n" +
+	"\x0eCLASS_UNNEEDED\x10\x04\x12\x17\n" +
+	"\x13CLASS_OUT_OF_MEMORY\x10\x05\x12\x10\n" +
+	"\fCLASS_FAILED\x10\x06\x12\x13\n" +
+	"\x0fCLASS_WORK_DONE\x10\a\x12\x18\n" +
+	"\x14CLASS_WORK_WITHDRAWN\x10\b\x12\x11\n" +
+	"\rCLASS_EVICTED\x10\t\x12\x0f\n" +
+	"\vCLASS_FOUND\x10\n" +
+	"\"7\n" +
 	"\aWarning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x92\x01\n" +
@@ -1604,58 +1751,62 @@ func file_triptych_v1alpha1_generation_proto_rawDescGZIP() []byte {
 	return file_triptych_v1alpha1_generation_proto_rawDescData
 }
 
-var file_triptych_v1alpha1_generation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_triptych_v1alpha1_generation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_triptych_v1alpha1_generation_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_triptych_v1alpha1_generation_proto_goTypes = []any{
 	(ResidencyEvent_Action)(0),    // 0: triptych.v1alpha1.ResidencyEvent.Action
-	(*GenerateRequest)(nil),       // 1: triptych.v1alpha1.GenerateRequest
-	(*GenerationSpec)(nil),        // 2: triptych.v1alpha1.GenerationSpec
-	(*OutputOptions)(nil),         // 3: triptych.v1alpha1.OutputOptions
-	(*PreviewOptions)(nil),        // 4: triptych.v1alpha1.PreviewOptions
-	(*GenerateResponse)(nil),      // 5: triptych.v1alpha1.GenerateResponse
-	(*Accepted)(nil),              // 6: triptych.v1alpha1.Accepted
-	(*Queued)(nil),                // 7: triptych.v1alpha1.Queued
-	(*StageLoading)(nil),          // 8: triptych.v1alpha1.StageLoading
-	(*Progress)(nil),              // 9: triptych.v1alpha1.Progress
-	(*Preview)(nil),               // 10: triptych.v1alpha1.Preview
-	(*ImageReady)(nil),            // 11: triptych.v1alpha1.ImageReady
-	(*ImageChunk)(nil),            // 12: triptych.v1alpha1.ImageChunk
-	(*ResidencyEvent)(nil),        // 13: triptych.v1alpha1.ResidencyEvent
-	(*Warning)(nil),               // 14: triptych.v1alpha1.Warning
-	(*Completed)(nil),             // 15: triptych.v1alpha1.Completed
-	(*StageUsage)(nil),            // 16: triptych.v1alpha1.StageUsage
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(ResidencyEvent_Class)(0),     // 1: triptych.v1alpha1.ResidencyEvent.Class
+	(*GenerateRequest)(nil),       // 2: triptych.v1alpha1.GenerateRequest
+	(*GenerationSpec)(nil),        // 3: triptych.v1alpha1.GenerationSpec
+	(*OutputOptions)(nil),         // 4: triptych.v1alpha1.OutputOptions
+	(*PreviewOptions)(nil),        // 5: triptych.v1alpha1.PreviewOptions
+	(*GenerateResponse)(nil),      // 6: triptych.v1alpha1.GenerateResponse
+	(*Accepted)(nil),              // 7: triptych.v1alpha1.Accepted
+	(*Queued)(nil),                // 8: triptych.v1alpha1.Queued
+	(*StageLoading)(nil),          // 9: triptych.v1alpha1.StageLoading
+	(*Progress)(nil),              // 10: triptych.v1alpha1.Progress
+	(*Preview)(nil),               // 11: triptych.v1alpha1.Preview
+	(*ImageReady)(nil),            // 12: triptych.v1alpha1.ImageReady
+	(*ImageChunk)(nil),            // 13: triptych.v1alpha1.ImageChunk
+	(*ResidencyEvent)(nil),        // 14: triptych.v1alpha1.ResidencyEvent
+	(*Warning)(nil),               // 15: triptych.v1alpha1.Warning
+	(*Completed)(nil),             // 16: triptych.v1alpha1.Completed
+	(*StageUsage)(nil),            // 17: triptych.v1alpha1.StageUsage
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_triptych_v1alpha1_generation_proto_depIdxs = []int32{
-	2,  // 0: triptych.v1alpha1.GenerateRequest.spec:type_name -> triptych.v1alpha1.GenerationSpec
-	3,  // 1: triptych.v1alpha1.GenerationSpec.output:type_name -> triptych.v1alpha1.OutputOptions
-	4,  // 2: triptych.v1alpha1.GenerationSpec.preview:type_name -> triptych.v1alpha1.PreviewOptions
-	17, // 3: triptych.v1alpha1.GenerateResponse.time:type_name -> google.protobuf.Timestamp
-	6,  // 4: triptych.v1alpha1.GenerateResponse.accepted:type_name -> triptych.v1alpha1.Accepted
-	7,  // 5: triptych.v1alpha1.GenerateResponse.queued:type_name -> triptych.v1alpha1.Queued
-	8,  // 6: triptych.v1alpha1.GenerateResponse.stage_loading:type_name -> triptych.v1alpha1.StageLoading
-	9,  // 7: triptych.v1alpha1.GenerateResponse.progress:type_name -> triptych.v1alpha1.Progress
-	10, // 8: triptych.v1alpha1.GenerateResponse.preview:type_name -> triptych.v1alpha1.Preview
-	11, // 9: triptych.v1alpha1.GenerateResponse.image_ready:type_name -> triptych.v1alpha1.ImageReady
-	12, // 10: triptych.v1alpha1.GenerateResponse.image_chunk:type_name -> triptych.v1alpha1.ImageChunk
-	13, // 11: triptych.v1alpha1.GenerateResponse.residency:type_name -> triptych.v1alpha1.ResidencyEvent
-	14, // 12: triptych.v1alpha1.GenerateResponse.warning:type_name -> triptych.v1alpha1.Warning
-	15, // 13: triptych.v1alpha1.GenerateResponse.completed:type_name -> triptych.v1alpha1.Completed
-	2,  // 14: triptych.v1alpha1.Accepted.spec:type_name -> triptych.v1alpha1.GenerationSpec
+	3,  // 0: triptych.v1alpha1.GenerateRequest.spec:type_name -> triptych.v1alpha1.GenerationSpec
+	4,  // 1: triptych.v1alpha1.GenerationSpec.output:type_name -> triptych.v1alpha1.OutputOptions
+	5,  // 2: triptych.v1alpha1.GenerationSpec.preview:type_name -> triptych.v1alpha1.PreviewOptions
+	18, // 3: triptych.v1alpha1.GenerateResponse.time:type_name -> google.protobuf.Timestamp
+	7,  // 4: triptych.v1alpha1.GenerateResponse.accepted:type_name -> triptych.v1alpha1.Accepted
+	8,  // 5: triptych.v1alpha1.GenerateResponse.queued:type_name -> triptych.v1alpha1.Queued
+	9,  // 6: triptych.v1alpha1.GenerateResponse.stage_loading:type_name -> triptych.v1alpha1.StageLoading
+	10, // 7: triptych.v1alpha1.GenerateResponse.progress:type_name -> triptych.v1alpha1.Progress
+	11, // 8: triptych.v1alpha1.GenerateResponse.preview:type_name -> triptych.v1alpha1.Preview
+	12, // 9: triptych.v1alpha1.GenerateResponse.image_ready:type_name -> triptych.v1alpha1.ImageReady
+	13, // 10: triptych.v1alpha1.GenerateResponse.image_chunk:type_name -> triptych.v1alpha1.ImageChunk
+	14, // 11: triptych.v1alpha1.GenerateResponse.residency:type_name -> triptych.v1alpha1.ResidencyEvent
+	15, // 12: triptych.v1alpha1.GenerateResponse.warning:type_name -> triptych.v1alpha1.Warning
+	16, // 13: triptych.v1alpha1.GenerateResponse.completed:type_name -> triptych.v1alpha1.Completed
+	3,  // 14: triptych.v1alpha1.Accepted.spec:type_name -> triptych.v1alpha1.GenerationSpec
 	0,  // 15: triptych.v1alpha1.ResidencyEvent.action:type_name -> triptych.v1alpha1.ResidencyEvent.Action
-	16, // 16: triptych.v1alpha1.Completed.stages:type_name -> triptych.v1alpha1.StageUsage
-	18, // 17: triptych.v1alpha1.Completed.total:type_name -> google.protobuf.Duration
-	18, // 18: triptych.v1alpha1.StageUsage.queued:type_name -> google.protobuf.Duration
-	18, // 19: triptych.v1alpha1.StageUsage.loading:type_name -> google.protobuf.Duration
-	18, // 20: triptych.v1alpha1.StageUsage.running:type_name -> google.protobuf.Duration
-	1,  // 21: triptych.v1alpha1.GenerationService.Generate:input_type -> triptych.v1alpha1.GenerateRequest
-	5,  // 22: triptych.v1alpha1.GenerationService.Generate:output_type -> triptych.v1alpha1.GenerateResponse
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	18, // 16: triptych.v1alpha1.ResidencyEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 17: triptych.v1alpha1.ResidencyEvent.class:type_name -> triptych.v1alpha1.ResidencyEvent.Class
+	19, // 18: triptych.v1alpha1.ResidencyEvent.took:type_name -> google.protobuf.Duration
+	17, // 19: triptych.v1alpha1.Completed.stages:type_name -> triptych.v1alpha1.StageUsage
+	19, // 20: triptych.v1alpha1.Completed.total:type_name -> google.protobuf.Duration
+	19, // 21: triptych.v1alpha1.StageUsage.queued:type_name -> google.protobuf.Duration
+	19, // 22: triptych.v1alpha1.StageUsage.loading:type_name -> google.protobuf.Duration
+	19, // 23: triptych.v1alpha1.StageUsage.running:type_name -> google.protobuf.Duration
+	2,  // 24: triptych.v1alpha1.GenerationService.Generate:input_type -> triptych.v1alpha1.GenerateRequest
+	6,  // 25: triptych.v1alpha1.GenerationService.Generate:output_type -> triptych.v1alpha1.GenerateResponse
+	25, // [25:26] is the sub-list for method output_type
+	24, // [24:25] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_triptych_v1alpha1_generation_proto_init() }
@@ -1682,7 +1833,7 @@ func file_triptych_v1alpha1_generation_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_v1alpha1_generation_proto_rawDesc), len(file_triptych_v1alpha1_generation_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
