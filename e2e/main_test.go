@@ -89,7 +89,7 @@ type server struct {
 	log       *bytes.Buffer
 }
 
-var addressLine = regexp.MustCompile(`^(encoder|denoiser|decoder|orchestrator)\s+(\S+:\d+)$`)
+var addressLine = regexp.MustCompile(`^(encoder|denoiser|decoder|orchestrator|metrics)\s+(?:http://)?([^/\s]+:\d+)(?:/metrics)?$`)
 
 // up starts everything and waits until it says where it listens.
 func up(t testing.TB, args ...string) *server {
@@ -107,7 +107,7 @@ func up(t testing.TB, args ...string) *server {
 	}
 	t.Cleanup(func() { s.stop(t) })
 	lines := bufio.NewScanner(out)
-	for len(s.addresses) < 4 && lines.Scan() {
+	for lines.Scan() && lines.Text() != "Try it:" {
 		if m := addressLine.FindStringSubmatch(lines.Text()); m != nil {
 			s.addresses[m[1]] = m[2]
 		}

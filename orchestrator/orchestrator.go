@@ -11,11 +11,13 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/orchestrator/api"
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
+	"github.com/triptych-serving/triptych/orchestrator/metrics"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
@@ -33,13 +35,18 @@ type Options struct {
 	// CheckpointEveryNSteps is how much denoising a lost stage can cost.
 	CheckpointEveryNSteps int
 	SendTimeout           time.Duration // how long a caller may leave finished events unread
+	Metrics               net.Listener  // where Prometheus scrapes, nil for nowhere
 }
 
-// Run serves the public API on lis until ctx ends, and closes lis.
+// Run serves the public API on lis, and metrics, until ctx ends, and closes lis and o.Metrics.
 func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer func() {
-		if err != nil {
-			_ = lis.Close() // Serve has not, if it was not reached
+		if err == nil {
+			return
+		}
+		_ = lis.Close() // Serve has not, if it was not reached
+		if o.Metrics != nil {
+			_ = o.Metrics.Close()
 		}
 	}()
 	if o.MaxJobs < 1 || o.CheckpointEveryNSteps < 0 {
@@ -53,7 +60,12 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	keeper := residency.New(residency.Options{Sink: func(e residency.Event) { logDecision(ctx, o.Logger, e) }})
+	var keeper *residency.Keeper
+	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() })
+	keeper = residency.New(residency.Options{Sink: func(e residency.Event) {
+		logDecision(ctx, o.Logger, e)
+		counts.Decided(e)
+	}})
 	defer keeper.Close()
 	stages, err := fleet.New(fleet.Options{
 		Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
@@ -63,13 +75,19 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	}
 	api.New(api.Options{
 		Pipeline: &pipeline.Pipeline{Fleet: stages, Keeper: keeper, Patience: o.Patience, CheckpointEveryNSteps: o.CheckpointEveryNSteps},
-		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout,
+		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: counts.Ended,
 	}).Register(server)
 
+	serving, until := errgroup.WithContext(ctx)
+	serving.Go(func() error { return server.Serve(until, lis) })
+	if o.Metrics != nil {
+		o.Logger.Info("metrics are at /metrics", "address", o.Metrics.Addr().String())
+		serving.Go(func() error { return counts.Serve(until, o.Metrics) })
+	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls that are ending still need their stages
 	var watch sync.WaitGroup
 	watch.Go(func() { stages.Run(watching) })
-	err = server.Serve(ctx, lis)
+	err = serving.Wait()
 	stop()
 	watch.Wait()
 	return errors.Join(err, stages.Close())

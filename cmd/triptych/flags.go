@@ -65,30 +65,46 @@ func (f *logFlags) logger() (*slog.Logger, error) {
 
 // listenFlags say where a server listens.
 type listenFlags struct {
+	name    string // of the flag
 	address string
 	fd      int
 }
 
-func (f *listenFlags) add(flags *pflag.FlagSet, address string) {
-	flags.StringVar(&f.address, "listen", address, "address to listen on, host:port; port 0 takes a free one")
-	flags.IntVar(&f.fd, "listen-fd", 0, "serve on this open file descriptor instead, as service managers hand down")
-	hide(flags, "listen-fd")
+func (f *listenFlags) add(flags *pflag.FlagSet, address, usage string) {
+	flags.StringVar(&f.address, f.name, address, usage)
+	flags.IntVar(&f.fd, f.name+"-fd", 0, "serve on this open file descriptor instead, as service managers hand down")
+	hide(flags, f.name+"-fd")
 }
 
+// listen opens the listener; it is nil where no address is given.
 func (f *listenFlags) listen() (net.Listener, error) {
-	if f.fd == 0 {
+	switch {
+	case f.fd == 0 && f.address == "" && f.name == metricsListen:
+		return nil, nil
+	case f.fd == 0:
+		if err := checkAddress(f.name, f.address); err != nil {
+			return nil, err
+		}
 		return rpcserver.Listen(f.address)
 	}
 	file := os.NewFile(uintptr(f.fd), "listener")
 	if file == nil {
-		return nil, usageError{fmt.Errorf("--listen-fd %d is not a file descriptor", f.fd)}
+		return nil, usageError{fmt.Errorf("--%s-fd %d is not a file descriptor", f.name, f.fd)}
 	}
 	defer file.Close()
 	lis, err := net.FileListener(file)
 	if err != nil {
-		return nil, fmt.Errorf("--listen-fd %d: %w", f.fd, err)
+		return nil, fmt.Errorf("--%s-fd %d: %w", f.name, f.fd, err)
 	}
 	return lis, nil
+}
+
+// checkAddress refuses what is no address as bad usage.
+func checkAddress(flag, address string) error {
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return usageError{fmt.Errorf("--%s %q: expected host:port, such as 127.0.0.1:7420", flag, address)}
+	}
+	return nil
 }
 
 // tlsFlags are the certificates of a server.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 
 func orchestratorCommand() *cobra.Command {
 	var (
-		listen    listenFlags
+		listen    = listenFlags{name: "listen"}
+		metrics   = listenFlags{name: metricsListen}
 		logs      logFlags
 		o         orchestrator.Options
 		addresses = map[stage.Kind]*[]string{}
@@ -36,6 +38,9 @@ func orchestratorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if o.Metrics, err = metrics.listen(); err != nil {
+				return errors.Join(err, lis.Close())
+			}
 			return orchestrator.Run(cmd.Context(), lis, o)
 		},
 	}
@@ -43,7 +48,8 @@ func orchestratorCommand() *cobra.Command {
 	for _, kind := range stage.Kinds() {
 		addresses[kind] = flags.StringSlice(kind.String(), nil, fmt.Sprintf("addresses of %v services, host:port,...", kind))
 	}
-	listen.add(flags, defaultListen)
+	listen.add(flags, defaultListen, "address to listen on, host:port; port 0 takes a free one")
+	metrics.add(flags, "", metricsUsage)
 	logs.add(flags, "info")
 	tlsFlags(flags, &o.TLS)
 	clientTLSFlags(flags, "stage-", &o.StageTLS)
@@ -53,6 +59,12 @@ func orchestratorCommand() *cobra.Command {
 	flags.DurationVar(&o.SendTimeout, "send-timeout", 30*time.Second, "how long a caller may leave the last events unread")
 	return cmd
 }
+
+// The flag of the metrics' address, of `orchestrator` and `up`.
+const (
+	metricsListen = "metrics-listen"
+	metricsUsage  = "address at which Prometheus scrapes /metrics, host:port, in plaintext; nowhere without"
+)
 
 // defaultListen is the orchestrator's address.
 const defaultListen = "127.0.0.1:7420"

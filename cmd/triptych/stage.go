@@ -94,7 +94,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 // stageCommand serves one stage.
 func stageCommand(kind stage.Kind) *cobra.Command {
 	var (
-		listen listenFlags
+		listen = listenFlags{name: "listen"}
 		flags  runtimeFlags
 		tls    rpcserver.TLS
 	)
@@ -127,7 +127,7 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			return serveStage(cmd.Context(), kind, o, lis)
 		},
 	}
-	listen.add(cmd.Flags(), "127.0.0.1:0")
+	listen.add(cmd.Flags(), "127.0.0.1:0", "address to listen on, host:port; port 0 takes a free one")
 	flags.add(cmd.Flags())
 	tlsFlags(cmd.Flags(), &tls)
 	return cmd

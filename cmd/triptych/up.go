@@ -40,7 +40,7 @@ func (f *stackFlags) add(cmd *cobra.Command) {
 }
 
 // start starts the processes; extraModels are added to the models.
-func (f *stackFlags) start(listen, logLevel string, stderr io.Writer, log *slog.Logger, extraModels ...string) (*local.Stack, error) {
+func (f *stackFlags) start(listen, metrics, logLevel string, stderr io.Writer, log *slog.Logger, extraModels ...string) (*local.Stack, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -50,15 +50,16 @@ func (f *stackFlags) start(listen, logLevel string, stderr io.Writer, log *slog.
 		return nil, usageError{err} // told once, here, and not by three processes
 	}
 	return local.Start(local.Options{
-		Program: program, Listen: listen, StageArgs: stages.args, OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
 	})
 }
 
 func upCommand() *cobra.Command {
 	var (
-		stack  stackFlags
-		logs   logFlags
-		listen string
+		stack   stackFlags
+		logs    logFlags
+		listen  string
+		metrics string
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -69,7 +70,15 @@ func upCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := stack.start(listen, logs.level, cmd.ErrOrStderr(), log)
+			if err := checkAddress("listen", listen); err != nil {
+				return err
+			}
+			if metrics != "" {
+				if err := checkAddress(metricsListen, metrics); err != nil {
+					return err
+				}
+			}
+			s, err := stack.start(listen, metrics, logs.level, cmd.ErrOrStderr(), log)
 			if err != nil {
 				return err
 			}
@@ -80,7 +89,11 @@ func upCommand() *cobra.Command {
 				for _, kind := range stage.Kinds() {
 					fmt.Fprintf(out, "%-13s %s\n", kind, s.Address(kind.String()))
 				}
-				fmt.Fprintf(out, "%-13s %s\n\nTry it:\n", local.Orchestrator, s.Address(local.Orchestrator))
+				fmt.Fprintf(out, "%-13s %s\n", local.Orchestrator, s.Address(local.Orchestrator))
+				if metrics != "" {
+					fmt.Fprintf(out, "%-13s http://%s/metrics\n", local.Metrics, s.Address(local.Metrics))
+				}
+				fmt.Fprint(out, "\nTry it:\n")
 				fmt.Fprintf(out, "  grpcurl -plaintext -d '{\"spec\":{\"prompt\":\"cool face on a pink background\"}}' %s triptych.v1alpha1.GenerationService/Generate\n", s.Address(local.Orchestrator))
 				fmt.Fprintf(out, "  triptych generate --server %s \"cool face on a pink background\" -o face.png\n\nctrl-C stops everything.\n", s.Address(local.Orchestrator))
 			}
@@ -96,6 +109,7 @@ func upCommand() *cobra.Command {
 	stack.add(cmd)
 	logs.add(cmd.Flags(), "info")
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address of the orchestrator, host:port; port 0 takes a free one")
+	cmd.Flags().StringVar(&metrics, metricsListen, "", metricsUsage)
 	return cmd
 }
 

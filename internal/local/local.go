@@ -18,13 +18,18 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Orchestrator is the name of its process; a stage's is its kind's.
-const Orchestrator = "orchestrator"
+// Orchestrator is the name of its process; a stage's is its kind's. Metrics has an address only.
+const (
+	Orchestrator = "orchestrator"
+	Metrics      = "metrics"
+)
 
 // Options say what to run.
 type Options struct {
 	Program string // the triptych binary
 	Listen  string // host:port of the orchestrator; port 0 takes a free one
+	// MetricsListen is host:port where the orchestrator's metrics are scraped, nowhere if empty.
+	MetricsListen string
 	// StageArgs and OrchestratorArgs are added to the commands of each service and the orchestrator.
 	StageArgs        func(stage.Kind) []string
 	OrchestratorArgs []string
@@ -46,50 +51,70 @@ func Start(o Options) (*Stack, error) {
 	s := &Stack{addresses: map[string]string{}, failed: make(chan error, len(stage.Kinds())+1)}
 	args := append([]string{Orchestrator}, o.OrchestratorArgs...)
 	for _, kind := range stage.Kinds() {
-		address, err := s.add(o, "127.0.0.1:0", append([]string{kind.String()}, o.StageArgs(kind)...))
-		if err != nil {
+		if err := s.add(o, append([]string{kind.String()}, o.StageArgs(kind)...), at{kind.String(), "listen", "127.0.0.1:0"}); err != nil {
 			return nil, errors.Join(err, s.Stop())
 		}
-		args = append(args, "--"+kind.String(), address)
+		args = append(args, "--"+kind.String(), s.Address(kind.String()))
 	}
-	if _, err := s.add(o, o.Listen, args); err != nil {
+	listen := []at{{Orchestrator, "listen", o.Listen}}
+	if o.MetricsListen != "" {
+		listen = append(listen, at{Metrics, "metrics-listen", o.MetricsListen})
+	}
+	if err := s.add(o, args, listen...); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
-// Address is where a process listens.
+// at is where a process listens: a name for Address, the flag that says where, and host:port.
+type at struct{ name, flag, address string }
+
+// Address is where a process listens, and where Metrics are.
 func (s *Stack) Address(name string) string { return s.addresses[name] }
 
 // Failed tells that a process was given up: it exited with ExitHopeless.
 func (s *Stack) Failed() <-chan error { return s.failed }
 
-// add opens a listener and starts the process that serves on it.
-func (s *Stack) add(o Options, listen string, args []string) (address string, err error) {
-	lis, err := rpcserver.Listen(listen)
-	if err != nil {
-		return "", err
-	}
-	tcp, ok := lis.(*net.TCPListener)
-	if !ok {
-		return "", errors.Join(fmt.Errorf("local: %s is not a TCP address", listen), lis.Close())
-	}
-	s.listeners = append(s.listeners, tcp)
-	file, err := tcp.File()
-	if err != nil {
-		return "", err
-	}
+// add opens listeners and starts the process that serves on them.
+func (s *Stack) add(o Options, args []string, listen ...at) (err error) {
 	p := &process{
-		name: args[0], program: o.Program, args: append(args, "--listen-fd", "3"), listener: file,
-		stderr: o.Stderr, log: o.Logger.With("process", args[0]), stopping: make(chan struct{}), done: make(chan struct{}), failed: s.failed,
+		name: args[0], program: o.Program, args: args, stderr: o.Stderr, log: o.Logger.With("process", args[0]),
+		stopping: make(chan struct{}), done: make(chan struct{}), failed: s.failed,
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.closeListeners())
+		}
+	}()
+	for i, l := range listen {
+		file, err := s.listen(l)
+		if err != nil {
+			return err
+		}
+		p.listeners = append(p.listeners, file)
+		p.args = append(p.args, "--"+l.flag+"-fd", fmt.Sprint(firstFile+i))
 	}
 	if err := p.start(); err != nil {
-		return "", errors.Join(err, file.Close())
+		return err
 	}
 	s.processes = append(s.processes, p)
 	go p.supervise()
-	s.addresses[args[0]] = tcp.Addr().String()
-	return s.addresses[args[0]], nil
+	return nil
+}
+
+// listen opens a listener, which stays open until Stop, and gives its file.
+func (s *Stack) listen(l at) (*os.File, error) {
+	lis, err := rpcserver.Listen(l.address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := lis.(*net.TCPListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("local: %s is not a TCP address", l.address), lis.Close())
+	}
+	s.listeners = append(s.listeners, tcp)
+	s.addresses[l.name] = tcp.Addr().String()
+	return tcp.File()
 }
 
 // Stop ends the processes, the orchestrator first, and returns when none is left. Idempotent.

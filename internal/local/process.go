@@ -29,7 +29,7 @@ const ExitHopeless = 2
 type process struct {
 	name, program string
 	args          []string
-	listener      *os.File // becomes file 3 of the program
+	listeners     []*os.File // become files 3 and up of the program
 	stderr        io.Writer
 	log           *slog.Logger
 	stopping      chan struct{} // closed by stop
@@ -53,7 +53,7 @@ func (p *process) start() error {
 	cmd := exec.Command(p.program, p.args...)
 	cmd.Env = append(os.Environ(), SupervisedEnv+"=1")
 	cmd.Stderr = p.stderr
-	cmd.ExtraFiles = []*os.File{p.listener}
+	cmd.ExtraFiles = p.listeners
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-C is for the supervisor
 	life, err := cmd.StdinPipe()
 	if err != nil {
@@ -120,5 +120,15 @@ func (p *process) stop() error {
 		_ = cmd.Process.Kill()
 		<-p.done
 	}
-	return p.listener.Close()
+	return p.closeListeners()
+}
+
+// firstFile is the number of the first listener in the program.
+const firstFile = 3
+
+func (p *process) closeListeners() (err error) {
+	for _, l := range p.listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }

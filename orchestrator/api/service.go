@@ -30,6 +30,8 @@ type Options struct {
 	MaxJobs int
 	// SendTimeout is how long a caller may leave finished events unread.
 	SendTimeout time.Duration
+	// Ended, if not nil, hears of the end of every call of Generate, and its error. It may be called at once.
+	Ended func(error)
 }
 
 // Service implements GenerationService and ModelService.
@@ -59,6 +61,9 @@ func (s *Service) Generate(req *triptychv1alpha1.GenerateRequest, stream grpc.Se
 	err := s.generate(ctx, req.GetSpec(), func(m *triptychv1alpha1.GenerateResponse) error {
 		return unsent(stream.Context(), stream.Send(m))
 	})
+	if s.Ended != nil {
+		s.Ended(err)
+	}
 	return stagerpc.ToStatus(stream.Context(), s.Logger, err)
 }
 

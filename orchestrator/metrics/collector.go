@@ -1,0 +1,78 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// collector tells what a snapshot has at the time of a scrape. It keeps nothing.
+type collector struct{ snapshot func() residency.Snapshot }
+
+var (
+	reserved = prometheus.NewDesc("triptych_reserved_bytes",
+		"Bytes reserved on a device, by kind of stage, model and state: weights that are loading, resident or evicting, and scratch. Their sum is triptych_used_bytes.",
+		[]string{"device", "kind", "model", "state"}, nil)
+	used = prometheus.NewDesc("triptych_used_bytes",
+		"Bytes reserved on a device.", []string{"device"}, nil)
+	peak = prometheus.NewDesc("triptych_peak_bytes",
+		"The most bytes ever reserved at once on a device.", []string{"device"}, nil)
+	budget = prometheus.NewDesc("triptych_budget_bytes",
+		"Bytes that may be reserved on a device. Absent where there is no limit.", []string{"device"}, nil)
+	waiting = prometheus.NewDesc("triptych_waiting_requests",
+		"Requests that have no stage yet, by the kind they wait for. Those whose weights load are included.", []string{"kind"}, nil)
+	dropped = prometheus.NewDesc("triptych_dropped_decisions_total",
+		"Decisions that came too fast to be counted in the other metrics and logged.", nil, nil)
+)
+
+// scratch is the state of bytes that are no weights.
+const scratch = "scratch"
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{reserved, used, peak, budget, waiting, dropped} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	s := c.snapshot()
+	gauge := func(d *prometheus.Desc, value int64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
+	}
+	for _, d := range s.Devices {
+		gauge(used, d.UsedBytes, d.Key())
+		gauge(peak, d.PeakBytes, d.Key())
+		if d.BudgetBytes > 0 {
+			gauge(budget, d.BudgetBytes, d.Key())
+		}
+	}
+	for labels, bytes := range held(s) {
+		gauge(reserved, bytes, labels[:]...)
+	}
+	lines := map[stage.Kind]int64{}
+	for _, w := range s.Waiting {
+		lines[w.Need.Kind]++
+	}
+	for _, kind := range stage.Kinds() {
+		gauge(waiting, lines[kind], kind.String())
+	}
+	to <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(s.DroppedEvents))
+}
+
+// held adds up bytes by device, kind, model and state: replicas on one device are one.
+func held(s residency.Snapshot) map[[4]string]int64 {
+	devices, sum := map[residency.StageID]string{}, map[[4]string]int64{}
+	for _, v := range s.Stages {
+		devices[v.Stage] = v.Device
+		if v.ScratchBytes > 0 {
+			sum[[4]string{v.Device, v.Kind.String(), v.Model, scratch}] += v.ScratchBytes
+		}
+	}
+	for _, c := range s.Components {
+		sum[[4]string{devices[c.Stage], c.Kind.String(), c.Model, c.State.String()}] += c.WeightsBytes
+	}
+	return sum
+}

@@ -1,0 +1,136 @@
+// Package metrics tells Prometheus what the orchestrator does: the bytes of the keeper's snapshot at
+// the time of the scrape, and sums over its record of decisions.
+//
+// Labels are devices, kinds of stages, models and closed sets of words: how many series there are
+// follows from the configuration and never from what requests say.
+//
+// The package may import orchestrator/residency, stage, net/http and Prometheus' client.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Metrics counts decisions and jobs.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	decisions *prometheus.CounterVec   // by action, class, kind
+	loads     *prometheus.CounterVec   // by kind, model, trigger
+	load      *prometheus.HistogramVec // by kind, model
+	reload    *prometheus.HistogramVec // by kind, model
+	wait      *prometheus.HistogramVec // by kind
+	jobs      *prometheus.CounterVec   // by end
+
+	held map[place]bool // what was resident once
+}
+
+// place is a model's part in a service.
+type place struct {
+	stage residency.StageID
+	model string
+}
+
+// The values of the label trigger.
+const (
+	triggerRequest  = "request"
+	triggerPrefetch = "prefetch"
+)
+
+// New makes metrics that have counted nothing. snapshot is asked at every scrape.
+func New(snapshot func() residency.Snapshot) *Metrics {
+	seconds := prometheus.ExponentialBuckets(0.01, 2, 16) // to 328 s
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "triptych_decisions_total",
+			Help: "Decisions about memory, by action, kind of stage and, where an action has several reasons, class: " +
+				"of evict for_request, for_prefetch, over_budget, unneeded, out_of_memory and failed.",
+		}, []string{"action", "class", "kind"}),
+		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "triptych_loads_total", Help: "Loads of weights that were begun, by what for: a request, or a prefetch before one.",
+		}, []string{"kind", "model", "trigger"}),
+		load: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "triptych_load_seconds", Help: "How long loads took that ended well.", Buckets: seconds,
+		}, []string{"kind", "model"}),
+		reload: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "triptych_reload_seconds",
+			Help:    "How long those of triptych_load_seconds took that loaded again what the same service had held before: the price of evictions and lost processes.",
+			Buckets: seconds,
+		}, []string{"kind", "model"}),
+		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "triptych_wait_seconds",
+			Help:    "How long requests waited for a stage and for bytes, evictions included, until they had them or gave up. Loads are not included.",
+			Buckets: seconds,
+		}, []string{"kind"}),
+		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "triptych_jobs_total", Help: "Calls of Generate that ended, by how: completed, cancelled, deadline_exceeded, or the reason of the error.",
+		}, []string{"end"}),
+		held: map[place]bool{},
+	}
+	m.jobs.WithLabelValues(endCompleted)
+	for _, kind := range stage.Kinds() {
+		m.wait.WithLabelValues(kind.String())
+	}
+	m.registry.MustRegister(m.decisions, m.loads, m.load, m.reload, m.wait, m.jobs, collector{snapshot})
+	return m
+}
+
+// Decided counts a decision. It must not be called twice at once.
+func (m *Metrics) Decided(e residency.Event) {
+	kind, at := e.Kind.String(), place{e.Stage, e.Model}
+	m.decisions.WithLabelValues(e.Action.String(), e.Class.String(), kind).Inc()
+	switch e.Action {
+	case residency.Load:
+		m.loads.WithLabelValues(kind, e.Model, triggerRequest).Inc()
+	case residency.Prefetch:
+		m.loads.WithLabelValues(kind, e.Model, triggerPrefetch).Inc()
+	case residency.Loaded:
+		m.load.WithLabelValues(kind, e.Model).Observe(e.Took.Seconds())
+		if m.held[at] {
+			m.reload.WithLabelValues(kind, e.Model).Observe(e.Took.Seconds())
+		}
+		m.held[at] = true
+	case residency.Reserve:
+		if e.Class == residency.Found { // nobody waited
+			m.held[at] = true
+			return
+		}
+		m.wait.WithLabelValues(kind).Observe(e.Took.Seconds())
+	case residency.Withdraw:
+		m.wait.WithLabelValues(kind).Observe(e.Took.Seconds())
+	}
+}
+
+// The ends of jobs that are no reason of an error.
+const (
+	endCompleted = "completed"
+	endCancelled = "cancelled"
+	endDeadline  = "deadline_exceeded"
+)
+
+// Ended counts a job, which ended with err. Safe for concurrent use.
+func (m *Metrics) Ended(err error) { m.jobs.WithLabelValues(end(err)).Inc() }
+
+// end sorts an error as stagerpc.ToStatus does.
+func end(err error) string {
+	reason := stage.ReasonOf(err)
+	switch {
+	case err == nil:
+		return endCompleted
+	case reason != "":
+		return strings.ToLower(string(reason))
+	case errors.Is(err, context.Canceled):
+		return endCancelled
+	case errors.Is(err, context.DeadlineExceeded):
+		return endDeadline
+	}
+	return strings.ToLower(string(stage.EngineFault))
+}
