@@ -73,12 +73,12 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	serving, until := errgroup.WithContext(ctx)
 	api.New(api.Options{
 		Pipeline: &pipeline.Pipeline{Fleet: stages, Keeper: keeper, Patience: o.Patience, CheckpointEveryNSteps: o.CheckpointEveryNSteps},
-		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: counts.Ended,
+		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: counts.Ended, Ending: until.Done(),
 	}).Register(server)
 
-	serving, until := errgroup.WithContext(ctx)
 	serving.Go(func() error { return server.Serve(until, lis) })
 	if o.Metrics != nil {
 		o.Logger.Info("metrics are at /metrics", "address", o.Metrics.Addr().String())

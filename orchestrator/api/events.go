@@ -5,10 +5,8 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
-	"github.com/triptych-serving/triptych/orchestrator/residency"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
 
@@ -62,18 +60,6 @@ func emitImage(q *queue, e pipeline.Image) {
 			ImageIndex: int32(e.Index), Offset: int64(at), Data: data[at:min(at+maxInline, len(data))],
 		}}}, "")
 	}
-}
-
-func residencyProto(e residency.Event) *triptychv1alpha1.ResidencyEvent {
-	p := &triptychv1alpha1.ResidencyEvent{
-		Time: timestamppb.New(e.Time), Class: triptychv1alpha1.ResidencyEvent_Class(e.Class),
-		Action: triptychv1alpha1.ResidencyEvent_Action(e.Action), Stage: e.Kind.String(), Model: e.Model, Device: e.Device,
-		Bytes: e.Bytes, UsedBytes: e.UsedBytes, BudgetBytes: e.BudgetBytes, Reason: e.Reason,
-	}
-	if e.Took != 0 {
-		p.Took = durationpb.New(e.Took)
-	}
-	return p
 }
 
 // specProto is a resolved request.

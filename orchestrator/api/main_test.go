@@ -36,6 +36,7 @@ type rig struct {
 	service *Service
 	client  triptychv1alpha1.GenerationServiceClient
 	models  triptychv1alpha1.ModelServiceClient
+	memory  triptychv1alpha1.ResidencyServiceClient
 }
 
 // over serves a fleet of services; change may change the service before it starts.
@@ -51,6 +52,7 @@ func over(t *testing.T, fleet *fleettest.Rig, change func(*Service)) *rig {
 	}
 	conn := stagetest.Connect(t, func(s grpc.ServiceRegistrar) { r.service.Register(s) })
 	r.client, r.models = triptychv1alpha1.NewGenerationServiceClient(conn), triptychv1alpha1.NewModelServiceClient(conn)
+	r.memory = triptychv1alpha1.NewResidencyServiceClient(conn)
 	return r
 }
 

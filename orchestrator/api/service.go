@@ -32,26 +32,31 @@ type Options struct {
 	SendTimeout time.Duration
 	// Ended, if not nil, hears of the end of every call of Generate, and its error. It may be called at once.
 	Ended func(error)
+	// Ending is closed when the server shuts down, which would wait for those who watch. nil never is.
+	Ending <-chan struct{}
 }
 
-// Service implements GenerationService and ModelService.
+// Service implements GenerationService, ModelService and ResidencyService.
 type Service struct {
 	triptychv1alpha1.UnimplementedGenerationServiceServer
 	triptychv1alpha1.UnimplementedModelServiceServer
+	triptychv1alpha1.UnimplementedResidencyServiceServer
 	Options
-	places chan struct{} // one for each job
-	limits limits        // of each request's queue
+	places  chan struct{} // one for each job
+	watches chan struct{} // one for each who watches
+	limits  limits        // of each request's queue
 }
 
 // New makes the services.
 func New(o Options) *Service {
-	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), limits: defaultLimits}
+	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: make(chan struct{}, maxWatches), limits: defaultLimits}
 }
 
-// Register adds both services to a server.
+// Register adds the services to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	triptychv1alpha1.RegisterGenerationServiceServer(r, s)
 	triptychv1alpha1.RegisterModelServiceServer(r, s)
+	triptychv1alpha1.RegisterResidencyServiceServer(r, s)
 }
 
 // Generate implements GenerationService.

@@ -38,6 +38,7 @@ type Keeper struct {
 	last        map[spot]chan struct{} // closed when the latest work there has ended
 	lastRequest RequestID
 	sink        *outbox
+	watches     map[*Watch]bool // that listen
 }
 
 // The errors that end a request without being about it.
@@ -55,7 +56,7 @@ func New(o Options) *Keeper {
 	k := &Keeper{
 		clock: o.Clock, calls: make(chan func()), quit: make(chan struct{}), ctx: ctx,
 		residents: map[StageID]stage.Resident{}, claims: map[RequestID]*claim{},
-		works: map[opID]*work{}, last: map[spot]chan struct{}{},
+		works: map[opID]*work{}, last: map[spot]chan struct{}{}, watches: map[*Watch]bool{},
 		sink: newOutbox(Observer{Event: o.Sink}),
 	}
 	k.close = sync.OnceFunc(func() {
@@ -148,6 +149,9 @@ func (k *Keeper) step(in input) {
 	effects, events := k.ledger.step(k.clock(), in)
 	for _, e := range events {
 		k.sink.put(e)
+		for w := range k.watches {
+			w.put(e)
+		}
 		if c := k.concerned(e); c != nil {
 			c.outbox.put(e)
 		}

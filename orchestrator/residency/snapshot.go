@@ -8,6 +8,7 @@ import (
 
 // Snapshot is the state of memory at one moment.
 type Snapshot struct {
+	Time          time.Time
 	Devices       []DeviceUse    // by host/device
 	Stages        []StageUse     // by id
 	Components    []ComponentUse // that are not absent; by stage and model
@@ -56,10 +57,14 @@ type Waiter struct {
 
 // Snapshot is the state of memory now; it is empty once the Keeper is closed.
 func (k *Keeper) Snapshot() (s Snapshot) {
-	k.do(func() {
-		s = k.ledger.snapshot()
-		s.DroppedEvents = k.sink.lost()
-	})
+	k.do(func() { s = k.look() })
+	return s
+}
+
+// look is Snapshot in the owning goroutine.
+func (k *Keeper) look() Snapshot {
+	s := k.ledger.snapshot()
+	s.Time, s.DroppedEvents = k.clock(), k.sink.lost()
 	return s
 }
 

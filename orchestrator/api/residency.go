@@ -1,0 +1,101 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+)
+
+// maxWatches is how many may watch at once: every decision is told to each of them.
+const maxWatches = 64
+
+// WatchResidency implements ResidencyService.
+func (s *Service) WatchResidency(_ *triptychv1alpha1.WatchResidencyRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
+	return stagerpc.ToStatus(stream.Context(), s.Logger, s.watch(stream))
+}
+
+func (s *Service) watch(stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
+	select {
+	case s.watches <- struct{}{}:
+		defer func() { <-s.watches }()
+	default:
+		return stage.Errorf(stage.QueueFull, "%d callers watch already, try again later", cap(s.watches))
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(context.Canceled)
+	go func() {
+		select {
+		case <-s.Ending:
+			cancel(stage.Errorf(stage.StageDraining, "the orchestrator is shutting down"))
+		case <-ctx.Done():
+		}
+	}()
+	watch := s.Pipeline.Keeper.Watch()
+	defer watch.Close()
+	for {
+		news, err := watch.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(newsProto(news)); err != nil {
+			return unsent(stream.Context(), err)
+		}
+	}
+}
+
+func newsProto(n residency.News) *triptychv1alpha1.WatchResidencyResponse {
+	if n.Snapshot != nil {
+		return &triptychv1alpha1.WatchResidencyResponse{News: &triptychv1alpha1.WatchResidencyResponse_Snapshot{Snapshot: snapshotProto(n)}}
+	}
+	e := n.Event
+	return &triptychv1alpha1.WatchResidencyResponse{News: &triptychv1alpha1.WatchResidencyResponse_Decision{Decision: &triptychv1alpha1.ResidencyDecision{
+		Event: residencyProto(e), Request: uint64(e.Request), Job: string(e.Job), Service: string(e.Stage),
+	}}}
+}
+
+func snapshotProto(n residency.News) *triptychv1alpha1.ResidencySnapshot {
+	s := n.Snapshot
+	p := &triptychv1alpha1.ResidencySnapshot{Time: timestamppb.New(s.Time), DroppedDecisions: int64(n.Dropped)}
+	for _, d := range s.Devices {
+		p.Devices = append(p.Devices, &triptychv1alpha1.DeviceUse{Device: d.Key(), UsedBytes: d.UsedBytes, BudgetBytes: d.BudgetBytes, PeakBytes: d.PeakBytes})
+	}
+	for _, v := range s.Stages {
+		p.Services = append(p.Services, &triptychv1alpha1.ServiceUse{
+			Service: string(v.Stage), Stage: v.Kind.String(), Device: v.Device, Request: uint64(v.Request), Job: string(v.Job),
+			Model: v.Model, Working: v.Leased, ScratchBytes: v.ScratchBytes,
+		})
+	}
+	for _, c := range s.Components {
+		p.Components = append(p.Components, &triptychv1alpha1.ComponentUse{
+			Service: string(c.Stage), Model: c.Model, State: triptychv1alpha1.ComponentUse_State(c.State), WeightsBytes: c.WeightsBytes,
+		})
+	}
+	for _, w := range s.Waiting {
+		f := w.Need.Footprint
+		p.Waiting = append(p.Waiting, &triptychv1alpha1.WaitingRequest{
+			Request: uint64(w.Request), Job: string(w.Job), Stage: w.Need.Kind.String(), Model: w.Need.Model,
+			Bytes: f.WeightsBytes + f.ScratchBytes, Since: timestamppb.New(w.Since), Service: string(w.Stage),
+		})
+	}
+	return p
+}
+
+// residencyProto is a decision as every caller sees it: who else was concerned is not told.
+func residencyProto(e residency.Event) *triptychv1alpha1.ResidencyEvent {
+	p := &triptychv1alpha1.ResidencyEvent{
+		Time: timestamppb.New(e.Time), Action: triptychv1alpha1.ResidencyEvent_Action(e.Action), Class: triptychv1alpha1.ResidencyEvent_Class(e.Class),
+		Stage: e.Kind.String(), Model: e.Model, Device: e.Device,
+		Bytes: e.Bytes, UsedBytes: e.UsedBytes, BudgetBytes: e.BudgetBytes, Reason: e.Reason,
+	}
+	if e.Took != 0 {
+		p.Took = durationpb.New(e.Took)
+	}
+	return p
+}
