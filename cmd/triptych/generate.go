@@ -13,15 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/triptych-serving/triptych/internal/local"
-	"github.com/triptych-serving/triptych/internal/rpcserver"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
 // generateFlags are what one image is asked for with. Numbers that are not given are left to the
@@ -29,8 +25,7 @@ import (
 type generateFlags struct {
 	stack          stackFlags
 	logs           logFlags
-	server         string
-	tls            rpcserver.ClientTLS
+	server         serverFlags
 	model          string
 	negativePrompt string
 	width, height  int32
@@ -60,8 +55,7 @@ func generateCommand() *cobra.Command {
 	flags := cmd.Flags()
 	f.stack.add(cmd)
 	f.logs.add(flags, "error")
-	flags.StringVar(&f.server, "server", "", "use the orchestrator at this address instead of starting one")
-	clientTLSFlags(flags, "server-", &f.tls)
+	f.server.add(flags, "", "use the orchestrator at this address instead of starting one")
 	flags.StringVar(&f.model, "model", "", "name of a model (see `triptych models`), or the directory of one")
 	flags.StringVar(&f.negativePrompt, "negative-prompt", "", "what to avoid")
 	flags.Int32Var(&f.width, "width", 0, "width in pixels (default: the model's own)")
@@ -96,7 +90,7 @@ func (f *generateFlags) run(cmd *cobra.Command, prompt string) (err error) {
 	defer func() { err = errors.Join(err, stop()) }()
 
 	view := newView(cmd, f.json)
-	err = receive(ctx, conn, spec, files, view, f.server == "")
+	err = receive(ctx, conn, spec, files, view, f.server.address == "")
 	view.close()
 	if err != nil && cmd.Context().Err() == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // the server that was started cannot run
@@ -147,7 +141,7 @@ func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alph
 // run. A model given as a directory is served under its folder's name.
 func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.GenerationSpec) (ctx context.Context, conn *grpc.ClientConn, stop func() error, err error) {
 	ctx = cmd.Context()
-	address, stopStack := f.server, func() error { return nil }
+	address, stopStack := f.server.address, func() error { return nil }
 	if address == "" {
 		log, err := f.logs.logger()
 		if err != nil {
@@ -172,13 +166,8 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 		ctx, address = running, s.Address(local.Orchestrator)
 		stopStack = func() error { release(); return s.Stop() }
 	}
-	credentials, err := rpcserver.DialCredentials(f.tls)
-	if err != nil {
-		return nil, nil, nil, errors.Join(usageError{err}, stopStack())
-	}
-	conn, err = grpc.NewClient(address, append(stagerpc.DialOptions(), grpc.WithTransportCredentials(credentials))...)
-	if err != nil {
-		return nil, nil, nil, errors.Join(usageError{fmt.Errorf("--server %s: %w", address, err)}, stopStack())
+	if conn, err = dial(address, f.server.tls); err != nil {
+		return nil, nil, nil, errors.Join(err, stopStack())
 	}
 	return ctx, conn, func() error { return errors.Join(conn.Close(), stopStack()) }, nil
 }
@@ -198,13 +187,7 @@ func receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.
 			view.show(event, files)
 		}
 	}
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	if st := status.Convert(err); st.Code() == codes.Unavailable && len(st.Details()) == 0 { // it did not say so itself
-		return fmt.Errorf("no Triptych server answers at %s: %s", conn.Target(), st.Message())
-	}
-	return stagerpc.FromStatus(err, 0)
+	return told(conn, err)
 }
 
 // jsonView prints events as they are, without the bytes of images.

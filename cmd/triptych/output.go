@@ -28,14 +28,20 @@ type pendingImage struct {
 
 // newOutput refuses a path that cannot be written, before any work is done.
 func newOutput(path string) (*output, error) {
+	name, err := probe(path)
+	return &output{path: path, probe: name, count: 1, pending: map[int32]*pendingImage{}, written: map[int32]string{}}, err
+}
+
+// probe shows that a path can be written, by a temporary file beside it, whose name it gives.
+func probe(path string) (string, error) {
 	if isDir(path) {
-		return nil, usageError{fmt.Errorf("--output %s is a folder, expected a file", path)}
+		return "", usageError{fmt.Errorf("--output %s is a folder, expected a file", path)}
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".triptych-*")
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--output %s cannot be written: %w", path, err)}
+		return "", usageError{fmt.Errorf("--output %s cannot be written: %w", path, err)}
 	}
-	return &output{path: path, probe: f.Name(), count: 1, pending: map[int32]*pendingImage{}, written: map[int32]string{}}, f.Close()
+	return f.Name(), f.Close()
 }
 
 func (o *output) close() error { return os.Remove(o.probe) }

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/triptych-serving/triptych/internal/rpcserver"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+)
+
+// serverFlags say which orchestrator a command talks to.
+type serverFlags struct {
+	address string
+	tls     rpcserver.ClientTLS
+}
+
+func (f *serverFlags) add(flags *pflag.FlagSet, address, usage string) {
+	flags.StringVar(&f.address, "server", address, usage)
+	clientTLSFlags(flags, "server-", &f.tls)
+}
+
+// dial prepares to reach the server; that it is there shows with the first call. Errors are bad usage.
+func (f *serverFlags) dial() (*grpc.ClientConn, error) { return dial(f.address, f.tls) }
+
+func dial(address string, tls rpcserver.ClientTLS) (*grpc.ClientConn, error) {
+	credentials, err := rpcserver.DialCredentials(tls)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	conn, err := grpc.NewClient(address, append(stagerpc.DialOptions(), grpc.WithTransportCredentials(credentials))...)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--server %s: %w", address, err)}
+	}
+	return conn, nil
+}
+
+// told is what the error of a call means: nil at the end of a stream.
+func told(conn *grpc.ClientConn, err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if st := status.Convert(err); st.Code() == codes.Unavailable && len(st.Details()) == 0 { // it did not say so itself
+		return fmt.Errorf("no Triptych server answers at %s: %s", conn.Target(), st.Message())
+	}
+	return stagerpc.FromStatus(err, 0)
+}
+
+// watch hands every news about memory to each, until ctx ends, which is no error, each fails or the
+// server says no more.
+func (f *serverFlags) watch(ctx context.Context, each func(*triptychv1alpha1.WatchResidencyResponse) error) error {
+	if !strings.Contains(f.address, "/") { // else it is one of gRPC's names, such as dns:///host:port
+		if err := checkAddress("server", f.address); err != nil {
+			return err
+		}
+	}
+	conn, err := f.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := triptychv1alpha1.NewResidencyServiceClient(conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{})
+	for err == nil {
+		var news *triptychv1alpha1.WatchResidencyResponse
+		if news, err = stream.Recv(); err == nil {
+			if err := each(news); err != nil {
+				return err
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return told(conn, err)
+}
