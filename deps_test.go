@@ -37,6 +37,7 @@ func laws() []law {
 		{folder: ".", except: []string{"stage/stageplugin"}, deny: []string{"github.com/hashicorp/go-plugin"}, why: "go-plugin stays behind one seam"},
 		{folder: ".", except: fakes(), deny: fakes(), why: "fakes and suites are for tests"},
 		{folder: ".", except: []string{"orchestrator/metrics"}, deny: []string{"github.com/prometheus/client_golang"}, why: "Prometheus stays behind one seam"},
+		{folder: ".", except: []string{"internal/top"}, deny: []string{"charm.land", "github.com/charmbracelet"}, why: "one room knows how to draw in a terminal"},
 		{folder: ".", except: []string{"engine/device/cuda"}, deny: []string{"gorgonia.org/cu"}, why: "it exits the process where no GPU answers"},
 	}
 }

@@ -231,3 +231,51 @@ func TestTraceEnds(t *testing.T) {
 		t.Errorf("the server waited:\n%s", s.log)
 	}
 }
+
+// TestTop: off a terminal, a line for each decision, with its reason.
+func TestTop(t *testing.T) {
+	s := up(t)
+	cmd := command(t, "top", "--server", s.addresses["orchestrator"])
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	made := make(chan error, 1)
+	go func() { // until the command listens, which it does not say, what happens is not told
+		for {
+			select {
+			case <-stop:
+				made <- nil
+				return
+			default:
+			}
+			if _, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Prompt: "fox", Steps: ptr(int32(2))}, nil); err != nil {
+				made <- err
+				return
+			}
+		}
+	}()
+	lines := bufio.NewScanner(out)
+	found := false
+	for !found && lines.Scan() {
+		found = strings.Contains(lines.Text(), "grant") && strings.Contains(lines.Text(), "denoiser starter") && strings.Contains(lines.Text(), "works for the request")
+	}
+	close(stop)
+	if err := <-made; err != nil {
+		t.Error(err)
+	}
+	if !found {
+		t.Error("no grant was told")
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, out)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}

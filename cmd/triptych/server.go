@@ -66,7 +66,7 @@ func (f *serverFlags) watch(ctx context.Context, each func(*triptychv1alpha1.Wat
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // nothing is under way then
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := triptychv1alpha1.NewResidencyServiceClient(conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{})

@@ -1,0 +1,143 @@
+package top
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"charm.land/lipgloss/v2"
+	"github.com/dustin/go-humanize"
+
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+)
+
+// The colours, by their numbers in the terminal's palette.
+var (
+	heading = lipgloss.NewStyle().Bold(true)
+	calm    = lipgloss.NewStyle().Foreground(lipgloss.Color("2"))
+	tight   = lipgloss.NewStyle().Foreground(lipgloss.Color("3"))
+	full    = lipgloss.NewStyle().Foreground(lipgloss.Color("1"))
+)
+
+const barWidth = 30 // cells
+
+// View is the state as text of so many cells and lines. Times are shown in the zone given.
+func (s State) View(server string, width, height int, zone *time.Location) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", heading.Render(fmt.Sprintf("triptych top  %s  %s", clean(server), s.time.In(zone).Format(time.TimeOnly))))
+	for _, d := range s.devices {
+		fmt.Fprintf(&b, "%s\n", d.line())
+	}
+	b.WriteString(table("STAGE\tSERVICE\tMODEL\tSTATE\tWEIGHTS\tDEVICE", s.stages()))
+	b.WriteString(table("JOB\tSTAGE\tMODEL\tDOES\tSINCE", s.jobs(zone)))
+	title := "DECISIONS"
+	if s.dropped > 0 {
+		title += fmt.Sprintf("  (%d came too fast to be seen)", s.dropped)
+	}
+	fmt.Fprintf(&b, "\n%s\n", heading.Render(title))
+	room := max(0, height-strings.Count(b.String(), "\n"))
+	for i := range min(room, len(s.decisions)) { // the newest first
+		fmt.Fprintln(&b, decisionLine(s.decisions[len(s.decisions)-1-i], zone, time.TimeOnly))
+	}
+	return lipgloss.NewStyle().MaxWidth(width).MaxHeight(height).Render(strings.TrimSuffix(b.String(), "\n"))
+}
+
+// line is a device with a bar of its budget.
+func (d device) line() string {
+	if d.budget == 0 {
+		return fmt.Sprintf("%s  %s used, at most %s, no budget", clean(d.name), size(d.used), size(d.peak))
+	}
+	share := float64(d.used) / float64(d.budget)
+	cells := min(barWidth, max(0, int(share*barWidth+0.5)))
+	style := calm
+	switch {
+	case share > 1:
+		style = full
+	case share > 0.9:
+		style = tight
+	}
+	bar := style.Render(strings.Repeat("█", cells)) + strings.Repeat("░", barWidth-cells)
+	return fmt.Sprintf("%s  %s %3.0f%%  %s of %s used, at most %s", clean(d.name), bar, 100*share, size(d.used), size(d.budget), size(d.peak))
+}
+
+// stages are the rows of services and what they hold.
+func (s State) stages() (rows []string) {
+	for _, v := range s.services {
+		row := func(model, state, bytes string) {
+			rows = append(rows, strings.Join([]string{clean(v.stage), clean(v.address), clean(model), state, bytes, clean(v.device)}, "\t"))
+		}
+		empty := true
+		for _, c := range s.components {
+			if c.service == v.address {
+				empty = false
+				row(c.model, c.state, size(c.bytes))
+			}
+		}
+		if empty {
+			row("-", "empty", "-")
+		}
+	}
+	return rows
+}
+
+// jobs are the rows of requests.
+func (s State) jobs(zone *time.Location) (rows []string) {
+	for _, r := range s.requests {
+		rows = append(rows, strings.Join([]string{clean(r.job), clean(r.stage), clean(r.model), r.doing, r.since.In(zone).Format(time.TimeOnly)}, "\t"))
+	}
+	return rows
+}
+
+// table is an empty line, a heading and rows, in columns. Cells are separated by tabs.
+func table(head string, rows []string) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, head)
+	for _, r := range rows {
+		fmt.Fprintln(w, r)
+	}
+	_ = w.Flush() // a strings.Builder takes all
+	first, rest, _ := strings.Cut(b.String(), "\n")
+	return "\n" + heading.Render(first) + "\n" + rest
+}
+
+// Line is a decision for a log; news that are none give a line of their own or, if there is nothing to
+// tell, "".
+func Line(news *triptychv1alpha1.WatchResidencyResponse, zone *time.Location) string {
+	if d := news.GetDecision(); d != nil {
+		line := decisionLine(d, zone, "2006-01-02T15:04:05.000Z07:00")
+		if d.GetJob() != "" {
+			line += "  job " + clean(d.GetJob())
+		}
+		return line
+	}
+	if n := news.GetSnapshot().GetDroppedDecisions(); n > 0 {
+		return fmt.Sprintf("%d decisions so far came too fast to be seen", n)
+	}
+	return ""
+}
+
+func decisionLine(d *triptychv1alpha1.ResidencyDecision, zone *time.Location, layout string) string {
+	e := d.GetEvent()
+	action := strings.ToLower(strings.TrimPrefix(e.GetAction().String(), "ACTION_"))
+	used := size(e.GetUsedBytes()) + " used"
+	if e.GetBudgetBytes() > 0 {
+		used = fmt.Sprintf("%s of %s used", size(e.GetUsedBytes()), size(e.GetBudgetBytes()))
+	}
+	return fmt.Sprintf("%s  %-8s %s %s  %s, %s: %s", e.GetTime().AsTime().In(zone).Format(layout), action, clean(e.GetStage()), clean(e.GetModel()),
+		size(e.GetBytes()), used, clean(e.GetReason()))
+}
+
+func size(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }
+
+// clean replaces what a terminal might take for a command, and what would break a line or a column.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+			return '.'
+		}
+		return r
+	}, text)
+}
