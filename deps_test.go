@@ -31,6 +31,7 @@ func laws() []law {
 		{folder: "stage", except: []string{"stage/stagerpc", "stage/stageplugin", "stage/stagetest", "stage/stageengine"}, deny: []string{"google.golang.org", "github.com", "net", "log", "proto", "engine/"}, why: "the nouns import engine/tensor only"},
 		{folder: "orchestrator", deny: []string{"engine/", "services", "stage/stageengine", "stage/stageplugin", "cmd"}, why: "the orchestrator sees stages through their interfaces"},
 		{folder: "orchestrator/residency", deny: []string{"google.golang.org", "net", "log", "proto", "stage/"}, why: "who is in memory is decided purely"},
+		{folder: "orchestrator/residency/simulate", deny: []string{"github.com", "golang.org", "engine", "internal", "orchestrator/api", "orchestrator/fleet", "orchestrator/pipeline", "os", "sync"}, why: "a simulation has traces and the ledger, and nothing that happens by itself"},
 		{folder: "services/encoder", deny: []string{"services/denoiser", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/denoiser", deny: []string{"services/encoder", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/decoder", deny: []string{"services/encoder", "services/denoiser", "orchestrator", "engine/"}, why: "no service imports another"},

@@ -13,6 +13,7 @@ import (
 // ledger is the whole state. All bytes are sums over it, so that none can leak or be counted twice.
 // Every list has an order of its own, so that equal inputs give equal outputs.
 type ledger struct {
+	policy   Policy
 	devices  []*device  // by key
 	services []*service // by id
 	requests []*request // by arrival; until refused, released or revoked

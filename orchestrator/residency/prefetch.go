@@ -13,7 +13,7 @@ import (
 // its bytes evicts it.
 func (l *ledger) prefetch(line []*request) {
 	l.prune()
-	if !slices.ContainsFunc(l.requests, func(r *request) bool { return r.phase == granted }) {
+	if l.policy.NoPrefetch || !slices.ContainsFunc(l.requests, func(r *request) bool { return r.phase == granted }) {
 		return
 	}
 	closed, room := l.loading(), l.room(line)

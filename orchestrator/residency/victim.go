@@ -126,6 +126,9 @@ func (l *ledger) victims(d *device, short int64, future uses, spare func(*compon
 	var chosen []*component
 	for short > 0 && len(idle) > 0 {
 		first := slices.MinFunc(idle, func(a, b *component) int {
+			if l.policy.Order != nil {
+				return l.policy.Order(a.idle(), b.idle())
+			}
 			order := cmp.Compare(a.bytes, b.bytes)
 			if min(a.bytes, b.bytes) < short { // the larger is enough, or nearer to it
 				order = -order
@@ -147,6 +150,10 @@ func (l *ledger) victims(d *device, short int64, future uses, spare func(*compon
 		}
 	}
 	return chosen, true
+}
+
+func (c *component) idle() Idle {
+	return Idle{Bytes: c.bytes, Loaded: uint64(c.op), LastUsed: c.lastUsed}
 }
 
 func spareNone(*component) bool { return false }

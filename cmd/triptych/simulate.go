@@ -1,0 +1,235 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// simulateFlags are what `triptych simulate` is told. The traces are every mix with every kind of
+// arrivals, or the one of a file.
+type simulateFlags struct {
+	file     string
+	mixes    []string
+	arrivals []string
+	budgets  []string
+	generate simulate.Generate
+	load     byteSize
+	options  simulate.Options
+	asJSON   bool
+	report   string
+	write    string
+}
+
+// simulated is every policy on one trace under one budget.
+type simulated struct {
+	Trace        string            `json:"trace"`
+	Jobs         int               `json:"jobs"`
+	WeightsBytes int64             `json:"weights_bytes"` // of all models
+	Budget       string            `json:"budget"`
+	BudgetBytes  int64             `json:"budget_bytes"`
+	Results      []simulate.Result `json:"results"`
+}
+
+func simulateCommand() *cobra.Command {
+	var f simulateFlags
+	cmd := &cobra.Command{
+		Use:   "simulate",
+		Short: "Replay a trace of jobs through the memory policy on a virtual clock, beside other policies",
+		Long: `Replay a trace of jobs through the memory policy on a virtual clock, beside other policies and the least
+loading that any policy could have done for the same turns in the same order.
+
+A trace is generated, or read from JSON lines, each one of:
+  {"job": {"at_seconds": 0.5, "model": "sd15", "images": 2, "width_px": 512, "height_px": 512}}
+  {"model": {"name": "mine", "side_px": 512, "encoder": PART, "denoiser": PART, "decoder": PART}}
+where PART is {"weights_bytes": 1000000, "scratch_bytes": 1000, "seconds": 0.1}: scratch and computing time of
+one turn at side_px x side_px. images is 1 and the sides are the model's unless given.
+Models that are not described are of known sizes: starter, sd15, sdxl, pyramid, or any of them under another
+name as in sd15:anime.`,
+		Example: "  triptych simulate --models-mix sd15:a=3,sd15:b,sdxl --arrivals bursty --budget 60%\n  triptych simulate --trace jobs.jsonl --budget 8GiB",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.file, "trace", "", "file of a trace; generated without")
+	flags.StringVar(&f.write, "write-trace", "", "write the trace, if it is one, to this file")
+	flags.StringArrayVar(&f.mixes, "models-mix", []string{"sd15:a,sd15:b,sd15:c,sdxl"}, "models and how often each is asked for, as in sd15=3,sdxl; may be repeated, for more traces")
+	flags.StringSliceVar(&f.arrivals, "arrivals", []string{"poisson"}, "poisson or bursty, or both")
+	flags.IntVar(&f.generate.Jobs, "jobs", 200, "jobs of a generated trace")
+	flags.Float64Var(&f.generate.Load, "load", 0.5, "part of the time the busiest stage computes, loads not counted")
+	flags.Uint64Var(&f.generate.Seed, "seed", 1, "equal seeds give equal traces")
+	flags.StringSliceVar(&f.budgets, "budget", []string{"60%"}, "memory budgets: percent of all weights, or sizes such as 8GiB")
+	f.load = 500_000_000
+	flags.Var(&f.load, "load-bandwidth", "weights loaded in a second, from storage to ready")
+	flags.Float64Var(&f.options.EvictSeconds, "evict-seconds", 0.01, "time until an evicted stage's bytes are back")
+	flags.IntVar(&f.options.OracleWidth, "oracle-width", 2000, "sets of components the oracle keeps in view; it is exact unless there are more")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
+	flags.StringVar(&f.report, "report", "", "write JSON to this file as well")
+	return cmd
+}
+
+func (f *simulateFlags) run(cmd *cobra.Command) error {
+	f.options.LoadBytesPerSecond = float64(f.load)
+	switch {
+	case f.load == 0:
+		return stage.Invalid(stage.InvalidField, "load-bandwidth", 0, "a positive size")
+	case !(f.options.EvictSeconds >= 0 && f.options.EvictSeconds <= 3600):
+		return stage.Invalid(stage.InvalidField, "evict-seconds", f.options.EvictSeconds, "0 to 3600")
+	case f.options.OracleWidth < 1:
+		return stage.Invalid(stage.InvalidField, "oracle-width", f.options.OracleWidth, "a positive number")
+	}
+	names, traces, err := f.traces()
+	if err != nil {
+		return err
+	}
+	if f.write != "" {
+		if len(traces) != 1 {
+			return usageError{fmt.Errorf("--write-trace writes one trace, and these flags make %d", len(traces))}
+		}
+		if err := writeFile(f.write, traces[0].Write); err != nil {
+			return err
+		}
+	}
+	var rows []simulated
+	for i, t := range traces {
+		for _, budget := range f.budgets {
+			row := simulated{Trace: names[i], Jobs: len(t.Jobs), WeightsBytes: t.WeightsBytes(), Budget: budget}
+			if row.BudgetBytes, err = parseBudget(budget, row.WeightsBytes); err != nil {
+				return err
+			}
+			f.options.BudgetBytes = row.BudgetBytes
+			if row.Results, err = simulate.Compare(t, f.options); err != nil {
+				return fmt.Errorf("%s, budget %s: %w", row.Trace, budget, err)
+			}
+			rows = append(rows, row)
+			if !f.asJSON {
+				if err := row.print(cmd.OutOrStdout()); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if f.report != "" {
+		if err := writeFile(f.report, func(w io.Writer) error { return printJSON(w, rows) }); err != nil {
+			return err
+		}
+	}
+	if f.asJSON {
+		return printJSON(cmd.OutOrStdout(), rows)
+	}
+	return printGoals(cmd.OutOrStdout(), rows)
+}
+
+// traces are all that the flags ask for, with names.
+func (f *simulateFlags) traces() (names []string, traces []simulate.Trace, err error) {
+	if f.file != "" {
+		file, err := os.Open(f.file)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer file.Close()
+		t, err := simulate.ReadTrace(file)
+		if err == nil && len(t.Jobs) == 0 {
+			err = stage.Invalid(stage.InvalidField, "trace", f.file, "a file with at least one job")
+		}
+		return []string{f.file}, []simulate.Trace{t}, err
+	}
+	for _, mix := range f.mixes {
+		for _, arrivals := range f.arrivals {
+			g := f.generate
+			g.Arrivals = simulate.Arrivals(arrivals)
+			if g.Mix, err = simulate.ParseMix(mix); err != nil {
+				return nil, nil, err
+			}
+			t, err := g.Trace()
+			if err != nil {
+				return nil, nil, err
+			}
+			names, traces = append(names, mix+" "+arrivals), append(traces, t)
+		}
+	}
+	return names, traces, nil
+}
+
+// parseBudget reads a percentage of all weights, or a size.
+func parseBudget(text string, all int64) (int64, error) {
+	if number, ok := strings.CutSuffix(text, "%"); ok {
+		percent, err := strconv.ParseFloat(number, 64)
+		if bytes := percent / 100 * float64(all); err == nil && bytes >= 1 && bytes < math.MaxInt64/2 {
+			return int64(bytes), nil
+		}
+	} else if n, err := humanize.ParseBytes(text); err == nil && n >= 1 && n < math.MaxInt64/2 {
+		return int64(n), nil
+	}
+	return 0, stage.Invalid(stage.InvalidField, "budget", text, "a part of all weights such as 60%, or a size such as 8GiB")
+}
+
+func (r simulated) print(w io.Writer) error {
+	fmt.Fprintf(w, "%s: %d jobs, budget %s = %s of %s of weights\n\n", r.Trace, r.Jobs, r.Budget, humanize.IBytes(uint64(r.BudgetBytes)), humanize.IBytes(uint64(r.WeightsBytes)))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "POLICY\tLOADS\tRELOAD s\tORACLE s\tRATIO\tWAITED s\tP50 s\tP95 s\tP99 s\tDONE\tREFUSED\tVIOLATIONS\t")
+	for _, p := range r.Results {
+		oracle := fmt.Sprintf("%.1f", p.OracleSeconds)
+		if !p.OracleExact {
+			oracle = ">=" + oracle
+		}
+		fmt.Fprintf(t, "%s\t%d\t%.1f\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%d\t%d\t\n", p.Policy, p.Loads, p.ReloadSeconds, oracle,
+			ratio(p.ReloadSeconds, p.OracleSeconds), p.WaitingSeconds, p.P50Seconds, p.P95Seconds, p.P99Seconds, p.Done, p.Refused, p.Violations)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+func ratio(a, b float64) string {
+	if b == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", a/b)
+}
+
+// printGoals prints our reload seconds beside the oracle's and those of the least recently used.
+func printGoals(w io.Writer, rows []simulated) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TRACE\tBUDGET\tRELOAD s\tTO ORACLE\tWITHOUT PREFETCH\tLRU TO OURS\tVIOLATIONS")
+	for _, r := range rows {
+		by := map[string]simulate.Result{}
+		for _, p := range r.Results {
+			by[p.Policy] = p
+		}
+		ours, bare, lru := by[simulate.Ours], by[simulate.OursBare], by[simulate.LRU]
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%s\t%s\t%s\t%d\n", r.Trace, r.Budget, ours.ReloadSeconds, ratio(ours.ReloadSeconds, ours.OracleSeconds),
+			ratio(bare.ReloadSeconds, bare.OracleSeconds), ratio(lru.ReloadSeconds, ours.ReloadSeconds), ours.Violations)
+	}
+	return t.Flush()
+}
+
+func printJSON(w io.Writer, v any) error {
+	out := json.NewEncoder(w)
+	out.SetIndent("", " ")
+	return out.Encode(v)
+}
+
+// writeFile writes a file that is readable for everybody, like those of the user's other programs.
+func writeFile(path string, write func(io.Writer) error) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	err = write(file)
+	return cmp.Or(err, file.Close())
+}

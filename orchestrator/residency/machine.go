@@ -1,0 +1,108 @@
+package residency
+
+import (
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Machine is the Keeper's ledger without the Keeper: the caller says what happens and when, does the
+// work it is told of, in whatever sense, and tells when it is done. It is for simulations, on whose clock
+// nothing waits. Not safe for concurrent use.
+type Machine struct{ ledger ledger }
+
+// NewMachine makes an empty ledger of a policy.
+func NewMachine(p Policy) *Machine { return &Machine{ledger{policy: p}} }
+
+// Decision is what a step of the ledger came to. Every list is in the order of the decisions.
+type Decision struct {
+	Granted []RequestID // have stage, weights and scratch until they are released
+	Refused []Refusal
+	Works   []Work
+	Events  []Event
+}
+
+// Refusal is a request that is over without a grant: ModelDoesNotFit.
+type Refusal struct {
+	Request RequestID
+	Err     error
+}
+
+// Work is a load or an eviction that begins now. Done tells when it is over.
+type Work struct {
+	ID      uint64 // from 1
+	Stage   StageID
+	Model   string
+	Evict   bool
+	Cancels uint64 // the load that an eviction stops, of which Done is not to be told any more; 0 is none
+}
+
+// Join adds a stage that can load these models and holds none.
+func (m *Machine) Join(now time.Time, id StageID, kind stage.Kind, device Device, models []string) Decision {
+	return m.step(now, joined{stage: id, kind: kind, device: device, models: models})
+}
+
+// Announce is Keeper.Announce.
+func (m *Machine) Announce(now time.Time, job JobID, needs []Need) Decision {
+	return m.step(now, announced{job, needs})
+}
+
+// Forget is Keeper.Forget.
+func (m *Machine) Forget(now time.Time, job JobID) Decision { return m.step(now, forgotten{job}) }
+
+// Acquire asks for a stage. The request is the caller's to number and is granted or refused, now or later.
+func (m *Machine) Acquire(now time.Time, r RequestID, job JobID, need Need) Decision {
+	return m.step(now, asked{request: r, job: job, need: need})
+}
+
+// Release ends a granted request.
+func (m *Machine) Release(now time.Time, r RequestID) Decision { return m.step(now, released{r}) }
+
+// Done tells that a work has succeeded.
+func (m *Machine) Done(now time.Time, w Work) Decision {
+	if w.Evict {
+		var freed int64
+		if c := m.ledger.busy(opID(w.ID), Evicting); c != nil {
+			freed = c.bytes
+		}
+		return m.step(now, evictDone{opID(w.ID), freed})
+	}
+	return m.step(now, loadDone{opID(w.ID)})
+}
+
+func (m *Machine) step(now time.Time, in input) (d Decision) {
+	var effects []effect
+	effects, d.Events = m.ledger.step(now, in)
+	for _, e := range effects {
+		switch e := e.(type) {
+		case startLoad:
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model})
+		case startEvict:
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true})
+		case cancelLoad:
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true, Cancels: uint64(e.load)})
+		case grant:
+			d.Granted = append(d.Granted, e.request)
+		case refuse:
+			d.Refused = append(d.Refused, Refusal{e.request, e.err})
+		}
+	}
+	return d
+}
+
+// Policy exchanges choices of the ledger for others, to be compared with. The zero value is what a Keeper
+// has.
+type Policy struct {
+	// Order sorts idle components: the first goes first when room is made, whatever is known of the future.
+	// nil is the ledger's own choice.
+	Order func(a, b Idle) int
+	// NoPrefetch leaves every load to the request that needs it.
+	NoPrefetch bool
+}
+
+// Idle is a component that nobody pins, as a Policy sees it.
+type Idle struct {
+	Bytes    int64
+	Loaded   uint64 // counts loads and evictions, when it was loaded
+	LastUsed time.Time
+}

@@ -1,0 +1,41 @@
+package simulate
+
+import (
+	"cmp"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+)
+
+// Policy is who is evicted, and whether anybody is.
+type Policy struct {
+	Name string
+	residency.Policy
+	// KeepAll refuses jobs whose stages do not fit beside all that was ever loaded, and evicts nothing.
+	KeepAll bool
+}
+
+// The policies that are compared by name: what production has, without prefetches, and the least recently used.
+const (
+	Ours     = "triptych"
+	OursBare = "triptych, no prefetch"
+	LRU      = "lru"
+)
+
+// Policies are all there are, ours first. The others have our admission and order of requests, and choose
+// victims from what has been, so that they load nothing ahead, which takes an announced future: ours is
+// there without prefetches as well.
+func Policies() []Policy {
+	rival := func(name string, order func(a, b residency.Idle) int) Policy {
+		return Policy{Name: name, Policy: residency.Policy{Order: order, NoPrefetch: true}}
+	}
+	used := func(a, b residency.Idle) int { return a.LastUsed.Compare(b.LastUsed) }
+	loaded := func(a, b residency.Idle) int { return cmp.Compare(a.Loaded, b.Loaded) }
+	return []Policy{
+		{Name: Ours},
+		{Name: OursBare, Policy: residency.Policy{NoPrefetch: true}},
+		rival(LRU, func(a, b residency.Idle) int { return cmp.Or(used(a, b), loaded(a, b)) }),
+		rival("fifo", loaded),
+		rival("largest first", func(a, b residency.Idle) int { return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), used(a, b)) }),
+		{Name: "keep all or fail", Policy: residency.Policy{NoPrefetch: true}, KeepAll: true},
+	}
+}

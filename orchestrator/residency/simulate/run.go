@@ -1,0 +1,268 @@
+package simulate
+
+import (
+	"container/heap"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Options are the machine. Loads and evictions do not slow each other or the stages that compute.
+type Options struct {
+	BudgetBytes        int64   // of the device that all stages share; 0 is no limit
+	LoadBytesPerSecond float64 // from storage to ready weights
+	EvictSeconds       float64
+	// OracleWidth is how many sets of components the oracle keeps in view: the more, the slower and the
+	// closer; see Result.OracleExact. 0 is 2000.
+	OracleWidth int
+}
+
+// Result is how a policy did.
+type Result struct {
+	Policy        string  `json:"policy"`
+	Loads         int     `json:"loads"`          // begun
+	ReloadSeconds float64 `json:"reload_seconds"` // of loads, first ones and given-up ones included
+	// OracleSeconds is the least that any policy could have spent on loads to grant the same turns in the
+	// same order and with the same overlaps, all known from the beginning; a lower bound of it if not exact.
+	OracleSeconds  float64 `json:"oracle_seconds"`
+	OracleExact    bool    `json:"oracle_exact"`
+	WaitingSeconds float64 `json:"waiting_seconds"` // of turns whose bytes were reserved, for their weights
+	P50Seconds     float64 `json:"p50_seconds"`     // of jobs done, from arrival to the last image
+	P95Seconds     float64 `json:"p95_seconds"`
+	P99Seconds     float64 `json:"p99_seconds"`
+	Done           int     `json:"done"`
+	Refused        int     `json:"refused"`
+	// Violations are decisions to take bytes, told by events, after which the bytes of all events before
+	// sum up to more than the budget.
+	Violations int   `json:"violations"`
+	PeakBytes  int64 `json:"peak_bytes"` // by the same sum
+}
+
+const oracleWidth = 2000
+
+// Run replays a trace. The same arguments give the same result. It fails if a job neither ends nor is
+// refused, which is a fault of the policy.
+func Run(t Trace, p Policy, o Options) (Result, error) {
+	s := &simulation{
+		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy), result: Result{Policy: p.Name},
+		turns: map[residency.RequestID]*turn{}, scratch: map[stage.Kind]int64{}, loads: map[uint64]*loading{}, now: time.Unix(0, 0).UTC(),
+	}
+	names := make([]string, len(t.Models))
+	for i := range t.Models {
+		names[i] = t.Models[i].Name
+		for _, k := range stage.Kinds() {
+			bytes := t.Models[i].part(k).WeightsBytes
+			s.caching.bytes = append(s.caching.bytes, bytes)
+			s.caching.cost = append(s.caching.cost, s.loadTime(bytes))
+		}
+	}
+	s.caching.budget = o.BudgetBytes
+	device := residency.Device{Host: "simulated", Name: "device", BudgetBytes: o.BudgetBytes}
+	for _, k := range stage.Kinds() {
+		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names))
+	}
+	for i, j := range t.Jobs {
+		s.after(seconds(j.AtSeconds), func() { s.arrive(i) })
+	}
+	for len(s.queue) > 0 {
+		next := heap.Pop(&s.queue).(*event)
+		if !next.dropped {
+			s.now = next.at
+			next.do()
+		}
+	}
+	return s.finish()
+}
+
+// Compare runs every policy.
+func Compare(t Trace, o Options) ([]Result, error) {
+	var out []Result
+	for _, p := range Policies() {
+		r, err := Run(t, p, o)
+		if err != nil {
+			return nil, fmt.Errorf("policy %s: %w", p.Name, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// simulation is a run under way.
+type simulation struct {
+	trace   Trace
+	policy  Policy
+	options Options
+	machine *residency.Machine
+	now     time.Time
+	queue   queue
+	events  int // ever queued
+	result  Result
+
+	requests residency.RequestID
+	turns    map[residency.RequestID]*turn // asked for and not ended
+	loads    map[uint64]*loading           // under way
+	reload   time.Duration                 // spent on loads
+	waited   time.Duration                 // of turns, for loads
+	used     int64                         // bytes, by events
+	kept     uint64                        // components that KeepAll has let in
+	scratch  map[stage.Kind]int64          // the most of those it let in
+	latency  []time.Duration
+
+	caching caching
+	granted []*turn // at work
+}
+
+// turn is one stage's work for a job.
+type turn struct {
+	job  *job
+	kind stage.Kind
+	// reserved is when its bytes were its own.
+	reserved time.Time
+	then     func()
+}
+
+// job is a job under way. Like the pipeline's, it decodes an image while the next one denoises.
+type job struct {
+	Job
+	id       residency.JobID
+	model    *Model
+	index    int // of the model
+	needs    map[stage.Kind]residency.Need
+	denoised int
+	decoded  int
+	refused  bool
+}
+
+func seconds(x float64) time.Duration { return time.Duration(x * float64(time.Second)) }
+
+func (s *simulation) loadTime(bytes int64) time.Duration {
+	return seconds(float64(bytes) / s.options.LoadBytesPerSecond)
+}
+
+func (s *simulation) arrive(i int) {
+	spec := s.trace.Jobs[i]
+	m := s.trace.model(spec.Model)
+	j := &job{Job: spec, id: residency.JobID(fmt.Sprint(i)), model: m, needs: map[stage.Kind]residency.Need{}}
+	j.index = slices.IndexFunc(s.trace.Models, func(o Model) bool { return o.Name == m.Name })
+	for _, k := range stage.Kinds() {
+		p := m.turn(k, spec)
+		j.needs[k] = residency.Need{Kind: k, Model: m.Name, Footprint: stage.Footprint{WeightsBytes: p.WeightsBytes, ScratchBytes: p.ScratchBytes}}
+	}
+	if !s.fits(j) {
+		s.result.Refused++
+		return
+	}
+	var needs []residency.Need
+	for image := range j.Images {
+		if image == 0 {
+			needs = append(needs, j.needs[stage.KindEncoder])
+		}
+		needs = append(needs, j.needs[stage.KindDenoiser], j.needs[stage.KindDecoder])
+	}
+	s.heed(s.machine.Announce(s.now, j.id, needs))
+	s.ask(j, stage.KindEncoder, func() { s.denoise(j) })
+}
+
+// fits tells whether a job is let in: one that could never be served is not, like in production, nor with
+// KeepAll one that does not fit beside all that was let in before, each stage with the most scratch it was
+// asked for.
+func (s *simulation) fits(j *job) bool {
+	budget := s.options.BudgetBytes
+	if budget == 0 {
+		return true
+	}
+	scratch, sum := maps.Clone(s.scratch), int64(0)
+	for k, n := range j.needs {
+		if n.Footprint.WeightsBytes+n.Footprint.ScratchBytes > budget {
+			return false
+		}
+		scratch[k] = max(scratch[k], n.Footprint.ScratchBytes)
+		sum += scratch[k]
+	}
+	if s.policy.KeepAll {
+		kept := s.kept | 7<<(3*j.index)
+		if s.caching.size(kept)+sum > budget {
+			return false
+		}
+		s.kept, s.scratch = kept, scratch
+	}
+	return true
+}
+
+func (s *simulation) denoise(j *job) {
+	s.ask(j, stage.KindDenoiser, func() {
+		j.denoised++
+		s.ask(j, stage.KindDecoder, func() {
+			if j.decoded++; j.decoded == j.Images {
+				s.heed(s.machine.Forget(s.now, j.id))
+				s.latency = append(s.latency, s.now.Sub(time.Unix(0, 0))-seconds(j.AtSeconds))
+			}
+		})
+		if j.denoised < j.Images {
+			s.denoise(j)
+		}
+	})
+}
+
+// ask asks for a turn; then follows its end.
+func (s *simulation) ask(j *job, k stage.Kind, then func()) {
+	if j.refused {
+		return
+	}
+	s.requests++
+	s.turns[s.requests] = &turn{job: j, kind: k, then: then}
+	s.heed(s.machine.Acquire(s.now, s.requests, j.id, j.needs[k]))
+}
+
+// kindOf is the kind of a stage, of which there is one of each.
+func kindOf(id residency.StageID) stage.Kind {
+	k, _ := stage.ParseKind(string(id))
+	return k
+}
+
+// heed does what was decided.
+func (s *simulation) heed(d residency.Decision) {
+	for _, e := range d.Events {
+		s.count(e)
+	}
+	for _, w := range d.Works {
+		s.work(w)
+	}
+	for _, id := range d.Granted {
+		t := s.turns[id]
+		s.waited += s.now.Sub(t.reserved)
+		s.granted = append(s.granted, t)
+		s.caching.uses = append(s.caching.uses, s.pinned())
+		s.after(seconds(t.job.model.turn(t.kind, t.job.Job).Seconds), func() { s.release(id) })
+	}
+	for _, r := range d.Refused {
+		j := s.turns[r.Request].job
+		delete(s.turns, r.Request)
+		if !j.refused {
+			j.refused = true
+			s.result.Refused++
+			s.heed(s.machine.Forget(s.now, j.id))
+		}
+	}
+}
+
+func (s *simulation) release(id residency.RequestID) {
+	t := s.turns[id]
+	delete(s.turns, id)
+	s.granted = slices.DeleteFunc(s.granted, func(g *turn) bool { return g == t })
+	s.heed(s.machine.Release(s.now, id))
+	t.then()
+}
+
+// pinned is what those at work hold.
+func (s *simulation) pinned() (u use) {
+	for _, t := range s.granted {
+		u.pinned |= 1 << (3*t.job.index + int(t.kind-stage.KindEncoder))
+		u.scratch += t.job.needs[t.kind].Footprint.ScratchBytes
+	}
+	return u
+}
