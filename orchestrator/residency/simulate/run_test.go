@@ -1,0 +1,148 @@
+package simulate
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// traces are small ones of every kind.
+func traces(t *testing.T) map[string]Trace {
+	t.Helper()
+	out := map[string]Trace{}
+	for _, mix := range []string{"sd15", "sd15:a,sd15:b=2,sdxl", "sd15,sdxl,pyramid,starter"} {
+		for _, arrivals := range []Arrivals{Poisson, Bursty} {
+			shares, err := ParseMix(mix)
+			if err != nil {
+				t.Fatal(err)
+			}
+			trace, err := Generate{Mix: shares, Jobs: 25, Arrivals: arrivals, Load: 0.7, Seed: 3}.Trace()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[mix+" "+string(arrivals)] = trace
+		}
+	}
+	return out
+}
+
+// TestEveryPolicyKeepsTheLaw: no budget is exceeded, no policy loads less than the oracle says, exact or not,
+// and every job ends.
+func TestEveryPolicyKeepsTheLaw(t *testing.T) {
+	for name, trace := range traces(t) {
+		for _, percent := range []int64{0, 45, 70, 100, 130} {
+			for _, width := range []int{1, oracleWidth} {
+				budget := trace.WeightsBytes() * percent / 100
+				results, err := Compare(trace, Options{BudgetBytes: budget, LoadBytesPerSecond: 5e8, EvictSeconds: 0.01, OracleWidth: width})
+				if err != nil {
+					t.Fatalf("%s, %d %%: %v", name, percent, err)
+				}
+				for _, r := range results {
+					if r.Violations != 0 || budget > 0 && r.PeakBytes > budget {
+						t.Errorf("%s, %d %%, %s: %d violations, peak %d of %d", name, percent, r.Policy, r.Violations, r.PeakBytes, budget)
+					}
+					if r.ReloadSeconds < r.OracleSeconds-1e-6 {
+						t.Errorf("%s, %d %%, %s: loads of %v s, and the least is %v s", name, percent, r.Policy, r.ReloadSeconds, r.OracleSeconds)
+					}
+					if r.Done+r.Refused != len(trace.Jobs) || r.Done > 0 && r.ReloadSeconds == 0 {
+						t.Errorf("%s, %d %%: %+v", name, percent, r)
+					}
+					if (percent == 0 || percent == 130) && (r.Refused != 0 && !strings.HasPrefix(r.Policy, "keep") || r.Loads != 3*len(trace.Models) && r.Refused == 0) {
+						t.Errorf("%s: where all fits, %+v", name, r)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestEqualArgumentsGiveEqualResults(t *testing.T) {
+	again := traces(t)
+	for name, trace := range traces(t) {
+		if !reflect.DeepEqual(trace, again[name]) {
+			t.Fatalf("%s is generated differently the second time", name)
+		}
+		o := Options{BudgetBytes: trace.WeightsBytes() * 7 / 10, LoadBytesPerSecond: 5e8, EvictSeconds: 0.01}
+		a, err := Compare(trace, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := Compare(trace, o); !reflect.DeepEqual(a, b) {
+			t.Errorf("%s: %+v, and the second time %+v", name, a, b)
+		}
+	}
+}
+
+// TestByHand: one job, one image, nothing to choose. Loads of 1, 4 and 1 s; all stages compute 1 s. The
+// denoiser loads while the encoder computes.
+func TestByHand(t *testing.T) {
+	text := `{"model": {"name": "m", "side_px": 8, "encoder": {"weights_bytes": 10, "seconds": 1}, "denoiser": {"weights_bytes": 40, "seconds": 1}, "decoder": {"weights_bytes": 10, "seconds": 1}}}
+{"job": {"at_seconds": 5, "model": "m"}}
+{"job": {"at_seconds": 25, "model": "m"}}`
+	trace, err := ReadTrace(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		policy                string
+		budget                int64
+		loads                 int
+		reload, waited, p50   float64
+		p99, least            float64
+		done, refused, placed int
+	}{
+		// Encoder 1+1, denoiser 3 more and 1, decoder loaded meanwhile and 1; then nothing to load: 3.
+		{policy: Ours, loads: 3, reload: 6, waited: 4, p50: 3, p99: 7, least: 6, done: 2},
+		// Without prefetches 1+1+4+1+1+1.
+		{policy: OursBare, loads: 3, reload: 6, waited: 6, p50: 3, p99: 9, least: 6, done: 2},
+		{policy: "keep all or fail", loads: 3, budget: 60, reload: 6, waited: 6, p50: 3, p99: 9, least: 6, done: 2},
+		{policy: "keep all or fail", budget: 59, refused: 2},
+		{policy: Ours, budget: 39, refused: 2},
+		// Two of three fit: the least recently used loads all each time, 6 s and then 6 again. The best keeps the
+		// denoiser; the first decoder pushes the encoder out, and the other way round: 6 + 2.
+		{policy: LRU, budget: 50, loads: 6, reload: 12, waited: 12, p50: 9, p99: 9, least: 8, done: 2},
+	} {
+		t.Run(fmt.Sprint(c.policy, c.budget), func(t *testing.T) {
+			for _, p := range Policies() {
+				if p.Name != c.policy {
+					continue
+				}
+				r, err := Run(trace, p, Options{BudgetBytes: c.budget, LoadBytesPerSecond: 10})
+				want := Result{
+					Policy: c.policy, Loads: c.loads, ReloadSeconds: c.reload, OracleSeconds: c.least, OracleExact: true, WaitingSeconds: c.waited,
+					P50Seconds: c.p50, P95Seconds: c.p99, P99Seconds: c.p99, Done: c.done, Refused: c.refused, PeakBytes: r.PeakBytes,
+				}
+				if err != nil || r != want {
+					t.Errorf("got %+v, %v\nexpected %+v", r, err, want)
+				}
+			}
+		})
+	}
+}
+
+// TestArrivals: the load is what was asked for, and bursts are bursts.
+func TestArrivals(t *testing.T) {
+	for _, a := range []Arrivals{Poisson, Bursty} {
+		trace, err := Generate{Mix: []Share{{"sd15", 1}}, Jobs: 4000, Arrivals: a, Load: 0.5, Seed: 1}.Trace()
+		if err != nil {
+			t.Fatal(err)
+		}
+		busy, together := 0.0, 0
+		for i, j := range trace.Jobs {
+			busy += float64(j.Images) * trace.Models[0].Denoiser.Seconds * float64(j.WidthPx*j.HeightPx) / (512 * 512)
+			if i > 0 && j.AtSeconds == trace.Jobs[i-1].AtSeconds {
+				together++
+			}
+		}
+		load := busy / trace.Jobs[len(trace.Jobs)-1].AtSeconds
+		// 4000 jobs come in 500 bursts: the mean of so many gaps is off by 4.5 % (one deviation).
+		if math.Abs(load-0.5) > 0.1 {
+			t.Errorf("%s: the load is %.3f", a, load)
+		}
+		if want := map[Arrivals]int{Poisson: 0, Bursty: 3500}[a]; math.Abs(float64(together-want)) > 200 {
+			t.Errorf("%s: %d jobs came with another, expected %d", a, together, want)
+		}
+	}
+}
