@@ -7,8 +7,8 @@ import (
 )
 
 // prefetch loads announced needs ahead while something computes: the nearest first, one at a time on
-// a device, and not while a request loads there. It evicts nothing that has a known next use, and
-// leaves room for the line and for the scratch of nearer needs. A need that finds no room closes its
+// a device, and not while a request loads there. It evicts nothing that has a known next use or that would
+// stay if it were not in such a hurry, and leaves room for the line and for the scratch of nearer needs. A need that finds no room closes its
 // devices, so that a farther one cannot get in its way. What is prefetched is idle: whoever needs
 // its bytes evicts it.
 func (l *ledger) prefetch(line []*request) {
@@ -52,7 +52,7 @@ func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
 	future := l.future()
 	short := n.Footprint.WeightsBytes + leave - l.free(s.device)
 	victims, enough := l.victims(s.device, short, future, func(c *component) bool { return future.next(c) != never })
-	if !enough {
+	if !enough || !l.timely(n, s.device, victims, future) {
 		return nil
 	}
 	p := &placement{service: s, victims: victims}
@@ -63,6 +63,21 @@ func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
 		p.cold = leaving // it would load while it computes: of equals, the other is better
 	}
 	return p
+}
+
+// timely tells whether these victims of a prefetch of n would go for it as well if it waited for those at
+// work. Otherwise one of those, which cannot be evicted yet, is the better victim, or the scratch that they
+// give back is room enough: loading ahead would be paid for by loading again.
+func (l *ledger) timely(n Need, d *device, victims []*component, future uses) bool {
+	short, idle := n.bytes()-l.free(d), l.idle(d)
+	for _, r := range l.requests {
+		if r.phase == granted && r.service.device == d {
+			short -= r.need.Footprint.ScratchBytes
+			idle = append(idle, r.component())
+		}
+	}
+	later, _ := l.pick(idle, short, future)
+	return !slices.ContainsFunc(victims, func(c *component) bool { return !slices.Contains(later, c) })
 }
 
 // fetch makes room for a prefetch, or starts it if the room is there.

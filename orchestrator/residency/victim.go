@@ -119,10 +119,14 @@ func (l *ledger) idle(d *device) []*component {
 // equals, reload time (which is as the bytes) decides: the smallest that is enough, else the largest;
 // then the least recently used.
 func (l *ledger) victims(d *device, short int64, future uses, spare func(*component) bool) ([]*component, bool) {
+	return l.pick(slices.DeleteFunc(l.idle(d), spare), short, future)
+}
+
+// pick is victims out of these.
+func (l *ledger) pick(idle []*component, short int64, future uses) ([]*component, bool) {
 	if short <= 0 {
 		return nil, true
 	}
-	idle := slices.DeleteFunc(l.idle(d), spare)
 	var chosen []*component
 	for short > 0 && len(idle) > 0 {
 		first := slices.MinFunc(idle, func(a, b *component) int {
