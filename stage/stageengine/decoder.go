@@ -55,7 +55,7 @@ func (d *Decoder) planned(req stage.PlanRequest) (*device.Tape, error) {
 }
 
 // MaxImageScratch is the most scratch that an image takes: one that needs more (from about 384x384 with the autoencoder of
-// Stable Diffusion) is computed in bands, in some 30 MB and 15 to 20 % more time, and leaves the memory to the stages
+// Stable Diffusion) is computed in bands, in some 30 MB and a third more time (measured at 512x512), and leaves the memory to the stages
 // that would have to be evicted for it.
 const MaxImageScratch = 256 << 20
 
