@@ -80,12 +80,13 @@ func (m *checked) checkRecord(events []Event, fail failure) {
 			fail("events give %d bytes for %s", used, key)
 		}
 	}
-	for _, c := range m.snapshot().Components {
+	now := m.snapshot()
+	for _, c := range now.Components {
 		if at := (place{c.Stage, c.Model}); m.states[at] != c.State {
 			fail("events make %v %v", at, m.states[at])
 		}
 	}
-	for _, v := range m.snapshot().Stages {
+	for _, v := range now.Stages {
 		if v.Leased != (m.workers[v.Stage] != 0) || v.Leased && m.workers[v.Stage] != v.Request {
 			fail("events let r%d work at %s", m.workers[v.Stage], v.Stage)
 		}
