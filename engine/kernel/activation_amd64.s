@@ -14,49 +14,57 @@ TEXT ·finishNoneAVX2(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), SI
 	MOVQ n+40(FP), DI
 	XORQ R8, R8
-	CMPQ DI, $0x18
+	CMPQ DI, $0x20
 	JLT  done2
 
 again1:
 	VMOVUPS (CX)(R8*4), Y0
 	VMOVUPS 32(CX)(R8*4), Y1
 	VMOVUPS 64(CX)(R8*4), Y2
+	VMOVUPS 96(CX)(R8*4), Y3
 	TESTQ   DX, DX
 	JZ      skip3
-	VMOVUPS (DX)(R8*4), Y3
-	VADDPS  Y3, Y0, Y0
-	VMOVUPS 32(DX)(R8*4), Y3
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS 64(DX)(R8*4), Y3
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS (DX)(R8*4), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(DX)(R8*4), Y4
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS 64(DX)(R8*4), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 96(DX)(R8*4), Y4
+	VADDPS  Y4, Y3, Y3
 
 skip3:
 	TESTQ   BX, BX
 	JZ      skip4
-	VMOVUPS (BX)(R8*4), Y3
-	VADDPS  Y3, Y0, Y0
-	VMOVUPS 32(BX)(R8*4), Y3
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS 64(BX)(R8*4), Y3
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS (BX)(R8*4), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(BX)(R8*4), Y4
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS 64(BX)(R8*4), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 96(BX)(R8*4), Y4
+	VADDPS  Y4, Y3, Y3
 
 skip4:
 	TESTQ   SI, SI
 	JZ      skip5
-	VMOVUPS (SI)(R8*4), Y3
-	VADDPS  Y3, Y0, Y0
-	VMOVUPS 32(SI)(R8*4), Y3
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS 64(SI)(R8*4), Y3
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS (SI)(R8*4), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(SI)(R8*4), Y4
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS 64(SI)(R8*4), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 96(SI)(R8*4), Y4
+	VADDPS  Y4, Y3, Y3
 
 skip5:
 	VMOVUPS Y0, (AX)(R8*4)
 	VMOVUPS Y1, 32(AX)(R8*4)
 	VMOVUPS Y2, 64(AX)(R8*4)
-	ADDQ    $0x18, R8
-	SUBQ    $0x18, DI
-	CMPQ    DI, $0x18
+	VMOVUPS Y3, 96(AX)(R8*4)
+	ADDQ    $0x20, R8
+	SUBQ    $0x20, DI
+	CMPQ    DI, $0x20
 	JGE     again1
 
 done2:
@@ -148,108 +156,121 @@ TEXT ·finishSiLUAVX2(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), SI
 	MOVQ n+40(FP), DI
 	XORQ R8, R8
-	CMPQ DI, $0x18
+	CMPQ DI, $0x20
 	JLT  done16
 
 again15:
 	VMOVUPS (CX)(R8*4), Y0
 	VMOVUPS 32(CX)(R8*4), Y1
 	VMOVUPS 64(CX)(R8*4), Y2
+	VMOVUPS 96(CX)(R8*4), Y3
 	TESTQ   DX, DX
 	JZ      skip17
-	VMOVUPS (DX)(R8*4), Y3
-	VADDPS  Y3, Y0, Y0
-	VMOVUPS 32(DX)(R8*4), Y3
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS 64(DX)(R8*4), Y3
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS (DX)(R8*4), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(DX)(R8*4), Y4
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS 64(DX)(R8*4), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 96(DX)(R8*4), Y4
+	VADDPS  Y4, Y3, Y3
 
 skip17:
 	TESTQ   BX, BX
 	JZ      skip18
-	VMOVUPS (BX)(R8*4), Y3
-	VADDPS  Y3, Y0, Y0
-	VMOVUPS 32(BX)(R8*4), Y3
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS 64(BX)(R8*4), Y3
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS (BX)(R8*4), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(BX)(R8*4), Y4
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS 64(BX)(R8*4), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 96(BX)(R8*4), Y4
+	VADDPS  Y4, Y3, Y3
 
 skip18:
-	VMOVUPS     slope_silu<>+0(SB), Y5
-	VMULPS      Y5, Y0, Y3
-	VMULPS      Y5, Y1, Y4
-	VMULPS      Y5, Y2, Y5
-	VMOVUPS     power2_low<>+0(SB), Y6
-	VMOVUPS     power2_high<>+0(SB), Y7
-	VMAXPS      Y3, Y6, Y3
-	VMINPS      Y3, Y7, Y3
-	VMAXPS      Y4, Y6, Y4
-	VMINPS      Y4, Y7, Y4
-	VMAXPS      Y5, Y6, Y5
-	VMINPS      Y5, Y7, Y5
-	VMOVUPS     shifter<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y6, Y5, Y9
-	VSUBPS      Y6, Y7, Y10
-	VSUBPS      Y10, Y3, Y3
-	VSUBPS      Y6, Y8, Y11
-	VSUBPS      Y11, Y4, Y4
-	VSUBPS      Y6, Y9, Y6
-	VSUBPS      Y6, Y5, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y6
-	VMOVAPS     Y6, Y10
-	VMOVAPS     Y6, Y11
-	VMOVAPS     Y6, Y6
-	VMOVUPS     power2_p4<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p3<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p2<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p1<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p0<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y10, Y3
+	VMULPS      slope_silu<>+0(SB), Y0, Y4
+	VMAXPS      power2_low<>+0(SB), Y4, Y4
+	VMINPS      power2_high<>+0(SB), Y4, Y4
+	VADDPS      shifter<>+0(SB), Y4, Y5
+	VMULPS      slope_silu<>+0(SB), Y1, Y7
+	VSUBPS      shifter<>+0(SB), Y5, Y6
+	VMAXPS      power2_low<>+0(SB), Y7, Y7
+	VSUBPS      Y6, Y4, Y4
+	VMINPS      power2_high<>+0(SB), Y7, Y7
+	VMOVAPS     power2_p5<>+0(SB), Y6
+	VADDPS      shifter<>+0(SB), Y7, Y8
+	VMULPS      slope_silu<>+0(SB), Y2, Y10
+	VFMADD213PS power2_p4<>+0(SB), Y4, Y6
+	VSUBPS      shifter<>+0(SB), Y8, Y9
+	VMAXPS      power2_low<>+0(SB), Y10, Y10
+	VFMADD213PS power2_p3<>+0(SB), Y4, Y6
+	VSUBPS      Y9, Y7, Y7
+	VMINPS      power2_high<>+0(SB), Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y4, Y6
+	VMOVAPS     power2_p5<>+0(SB), Y9
+	VADDPS      shifter<>+0(SB), Y10, Y11
+	VMULPS      slope_silu<>+0(SB), Y3, Y13
+	VFMADD213PS power2_p1<>+0(SB), Y4, Y6
+	VFMADD213PS power2_p4<>+0(SB), Y7, Y9
+	VSUBPS      shifter<>+0(SB), Y11, Y12
+	VMAXPS      power2_low<>+0(SB), Y13, Y13
+	VFMADD213PS power2_p0<>+0(SB), Y4, Y6
+	VFMADD213PS power2_p3<>+0(SB), Y7, Y9
+	VSUBPS      Y12, Y10, Y10
+	VMINPS      power2_high<>+0(SB), Y13, Y13
+	VPSLLD      $0x17, Y5, Y5
+	VFMADD213PS power2_p2<>+0(SB), Y7, Y9
+	VMOVAPS     power2_p5<>+0(SB), Y12
+	VADDPS      shifter<>+0(SB), Y13, Y14
+	VPADDD      Y5, Y6, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y7, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y10, Y12
+	VSUBPS      shifter<>+0(SB), Y14, Y5
+	VADDPS      one<>+0(SB), Y4, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y7, Y9
+	VFMADD213PS power2_p3<>+0(SB), Y10, Y12
+	VSUBPS      Y5, Y13, Y13
+	VDIVPS      Y4, Y0, Y0
 	VPSLLD      $0x17, Y8, Y8
-	VPADDD      Y8, Y11, Y4
-	VPSLLD      $0x17, Y9, Y9
-	VPADDD      Y9, Y6, Y5
-	VMOVUPS     one<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y3
-	VDIVPS      Y3, Y0, Y0
-	VADDPS      Y6, Y4, Y4
-	VDIVPS      Y4, Y1, Y1
-	VADDPS      Y6, Y5, Y5
-	VDIVPS      Y5, Y2, Y2
+	VFMADD213PS power2_p2<>+0(SB), Y10, Y12
+	VMOVAPS     power2_p5<>+0(SB), Y5
+	VPADDD      Y8, Y9, Y7
+	VFMADD213PS power2_p1<>+0(SB), Y10, Y12
+	VFMADD213PS power2_p4<>+0(SB), Y13, Y5
+	VADDPS      one<>+0(SB), Y7, Y7
+	VFMADD213PS power2_p0<>+0(SB), Y10, Y12
+	VFMADD213PS power2_p3<>+0(SB), Y13, Y5
+	VDIVPS      Y7, Y1, Y1
+	VPSLLD      $0x17, Y11, Y11
+	VFMADD213PS power2_p2<>+0(SB), Y13, Y5
+	VPADDD      Y11, Y12, Y10
+	VFMADD213PS power2_p1<>+0(SB), Y13, Y5
+	VADDPS      one<>+0(SB), Y10, Y10
+	VFMADD213PS power2_p0<>+0(SB), Y13, Y5
+	VDIVPS      Y10, Y2, Y2
+	VPSLLD      $0x17, Y14, Y14
+	VPADDD      Y14, Y5, Y13
+	VADDPS      one<>+0(SB), Y13, Y13
+	VDIVPS      Y13, Y3, Y3
 	TESTQ       SI, SI
 	JZ          skip19
-	VMOVUPS     (SI)(R8*4), Y3
-	VADDPS      Y3, Y0, Y0
-	VMOVUPS     32(SI)(R8*4), Y3
-	VADDPS      Y3, Y1, Y1
-	VMOVUPS     64(SI)(R8*4), Y3
-	VADDPS      Y3, Y2, Y2
+	VMOVUPS     (SI)(R8*4), Y4
+	VADDPS      Y4, Y0, Y0
+	VMOVUPS     32(SI)(R8*4), Y4
+	VADDPS      Y4, Y1, Y1
+	VMOVUPS     64(SI)(R8*4), Y4
+	VADDPS      Y4, Y2, Y2
+	VMOVUPS     96(SI)(R8*4), Y4
+	VADDPS      Y4, Y3, Y3
 
 skip19:
 	VMOVUPS Y0, (AX)(R8*4)
 	VMOVUPS Y1, 32(AX)(R8*4)
 	VMOVUPS Y2, 64(AX)(R8*4)
-	ADDQ    $0x18, R8
-	SUBQ    $0x18, DI
-	CMPQ    DI, $0x18
+	VMOVUPS Y3, 96(AX)(R8*4)
+	ADDQ    $0x20, R8
+	SUBQ    $0x20, DI
+	CMPQ    DI, $0x20
 	JGE     again15
 
 done16:
@@ -270,32 +291,21 @@ skip22:
 	VADDPS  Y1, Y0, Y0
 
 skip23:
-	VMOVUPS     slope_silu<>+0(SB), Y1
-	VMULPS      Y1, Y0, Y1
-	VMOVUPS     power2_low<>+0(SB), Y2
-	VMOVUPS     power2_high<>+0(SB), Y3
-	VMAXPS      Y1, Y2, Y1
-	VMINPS      Y1, Y3, Y1
-	VMOVUPS     shifter<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y3
-	VSUBPS      Y2, Y3, Y2
-	VSUBPS      Y2, Y1, Y1
-	VMOVUPS     power2_p5<>+0(SB), Y2
-	VMOVAPS     Y2, Y2
-	VMOVUPS     power2_p4<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p3<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p2<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p1<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p0<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VPSLLD      $0x17, Y3, Y3
-	VPADDD      Y3, Y2, Y1
-	VMOVUPS     one<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y1
+	VMULPS      slope_silu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      Y3, Y1, Y1
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VPSLLD      $0x17, Y2, Y2
+	VPADDD      Y2, Y3, Y1
+	VADDPS      one<>+0(SB), Y1, Y1
 	VDIVPS      Y1, Y0, Y0
 	TESTQ       SI, SI
 	JZ          skip24
@@ -328,32 +338,21 @@ skip26:
 	VADDPS     Y2, Y1, Y1
 
 skip27:
-	VMOVUPS     slope_silu<>+0(SB), Y2
-	VMULPS      Y2, Y1, Y2
-	VMOVUPS     power2_low<>+0(SB), Y3
-	VMOVUPS     power2_high<>+0(SB), Y4
-	VMAXPS      Y2, Y3, Y2
-	VMINPS      Y2, Y4, Y2
-	VMOVUPS     shifter<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y4
-	VSUBPS      Y3, Y4, Y3
-	VSUBPS      Y3, Y2, Y2
-	VMOVUPS     power2_p5<>+0(SB), Y3
-	VMOVAPS     Y3, Y3
-	VMOVUPS     power2_p4<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p3<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p2<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p1<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p0<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VPSLLD      $0x17, Y4, Y4
-	VPADDD      Y4, Y3, Y2
-	VMOVUPS     one<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y2
+	VMULPS      slope_silu<>+0(SB), Y1, Y2
+	VMAXPS      power2_low<>+0(SB), Y2, Y2
+	VMINPS      power2_high<>+0(SB), Y2, Y2
+	VADDPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y4, Y2, Y2
+	VMOVAPS     power2_p5<>+0(SB), Y4
+	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y2, Y4
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y4, Y2
+	VADDPS      one<>+0(SB), Y2, Y2
 	VDIVPS      Y2, Y1, Y1
 	TESTQ       SI, SI
 	JZ          skip28
@@ -366,36 +365,6 @@ skip28:
 end25:
 	VZEROUPPER
 	RET
-
-DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
-GLOBL slope_silu<>(SB), RODATA|NOPTR, $32
-
-DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $32
-
-DATA power2_high<>+0(SB)/4, $0x43000000
-DATA power2_high<>+4(SB)/4, $0x43000000
-DATA power2_high<>+8(SB)/4, $0x43000000
-DATA power2_high<>+12(SB)/4, $0x43000000
-DATA power2_high<>+16(SB)/4, $0x43000000
-DATA power2_high<>+20(SB)/4, $0x43000000
-DATA power2_high<>+24(SB)/4, $0x43000000
-DATA power2_high<>+28(SB)/4, $0x43000000
-GLOBL power2_high<>(SB), RODATA|NOPTR, $32
 
 DATA shifter<>+0(SB)/4, $0x4b400000
 DATA shifter<>+4(SB)/4, $0x4b400000
@@ -467,6 +436,36 @@ DATA power2_p0<>+24(SB)/4, $0x3f800000
 DATA power2_p0<>+28(SB)/4, $0x3f800000
 GLOBL power2_p0<>(SB), RODATA|NOPTR, $32
 
+DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
+GLOBL slope_silu<>(SB), RODATA|NOPTR, $32
+
+DATA power2_low<>+0(SB)/4, $0xc2fe0000
+DATA power2_low<>+4(SB)/4, $0xc2fe0000
+DATA power2_low<>+8(SB)/4, $0xc2fe0000
+DATA power2_low<>+12(SB)/4, $0xc2fe0000
+DATA power2_low<>+16(SB)/4, $0xc2fe0000
+DATA power2_low<>+20(SB)/4, $0xc2fe0000
+DATA power2_low<>+24(SB)/4, $0xc2fe0000
+DATA power2_low<>+28(SB)/4, $0xc2fe0000
+GLOBL power2_low<>(SB), RODATA|NOPTR, $32
+
+DATA power2_high<>+0(SB)/4, $0x43000000
+DATA power2_high<>+4(SB)/4, $0x43000000
+DATA power2_high<>+8(SB)/4, $0x43000000
+DATA power2_high<>+12(SB)/4, $0x43000000
+DATA power2_high<>+16(SB)/4, $0x43000000
+DATA power2_high<>+20(SB)/4, $0x43000000
+DATA power2_high<>+24(SB)/4, $0x43000000
+DATA power2_high<>+28(SB)/4, $0x43000000
+GLOBL power2_high<>(SB), RODATA|NOPTR, $32
+
 DATA one<>+0(SB)/4, $0x3f800000
 DATA one<>+4(SB)/4, $0x3f800000
 DATA one<>+8(SB)/4, $0x3f800000
@@ -514,105 +513,87 @@ skip31:
 	VADDPS  Y3, Y2, Y2
 
 skip32:
-	VMOVUPS      gelu_limit<>+0(SB), Y6
-	VMOVUPS      magnitude<>+0(SB), Y5
-	VANDPS       Y5, Y0, Y3
-	VMINPS       Y3, Y6, Y3
-	VANDPS       Y5, Y1, Y4
-	VMINPS       Y4, Y6, Y4
-	VANDPS       Y5, Y2, Y5
-	VMINPS       Y5, Y6, Y5
-	VMOVUPS      gelu_p10<>+0(SB), Y8
-	VMOVAPS      Y8, Y6
-	VMOVAPS      Y8, Y7
-	VMOVAPS      Y8, Y8
-	VMOVUPS      gelu_p9<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p8<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p7<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p6<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p5<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p4<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p3<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p2<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p1<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p0<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      shifter<>+0(SB), Y9
-	VADDPS       Y9, Y6, Y10
-	VADDPS       Y9, Y7, Y11
-	VADDPS       Y9, Y8, Y12
-	VSUBPS       Y9, Y10, Y13
-	VSUBPS       Y13, Y6, Y6
-	VSUBPS       Y9, Y11, Y14
-	VSUBPS       Y14, Y7, Y7
-	VSUBPS       Y9, Y12, Y9
-	VSUBPS       Y9, Y8, Y8
-	VMOVUPS      power2_p5<>+0(SB), Y9
-	VMOVAPS      Y9, Y13
-	VMOVAPS      Y9, Y14
-	VMOVAPS      Y9, Y9
-	VMOVUPS      power2_p4<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p3<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p2<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p1<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p0<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y10, Y13, Y6
-	VPSLLD       $0x17, Y11, Y11
-	VPADDD       Y11, Y14, Y7
-	VPSLLD       $0x17, Y12, Y12
-	VPADDD       Y12, Y9, Y8
-	VXORPS       Y9, Y9, Y9
-	VMAXPS       Y0, Y9, Y0
-	VFNMADD231PS Y6, Y3, Y0
-	VMAXPS       Y1, Y9, Y1
-	VFNMADD231PS Y7, Y4, Y1
-	VMAXPS       Y2, Y9, Y2
-	VFNMADD231PS Y8, Y5, Y2
+	VANDPS       magnitude<>+0(SB), Y0, Y3
+	VMINPS       gelu_limit<>+0(SB), Y3, Y3
+	VMOVAPS      gelu_p10<>+0(SB), Y4
+	VFMADD213PS  gelu_p9<>+0(SB), Y3, Y4
+	VANDPS       magnitude<>+0(SB), Y1, Y7
+	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
+	VMINPS       gelu_limit<>+0(SB), Y7, Y7
+	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y4
+	VMOVAPS      gelu_p10<>+0(SB), Y8
+	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p9<>+0(SB), Y7, Y8
+	VANDPS       magnitude<>+0(SB), Y2, Y11
+	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p8<>+0(SB), Y7, Y8
+	VMINPS       gelu_limit<>+0(SB), Y11, Y11
+	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p7<>+0(SB), Y7, Y8
+	VMOVAPS      gelu_p10<>+0(SB), Y12
+	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p9<>+0(SB), Y11, Y12
+	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p8<>+0(SB), Y11, Y12
+	VFMADD213PS  gelu_p1<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p4<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p7<>+0(SB), Y11, Y12
+	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p3<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p6<>+0(SB), Y11, Y12
+	VADDPS       shifter<>+0(SB), Y4, Y5
+	VFMADD213PS  gelu_p2<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p5<>+0(SB), Y11, Y12
+	VSUBPS       shifter<>+0(SB), Y5, Y6
+	VFMADD213PS  gelu_p1<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p4<>+0(SB), Y11, Y12
+	VSUBPS       Y6, Y4, Y4
+	VFMADD213PS  gelu_p0<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
+	VMOVAPS      power2_p5<>+0(SB), Y6
+	VADDPS       shifter<>+0(SB), Y8, Y9
+	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p4<>+0(SB), Y4, Y6
+	VSUBPS       shifter<>+0(SB), Y9, Y10
+	VFMADD213PS  gelu_p1<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p3<>+0(SB), Y4, Y6
+	VSUBPS       Y10, Y8, Y8
+	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p2<>+0(SB), Y4, Y6
+	VMOVAPS      power2_p5<>+0(SB), Y10
+	VADDPS       shifter<>+0(SB), Y12, Y13
+	VFMADD213PS  power2_p1<>+0(SB), Y4, Y6
+	VFMADD213PS  power2_p4<>+0(SB), Y8, Y10
+	VSUBPS       shifter<>+0(SB), Y13, Y14
+	VFMADD213PS  power2_p0<>+0(SB), Y4, Y6
+	VFMADD213PS  power2_p3<>+0(SB), Y8, Y10
+	VSUBPS       Y14, Y12, Y12
+	VPSLLD       $0x17, Y5, Y5
+	VFMADD213PS  power2_p2<>+0(SB), Y8, Y10
+	VMOVAPS      power2_p5<>+0(SB), Y14
+	VPADDD       Y5, Y6, Y4
+	VFMADD213PS  power2_p1<>+0(SB), Y8, Y10
+	VFMADD213PS  power2_p4<>+0(SB), Y12, Y14
+	VXORPS       Y5, Y5, Y5
+	VMAXPS       Y0, Y5, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y8, Y10
+	VFMADD213PS  power2_p3<>+0(SB), Y12, Y14
+	VFNMADD231PS Y4, Y3, Y0
+	VPSLLD       $0x17, Y9, Y9
+	VFMADD213PS  power2_p2<>+0(SB), Y12, Y14
+	VPADDD       Y9, Y10, Y8
+	VFMADD213PS  power2_p1<>+0(SB), Y12, Y14
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y1, Y3, Y1
+	VFMADD213PS  power2_p0<>+0(SB), Y12, Y14
+	VFNMADD231PS Y8, Y7, Y1
+	VPSLLD       $0x17, Y13, Y13
+	VPADDD       Y13, Y14, Y12
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y2, Y3, Y2
+	VFNMADD231PS Y12, Y11, Y2
 	TESTQ        SI, SI
 	JZ           skip33
 	VMOVUPS      (SI)(R8*4), Y3
@@ -649,50 +630,30 @@ skip36:
 	VADDPS  Y1, Y0, Y0
 
 skip37:
-	VMOVUPS      gelu_limit<>+0(SB), Y2
-	VMOVUPS      magnitude<>+0(SB), Y1
-	VANDPS       Y1, Y0, Y1
-	VMINPS       Y1, Y2, Y1
-	VMOVUPS      gelu_p10<>+0(SB), Y2
-	VMOVAPS      Y2, Y2
-	VMOVUPS      gelu_p9<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p8<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p7<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p6<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p5<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p4<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p3<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p2<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p1<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p0<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      shifter<>+0(SB), Y3
-	VADDPS       Y3, Y2, Y4
-	VSUBPS       Y3, Y4, Y3
-	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      power2_p5<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      power2_p4<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p3<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p2<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p1<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p0<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       Y4, Y3, Y2
+	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMINPS       gelu_limit<>+0(SB), Y1, Y1
+	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
+	VADDPS       shifter<>+0(SB), Y2, Y3
+	VSUBPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       Y4, Y2, Y2
+	VMOVAPS      power2_p5<>+0(SB), Y4
+	VFMADD213PS  power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p0<>+0(SB), Y2, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y4, Y2
 	VXORPS       Y3, Y3, Y3
 	VMAXPS       Y0, Y3, Y0
 	VFNMADD231PS Y2, Y1, Y0
@@ -727,50 +688,30 @@ skip40:
 	VADDPS     Y2, Y1, Y1
 
 skip41:
-	VMOVUPS      gelu_limit<>+0(SB), Y3
-	VMOVUPS      magnitude<>+0(SB), Y2
-	VANDPS       Y2, Y1, Y2
-	VMINPS       Y2, Y3, Y2
-	VMOVUPS      gelu_p10<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      gelu_p9<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p8<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p7<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p6<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p5<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p4<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p3<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p2<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p1<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p0<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      shifter<>+0(SB), Y4
-	VADDPS       Y4, Y3, Y5
-	VSUBPS       Y4, Y5, Y4
-	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      power2_p5<>+0(SB), Y4
-	VMOVAPS      Y4, Y4
-	VMOVUPS      power2_p4<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p3<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p2<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p1<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p0<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       Y5, Y4, Y3
+	VANDPS       magnitude<>+0(SB), Y1, Y2
+	VMINPS       gelu_limit<>+0(SB), Y2, Y2
+	VMOVAPS      gelu_p10<>+0(SB), Y3
+	VFMADD213PS  gelu_p9<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y3
+	VADDPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       shifter<>+0(SB), Y4, Y5
+	VSUBPS       Y5, Y3, Y3
+	VMOVAPS      power2_p5<>+0(SB), Y5
+	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p0<>+0(SB), Y3, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y3
 	VXORPS       Y4, Y4, Y4
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1
@@ -785,26 +726,6 @@ skip42:
 end39:
 	VZEROUPPER
 	RET
-
-DATA gelu_limit<>+0(SB)/4, $0x40d00000
-DATA gelu_limit<>+4(SB)/4, $0x40d00000
-DATA gelu_limit<>+8(SB)/4, $0x40d00000
-DATA gelu_limit<>+12(SB)/4, $0x40d00000
-DATA gelu_limit<>+16(SB)/4, $0x40d00000
-DATA gelu_limit<>+20(SB)/4, $0x40d00000
-DATA gelu_limit<>+24(SB)/4, $0x40d00000
-DATA gelu_limit<>+28(SB)/4, $0x40d00000
-GLOBL gelu_limit<>(SB), RODATA|NOPTR, $32
-
-DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $32
 
 DATA gelu_p10<>+0(SB)/4, $0xb29b3924
 DATA gelu_p10<>+4(SB)/4, $0xb29b3924
@@ -916,6 +837,26 @@ DATA gelu_p0<>+24(SB)/4, $0xbf800000
 DATA gelu_p0<>+28(SB)/4, $0xbf800000
 GLOBL gelu_p0<>(SB), RODATA|NOPTR, $32
 
+DATA magnitude<>+0(SB)/4, $0x7fffffff
+DATA magnitude<>+4(SB)/4, $0x7fffffff
+DATA magnitude<>+8(SB)/4, $0x7fffffff
+DATA magnitude<>+12(SB)/4, $0x7fffffff
+DATA magnitude<>+16(SB)/4, $0x7fffffff
+DATA magnitude<>+20(SB)/4, $0x7fffffff
+DATA magnitude<>+24(SB)/4, $0x7fffffff
+DATA magnitude<>+28(SB)/4, $0x7fffffff
+GLOBL magnitude<>(SB), RODATA|NOPTR, $32
+
+DATA gelu_limit<>+0(SB)/4, $0x40d00000
+DATA gelu_limit<>+4(SB)/4, $0x40d00000
+DATA gelu_limit<>+8(SB)/4, $0x40d00000
+DATA gelu_limit<>+12(SB)/4, $0x40d00000
+DATA gelu_limit<>+16(SB)/4, $0x40d00000
+DATA gelu_limit<>+20(SB)/4, $0x40d00000
+DATA gelu_limit<>+24(SB)/4, $0x40d00000
+DATA gelu_limit<>+28(SB)/4, $0x40d00000
+GLOBL gelu_limit<>(SB), RODATA|NOPTR, $32
+
 // func finishQuickGELUAVX2(dst *float32, acc *float32, bias *float32, shift *float32, residual *float32, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·finishQuickGELUAVX2(SB), NOSPLIT, $0-48
@@ -926,108 +867,121 @@ TEXT ·finishQuickGELUAVX2(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), SI
 	MOVQ n+40(FP), DI
 	XORQ R8, R8
-	CMPQ DI, $0x18
+	CMPQ DI, $0x20
 	JLT  done44
 
 again43:
 	VMOVUPS (CX)(R8*4), Y0
 	VMOVUPS 32(CX)(R8*4), Y1
 	VMOVUPS 64(CX)(R8*4), Y2
+	VMOVUPS 96(CX)(R8*4), Y3
 	TESTQ   DX, DX
 	JZ      skip45
-	VMOVUPS (DX)(R8*4), Y3
-	VADDPS  Y3, Y0, Y0
-	VMOVUPS 32(DX)(R8*4), Y3
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS 64(DX)(R8*4), Y3
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS (DX)(R8*4), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(DX)(R8*4), Y4
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS 64(DX)(R8*4), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 96(DX)(R8*4), Y4
+	VADDPS  Y4, Y3, Y3
 
 skip45:
 	TESTQ   BX, BX
 	JZ      skip46
-	VMOVUPS (BX)(R8*4), Y3
-	VADDPS  Y3, Y0, Y0
-	VMOVUPS 32(BX)(R8*4), Y3
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS 64(BX)(R8*4), Y3
-	VADDPS  Y3, Y2, Y2
+	VMOVUPS (BX)(R8*4), Y4
+	VADDPS  Y4, Y0, Y0
+	VMOVUPS 32(BX)(R8*4), Y4
+	VADDPS  Y4, Y1, Y1
+	VMOVUPS 64(BX)(R8*4), Y4
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS 96(BX)(R8*4), Y4
+	VADDPS  Y4, Y3, Y3
 
 skip46:
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y5
-	VMULPS      Y5, Y0, Y3
-	VMULPS      Y5, Y1, Y4
-	VMULPS      Y5, Y2, Y5
-	VMOVUPS     power2_low<>+0(SB), Y6
-	VMOVUPS     power2_high<>+0(SB), Y7
-	VMAXPS      Y3, Y6, Y3
-	VMINPS      Y3, Y7, Y3
-	VMAXPS      Y4, Y6, Y4
-	VMINPS      Y4, Y7, Y4
-	VMAXPS      Y5, Y6, Y5
-	VMINPS      Y5, Y7, Y5
-	VMOVUPS     shifter<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y6, Y5, Y9
-	VSUBPS      Y6, Y7, Y10
-	VSUBPS      Y10, Y3, Y3
-	VSUBPS      Y6, Y8, Y11
-	VSUBPS      Y11, Y4, Y4
-	VSUBPS      Y6, Y9, Y6
-	VSUBPS      Y6, Y5, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y6
-	VMOVAPS     Y6, Y10
-	VMOVAPS     Y6, Y11
-	VMOVAPS     Y6, Y6
-	VMOVUPS     power2_p4<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p3<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p2<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p1<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p0<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y10, Y3
+	VMULPS      slope_quick_gelu<>+0(SB), Y0, Y4
+	VMAXPS      power2_low<>+0(SB), Y4, Y4
+	VMINPS      power2_high<>+0(SB), Y4, Y4
+	VADDPS      shifter<>+0(SB), Y4, Y5
+	VMULPS      slope_quick_gelu<>+0(SB), Y1, Y7
+	VSUBPS      shifter<>+0(SB), Y5, Y6
+	VMAXPS      power2_low<>+0(SB), Y7, Y7
+	VSUBPS      Y6, Y4, Y4
+	VMINPS      power2_high<>+0(SB), Y7, Y7
+	VMOVAPS     power2_p5<>+0(SB), Y6
+	VADDPS      shifter<>+0(SB), Y7, Y8
+	VMULPS      slope_quick_gelu<>+0(SB), Y2, Y10
+	VFMADD213PS power2_p4<>+0(SB), Y4, Y6
+	VSUBPS      shifter<>+0(SB), Y8, Y9
+	VMAXPS      power2_low<>+0(SB), Y10, Y10
+	VFMADD213PS power2_p3<>+0(SB), Y4, Y6
+	VSUBPS      Y9, Y7, Y7
+	VMINPS      power2_high<>+0(SB), Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y4, Y6
+	VMOVAPS     power2_p5<>+0(SB), Y9
+	VADDPS      shifter<>+0(SB), Y10, Y11
+	VMULPS      slope_quick_gelu<>+0(SB), Y3, Y13
+	VFMADD213PS power2_p1<>+0(SB), Y4, Y6
+	VFMADD213PS power2_p4<>+0(SB), Y7, Y9
+	VSUBPS      shifter<>+0(SB), Y11, Y12
+	VMAXPS      power2_low<>+0(SB), Y13, Y13
+	VFMADD213PS power2_p0<>+0(SB), Y4, Y6
+	VFMADD213PS power2_p3<>+0(SB), Y7, Y9
+	VSUBPS      Y12, Y10, Y10
+	VMINPS      power2_high<>+0(SB), Y13, Y13
+	VPSLLD      $0x17, Y5, Y5
+	VFMADD213PS power2_p2<>+0(SB), Y7, Y9
+	VMOVAPS     power2_p5<>+0(SB), Y12
+	VADDPS      shifter<>+0(SB), Y13, Y14
+	VPADDD      Y5, Y6, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y7, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y10, Y12
+	VSUBPS      shifter<>+0(SB), Y14, Y5
+	VADDPS      one<>+0(SB), Y4, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y7, Y9
+	VFMADD213PS power2_p3<>+0(SB), Y10, Y12
+	VSUBPS      Y5, Y13, Y13
+	VDIVPS      Y4, Y0, Y0
 	VPSLLD      $0x17, Y8, Y8
-	VPADDD      Y8, Y11, Y4
-	VPSLLD      $0x17, Y9, Y9
-	VPADDD      Y9, Y6, Y5
-	VMOVUPS     one<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y3
-	VDIVPS      Y3, Y0, Y0
-	VADDPS      Y6, Y4, Y4
-	VDIVPS      Y4, Y1, Y1
-	VADDPS      Y6, Y5, Y5
-	VDIVPS      Y5, Y2, Y2
+	VFMADD213PS power2_p2<>+0(SB), Y10, Y12
+	VMOVAPS     power2_p5<>+0(SB), Y5
+	VPADDD      Y8, Y9, Y7
+	VFMADD213PS power2_p1<>+0(SB), Y10, Y12
+	VFMADD213PS power2_p4<>+0(SB), Y13, Y5
+	VADDPS      one<>+0(SB), Y7, Y7
+	VFMADD213PS power2_p0<>+0(SB), Y10, Y12
+	VFMADD213PS power2_p3<>+0(SB), Y13, Y5
+	VDIVPS      Y7, Y1, Y1
+	VPSLLD      $0x17, Y11, Y11
+	VFMADD213PS power2_p2<>+0(SB), Y13, Y5
+	VPADDD      Y11, Y12, Y10
+	VFMADD213PS power2_p1<>+0(SB), Y13, Y5
+	VADDPS      one<>+0(SB), Y10, Y10
+	VFMADD213PS power2_p0<>+0(SB), Y13, Y5
+	VDIVPS      Y10, Y2, Y2
+	VPSLLD      $0x17, Y14, Y14
+	VPADDD      Y14, Y5, Y13
+	VADDPS      one<>+0(SB), Y13, Y13
+	VDIVPS      Y13, Y3, Y3
 	TESTQ       SI, SI
 	JZ          skip47
-	VMOVUPS     (SI)(R8*4), Y3
-	VADDPS      Y3, Y0, Y0
-	VMOVUPS     32(SI)(R8*4), Y3
-	VADDPS      Y3, Y1, Y1
-	VMOVUPS     64(SI)(R8*4), Y3
-	VADDPS      Y3, Y2, Y2
+	VMOVUPS     (SI)(R8*4), Y4
+	VADDPS      Y4, Y0, Y0
+	VMOVUPS     32(SI)(R8*4), Y4
+	VADDPS      Y4, Y1, Y1
+	VMOVUPS     64(SI)(R8*4), Y4
+	VADDPS      Y4, Y2, Y2
+	VMOVUPS     96(SI)(R8*4), Y4
+	VADDPS      Y4, Y3, Y3
 
 skip47:
 	VMOVUPS Y0, (AX)(R8*4)
 	VMOVUPS Y1, 32(AX)(R8*4)
 	VMOVUPS Y2, 64(AX)(R8*4)
-	ADDQ    $0x18, R8
-	SUBQ    $0x18, DI
-	CMPQ    DI, $0x18
+	VMOVUPS Y3, 96(AX)(R8*4)
+	ADDQ    $0x20, R8
+	SUBQ    $0x20, DI
+	CMPQ    DI, $0x20
 	JGE     again43
 
 done44:
@@ -1048,32 +1002,21 @@ skip50:
 	VADDPS  Y1, Y0, Y0
 
 skip51:
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y1
-	VMULPS      Y1, Y0, Y1
-	VMOVUPS     power2_low<>+0(SB), Y2
-	VMOVUPS     power2_high<>+0(SB), Y3
-	VMAXPS      Y1, Y2, Y1
-	VMINPS      Y1, Y3, Y1
-	VMOVUPS     shifter<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y3
-	VSUBPS      Y2, Y3, Y2
-	VSUBPS      Y2, Y1, Y1
-	VMOVUPS     power2_p5<>+0(SB), Y2
-	VMOVAPS     Y2, Y2
-	VMOVUPS     power2_p4<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p3<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p2<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p1<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p0<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VPSLLD      $0x17, Y3, Y3
-	VPADDD      Y3, Y2, Y1
-	VMOVUPS     one<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y1
+	VMULPS      slope_quick_gelu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      Y3, Y1, Y1
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VPSLLD      $0x17, Y2, Y2
+	VPADDD      Y2, Y3, Y1
+	VADDPS      one<>+0(SB), Y1, Y1
 	VDIVPS      Y1, Y0, Y0
 	TESTQ       SI, SI
 	JZ          skip52
@@ -1106,32 +1049,21 @@ skip54:
 	VADDPS     Y2, Y1, Y1
 
 skip55:
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y2
-	VMULPS      Y2, Y1, Y2
-	VMOVUPS     power2_low<>+0(SB), Y3
-	VMOVUPS     power2_high<>+0(SB), Y4
-	VMAXPS      Y2, Y3, Y2
-	VMINPS      Y2, Y4, Y2
-	VMOVUPS     shifter<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y4
-	VSUBPS      Y3, Y4, Y3
-	VSUBPS      Y3, Y2, Y2
-	VMOVUPS     power2_p5<>+0(SB), Y3
-	VMOVAPS     Y3, Y3
-	VMOVUPS     power2_p4<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p3<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p2<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p1<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p0<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VPSLLD      $0x17, Y4, Y4
-	VPADDD      Y4, Y3, Y2
-	VMOVUPS     one<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y2
+	VMULPS      slope_quick_gelu<>+0(SB), Y1, Y2
+	VMAXPS      power2_low<>+0(SB), Y2, Y2
+	VMINPS      power2_high<>+0(SB), Y2, Y2
+	VADDPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y4, Y2, Y2
+	VMOVAPS     power2_p5<>+0(SB), Y4
+	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y2, Y4
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y4, Y2
+	VADDPS      one<>+0(SB), Y2, Y2
 	VDIVPS      Y2, Y1, Y1
 	TESTQ       SI, SI
 	JZ          skip56
@@ -1162,19 +1094,21 @@ TEXT ·activateNoneAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x18
+	CMPQ DX, $0x20
 	JLT  done58
 
 again57:
 	VMOVUPS (CX)(BX*4), Y0
-	VMOVUPS 32(CX)(BX*4), Y1
-	VMOVUPS 64(CX)(BX*4), Y2
 	VMOVUPS Y0, (AX)(BX*4)
-	VMOVUPS Y1, 32(AX)(BX*4)
-	VMOVUPS Y2, 64(AX)(BX*4)
-	ADDQ    $0x18, BX
-	SUBQ    $0x18, DX
-	CMPQ    DX, $0x18
+	VMOVUPS 32(CX)(BX*4), Y0
+	VMOVUPS Y0, 32(AX)(BX*4)
+	VMOVUPS 64(CX)(BX*4), Y0
+	VMOVUPS Y0, 64(AX)(BX*4)
+	VMOVUPS 96(CX)(BX*4), Y0
+	VMOVUPS Y0, 96(AX)(BX*4)
+	ADDQ    $0x20, BX
+	SUBQ    $0x20, DX
+	CMPQ    DX, $0x20
 	JGE     again57
 
 done58:
@@ -1209,78 +1143,85 @@ TEXT ·activateSiLUAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x18
+	CMPQ DX, $0x20
 	JLT  done63
 
 again62:
 	VMOVUPS     (CX)(BX*4), Y0
-	VMOVUPS     32(CX)(BX*4), Y1
-	VMOVUPS     64(CX)(BX*4), Y2
-	VMOVUPS     slope_silu<>+0(SB), Y5
-	VMULPS      Y5, Y0, Y3
-	VMULPS      Y5, Y1, Y4
-	VMULPS      Y5, Y2, Y5
-	VMOVUPS     power2_low<>+0(SB), Y6
-	VMOVUPS     power2_high<>+0(SB), Y7
-	VMAXPS      Y3, Y6, Y3
-	VMINPS      Y3, Y7, Y3
-	VMAXPS      Y4, Y6, Y4
-	VMINPS      Y4, Y7, Y4
-	VMAXPS      Y5, Y6, Y5
-	VMINPS      Y5, Y7, Y5
-	VMOVUPS     shifter<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y6, Y5, Y9
-	VSUBPS      Y6, Y7, Y10
-	VSUBPS      Y10, Y3, Y3
-	VSUBPS      Y6, Y8, Y11
-	VSUBPS      Y11, Y4, Y4
-	VSUBPS      Y6, Y9, Y6
-	VSUBPS      Y6, Y5, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y6
-	VMOVAPS     Y6, Y10
-	VMOVAPS     Y6, Y11
-	VMOVAPS     Y6, Y6
-	VMOVUPS     power2_p4<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p3<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p2<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p1<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p0<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y10, Y3
-	VPSLLD      $0x17, Y8, Y8
-	VPADDD      Y8, Y11, Y4
-	VPSLLD      $0x17, Y9, Y9
-	VPADDD      Y9, Y6, Y5
-	VMOVUPS     one<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y3
-	VDIVPS      Y3, Y0, Y0
-	VADDPS      Y6, Y4, Y4
-	VDIVPS      Y4, Y1, Y1
-	VADDPS      Y6, Y5, Y5
-	VDIVPS      Y5, Y2, Y2
+	VMULPS      slope_silu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VMOVUPS     32(CX)(BX*4), Y4
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VMULPS      slope_silu<>+0(SB), Y4, Y5
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VMAXPS      power2_low<>+0(SB), Y5, Y5
+	VSUBPS      Y3, Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y5, Y5
+	VMOVUPS     64(CX)(BX*4), Y8
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VADDPS      shifter<>+0(SB), Y5, Y6
+	VMULPS      slope_silu<>+0(SB), Y8, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VSUBPS      shifter<>+0(SB), Y6, Y7
+	VMAXPS      power2_low<>+0(SB), Y9, Y9
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VSUBPS      Y7, Y5, Y5
+	VMINPS      power2_high<>+0(SB), Y9, Y9
+	VMOVUPS     96(CX)(BX*4), Y12
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VMOVAPS     power2_p5<>+0(SB), Y7
+	VADDPS      shifter<>+0(SB), Y9, Y10
+	VMULPS      slope_silu<>+0(SB), Y12, Y13
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p4<>+0(SB), Y5, Y7
+	VSUBPS      shifter<>+0(SB), Y10, Y11
+	VMAXPS      power2_low<>+0(SB), Y13, Y13
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y5, Y7
+	VSUBPS      Y11, Y9, Y9
+	VMINPS      power2_high<>+0(SB), Y13, Y13
+	VPSLLD      $0x17, Y2, Y2
+	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
+	VMOVAPS     power2_p5<>+0(SB), Y11
+	VADDPS      shifter<>+0(SB), Y13, Y14
+	VPADDD      Y2, Y3, Y1
+	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p4<>+0(SB), Y9, Y11
+	VSUBPS      shifter<>+0(SB), Y14, Y2
+	VADDPS      one<>+0(SB), Y1, Y1
+	VFMADD213PS power2_p0<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p3<>+0(SB), Y9, Y11
+	VSUBPS      Y2, Y13, Y13
+	VDIVPS      Y1, Y0, Y0
+	VPSLLD      $0x17, Y6, Y6
+	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
+	VMOVAPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(BX*4)
-	VMOVUPS     Y1, 32(AX)(BX*4)
-	VMOVUPS     Y2, 64(AX)(BX*4)
-	ADDQ        $0x18, BX
-	SUBQ        $0x18, DX
-	CMPQ        DX, $0x18
+	VPADDD      Y6, Y7, Y5
+	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p4<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y5, Y5
+	VFMADD213PS power2_p0<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p3<>+0(SB), Y13, Y2
+	VDIVPS      Y5, Y4, Y4
+	VPSLLD      $0x17, Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y13, Y2
+	VMOVUPS     Y4, 32(AX)(BX*4)
+	VPADDD      Y10, Y11, Y9
+	VFMADD213PS power2_p1<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y9, Y9
+	VFMADD213PS power2_p0<>+0(SB), Y13, Y2
+	VDIVPS      Y9, Y8, Y8
+	VPSLLD      $0x17, Y14, Y14
+	VMOVUPS     Y8, 64(AX)(BX*4)
+	VPADDD      Y14, Y2, Y13
+	VADDPS      one<>+0(SB), Y13, Y13
+	VDIVPS      Y13, Y12, Y12
+	VMOVUPS     Y12, 96(AX)(BX*4)
+	ADDQ        $0x20, BX
+	SUBQ        $0x20, DX
+	CMPQ        DX, $0x20
 	JGE         again62
 
 done63:
@@ -1289,32 +1230,21 @@ done63:
 
 again64:
 	VMOVUPS     (CX)(BX*4), Y0
-	VMOVUPS     slope_silu<>+0(SB), Y1
-	VMULPS      Y1, Y0, Y1
-	VMOVUPS     power2_low<>+0(SB), Y2
-	VMOVUPS     power2_high<>+0(SB), Y3
-	VMAXPS      Y1, Y2, Y1
-	VMINPS      Y1, Y3, Y1
-	VMOVUPS     shifter<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y3
-	VSUBPS      Y2, Y3, Y2
-	VSUBPS      Y2, Y1, Y1
-	VMOVUPS     power2_p5<>+0(SB), Y2
-	VMOVAPS     Y2, Y2
-	VMOVUPS     power2_p4<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p3<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p2<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p1<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p0<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VPSLLD      $0x17, Y3, Y3
-	VPADDD      Y3, Y2, Y1
-	VMOVUPS     one<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y1
+	VMULPS      slope_silu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      Y3, Y1, Y1
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VPSLLD      $0x17, Y2, Y2
+	VPADDD      Y2, Y3, Y1
+	VADDPS      one<>+0(SB), Y1, Y1
 	VDIVPS      Y1, Y0, Y0
 	VMOVUPS     Y0, (AX)(BX*4)
 	ADDQ        $0x08, BX
@@ -1329,32 +1259,21 @@ done65:
 	NEGQ        DX
 	VMOVUPS     32(SI)(DX*4), Y0
 	VMASKMOVPS  (CX)(BX*4), Y0, Y1
-	VMOVUPS     slope_silu<>+0(SB), Y2
-	VMULPS      Y2, Y1, Y2
-	VMOVUPS     power2_low<>+0(SB), Y3
-	VMOVUPS     power2_high<>+0(SB), Y4
-	VMAXPS      Y2, Y3, Y2
-	VMINPS      Y2, Y4, Y2
-	VMOVUPS     shifter<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y4
-	VSUBPS      Y3, Y4, Y3
-	VSUBPS      Y3, Y2, Y2
-	VMOVUPS     power2_p5<>+0(SB), Y3
-	VMOVAPS     Y3, Y3
-	VMOVUPS     power2_p4<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p3<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p2<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p1<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p0<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VPSLLD      $0x17, Y4, Y4
-	VPADDD      Y4, Y3, Y2
-	VMOVUPS     one<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y2
+	VMULPS      slope_silu<>+0(SB), Y1, Y2
+	VMAXPS      power2_low<>+0(SB), Y2, Y2
+	VMINPS      power2_high<>+0(SB), Y2, Y2
+	VADDPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y4, Y2, Y2
+	VMOVAPS     power2_p5<>+0(SB), Y4
+	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y2, Y4
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y4, Y2
+	VADDPS      one<>+0(SB), Y2, Y2
 	VDIVPS      Y2, Y1, Y1
 	VMASKMOVPS  Y1, Y0, (AX)(BX*4)
 
@@ -1369,118 +1288,129 @@ TEXT ·activateGELUAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x18
+	CMPQ DX, $0x20
 	JLT  done68
 
 again67:
 	VMOVUPS      (CX)(BX*4), Y0
-	VMOVUPS      32(CX)(BX*4), Y1
-	VMOVUPS      64(CX)(BX*4), Y2
-	VMOVUPS      gelu_limit<>+0(SB), Y6
-	VMOVUPS      magnitude<>+0(SB), Y5
-	VANDPS       Y5, Y0, Y3
-	VMINPS       Y3, Y6, Y3
-	VANDPS       Y5, Y1, Y4
-	VMINPS       Y4, Y6, Y4
-	VANDPS       Y5, Y2, Y5
-	VMINPS       Y5, Y6, Y5
-	VMOVUPS      gelu_p10<>+0(SB), Y8
-	VMOVAPS      Y8, Y6
-	VMOVAPS      Y8, Y7
-	VMOVAPS      Y8, Y8
-	VMOVUPS      gelu_p9<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p8<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p7<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p6<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p5<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p4<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p3<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p2<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p1<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p0<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      shifter<>+0(SB), Y9
-	VADDPS       Y9, Y6, Y10
-	VADDPS       Y9, Y7, Y11
-	VADDPS       Y9, Y8, Y12
-	VSUBPS       Y9, Y10, Y13
-	VSUBPS       Y13, Y6, Y6
-	VSUBPS       Y9, Y11, Y14
-	VSUBPS       Y14, Y7, Y7
-	VSUBPS       Y9, Y12, Y9
-	VSUBPS       Y9, Y8, Y8
-	VMOVUPS      power2_p5<>+0(SB), Y9
-	VMOVAPS      Y9, Y13
-	VMOVAPS      Y9, Y14
-	VMOVAPS      Y9, Y9
-	VMOVUPS      power2_p4<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p3<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p2<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p1<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p0<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y10, Y13, Y6
-	VPSLLD       $0x17, Y11, Y11
-	VPADDD       Y11, Y14, Y7
-	VPSLLD       $0x17, Y12, Y12
-	VPADDD       Y12, Y9, Y8
-	VXORPS       Y9, Y9, Y9
-	VMAXPS       Y0, Y9, Y0
-	VFNMADD231PS Y6, Y3, Y0
-	VMAXPS       Y1, Y9, Y1
-	VFNMADD231PS Y7, Y4, Y1
-	VMAXPS       Y2, Y9, Y2
-	VFNMADD231PS Y8, Y5, Y2
+	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMINPS       gelu_limit<>+0(SB), Y1, Y1
+	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VMOVUPS      32(CX)(BX*4), Y0
+	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VANDPS       magnitude<>+0(SB), Y0, Y3
+	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
+	VMINPS       gelu_limit<>+0(SB), Y3, Y3
+	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
+	VMOVAPS      gelu_p10<>+0(SB), Y4
+	VMOVUPS      64(CX)(BX*4), Y0
+	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p9<>+0(SB), Y3, Y4
+	VANDPS       magnitude<>+0(SB), Y0, Y7
+	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
+	VMINPS       gelu_limit<>+0(SB), Y7, Y7
+	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y4
+	VMOVAPS      gelu_p10<>+0(SB), Y8
+	VMOVUPS      96(CX)(BX*4), Y0
+	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p9<>+0(SB), Y7, Y8
+	VANDPS       magnitude<>+0(SB), Y0, Y11
+	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p8<>+0(SB), Y7, Y8
+	VMINPS       gelu_limit<>+0(SB), Y11, Y11
+	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p7<>+0(SB), Y7, Y8
+	VMOVAPS      gelu_p10<>+0(SB), Y12
+	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p9<>+0(SB), Y11, Y12
+	VADDPS       shifter<>+0(SB), Y2, Y0
+	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p8<>+0(SB), Y11, Y12
+	VSUBPS       shifter<>+0(SB), Y0, Y14
+	VFMADD213PS  gelu_p1<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p4<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p7<>+0(SB), Y11, Y12
+	VSUBPS       Y14, Y2, Y2
+	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p3<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p6<>+0(SB), Y11, Y12
+	VMOVAPS      power2_p5<>+0(SB), Y14
+	VADDPS       shifter<>+0(SB), Y4, Y5
+	VFMADD213PS  gelu_p2<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p5<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p4<>+0(SB), Y2, Y14
+	VSUBPS       shifter<>+0(SB), Y5, Y6
+	VFMADD213PS  gelu_p1<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p4<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p3<>+0(SB), Y2, Y14
+	VSUBPS       Y6, Y4, Y4
+	VFMADD213PS  gelu_p0<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p2<>+0(SB), Y2, Y14
+	VMOVAPS      power2_p5<>+0(SB), Y6
+	VADDPS       shifter<>+0(SB), Y8, Y9
+	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p1<>+0(SB), Y2, Y14
+	VFMADD213PS  power2_p4<>+0(SB), Y4, Y6
+	VSUBPS       shifter<>+0(SB), Y9, Y10
+	VFMADD213PS  gelu_p1<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p0<>+0(SB), Y2, Y14
+	VFMADD213PS  power2_p3<>+0(SB), Y4, Y6
+	VSUBPS       Y10, Y8, Y8
+	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
+	VPSLLD       $0x17, Y0, Y0
+	VFMADD213PS  power2_p2<>+0(SB), Y4, Y6
+	VMOVAPS      power2_p5<>+0(SB), Y10
+	VADDPS       shifter<>+0(SB), Y12, Y13
+	VPADDD       Y0, Y14, Y2
+	VFMADD213PS  power2_p1<>+0(SB), Y4, Y6
+	VFMADD213PS  power2_p4<>+0(SB), Y8, Y10
+	VSUBPS       shifter<>+0(SB), Y13, Y14
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       (CX)(BX*4), Y0, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y4, Y6
+	VFMADD213PS  power2_p3<>+0(SB), Y8, Y10
+	VSUBPS       Y14, Y12, Y12
+	VFNMADD231PS Y2, Y1, Y0
+	VPSLLD       $0x17, Y5, Y5
+	VFMADD213PS  power2_p2<>+0(SB), Y8, Y10
+	VMOVAPS      power2_p5<>+0(SB), Y14
 	VMOVUPS      Y0, (AX)(BX*4)
-	VMOVUPS      Y1, 32(AX)(BX*4)
-	VMOVUPS      Y2, 64(AX)(BX*4)
-	ADDQ         $0x18, BX
-	SUBQ         $0x18, DX
-	CMPQ         DX, $0x18
+	VPADDD       Y5, Y6, Y4
+	VFMADD213PS  power2_p1<>+0(SB), Y8, Y10
+	VFMADD213PS  power2_p4<>+0(SB), Y12, Y14
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       32(CX)(BX*4), Y0, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y8, Y10
+	VFMADD213PS  power2_p3<>+0(SB), Y12, Y14
+	VFNMADD231PS Y4, Y3, Y0
+	VPSLLD       $0x17, Y9, Y9
+	VFMADD213PS  power2_p2<>+0(SB), Y12, Y14
+	VMOVUPS      Y0, 32(AX)(BX*4)
+	VPADDD       Y9, Y10, Y8
+	VFMADD213PS  power2_p1<>+0(SB), Y12, Y14
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       64(CX)(BX*4), Y0, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y12, Y14
+	VFNMADD231PS Y8, Y7, Y0
+	VPSLLD       $0x17, Y13, Y13
+	VMOVUPS      Y0, 64(AX)(BX*4)
+	VPADDD       Y13, Y14, Y12
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       96(CX)(BX*4), Y0, Y0
+	VFNMADD231PS Y12, Y11, Y0
+	VMOVUPS      Y0, 96(AX)(BX*4)
+	ADDQ         $0x20, BX
+	SUBQ         $0x20, DX
+	CMPQ         DX, $0x20
 	JGE          again67
 
 done68:
@@ -1489,52 +1419,32 @@ done68:
 
 again69:
 	VMOVUPS      (CX)(BX*4), Y0
-	VMOVUPS      gelu_limit<>+0(SB), Y2
-	VMOVUPS      magnitude<>+0(SB), Y1
-	VANDPS       Y1, Y0, Y1
-	VMINPS       Y1, Y2, Y1
-	VMOVUPS      gelu_p10<>+0(SB), Y2
-	VMOVAPS      Y2, Y2
-	VMOVUPS      gelu_p9<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p8<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p7<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p6<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p5<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p4<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p3<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p2<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p1<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p0<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      shifter<>+0(SB), Y3
-	VADDPS       Y3, Y2, Y4
-	VSUBPS       Y3, Y4, Y3
+	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMINPS       gelu_limit<>+0(SB), Y1, Y1
+	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
+	VADDPS       shifter<>+0(SB), Y2, Y0
+	VSUBPS       shifter<>+0(SB), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      power2_p5<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      power2_p4<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p3<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p2<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p1<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p0<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       Y4, Y3, Y2
-	VXORPS       Y3, Y3, Y3
-	VMAXPS       Y0, Y3, Y0
+	VMOVAPS      power2_p5<>+0(SB), Y3
+	VFMADD213PS  power2_p4<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p3<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p2<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p1<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p0<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y0, Y0
+	VPADDD       Y0, Y3, Y2
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       (CX)(BX*4), Y0, Y0
 	VFNMADD231PS Y2, Y1, Y0
 	VMOVUPS      Y0, (AX)(BX*4)
 	ADDQ         $0x08, BX
@@ -1549,50 +1459,30 @@ done70:
 	NEGQ         DX
 	VMOVUPS      32(SI)(DX*4), Y0
 	VMASKMOVPS   (CX)(BX*4), Y0, Y1
-	VMOVUPS      gelu_limit<>+0(SB), Y3
-	VMOVUPS      magnitude<>+0(SB), Y2
-	VANDPS       Y2, Y1, Y2
-	VMINPS       Y2, Y3, Y2
-	VMOVUPS      gelu_p10<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      gelu_p9<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p8<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p7<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p6<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p5<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p4<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p3<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p2<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p1<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p0<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      shifter<>+0(SB), Y4
-	VADDPS       Y4, Y3, Y5
-	VSUBPS       Y4, Y5, Y4
-	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      power2_p5<>+0(SB), Y4
-	VMOVAPS      Y4, Y4
-	VMOVUPS      power2_p4<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p3<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p2<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p1<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p0<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       Y5, Y4, Y3
+	VANDPS       magnitude<>+0(SB), Y1, Y2
+	VMINPS       gelu_limit<>+0(SB), Y2, Y2
+	VMOVAPS      gelu_p10<>+0(SB), Y3
+	VFMADD213PS  gelu_p9<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y3
+	VADDPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       shifter<>+0(SB), Y4, Y5
+	VSUBPS       Y5, Y3, Y3
+	VMOVAPS      power2_p5<>+0(SB), Y5
+	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p0<>+0(SB), Y3, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y3
 	VXORPS       Y4, Y4, Y4
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1
@@ -1609,78 +1499,85 @@ TEXT ·activateQuickGELUAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
-	CMPQ DX, $0x18
+	CMPQ DX, $0x20
 	JLT  done73
 
 again72:
 	VMOVUPS     (CX)(BX*4), Y0
-	VMOVUPS     32(CX)(BX*4), Y1
-	VMOVUPS     64(CX)(BX*4), Y2
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y5
-	VMULPS      Y5, Y0, Y3
-	VMULPS      Y5, Y1, Y4
-	VMULPS      Y5, Y2, Y5
-	VMOVUPS     power2_low<>+0(SB), Y6
-	VMOVUPS     power2_high<>+0(SB), Y7
-	VMAXPS      Y3, Y6, Y3
-	VMINPS      Y3, Y7, Y3
-	VMAXPS      Y4, Y6, Y4
-	VMINPS      Y4, Y7, Y4
-	VMAXPS      Y5, Y6, Y5
-	VMINPS      Y5, Y7, Y5
-	VMOVUPS     shifter<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y6, Y5, Y9
-	VSUBPS      Y6, Y7, Y10
-	VSUBPS      Y10, Y3, Y3
-	VSUBPS      Y6, Y8, Y11
-	VSUBPS      Y11, Y4, Y4
-	VSUBPS      Y6, Y9, Y6
-	VSUBPS      Y6, Y5, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y6
-	VMOVAPS     Y6, Y10
-	VMOVAPS     Y6, Y11
-	VMOVAPS     Y6, Y6
-	VMOVUPS     power2_p4<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p3<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p2<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p1<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p0<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y10, Y3
-	VPSLLD      $0x17, Y8, Y8
-	VPADDD      Y8, Y11, Y4
-	VPSLLD      $0x17, Y9, Y9
-	VPADDD      Y9, Y6, Y5
-	VMOVUPS     one<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y3
-	VDIVPS      Y3, Y0, Y0
-	VADDPS      Y6, Y4, Y4
-	VDIVPS      Y4, Y1, Y1
-	VADDPS      Y6, Y5, Y5
-	VDIVPS      Y5, Y2, Y2
+	VMULPS      slope_quick_gelu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VMOVUPS     32(CX)(BX*4), Y4
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VMULPS      slope_quick_gelu<>+0(SB), Y4, Y5
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VMAXPS      power2_low<>+0(SB), Y5, Y5
+	VSUBPS      Y3, Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y5, Y5
+	VMOVUPS     64(CX)(BX*4), Y8
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VADDPS      shifter<>+0(SB), Y5, Y6
+	VMULPS      slope_quick_gelu<>+0(SB), Y8, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VSUBPS      shifter<>+0(SB), Y6, Y7
+	VMAXPS      power2_low<>+0(SB), Y9, Y9
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VSUBPS      Y7, Y5, Y5
+	VMINPS      power2_high<>+0(SB), Y9, Y9
+	VMOVUPS     96(CX)(BX*4), Y12
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VMOVAPS     power2_p5<>+0(SB), Y7
+	VADDPS      shifter<>+0(SB), Y9, Y10
+	VMULPS      slope_quick_gelu<>+0(SB), Y12, Y13
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p4<>+0(SB), Y5, Y7
+	VSUBPS      shifter<>+0(SB), Y10, Y11
+	VMAXPS      power2_low<>+0(SB), Y13, Y13
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y5, Y7
+	VSUBPS      Y11, Y9, Y9
+	VMINPS      power2_high<>+0(SB), Y13, Y13
+	VPSLLD      $0x17, Y2, Y2
+	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
+	VMOVAPS     power2_p5<>+0(SB), Y11
+	VADDPS      shifter<>+0(SB), Y13, Y14
+	VPADDD      Y2, Y3, Y1
+	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p4<>+0(SB), Y9, Y11
+	VSUBPS      shifter<>+0(SB), Y14, Y2
+	VADDPS      one<>+0(SB), Y1, Y1
+	VFMADD213PS power2_p0<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p3<>+0(SB), Y9, Y11
+	VSUBPS      Y2, Y13, Y13
+	VDIVPS      Y1, Y0, Y0
+	VPSLLD      $0x17, Y6, Y6
+	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
+	VMOVAPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(BX*4)
-	VMOVUPS     Y1, 32(AX)(BX*4)
-	VMOVUPS     Y2, 64(AX)(BX*4)
-	ADDQ        $0x18, BX
-	SUBQ        $0x18, DX
-	CMPQ        DX, $0x18
+	VPADDD      Y6, Y7, Y5
+	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p4<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y5, Y5
+	VFMADD213PS power2_p0<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p3<>+0(SB), Y13, Y2
+	VDIVPS      Y5, Y4, Y4
+	VPSLLD      $0x17, Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y13, Y2
+	VMOVUPS     Y4, 32(AX)(BX*4)
+	VPADDD      Y10, Y11, Y9
+	VFMADD213PS power2_p1<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y9, Y9
+	VFMADD213PS power2_p0<>+0(SB), Y13, Y2
+	VDIVPS      Y9, Y8, Y8
+	VPSLLD      $0x17, Y14, Y14
+	VMOVUPS     Y8, 64(AX)(BX*4)
+	VPADDD      Y14, Y2, Y13
+	VADDPS      one<>+0(SB), Y13, Y13
+	VDIVPS      Y13, Y12, Y12
+	VMOVUPS     Y12, 96(AX)(BX*4)
+	ADDQ        $0x20, BX
+	SUBQ        $0x20, DX
+	CMPQ        DX, $0x20
 	JGE         again72
 
 done73:
@@ -1689,32 +1586,21 @@ done73:
 
 again74:
 	VMOVUPS     (CX)(BX*4), Y0
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y1
-	VMULPS      Y1, Y0, Y1
-	VMOVUPS     power2_low<>+0(SB), Y2
-	VMOVUPS     power2_high<>+0(SB), Y3
-	VMAXPS      Y1, Y2, Y1
-	VMINPS      Y1, Y3, Y1
-	VMOVUPS     shifter<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y3
-	VSUBPS      Y2, Y3, Y2
-	VSUBPS      Y2, Y1, Y1
-	VMOVUPS     power2_p5<>+0(SB), Y2
-	VMOVAPS     Y2, Y2
-	VMOVUPS     power2_p4<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p3<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p2<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p1<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p0<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VPSLLD      $0x17, Y3, Y3
-	VPADDD      Y3, Y2, Y1
-	VMOVUPS     one<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y1
+	VMULPS      slope_quick_gelu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      Y3, Y1, Y1
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VPSLLD      $0x17, Y2, Y2
+	VPADDD      Y2, Y3, Y1
+	VADDPS      one<>+0(SB), Y1, Y1
 	VDIVPS      Y1, Y0, Y0
 	VMOVUPS     Y0, (AX)(BX*4)
 	ADDQ        $0x08, BX
@@ -1729,32 +1615,21 @@ done75:
 	NEGQ        DX
 	VMOVUPS     32(SI)(DX*4), Y0
 	VMASKMOVPS  (CX)(BX*4), Y0, Y1
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y2
-	VMULPS      Y2, Y1, Y2
-	VMOVUPS     power2_low<>+0(SB), Y3
-	VMOVUPS     power2_high<>+0(SB), Y4
-	VMAXPS      Y2, Y3, Y2
-	VMINPS      Y2, Y4, Y2
-	VMOVUPS     shifter<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y4
-	VSUBPS      Y3, Y4, Y3
-	VSUBPS      Y3, Y2, Y2
-	VMOVUPS     power2_p5<>+0(SB), Y3
-	VMOVAPS     Y3, Y3
-	VMOVUPS     power2_p4<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p3<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p2<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p1<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p0<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VPSLLD      $0x17, Y4, Y4
-	VPADDD      Y4, Y3, Y2
-	VMOVUPS     one<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y2
+	VMULPS      slope_quick_gelu<>+0(SB), Y1, Y2
+	VMAXPS      power2_low<>+0(SB), Y2, Y2
+	VMINPS      power2_high<>+0(SB), Y2, Y2
+	VADDPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y4, Y2, Y2
+	VMOVAPS     power2_p5<>+0(SB), Y4
+	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y2, Y4
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y4, Y2
+	VADDPS      one<>+0(SB), Y2, Y2
 	VDIVPS      Y2, Y1, Y1
 	VMASKMOVPS  Y1, Y0, (AX)(BX*4)
 
@@ -1770,124 +1645,137 @@ TEXT ·gegluAVX2(SB), NOSPLIT, $0-32
 	MOVQ gate+16(FP), DX
 	MOVQ n+24(FP), BX
 	XORQ SI, SI
-	CMPQ BX, $0x18
+	CMPQ BX, $0x20
 	JLT  done78
 
 again77:
 	VMOVUPS      (DX)(SI*4), Y0
-	VMOVUPS      32(DX)(SI*4), Y1
-	VMOVUPS      64(DX)(SI*4), Y2
-	VMOVUPS      gelu_limit<>+0(SB), Y6
-	VMOVUPS      magnitude<>+0(SB), Y5
-	VANDPS       Y5, Y0, Y3
-	VMINPS       Y3, Y6, Y3
-	VANDPS       Y5, Y1, Y4
-	VMINPS       Y4, Y6, Y4
-	VANDPS       Y5, Y2, Y5
-	VMINPS       Y5, Y6, Y5
-	VMOVUPS      gelu_p10<>+0(SB), Y8
-	VMOVAPS      Y8, Y6
-	VMOVAPS      Y8, Y7
-	VMOVAPS      Y8, Y8
-	VMOVUPS      gelu_p9<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p8<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p7<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p6<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p5<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p4<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p3<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p2<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p1<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p0<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      shifter<>+0(SB), Y9
-	VADDPS       Y9, Y6, Y10
-	VADDPS       Y9, Y7, Y11
-	VADDPS       Y9, Y8, Y12
-	VSUBPS       Y9, Y10, Y13
-	VSUBPS       Y13, Y6, Y6
-	VSUBPS       Y9, Y11, Y14
-	VSUBPS       Y14, Y7, Y7
-	VSUBPS       Y9, Y12, Y9
-	VSUBPS       Y9, Y8, Y8
-	VMOVUPS      power2_p5<>+0(SB), Y9
-	VMOVAPS      Y9, Y13
-	VMOVAPS      Y9, Y14
-	VMOVAPS      Y9, Y9
-	VMOVUPS      power2_p4<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p3<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p2<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p1<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p0<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y10, Y13, Y6
-	VPSLLD       $0x17, Y11, Y11
-	VPADDD       Y11, Y14, Y7
-	VPSLLD       $0x17, Y12, Y12
-	VPADDD       Y12, Y9, Y8
-	VXORPS       Y9, Y9, Y9
-	VMAXPS       Y0, Y9, Y0
-	VFNMADD231PS Y6, Y3, Y0
-	VMAXPS       Y1, Y9, Y1
-	VFNMADD231PS Y7, Y4, Y1
-	VMAXPS       Y2, Y9, Y2
-	VFNMADD231PS Y8, Y5, Y2
-	VMOVUPS      (CX)(SI*4), Y3
-	VMULPS       Y3, Y0, Y0
-	VMOVUPS      32(CX)(SI*4), Y3
-	VMULPS       Y3, Y1, Y1
-	VMOVUPS      64(CX)(SI*4), Y3
-	VMULPS       Y3, Y2, Y2
+	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMINPS       gelu_limit<>+0(SB), Y1, Y1
+	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VMOVUPS      32(DX)(SI*4), Y0
+	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VANDPS       magnitude<>+0(SB), Y0, Y3
+	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
+	VMINPS       gelu_limit<>+0(SB), Y3, Y3
+	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
+	VMOVAPS      gelu_p10<>+0(SB), Y4
+	VMOVUPS      64(DX)(SI*4), Y0
+	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p9<>+0(SB), Y3, Y4
+	VANDPS       magnitude<>+0(SB), Y0, Y7
+	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
+	VMINPS       gelu_limit<>+0(SB), Y7, Y7
+	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y4
+	VMOVAPS      gelu_p10<>+0(SB), Y8
+	VMOVUPS      96(DX)(SI*4), Y0
+	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p9<>+0(SB), Y7, Y8
+	VANDPS       magnitude<>+0(SB), Y0, Y11
+	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p8<>+0(SB), Y7, Y8
+	VMINPS       gelu_limit<>+0(SB), Y11, Y11
+	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p7<>+0(SB), Y7, Y8
+	VMOVAPS      gelu_p10<>+0(SB), Y12
+	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p9<>+0(SB), Y11, Y12
+	VADDPS       shifter<>+0(SB), Y2, Y0
+	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p8<>+0(SB), Y11, Y12
+	VSUBPS       shifter<>+0(SB), Y0, Y14
+	VFMADD213PS  gelu_p1<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p4<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p7<>+0(SB), Y11, Y12
+	VSUBPS       Y14, Y2, Y2
+	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p3<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p6<>+0(SB), Y11, Y12
+	VMOVAPS      power2_p5<>+0(SB), Y14
+	VADDPS       shifter<>+0(SB), Y4, Y5
+	VFMADD213PS  gelu_p2<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p5<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p4<>+0(SB), Y2, Y14
+	VSUBPS       shifter<>+0(SB), Y5, Y6
+	VFMADD213PS  gelu_p1<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p4<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p3<>+0(SB), Y2, Y14
+	VSUBPS       Y6, Y4, Y4
+	VFMADD213PS  gelu_p0<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p2<>+0(SB), Y2, Y14
+	VMOVAPS      power2_p5<>+0(SB), Y6
+	VADDPS       shifter<>+0(SB), Y8, Y9
+	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p1<>+0(SB), Y2, Y14
+	VFMADD213PS  power2_p4<>+0(SB), Y4, Y6
+	VSUBPS       shifter<>+0(SB), Y9, Y10
+	VFMADD213PS  gelu_p1<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p0<>+0(SB), Y2, Y14
+	VFMADD213PS  power2_p3<>+0(SB), Y4, Y6
+	VSUBPS       Y10, Y8, Y8
+	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
+	VPSLLD       $0x17, Y0, Y0
+	VFMADD213PS  power2_p2<>+0(SB), Y4, Y6
+	VMOVAPS      power2_p5<>+0(SB), Y10
+	VADDPS       shifter<>+0(SB), Y12, Y13
+	VPADDD       Y0, Y14, Y2
+	VFMADD213PS  power2_p1<>+0(SB), Y4, Y6
+	VFMADD213PS  power2_p4<>+0(SB), Y8, Y10
+	VSUBPS       shifter<>+0(SB), Y13, Y14
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       (DX)(SI*4), Y0, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y4, Y6
+	VFMADD213PS  power2_p3<>+0(SB), Y8, Y10
+	VSUBPS       Y14, Y12, Y12
+	VFNMADD231PS Y2, Y1, Y0
+	VPSLLD       $0x17, Y5, Y5
+	VFMADD213PS  power2_p2<>+0(SB), Y8, Y10
+	VMOVAPS      power2_p5<>+0(SB), Y14
+	VMOVUPS      (CX)(SI*4), Y1
+	VMULPS       Y1, Y0, Y0
+	VPADDD       Y5, Y6, Y4
+	VFMADD213PS  power2_p1<>+0(SB), Y8, Y10
+	VFMADD213PS  power2_p4<>+0(SB), Y12, Y14
 	VMOVUPS      Y0, (AX)(SI*4)
-	VMOVUPS      Y1, 32(AX)(SI*4)
-	VMOVUPS      Y2, 64(AX)(SI*4)
-	ADDQ         $0x18, SI
-	SUBQ         $0x18, BX
-	CMPQ         BX, $0x18
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       32(DX)(SI*4), Y0, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y8, Y10
+	VFMADD213PS  power2_p3<>+0(SB), Y12, Y14
+	VFNMADD231PS Y4, Y3, Y0
+	VPSLLD       $0x17, Y9, Y9
+	VFMADD213PS  power2_p2<>+0(SB), Y12, Y14
+	VMOVUPS      32(CX)(SI*4), Y1
+	VMULPS       Y1, Y0, Y0
+	VPADDD       Y9, Y10, Y8
+	VFMADD213PS  power2_p1<>+0(SB), Y12, Y14
+	VMOVUPS      Y0, 32(AX)(SI*4)
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       64(DX)(SI*4), Y0, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y12, Y14
+	VFNMADD231PS Y8, Y7, Y0
+	VPSLLD       $0x17, Y13, Y13
+	VMOVUPS      64(CX)(SI*4), Y1
+	VMULPS       Y1, Y0, Y0
+	VPADDD       Y13, Y14, Y12
+	VMOVUPS      Y0, 64(AX)(SI*4)
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       96(DX)(SI*4), Y0, Y0
+	VFNMADD231PS Y12, Y11, Y0
+	VMOVUPS      96(CX)(SI*4), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, 96(AX)(SI*4)
+	ADDQ         $0x20, SI
+	SUBQ         $0x20, BX
+	CMPQ         BX, $0x20
 	JGE          again77
 
 done78:
@@ -1896,52 +1784,32 @@ done78:
 
 again79:
 	VMOVUPS      (DX)(SI*4), Y0
-	VMOVUPS      gelu_limit<>+0(SB), Y2
-	VMOVUPS      magnitude<>+0(SB), Y1
-	VANDPS       Y1, Y0, Y1
-	VMINPS       Y1, Y2, Y1
-	VMOVUPS      gelu_p10<>+0(SB), Y2
-	VMOVAPS      Y2, Y2
-	VMOVUPS      gelu_p9<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p8<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p7<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p6<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p5<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p4<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p3<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p2<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p1<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p0<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      shifter<>+0(SB), Y3
-	VADDPS       Y3, Y2, Y4
-	VSUBPS       Y3, Y4, Y3
+	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMINPS       gelu_limit<>+0(SB), Y1, Y1
+	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
+	VADDPS       shifter<>+0(SB), Y2, Y0
+	VSUBPS       shifter<>+0(SB), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      power2_p5<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      power2_p4<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p3<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p2<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p1<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p0<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       Y4, Y3, Y2
-	VXORPS       Y3, Y3, Y3
-	VMAXPS       Y0, Y3, Y0
+	VMOVAPS      power2_p5<>+0(SB), Y3
+	VFMADD213PS  power2_p4<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p3<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p2<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p1<>+0(SB), Y2, Y3
+	VFMADD213PS  power2_p0<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y0, Y0
+	VPADDD       Y0, Y3, Y2
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       (DX)(SI*4), Y0, Y0
 	VFNMADD231PS Y2, Y1, Y0
 	VMOVUPS      (CX)(SI*4), Y1
 	VMULPS       Y1, Y0, Y0
@@ -1958,50 +1826,30 @@ done80:
 	NEGQ         BX
 	VMOVUPS      32(DI)(BX*4), Y0
 	VMASKMOVPS   (DX)(SI*4), Y0, Y1
-	VMOVUPS      gelu_limit<>+0(SB), Y3
-	VMOVUPS      magnitude<>+0(SB), Y2
-	VANDPS       Y2, Y1, Y2
-	VMINPS       Y2, Y3, Y2
-	VMOVUPS      gelu_p10<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      gelu_p9<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p8<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p7<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p6<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p5<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p4<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p3<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p2<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p1<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p0<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      shifter<>+0(SB), Y4
-	VADDPS       Y4, Y3, Y5
-	VSUBPS       Y4, Y5, Y4
-	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      power2_p5<>+0(SB), Y4
-	VMOVAPS      Y4, Y4
-	VMOVUPS      power2_p4<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p3<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p2<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p1<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p0<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       Y5, Y4, Y3
+	VANDPS       magnitude<>+0(SB), Y1, Y2
+	VMINPS       gelu_limit<>+0(SB), Y2, Y2
+	VMOVAPS      gelu_p10<>+0(SB), Y3
+	VFMADD213PS  gelu_p9<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y3
+	VADDPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       shifter<>+0(SB), Y4, Y5
+	VSUBPS       Y5, Y3, Y3
+	VMOVAPS      power2_p5<>+0(SB), Y5
+	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p0<>+0(SB), Y3, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y3
 	VXORPS       Y4, Y4, Y4
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1

@@ -14,49 +14,57 @@ TEXT ·finishNoneAVX512(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), DI
 	MOVQ n+40(FP), CX
 	XORQ R8, R8
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done2
 
 again1:
 	VMOVUPS (DX)(R8*4), Z0
 	VMOVUPS 64(DX)(R8*4), Z1
 	VMOVUPS 128(DX)(R8*4), Z2
+	VMOVUPS 192(DX)(R8*4), Z3
 	TESTQ   BX, BX
 	JZ      skip3
-	VMOVUPS (BX)(R8*4), Z3
-	VADDPS  Z3, Z0, Z0
-	VMOVUPS 64(BX)(R8*4), Z3
-	VADDPS  Z3, Z1, Z1
-	VMOVUPS 128(BX)(R8*4), Z3
-	VADDPS  Z3, Z2, Z2
+	VMOVUPS (BX)(R8*4), Z4
+	VADDPS  Z4, Z0, Z0
+	VMOVUPS 64(BX)(R8*4), Z4
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS 128(BX)(R8*4), Z4
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS 192(BX)(R8*4), Z4
+	VADDPS  Z4, Z3, Z3
 
 skip3:
 	TESTQ   SI, SI
 	JZ      skip4
-	VMOVUPS (SI)(R8*4), Z3
-	VADDPS  Z3, Z0, Z0
-	VMOVUPS 64(SI)(R8*4), Z3
-	VADDPS  Z3, Z1, Z1
-	VMOVUPS 128(SI)(R8*4), Z3
-	VADDPS  Z3, Z2, Z2
+	VMOVUPS (SI)(R8*4), Z4
+	VADDPS  Z4, Z0, Z0
+	VMOVUPS 64(SI)(R8*4), Z4
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS 128(SI)(R8*4), Z4
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS 192(SI)(R8*4), Z4
+	VADDPS  Z4, Z3, Z3
 
 skip4:
 	TESTQ   DI, DI
 	JZ      skip5
-	VMOVUPS (DI)(R8*4), Z3
-	VADDPS  Z3, Z0, Z0
-	VMOVUPS 64(DI)(R8*4), Z3
-	VADDPS  Z3, Z1, Z1
-	VMOVUPS 128(DI)(R8*4), Z3
-	VADDPS  Z3, Z2, Z2
+	VMOVUPS (DI)(R8*4), Z4
+	VADDPS  Z4, Z0, Z0
+	VMOVUPS 64(DI)(R8*4), Z4
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS 128(DI)(R8*4), Z4
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS 192(DI)(R8*4), Z4
+	VADDPS  Z4, Z3, Z3
 
 skip5:
 	VMOVUPS Z0, (AX)(R8*4)
 	VMOVUPS Z1, 64(AX)(R8*4)
 	VMOVUPS Z2, 128(AX)(R8*4)
-	ADDQ    $0x30, R8
-	SUBQ    $0x30, CX
-	CMPQ    CX, $0x30
+	VMOVUPS Z3, 192(AX)(R8*4)
+	ADDQ    $0x40, R8
+	SUBQ    $0x40, CX
+	CMPQ    CX, $0x40
 	JGE     again1
 
 done2:
@@ -131,108 +139,121 @@ TEXT ·finishSiLUAVX512(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), DI
 	MOVQ n+40(FP), CX
 	XORQ R8, R8
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done16
 
 again15:
 	VMOVUPS (DX)(R8*4), Z0
 	VMOVUPS 64(DX)(R8*4), Z1
 	VMOVUPS 128(DX)(R8*4), Z2
+	VMOVUPS 192(DX)(R8*4), Z3
 	TESTQ   BX, BX
 	JZ      skip17
-	VMOVUPS (BX)(R8*4), Z3
-	VADDPS  Z3, Z0, Z0
-	VMOVUPS 64(BX)(R8*4), Z3
-	VADDPS  Z3, Z1, Z1
-	VMOVUPS 128(BX)(R8*4), Z3
-	VADDPS  Z3, Z2, Z2
+	VMOVUPS (BX)(R8*4), Z4
+	VADDPS  Z4, Z0, Z0
+	VMOVUPS 64(BX)(R8*4), Z4
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS 128(BX)(R8*4), Z4
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS 192(BX)(R8*4), Z4
+	VADDPS  Z4, Z3, Z3
 
 skip17:
 	TESTQ   SI, SI
 	JZ      skip18
-	VMOVUPS (SI)(R8*4), Z3
-	VADDPS  Z3, Z0, Z0
-	VMOVUPS 64(SI)(R8*4), Z3
-	VADDPS  Z3, Z1, Z1
-	VMOVUPS 128(SI)(R8*4), Z3
-	VADDPS  Z3, Z2, Z2
+	VMOVUPS (SI)(R8*4), Z4
+	VADDPS  Z4, Z0, Z0
+	VMOVUPS 64(SI)(R8*4), Z4
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS 128(SI)(R8*4), Z4
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS 192(SI)(R8*4), Z4
+	VADDPS  Z4, Z3, Z3
 
 skip18:
-	VMOVUPS     slope_silu<>+0(SB), Z5
-	VMULPS      Z5, Z0, Z3
-	VMULPS      Z5, Z1, Z4
-	VMULPS      Z5, Z2, Z5
-	VMOVUPS     power2_low<>+0(SB), Z6
-	VMOVUPS     power2_high<>+0(SB), Z7
-	VMAXPS      Z3, Z6, Z3
-	VMINPS      Z3, Z7, Z3
-	VMAXPS      Z4, Z6, Z4
-	VMINPS      Z4, Z7, Z4
-	VMAXPS      Z5, Z6, Z5
-	VMINPS      Z5, Z7, Z5
-	VMOVUPS     shifter<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VADDPS      Z6, Z5, Z9
-	VSUBPS      Z6, Z7, Z10
-	VSUBPS      Z10, Z3, Z3
-	VSUBPS      Z6, Z8, Z11
-	VSUBPS      Z11, Z4, Z4
-	VSUBPS      Z6, Z9, Z6
-	VSUBPS      Z6, Z5, Z5
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VMOVAPS     Z6, Z10
-	VMOVAPS     Z6, Z11
-	VMOVAPS     Z6, Z6
-	VMOVUPS     power2_p4<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p3<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p2<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p1<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p0<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VPSLLD      $0x17, Z7, Z7
-	VPADDD      Z7, Z10, Z3
+	VMULPS      slope_silu<>+0(SB), Z0, Z4
+	VMAXPS      power2_low<>+0(SB), Z4, Z4
+	VMINPS      power2_high<>+0(SB), Z4, Z4
+	VADDPS      shifter<>+0(SB), Z4, Z5
+	VMULPS      slope_silu<>+0(SB), Z1, Z7
+	VSUBPS      shifter<>+0(SB), Z5, Z6
+	VMAXPS      power2_low<>+0(SB), Z7, Z7
+	VSUBPS      Z6, Z4, Z4
+	VMINPS      power2_high<>+0(SB), Z7, Z7
+	VMOVAPS     power2_p5<>+0(SB), Z6
+	VADDPS      shifter<>+0(SB), Z7, Z8
+	VMULPS      slope_silu<>+0(SB), Z2, Z10
+	VFMADD213PS power2_p4<>+0(SB), Z4, Z6
+	VSUBPS      shifter<>+0(SB), Z8, Z9
+	VMAXPS      power2_low<>+0(SB), Z10, Z10
+	VFMADD213PS power2_p3<>+0(SB), Z4, Z6
+	VSUBPS      Z9, Z7, Z7
+	VMINPS      power2_high<>+0(SB), Z10, Z10
+	VFMADD213PS power2_p2<>+0(SB), Z4, Z6
+	VMOVAPS     power2_p5<>+0(SB), Z9
+	VADDPS      shifter<>+0(SB), Z10, Z11
+	VMULPS      slope_silu<>+0(SB), Z3, Z13
+	VFMADD213PS power2_p1<>+0(SB), Z4, Z6
+	VFMADD213PS power2_p4<>+0(SB), Z7, Z9
+	VSUBPS      shifter<>+0(SB), Z11, Z12
+	VMAXPS      power2_low<>+0(SB), Z13, Z13
+	VFMADD213PS power2_p0<>+0(SB), Z4, Z6
+	VFMADD213PS power2_p3<>+0(SB), Z7, Z9
+	VSUBPS      Z12, Z10, Z10
+	VMINPS      power2_high<>+0(SB), Z13, Z13
+	VPSLLD      $0x17, Z5, Z5
+	VFMADD213PS power2_p2<>+0(SB), Z7, Z9
+	VMOVAPS     power2_p5<>+0(SB), Z12
+	VADDPS      shifter<>+0(SB), Z13, Z14
+	VPADDD      Z5, Z6, Z4
+	VFMADD213PS power2_p1<>+0(SB), Z7, Z9
+	VFMADD213PS power2_p4<>+0(SB), Z10, Z12
+	VSUBPS      shifter<>+0(SB), Z14, Z5
+	VADDPS      one<>+0(SB), Z4, Z4
+	VFMADD213PS power2_p0<>+0(SB), Z7, Z9
+	VFMADD213PS power2_p3<>+0(SB), Z10, Z12
+	VSUBPS      Z5, Z13, Z13
+	VDIVPS      Z4, Z0, Z0
 	VPSLLD      $0x17, Z8, Z8
-	VPADDD      Z8, Z11, Z4
-	VPSLLD      $0x17, Z9, Z9
-	VPADDD      Z9, Z6, Z5
-	VMOVUPS     one<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z3
-	VDIVPS      Z3, Z0, Z0
-	VADDPS      Z6, Z4, Z4
-	VDIVPS      Z4, Z1, Z1
-	VADDPS      Z6, Z5, Z5
-	VDIVPS      Z5, Z2, Z2
+	VFMADD213PS power2_p2<>+0(SB), Z10, Z12
+	VMOVAPS     power2_p5<>+0(SB), Z5
+	VPADDD      Z8, Z9, Z7
+	VFMADD213PS power2_p1<>+0(SB), Z10, Z12
+	VFMADD213PS power2_p4<>+0(SB), Z13, Z5
+	VADDPS      one<>+0(SB), Z7, Z7
+	VFMADD213PS power2_p0<>+0(SB), Z10, Z12
+	VFMADD213PS power2_p3<>+0(SB), Z13, Z5
+	VDIVPS      Z7, Z1, Z1
+	VPSLLD      $0x17, Z11, Z11
+	VFMADD213PS power2_p2<>+0(SB), Z13, Z5
+	VPADDD      Z11, Z12, Z10
+	VFMADD213PS power2_p1<>+0(SB), Z13, Z5
+	VADDPS      one<>+0(SB), Z10, Z10
+	VFMADD213PS power2_p0<>+0(SB), Z13, Z5
+	VDIVPS      Z10, Z2, Z2
+	VPSLLD      $0x17, Z14, Z14
+	VPADDD      Z14, Z5, Z13
+	VADDPS      one<>+0(SB), Z13, Z13
+	VDIVPS      Z13, Z3, Z3
 	TESTQ       DI, DI
 	JZ          skip19
-	VMOVUPS     (DI)(R8*4), Z3
-	VADDPS      Z3, Z0, Z0
-	VMOVUPS     64(DI)(R8*4), Z3
-	VADDPS      Z3, Z1, Z1
-	VMOVUPS     128(DI)(R8*4), Z3
-	VADDPS      Z3, Z2, Z2
+	VMOVUPS     (DI)(R8*4), Z4
+	VADDPS      Z4, Z0, Z0
+	VMOVUPS     64(DI)(R8*4), Z4
+	VADDPS      Z4, Z1, Z1
+	VMOVUPS     128(DI)(R8*4), Z4
+	VADDPS      Z4, Z2, Z2
+	VMOVUPS     192(DI)(R8*4), Z4
+	VADDPS      Z4, Z3, Z3
 
 skip19:
 	VMOVUPS Z0, (AX)(R8*4)
 	VMOVUPS Z1, 64(AX)(R8*4)
 	VMOVUPS Z2, 128(AX)(R8*4)
-	ADDQ    $0x30, R8
-	SUBQ    $0x30, CX
-	CMPQ    CX, $0x30
+	VMOVUPS Z3, 192(AX)(R8*4)
+	ADDQ    $0x40, R8
+	SUBQ    $0x40, CX
+	CMPQ    CX, $0x40
 	JGE     again15
 
 done16:
@@ -253,32 +274,21 @@ skip22:
 	VADDPS  Z1, Z0, Z0
 
 skip23:
-	VMOVUPS     slope_silu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip24
@@ -312,32 +322,21 @@ skip26:
 	VADDPS    Z1, Z0, Z0
 
 skip27:
-	VMOVUPS     slope_silu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip28
@@ -350,60 +349,6 @@ skip28:
 end25:
 	VZEROUPPER
 	RET
-
-DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+32(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+36(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+40(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+44(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+48(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+52(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+56(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+60(SB)/4, $0xbfb8aa3b
-GLOBL slope_silu<>(SB), RODATA|NOPTR, $64
-
-DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-DATA power2_low<>+32(SB)/4, $0xc2fe0000
-DATA power2_low<>+36(SB)/4, $0xc2fe0000
-DATA power2_low<>+40(SB)/4, $0xc2fe0000
-DATA power2_low<>+44(SB)/4, $0xc2fe0000
-DATA power2_low<>+48(SB)/4, $0xc2fe0000
-DATA power2_low<>+52(SB)/4, $0xc2fe0000
-DATA power2_low<>+56(SB)/4, $0xc2fe0000
-DATA power2_low<>+60(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $64
-
-DATA power2_high<>+0(SB)/4, $0x43000000
-DATA power2_high<>+4(SB)/4, $0x43000000
-DATA power2_high<>+8(SB)/4, $0x43000000
-DATA power2_high<>+12(SB)/4, $0x43000000
-DATA power2_high<>+16(SB)/4, $0x43000000
-DATA power2_high<>+20(SB)/4, $0x43000000
-DATA power2_high<>+24(SB)/4, $0x43000000
-DATA power2_high<>+28(SB)/4, $0x43000000
-DATA power2_high<>+32(SB)/4, $0x43000000
-DATA power2_high<>+36(SB)/4, $0x43000000
-DATA power2_high<>+40(SB)/4, $0x43000000
-DATA power2_high<>+44(SB)/4, $0x43000000
-DATA power2_high<>+48(SB)/4, $0x43000000
-DATA power2_high<>+52(SB)/4, $0x43000000
-DATA power2_high<>+56(SB)/4, $0x43000000
-DATA power2_high<>+60(SB)/4, $0x43000000
-GLOBL power2_high<>(SB), RODATA|NOPTR, $64
 
 DATA shifter<>+0(SB)/4, $0x4b400000
 DATA shifter<>+4(SB)/4, $0x4b400000
@@ -531,6 +476,60 @@ DATA power2_p0<>+56(SB)/4, $0x3f800000
 DATA power2_p0<>+60(SB)/4, $0x3f800000
 GLOBL power2_p0<>(SB), RODATA|NOPTR, $64
 
+DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+32(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+36(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+40(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+44(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+48(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+52(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+56(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+60(SB)/4, $0xbfb8aa3b
+GLOBL slope_silu<>(SB), RODATA|NOPTR, $64
+
+DATA power2_low<>+0(SB)/4, $0xc2fe0000
+DATA power2_low<>+4(SB)/4, $0xc2fe0000
+DATA power2_low<>+8(SB)/4, $0xc2fe0000
+DATA power2_low<>+12(SB)/4, $0xc2fe0000
+DATA power2_low<>+16(SB)/4, $0xc2fe0000
+DATA power2_low<>+20(SB)/4, $0xc2fe0000
+DATA power2_low<>+24(SB)/4, $0xc2fe0000
+DATA power2_low<>+28(SB)/4, $0xc2fe0000
+DATA power2_low<>+32(SB)/4, $0xc2fe0000
+DATA power2_low<>+36(SB)/4, $0xc2fe0000
+DATA power2_low<>+40(SB)/4, $0xc2fe0000
+DATA power2_low<>+44(SB)/4, $0xc2fe0000
+DATA power2_low<>+48(SB)/4, $0xc2fe0000
+DATA power2_low<>+52(SB)/4, $0xc2fe0000
+DATA power2_low<>+56(SB)/4, $0xc2fe0000
+DATA power2_low<>+60(SB)/4, $0xc2fe0000
+GLOBL power2_low<>(SB), RODATA|NOPTR, $64
+
+DATA power2_high<>+0(SB)/4, $0x43000000
+DATA power2_high<>+4(SB)/4, $0x43000000
+DATA power2_high<>+8(SB)/4, $0x43000000
+DATA power2_high<>+12(SB)/4, $0x43000000
+DATA power2_high<>+16(SB)/4, $0x43000000
+DATA power2_high<>+20(SB)/4, $0x43000000
+DATA power2_high<>+24(SB)/4, $0x43000000
+DATA power2_high<>+28(SB)/4, $0x43000000
+DATA power2_high<>+32(SB)/4, $0x43000000
+DATA power2_high<>+36(SB)/4, $0x43000000
+DATA power2_high<>+40(SB)/4, $0x43000000
+DATA power2_high<>+44(SB)/4, $0x43000000
+DATA power2_high<>+48(SB)/4, $0x43000000
+DATA power2_high<>+52(SB)/4, $0x43000000
+DATA power2_high<>+56(SB)/4, $0x43000000
+DATA power2_high<>+60(SB)/4, $0x43000000
+GLOBL power2_high<>(SB), RODATA|NOPTR, $64
+
 DATA one<>+0(SB)/4, $0x3f800000
 DATA one<>+4(SB)/4, $0x3f800000
 DATA one<>+8(SB)/4, $0x3f800000
@@ -586,105 +585,87 @@ skip31:
 	VADDPS  Z3, Z2, Z2
 
 skip32:
-	VMOVUPS      gelu_limit<>+0(SB), Z6
-	VMOVUPS      magnitude<>+0(SB), Z5
-	VANDPS       Z5, Z0, Z3
-	VMINPS       Z3, Z6, Z3
-	VANDPS       Z5, Z1, Z4
-	VMINPS       Z4, Z6, Z4
-	VANDPS       Z5, Z2, Z5
-	VMINPS       Z5, Z6, Z5
-	VMOVUPS      gelu_p10<>+0(SB), Z8
-	VMOVAPS      Z8, Z6
-	VMOVAPS      Z8, Z7
-	VMOVAPS      Z8, Z8
-	VMOVUPS      gelu_p9<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p8<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p7<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p6<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p5<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p4<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p3<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p2<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p1<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p0<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      shifter<>+0(SB), Z9
-	VADDPS       Z9, Z6, Z10
-	VADDPS       Z9, Z7, Z11
-	VADDPS       Z9, Z8, Z12
-	VSUBPS       Z9, Z10, Z13
-	VSUBPS       Z13, Z6, Z6
-	VSUBPS       Z9, Z11, Z14
-	VSUBPS       Z14, Z7, Z7
-	VSUBPS       Z9, Z12, Z9
-	VSUBPS       Z9, Z8, Z8
-	VMOVUPS      power2_p5<>+0(SB), Z9
-	VMOVAPS      Z9, Z13
-	VMOVAPS      Z9, Z14
-	VMOVAPS      Z9, Z9
-	VMOVUPS      power2_p4<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p3<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p2<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p1<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p0<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VPSLLD       $0x17, Z10, Z10
-	VPADDD       Z10, Z13, Z6
-	VPSLLD       $0x17, Z11, Z11
-	VPADDD       Z11, Z14, Z7
-	VPSLLD       $0x17, Z12, Z12
-	VPADDD       Z12, Z9, Z8
-	VXORPS       Z9, Z9, Z9
-	VMAXPS       Z0, Z9, Z0
-	VFNMADD231PS Z6, Z3, Z0
-	VMAXPS       Z1, Z9, Z1
-	VFNMADD231PS Z7, Z4, Z1
-	VMAXPS       Z2, Z9, Z2
-	VFNMADD231PS Z8, Z5, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z3
+	VMINPS       gelu_limit<>+0(SB), Z3, Z3
+	VMOVAPS      gelu_p10<>+0(SB), Z4
+	VFMADD213PS  gelu_p9<>+0(SB), Z3, Z4
+	VANDPS       magnitude<>+0(SB), Z1, Z7
+	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
+	VMINPS       gelu_limit<>+0(SB), Z7, Z7
+	VFMADD213PS  gelu_p7<>+0(SB), Z3, Z4
+	VMOVAPS      gelu_p10<>+0(SB), Z8
+	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p9<>+0(SB), Z7, Z8
+	VANDPS       magnitude<>+0(SB), Z2, Z11
+	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p8<>+0(SB), Z7, Z8
+	VMINPS       gelu_limit<>+0(SB), Z11, Z11
+	VFMADD213PS  gelu_p4<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p7<>+0(SB), Z7, Z8
+	VMOVAPS      gelu_p10<>+0(SB), Z12
+	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p9<>+0(SB), Z11, Z12
+	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
+	VFMADD213PS  gelu_p1<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p4<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
+	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
+	VADDPS       shifter<>+0(SB), Z4, Z5
+	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
+	VSUBPS       shifter<>+0(SB), Z5, Z6
+	VFMADD213PS  gelu_p1<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
+	VSUBPS       Z6, Z4, Z4
+	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
+	VMOVAPS      power2_p5<>+0(SB), Z6
+	VADDPS       shifter<>+0(SB), Z8, Z9
+	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p4<>+0(SB), Z4, Z6
+	VSUBPS       shifter<>+0(SB), Z9, Z10
+	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p3<>+0(SB), Z4, Z6
+	VSUBPS       Z10, Z8, Z8
+	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
+	VMOVAPS      power2_p5<>+0(SB), Z10
+	VADDPS       shifter<>+0(SB), Z12, Z13
+	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
+	VFMADD213PS  power2_p4<>+0(SB), Z8, Z10
+	VSUBPS       shifter<>+0(SB), Z13, Z14
+	VFMADD213PS  power2_p0<>+0(SB), Z4, Z6
+	VFMADD213PS  power2_p3<>+0(SB), Z8, Z10
+	VSUBPS       Z14, Z12, Z12
+	VPSLLD       $0x17, Z5, Z5
+	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
+	VMOVAPS      power2_p5<>+0(SB), Z14
+	VPADDD       Z5, Z6, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
+	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
+	VXORPS       Z5, Z5, Z5
+	VMAXPS       Z0, Z5, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z8, Z10
+	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
+	VFNMADD231PS Z4, Z3, Z0
+	VPSLLD       $0x17, Z9, Z9
+	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
+	VPADDD       Z9, Z10, Z8
+	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
+	VXORPS       Z3, Z3, Z3
+	VMAXPS       Z1, Z3, Z1
+	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
+	VFNMADD231PS Z8, Z7, Z1
+	VPSLLD       $0x17, Z13, Z13
+	VPADDD       Z13, Z14, Z12
+	VXORPS       Z3, Z3, Z3
+	VMAXPS       Z2, Z3, Z2
+	VFNMADD231PS Z12, Z11, Z2
 	TESTQ        DI, DI
 	JZ           skip33
 	VMOVUPS      (DI)(R8*4), Z3
@@ -721,50 +702,30 @@ skip36:
 	VADDPS  Z1, Z0, Z0
 
 skip37:
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z3
+	VSUBPS       shifter<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z2, Z2
+	VMOVAPS      power2_p5<>+0(SB), Z4
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z2, Z1, Z0
@@ -800,50 +761,30 @@ skip40:
 	VADDPS    Z1, Z0, Z0
 
 skip41:
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z3
+	VSUBPS       shifter<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z2, Z2
+	VMOVAPS      power2_p5<>+0(SB), Z4
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z2, Z1, Z0
@@ -858,42 +799,6 @@ skip42:
 end39:
 	VZEROUPPER
 	RET
-
-DATA gelu_limit<>+0(SB)/4, $0x40d00000
-DATA gelu_limit<>+4(SB)/4, $0x40d00000
-DATA gelu_limit<>+8(SB)/4, $0x40d00000
-DATA gelu_limit<>+12(SB)/4, $0x40d00000
-DATA gelu_limit<>+16(SB)/4, $0x40d00000
-DATA gelu_limit<>+20(SB)/4, $0x40d00000
-DATA gelu_limit<>+24(SB)/4, $0x40d00000
-DATA gelu_limit<>+28(SB)/4, $0x40d00000
-DATA gelu_limit<>+32(SB)/4, $0x40d00000
-DATA gelu_limit<>+36(SB)/4, $0x40d00000
-DATA gelu_limit<>+40(SB)/4, $0x40d00000
-DATA gelu_limit<>+44(SB)/4, $0x40d00000
-DATA gelu_limit<>+48(SB)/4, $0x40d00000
-DATA gelu_limit<>+52(SB)/4, $0x40d00000
-DATA gelu_limit<>+56(SB)/4, $0x40d00000
-DATA gelu_limit<>+60(SB)/4, $0x40d00000
-GLOBL gelu_limit<>(SB), RODATA|NOPTR, $64
-
-DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-DATA magnitude<>+32(SB)/4, $0x7fffffff
-DATA magnitude<>+36(SB)/4, $0x7fffffff
-DATA magnitude<>+40(SB)/4, $0x7fffffff
-DATA magnitude<>+44(SB)/4, $0x7fffffff
-DATA magnitude<>+48(SB)/4, $0x7fffffff
-DATA magnitude<>+52(SB)/4, $0x7fffffff
-DATA magnitude<>+56(SB)/4, $0x7fffffff
-DATA magnitude<>+60(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $64
 
 DATA gelu_p10<>+0(SB)/4, $0xb29b3924
 DATA gelu_p10<>+4(SB)/4, $0xb29b3924
@@ -1093,6 +998,42 @@ DATA gelu_p0<>+56(SB)/4, $0xbf800000
 DATA gelu_p0<>+60(SB)/4, $0xbf800000
 GLOBL gelu_p0<>(SB), RODATA|NOPTR, $64
 
+DATA magnitude<>+0(SB)/4, $0x7fffffff
+DATA magnitude<>+4(SB)/4, $0x7fffffff
+DATA magnitude<>+8(SB)/4, $0x7fffffff
+DATA magnitude<>+12(SB)/4, $0x7fffffff
+DATA magnitude<>+16(SB)/4, $0x7fffffff
+DATA magnitude<>+20(SB)/4, $0x7fffffff
+DATA magnitude<>+24(SB)/4, $0x7fffffff
+DATA magnitude<>+28(SB)/4, $0x7fffffff
+DATA magnitude<>+32(SB)/4, $0x7fffffff
+DATA magnitude<>+36(SB)/4, $0x7fffffff
+DATA magnitude<>+40(SB)/4, $0x7fffffff
+DATA magnitude<>+44(SB)/4, $0x7fffffff
+DATA magnitude<>+48(SB)/4, $0x7fffffff
+DATA magnitude<>+52(SB)/4, $0x7fffffff
+DATA magnitude<>+56(SB)/4, $0x7fffffff
+DATA magnitude<>+60(SB)/4, $0x7fffffff
+GLOBL magnitude<>(SB), RODATA|NOPTR, $64
+
+DATA gelu_limit<>+0(SB)/4, $0x40d00000
+DATA gelu_limit<>+4(SB)/4, $0x40d00000
+DATA gelu_limit<>+8(SB)/4, $0x40d00000
+DATA gelu_limit<>+12(SB)/4, $0x40d00000
+DATA gelu_limit<>+16(SB)/4, $0x40d00000
+DATA gelu_limit<>+20(SB)/4, $0x40d00000
+DATA gelu_limit<>+24(SB)/4, $0x40d00000
+DATA gelu_limit<>+28(SB)/4, $0x40d00000
+DATA gelu_limit<>+32(SB)/4, $0x40d00000
+DATA gelu_limit<>+36(SB)/4, $0x40d00000
+DATA gelu_limit<>+40(SB)/4, $0x40d00000
+DATA gelu_limit<>+44(SB)/4, $0x40d00000
+DATA gelu_limit<>+48(SB)/4, $0x40d00000
+DATA gelu_limit<>+52(SB)/4, $0x40d00000
+DATA gelu_limit<>+56(SB)/4, $0x40d00000
+DATA gelu_limit<>+60(SB)/4, $0x40d00000
+GLOBL gelu_limit<>(SB), RODATA|NOPTR, $64
+
 // func finishQuickGELUAVX512(dst *float32, acc *float32, bias *float32, shift *float32, residual *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·finishQuickGELUAVX512(SB), NOSPLIT, $0-48
@@ -1103,108 +1044,121 @@ TEXT ·finishQuickGELUAVX512(SB), NOSPLIT, $0-48
 	MOVQ residual+32(FP), DI
 	MOVQ n+40(FP), CX
 	XORQ R8, R8
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done44
 
 again43:
 	VMOVUPS (DX)(R8*4), Z0
 	VMOVUPS 64(DX)(R8*4), Z1
 	VMOVUPS 128(DX)(R8*4), Z2
+	VMOVUPS 192(DX)(R8*4), Z3
 	TESTQ   BX, BX
 	JZ      skip45
-	VMOVUPS (BX)(R8*4), Z3
-	VADDPS  Z3, Z0, Z0
-	VMOVUPS 64(BX)(R8*4), Z3
-	VADDPS  Z3, Z1, Z1
-	VMOVUPS 128(BX)(R8*4), Z3
-	VADDPS  Z3, Z2, Z2
+	VMOVUPS (BX)(R8*4), Z4
+	VADDPS  Z4, Z0, Z0
+	VMOVUPS 64(BX)(R8*4), Z4
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS 128(BX)(R8*4), Z4
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS 192(BX)(R8*4), Z4
+	VADDPS  Z4, Z3, Z3
 
 skip45:
 	TESTQ   SI, SI
 	JZ      skip46
-	VMOVUPS (SI)(R8*4), Z3
-	VADDPS  Z3, Z0, Z0
-	VMOVUPS 64(SI)(R8*4), Z3
-	VADDPS  Z3, Z1, Z1
-	VMOVUPS 128(SI)(R8*4), Z3
-	VADDPS  Z3, Z2, Z2
+	VMOVUPS (SI)(R8*4), Z4
+	VADDPS  Z4, Z0, Z0
+	VMOVUPS 64(SI)(R8*4), Z4
+	VADDPS  Z4, Z1, Z1
+	VMOVUPS 128(SI)(R8*4), Z4
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS 192(SI)(R8*4), Z4
+	VADDPS  Z4, Z3, Z3
 
 skip46:
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z5
-	VMULPS      Z5, Z0, Z3
-	VMULPS      Z5, Z1, Z4
-	VMULPS      Z5, Z2, Z5
-	VMOVUPS     power2_low<>+0(SB), Z6
-	VMOVUPS     power2_high<>+0(SB), Z7
-	VMAXPS      Z3, Z6, Z3
-	VMINPS      Z3, Z7, Z3
-	VMAXPS      Z4, Z6, Z4
-	VMINPS      Z4, Z7, Z4
-	VMAXPS      Z5, Z6, Z5
-	VMINPS      Z5, Z7, Z5
-	VMOVUPS     shifter<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VADDPS      Z6, Z5, Z9
-	VSUBPS      Z6, Z7, Z10
-	VSUBPS      Z10, Z3, Z3
-	VSUBPS      Z6, Z8, Z11
-	VSUBPS      Z11, Z4, Z4
-	VSUBPS      Z6, Z9, Z6
-	VSUBPS      Z6, Z5, Z5
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VMOVAPS     Z6, Z10
-	VMOVAPS     Z6, Z11
-	VMOVAPS     Z6, Z6
-	VMOVUPS     power2_p4<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p3<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p2<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p1<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p0<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VPSLLD      $0x17, Z7, Z7
-	VPADDD      Z7, Z10, Z3
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z4
+	VMAXPS      power2_low<>+0(SB), Z4, Z4
+	VMINPS      power2_high<>+0(SB), Z4, Z4
+	VADDPS      shifter<>+0(SB), Z4, Z5
+	VMULPS      slope_quick_gelu<>+0(SB), Z1, Z7
+	VSUBPS      shifter<>+0(SB), Z5, Z6
+	VMAXPS      power2_low<>+0(SB), Z7, Z7
+	VSUBPS      Z6, Z4, Z4
+	VMINPS      power2_high<>+0(SB), Z7, Z7
+	VMOVAPS     power2_p5<>+0(SB), Z6
+	VADDPS      shifter<>+0(SB), Z7, Z8
+	VMULPS      slope_quick_gelu<>+0(SB), Z2, Z10
+	VFMADD213PS power2_p4<>+0(SB), Z4, Z6
+	VSUBPS      shifter<>+0(SB), Z8, Z9
+	VMAXPS      power2_low<>+0(SB), Z10, Z10
+	VFMADD213PS power2_p3<>+0(SB), Z4, Z6
+	VSUBPS      Z9, Z7, Z7
+	VMINPS      power2_high<>+0(SB), Z10, Z10
+	VFMADD213PS power2_p2<>+0(SB), Z4, Z6
+	VMOVAPS     power2_p5<>+0(SB), Z9
+	VADDPS      shifter<>+0(SB), Z10, Z11
+	VMULPS      slope_quick_gelu<>+0(SB), Z3, Z13
+	VFMADD213PS power2_p1<>+0(SB), Z4, Z6
+	VFMADD213PS power2_p4<>+0(SB), Z7, Z9
+	VSUBPS      shifter<>+0(SB), Z11, Z12
+	VMAXPS      power2_low<>+0(SB), Z13, Z13
+	VFMADD213PS power2_p0<>+0(SB), Z4, Z6
+	VFMADD213PS power2_p3<>+0(SB), Z7, Z9
+	VSUBPS      Z12, Z10, Z10
+	VMINPS      power2_high<>+0(SB), Z13, Z13
+	VPSLLD      $0x17, Z5, Z5
+	VFMADD213PS power2_p2<>+0(SB), Z7, Z9
+	VMOVAPS     power2_p5<>+0(SB), Z12
+	VADDPS      shifter<>+0(SB), Z13, Z14
+	VPADDD      Z5, Z6, Z4
+	VFMADD213PS power2_p1<>+0(SB), Z7, Z9
+	VFMADD213PS power2_p4<>+0(SB), Z10, Z12
+	VSUBPS      shifter<>+0(SB), Z14, Z5
+	VADDPS      one<>+0(SB), Z4, Z4
+	VFMADD213PS power2_p0<>+0(SB), Z7, Z9
+	VFMADD213PS power2_p3<>+0(SB), Z10, Z12
+	VSUBPS      Z5, Z13, Z13
+	VDIVPS      Z4, Z0, Z0
 	VPSLLD      $0x17, Z8, Z8
-	VPADDD      Z8, Z11, Z4
-	VPSLLD      $0x17, Z9, Z9
-	VPADDD      Z9, Z6, Z5
-	VMOVUPS     one<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z3
-	VDIVPS      Z3, Z0, Z0
-	VADDPS      Z6, Z4, Z4
-	VDIVPS      Z4, Z1, Z1
-	VADDPS      Z6, Z5, Z5
-	VDIVPS      Z5, Z2, Z2
+	VFMADD213PS power2_p2<>+0(SB), Z10, Z12
+	VMOVAPS     power2_p5<>+0(SB), Z5
+	VPADDD      Z8, Z9, Z7
+	VFMADD213PS power2_p1<>+0(SB), Z10, Z12
+	VFMADD213PS power2_p4<>+0(SB), Z13, Z5
+	VADDPS      one<>+0(SB), Z7, Z7
+	VFMADD213PS power2_p0<>+0(SB), Z10, Z12
+	VFMADD213PS power2_p3<>+0(SB), Z13, Z5
+	VDIVPS      Z7, Z1, Z1
+	VPSLLD      $0x17, Z11, Z11
+	VFMADD213PS power2_p2<>+0(SB), Z13, Z5
+	VPADDD      Z11, Z12, Z10
+	VFMADD213PS power2_p1<>+0(SB), Z13, Z5
+	VADDPS      one<>+0(SB), Z10, Z10
+	VFMADD213PS power2_p0<>+0(SB), Z13, Z5
+	VDIVPS      Z10, Z2, Z2
+	VPSLLD      $0x17, Z14, Z14
+	VPADDD      Z14, Z5, Z13
+	VADDPS      one<>+0(SB), Z13, Z13
+	VDIVPS      Z13, Z3, Z3
 	TESTQ       DI, DI
 	JZ          skip47
-	VMOVUPS     (DI)(R8*4), Z3
-	VADDPS      Z3, Z0, Z0
-	VMOVUPS     64(DI)(R8*4), Z3
-	VADDPS      Z3, Z1, Z1
-	VMOVUPS     128(DI)(R8*4), Z3
-	VADDPS      Z3, Z2, Z2
+	VMOVUPS     (DI)(R8*4), Z4
+	VADDPS      Z4, Z0, Z0
+	VMOVUPS     64(DI)(R8*4), Z4
+	VADDPS      Z4, Z1, Z1
+	VMOVUPS     128(DI)(R8*4), Z4
+	VADDPS      Z4, Z2, Z2
+	VMOVUPS     192(DI)(R8*4), Z4
+	VADDPS      Z4, Z3, Z3
 
 skip47:
 	VMOVUPS Z0, (AX)(R8*4)
 	VMOVUPS Z1, 64(AX)(R8*4)
 	VMOVUPS Z2, 128(AX)(R8*4)
-	ADDQ    $0x30, R8
-	SUBQ    $0x30, CX
-	CMPQ    CX, $0x30
+	VMOVUPS Z3, 192(AX)(R8*4)
+	ADDQ    $0x40, R8
+	SUBQ    $0x40, CX
+	CMPQ    CX, $0x40
 	JGE     again43
 
 done44:
@@ -1225,32 +1179,21 @@ skip50:
 	VADDPS  Z1, Z0, Z0
 
 skip51:
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip52
@@ -1284,32 +1227,21 @@ skip54:
 	VADDPS    Z1, Z0, Z0
 
 skip55:
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip56
@@ -1348,19 +1280,21 @@ TEXT ·activateNoneAVX512(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), DX
 	MOVQ n+16(FP), CX
 	XORQ BX, BX
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done58
 
 again57:
 	VMOVUPS (DX)(BX*4), Z0
-	VMOVUPS 64(DX)(BX*4), Z1
-	VMOVUPS 128(DX)(BX*4), Z2
 	VMOVUPS Z0, (AX)(BX*4)
-	VMOVUPS Z1, 64(AX)(BX*4)
-	VMOVUPS Z2, 128(AX)(BX*4)
-	ADDQ    $0x30, BX
-	SUBQ    $0x30, CX
-	CMPQ    CX, $0x30
+	VMOVUPS 64(DX)(BX*4), Z0
+	VMOVUPS Z0, 64(AX)(BX*4)
+	VMOVUPS 128(DX)(BX*4), Z0
+	VMOVUPS Z0, 128(AX)(BX*4)
+	VMOVUPS 192(DX)(BX*4), Z0
+	VMOVUPS Z0, 192(AX)(BX*4)
+	ADDQ    $0x40, BX
+	SUBQ    $0x40, CX
+	CMPQ    CX, $0x40
 	JGE     again57
 
 done58:
@@ -1396,78 +1330,85 @@ TEXT ·activateSiLUAVX512(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), DX
 	MOVQ n+16(FP), CX
 	XORQ BX, BX
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done63
 
 again62:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMOVUPS     64(DX)(BX*4), Z1
-	VMOVUPS     128(DX)(BX*4), Z2
-	VMOVUPS     slope_silu<>+0(SB), Z5
-	VMULPS      Z5, Z0, Z3
-	VMULPS      Z5, Z1, Z4
-	VMULPS      Z5, Z2, Z5
-	VMOVUPS     power2_low<>+0(SB), Z6
-	VMOVUPS     power2_high<>+0(SB), Z7
-	VMAXPS      Z3, Z6, Z3
-	VMINPS      Z3, Z7, Z3
-	VMAXPS      Z4, Z6, Z4
-	VMINPS      Z4, Z7, Z4
-	VMAXPS      Z5, Z6, Z5
-	VMINPS      Z5, Z7, Z5
-	VMOVUPS     shifter<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VADDPS      Z6, Z5, Z9
-	VSUBPS      Z6, Z7, Z10
-	VSUBPS      Z10, Z3, Z3
-	VSUBPS      Z6, Z8, Z11
-	VSUBPS      Z11, Z4, Z4
-	VSUBPS      Z6, Z9, Z6
-	VSUBPS      Z6, Z5, Z5
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VMOVAPS     Z6, Z10
-	VMOVAPS     Z6, Z11
-	VMOVAPS     Z6, Z6
-	VMOVUPS     power2_p4<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p3<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p2<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p1<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p0<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VPSLLD      $0x17, Z7, Z7
-	VPADDD      Z7, Z10, Z3
-	VPSLLD      $0x17, Z8, Z8
-	VPADDD      Z8, Z11, Z4
-	VPSLLD      $0x17, Z9, Z9
-	VPADDD      Z9, Z6, Z5
-	VMOVUPS     one<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z3
-	VDIVPS      Z3, Z0, Z0
-	VADDPS      Z6, Z4, Z4
-	VDIVPS      Z4, Z1, Z1
-	VADDPS      Z6, Z5, Z5
-	VDIVPS      Z5, Z2, Z2
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VMOVUPS     64(DX)(BX*4), Z4
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VMULPS      slope_silu<>+0(SB), Z4, Z5
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VMAXPS      power2_low<>+0(SB), Z5, Z5
+	VSUBPS      Z3, Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z5, Z5
+	VMOVUPS     128(DX)(BX*4), Z8
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VADDPS      shifter<>+0(SB), Z5, Z6
+	VMULPS      slope_silu<>+0(SB), Z8, Z9
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VSUBPS      shifter<>+0(SB), Z6, Z7
+	VMAXPS      power2_low<>+0(SB), Z9, Z9
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VSUBPS      Z7, Z5, Z5
+	VMINPS      power2_high<>+0(SB), Z9, Z9
+	VMOVUPS     192(DX)(BX*4), Z12
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VMOVAPS     power2_p5<>+0(SB), Z7
+	VADDPS      shifter<>+0(SB), Z9, Z10
+	VMULPS      slope_silu<>+0(SB), Z12, Z13
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
+	VSUBPS      shifter<>+0(SB), Z10, Z11
+	VMAXPS      power2_low<>+0(SB), Z13, Z13
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
+	VSUBPS      Z11, Z9, Z9
+	VMINPS      power2_high<>+0(SB), Z13, Z13
+	VPSLLD      $0x17, Z2, Z2
+	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
+	VMOVAPS     power2_p5<>+0(SB), Z11
+	VADDPS      shifter<>+0(SB), Z13, Z14
+	VPADDD      Z2, Z3, Z1
+	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
+	VSUBPS      shifter<>+0(SB), Z14, Z2
+	VADDPS      one<>+0(SB), Z1, Z1
+	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
+	VSUBPS      Z2, Z13, Z13
+	VDIVPS      Z1, Z0, Z0
+	VPSLLD      $0x17, Z6, Z6
+	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
+	VMOVAPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(BX*4)
-	VMOVUPS     Z1, 64(AX)(BX*4)
-	VMOVUPS     Z2, 128(AX)(BX*4)
-	ADDQ        $0x30, BX
-	SUBQ        $0x30, CX
-	CMPQ        CX, $0x30
+	VPADDD      Z6, Z7, Z5
+	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z5, Z5
+	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
+	VDIVPS      Z5, Z4, Z4
+	VPSLLD      $0x17, Z10, Z10
+	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
+	VMOVUPS     Z4, 64(AX)(BX*4)
+	VPADDD      Z10, Z11, Z9
+	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z9, Z9
+	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
+	VDIVPS      Z9, Z8, Z8
+	VPSLLD      $0x17, Z14, Z14
+	VMOVUPS     Z8, 128(AX)(BX*4)
+	VPADDD      Z14, Z2, Z13
+	VADDPS      one<>+0(SB), Z13, Z13
+	VDIVPS      Z13, Z12, Z12
+	VMOVUPS     Z12, 192(AX)(BX*4)
+	ADDQ        $0x40, BX
+	SUBQ        $0x40, CX
+	CMPQ        CX, $0x40
 	JGE         again62
 
 done63:
@@ -1476,32 +1417,21 @@ done63:
 
 again64:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMOVUPS     slope_silu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(BX*4)
 	ADDQ        $0x10, BX
@@ -1517,32 +1447,21 @@ done65:
 	DECL        SI
 	KMOVW       SI, K1
 	VMOVUPS.Z   (DX)(BX*4), K1, Z0
-	VMOVUPS     slope_silu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
@@ -1557,118 +1476,129 @@ TEXT ·activateGELUAVX512(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), DX
 	MOVQ n+16(FP), CX
 	XORQ BX, BX
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done68
 
 again67:
 	VMOVUPS      (DX)(BX*4), Z0
-	VMOVUPS      64(DX)(BX*4), Z1
-	VMOVUPS      128(DX)(BX*4), Z2
-	VMOVUPS      gelu_limit<>+0(SB), Z6
-	VMOVUPS      magnitude<>+0(SB), Z5
-	VANDPS       Z5, Z0, Z3
-	VMINPS       Z3, Z6, Z3
-	VANDPS       Z5, Z1, Z4
-	VMINPS       Z4, Z6, Z4
-	VANDPS       Z5, Z2, Z5
-	VMINPS       Z5, Z6, Z5
-	VMOVUPS      gelu_p10<>+0(SB), Z8
-	VMOVAPS      Z8, Z6
-	VMOVAPS      Z8, Z7
-	VMOVAPS      Z8, Z8
-	VMOVUPS      gelu_p9<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p8<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p7<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p6<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p5<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p4<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p3<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p2<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p1<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p0<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      shifter<>+0(SB), Z9
-	VADDPS       Z9, Z6, Z10
-	VADDPS       Z9, Z7, Z11
-	VADDPS       Z9, Z8, Z12
-	VSUBPS       Z9, Z10, Z13
-	VSUBPS       Z13, Z6, Z6
-	VSUBPS       Z9, Z11, Z14
-	VSUBPS       Z14, Z7, Z7
-	VSUBPS       Z9, Z12, Z9
-	VSUBPS       Z9, Z8, Z8
-	VMOVUPS      power2_p5<>+0(SB), Z9
-	VMOVAPS      Z9, Z13
-	VMOVAPS      Z9, Z14
-	VMOVAPS      Z9, Z9
-	VMOVUPS      power2_p4<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p3<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p2<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p1<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p0<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VPSLLD       $0x17, Z10, Z10
-	VPADDD       Z10, Z13, Z6
-	VPSLLD       $0x17, Z11, Z11
-	VPADDD       Z11, Z14, Z7
-	VPSLLD       $0x17, Z12, Z12
-	VPADDD       Z12, Z9, Z8
-	VXORPS       Z9, Z9, Z9
-	VMAXPS       Z0, Z9, Z0
-	VFNMADD231PS Z6, Z3, Z0
-	VMAXPS       Z1, Z9, Z1
-	VFNMADD231PS Z7, Z4, Z1
-	VMAXPS       Z2, Z9, Z2
-	VFNMADD231PS Z8, Z5, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VMOVUPS      64(DX)(BX*4), Z0
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z3
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VMINPS       gelu_limit<>+0(SB), Z3, Z3
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VMOVAPS      gelu_p10<>+0(SB), Z4
+	VMOVUPS      128(DX)(BX*4), Z0
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z3, Z4
+	VANDPS       magnitude<>+0(SB), Z0, Z7
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
+	VMINPS       gelu_limit<>+0(SB), Z7, Z7
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z3, Z4
+	VMOVAPS      gelu_p10<>+0(SB), Z8
+	VMOVUPS      192(DX)(BX*4), Z0
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p9<>+0(SB), Z7, Z8
+	VANDPS       magnitude<>+0(SB), Z0, Z11
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p8<>+0(SB), Z7, Z8
+	VMINPS       gelu_limit<>+0(SB), Z11, Z11
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p7<>+0(SB), Z7, Z8
+	VMOVAPS      gelu_p10<>+0(SB), Z12
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p9<>+0(SB), Z11, Z12
+	VADDPS       shifter<>+0(SB), Z2, Z0
+	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
+	VSUBPS       shifter<>+0(SB), Z0, Z14
+	VFMADD213PS  gelu_p1<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p4<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
+	VSUBPS       Z14, Z2, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
+	VMOVAPS      power2_p5<>+0(SB), Z14
+	VADDPS       shifter<>+0(SB), Z4, Z5
+	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z14
+	VSUBPS       shifter<>+0(SB), Z5, Z6
+	VFMADD213PS  gelu_p1<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z14
+	VSUBPS       Z6, Z4, Z4
+	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z14
+	VMOVAPS      power2_p5<>+0(SB), Z6
+	VADDPS       shifter<>+0(SB), Z8, Z9
+	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z14
+	VFMADD213PS  power2_p4<>+0(SB), Z4, Z6
+	VSUBPS       shifter<>+0(SB), Z9, Z10
+	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z14
+	VFMADD213PS  power2_p3<>+0(SB), Z4, Z6
+	VSUBPS       Z10, Z8, Z8
+	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
+	VPSLLD       $0x17, Z0, Z0
+	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
+	VMOVAPS      power2_p5<>+0(SB), Z10
+	VADDPS       shifter<>+0(SB), Z12, Z13
+	VPADDD       Z0, Z14, Z2
+	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
+	VFMADD213PS  power2_p4<>+0(SB), Z8, Z10
+	VSUBPS       shifter<>+0(SB), Z13, Z14
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       (DX)(BX*4), Z0, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z4, Z6
+	VFMADD213PS  power2_p3<>+0(SB), Z8, Z10
+	VSUBPS       Z14, Z12, Z12
+	VFNMADD231PS Z2, Z1, Z0
+	VPSLLD       $0x17, Z5, Z5
+	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
+	VMOVAPS      power2_p5<>+0(SB), Z14
 	VMOVUPS      Z0, (AX)(BX*4)
-	VMOVUPS      Z1, 64(AX)(BX*4)
-	VMOVUPS      Z2, 128(AX)(BX*4)
-	ADDQ         $0x30, BX
-	SUBQ         $0x30, CX
-	CMPQ         CX, $0x30
+	VPADDD       Z5, Z6, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
+	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       64(DX)(BX*4), Z0, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z8, Z10
+	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
+	VFNMADD231PS Z4, Z3, Z0
+	VPSLLD       $0x17, Z9, Z9
+	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
+	VMOVUPS      Z0, 64(AX)(BX*4)
+	VPADDD       Z9, Z10, Z8
+	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       128(DX)(BX*4), Z0, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
+	VFNMADD231PS Z8, Z7, Z0
+	VPSLLD       $0x17, Z13, Z13
+	VMOVUPS      Z0, 128(AX)(BX*4)
+	VPADDD       Z13, Z14, Z12
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       192(DX)(BX*4), Z0, Z0
+	VFNMADD231PS Z12, Z11, Z0
+	VMOVUPS      Z0, 192(AX)(BX*4)
+	ADDQ         $0x40, BX
+	SUBQ         $0x40, CX
+	CMPQ         CX, $0x40
 	JGE          again67
 
 done68:
@@ -1677,52 +1607,32 @@ done68:
 
 again69:
 	VMOVUPS      (DX)(BX*4), Z0
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z0
+	VSUBPS       shifter<>+0(SB), Z0, Z3
 	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
+	VMOVAPS      power2_p5<>+0(SB), Z3
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z3
+	VPSLLD       $0x17, Z0, Z0
+	VPADDD       Z0, Z3, Z2
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       (DX)(BX*4), Z0, Z0
 	VFNMADD231PS Z2, Z1, Z0
 	VMOVUPS      Z0, (AX)(BX*4)
 	ADDQ         $0x10, BX
@@ -1738,50 +1648,30 @@ done70:
 	DECL         SI
 	KMOVW        SI, K1
 	VMOVUPS.Z    (DX)(BX*4), K1, Z0
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z3
+	VSUBPS       shifter<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z2, Z2
+	VMOVAPS      power2_p5<>+0(SB), Z4
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z2, Z1, Z0
@@ -1798,78 +1688,85 @@ TEXT ·activateQuickGELUAVX512(SB), NOSPLIT, $0-24
 	MOVQ x+8(FP), DX
 	MOVQ n+16(FP), CX
 	XORQ BX, BX
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done73
 
 again72:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMOVUPS     64(DX)(BX*4), Z1
-	VMOVUPS     128(DX)(BX*4), Z2
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z5
-	VMULPS      Z5, Z0, Z3
-	VMULPS      Z5, Z1, Z4
-	VMULPS      Z5, Z2, Z5
-	VMOVUPS     power2_low<>+0(SB), Z6
-	VMOVUPS     power2_high<>+0(SB), Z7
-	VMAXPS      Z3, Z6, Z3
-	VMINPS      Z3, Z7, Z3
-	VMAXPS      Z4, Z6, Z4
-	VMINPS      Z4, Z7, Z4
-	VMAXPS      Z5, Z6, Z5
-	VMINPS      Z5, Z7, Z5
-	VMOVUPS     shifter<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VADDPS      Z6, Z5, Z9
-	VSUBPS      Z6, Z7, Z10
-	VSUBPS      Z10, Z3, Z3
-	VSUBPS      Z6, Z8, Z11
-	VSUBPS      Z11, Z4, Z4
-	VSUBPS      Z6, Z9, Z6
-	VSUBPS      Z6, Z5, Z5
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VMOVAPS     Z6, Z10
-	VMOVAPS     Z6, Z11
-	VMOVAPS     Z6, Z6
-	VMOVUPS     power2_p4<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p3<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p2<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p1<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p0<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VPSLLD      $0x17, Z7, Z7
-	VPADDD      Z7, Z10, Z3
-	VPSLLD      $0x17, Z8, Z8
-	VPADDD      Z8, Z11, Z4
-	VPSLLD      $0x17, Z9, Z9
-	VPADDD      Z9, Z6, Z5
-	VMOVUPS     one<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z3
-	VDIVPS      Z3, Z0, Z0
-	VADDPS      Z6, Z4, Z4
-	VDIVPS      Z4, Z1, Z1
-	VADDPS      Z6, Z5, Z5
-	VDIVPS      Z5, Z2, Z2
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VMOVUPS     64(DX)(BX*4), Z4
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VMULPS      slope_quick_gelu<>+0(SB), Z4, Z5
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VMAXPS      power2_low<>+0(SB), Z5, Z5
+	VSUBPS      Z3, Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z5, Z5
+	VMOVUPS     128(DX)(BX*4), Z8
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VADDPS      shifter<>+0(SB), Z5, Z6
+	VMULPS      slope_quick_gelu<>+0(SB), Z8, Z9
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VSUBPS      shifter<>+0(SB), Z6, Z7
+	VMAXPS      power2_low<>+0(SB), Z9, Z9
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VSUBPS      Z7, Z5, Z5
+	VMINPS      power2_high<>+0(SB), Z9, Z9
+	VMOVUPS     192(DX)(BX*4), Z12
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VMOVAPS     power2_p5<>+0(SB), Z7
+	VADDPS      shifter<>+0(SB), Z9, Z10
+	VMULPS      slope_quick_gelu<>+0(SB), Z12, Z13
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
+	VSUBPS      shifter<>+0(SB), Z10, Z11
+	VMAXPS      power2_low<>+0(SB), Z13, Z13
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
+	VSUBPS      Z11, Z9, Z9
+	VMINPS      power2_high<>+0(SB), Z13, Z13
+	VPSLLD      $0x17, Z2, Z2
+	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
+	VMOVAPS     power2_p5<>+0(SB), Z11
+	VADDPS      shifter<>+0(SB), Z13, Z14
+	VPADDD      Z2, Z3, Z1
+	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
+	VSUBPS      shifter<>+0(SB), Z14, Z2
+	VADDPS      one<>+0(SB), Z1, Z1
+	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
+	VSUBPS      Z2, Z13, Z13
+	VDIVPS      Z1, Z0, Z0
+	VPSLLD      $0x17, Z6, Z6
+	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
+	VMOVAPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(BX*4)
-	VMOVUPS     Z1, 64(AX)(BX*4)
-	VMOVUPS     Z2, 128(AX)(BX*4)
-	ADDQ        $0x30, BX
-	SUBQ        $0x30, CX
-	CMPQ        CX, $0x30
+	VPADDD      Z6, Z7, Z5
+	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z5, Z5
+	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
+	VDIVPS      Z5, Z4, Z4
+	VPSLLD      $0x17, Z10, Z10
+	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
+	VMOVUPS     Z4, 64(AX)(BX*4)
+	VPADDD      Z10, Z11, Z9
+	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z9, Z9
+	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
+	VDIVPS      Z9, Z8, Z8
+	VPSLLD      $0x17, Z14, Z14
+	VMOVUPS     Z8, 128(AX)(BX*4)
+	VPADDD      Z14, Z2, Z13
+	VADDPS      one<>+0(SB), Z13, Z13
+	VDIVPS      Z13, Z12, Z12
+	VMOVUPS     Z12, 192(AX)(BX*4)
+	ADDQ        $0x40, BX
+	SUBQ        $0x40, CX
+	CMPQ        CX, $0x40
 	JGE         again72
 
 done73:
@@ -1878,32 +1775,21 @@ done73:
 
 again74:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(BX*4)
 	ADDQ        $0x10, BX
@@ -1919,32 +1805,21 @@ done75:
 	DECL        SI
 	KMOVW       SI, K1
 	VMOVUPS.Z   (DX)(BX*4), K1, Z0
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
@@ -1960,124 +1835,137 @@ TEXT ·gegluAVX512(SB), NOSPLIT, $0-32
 	MOVQ gate+16(FP), BX
 	MOVQ n+24(FP), CX
 	XORQ SI, SI
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done78
 
 again77:
 	VMOVUPS      (BX)(SI*4), Z0
-	VMOVUPS      64(BX)(SI*4), Z1
-	VMOVUPS      128(BX)(SI*4), Z2
-	VMOVUPS      gelu_limit<>+0(SB), Z6
-	VMOVUPS      magnitude<>+0(SB), Z5
-	VANDPS       Z5, Z0, Z3
-	VMINPS       Z3, Z6, Z3
-	VANDPS       Z5, Z1, Z4
-	VMINPS       Z4, Z6, Z4
-	VANDPS       Z5, Z2, Z5
-	VMINPS       Z5, Z6, Z5
-	VMOVUPS      gelu_p10<>+0(SB), Z8
-	VMOVAPS      Z8, Z6
-	VMOVAPS      Z8, Z7
-	VMOVAPS      Z8, Z8
-	VMOVUPS      gelu_p9<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p8<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p7<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p6<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p5<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p4<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p3<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p2<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p1<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p0<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      shifter<>+0(SB), Z9
-	VADDPS       Z9, Z6, Z10
-	VADDPS       Z9, Z7, Z11
-	VADDPS       Z9, Z8, Z12
-	VSUBPS       Z9, Z10, Z13
-	VSUBPS       Z13, Z6, Z6
-	VSUBPS       Z9, Z11, Z14
-	VSUBPS       Z14, Z7, Z7
-	VSUBPS       Z9, Z12, Z9
-	VSUBPS       Z9, Z8, Z8
-	VMOVUPS      power2_p5<>+0(SB), Z9
-	VMOVAPS      Z9, Z13
-	VMOVAPS      Z9, Z14
-	VMOVAPS      Z9, Z9
-	VMOVUPS      power2_p4<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p3<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p2<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p1<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p0<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VPSLLD       $0x17, Z10, Z10
-	VPADDD       Z10, Z13, Z6
-	VPSLLD       $0x17, Z11, Z11
-	VPADDD       Z11, Z14, Z7
-	VPSLLD       $0x17, Z12, Z12
-	VPADDD       Z12, Z9, Z8
-	VXORPS       Z9, Z9, Z9
-	VMAXPS       Z0, Z9, Z0
-	VFNMADD231PS Z6, Z3, Z0
-	VMAXPS       Z1, Z9, Z1
-	VFNMADD231PS Z7, Z4, Z1
-	VMAXPS       Z2, Z9, Z2
-	VFNMADD231PS Z8, Z5, Z2
-	VMOVUPS      (DX)(SI*4), Z3
-	VMULPS       Z3, Z0, Z0
-	VMOVUPS      64(DX)(SI*4), Z3
-	VMULPS       Z3, Z1, Z1
-	VMOVUPS      128(DX)(SI*4), Z3
-	VMULPS       Z3, Z2, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VMOVUPS      64(BX)(SI*4), Z0
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z3
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VMINPS       gelu_limit<>+0(SB), Z3, Z3
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VMOVAPS      gelu_p10<>+0(SB), Z4
+	VMOVUPS      128(BX)(SI*4), Z0
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z3, Z4
+	VANDPS       magnitude<>+0(SB), Z0, Z7
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
+	VMINPS       gelu_limit<>+0(SB), Z7, Z7
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z3, Z4
+	VMOVAPS      gelu_p10<>+0(SB), Z8
+	VMOVUPS      192(BX)(SI*4), Z0
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p9<>+0(SB), Z7, Z8
+	VANDPS       magnitude<>+0(SB), Z0, Z11
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p8<>+0(SB), Z7, Z8
+	VMINPS       gelu_limit<>+0(SB), Z11, Z11
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p7<>+0(SB), Z7, Z8
+	VMOVAPS      gelu_p10<>+0(SB), Z12
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p9<>+0(SB), Z11, Z12
+	VADDPS       shifter<>+0(SB), Z2, Z0
+	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
+	VSUBPS       shifter<>+0(SB), Z0, Z14
+	VFMADD213PS  gelu_p1<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p4<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
+	VSUBPS       Z14, Z2, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
+	VMOVAPS      power2_p5<>+0(SB), Z14
+	VADDPS       shifter<>+0(SB), Z4, Z5
+	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z14
+	VSUBPS       shifter<>+0(SB), Z5, Z6
+	VFMADD213PS  gelu_p1<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z14
+	VSUBPS       Z6, Z4, Z4
+	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z14
+	VMOVAPS      power2_p5<>+0(SB), Z6
+	VADDPS       shifter<>+0(SB), Z8, Z9
+	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z14
+	VFMADD213PS  power2_p4<>+0(SB), Z4, Z6
+	VSUBPS       shifter<>+0(SB), Z9, Z10
+	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z14
+	VFMADD213PS  power2_p3<>+0(SB), Z4, Z6
+	VSUBPS       Z10, Z8, Z8
+	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
+	VPSLLD       $0x17, Z0, Z0
+	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
+	VMOVAPS      power2_p5<>+0(SB), Z10
+	VADDPS       shifter<>+0(SB), Z12, Z13
+	VPADDD       Z0, Z14, Z2
+	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
+	VFMADD213PS  power2_p4<>+0(SB), Z8, Z10
+	VSUBPS       shifter<>+0(SB), Z13, Z14
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       (BX)(SI*4), Z0, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z4, Z6
+	VFMADD213PS  power2_p3<>+0(SB), Z8, Z10
+	VSUBPS       Z14, Z12, Z12
+	VFNMADD231PS Z2, Z1, Z0
+	VPSLLD       $0x17, Z5, Z5
+	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
+	VMOVAPS      power2_p5<>+0(SB), Z14
+	VMOVUPS      (DX)(SI*4), Z1
+	VMULPS       Z1, Z0, Z0
+	VPADDD       Z5, Z6, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
+	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
 	VMOVUPS      Z0, (AX)(SI*4)
-	VMOVUPS      Z1, 64(AX)(SI*4)
-	VMOVUPS      Z2, 128(AX)(SI*4)
-	ADDQ         $0x30, SI
-	SUBQ         $0x30, CX
-	CMPQ         CX, $0x30
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       64(BX)(SI*4), Z0, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z8, Z10
+	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
+	VFNMADD231PS Z4, Z3, Z0
+	VPSLLD       $0x17, Z9, Z9
+	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
+	VMOVUPS      64(DX)(SI*4), Z1
+	VMULPS       Z1, Z0, Z0
+	VPADDD       Z9, Z10, Z8
+	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
+	VMOVUPS      Z0, 64(AX)(SI*4)
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       128(BX)(SI*4), Z0, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
+	VFNMADD231PS Z8, Z7, Z0
+	VPSLLD       $0x17, Z13, Z13
+	VMOVUPS      128(DX)(SI*4), Z1
+	VMULPS       Z1, Z0, Z0
+	VPADDD       Z13, Z14, Z12
+	VMOVUPS      Z0, 128(AX)(SI*4)
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       192(BX)(SI*4), Z0, Z0
+	VFNMADD231PS Z12, Z11, Z0
+	VMOVUPS      192(DX)(SI*4), Z1
+	VMULPS       Z1, Z0, Z0
+	VMOVUPS      Z0, 192(AX)(SI*4)
+	ADDQ         $0x40, SI
+	SUBQ         $0x40, CX
+	CMPQ         CX, $0x40
 	JGE          again77
 
 done78:
@@ -2086,52 +1974,32 @@ done78:
 
 again79:
 	VMOVUPS      (BX)(SI*4), Z0
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z0
+	VSUBPS       shifter<>+0(SB), Z0, Z3
 	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
+	VMOVAPS      power2_p5<>+0(SB), Z3
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z3
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z3
+	VPSLLD       $0x17, Z0, Z0
+	VPADDD       Z0, Z3, Z2
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       (BX)(SI*4), Z0, Z0
 	VFNMADD231PS Z2, Z1, Z0
 	VMOVUPS      (DX)(SI*4), Z1
 	VMULPS       Z1, Z0, Z0
@@ -2149,50 +2017,30 @@ done80:
 	DECL         DI
 	KMOVW        DI, K1
 	VMOVUPS.Z    (BX)(SI*4), K1, Z0
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z3
+	VSUBPS       shifter<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z2, Z2
+	VMOVAPS      power2_p5<>+0(SB), Z4
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z2, Z1, Z0

@@ -313,31 +313,23 @@ done8:
 	VMASKMOVPS   (BX), Y0, Y1
 	VBROADCASTSS scale+40(FP), Y2
 	VMULPS       Y2, Y1, Y1
-	VMOVUPS      power2_low<>+0(SB), Y2
-	VMAXPS       Y1, Y2, Y1
-	VMOVUPS      shifter<>+0(SB), Y2
-	VADDPS       Y2, Y1, Y3
-	VSUBPS       Y2, Y3, Y2
-	VSUBPS       Y2, Y1, Y1
-	VMOVUPS      power2_p5<>+0(SB), Y2
-	VMOVAPS      Y2, Y2
-	VMOVUPS      power2_p4<>+0(SB), Y4
-	VFMADD213PS  Y4, Y1, Y2
-	VMOVUPS      power2_p3<>+0(SB), Y4
-	VFMADD213PS  Y4, Y1, Y2
-	VMOVUPS      power2_p2<>+0(SB), Y4
-	VFMADD213PS  Y4, Y1, Y2
-	VMOVUPS      power2_p1<>+0(SB), Y4
-	VFMADD213PS  Y4, Y1, Y2
-	VMOVUPS      power2_p0<>+0(SB), Y4
-	VFMADD213PS  Y4, Y1, Y2
+	VMOVUPS      power2_low<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VADDPS       shifter<>+0(SB), Y1, Y3
+	VSUBPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       Y4, Y1, Y1
+	VMOVAPS      power2_p5<>+0(SB), Y4
+	VFMADD213PS  power2_p4<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p3<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p2<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p1<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p0<>+0(SB), Y1, Y4
 	VPSLLD       $0x17, Y3, Y3
-	VPADDD       Y3, Y2, Y1
+	VPADDD       Y3, Y4, Y1
 	VMASKMOVPS   Y1, Y0, (BX)
 	XORQ         DI, DI
 
 powers:
-	VXORPS       Y2, Y2, Y2
 	VBROADCASTSS (CX)(DI*4), Y0
 	VBROADCASTSS (BX)(DI*4), Y1
 	VMULPS       (DX), Y1, Y1
@@ -347,143 +339,130 @@ powers:
 	JLT          done10
 
 again9:
-	VMOVUPS      (AX)(R9*4), Y3
-	VMOVUPS      32(AX)(R9*4), Y4
-	VMOVUPS      64(AX)(R9*4), Y5
-	VMOVUPS      96(AX)(R9*4), Y6
-	VBROADCASTSS scale+40(FP), Y7
-	VSUBPS       Y0, Y3, Y3
-	VMULPS       Y7, Y3, Y3
-	VSUBPS       Y0, Y4, Y4
-	VMULPS       Y7, Y4, Y4
-	VSUBPS       Y0, Y5, Y5
-	VMULPS       Y7, Y5, Y5
-	VSUBPS       Y0, Y6, Y6
-	VMULPS       Y7, Y6, Y6
-	VMOVUPS      power2_low<>+0(SB), Y7
-	VMAXPS       Y3, Y7, Y3
-	VMAXPS       Y4, Y7, Y4
-	VMAXPS       Y5, Y7, Y5
-	VMAXPS       Y6, Y7, Y6
-	VMOVUPS      shifter<>+0(SB), Y7
-	VADDPS       Y7, Y3, Y8
-	VADDPS       Y7, Y4, Y9
-	VADDPS       Y7, Y5, Y10
-	VADDPS       Y7, Y6, Y11
-	VSUBPS       Y7, Y8, Y12
-	VSUBPS       Y12, Y3, Y3
-	VSUBPS       Y7, Y9, Y13
-	VSUBPS       Y13, Y4, Y4
-	VSUBPS       Y7, Y10, Y14
-	VSUBPS       Y14, Y5, Y5
-	VSUBPS       Y7, Y11, Y7
-	VSUBPS       Y7, Y6, Y6
-	VMOVUPS      power2_p5<>+0(SB), Y7
-	VMOVAPS      Y7, Y12
-	VMOVAPS      Y7, Y13
-	VMOVAPS      Y7, Y14
-	VMOVAPS      Y7, Y7
-	VMOVUPS      power2_p4<>+0(SB), Y15
-	VFMADD213PS  Y15, Y3, Y12
-	VFMADD213PS  Y15, Y4, Y13
-	VFMADD213PS  Y15, Y5, Y14
-	VFMADD213PS  Y15, Y6, Y7
-	VMOVUPS      power2_p3<>+0(SB), Y15
-	VFMADD213PS  Y15, Y3, Y12
-	VFMADD213PS  Y15, Y4, Y13
-	VFMADD213PS  Y15, Y5, Y14
-	VFMADD213PS  Y15, Y6, Y7
-	VMOVUPS      power2_p2<>+0(SB), Y15
-	VFMADD213PS  Y15, Y3, Y12
-	VFMADD213PS  Y15, Y4, Y13
-	VFMADD213PS  Y15, Y5, Y14
-	VFMADD213PS  Y15, Y6, Y7
-	VMOVUPS      power2_p1<>+0(SB), Y15
-	VFMADD213PS  Y15, Y3, Y12
-	VFMADD213PS  Y15, Y4, Y13
-	VFMADD213PS  Y15, Y5, Y14
-	VFMADD213PS  Y15, Y6, Y7
-	VMOVUPS      power2_p0<>+0(SB), Y15
-	VFMADD213PS  Y15, Y3, Y12
-	VFMADD213PS  Y15, Y4, Y13
-	VFMADD213PS  Y15, Y5, Y14
-	VFMADD213PS  Y15, Y6, Y7
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y8, Y12, Y3
-	VPSLLD       $0x17, Y9, Y9
-	VPADDD       Y9, Y13, Y4
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y10, Y14, Y5
-	VPSLLD       $0x17, Y11, Y11
-	VPADDD       Y11, Y7, Y6
-	VMOVUPS      Y3, (AX)(R9*4)
-	VMOVUPS      Y4, 32(AX)(R9*4)
-	VMOVUPS      Y5, 64(AX)(R9*4)
-	VMOVUPS      Y6, 96(AX)(R9*4)
-	VADDPS       Y3, Y1, Y1
-	VADDPS       Y4, Y2, Y2
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	ADDQ         $0x20, R9
-	SUBQ         $0x20, R8
-	CMPQ         R8, $0x20
-	JGE          again9
+	VMOVUPS     (AX)(R9*4), Y3
+	VSUBPS      Y0, Y3, Y3
+	VMULPS      Y2, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y4
+	VMAXPS      Y3, Y4, Y3
+	VMOVUPS     32(AX)(R9*4), Y6
+	VADDPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y0, Y6, Y6
+	VSUBPS      shifter<>+0(SB), Y4, Y5
+	VMULPS      Y2, Y6, Y6
+	VSUBPS      Y5, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y5
+	VMAXPS      Y6, Y5, Y6
+	VMOVUPS     64(AX)(R9*4), Y9
+	VMOVAPS     power2_p5<>+0(SB), Y5
+	VADDPS      shifter<>+0(SB), Y6, Y7
+	VSUBPS      Y0, Y9, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
+	VSUBPS      shifter<>+0(SB), Y7, Y8
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS power2_p3<>+0(SB), Y3, Y5
+	VSUBPS      Y8, Y6, Y6
+	VMOVUPS     power2_low<>+0(SB), Y8
+	VMAXPS      Y9, Y8, Y9
+	VMOVUPS     96(AX)(R9*4), Y12
+	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
+	VMOVAPS     power2_p5<>+0(SB), Y8
+	VADDPS      shifter<>+0(SB), Y9, Y10
+	VSUBPS      Y0, Y12, Y12
+	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p4<>+0(SB), Y6, Y8
+	VSUBPS      shifter<>+0(SB), Y10, Y11
+	VMULPS      Y2, Y12, Y12
+	VFMADD213PS power2_p0<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p3<>+0(SB), Y6, Y8
+	VSUBPS      Y11, Y9, Y9
+	VMOVUPS     power2_low<>+0(SB), Y3
+	VMAXPS      Y12, Y3, Y12
+	VPSLLD      $0x17, Y4, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y6, Y8
+	VMOVAPS     power2_p5<>+0(SB), Y11
+	VADDPS      shifter<>+0(SB), Y12, Y13
+	VPADDD      Y4, Y5, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y6, Y8
+	VFMADD213PS power2_p4<>+0(SB), Y9, Y11
+	VSUBPS      shifter<>+0(SB), Y13, Y4
+	VMOVUPS     Y3, (AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y6, Y8
+	VFMADD213PS power2_p3<>+0(SB), Y9, Y11
+	VSUBPS      Y4, Y12, Y12
+	VADDPS      Y3, Y1, Y1
+	VPSLLD      $0x17, Y7, Y7
+	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
+	VMOVAPS     power2_p5<>+0(SB), Y4
+	VPADDD      Y7, Y8, Y6
+	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p4<>+0(SB), Y12, Y4
+	VMOVUPS     Y6, 32(AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p3<>+0(SB), Y12, Y4
+	VADDPS      Y6, Y1, Y1
+	VPSLLD      $0x17, Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y12, Y4
+	VPADDD      Y10, Y11, Y9
+	VFMADD213PS power2_p1<>+0(SB), Y12, Y4
+	VMOVUPS     Y9, 64(AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y12, Y4
+	VADDPS      Y9, Y1, Y1
+	VPSLLD      $0x17, Y13, Y13
+	VPADDD      Y13, Y4, Y12
+	VMOVUPS     Y12, 96(AX)(R9*4)
+	VADDPS      Y12, Y1, Y1
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R8
+	CMPQ        R8, $0x20
+	JGE         again9
 
 done10:
 	CMPQ R8, $0x10
 	JLT  done12
 
 again11:
-	VMOVUPS      (AX)(R9*4), Y3
-	VMOVUPS      32(AX)(R9*4), Y4
-	VBROADCASTSS scale+40(FP), Y5
-	VSUBPS       Y0, Y3, Y3
-	VMULPS       Y5, Y3, Y3
-	VSUBPS       Y0, Y4, Y4
-	VMULPS       Y5, Y4, Y4
-	VMOVUPS      power2_low<>+0(SB), Y5
-	VMAXPS       Y3, Y5, Y3
-	VMAXPS       Y4, Y5, Y4
-	VMOVUPS      shifter<>+0(SB), Y5
-	VADDPS       Y5, Y3, Y6
-	VADDPS       Y5, Y4, Y7
-	VSUBPS       Y5, Y6, Y8
-	VSUBPS       Y8, Y3, Y3
-	VSUBPS       Y5, Y7, Y5
-	VSUBPS       Y5, Y4, Y4
-	VMOVUPS      power2_p5<>+0(SB), Y5
-	VMOVAPS      Y5, Y8
-	VMOVAPS      Y5, Y5
-	VMOVUPS      power2_p4<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y8
-	VFMADD213PS  Y9, Y4, Y5
-	VMOVUPS      power2_p3<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y8
-	VFMADD213PS  Y9, Y4, Y5
-	VMOVUPS      power2_p2<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y8
-	VFMADD213PS  Y9, Y4, Y5
-	VMOVUPS      power2_p1<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y8
-	VFMADD213PS  Y9, Y4, Y5
-	VMOVUPS      power2_p0<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y8
-	VFMADD213PS  Y9, Y4, Y5
-	VPSLLD       $0x17, Y6, Y6
-	VPADDD       Y6, Y8, Y3
-	VPSLLD       $0x17, Y7, Y7
-	VPADDD       Y7, Y5, Y4
-	VMOVUPS      Y3, (AX)(R9*4)
-	VMOVUPS      Y4, 32(AX)(R9*4)
-	VADDPS       Y3, Y1, Y1
-	VADDPS       Y4, Y2, Y2
-	ADDQ         $0x10, R9
-	SUBQ         $0x10, R8
-	CMPQ         R8, $0x10
-	JGE          again11
+	VMOVUPS     (AX)(R9*4), Y3
+	VSUBPS      Y0, Y3, Y3
+	VMULPS      Y2, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y4
+	VMAXPS      Y3, Y4, Y3
+	VMOVUPS     32(AX)(R9*4), Y6
+	VADDPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y0, Y6, Y6
+	VSUBPS      shifter<>+0(SB), Y4, Y5
+	VMULPS      Y2, Y6, Y6
+	VSUBPS      Y5, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y5
+	VMAXPS      Y6, Y5, Y6
+	VMOVAPS     power2_p5<>+0(SB), Y5
+	VADDPS      shifter<>+0(SB), Y6, Y7
+	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
+	VSUBPS      shifter<>+0(SB), Y7, Y8
+	VFMADD213PS power2_p3<>+0(SB), Y3, Y5
+	VSUBPS      Y8, Y6, Y6
+	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
+	VMOVAPS     power2_p5<>+0(SB), Y8
+	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p4<>+0(SB), Y6, Y8
+	VFMADD213PS power2_p0<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p3<>+0(SB), Y6, Y8
+	VPSLLD      $0x17, Y4, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y6, Y8
+	VPADDD      Y4, Y5, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y6, Y8
+	VMOVUPS     Y3, (AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y6, Y8
+	VADDPS      Y3, Y1, Y1
+	VPSLLD      $0x17, Y7, Y7
+	VPADDD      Y7, Y8, Y6
+	VMOVUPS     Y6, 32(AX)(R9*4)
+	VADDPS      Y6, Y1, Y1
+	ADDQ        $0x10, R9
+	SUBQ        $0x10, R8
+	CMPQ        R8, $0x10
+	JGE         again11
 
 done12:
-	VADDPS  Y2, Y1, Y1
 	VMOVUPS Y1, (DX)
 	ADDQ    $0x00000840, AX
 	ADDQ    $0x20, DX
@@ -520,16 +499,6 @@ DATA mask_window<>+52(SB)/4, $0x00000000
 DATA mask_window<>+56(SB)/4, $0x00000000
 DATA mask_window<>+60(SB)/4, $0x00000000
 GLOBL mask_window<>(SB), RODATA|NOPTR, $64
-
-DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $32
 
 DATA shifter<>+0(SB)/4, $0x4b400000
 DATA shifter<>+4(SB)/4, $0x4b400000
@@ -600,6 +569,16 @@ DATA power2_p0<>+20(SB)/4, $0x3f800000
 DATA power2_p0<>+24(SB)/4, $0x3f800000
 DATA power2_p0<>+28(SB)/4, $0x3f800000
 GLOBL power2_p0<>(SB), RODATA|NOPTR, $32
+
+DATA power2_low<>+0(SB)/4, $0xc2fe0000
+DATA power2_low<>+4(SB)/4, $0xc2fe0000
+DATA power2_low<>+8(SB)/4, $0xc2fe0000
+DATA power2_low<>+12(SB)/4, $0xc2fe0000
+DATA power2_low<>+16(SB)/4, $0xc2fe0000
+DATA power2_low<>+20(SB)/4, $0xc2fe0000
+DATA power2_low<>+24(SB)/4, $0xc2fe0000
+DATA power2_low<>+28(SB)/4, $0xc2fe0000
+GLOBL power2_low<>(SB), RODATA|NOPTR, $32
 
 // func mixAVX2(sums *float32, weights *float32, values *float32, sumStride int, stride int, keys int, d int, shrink *float32)
 // Requires: AVX, FMA3

@@ -112,28 +112,33 @@ TEXT ·scaleShiftNoneAVX2(SB), NOSPLIT, $0-56
 pixel:
 	MOVQ n+32(FP), R8
 	XORQ R9, R9
-	CMPQ R8, $0x18
+	CMPQ R8, $0x20
 	JLT  done8
 
 again7:
 	VMOVUPS     (CX)(R9*4), Y0
-	VMOVUPS     32(CX)(R9*4), Y1
-	VMOVUPS     64(CX)(R9*4), Y2
-	VMOVUPS     (BX)(R9*4), Y3
-	VMOVUPS     (DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y0
-	VMOVUPS     32(BX)(R9*4), Y3
-	VMOVUPS     32(DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y1
-	VMOVUPS     64(BX)(R9*4), Y3
-	VMOVUPS     64(DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y2
+	VMOVUPS     (BX)(R9*4), Y1
+	VMOVUPS     (DX)(R9*4), Y2
+	VFMADD213PS Y1, Y2, Y0
 	VMOVUPS     Y0, (AX)(R9*4)
-	VMOVUPS     Y1, 32(AX)(R9*4)
-	VMOVUPS     Y2, 64(AX)(R9*4)
-	ADDQ        $0x18, R9
-	SUBQ        $0x18, R8
-	CMPQ        R8, $0x18
+	VMOVUPS     32(CX)(R9*4), Y0
+	VMOVUPS     32(BX)(R9*4), Y1
+	VMOVUPS     32(DX)(R9*4), Y2
+	VFMADD213PS Y1, Y2, Y0
+	VMOVUPS     Y0, 32(AX)(R9*4)
+	VMOVUPS     64(CX)(R9*4), Y0
+	VMOVUPS     64(BX)(R9*4), Y1
+	VMOVUPS     64(DX)(R9*4), Y2
+	VFMADD213PS Y1, Y2, Y0
+	VMOVUPS     Y0, 64(AX)(R9*4)
+	VMOVUPS     96(CX)(R9*4), Y0
+	VMOVUPS     96(BX)(R9*4), Y1
+	VMOVUPS     96(DX)(R9*4), Y2
+	VFMADD213PS Y1, Y2, Y0
+	VMOVUPS     Y0, 96(AX)(R9*4)
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R8
+	CMPQ        R8, $0x20
 	JGE         again7
 
 done8:
@@ -203,87 +208,97 @@ TEXT ·scaleShiftSiLUAVX2(SB), NOSPLIT, $0-56
 pixel:
 	MOVQ n+32(FP), R8
 	XORQ R9, R9
-	CMPQ R8, $0x18
+	CMPQ R8, $0x20
 	JLT  done13
 
 again12:
 	VMOVUPS     (CX)(R9*4), Y0
-	VMOVUPS     32(CX)(R9*4), Y1
-	VMOVUPS     64(CX)(R9*4), Y2
-	VMOVUPS     (BX)(R9*4), Y3
-	VMOVUPS     (DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y0
-	VMOVUPS     32(BX)(R9*4), Y3
-	VMOVUPS     32(DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y1
+	VMOVUPS     (BX)(R9*4), Y1
+	VMOVUPS     (DX)(R9*4), Y2
+	VFMADD213PS Y1, Y2, Y0
+	VMULPS      slope_silu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMOVUPS     32(CX)(R9*4), Y4
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VMOVUPS     32(BX)(R9*4), Y2
+	VMOVUPS     32(DX)(R9*4), Y3
+	VFMADD213PS Y2, Y3, Y4
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VMULPS      slope_silu<>+0(SB), Y4, Y5
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VMAXPS      power2_low<>+0(SB), Y5, Y5
+	VMOVUPS     64(CX)(R9*4), Y8
+	VSUBPS      Y3, Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y5, Y5
 	VMOVUPS     64(BX)(R9*4), Y3
-	VMOVUPS     64(DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y2
-	VMOVUPS     slope_silu<>+0(SB), Y5
-	VMULPS      Y5, Y0, Y3
-	VMULPS      Y5, Y1, Y4
-	VMULPS      Y5, Y2, Y5
-	VMOVUPS     power2_low<>+0(SB), Y6
-	VMOVUPS     power2_high<>+0(SB), Y7
-	VMAXPS      Y3, Y6, Y3
-	VMINPS      Y3, Y7, Y3
-	VMAXPS      Y4, Y6, Y4
-	VMINPS      Y4, Y7, Y4
-	VMAXPS      Y5, Y6, Y5
-	VMINPS      Y5, Y7, Y5
-	VMOVUPS     shifter<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y6, Y5, Y9
-	VSUBPS      Y6, Y7, Y10
-	VSUBPS      Y10, Y3, Y3
-	VSUBPS      Y6, Y8, Y11
-	VSUBPS      Y11, Y4, Y4
-	VSUBPS      Y6, Y9, Y6
-	VSUBPS      Y6, Y5, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y6
-	VMOVAPS     Y6, Y10
-	VMOVAPS     Y6, Y11
-	VMOVAPS     Y6, Y6
-	VMOVUPS     power2_p4<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p3<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p2<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p1<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p0<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y10, Y3
-	VPSLLD      $0x17, Y8, Y8
-	VPADDD      Y8, Y11, Y4
-	VPSLLD      $0x17, Y9, Y9
-	VPADDD      Y9, Y6, Y5
-	VMOVUPS     one<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y3
-	VDIVPS      Y3, Y0, Y0
-	VADDPS      Y6, Y4, Y4
-	VDIVPS      Y4, Y1, Y1
-	VADDPS      Y6, Y5, Y5
-	VDIVPS      Y5, Y2, Y2
+	VMOVUPS     64(DX)(R9*4), Y6
+	VFMADD213PS Y3, Y6, Y8
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VADDPS      shifter<>+0(SB), Y5, Y6
+	VMULPS      slope_silu<>+0(SB), Y8, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VSUBPS      shifter<>+0(SB), Y6, Y7
+	VMAXPS      power2_low<>+0(SB), Y9, Y9
+	VMOVUPS     96(CX)(R9*4), Y12
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VSUBPS      Y7, Y5, Y5
+	VMINPS      power2_high<>+0(SB), Y9, Y9
+	VMOVUPS     96(BX)(R9*4), Y7
+	VMOVUPS     96(DX)(R9*4), Y10
+	VFMADD213PS Y7, Y10, Y12
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VMOVAPS     power2_p5<>+0(SB), Y7
+	VADDPS      shifter<>+0(SB), Y9, Y10
+	VMULPS      slope_silu<>+0(SB), Y12, Y13
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p4<>+0(SB), Y5, Y7
+	VSUBPS      shifter<>+0(SB), Y10, Y11
+	VMAXPS      power2_low<>+0(SB), Y13, Y13
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y5, Y7
+	VSUBPS      Y11, Y9, Y9
+	VMINPS      power2_high<>+0(SB), Y13, Y13
+	VPSLLD      $0x17, Y2, Y2
+	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
+	VMOVAPS     power2_p5<>+0(SB), Y11
+	VADDPS      shifter<>+0(SB), Y13, Y14
+	VPADDD      Y2, Y3, Y1
+	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p4<>+0(SB), Y9, Y11
+	VSUBPS      shifter<>+0(SB), Y14, Y2
+	VADDPS      one<>+0(SB), Y1, Y1
+	VFMADD213PS power2_p0<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p3<>+0(SB), Y9, Y11
+	VSUBPS      Y2, Y13, Y13
+	VDIVPS      Y1, Y0, Y0
+	VPSLLD      $0x17, Y6, Y6
+	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
+	VMOVAPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(R9*4)
-	VMOVUPS     Y1, 32(AX)(R9*4)
-	VMOVUPS     Y2, 64(AX)(R9*4)
-	ADDQ        $0x18, R9
-	SUBQ        $0x18, R8
-	CMPQ        R8, $0x18
+	VPADDD      Y6, Y7, Y5
+	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p4<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y5, Y5
+	VFMADD213PS power2_p0<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p3<>+0(SB), Y13, Y2
+	VDIVPS      Y5, Y4, Y4
+	VPSLLD      $0x17, Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y13, Y2
+	VMOVUPS     Y4, 32(AX)(R9*4)
+	VPADDD      Y10, Y11, Y9
+	VFMADD213PS power2_p1<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y9, Y9
+	VFMADD213PS power2_p0<>+0(SB), Y13, Y2
+	VDIVPS      Y9, Y8, Y8
+	VPSLLD      $0x17, Y14, Y14
+	VMOVUPS     Y8, 64(AX)(R9*4)
+	VPADDD      Y14, Y2, Y13
+	VADDPS      one<>+0(SB), Y13, Y13
+	VDIVPS      Y13, Y12, Y12
+	VMOVUPS     Y12, 96(AX)(R9*4)
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R8
+	CMPQ        R8, $0x20
 	JGE         again12
 
 done13:
@@ -295,32 +310,21 @@ again14:
 	VMOVUPS     (BX)(R9*4), Y1
 	VMOVUPS     (DX)(R9*4), Y2
 	VFMADD213PS Y1, Y2, Y0
-	VMOVUPS     slope_silu<>+0(SB), Y1
-	VMULPS      Y1, Y0, Y1
-	VMOVUPS     power2_low<>+0(SB), Y2
-	VMOVUPS     power2_high<>+0(SB), Y3
-	VMAXPS      Y1, Y2, Y1
-	VMINPS      Y1, Y3, Y1
-	VMOVUPS     shifter<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y3
-	VSUBPS      Y2, Y3, Y2
-	VSUBPS      Y2, Y1, Y1
-	VMOVUPS     power2_p5<>+0(SB), Y2
-	VMOVAPS     Y2, Y2
-	VMOVUPS     power2_p4<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p3<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p2<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p1<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p0<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VPSLLD      $0x17, Y3, Y3
-	VPADDD      Y3, Y2, Y1
-	VMOVUPS     one<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y1
+	VMULPS      slope_silu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      Y3, Y1, Y1
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VPSLLD      $0x17, Y2, Y2
+	VPADDD      Y2, Y3, Y1
+	VADDPS      one<>+0(SB), Y1, Y1
 	VDIVPS      Y1, Y0, Y0
 	VMOVUPS     Y0, (AX)(R9*4)
 	ADDQ        $0x08, R9
@@ -338,32 +342,21 @@ done15:
 	VMASKMOVPS  (BX)(R9*4), Y0, Y2
 	VMASKMOVPS  (DX)(R9*4), Y0, Y3
 	VFMADD213PS Y2, Y3, Y1
-	VMOVUPS     slope_silu<>+0(SB), Y2
-	VMULPS      Y2, Y1, Y2
-	VMOVUPS     power2_low<>+0(SB), Y3
-	VMOVUPS     power2_high<>+0(SB), Y4
-	VMAXPS      Y2, Y3, Y2
-	VMINPS      Y2, Y4, Y2
-	VMOVUPS     shifter<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y4
-	VSUBPS      Y3, Y4, Y3
-	VSUBPS      Y3, Y2, Y2
-	VMOVUPS     power2_p5<>+0(SB), Y3
-	VMOVAPS     Y3, Y3
-	VMOVUPS     power2_p4<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p3<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p2<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p1<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p0<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VPSLLD      $0x17, Y4, Y4
-	VPADDD      Y4, Y3, Y2
-	VMOVUPS     one<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y2
+	VMULPS      slope_silu<>+0(SB), Y1, Y2
+	VMAXPS      power2_low<>+0(SB), Y2, Y2
+	VMINPS      power2_high<>+0(SB), Y2, Y2
+	VADDPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y4, Y2, Y2
+	VMOVAPS     power2_p5<>+0(SB), Y4
+	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y2, Y4
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y4, Y2
+	VADDPS      one<>+0(SB), Y2, Y2
 	VDIVPS      Y2, Y1, Y1
 	VMASKMOVPS  Y1, Y0, (AX)(R9*4)
 
@@ -374,36 +367,6 @@ end16:
 	JNZ  pixel
 	VZEROUPPER
 	RET
-
-DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
-GLOBL slope_silu<>(SB), RODATA|NOPTR, $32
-
-DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $32
-
-DATA power2_high<>+0(SB)/4, $0x43000000
-DATA power2_high<>+4(SB)/4, $0x43000000
-DATA power2_high<>+8(SB)/4, $0x43000000
-DATA power2_high<>+12(SB)/4, $0x43000000
-DATA power2_high<>+16(SB)/4, $0x43000000
-DATA power2_high<>+20(SB)/4, $0x43000000
-DATA power2_high<>+24(SB)/4, $0x43000000
-DATA power2_high<>+28(SB)/4, $0x43000000
-GLOBL power2_high<>(SB), RODATA|NOPTR, $32
 
 DATA shifter<>+0(SB)/4, $0x4b400000
 DATA shifter<>+4(SB)/4, $0x4b400000
@@ -475,6 +438,36 @@ DATA power2_p0<>+24(SB)/4, $0x3f800000
 DATA power2_p0<>+28(SB)/4, $0x3f800000
 GLOBL power2_p0<>(SB), RODATA|NOPTR, $32
 
+DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
+GLOBL slope_silu<>(SB), RODATA|NOPTR, $32
+
+DATA power2_low<>+0(SB)/4, $0xc2fe0000
+DATA power2_low<>+4(SB)/4, $0xc2fe0000
+DATA power2_low<>+8(SB)/4, $0xc2fe0000
+DATA power2_low<>+12(SB)/4, $0xc2fe0000
+DATA power2_low<>+16(SB)/4, $0xc2fe0000
+DATA power2_low<>+20(SB)/4, $0xc2fe0000
+DATA power2_low<>+24(SB)/4, $0xc2fe0000
+DATA power2_low<>+28(SB)/4, $0xc2fe0000
+GLOBL power2_low<>(SB), RODATA|NOPTR, $32
+
+DATA power2_high<>+0(SB)/4, $0x43000000
+DATA power2_high<>+4(SB)/4, $0x43000000
+DATA power2_high<>+8(SB)/4, $0x43000000
+DATA power2_high<>+12(SB)/4, $0x43000000
+DATA power2_high<>+16(SB)/4, $0x43000000
+DATA power2_high<>+20(SB)/4, $0x43000000
+DATA power2_high<>+24(SB)/4, $0x43000000
+DATA power2_high<>+28(SB)/4, $0x43000000
+GLOBL power2_high<>(SB), RODATA|NOPTR, $32
+
 DATA one<>+0(SB)/4, $0x3f800000
 DATA one<>+4(SB)/4, $0x3f800000
 DATA one<>+8(SB)/4, $0x3f800000
@@ -504,119 +497,101 @@ pixel:
 
 again17:
 	VMOVUPS      (CX)(R9*4), Y0
-	VMOVUPS      32(CX)(R9*4), Y1
-	VMOVUPS      64(CX)(R9*4), Y2
-	VMOVUPS      (BX)(R9*4), Y3
-	VMOVUPS      (DX)(R9*4), Y4
-	VFMADD213PS  Y3, Y4, Y0
+	VMOVUPS      (BX)(R9*4), Y1
+	VMOVUPS      (DX)(R9*4), Y2
+	VFMADD213PS  Y1, Y2, Y0
+	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMINPS       gelu_limit<>+0(SB), Y1, Y1
+	VMOVUPS      32(CX)(R9*4), Y5
+	VMOVAPS      gelu_p10<>+0(SB), Y2
 	VMOVUPS      32(BX)(R9*4), Y3
 	VMOVUPS      32(DX)(R9*4), Y4
-	VFMADD213PS  Y3, Y4, Y1
+	VFMADD213PS  Y3, Y4, Y5
+	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VANDPS       magnitude<>+0(SB), Y5, Y6
+	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
+	VMINPS       gelu_limit<>+0(SB), Y6, Y6
+	VMOVUPS      64(CX)(R9*4), Y10
+	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
+	VMOVAPS      gelu_p10<>+0(SB), Y7
 	VMOVUPS      64(BX)(R9*4), Y3
 	VMOVUPS      64(DX)(R9*4), Y4
-	VFMADD213PS  Y3, Y4, Y2
-	VMOVUPS      gelu_limit<>+0(SB), Y6
-	VMOVUPS      magnitude<>+0(SB), Y5
-	VANDPS       Y5, Y0, Y3
-	VMINPS       Y3, Y6, Y3
-	VANDPS       Y5, Y1, Y4
-	VMINPS       Y4, Y6, Y4
-	VANDPS       Y5, Y2, Y5
-	VMINPS       Y5, Y6, Y5
-	VMOVUPS      gelu_p10<>+0(SB), Y8
-	VMOVAPS      Y8, Y6
-	VMOVAPS      Y8, Y7
-	VMOVAPS      Y8, Y8
-	VMOVUPS      gelu_p9<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p8<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p7<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p6<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p5<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p4<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p3<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p2<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p1<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      gelu_p0<>+0(SB), Y9
-	VFMADD213PS  Y9, Y3, Y6
-	VFMADD213PS  Y9, Y4, Y7
-	VFMADD213PS  Y9, Y5, Y8
-	VMOVUPS      shifter<>+0(SB), Y9
-	VADDPS       Y9, Y6, Y10
-	VADDPS       Y9, Y7, Y11
-	VADDPS       Y9, Y8, Y12
-	VSUBPS       Y9, Y10, Y13
-	VSUBPS       Y13, Y6, Y6
-	VSUBPS       Y9, Y11, Y14
-	VSUBPS       Y14, Y7, Y7
-	VSUBPS       Y9, Y12, Y9
-	VSUBPS       Y9, Y8, Y8
-	VMOVUPS      power2_p5<>+0(SB), Y9
-	VMOVAPS      Y9, Y13
-	VMOVAPS      Y9, Y14
-	VMOVAPS      Y9, Y9
-	VMOVUPS      power2_p4<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p3<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p2<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p1<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VMOVUPS      power2_p0<>+0(SB), Y15
-	VFMADD213PS  Y15, Y6, Y13
-	VFMADD213PS  Y15, Y7, Y14
-	VFMADD213PS  Y15, Y8, Y9
-	VPSLLD       $0x17, Y10, Y10
-	VPADDD       Y10, Y13, Y6
-	VPSLLD       $0x17, Y11, Y11
-	VPADDD       Y11, Y14, Y7
-	VPSLLD       $0x17, Y12, Y12
-	VPADDD       Y12, Y9, Y8
-	VXORPS       Y9, Y9, Y9
-	VMAXPS       Y0, Y9, Y0
-	VFNMADD231PS Y6, Y3, Y0
-	VMAXPS       Y1, Y9, Y1
-	VFNMADD231PS Y7, Y4, Y1
-	VMAXPS       Y2, Y9, Y2
-	VFNMADD231PS Y8, Y5, Y2
+	VFMADD213PS  Y3, Y4, Y10
+	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p9<>+0(SB), Y6, Y7
+	VANDPS       magnitude<>+0(SB), Y10, Y11
+	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p8<>+0(SB), Y6, Y7
+	VMINPS       gelu_limit<>+0(SB), Y11, Y11
+	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p7<>+0(SB), Y6, Y7
+	VMOVAPS      gelu_p10<>+0(SB), Y12
+	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p6<>+0(SB), Y6, Y7
+	VFMADD213PS  gelu_p9<>+0(SB), Y11, Y12
+	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p5<>+0(SB), Y6, Y7
+	VFMADD213PS  gelu_p8<>+0(SB), Y11, Y12
+	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p4<>+0(SB), Y6, Y7
+	VFMADD213PS  gelu_p7<>+0(SB), Y11, Y12
+	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p3<>+0(SB), Y6, Y7
+	VFMADD213PS  gelu_p6<>+0(SB), Y11, Y12
+	VADDPS       shifter<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p2<>+0(SB), Y6, Y7
+	VFMADD213PS  gelu_p5<>+0(SB), Y11, Y12
+	VSUBPS       shifter<>+0(SB), Y3, Y4
+	VFMADD213PS  gelu_p1<>+0(SB), Y6, Y7
+	VFMADD213PS  gelu_p4<>+0(SB), Y11, Y12
+	VSUBPS       Y4, Y2, Y2
+	VFMADD213PS  gelu_p0<>+0(SB), Y6, Y7
+	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
+	VMOVAPS      power2_p5<>+0(SB), Y4
+	VADDPS       shifter<>+0(SB), Y7, Y8
+	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p4<>+0(SB), Y2, Y4
+	VSUBPS       shifter<>+0(SB), Y8, Y9
+	VFMADD213PS  gelu_p1<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p3<>+0(SB), Y2, Y4
+	VSUBPS       Y9, Y7, Y7
+	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
+	VFMADD213PS  power2_p2<>+0(SB), Y2, Y4
+	VMOVAPS      power2_p5<>+0(SB), Y9
+	VADDPS       shifter<>+0(SB), Y12, Y13
+	VFMADD213PS  power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p4<>+0(SB), Y7, Y9
+	VSUBPS       shifter<>+0(SB), Y13, Y14
+	VFMADD213PS  power2_p0<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p3<>+0(SB), Y7, Y9
+	VSUBPS       Y14, Y12, Y12
+	VPSLLD       $0x17, Y3, Y3
+	VFMADD213PS  power2_p2<>+0(SB), Y7, Y9
+	VMOVAPS      power2_p5<>+0(SB), Y14
+	VPADDD       Y3, Y4, Y2
+	VFMADD213PS  power2_p1<>+0(SB), Y7, Y9
+	VFMADD213PS  power2_p4<>+0(SB), Y12, Y14
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y0, Y3, Y0
+	VFMADD213PS  power2_p0<>+0(SB), Y7, Y9
+	VFMADD213PS  power2_p3<>+0(SB), Y12, Y14
+	VFNMADD231PS Y2, Y1, Y0
+	VPSLLD       $0x17, Y8, Y8
+	VFMADD213PS  power2_p2<>+0(SB), Y12, Y14
 	VMOVUPS      Y0, (AX)(R9*4)
-	VMOVUPS      Y1, 32(AX)(R9*4)
-	VMOVUPS      Y2, 64(AX)(R9*4)
+	VPADDD       Y8, Y9, Y7
+	VFMADD213PS  power2_p1<>+0(SB), Y12, Y14
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       Y5, Y0, Y5
+	VFMADD213PS  power2_p0<>+0(SB), Y12, Y14
+	VFNMADD231PS Y7, Y6, Y5
+	VPSLLD       $0x17, Y13, Y13
+	VMOVUPS      Y5, 32(AX)(R9*4)
+	VPADDD       Y13, Y14, Y12
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       Y10, Y0, Y10
+	VFNMADD231PS Y12, Y11, Y10
+	VMOVUPS      Y10, 64(AX)(R9*4)
 	ADDQ         $0x18, R9
 	SUBQ         $0x18, R8
 	CMPQ         R8, $0x18
@@ -631,50 +606,30 @@ again19:
 	VMOVUPS      (BX)(R9*4), Y1
 	VMOVUPS      (DX)(R9*4), Y2
 	VFMADD213PS  Y1, Y2, Y0
-	VMOVUPS      gelu_limit<>+0(SB), Y2
-	VMOVUPS      magnitude<>+0(SB), Y1
-	VANDPS       Y1, Y0, Y1
-	VMINPS       Y1, Y2, Y1
-	VMOVUPS      gelu_p10<>+0(SB), Y2
-	VMOVAPS      Y2, Y2
-	VMOVUPS      gelu_p9<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p8<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p7<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p6<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p5<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p4<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p3<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p2<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p1<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      gelu_p0<>+0(SB), Y3
-	VFMADD213PS  Y3, Y1, Y2
-	VMOVUPS      shifter<>+0(SB), Y3
-	VADDPS       Y3, Y2, Y4
-	VSUBPS       Y3, Y4, Y3
-	VSUBPS       Y3, Y2, Y2
-	VMOVUPS      power2_p5<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      power2_p4<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p3<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p2<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p1<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VMOVUPS      power2_p0<>+0(SB), Y5
-	VFMADD213PS  Y5, Y2, Y3
-	VPSLLD       $0x17, Y4, Y4
-	VPADDD       Y4, Y3, Y2
+	VANDPS       magnitude<>+0(SB), Y0, Y1
+	VMINPS       gelu_limit<>+0(SB), Y1, Y1
+	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
+	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
+	VADDPS       shifter<>+0(SB), Y2, Y3
+	VSUBPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       Y4, Y2, Y2
+	VMOVAPS      power2_p5<>+0(SB), Y4
+	VFMADD213PS  power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS  power2_p0<>+0(SB), Y2, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y4, Y2
 	VXORPS       Y3, Y3, Y3
 	VMAXPS       Y0, Y3, Y0
 	VFNMADD231PS Y2, Y1, Y0
@@ -694,50 +649,30 @@ done20:
 	VMASKMOVPS   (BX)(R9*4), Y0, Y2
 	VMASKMOVPS   (DX)(R9*4), Y0, Y3
 	VFMADD213PS  Y2, Y3, Y1
-	VMOVUPS      gelu_limit<>+0(SB), Y3
-	VMOVUPS      magnitude<>+0(SB), Y2
-	VANDPS       Y2, Y1, Y2
-	VMINPS       Y2, Y3, Y2
-	VMOVUPS      gelu_p10<>+0(SB), Y3
-	VMOVAPS      Y3, Y3
-	VMOVUPS      gelu_p9<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p8<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p7<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p6<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p5<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p4<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p3<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p2<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p1<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      gelu_p0<>+0(SB), Y4
-	VFMADD213PS  Y4, Y2, Y3
-	VMOVUPS      shifter<>+0(SB), Y4
-	VADDPS       Y4, Y3, Y5
-	VSUBPS       Y4, Y5, Y4
-	VSUBPS       Y4, Y3, Y3
-	VMOVUPS      power2_p5<>+0(SB), Y4
-	VMOVAPS      Y4, Y4
-	VMOVUPS      power2_p4<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p3<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p2<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p1<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VMOVUPS      power2_p0<>+0(SB), Y6
-	VFMADD213PS  Y6, Y3, Y4
-	VPSLLD       $0x17, Y5, Y5
-	VPADDD       Y5, Y4, Y3
+	VANDPS       magnitude<>+0(SB), Y1, Y2
+	VMINPS       gelu_limit<>+0(SB), Y2, Y2
+	VMOVAPS      gelu_p10<>+0(SB), Y3
+	VFMADD213PS  gelu_p9<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p5<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p4<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p3<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p2<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p1<>+0(SB), Y2, Y3
+	VFMADD213PS  gelu_p0<>+0(SB), Y2, Y3
+	VADDPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       shifter<>+0(SB), Y4, Y5
+	VSUBPS       Y5, Y3, Y3
+	VMOVAPS      power2_p5<>+0(SB), Y5
+	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS  power2_p0<>+0(SB), Y3, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y3
 	VXORPS       Y4, Y4, Y4
 	VMAXPS       Y1, Y4, Y1
 	VFNMADD231PS Y3, Y2, Y1
@@ -750,26 +685,6 @@ end21:
 	JNZ  pixel
 	VZEROUPPER
 	RET
-
-DATA gelu_limit<>+0(SB)/4, $0x40d00000
-DATA gelu_limit<>+4(SB)/4, $0x40d00000
-DATA gelu_limit<>+8(SB)/4, $0x40d00000
-DATA gelu_limit<>+12(SB)/4, $0x40d00000
-DATA gelu_limit<>+16(SB)/4, $0x40d00000
-DATA gelu_limit<>+20(SB)/4, $0x40d00000
-DATA gelu_limit<>+24(SB)/4, $0x40d00000
-DATA gelu_limit<>+28(SB)/4, $0x40d00000
-GLOBL gelu_limit<>(SB), RODATA|NOPTR, $32
-
-DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $32
 
 DATA gelu_p10<>+0(SB)/4, $0xb29b3924
 DATA gelu_p10<>+4(SB)/4, $0xb29b3924
@@ -881,6 +796,26 @@ DATA gelu_p0<>+24(SB)/4, $0xbf800000
 DATA gelu_p0<>+28(SB)/4, $0xbf800000
 GLOBL gelu_p0<>(SB), RODATA|NOPTR, $32
 
+DATA magnitude<>+0(SB)/4, $0x7fffffff
+DATA magnitude<>+4(SB)/4, $0x7fffffff
+DATA magnitude<>+8(SB)/4, $0x7fffffff
+DATA magnitude<>+12(SB)/4, $0x7fffffff
+DATA magnitude<>+16(SB)/4, $0x7fffffff
+DATA magnitude<>+20(SB)/4, $0x7fffffff
+DATA magnitude<>+24(SB)/4, $0x7fffffff
+DATA magnitude<>+28(SB)/4, $0x7fffffff
+GLOBL magnitude<>(SB), RODATA|NOPTR, $32
+
+DATA gelu_limit<>+0(SB)/4, $0x40d00000
+DATA gelu_limit<>+4(SB)/4, $0x40d00000
+DATA gelu_limit<>+8(SB)/4, $0x40d00000
+DATA gelu_limit<>+12(SB)/4, $0x40d00000
+DATA gelu_limit<>+16(SB)/4, $0x40d00000
+DATA gelu_limit<>+20(SB)/4, $0x40d00000
+DATA gelu_limit<>+24(SB)/4, $0x40d00000
+DATA gelu_limit<>+28(SB)/4, $0x40d00000
+GLOBL gelu_limit<>(SB), RODATA|NOPTR, $32
+
 // func scaleShiftQuickGELUAVX2(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·scaleShiftQuickGELUAVX2(SB), NOSPLIT, $0-56
@@ -895,87 +830,97 @@ TEXT ·scaleShiftQuickGELUAVX2(SB), NOSPLIT, $0-56
 pixel:
 	MOVQ n+32(FP), R8
 	XORQ R9, R9
-	CMPQ R8, $0x18
+	CMPQ R8, $0x20
 	JLT  done23
 
 again22:
 	VMOVUPS     (CX)(R9*4), Y0
-	VMOVUPS     32(CX)(R9*4), Y1
-	VMOVUPS     64(CX)(R9*4), Y2
-	VMOVUPS     (BX)(R9*4), Y3
-	VMOVUPS     (DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y0
-	VMOVUPS     32(BX)(R9*4), Y3
-	VMOVUPS     32(DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y1
+	VMOVUPS     (BX)(R9*4), Y1
+	VMOVUPS     (DX)(R9*4), Y2
+	VFMADD213PS Y1, Y2, Y0
+	VMULPS      slope_quick_gelu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMOVUPS     32(CX)(R9*4), Y4
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VMOVUPS     32(BX)(R9*4), Y2
+	VMOVUPS     32(DX)(R9*4), Y3
+	VFMADD213PS Y2, Y3, Y4
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VMULPS      slope_quick_gelu<>+0(SB), Y4, Y5
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VMAXPS      power2_low<>+0(SB), Y5, Y5
+	VMOVUPS     64(CX)(R9*4), Y8
+	VSUBPS      Y3, Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y5, Y5
 	VMOVUPS     64(BX)(R9*4), Y3
-	VMOVUPS     64(DX)(R9*4), Y4
-	VFMADD213PS Y3, Y4, Y2
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y5
-	VMULPS      Y5, Y0, Y3
-	VMULPS      Y5, Y1, Y4
-	VMULPS      Y5, Y2, Y5
-	VMOVUPS     power2_low<>+0(SB), Y6
-	VMOVUPS     power2_high<>+0(SB), Y7
-	VMAXPS      Y3, Y6, Y3
-	VMINPS      Y3, Y7, Y3
-	VMAXPS      Y4, Y6, Y4
-	VMINPS      Y4, Y7, Y4
-	VMAXPS      Y5, Y6, Y5
-	VMINPS      Y5, Y7, Y5
-	VMOVUPS     shifter<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y6, Y5, Y9
-	VSUBPS      Y6, Y7, Y10
-	VSUBPS      Y10, Y3, Y3
-	VSUBPS      Y6, Y8, Y11
-	VSUBPS      Y11, Y4, Y4
-	VSUBPS      Y6, Y9, Y6
-	VSUBPS      Y6, Y5, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y6
-	VMOVAPS     Y6, Y10
-	VMOVAPS     Y6, Y11
-	VMOVAPS     Y6, Y6
-	VMOVUPS     power2_p4<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p3<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p2<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p1<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VMOVUPS     power2_p0<>+0(SB), Y12
-	VFMADD213PS Y12, Y3, Y10
-	VFMADD213PS Y12, Y4, Y11
-	VFMADD213PS Y12, Y5, Y6
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y10, Y3
-	VPSLLD      $0x17, Y8, Y8
-	VPADDD      Y8, Y11, Y4
-	VPSLLD      $0x17, Y9, Y9
-	VPADDD      Y9, Y6, Y5
-	VMOVUPS     one<>+0(SB), Y6
-	VADDPS      Y6, Y3, Y3
-	VDIVPS      Y3, Y0, Y0
-	VADDPS      Y6, Y4, Y4
-	VDIVPS      Y4, Y1, Y1
-	VADDPS      Y6, Y5, Y5
-	VDIVPS      Y5, Y2, Y2
+	VMOVUPS     64(DX)(R9*4), Y6
+	VFMADD213PS Y3, Y6, Y8
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VADDPS      shifter<>+0(SB), Y5, Y6
+	VMULPS      slope_quick_gelu<>+0(SB), Y8, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VSUBPS      shifter<>+0(SB), Y6, Y7
+	VMAXPS      power2_low<>+0(SB), Y9, Y9
+	VMOVUPS     96(CX)(R9*4), Y12
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VSUBPS      Y7, Y5, Y5
+	VMINPS      power2_high<>+0(SB), Y9, Y9
+	VMOVUPS     96(BX)(R9*4), Y7
+	VMOVUPS     96(DX)(R9*4), Y10
+	VFMADD213PS Y7, Y10, Y12
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VMOVAPS     power2_p5<>+0(SB), Y7
+	VADDPS      shifter<>+0(SB), Y9, Y10
+	VMULPS      slope_quick_gelu<>+0(SB), Y12, Y13
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p4<>+0(SB), Y5, Y7
+	VSUBPS      shifter<>+0(SB), Y10, Y11
+	VMAXPS      power2_low<>+0(SB), Y13, Y13
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y5, Y7
+	VSUBPS      Y11, Y9, Y9
+	VMINPS      power2_high<>+0(SB), Y13, Y13
+	VPSLLD      $0x17, Y2, Y2
+	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
+	VMOVAPS     power2_p5<>+0(SB), Y11
+	VADDPS      shifter<>+0(SB), Y13, Y14
+	VPADDD      Y2, Y3, Y1
+	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p4<>+0(SB), Y9, Y11
+	VSUBPS      shifter<>+0(SB), Y14, Y2
+	VADDPS      one<>+0(SB), Y1, Y1
+	VFMADD213PS power2_p0<>+0(SB), Y5, Y7
+	VFMADD213PS power2_p3<>+0(SB), Y9, Y11
+	VSUBPS      Y2, Y13, Y13
+	VDIVPS      Y1, Y0, Y0
+	VPSLLD      $0x17, Y6, Y6
+	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
+	VMOVAPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(R9*4)
-	VMOVUPS     Y1, 32(AX)(R9*4)
-	VMOVUPS     Y2, 64(AX)(R9*4)
-	ADDQ        $0x18, R9
-	SUBQ        $0x18, R8
-	CMPQ        R8, $0x18
+	VPADDD      Y6, Y7, Y5
+	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p4<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y5, Y5
+	VFMADD213PS power2_p0<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p3<>+0(SB), Y13, Y2
+	VDIVPS      Y5, Y4, Y4
+	VPSLLD      $0x17, Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y13, Y2
+	VMOVUPS     Y4, 32(AX)(R9*4)
+	VPADDD      Y10, Y11, Y9
+	VFMADD213PS power2_p1<>+0(SB), Y13, Y2
+	VADDPS      one<>+0(SB), Y9, Y9
+	VFMADD213PS power2_p0<>+0(SB), Y13, Y2
+	VDIVPS      Y9, Y8, Y8
+	VPSLLD      $0x17, Y14, Y14
+	VMOVUPS     Y8, 64(AX)(R9*4)
+	VPADDD      Y14, Y2, Y13
+	VADDPS      one<>+0(SB), Y13, Y13
+	VDIVPS      Y13, Y12, Y12
+	VMOVUPS     Y12, 96(AX)(R9*4)
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R8
+	CMPQ        R8, $0x20
 	JGE         again22
 
 done23:
@@ -987,32 +932,21 @@ again24:
 	VMOVUPS     (BX)(R9*4), Y1
 	VMOVUPS     (DX)(R9*4), Y2
 	VFMADD213PS Y1, Y2, Y0
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y1
-	VMULPS      Y1, Y0, Y1
-	VMOVUPS     power2_low<>+0(SB), Y2
-	VMOVUPS     power2_high<>+0(SB), Y3
-	VMAXPS      Y1, Y2, Y1
-	VMINPS      Y1, Y3, Y1
-	VMOVUPS     shifter<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y3
-	VSUBPS      Y2, Y3, Y2
-	VSUBPS      Y2, Y1, Y1
-	VMOVUPS     power2_p5<>+0(SB), Y2
-	VMOVAPS     Y2, Y2
-	VMOVUPS     power2_p4<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p3<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p2<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p1<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VMOVUPS     power2_p0<>+0(SB), Y4
-	VFMADD213PS Y4, Y1, Y2
-	VPSLLD      $0x17, Y3, Y3
-	VPADDD      Y3, Y2, Y1
-	VMOVUPS     one<>+0(SB), Y2
-	VADDPS      Y2, Y1, Y1
+	VMULPS      slope_quick_gelu<>+0(SB), Y0, Y1
+	VMAXPS      power2_low<>+0(SB), Y1, Y1
+	VMINPS      power2_high<>+0(SB), Y1, Y1
+	VADDPS      shifter<>+0(SB), Y1, Y2
+	VSUBPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      Y3, Y1, Y1
+	VMOVAPS     power2_p5<>+0(SB), Y3
+	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
+	VFMADD213PS power2_p0<>+0(SB), Y1, Y3
+	VPSLLD      $0x17, Y2, Y2
+	VPADDD      Y2, Y3, Y1
+	VADDPS      one<>+0(SB), Y1, Y1
 	VDIVPS      Y1, Y0, Y0
 	VMOVUPS     Y0, (AX)(R9*4)
 	ADDQ        $0x08, R9
@@ -1030,32 +964,21 @@ done25:
 	VMASKMOVPS  (BX)(R9*4), Y0, Y2
 	VMASKMOVPS  (DX)(R9*4), Y0, Y3
 	VFMADD213PS Y2, Y3, Y1
-	VMOVUPS     slope_quick_gelu<>+0(SB), Y2
-	VMULPS      Y2, Y1, Y2
-	VMOVUPS     power2_low<>+0(SB), Y3
-	VMOVUPS     power2_high<>+0(SB), Y4
-	VMAXPS      Y2, Y3, Y2
-	VMINPS      Y2, Y4, Y2
-	VMOVUPS     shifter<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y4
-	VSUBPS      Y3, Y4, Y3
-	VSUBPS      Y3, Y2, Y2
-	VMOVUPS     power2_p5<>+0(SB), Y3
-	VMOVAPS     Y3, Y3
-	VMOVUPS     power2_p4<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p3<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p2<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p1<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VMOVUPS     power2_p0<>+0(SB), Y5
-	VFMADD213PS Y5, Y2, Y3
-	VPSLLD      $0x17, Y4, Y4
-	VPADDD      Y4, Y3, Y2
-	VMOVUPS     one<>+0(SB), Y3
-	VADDPS      Y3, Y2, Y2
+	VMULPS      slope_quick_gelu<>+0(SB), Y1, Y2
+	VMAXPS      power2_low<>+0(SB), Y2, Y2
+	VMINPS      power2_high<>+0(SB), Y2, Y2
+	VADDPS      shifter<>+0(SB), Y2, Y3
+	VSUBPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y4, Y2, Y2
+	VMOVAPS     power2_p5<>+0(SB), Y4
+	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p1<>+0(SB), Y2, Y4
+	VFMADD213PS power2_p0<>+0(SB), Y2, Y4
+	VPSLLD      $0x17, Y3, Y3
+	VPADDD      Y3, Y4, Y2
+	VADDPS      one<>+0(SB), Y2, Y2
 	VDIVPS      Y2, Y1, Y1
 	VMASKMOVPS  Y1, Y0, (AX)(R9*4)
 

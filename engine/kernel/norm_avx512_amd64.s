@@ -18,28 +18,33 @@ TEXT ·scaleShiftNoneAVX512(SB), NOSPLIT, $0-56
 pixel:
 	MOVQ n+32(FP), CX
 	XORQ R9, R9
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done2
 
 again1:
 	VMOVUPS     (DX)(R9*4), Z0
-	VMOVUPS     64(DX)(R9*4), Z1
-	VMOVUPS     128(DX)(R9*4), Z2
-	VMOVUPS     (SI)(R9*4), Z3
-	VMOVUPS     (BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z0
-	VMOVUPS     64(SI)(R9*4), Z3
-	VMOVUPS     64(BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z1
-	VMOVUPS     128(SI)(R9*4), Z3
-	VMOVUPS     128(BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z2
+	VMOVUPS     (SI)(R9*4), Z1
+	VMOVUPS     (BX)(R9*4), Z2
+	VFMADD213PS Z1, Z2, Z0
 	VMOVUPS     Z0, (AX)(R9*4)
-	VMOVUPS     Z1, 64(AX)(R9*4)
-	VMOVUPS     Z2, 128(AX)(R9*4)
-	ADDQ        $0x30, R9
-	SUBQ        $0x30, CX
-	CMPQ        CX, $0x30
+	VMOVUPS     64(DX)(R9*4), Z0
+	VMOVUPS     64(SI)(R9*4), Z1
+	VMOVUPS     64(BX)(R9*4), Z2
+	VFMADD213PS Z1, Z2, Z0
+	VMOVUPS     Z0, 64(AX)(R9*4)
+	VMOVUPS     128(DX)(R9*4), Z0
+	VMOVUPS     128(SI)(R9*4), Z1
+	VMOVUPS     128(BX)(R9*4), Z2
+	VFMADD213PS Z1, Z2, Z0
+	VMOVUPS     Z0, 128(AX)(R9*4)
+	VMOVUPS     192(DX)(R9*4), Z0
+	VMOVUPS     192(SI)(R9*4), Z1
+	VMOVUPS     192(BX)(R9*4), Z2
+	VFMADD213PS Z1, Z2, Z0
+	VMOVUPS     Z0, 192(AX)(R9*4)
+	ADDQ        $0x40, R9
+	SUBQ        $0x40, CX
+	CMPQ        CX, $0x40
 	JGE         again1
 
 done2:
@@ -92,87 +97,97 @@ TEXT ·scaleShiftSiLUAVX512(SB), NOSPLIT, $0-56
 pixel:
 	MOVQ n+32(FP), CX
 	XORQ R9, R9
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done7
 
 again6:
 	VMOVUPS     (DX)(R9*4), Z0
-	VMOVUPS     64(DX)(R9*4), Z1
-	VMOVUPS     128(DX)(R9*4), Z2
-	VMOVUPS     (SI)(R9*4), Z3
-	VMOVUPS     (BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z0
-	VMOVUPS     64(SI)(R9*4), Z3
-	VMOVUPS     64(BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z1
+	VMOVUPS     (SI)(R9*4), Z1
+	VMOVUPS     (BX)(R9*4), Z2
+	VFMADD213PS Z1, Z2, Z0
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMOVUPS     64(DX)(R9*4), Z4
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VMOVUPS     64(SI)(R9*4), Z2
+	VMOVUPS     64(BX)(R9*4), Z3
+	VFMADD213PS Z2, Z3, Z4
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VMULPS      slope_silu<>+0(SB), Z4, Z5
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VMAXPS      power2_low<>+0(SB), Z5, Z5
+	VMOVUPS     128(DX)(R9*4), Z8
+	VSUBPS      Z3, Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z5, Z5
 	VMOVUPS     128(SI)(R9*4), Z3
-	VMOVUPS     128(BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z2
-	VMOVUPS     slope_silu<>+0(SB), Z5
-	VMULPS      Z5, Z0, Z3
-	VMULPS      Z5, Z1, Z4
-	VMULPS      Z5, Z2, Z5
-	VMOVUPS     power2_low<>+0(SB), Z6
-	VMOVUPS     power2_high<>+0(SB), Z7
-	VMAXPS      Z3, Z6, Z3
-	VMINPS      Z3, Z7, Z3
-	VMAXPS      Z4, Z6, Z4
-	VMINPS      Z4, Z7, Z4
-	VMAXPS      Z5, Z6, Z5
-	VMINPS      Z5, Z7, Z5
-	VMOVUPS     shifter<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VADDPS      Z6, Z5, Z9
-	VSUBPS      Z6, Z7, Z10
-	VSUBPS      Z10, Z3, Z3
-	VSUBPS      Z6, Z8, Z11
-	VSUBPS      Z11, Z4, Z4
-	VSUBPS      Z6, Z9, Z6
-	VSUBPS      Z6, Z5, Z5
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VMOVAPS     Z6, Z10
-	VMOVAPS     Z6, Z11
-	VMOVAPS     Z6, Z6
-	VMOVUPS     power2_p4<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p3<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p2<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p1<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p0<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VPSLLD      $0x17, Z7, Z7
-	VPADDD      Z7, Z10, Z3
-	VPSLLD      $0x17, Z8, Z8
-	VPADDD      Z8, Z11, Z4
-	VPSLLD      $0x17, Z9, Z9
-	VPADDD      Z9, Z6, Z5
-	VMOVUPS     one<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z3
-	VDIVPS      Z3, Z0, Z0
-	VADDPS      Z6, Z4, Z4
-	VDIVPS      Z4, Z1, Z1
-	VADDPS      Z6, Z5, Z5
-	VDIVPS      Z5, Z2, Z2
+	VMOVUPS     128(BX)(R9*4), Z6
+	VFMADD213PS Z3, Z6, Z8
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VADDPS      shifter<>+0(SB), Z5, Z6
+	VMULPS      slope_silu<>+0(SB), Z8, Z9
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VSUBPS      shifter<>+0(SB), Z6, Z7
+	VMAXPS      power2_low<>+0(SB), Z9, Z9
+	VMOVUPS     192(DX)(R9*4), Z12
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VSUBPS      Z7, Z5, Z5
+	VMINPS      power2_high<>+0(SB), Z9, Z9
+	VMOVUPS     192(SI)(R9*4), Z7
+	VMOVUPS     192(BX)(R9*4), Z10
+	VFMADD213PS Z7, Z10, Z12
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VMOVAPS     power2_p5<>+0(SB), Z7
+	VADDPS      shifter<>+0(SB), Z9, Z10
+	VMULPS      slope_silu<>+0(SB), Z12, Z13
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
+	VSUBPS      shifter<>+0(SB), Z10, Z11
+	VMAXPS      power2_low<>+0(SB), Z13, Z13
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
+	VSUBPS      Z11, Z9, Z9
+	VMINPS      power2_high<>+0(SB), Z13, Z13
+	VPSLLD      $0x17, Z2, Z2
+	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
+	VMOVAPS     power2_p5<>+0(SB), Z11
+	VADDPS      shifter<>+0(SB), Z13, Z14
+	VPADDD      Z2, Z3, Z1
+	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
+	VSUBPS      shifter<>+0(SB), Z14, Z2
+	VADDPS      one<>+0(SB), Z1, Z1
+	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
+	VSUBPS      Z2, Z13, Z13
+	VDIVPS      Z1, Z0, Z0
+	VPSLLD      $0x17, Z6, Z6
+	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
+	VMOVAPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(R9*4)
-	VMOVUPS     Z1, 64(AX)(R9*4)
-	VMOVUPS     Z2, 128(AX)(R9*4)
-	ADDQ        $0x30, R9
-	SUBQ        $0x30, CX
-	CMPQ        CX, $0x30
+	VPADDD      Z6, Z7, Z5
+	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z5, Z5
+	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
+	VDIVPS      Z5, Z4, Z4
+	VPSLLD      $0x17, Z10, Z10
+	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
+	VMOVUPS     Z4, 64(AX)(R9*4)
+	VPADDD      Z10, Z11, Z9
+	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z9, Z9
+	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
+	VDIVPS      Z9, Z8, Z8
+	VPSLLD      $0x17, Z14, Z14
+	VMOVUPS     Z8, 128(AX)(R9*4)
+	VPADDD      Z14, Z2, Z13
+	VADDPS      one<>+0(SB), Z13, Z13
+	VDIVPS      Z13, Z12, Z12
+	VMOVUPS     Z12, 192(AX)(R9*4)
+	ADDQ        $0x40, R9
+	SUBQ        $0x40, CX
+	CMPQ        CX, $0x40
 	JGE         again6
 
 done7:
@@ -184,32 +199,21 @@ again8:
 	VMOVUPS     (SI)(R9*4), Z1
 	VMOVUPS     (BX)(R9*4), Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMOVUPS     slope_silu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(R9*4)
 	ADDQ        $0x10, R9
@@ -228,32 +232,21 @@ done9:
 	VMOVUPS.Z   (SI)(R9*4), K1, Z1
 	VMOVUPS.Z   (BX)(R9*4), K1, Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMOVUPS     slope_silu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_silu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(R9*4)
 
@@ -264,60 +257,6 @@ end10:
 	JNZ  pixel
 	VZEROUPPER
 	RET
-
-DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+32(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+36(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+40(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+44(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+48(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+52(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+56(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+60(SB)/4, $0xbfb8aa3b
-GLOBL slope_silu<>(SB), RODATA|NOPTR, $64
-
-DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-DATA power2_low<>+32(SB)/4, $0xc2fe0000
-DATA power2_low<>+36(SB)/4, $0xc2fe0000
-DATA power2_low<>+40(SB)/4, $0xc2fe0000
-DATA power2_low<>+44(SB)/4, $0xc2fe0000
-DATA power2_low<>+48(SB)/4, $0xc2fe0000
-DATA power2_low<>+52(SB)/4, $0xc2fe0000
-DATA power2_low<>+56(SB)/4, $0xc2fe0000
-DATA power2_low<>+60(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $64
-
-DATA power2_high<>+0(SB)/4, $0x43000000
-DATA power2_high<>+4(SB)/4, $0x43000000
-DATA power2_high<>+8(SB)/4, $0x43000000
-DATA power2_high<>+12(SB)/4, $0x43000000
-DATA power2_high<>+16(SB)/4, $0x43000000
-DATA power2_high<>+20(SB)/4, $0x43000000
-DATA power2_high<>+24(SB)/4, $0x43000000
-DATA power2_high<>+28(SB)/4, $0x43000000
-DATA power2_high<>+32(SB)/4, $0x43000000
-DATA power2_high<>+36(SB)/4, $0x43000000
-DATA power2_high<>+40(SB)/4, $0x43000000
-DATA power2_high<>+44(SB)/4, $0x43000000
-DATA power2_high<>+48(SB)/4, $0x43000000
-DATA power2_high<>+52(SB)/4, $0x43000000
-DATA power2_high<>+56(SB)/4, $0x43000000
-DATA power2_high<>+60(SB)/4, $0x43000000
-GLOBL power2_high<>(SB), RODATA|NOPTR, $64
 
 DATA shifter<>+0(SB)/4, $0x4b400000
 DATA shifter<>+4(SB)/4, $0x4b400000
@@ -445,6 +384,60 @@ DATA power2_p0<>+56(SB)/4, $0x3f800000
 DATA power2_p0<>+60(SB)/4, $0x3f800000
 GLOBL power2_p0<>(SB), RODATA|NOPTR, $64
 
+DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+32(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+36(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+40(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+44(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+48(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+52(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+56(SB)/4, $0xbfb8aa3b
+DATA slope_silu<>+60(SB)/4, $0xbfb8aa3b
+GLOBL slope_silu<>(SB), RODATA|NOPTR, $64
+
+DATA power2_low<>+0(SB)/4, $0xc2fe0000
+DATA power2_low<>+4(SB)/4, $0xc2fe0000
+DATA power2_low<>+8(SB)/4, $0xc2fe0000
+DATA power2_low<>+12(SB)/4, $0xc2fe0000
+DATA power2_low<>+16(SB)/4, $0xc2fe0000
+DATA power2_low<>+20(SB)/4, $0xc2fe0000
+DATA power2_low<>+24(SB)/4, $0xc2fe0000
+DATA power2_low<>+28(SB)/4, $0xc2fe0000
+DATA power2_low<>+32(SB)/4, $0xc2fe0000
+DATA power2_low<>+36(SB)/4, $0xc2fe0000
+DATA power2_low<>+40(SB)/4, $0xc2fe0000
+DATA power2_low<>+44(SB)/4, $0xc2fe0000
+DATA power2_low<>+48(SB)/4, $0xc2fe0000
+DATA power2_low<>+52(SB)/4, $0xc2fe0000
+DATA power2_low<>+56(SB)/4, $0xc2fe0000
+DATA power2_low<>+60(SB)/4, $0xc2fe0000
+GLOBL power2_low<>(SB), RODATA|NOPTR, $64
+
+DATA power2_high<>+0(SB)/4, $0x43000000
+DATA power2_high<>+4(SB)/4, $0x43000000
+DATA power2_high<>+8(SB)/4, $0x43000000
+DATA power2_high<>+12(SB)/4, $0x43000000
+DATA power2_high<>+16(SB)/4, $0x43000000
+DATA power2_high<>+20(SB)/4, $0x43000000
+DATA power2_high<>+24(SB)/4, $0x43000000
+DATA power2_high<>+28(SB)/4, $0x43000000
+DATA power2_high<>+32(SB)/4, $0x43000000
+DATA power2_high<>+36(SB)/4, $0x43000000
+DATA power2_high<>+40(SB)/4, $0x43000000
+DATA power2_high<>+44(SB)/4, $0x43000000
+DATA power2_high<>+48(SB)/4, $0x43000000
+DATA power2_high<>+52(SB)/4, $0x43000000
+DATA power2_high<>+56(SB)/4, $0x43000000
+DATA power2_high<>+60(SB)/4, $0x43000000
+GLOBL power2_high<>(SB), RODATA|NOPTR, $64
+
 DATA one<>+0(SB)/4, $0x3f800000
 DATA one<>+4(SB)/4, $0x3f800000
 DATA one<>+8(SB)/4, $0x3f800000
@@ -482,119 +475,101 @@ pixel:
 
 again11:
 	VMOVUPS      (DX)(R9*4), Z0
-	VMOVUPS      64(DX)(R9*4), Z1
-	VMOVUPS      128(DX)(R9*4), Z2
-	VMOVUPS      (SI)(R9*4), Z3
-	VMOVUPS      (BX)(R9*4), Z4
-	VFMADD213PS  Z3, Z4, Z0
+	VMOVUPS      (SI)(R9*4), Z1
+	VMOVUPS      (BX)(R9*4), Z2
+	VFMADD213PS  Z1, Z2, Z0
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVUPS      64(DX)(R9*4), Z5
+	VMOVAPS      gelu_p10<>+0(SB), Z2
 	VMOVUPS      64(SI)(R9*4), Z3
 	VMOVUPS      64(BX)(R9*4), Z4
-	VFMADD213PS  Z3, Z4, Z1
+	VFMADD213PS  Z3, Z4, Z5
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VANDPS       magnitude<>+0(SB), Z5, Z6
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VMINPS       gelu_limit<>+0(SB), Z6, Z6
+	VMOVUPS      128(DX)(R9*4), Z10
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VMOVAPS      gelu_p10<>+0(SB), Z7
 	VMOVUPS      128(SI)(R9*4), Z3
 	VMOVUPS      128(BX)(R9*4), Z4
-	VFMADD213PS  Z3, Z4, Z2
-	VMOVUPS      gelu_limit<>+0(SB), Z6
-	VMOVUPS      magnitude<>+0(SB), Z5
-	VANDPS       Z5, Z0, Z3
-	VMINPS       Z3, Z6, Z3
-	VANDPS       Z5, Z1, Z4
-	VMINPS       Z4, Z6, Z4
-	VANDPS       Z5, Z2, Z5
-	VMINPS       Z5, Z6, Z5
-	VMOVUPS      gelu_p10<>+0(SB), Z8
-	VMOVAPS      Z8, Z6
-	VMOVAPS      Z8, Z7
-	VMOVAPS      Z8, Z8
-	VMOVUPS      gelu_p9<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p8<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p7<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p6<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p5<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p4<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p3<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p2<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p1<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      gelu_p0<>+0(SB), Z9
-	VFMADD213PS  Z9, Z3, Z6
-	VFMADD213PS  Z9, Z4, Z7
-	VFMADD213PS  Z9, Z5, Z8
-	VMOVUPS      shifter<>+0(SB), Z9
-	VADDPS       Z9, Z6, Z10
-	VADDPS       Z9, Z7, Z11
-	VADDPS       Z9, Z8, Z12
-	VSUBPS       Z9, Z10, Z13
-	VSUBPS       Z13, Z6, Z6
-	VSUBPS       Z9, Z11, Z14
-	VSUBPS       Z14, Z7, Z7
-	VSUBPS       Z9, Z12, Z9
-	VSUBPS       Z9, Z8, Z8
-	VMOVUPS      power2_p5<>+0(SB), Z9
-	VMOVAPS      Z9, Z13
-	VMOVAPS      Z9, Z14
-	VMOVAPS      Z9, Z9
-	VMOVUPS      power2_p4<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p3<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p2<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p1<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VMOVUPS      power2_p0<>+0(SB), Z15
-	VFMADD213PS  Z15, Z6, Z13
-	VFMADD213PS  Z15, Z7, Z14
-	VFMADD213PS  Z15, Z8, Z9
-	VPSLLD       $0x17, Z10, Z10
-	VPADDD       Z10, Z13, Z6
-	VPSLLD       $0x17, Z11, Z11
-	VPADDD       Z11, Z14, Z7
-	VPSLLD       $0x17, Z12, Z12
-	VPADDD       Z12, Z9, Z8
-	VXORPS       Z9, Z9, Z9
-	VMAXPS       Z0, Z9, Z0
-	VFNMADD231PS Z6, Z3, Z0
-	VMAXPS       Z1, Z9, Z1
-	VFNMADD231PS Z7, Z4, Z1
-	VMAXPS       Z2, Z9, Z2
-	VFNMADD231PS Z8, Z5, Z2
+	VFMADD213PS  Z3, Z4, Z10
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z6, Z7
+	VANDPS       magnitude<>+0(SB), Z10, Z11
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z6, Z7
+	VMINPS       gelu_limit<>+0(SB), Z11, Z11
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z6, Z7
+	VMOVAPS      gelu_p10<>+0(SB), Z12
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z6, Z7
+	VFMADD213PS  gelu_p9<>+0(SB), Z11, Z12
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z6, Z7
+	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z6, Z7
+	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z6, Z7
+	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
+	VADDPS       shifter<>+0(SB), Z2, Z3
+	VFMADD213PS  gelu_p2<>+0(SB), Z6, Z7
+	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
+	VSUBPS       shifter<>+0(SB), Z3, Z4
+	VFMADD213PS  gelu_p1<>+0(SB), Z6, Z7
+	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
+	VSUBPS       Z4, Z2, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z6, Z7
+	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
+	VMOVAPS      power2_p5<>+0(SB), Z4
+	VADDPS       shifter<>+0(SB), Z7, Z8
+	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
+	VSUBPS       shifter<>+0(SB), Z8, Z9
+	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
+	VSUBPS       Z9, Z7, Z7
+	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
+	VMOVAPS      power2_p5<>+0(SB), Z9
+	VADDPS       shifter<>+0(SB), Z12, Z13
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p4<>+0(SB), Z7, Z9
+	VSUBPS       shifter<>+0(SB), Z13, Z14
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p3<>+0(SB), Z7, Z9
+	VSUBPS       Z14, Z12, Z12
+	VPSLLD       $0x17, Z3, Z3
+	VFMADD213PS  power2_p2<>+0(SB), Z7, Z9
+	VMOVAPS      power2_p5<>+0(SB), Z14
+	VPADDD       Z3, Z4, Z2
+	VFMADD213PS  power2_p1<>+0(SB), Z7, Z9
+	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
+	VXORPS       Z3, Z3, Z3
+	VMAXPS       Z0, Z3, Z0
+	VFMADD213PS  power2_p0<>+0(SB), Z7, Z9
+	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
+	VFNMADD231PS Z2, Z1, Z0
+	VPSLLD       $0x17, Z8, Z8
+	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
 	VMOVUPS      Z0, (AX)(R9*4)
-	VMOVUPS      Z1, 64(AX)(R9*4)
-	VMOVUPS      Z2, 128(AX)(R9*4)
+	VPADDD       Z8, Z9, Z7
+	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       Z5, Z0, Z5
+	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
+	VFNMADD231PS Z7, Z6, Z5
+	VPSLLD       $0x17, Z13, Z13
+	VMOVUPS      Z5, 64(AX)(R9*4)
+	VPADDD       Z13, Z14, Z12
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       Z10, Z0, Z10
+	VFNMADD231PS Z12, Z11, Z10
+	VMOVUPS      Z10, 128(AX)(R9*4)
 	ADDQ         $0x30, R9
 	SUBQ         $0x30, CX
 	CMPQ         CX, $0x30
@@ -609,50 +584,30 @@ again13:
 	VMOVUPS      (SI)(R9*4), Z1
 	VMOVUPS      (BX)(R9*4), Z2
 	VFMADD213PS  Z1, Z2, Z0
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z3
+	VSUBPS       shifter<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z2, Z2
+	VMOVAPS      power2_p5<>+0(SB), Z4
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z2, Z1, Z0
@@ -673,50 +628,30 @@ done14:
 	VMOVUPS.Z    (SI)(R9*4), K1, Z1
 	VMOVUPS.Z    (BX)(R9*4), K1, Z2
 	VFMADD213PS  Z1, Z2, Z0
-	VMOVUPS      gelu_limit<>+0(SB), Z2
-	VMOVUPS      magnitude<>+0(SB), Z1
-	VANDPS       Z1, Z0, Z1
-	VMINPS       Z1, Z2, Z1
-	VMOVUPS      gelu_p10<>+0(SB), Z2
-	VMOVAPS      Z2, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p8<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p7<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p6<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p5<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p4<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p3<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p2<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p1<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      gelu_p0<>+0(SB), Z3
-	VFMADD213PS  Z3, Z1, Z2
-	VMOVUPS      shifter<>+0(SB), Z3
-	VADDPS       Z3, Z2, Z4
-	VSUBPS       Z3, Z4, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VMOVAPS      Z3, Z3
-	VMOVUPS      power2_p4<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p3<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p2<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p1<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VMOVUPS      power2_p0<>+0(SB), Z5
-	VFMADD213PS  Z5, Z2, Z3
-	VPSLLD       $0x17, Z4, Z4
-	VPADDD       Z4, Z3, Z2
+	VANDPS       magnitude<>+0(SB), Z0, Z1
+	VMINPS       gelu_limit<>+0(SB), Z1, Z1
+	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
+	VADDPS       shifter<>+0(SB), Z2, Z3
+	VSUBPS       shifter<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z2, Z2
+	VMOVAPS      power2_p5<>+0(SB), Z4
+	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
+	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z2
 	VXORPS       Z3, Z3, Z3
 	VMAXPS       Z0, Z3, Z0
 	VFNMADD231PS Z2, Z1, Z0
@@ -729,42 +664,6 @@ end15:
 	JNZ  pixel
 	VZEROUPPER
 	RET
-
-DATA gelu_limit<>+0(SB)/4, $0x40d00000
-DATA gelu_limit<>+4(SB)/4, $0x40d00000
-DATA gelu_limit<>+8(SB)/4, $0x40d00000
-DATA gelu_limit<>+12(SB)/4, $0x40d00000
-DATA gelu_limit<>+16(SB)/4, $0x40d00000
-DATA gelu_limit<>+20(SB)/4, $0x40d00000
-DATA gelu_limit<>+24(SB)/4, $0x40d00000
-DATA gelu_limit<>+28(SB)/4, $0x40d00000
-DATA gelu_limit<>+32(SB)/4, $0x40d00000
-DATA gelu_limit<>+36(SB)/4, $0x40d00000
-DATA gelu_limit<>+40(SB)/4, $0x40d00000
-DATA gelu_limit<>+44(SB)/4, $0x40d00000
-DATA gelu_limit<>+48(SB)/4, $0x40d00000
-DATA gelu_limit<>+52(SB)/4, $0x40d00000
-DATA gelu_limit<>+56(SB)/4, $0x40d00000
-DATA gelu_limit<>+60(SB)/4, $0x40d00000
-GLOBL gelu_limit<>(SB), RODATA|NOPTR, $64
-
-DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-DATA magnitude<>+32(SB)/4, $0x7fffffff
-DATA magnitude<>+36(SB)/4, $0x7fffffff
-DATA magnitude<>+40(SB)/4, $0x7fffffff
-DATA magnitude<>+44(SB)/4, $0x7fffffff
-DATA magnitude<>+48(SB)/4, $0x7fffffff
-DATA magnitude<>+52(SB)/4, $0x7fffffff
-DATA magnitude<>+56(SB)/4, $0x7fffffff
-DATA magnitude<>+60(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $64
 
 DATA gelu_p10<>+0(SB)/4, $0xb29b3924
 DATA gelu_p10<>+4(SB)/4, $0xb29b3924
@@ -964,6 +863,42 @@ DATA gelu_p0<>+56(SB)/4, $0xbf800000
 DATA gelu_p0<>+60(SB)/4, $0xbf800000
 GLOBL gelu_p0<>(SB), RODATA|NOPTR, $64
 
+DATA magnitude<>+0(SB)/4, $0x7fffffff
+DATA magnitude<>+4(SB)/4, $0x7fffffff
+DATA magnitude<>+8(SB)/4, $0x7fffffff
+DATA magnitude<>+12(SB)/4, $0x7fffffff
+DATA magnitude<>+16(SB)/4, $0x7fffffff
+DATA magnitude<>+20(SB)/4, $0x7fffffff
+DATA magnitude<>+24(SB)/4, $0x7fffffff
+DATA magnitude<>+28(SB)/4, $0x7fffffff
+DATA magnitude<>+32(SB)/4, $0x7fffffff
+DATA magnitude<>+36(SB)/4, $0x7fffffff
+DATA magnitude<>+40(SB)/4, $0x7fffffff
+DATA magnitude<>+44(SB)/4, $0x7fffffff
+DATA magnitude<>+48(SB)/4, $0x7fffffff
+DATA magnitude<>+52(SB)/4, $0x7fffffff
+DATA magnitude<>+56(SB)/4, $0x7fffffff
+DATA magnitude<>+60(SB)/4, $0x7fffffff
+GLOBL magnitude<>(SB), RODATA|NOPTR, $64
+
+DATA gelu_limit<>+0(SB)/4, $0x40d00000
+DATA gelu_limit<>+4(SB)/4, $0x40d00000
+DATA gelu_limit<>+8(SB)/4, $0x40d00000
+DATA gelu_limit<>+12(SB)/4, $0x40d00000
+DATA gelu_limit<>+16(SB)/4, $0x40d00000
+DATA gelu_limit<>+20(SB)/4, $0x40d00000
+DATA gelu_limit<>+24(SB)/4, $0x40d00000
+DATA gelu_limit<>+28(SB)/4, $0x40d00000
+DATA gelu_limit<>+32(SB)/4, $0x40d00000
+DATA gelu_limit<>+36(SB)/4, $0x40d00000
+DATA gelu_limit<>+40(SB)/4, $0x40d00000
+DATA gelu_limit<>+44(SB)/4, $0x40d00000
+DATA gelu_limit<>+48(SB)/4, $0x40d00000
+DATA gelu_limit<>+52(SB)/4, $0x40d00000
+DATA gelu_limit<>+56(SB)/4, $0x40d00000
+DATA gelu_limit<>+60(SB)/4, $0x40d00000
+GLOBL gelu_limit<>(SB), RODATA|NOPTR, $64
+
 // func scaleShiftQuickGELUAVX512(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
 // Requires: AVX, AVX512F
 TEXT ·scaleShiftQuickGELUAVX512(SB), NOSPLIT, $0-56
@@ -978,87 +913,97 @@ TEXT ·scaleShiftQuickGELUAVX512(SB), NOSPLIT, $0-56
 pixel:
 	MOVQ n+32(FP), CX
 	XORQ R9, R9
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done17
 
 again16:
 	VMOVUPS     (DX)(R9*4), Z0
-	VMOVUPS     64(DX)(R9*4), Z1
-	VMOVUPS     128(DX)(R9*4), Z2
-	VMOVUPS     (SI)(R9*4), Z3
-	VMOVUPS     (BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z0
-	VMOVUPS     64(SI)(R9*4), Z3
-	VMOVUPS     64(BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z1
+	VMOVUPS     (SI)(R9*4), Z1
+	VMOVUPS     (BX)(R9*4), Z2
+	VFMADD213PS Z1, Z2, Z0
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMOVUPS     64(DX)(R9*4), Z4
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VMOVUPS     64(SI)(R9*4), Z2
+	VMOVUPS     64(BX)(R9*4), Z3
+	VFMADD213PS Z2, Z3, Z4
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VMULPS      slope_quick_gelu<>+0(SB), Z4, Z5
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VMAXPS      power2_low<>+0(SB), Z5, Z5
+	VMOVUPS     128(DX)(R9*4), Z8
+	VSUBPS      Z3, Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z5, Z5
 	VMOVUPS     128(SI)(R9*4), Z3
-	VMOVUPS     128(BX)(R9*4), Z4
-	VFMADD213PS Z3, Z4, Z2
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z5
-	VMULPS      Z5, Z0, Z3
-	VMULPS      Z5, Z1, Z4
-	VMULPS      Z5, Z2, Z5
-	VMOVUPS     power2_low<>+0(SB), Z6
-	VMOVUPS     power2_high<>+0(SB), Z7
-	VMAXPS      Z3, Z6, Z3
-	VMINPS      Z3, Z7, Z3
-	VMAXPS      Z4, Z6, Z4
-	VMINPS      Z4, Z7, Z4
-	VMAXPS      Z5, Z6, Z5
-	VMINPS      Z5, Z7, Z5
-	VMOVUPS     shifter<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VADDPS      Z6, Z5, Z9
-	VSUBPS      Z6, Z7, Z10
-	VSUBPS      Z10, Z3, Z3
-	VSUBPS      Z6, Z8, Z11
-	VSUBPS      Z11, Z4, Z4
-	VSUBPS      Z6, Z9, Z6
-	VSUBPS      Z6, Z5, Z5
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VMOVAPS     Z6, Z10
-	VMOVAPS     Z6, Z11
-	VMOVAPS     Z6, Z6
-	VMOVUPS     power2_p4<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p3<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p2<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p1<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VMOVUPS     power2_p0<>+0(SB), Z12
-	VFMADD213PS Z12, Z3, Z10
-	VFMADD213PS Z12, Z4, Z11
-	VFMADD213PS Z12, Z5, Z6
-	VPSLLD      $0x17, Z7, Z7
-	VPADDD      Z7, Z10, Z3
-	VPSLLD      $0x17, Z8, Z8
-	VPADDD      Z8, Z11, Z4
-	VPSLLD      $0x17, Z9, Z9
-	VPADDD      Z9, Z6, Z5
-	VMOVUPS     one<>+0(SB), Z6
-	VADDPS      Z6, Z3, Z3
-	VDIVPS      Z3, Z0, Z0
-	VADDPS      Z6, Z4, Z4
-	VDIVPS      Z4, Z1, Z1
-	VADDPS      Z6, Z5, Z5
-	VDIVPS      Z5, Z2, Z2
+	VMOVUPS     128(BX)(R9*4), Z6
+	VFMADD213PS Z3, Z6, Z8
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VADDPS      shifter<>+0(SB), Z5, Z6
+	VMULPS      slope_quick_gelu<>+0(SB), Z8, Z9
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VSUBPS      shifter<>+0(SB), Z6, Z7
+	VMAXPS      power2_low<>+0(SB), Z9, Z9
+	VMOVUPS     192(DX)(R9*4), Z12
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VSUBPS      Z7, Z5, Z5
+	VMINPS      power2_high<>+0(SB), Z9, Z9
+	VMOVUPS     192(SI)(R9*4), Z7
+	VMOVUPS     192(BX)(R9*4), Z10
+	VFMADD213PS Z7, Z10, Z12
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VMOVAPS     power2_p5<>+0(SB), Z7
+	VADDPS      shifter<>+0(SB), Z9, Z10
+	VMULPS      slope_quick_gelu<>+0(SB), Z12, Z13
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
+	VSUBPS      shifter<>+0(SB), Z10, Z11
+	VMAXPS      power2_low<>+0(SB), Z13, Z13
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
+	VSUBPS      Z11, Z9, Z9
+	VMINPS      power2_high<>+0(SB), Z13, Z13
+	VPSLLD      $0x17, Z2, Z2
+	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
+	VMOVAPS     power2_p5<>+0(SB), Z11
+	VADDPS      shifter<>+0(SB), Z13, Z14
+	VPADDD      Z2, Z3, Z1
+	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
+	VSUBPS      shifter<>+0(SB), Z14, Z2
+	VADDPS      one<>+0(SB), Z1, Z1
+	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
+	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
+	VSUBPS      Z2, Z13, Z13
+	VDIVPS      Z1, Z0, Z0
+	VPSLLD      $0x17, Z6, Z6
+	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
+	VMOVAPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(R9*4)
-	VMOVUPS     Z1, 64(AX)(R9*4)
-	VMOVUPS     Z2, 128(AX)(R9*4)
-	ADDQ        $0x30, R9
-	SUBQ        $0x30, CX
-	CMPQ        CX, $0x30
+	VPADDD      Z6, Z7, Z5
+	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z5, Z5
+	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
+	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
+	VDIVPS      Z5, Z4, Z4
+	VPSLLD      $0x17, Z10, Z10
+	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
+	VMOVUPS     Z4, 64(AX)(R9*4)
+	VPADDD      Z10, Z11, Z9
+	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
+	VADDPS      one<>+0(SB), Z9, Z9
+	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
+	VDIVPS      Z9, Z8, Z8
+	VPSLLD      $0x17, Z14, Z14
+	VMOVUPS     Z8, 128(AX)(R9*4)
+	VPADDD      Z14, Z2, Z13
+	VADDPS      one<>+0(SB), Z13, Z13
+	VDIVPS      Z13, Z12, Z12
+	VMOVUPS     Z12, 192(AX)(R9*4)
+	ADDQ        $0x40, R9
+	SUBQ        $0x40, CX
+	CMPQ        CX, $0x40
 	JGE         again16
 
 done17:
@@ -1070,32 +1015,21 @@ again18:
 	VMOVUPS     (SI)(R9*4), Z1
 	VMOVUPS     (BX)(R9*4), Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(R9*4)
 	ADDQ        $0x10, R9
@@ -1114,32 +1048,21 @@ done19:
 	VMOVUPS.Z   (SI)(R9*4), K1, Z1
 	VMOVUPS.Z   (BX)(R9*4), K1, Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMOVUPS     slope_quick_gelu<>+0(SB), Z1
-	VMULPS      Z1, Z0, Z1
-	VMOVUPS     power2_low<>+0(SB), Z2
-	VMOVUPS     power2_high<>+0(SB), Z3
-	VMAXPS      Z1, Z2, Z1
-	VMINPS      Z1, Z3, Z1
-	VMOVUPS     shifter<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z3
-	VSUBPS      Z2, Z3, Z2
-	VSUBPS      Z2, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z2
-	VMOVAPS     Z2, Z2
-	VMOVUPS     power2_p4<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p3<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p2<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p1<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VMOVUPS     power2_p0<>+0(SB), Z4
-	VFMADD213PS Z4, Z1, Z2
-	VPSLLD      $0x17, Z3, Z3
-	VPADDD      Z3, Z2, Z1
-	VMOVUPS     one<>+0(SB), Z2
-	VADDPS      Z2, Z1, Z1
+	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
+	VMAXPS      power2_low<>+0(SB), Z1, Z1
+	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VADDPS      shifter<>+0(SB), Z1, Z2
+	VSUBPS      shifter<>+0(SB), Z2, Z3
+	VSUBPS      Z3, Z1, Z1
+	VMOVAPS     power2_p5<>+0(SB), Z3
+	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
+	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
+	VPSLLD      $0x17, Z2, Z2
+	VPADDD      Z2, Z3, Z1
+	VADDPS      one<>+0(SB), Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(R9*4)
 

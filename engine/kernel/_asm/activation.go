@@ -1,18 +1,27 @@
 package main
 
-// together is the number of vectors an activation goes through in step.
-const together = 3
+import (
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// together is the number of vectors that go through an activation side by side where x can be read again.
+const together = 4
 
 func activation(g *gen) {
 	for _, act := range acts {
 		g.function("finish"+act.suffix+g.isa, "func(dst, acc, bias, shift, residual *float32, n int)",
 			"is Finish with "+act.suffix+"; bias, shift and residual may be nil.")
 		dst, acc, bias, shift, residual, n := g.arg("dst"), g.arg("acc"), g.arg("bias"), g.arg("shift"), g.arg("residual"), g.arg("n")
-		g.each(n, together, func(l []lanes) {
+		g.each(n, act.several, func(l []lanes) {
 			ys := loadAll(l, acc)
 			g.addIfAny(l, bias, ys)
 			g.addIfAny(l, shift, ys)
-			act.apply(g, ys...)
+			var chains []chain
+			for _, y := range ys {
+				chains = append(chains, act.chain(g, y, y))
+			}
+			weave(chains...)
 			g.addIfAny(l, residual, ys)
 			storeAll(l, ys, dst)
 		})
@@ -21,22 +30,37 @@ func activation(g *gen) {
 	for _, act := range acts {
 		g.function("activate"+act.suffix+g.isa, "func(dst, x *float32, n int)", "is Activate with "+act.suffix+".")
 		dst, x, n := g.arg("dst"), g.arg("x"), g.arg("n")
-		g.each(n, together, func(l []lanes) {
-			ys := loadAll(l, x)
-			act.apply(g, ys...)
-			storeAll(l, ys, dst)
+		g.eachChain(n, together, func(l lanes, y reg.VecVirtual) chain {
+			return join(chain{func() { l.loadTo(x, y) }}, act.chain(g, y, l.again(x, y)), chain{func() { l.store(y, dst) }})
 		})
 		g.ret()
 	}
 	g.function("geglu"+g.isa, "func(dst, x, gate *float32, n int)", "is GEGLU.")
 	dst, x, gate, n := g.arg("dst"), g.arg("x"), g.arg("gate"), g.arg("n")
-	g.each(n, together, func(l []lanes) {
-		ys := loadAll(l, gate)
-		g.gelu(ys...)
-		for i, y := range ys {
-			g.VMULPS(l[i].load(x), y, y)
-		}
-		storeAll(l, ys, dst)
+	g.eachChain(n, together, func(l lanes, y reg.VecVirtual) chain {
+		return join(chain{func() { l.loadTo(gate, y) }}, g.gelu(y, l.again(gate, y)), chain{
+			func() { g.VMULPS(l.load(x), y, y) },
+			func() { l.store(y, dst) },
+		})
 	})
 	g.ret()
+}
+
+// eachChain is each with a chain for every vector, which it may hold in y.
+func (g *gen) eachChain(n reg.GPVirtual, several int, body func(l lanes, y reg.VecVirtual) chain) {
+	g.each(n, several, func(l []lanes) {
+		var chains []chain
+		for _, l := range l {
+			chains = append(chains, body(l, g.vector()))
+		}
+		weave(chains...)
+	})
+}
+
+// again is where the elements at p that y was loaded with can be read a second time: only all of a vector in memory.
+func (l lanes) again(p reg.Register, y reg.VecVirtual) operand.Op {
+	if l.mask == nil {
+		return l.at(p)
+	}
+	return y
 }

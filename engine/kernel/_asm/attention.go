@@ -106,6 +106,15 @@ func (g *gen) zeros(n int) []reg.VecVirtual {
 	return ys
 }
 
+// fresh returns a new register for every x.
+func (g *gen) fresh(xs []reg.VecVirtual) []reg.VecVirtual {
+	ys := make([]reg.VecVirtual, len(xs))
+	for i := range ys {
+		ys[i] = g.vector()
+	}
+	return ys
+}
+
 // unrolled writes body for a positive total of steps: four at a time, then one. n is a register to count in.
 func (g *gen) unrolled(total, n reg.GPVirtual, body func(steps int)) {
 	four, rest, one, done := g.label("four"), g.label("rest"), g.label("one"), g.label("done")
@@ -127,7 +136,7 @@ func (g *gen) unrolled(total, n reg.GPVirtual, body func(steps int)) {
 }
 
 // weigh goes over all rows for their maxima, computes how far their sums shrink in one vector, and goes over all rows for the
-// powers, with four vectors in step.
+// powers, with four vectors side by side.
 func weigh(g *gen) {
 	g.function("weighAVX2", "func(scores, top, mass, shrink *float32, n int, scale float32)",
 		"is Weigh for whole panels of scores, n being a positive multiple of 16.")
@@ -171,31 +180,34 @@ func weigh(g *gen) {
 
 	live, factors := g.mask(rows), g.YMM()
 	g.VMASKMOVPS(operand.Mem{Base: shrink}, live, factors)
-	g.VMULPS(g.broadcastArg("scale"), factors, factors)
-	g.weightOf(factors)
+	scale := g.broadcastArg("scale")
+	g.VMULPS(scale, factors, factors)
+	weave(g.weightOf(factors))
 	g.VMASKMOVPS(factors, live, operand.Mem{Base: shrink})
 
 	g.XORQ(rows, rows)
 	g.Label("powers")
-	peak, sums := g.YMM(), []reg.VecVirtual{g.YMM(), g.zero()}
+	peak, sum := g.YMM(), g.YMM()
 	g.VBROADCASTSS(operand.Mem{Base: top, Index: rows, Scale: 4}, peak)
-	g.VBROADCASTSS(operand.Mem{Base: shrink, Index: rows, Scale: 4}, sums[0])
-	g.VMULPS(operand.Mem{Base: mass}, sums[0], sums[0])
+	g.VBROADCASTSS(operand.Mem{Base: shrink, Index: rows, Scale: 4}, sum)
+	g.VMULPS(operand.Mem{Base: mass}, sum, sum)
 	g.MOVQ(n, left)
 	g.eachWhole(left, func(l []lanes) {
-		xs, scale := loadAll(l, scores), g.broadcastArg("scale") // no register is free to keep it
-		for _, x := range xs {
-			g.VSUBPS(peak, x, x)
-			g.VMULPS(scale, x, x)
+		var chains []chain
+		for _, l := range l {
+			x := g.vector()
+			chains = append(chains, join(chain{
+				func() { l.loadTo(scores, x) },
+				func() { g.VSUBPS(peak, x, x) },
+				func() { g.VMULPS(scale, x, x) },
+			}, g.weightOf(x), chain{
+				func() { l.store(x, scores) },
+				func() { g.VADDPS(x, sum, sum) },
+			}))
 		}
-		g.weightOf(xs...)
-		storeAll(l, xs, scores)
-		for i, x := range xs {
-			g.VADDPS(x, sums[i%2], sums[i%2])
-		}
+		weave(chains...)
 	}, 4, 2)
-	g.VADDPS(sums[1], sums[0], sums[0])
-	g.VMOVUPS(sums[0], operand.Mem{Base: mass})
+	g.VMOVUPS(sum, operand.Mem{Base: mass})
 	g.ADDQ(operand.U32(scoreBytes), scores)
 	g.ADDQ(operand.Imm(32), mass)
 	g.INCQ(rows)
@@ -204,13 +216,9 @@ func weigh(g *gen) {
 	g.ret()
 }
 
-// weightOf replaces every score, at most 0, by its power of two.
-func (g *gen) weightOf(xs ...reg.VecVirtual) {
-	low := g.load(g.constant("power2_low", -127))
-	for _, x := range xs {
-		g.VMAXPS(x, low, x) // x is the second source: NaN passes
-	}
-	g.power2(xs...)
+// weightOf replaces a score, at most 0, by its power of two.
+func (g *gen) weightOf(x reg.VecVirtual) chain {
+	return join(chain{func() { g.VMAXPS(x, g.load(g.constant("power2_low", -127)), x) }}, g.power2(x))
 }
 
 // mix goes over the keys once for every 16 columns, then for 8, then for the last 1 to 7 under a mask.

@@ -125,9 +125,8 @@ func (l lanes) at(p reg.Register) operand.Mem {
 	return operand.Mem{Base: p, Index: l.index, Scale: 4, Disp: 4 * l.ahead}
 }
 
-// load reads from the slice that starts at p; lanes that are not live are zero.
-func (l lanes) load(p reg.Register) reg.VecVirtual {
-	y := l.g.vector()
+// loadTo reads from the slice that starts at p; lanes that are not live are zero.
+func (l lanes) loadTo(p, y reg.Register) {
 	switch {
 	case l.mask == nil:
 		l.g.VMOVUPS(l.at(p), y)
@@ -136,6 +135,12 @@ func (l lanes) load(p reg.Register) reg.VecVirtual {
 	default:
 		l.g.VMASKMOVPS(l.at(p), l.mask, y)
 	}
+}
+
+// load is loadTo with a new register.
+func (l lanes) load(p reg.Register) reg.VecVirtual {
+	y := l.g.vector()
+	l.loadTo(p, y)
 	return y
 }
 

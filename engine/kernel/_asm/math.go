@@ -2,105 +2,107 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
 // The functions here mirror power2, swish and gelu in attention_generic.go and activation_generic.go, where the method and
-// its sources are told. MAXPS and MINPS return their second source (the first operand in Go's order) if one is NaN: it is
-// always x, so NaN passes.
+// its sources are told. MAXPS and MINPS return their second source (the first operand in Go's order) if one is NaN: where
+// it is x, NaN passes.
 
-// Each takes several vectors and goes through them in step: one alone is a chain of dependent operations of 70 cycles
-// and more, and the processor looks ahead too little to find its neighbours. A constant is loaded once for all of them:
-// as operands in memory they would keep the two load units of a Zen 1 busy for longer than all the rest takes.
+// A chain is the operations on one vector in order, each of which needs the result of the one before.
+type chain []func()
 
-// power2 replaces every x, from -127 to 128, by 2^x.
-func (g *gen) power2(xs ...reg.VecVirtual) {
-	shifter, powers, ps := g.load(g.constant("shifter", 0x1.8p23)), g.fresh(xs), g.fresh(xs)
-	for i, x := range xs {
-		g.VADDPS(shifter, x, powers[i])
-	}
-	for i, x := range xs {
-		g.VSUBPS(shifter, powers[i], ps[i])
-		g.VSUBPS(ps[i], x, x)
-	}
-	g.polynomial(xs, ps, "power2", 0.00132257250192, 0.00967177328973, 0.055508915201, 0.240222368787, 0.693146829102, 1)
-	for i, x := range xs {
-		g.VPSLLD(operand.Imm(23), powers[i], powers[i])
-		g.VPADDD(powers[i], ps[i], x)
-	}
-}
+// join is one chain behind the other.
+func join(chains ...chain) chain { return slices.Concat(chains...) }
 
-// fresh returns a new register for every x.
-func (g *gen) fresh(xs []reg.VecVirtual) []reg.VecVirtual {
-	ys := make([]reg.VecVirtual, len(xs))
-	for i := range ys {
-		ys[i] = g.vector()
-	}
-	return ys
-}
-
-// polynomial sets every p to the polynomial in x with the coefficients c, highest power first.
-func (g *gen) polynomial(xs, ps []reg.VecVirtual, name string, c ...float32) {
-	for k, value := range c {
-		y := g.load(g.constant(fmt.Sprintf("%s_p%d", name, len(c)-1-k), value))
-		for i, x := range xs {
-			if k == 0 {
-				g.VMOVAPS(y, ps[i])
-			} else {
-				g.VFMADD213PS(y, x, ps[i])
+// weave writes chains side by side, each three operations behind the one before: one alone would wait for the latency of
+// every operation, 70 cycles and more, and the processor looks ahead too little to find its neighbours. In step they
+// would all want the multipliers at the same time, and then the adders. Four fill 16 registers if constants are operands
+// in memory; of 0 to 7 operations three was the best on a Zen 1.
+func weave(chains ...chain) {
+	const lag = 3
+	for round, more := 0, true; more; round++ {
+		more = false
+		for i, c := range chains {
+			if k := round - i*lag; k < len(c) {
+				more = true
+				if k >= 0 {
+					c[k]()
+				}
 			}
 		}
 	}
 }
 
-// swish replaces every x by x / (1 + 2^(slope x)).
-func (g *gen) swish(name string, slope float32, xs ...reg.VecVirtual) {
-	es, factor := g.fresh(xs), g.load(g.constant("slope_"+name, slope))
-	for i, x := range xs {
-		g.VMULPS(factor, x, es[i])
-	}
-	low, high := g.load(g.constant("power2_low", -127)), g.load(g.constant("power2_high", 128))
-	for _, e := range es {
-		g.VMAXPS(e, low, e)
-		g.VMINPS(e, high, e)
-	}
-	g.power2(es...)
-	one := g.load(g.constant("one", 1))
-	for i, x := range xs {
-		g.VADDPS(one, es[i], es[i])
-		g.VDIVPS(es[i], x, x)
-	}
+// power2 replaces x, from -127 to 128, by 2^x.
+func (g *gen) power2(x reg.VecVirtual) chain {
+	shifter, power, p := g.constant("shifter", 0x1.8p23), g.vector(), g.vector()
+	return join(chain{
+		func() { g.VADDPS(shifter, x, power) },
+		func() { g.VSUBPS(shifter, power, p) },
+		func() { g.VSUBPS(p, x, x) },
+	}, g.polynomial(x, p, "power2", 0.00132257250192, 0.00967177328973, 0.055508915201, 0.240222368787, 0.693146829102, 1), chain{
+		func() { g.VPSLLD(operand.Imm(23), power, power) },
+		func() { g.VPADDD(power, p, x) },
+	})
 }
 
-// gelu replaces every x by max(x, 0) - |x|/2 * erfc(|x|/sqrt 2).
-func (g *gen) gelu(xs ...reg.VecVirtual) {
-	ys, limit, magnitude := g.fresh(xs), g.load(g.constant("gelu_limit", 6.5)), g.load(g.bits("magnitude", 0x7fffffff))
-	for i, x := range xs {
-		g.VANDPS(magnitude, x, ys[i])
-		g.VMINPS(ys[i], limit, ys[i])
+// polynomial sets p to the polynomial in x with the coefficients c, highest power first.
+func (g *gen) polynomial(x, p reg.VecVirtual, name string, c ...float32) chain {
+	var steps chain
+	for k, value := range c {
+		m := g.constant(fmt.Sprintf("%s_p%d", name, len(c)-1-k), value)
+		if k == 0 {
+			steps = append(steps, func() { g.VMOVAPS(m, p) })
+		} else {
+			steps = append(steps, func() { g.VFMADD213PS(m, x, p) })
+		}
 	}
-	es := g.fresh(xs)
-	g.polynomial(ys, es, "gelu", -1.80703590523e-08, 5.8894351603e-07, -8.14218788373e-06, 6.03911789066e-05, -0.000225509386826,
-		-0.000110810500177, 0.00708227068102, -0.0525344764545, -0.459188913877, -1.15110817575, -1)
-	g.power2(es...)
-	zero := g.zero()
-	for i, x := range xs {
-		g.VMAXPS(x, zero, x)
-		g.VFNMADD231PS(es[i], ys[i], x)
-	}
+	return steps
+}
+
+// swish replaces x by x / (1 + 2^(slope x)). The quotient is NaN if x is, whatever its power. The division is one on
+// purpose: on a Zen 1 it holds up the multipliers for 8 cycles, but a reciprocal made exact by three multiply-adds was
+// slower still, by a fifth.
+func (g *gen) swish(name string, slope float32, x reg.VecVirtual) chain {
+	e := g.vector()
+	return join(chain{
+		func() { g.VMULPS(g.constant("slope_"+name, slope), x, e) },
+		func() { g.VMAXPS(g.constant("power2_low", -127), e, e) },
+		func() { g.VMINPS(g.constant("power2_high", 128), e, e) },
+	}, g.power2(e), chain{
+		func() { g.VADDPS(g.constant("one", 1), e, e) },
+		func() { g.VDIVPS(e, x, x) },
+	})
+}
+
+// gelu replaces x by max(x, 0) - |x|/2 * erfc(|x|/sqrt 2). The maximum, and with it NaN, comes from again at the end: x
+// itself, or the memory it was read from, which saves a register.
+func (g *gen) gelu(x reg.VecVirtual, again operand.Op) chain {
+	y, e := g.vector(), g.vector()
+	return join(chain{
+		func() { g.VANDPS(g.bits("magnitude", 0x7fffffff), x, y) },
+		func() { g.VMINPS(g.constant("gelu_limit", 6.5), y, y) },
+	}, g.polynomial(y, e, "gelu", -1.80703590523e-08, 5.8894351603e-07, -8.14218788373e-06, 6.03911789066e-05, -0.000225509386826,
+		-0.000110810500177, 0.00708227068102, -0.0525344764545, -0.459188913877, -1.15110817575, -1), g.power2(e), chain{
+		func() { g.VMAXPS(again, g.zero(), x) },
+		func() { g.VFNMADD231PS(e, y, x) },
+	})
 }
 
 const log2e = 1.44269504088896341
 
 // acts are kernel.Act's values in order, by the suffix of the functions that apply them.
 var acts = []struct {
-	suffix string
-	apply  func(g *gen, xs ...reg.VecVirtual)
+	suffix  string
+	several int // vectors that 16 registers hold side by side where x cannot be read again
+	chain   func(g *gen, x reg.VecVirtual, again operand.Op) chain
 }{
-	{"None", func(*gen, ...reg.VecVirtual) {}},
-	{"SiLU", func(g *gen, xs ...reg.VecVirtual) { g.swish("silu", -log2e, xs...) }},
-	{"GELU", (*gen).gelu},
-	{"QuickGELU", func(g *gen, xs ...reg.VecVirtual) { g.swish("quick_gelu", -1.702*log2e, xs...) }},
+	{"None", 4, func(*gen, reg.VecVirtual, operand.Op) chain { return nil }},
+	{"SiLU", 4, func(g *gen, x reg.VecVirtual, _ operand.Op) chain { return g.swish("silu", -log2e, x) }},
+	{"GELU", 3, (*gen).gelu},
+	{"QuickGELU", 4, func(g *gen, x reg.VecVirtual, _ operand.Op) chain { return g.swish("quick_gelu", -1.702*log2e, x) }},
 }

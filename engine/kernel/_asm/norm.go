@@ -15,13 +15,11 @@ func norm(g *gen) {
 		g.SHLQ(operand.Imm(2), stride)
 		g.Label("pixel")
 		n := g.arg("n")
-		g.each(n, together, func(l []lanes) {
-			ys := loadAll(l, x)
-			for i, y := range ys {
-				g.VFMADD213PS(l[i].load(shift), l[i].load(scale), y)
-			}
-			act.apply(g, ys...)
-			storeAll(l, ys, dst)
+		g.eachChain(n, act.several, func(l lanes, y reg.VecVirtual) chain {
+			return join(chain{
+				func() { l.loadTo(x, y) },
+				func() { g.VFMADD213PS(l.load(shift), l.load(scale), y) },
+			}, act.chain(g, y, y), chain{func() { l.store(y, dst) }})
 		})
 		g.ADDQ(stride, dst)
 		g.ADDQ(stride, x)
