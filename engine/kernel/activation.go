@@ -11,8 +11,8 @@ const (
 	QuickGELU     // x * sigmoid(1.702 x), CLIP's
 )
 
-// What bounds these three: with None the memory; with an activation the arithmetic, 15 operations for 8 elements and a
-// division for the sigmoids, 26 for GELU. A Zen 1 takes 18 cycles for SiLU and 28 for GELU where the same operations take 14 and 24
+// What bounds these three: with None the memory; with an activation the arithmetic, 14 operations for 8 elements and a
+// division for the sigmoids, 23 for GELU. A Zen 1 takes 18 cycles for SiLU and 27 for GELU where the same operations take 14 and 23
 // if none waits for another, which is what its ports allow: a multiply-add borrows one from the adders, and the divider
 // holds up both for 8 cycles.
 //

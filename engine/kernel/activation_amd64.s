@@ -515,25 +515,22 @@ skip31:
 skip32:
 	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VMINPS       gelu_limit<>+0(SB), Y3, Y3
-	VMOVAPS      gelu_p10<>+0(SB), Y4
-	VFMADD213PS  gelu_p9<>+0(SB), Y3, Y4
-	VANDPS       magnitude<>+0(SB), Y1, Y7
+	VMOVAPS      gelu_p9<>+0(SB), Y4
 	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
-	VMINPS       gelu_limit<>+0(SB), Y7, Y7
+	VANDPS       magnitude<>+0(SB), Y1, Y7
 	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y4
-	VMOVAPS      gelu_p10<>+0(SB), Y8
+	VMINPS       gelu_limit<>+0(SB), Y7, Y7
 	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
-	VFMADD213PS  gelu_p9<>+0(SB), Y7, Y8
-	VANDPS       magnitude<>+0(SB), Y2, Y11
+	VMOVAPS      gelu_p9<>+0(SB), Y8
 	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p8<>+0(SB), Y7, Y8
-	VMINPS       gelu_limit<>+0(SB), Y11, Y11
+	VANDPS       magnitude<>+0(SB), Y2, Y11
 	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p7<>+0(SB), Y7, Y8
-	VMOVAPS      gelu_p10<>+0(SB), Y12
+	VMINPS       gelu_limit<>+0(SB), Y11, Y11
 	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
-	VFMADD213PS  gelu_p9<>+0(SB), Y11, Y12
+	VMOVAPS      gelu_p9<>+0(SB), Y12
 	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p8<>+0(SB), Y11, Y12
@@ -632,8 +629,7 @@ skip36:
 skip37:
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p10<>+0(SB), Y2
-	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VMOVAPS      gelu_p9<>+0(SB), Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
@@ -690,8 +686,7 @@ skip40:
 skip41:
 	VANDPS       magnitude<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y2, Y2
-	VMOVAPS      gelu_p10<>+0(SB), Y3
-	VFMADD213PS  gelu_p9<>+0(SB), Y2, Y3
+	VMOVAPS      gelu_p9<>+0(SB), Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
@@ -727,104 +722,94 @@ end39:
 	VZEROUPPER
 	RET
 
-DATA gelu_p10<>+0(SB)/4, $0xb29b3924
-DATA gelu_p10<>+4(SB)/4, $0xb29b3924
-DATA gelu_p10<>+8(SB)/4, $0xb29b3924
-DATA gelu_p10<>+12(SB)/4, $0xb29b3924
-DATA gelu_p10<>+16(SB)/4, $0xb29b3924
-DATA gelu_p10<>+20(SB)/4, $0xb29b3924
-DATA gelu_p10<>+24(SB)/4, $0xb29b3924
-DATA gelu_p10<>+28(SB)/4, $0xb29b3924
-GLOBL gelu_p10<>(SB), RODATA|NOPTR, $32
-
-DATA gelu_p9<>+0(SB)/4, $0x351e17e4
-DATA gelu_p9<>+4(SB)/4, $0x351e17e4
-DATA gelu_p9<>+8(SB)/4, $0x351e17e4
-DATA gelu_p9<>+12(SB)/4, $0x351e17e4
-DATA gelu_p9<>+16(SB)/4, $0x351e17e4
-DATA gelu_p9<>+20(SB)/4, $0x351e17e4
-DATA gelu_p9<>+24(SB)/4, $0x351e17e4
-DATA gelu_p9<>+28(SB)/4, $0x351e17e4
+DATA gelu_p9<>+0(SB)/4, $0x33c78e40
+DATA gelu_p9<>+4(SB)/4, $0x33c78e40
+DATA gelu_p9<>+8(SB)/4, $0x33c78e40
+DATA gelu_p9<>+12(SB)/4, $0x33c78e40
+DATA gelu_p9<>+16(SB)/4, $0x33c78e40
+DATA gelu_p9<>+20(SB)/4, $0x33c78e40
+DATA gelu_p9<>+24(SB)/4, $0x33c78e40
+DATA gelu_p9<>+28(SB)/4, $0x33c78e40
 GLOBL gelu_p9<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p8<>+0(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+4(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+8(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+12(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+16(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+20(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+24(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+28(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+0(SB)/4, $0xb62738e2
+DATA gelu_p8<>+4(SB)/4, $0xb62738e2
+DATA gelu_p8<>+8(SB)/4, $0xb62738e2
+DATA gelu_p8<>+12(SB)/4, $0xb62738e2
+DATA gelu_p8<>+16(SB)/4, $0xb62738e2
+DATA gelu_p8<>+20(SB)/4, $0xb62738e2
+DATA gelu_p8<>+24(SB)/4, $0xb62738e2
+DATA gelu_p8<>+28(SB)/4, $0xb62738e2
 GLOBL gelu_p8<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p7<>+0(SB)/4, $0x387d4c89
-DATA gelu_p7<>+4(SB)/4, $0x387d4c89
-DATA gelu_p7<>+8(SB)/4, $0x387d4c89
-DATA gelu_p7<>+12(SB)/4, $0x387d4c89
-DATA gelu_p7<>+16(SB)/4, $0x387d4c89
-DATA gelu_p7<>+20(SB)/4, $0x387d4c89
-DATA gelu_p7<>+24(SB)/4, $0x387d4c89
-DATA gelu_p7<>+28(SB)/4, $0x387d4c89
+DATA gelu_p7<>+0(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+4(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+8(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+12(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+16(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+20(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+24(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+28(SB)/4, $0x37d79e9e
 GLOBL gelu_p7<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p6<>+0(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+4(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+8(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+12(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+16(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+20(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+24(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+28(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+0(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+4(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+8(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+12(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+16(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+20(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+24(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+28(SB)/4, $0xb8d2d9b6
 GLOBL gelu_p6<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p5<>+0(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+4(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+8(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+12(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+16(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+20(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+24(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+28(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+0(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+4(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+8(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+12(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+16(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+20(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+24(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+28(SB)/4, $0xb9c7ef1b
 GLOBL gelu_p5<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p4<>+0(SB)/4, $0x3be81264
-DATA gelu_p4<>+4(SB)/4, $0x3be81264
-DATA gelu_p4<>+8(SB)/4, $0x3be81264
-DATA gelu_p4<>+12(SB)/4, $0x3be81264
-DATA gelu_p4<>+16(SB)/4, $0x3be81264
-DATA gelu_p4<>+20(SB)/4, $0x3be81264
-DATA gelu_p4<>+24(SB)/4, $0x3be81264
-DATA gelu_p4<>+28(SB)/4, $0x3be81264
+DATA gelu_p4<>+0(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+4(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+8(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+12(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+16(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+20(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+24(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+28(SB)/4, $0x3bf372dc
 GLOBL gelu_p4<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p3<>+0(SB)/4, $0xbd572e64
-DATA gelu_p3<>+4(SB)/4, $0xbd572e64
-DATA gelu_p3<>+8(SB)/4, $0xbd572e64
-DATA gelu_p3<>+12(SB)/4, $0xbd572e64
-DATA gelu_p3<>+16(SB)/4, $0xbd572e64
-DATA gelu_p3<>+20(SB)/4, $0xbd572e64
-DATA gelu_p3<>+24(SB)/4, $0xbd572e64
-DATA gelu_p3<>+28(SB)/4, $0xbd572e64
+DATA gelu_p3<>+0(SB)/4, $0xbd583552
+DATA gelu_p3<>+4(SB)/4, $0xbd583552
+DATA gelu_p3<>+8(SB)/4, $0xbd583552
+DATA gelu_p3<>+12(SB)/4, $0xbd583552
+DATA gelu_p3<>+16(SB)/4, $0xbd583552
+DATA gelu_p3<>+20(SB)/4, $0xbd583552
+DATA gelu_p3<>+24(SB)/4, $0xbd583552
+DATA gelu_p3<>+28(SB)/4, $0xbd583552
 GLOBL gelu_p3<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p2<>+0(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+4(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+8(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+12(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+16(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+20(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+24(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+28(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+0(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+4(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+8(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+12(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+16(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+20(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+24(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+28(SB)/4, $0xbeeb0ef0
 GLOBL gelu_p2<>(SB), RODATA|NOPTR, $32
 
-DATA gelu_p1<>+0(SB)/4, $0xbf935783
-DATA gelu_p1<>+4(SB)/4, $0xbf935783
-DATA gelu_p1<>+8(SB)/4, $0xbf935783
-DATA gelu_p1<>+12(SB)/4, $0xbf935783
-DATA gelu_p1<>+16(SB)/4, $0xbf935783
-DATA gelu_p1<>+20(SB)/4, $0xbf935783
-DATA gelu_p1<>+24(SB)/4, $0xbf935783
-DATA gelu_p1<>+28(SB)/4, $0xbf935783
+DATA gelu_p1<>+0(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+4(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+8(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+12(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+16(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+20(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+24(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+28(SB)/4, $0xbf9357e9
 GLOBL gelu_p1<>(SB), RODATA|NOPTR, $32
 
 DATA gelu_p0<>+0(SB)/4, $0xbf800000
@@ -1295,41 +1280,37 @@ again67:
 	VMOVUPS      (CX)(BX*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VMOVAPS      gelu_p9<>+0(SB), Y2
 	VMOVUPS      32(CX)(BX*4), Y0
-	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
-	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
-	VMINPS       gelu_limit<>+0(SB), Y3, Y3
+	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
-	VMOVAPS      gelu_p10<>+0(SB), Y4
-	VMOVUPS      64(CX)(BX*4), Y0
+	VMINPS       gelu_limit<>+0(SB), Y3, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p9<>+0(SB), Y3, Y4
-	VANDPS       magnitude<>+0(SB), Y0, Y7
+	VMOVAPS      gelu_p9<>+0(SB), Y4
+	VMOVUPS      64(CX)(BX*4), Y0
 	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
-	VMINPS       gelu_limit<>+0(SB), Y7, Y7
+	VANDPS       magnitude<>+0(SB), Y0, Y7
 	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y4
-	VMOVAPS      gelu_p10<>+0(SB), Y8
-	VMOVUPS      96(CX)(BX*4), Y0
+	VMINPS       gelu_limit<>+0(SB), Y7, Y7
 	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
-	VFMADD213PS  gelu_p9<>+0(SB), Y7, Y8
-	VANDPS       magnitude<>+0(SB), Y0, Y11
+	VMOVAPS      gelu_p9<>+0(SB), Y8
+	VMOVUPS      96(CX)(BX*4), Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p8<>+0(SB), Y7, Y8
-	VMINPS       gelu_limit<>+0(SB), Y11, Y11
+	VANDPS       magnitude<>+0(SB), Y0, Y11
 	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p7<>+0(SB), Y7, Y8
-	VMOVAPS      gelu_p10<>+0(SB), Y12
+	VMINPS       gelu_limit<>+0(SB), Y11, Y11
 	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
-	VFMADD213PS  gelu_p9<>+0(SB), Y11, Y12
+	VMOVAPS      gelu_p9<>+0(SB), Y12
 	VADDPS       shifter<>+0(SB), Y2, Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
@@ -1421,8 +1402,7 @@ again69:
 	VMOVUPS      (CX)(BX*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p10<>+0(SB), Y2
-	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VMOVAPS      gelu_p9<>+0(SB), Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
@@ -1461,8 +1441,7 @@ done70:
 	VMASKMOVPS   (CX)(BX*4), Y0, Y1
 	VANDPS       magnitude<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y2, Y2
-	VMOVAPS      gelu_p10<>+0(SB), Y3
-	VFMADD213PS  gelu_p9<>+0(SB), Y2, Y3
+	VMOVAPS      gelu_p9<>+0(SB), Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
@@ -1652,41 +1631,37 @@ again77:
 	VMOVUPS      (DX)(SI*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p10<>+0(SB), Y2
+	VMOVAPS      gelu_p9<>+0(SB), Y2
 	VMOVUPS      32(DX)(SI*4), Y0
-	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
-	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
-	VMINPS       gelu_limit<>+0(SB), Y3, Y3
+	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
-	VMOVAPS      gelu_p10<>+0(SB), Y4
-	VMOVUPS      64(DX)(SI*4), Y0
+	VMINPS       gelu_limit<>+0(SB), Y3, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VFMADD213PS  gelu_p9<>+0(SB), Y3, Y4
-	VANDPS       magnitude<>+0(SB), Y0, Y7
+	VMOVAPS      gelu_p9<>+0(SB), Y4
+	VMOVUPS      64(DX)(SI*4), Y0
 	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
-	VMINPS       gelu_limit<>+0(SB), Y7, Y7
+	VANDPS       magnitude<>+0(SB), Y0, Y7
 	VFMADD213PS  gelu_p4<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y4
-	VMOVAPS      gelu_p10<>+0(SB), Y8
-	VMOVUPS      96(DX)(SI*4), Y0
+	VMINPS       gelu_limit<>+0(SB), Y7, Y7
 	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
-	VFMADD213PS  gelu_p9<>+0(SB), Y7, Y8
-	VANDPS       magnitude<>+0(SB), Y0, Y11
+	VMOVAPS      gelu_p9<>+0(SB), Y8
+	VMOVUPS      96(DX)(SI*4), Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p8<>+0(SB), Y7, Y8
-	VMINPS       gelu_limit<>+0(SB), Y11, Y11
+	VANDPS       magnitude<>+0(SB), Y0, Y11
 	VFMADD213PS  gelu_p1<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p4<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p7<>+0(SB), Y7, Y8
-	VMOVAPS      gelu_p10<>+0(SB), Y12
+	VMINPS       gelu_limit<>+0(SB), Y11, Y11
 	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
-	VFMADD213PS  gelu_p9<>+0(SB), Y11, Y12
+	VMOVAPS      gelu_p9<>+0(SB), Y12
 	VADDPS       shifter<>+0(SB), Y2, Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
@@ -1786,8 +1761,7 @@ again79:
 	VMOVUPS      (DX)(SI*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p10<>+0(SB), Y2
-	VFMADD213PS  gelu_p9<>+0(SB), Y1, Y2
+	VMOVAPS      gelu_p9<>+0(SB), Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
@@ -1828,8 +1802,7 @@ done80:
 	VMASKMOVPS   (DX)(SI*4), Y0, Y1
 	VANDPS       magnitude<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y2, Y2
-	VMOVAPS      gelu_p10<>+0(SB), Y3
-	VFMADD213PS  gelu_p9<>+0(SB), Y2, Y3
+	VMOVAPS      gelu_p9<>+0(SB), Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3

@@ -69,7 +69,7 @@ func Scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []fl
 // rounds little where weights are large. Weights below 2^-127 are zero, so that
 // masked scores (minus infinity) weigh nothing; the first block must hold a score of every row that is not masked. Up
 // to 15 floats behind a row's last score are overwritten. NaN weighs NaN.
-// What bounds it: 17 operations for 8 scores, and one more for the maximum; 15 cycles on a Zen 1, and not memory. Its ports
+// What bounds it: 14 operations and a store for 8 scores, and one more for the maximum; 15 cycles on a Zen 1, and not memory. Its ports
 // allow 11 and 1 if no operation waits for another: a multiply-add borrows a port from the adders, and a shift or a
 // store takes the other one for 2 cycles. Neither fewer loads nor a shorter polynomial tree, six rows at once or
 // other orders came below 15.

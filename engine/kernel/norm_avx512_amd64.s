@@ -481,32 +481,29 @@ again11:
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
 	VMOVUPS      64(DX)(R9*4), Z5
-	VMOVAPS      gelu_p10<>+0(SB), Z2
+	VMOVAPS      gelu_p9<>+0(SB), Z2
 	VMOVUPS      64(SI)(R9*4), Z3
 	VMOVUPS      64(BX)(R9*4), Z4
 	VFMADD213PS  Z3, Z4, Z5
-	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
-	VANDPS       magnitude<>+0(SB), Z5, Z6
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
+	VANDPS       magnitude<>+0(SB), Z5, Z6
+	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VMINPS       gelu_limit<>+0(SB), Z6, Z6
 	VMOVUPS      128(DX)(R9*4), Z10
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VMOVAPS      gelu_p10<>+0(SB), Z7
+	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
+	VMOVAPS      gelu_p9<>+0(SB), Z7
 	VMOVUPS      128(SI)(R9*4), Z3
 	VMOVUPS      128(BX)(R9*4), Z4
 	VFMADD213PS  Z3, Z4, Z10
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p9<>+0(SB), Z6, Z7
-	VANDPS       magnitude<>+0(SB), Z10, Z11
 	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z6, Z7
-	VMINPS       gelu_limit<>+0(SB), Z11, Z11
+	VANDPS       magnitude<>+0(SB), Z10, Z11
 	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z6, Z7
-	VMOVAPS      gelu_p10<>+0(SB), Z12
+	VMINPS       gelu_limit<>+0(SB), Z11, Z11
 	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z6, Z7
-	VFMADD213PS  gelu_p9<>+0(SB), Z11, Z12
+	VMOVAPS      gelu_p9<>+0(SB), Z12
 	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p5<>+0(SB), Z6, Z7
 	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
@@ -586,8 +583,7 @@ again13:
 	VFMADD213PS  Z1, Z2, Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p10<>+0(SB), Z2
-	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VMOVAPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -630,8 +626,7 @@ done14:
 	VFMADD213PS  Z1, Z2, Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p10<>+0(SB), Z2
-	VFMADD213PS  gelu_p9<>+0(SB), Z1, Z2
+	VMOVAPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -665,184 +660,166 @@ end15:
 	VZEROUPPER
 	RET
 
-DATA gelu_p10<>+0(SB)/4, $0xb29b3924
-DATA gelu_p10<>+4(SB)/4, $0xb29b3924
-DATA gelu_p10<>+8(SB)/4, $0xb29b3924
-DATA gelu_p10<>+12(SB)/4, $0xb29b3924
-DATA gelu_p10<>+16(SB)/4, $0xb29b3924
-DATA gelu_p10<>+20(SB)/4, $0xb29b3924
-DATA gelu_p10<>+24(SB)/4, $0xb29b3924
-DATA gelu_p10<>+28(SB)/4, $0xb29b3924
-DATA gelu_p10<>+32(SB)/4, $0xb29b3924
-DATA gelu_p10<>+36(SB)/4, $0xb29b3924
-DATA gelu_p10<>+40(SB)/4, $0xb29b3924
-DATA gelu_p10<>+44(SB)/4, $0xb29b3924
-DATA gelu_p10<>+48(SB)/4, $0xb29b3924
-DATA gelu_p10<>+52(SB)/4, $0xb29b3924
-DATA gelu_p10<>+56(SB)/4, $0xb29b3924
-DATA gelu_p10<>+60(SB)/4, $0xb29b3924
-GLOBL gelu_p10<>(SB), RODATA|NOPTR, $64
-
-DATA gelu_p9<>+0(SB)/4, $0x351e17e4
-DATA gelu_p9<>+4(SB)/4, $0x351e17e4
-DATA gelu_p9<>+8(SB)/4, $0x351e17e4
-DATA gelu_p9<>+12(SB)/4, $0x351e17e4
-DATA gelu_p9<>+16(SB)/4, $0x351e17e4
-DATA gelu_p9<>+20(SB)/4, $0x351e17e4
-DATA gelu_p9<>+24(SB)/4, $0x351e17e4
-DATA gelu_p9<>+28(SB)/4, $0x351e17e4
-DATA gelu_p9<>+32(SB)/4, $0x351e17e4
-DATA gelu_p9<>+36(SB)/4, $0x351e17e4
-DATA gelu_p9<>+40(SB)/4, $0x351e17e4
-DATA gelu_p9<>+44(SB)/4, $0x351e17e4
-DATA gelu_p9<>+48(SB)/4, $0x351e17e4
-DATA gelu_p9<>+52(SB)/4, $0x351e17e4
-DATA gelu_p9<>+56(SB)/4, $0x351e17e4
-DATA gelu_p9<>+60(SB)/4, $0x351e17e4
+DATA gelu_p9<>+0(SB)/4, $0x33c78e40
+DATA gelu_p9<>+4(SB)/4, $0x33c78e40
+DATA gelu_p9<>+8(SB)/4, $0x33c78e40
+DATA gelu_p9<>+12(SB)/4, $0x33c78e40
+DATA gelu_p9<>+16(SB)/4, $0x33c78e40
+DATA gelu_p9<>+20(SB)/4, $0x33c78e40
+DATA gelu_p9<>+24(SB)/4, $0x33c78e40
+DATA gelu_p9<>+28(SB)/4, $0x33c78e40
+DATA gelu_p9<>+32(SB)/4, $0x33c78e40
+DATA gelu_p9<>+36(SB)/4, $0x33c78e40
+DATA gelu_p9<>+40(SB)/4, $0x33c78e40
+DATA gelu_p9<>+44(SB)/4, $0x33c78e40
+DATA gelu_p9<>+48(SB)/4, $0x33c78e40
+DATA gelu_p9<>+52(SB)/4, $0x33c78e40
+DATA gelu_p9<>+56(SB)/4, $0x33c78e40
+DATA gelu_p9<>+60(SB)/4, $0x33c78e40
 GLOBL gelu_p9<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p8<>+0(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+4(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+8(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+12(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+16(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+20(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+24(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+28(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+32(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+36(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+40(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+44(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+48(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+52(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+56(SB)/4, $0xb7089a6e
-DATA gelu_p8<>+60(SB)/4, $0xb7089a6e
+DATA gelu_p8<>+0(SB)/4, $0xb62738e2
+DATA gelu_p8<>+4(SB)/4, $0xb62738e2
+DATA gelu_p8<>+8(SB)/4, $0xb62738e2
+DATA gelu_p8<>+12(SB)/4, $0xb62738e2
+DATA gelu_p8<>+16(SB)/4, $0xb62738e2
+DATA gelu_p8<>+20(SB)/4, $0xb62738e2
+DATA gelu_p8<>+24(SB)/4, $0xb62738e2
+DATA gelu_p8<>+28(SB)/4, $0xb62738e2
+DATA gelu_p8<>+32(SB)/4, $0xb62738e2
+DATA gelu_p8<>+36(SB)/4, $0xb62738e2
+DATA gelu_p8<>+40(SB)/4, $0xb62738e2
+DATA gelu_p8<>+44(SB)/4, $0xb62738e2
+DATA gelu_p8<>+48(SB)/4, $0xb62738e2
+DATA gelu_p8<>+52(SB)/4, $0xb62738e2
+DATA gelu_p8<>+56(SB)/4, $0xb62738e2
+DATA gelu_p8<>+60(SB)/4, $0xb62738e2
 GLOBL gelu_p8<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p7<>+0(SB)/4, $0x387d4c89
-DATA gelu_p7<>+4(SB)/4, $0x387d4c89
-DATA gelu_p7<>+8(SB)/4, $0x387d4c89
-DATA gelu_p7<>+12(SB)/4, $0x387d4c89
-DATA gelu_p7<>+16(SB)/4, $0x387d4c89
-DATA gelu_p7<>+20(SB)/4, $0x387d4c89
-DATA gelu_p7<>+24(SB)/4, $0x387d4c89
-DATA gelu_p7<>+28(SB)/4, $0x387d4c89
-DATA gelu_p7<>+32(SB)/4, $0x387d4c89
-DATA gelu_p7<>+36(SB)/4, $0x387d4c89
-DATA gelu_p7<>+40(SB)/4, $0x387d4c89
-DATA gelu_p7<>+44(SB)/4, $0x387d4c89
-DATA gelu_p7<>+48(SB)/4, $0x387d4c89
-DATA gelu_p7<>+52(SB)/4, $0x387d4c89
-DATA gelu_p7<>+56(SB)/4, $0x387d4c89
-DATA gelu_p7<>+60(SB)/4, $0x387d4c89
+DATA gelu_p7<>+0(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+4(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+8(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+12(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+16(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+20(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+24(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+28(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+32(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+36(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+40(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+44(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+48(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+52(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+56(SB)/4, $0x37d79e9e
+DATA gelu_p7<>+60(SB)/4, $0x37d79e9e
 GLOBL gelu_p7<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p6<>+0(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+4(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+8(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+12(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+16(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+20(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+24(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+28(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+32(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+36(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+40(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+44(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+48(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+52(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+56(SB)/4, $0xb96c76b7
-DATA gelu_p6<>+60(SB)/4, $0xb96c76b7
+DATA gelu_p6<>+0(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+4(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+8(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+12(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+16(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+20(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+24(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+28(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+32(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+36(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+40(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+44(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+48(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+52(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+56(SB)/4, $0xb8d2d9b6
+DATA gelu_p6<>+60(SB)/4, $0xb8d2d9b6
 GLOBL gelu_p6<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p5<>+0(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+4(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+8(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+12(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+16(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+20(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+24(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+28(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+32(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+36(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+40(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+44(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+48(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+52(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+56(SB)/4, $0xb8e862ef
-DATA gelu_p5<>+60(SB)/4, $0xb8e862ef
+DATA gelu_p5<>+0(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+4(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+8(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+12(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+16(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+20(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+24(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+28(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+32(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+36(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+40(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+44(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+48(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+52(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+56(SB)/4, $0xb9c7ef1b
+DATA gelu_p5<>+60(SB)/4, $0xb9c7ef1b
 GLOBL gelu_p5<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p4<>+0(SB)/4, $0x3be81264
-DATA gelu_p4<>+4(SB)/4, $0x3be81264
-DATA gelu_p4<>+8(SB)/4, $0x3be81264
-DATA gelu_p4<>+12(SB)/4, $0x3be81264
-DATA gelu_p4<>+16(SB)/4, $0x3be81264
-DATA gelu_p4<>+20(SB)/4, $0x3be81264
-DATA gelu_p4<>+24(SB)/4, $0x3be81264
-DATA gelu_p4<>+28(SB)/4, $0x3be81264
-DATA gelu_p4<>+32(SB)/4, $0x3be81264
-DATA gelu_p4<>+36(SB)/4, $0x3be81264
-DATA gelu_p4<>+40(SB)/4, $0x3be81264
-DATA gelu_p4<>+44(SB)/4, $0x3be81264
-DATA gelu_p4<>+48(SB)/4, $0x3be81264
-DATA gelu_p4<>+52(SB)/4, $0x3be81264
-DATA gelu_p4<>+56(SB)/4, $0x3be81264
-DATA gelu_p4<>+60(SB)/4, $0x3be81264
+DATA gelu_p4<>+0(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+4(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+8(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+12(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+16(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+20(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+24(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+28(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+32(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+36(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+40(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+44(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+48(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+52(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+56(SB)/4, $0x3bf372dc
+DATA gelu_p4<>+60(SB)/4, $0x3bf372dc
 GLOBL gelu_p4<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p3<>+0(SB)/4, $0xbd572e64
-DATA gelu_p3<>+4(SB)/4, $0xbd572e64
-DATA gelu_p3<>+8(SB)/4, $0xbd572e64
-DATA gelu_p3<>+12(SB)/4, $0xbd572e64
-DATA gelu_p3<>+16(SB)/4, $0xbd572e64
-DATA gelu_p3<>+20(SB)/4, $0xbd572e64
-DATA gelu_p3<>+24(SB)/4, $0xbd572e64
-DATA gelu_p3<>+28(SB)/4, $0xbd572e64
-DATA gelu_p3<>+32(SB)/4, $0xbd572e64
-DATA gelu_p3<>+36(SB)/4, $0xbd572e64
-DATA gelu_p3<>+40(SB)/4, $0xbd572e64
-DATA gelu_p3<>+44(SB)/4, $0xbd572e64
-DATA gelu_p3<>+48(SB)/4, $0xbd572e64
-DATA gelu_p3<>+52(SB)/4, $0xbd572e64
-DATA gelu_p3<>+56(SB)/4, $0xbd572e64
-DATA gelu_p3<>+60(SB)/4, $0xbd572e64
+DATA gelu_p3<>+0(SB)/4, $0xbd583552
+DATA gelu_p3<>+4(SB)/4, $0xbd583552
+DATA gelu_p3<>+8(SB)/4, $0xbd583552
+DATA gelu_p3<>+12(SB)/4, $0xbd583552
+DATA gelu_p3<>+16(SB)/4, $0xbd583552
+DATA gelu_p3<>+20(SB)/4, $0xbd583552
+DATA gelu_p3<>+24(SB)/4, $0xbd583552
+DATA gelu_p3<>+28(SB)/4, $0xbd583552
+DATA gelu_p3<>+32(SB)/4, $0xbd583552
+DATA gelu_p3<>+36(SB)/4, $0xbd583552
+DATA gelu_p3<>+40(SB)/4, $0xbd583552
+DATA gelu_p3<>+44(SB)/4, $0xbd583552
+DATA gelu_p3<>+48(SB)/4, $0xbd583552
+DATA gelu_p3<>+52(SB)/4, $0xbd583552
+DATA gelu_p3<>+56(SB)/4, $0xbd583552
+DATA gelu_p3<>+60(SB)/4, $0xbd583552
 GLOBL gelu_p3<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p2<>+0(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+4(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+8(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+12(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+16(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+20(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+24(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+28(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+32(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+36(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+40(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+44(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+48(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+52(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+56(SB)/4, $0xbeeb1acf
-DATA gelu_p2<>+60(SB)/4, $0xbeeb1acf
+DATA gelu_p2<>+0(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+4(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+8(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+12(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+16(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+20(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+24(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+28(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+32(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+36(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+40(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+44(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+48(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+52(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+56(SB)/4, $0xbeeb0ef0
+DATA gelu_p2<>+60(SB)/4, $0xbeeb0ef0
 GLOBL gelu_p2<>(SB), RODATA|NOPTR, $64
 
-DATA gelu_p1<>+0(SB)/4, $0xbf935783
-DATA gelu_p1<>+4(SB)/4, $0xbf935783
-DATA gelu_p1<>+8(SB)/4, $0xbf935783
-DATA gelu_p1<>+12(SB)/4, $0xbf935783
-DATA gelu_p1<>+16(SB)/4, $0xbf935783
-DATA gelu_p1<>+20(SB)/4, $0xbf935783
-DATA gelu_p1<>+24(SB)/4, $0xbf935783
-DATA gelu_p1<>+28(SB)/4, $0xbf935783
-DATA gelu_p1<>+32(SB)/4, $0xbf935783
-DATA gelu_p1<>+36(SB)/4, $0xbf935783
-DATA gelu_p1<>+40(SB)/4, $0xbf935783
-DATA gelu_p1<>+44(SB)/4, $0xbf935783
-DATA gelu_p1<>+48(SB)/4, $0xbf935783
-DATA gelu_p1<>+52(SB)/4, $0xbf935783
-DATA gelu_p1<>+56(SB)/4, $0xbf935783
-DATA gelu_p1<>+60(SB)/4, $0xbf935783
+DATA gelu_p1<>+0(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+4(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+8(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+12(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+16(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+20(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+24(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+28(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+32(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+36(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+40(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+44(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+48(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+52(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+56(SB)/4, $0xbf9357e9
+DATA gelu_p1<>+60(SB)/4, $0xbf9357e9
 GLOBL gelu_p1<>(SB), RODATA|NOPTR, $64
 
 DATA gelu_p0<>+0(SB)/4, $0xbf800000

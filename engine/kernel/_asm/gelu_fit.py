@@ -7,7 +7,7 @@ so that it stays good relatively too. Prints the largest weighted error and the 
 from mpmath import cos, erfc, lu_solve, log, matrix, mp, mpf, nstr, pi, sqrt
 
 mp.dps = 40
-DEGREE, END, FLOOR, POINTS = 9, mpf("6.5"), mpf("1e-3"), 240
+DEGREE, END, FLOOR, POINTS = 8, mpf("6.5"), mpf("1e-3"), 240
 
 ys = [END * (1 - cos(pi * (i + mpf(1) / 2) / POINTS)) / 2 for i in range(POINTS)]
 wanted = [log(erfc(y / sqrt(2))) / y for y in ys]

@@ -86,8 +86,8 @@ func (g *gen) gelu(x reg.VecVirtual, again operand.Op) chain {
 	return join(chain{
 		func() { g.VANDPS(g.bits("magnitude", 0x7fffffff), x, y) },
 		func() { g.VMINPS(g.constant("gelu_limit", 6.5), y, y) },
-	}, g.polynomial(y, e, "gelu", -1.80703590523e-08, 5.8894351603e-07, -8.14218788373e-06, 6.03911789066e-05, -0.000225509386826,
-		-0.000110810500177, 0.00708227068102, -0.0525344764545, -0.459188913877, -1.15110817575, -1), g.power2(e), chain{
+	}, g.polynomial(y, e, "gelu", 9.29253495648e-08, -2.49180498287e-06, 2.57038595566e-05, -0.000100541319351, -0.000381343859642, 0.00742946385056,
+		-0.0527852243436, -0.459098326576, -1.15112027814, -1), g.power2(e), chain{
 		func() { g.VMAXPS(again, g.zero(), x) },
 		func() { g.VFNMADD231PS(e, y, x) },
 	})
