@@ -95,7 +95,7 @@ bench-peers: bench-env ## Time whole networks of the starter model and of Stable
 bench-residency: ## Compare the memory policy with others and with the offline optimum, over budgets (about a minute)
 	go run ./cmd/triptych simulate --seed 1 --jobs 200 --arrivals poisson,bursty --budget 40%,50%,60%,70%,80%,90%,100%,110% \
 		--models-mix pyramid --models-mix sd15:a,sd15:b,sd15:c,sd15:d --models-mix sd15:a=3,sd15:b=2,sdxl,pyramid \
-		--report bench/results/residency.json
+		--oracle-width 500 --report bench/results/residency.json
 
 .PHONY: bench-env
 bench-env: $(VENV)/.installed ## Make the virtual environment of the peers (4.7 GB), unless it is there; builds one from source
