@@ -2,7 +2,7 @@
 // diffusers: what both sides of a benchmark load when the trained weights, which are under a licence of their own, are
 // not there. The same weights come out every time.
 //
-// The package may import bench/configs and the engine's device and tensor packages.
+// The package may import bench/configs and the engine's device, kernel and tensor packages.
 package randommodel
 
 import (

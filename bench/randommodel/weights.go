@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/kernel"
 )
 
 // entry is a tensor in the header of a safetensors file.
@@ -100,18 +101,13 @@ func distribution(p device.Param) (mean, deviation float64) {
 // toF16 rounds to the nearest float16, to even between two. What is too small for a normal one becomes zero, so that no
 // side of a benchmark meets denormal numbers; what is too large becomes infinite.
 func toF16(v float32) uint16 {
-	bits := math.Float32bits(v)
-	sign := uint16(bits >> 16 & 0x8000)
-	bits &= 1<<31 - 1
-	bits += 0xfff + bits>>13&1
-	switch exponent := int(bits>>23) - 127 + 15; {
-	case exponent <= 0:
-		return sign
-	case exponent >= 31:
-		return sign | 0x7c00
-	default:
-		return sign | uint16(exponent)<<10 | uint16(bits>>13&0x3ff)
+	const least = 0x1p-14 - 0x1p-26 // from here on, eleven bits round up to the smallest normal one
+	if -least < v && v < least {
+		return uint16(math.Float32bits(v) >> 16 & 0x8000)
 	}
+	var h [1]uint16
+	kernel.NarrowF16(h[:], []float32{v})
+	return h[0]
 }
 
 func slashes(name string) string { return strings.ReplaceAll(name, ".", "/") }
