@@ -197,7 +197,7 @@ skip18:
 	VMAXPS      power2_low<>+0(SB), Y7, Y7
 	VSUBPS      Y6, Y4, Y4
 	VMINPS      power2_high<>+0(SB), Y7, Y7
-	VMOVAPS     power2_p5<>+0(SB), Y6
+	VMOVUPS     power2_p5<>+0(SB), Y6
 	VADDPS      shifter<>+0(SB), Y7, Y8
 	VMULPS      slope_silu<>+0(SB), Y2, Y10
 	VFMADD213PS power2_p4<>+0(SB), Y4, Y6
@@ -207,7 +207,7 @@ skip18:
 	VSUBPS      Y9, Y7, Y7
 	VMINPS      power2_high<>+0(SB), Y10, Y10
 	VFMADD213PS power2_p2<>+0(SB), Y4, Y6
-	VMOVAPS     power2_p5<>+0(SB), Y9
+	VMOVUPS     power2_p5<>+0(SB), Y9
 	VADDPS      shifter<>+0(SB), Y10, Y11
 	VMULPS      slope_silu<>+0(SB), Y3, Y13
 	VFMADD213PS power2_p1<>+0(SB), Y4, Y6
@@ -220,7 +220,7 @@ skip18:
 	VMINPS      power2_high<>+0(SB), Y13, Y13
 	VPSLLD      $0x17, Y5, Y5
 	VFMADD213PS power2_p2<>+0(SB), Y7, Y9
-	VMOVAPS     power2_p5<>+0(SB), Y12
+	VMOVUPS     power2_p5<>+0(SB), Y12
 	VADDPS      shifter<>+0(SB), Y13, Y14
 	VPADDD      Y5, Y6, Y4
 	VFMADD213PS power2_p1<>+0(SB), Y7, Y9
@@ -233,7 +233,7 @@ skip18:
 	VDIVPS      Y4, Y0, Y0
 	VPSLLD      $0x17, Y8, Y8
 	VFMADD213PS power2_p2<>+0(SB), Y10, Y12
-	VMOVAPS     power2_p5<>+0(SB), Y5
+	VMOVUPS     power2_p5<>+0(SB), Y5
 	VPADDD      Y8, Y9, Y7
 	VFMADD213PS power2_p1<>+0(SB), Y10, Y12
 	VFMADD213PS power2_p4<>+0(SB), Y13, Y5
@@ -297,7 +297,7 @@ skip23:
 	VADDPS      shifter<>+0(SB), Y1, Y2
 	VSUBPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      Y3, Y1, Y1
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
@@ -344,7 +344,7 @@ skip27:
 	VADDPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      shifter<>+0(SB), Y3, Y4
 	VSUBPS      Y4, Y2, Y2
-	VMOVAPS     power2_p5<>+0(SB), Y4
+	VMOVUPS     power2_p5<>+0(SB), Y4
 	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
@@ -515,13 +515,13 @@ skip31:
 skip32:
 	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VMINPS       gelu_limit<>+0(SB), Y3, Y3
-	VMOVAPS      gelu_p9<>+0(SB), Y4
+	VMOVUPS      gelu_p9<>+0(SB), Y4
 	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
 	VANDPS       magnitude<>+0(SB), Y1, Y7
 	VFMADD213PS  gelu_p7<>+0(SB), Y3, Y4
 	VMINPS       gelu_limit<>+0(SB), Y7, Y7
 	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
-	VMOVAPS      gelu_p9<>+0(SB), Y8
+	VMOVUPS      gelu_p9<>+0(SB), Y8
 	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p8<>+0(SB), Y7, Y8
 	VANDPS       magnitude<>+0(SB), Y2, Y11
@@ -530,7 +530,7 @@ skip32:
 	VMINPS       gelu_limit<>+0(SB), Y11, Y11
 	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
-	VMOVAPS      gelu_p9<>+0(SB), Y12
+	VMOVUPS      gelu_p9<>+0(SB), Y12
 	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p8<>+0(SB), Y11, Y12
@@ -549,7 +549,7 @@ skip32:
 	VSUBPS       Y6, Y4, Y4
 	VFMADD213PS  gelu_p0<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
-	VMOVAPS      power2_p5<>+0(SB), Y6
+	VMOVUPS      power2_p5<>+0(SB), Y6
 	VADDPS       shifter<>+0(SB), Y8, Y9
 	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p4<>+0(SB), Y4, Y6
@@ -559,7 +559,7 @@ skip32:
 	VSUBPS       Y10, Y8, Y8
 	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p2<>+0(SB), Y4, Y6
-	VMOVAPS      power2_p5<>+0(SB), Y10
+	VMOVUPS      power2_p5<>+0(SB), Y10
 	VADDPS       shifter<>+0(SB), Y12, Y13
 	VFMADD213PS  power2_p1<>+0(SB), Y4, Y6
 	VFMADD213PS  power2_p4<>+0(SB), Y8, Y10
@@ -569,7 +569,7 @@ skip32:
 	VSUBPS       Y14, Y12, Y12
 	VPSLLD       $0x17, Y5, Y5
 	VFMADD213PS  power2_p2<>+0(SB), Y8, Y10
-	VMOVAPS      power2_p5<>+0(SB), Y14
+	VMOVUPS      power2_p5<>+0(SB), Y14
 	VPADDD       Y5, Y6, Y4
 	VFMADD213PS  power2_p1<>+0(SB), Y8, Y10
 	VFMADD213PS  power2_p4<>+0(SB), Y12, Y14
@@ -629,7 +629,7 @@ skip36:
 skip37:
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p9<>+0(SB), Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
@@ -642,7 +642,7 @@ skip37:
 	VADDPS       shifter<>+0(SB), Y2, Y3
 	VSUBPS       shifter<>+0(SB), Y3, Y4
 	VSUBPS       Y4, Y2, Y2
-	VMOVAPS      power2_p5<>+0(SB), Y4
+	VMOVUPS      power2_p5<>+0(SB), Y4
 	VFMADD213PS  power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS  power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS  power2_p2<>+0(SB), Y2, Y4
@@ -686,7 +686,7 @@ skip40:
 skip41:
 	VANDPS       magnitude<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y2, Y2
-	VMOVAPS      gelu_p9<>+0(SB), Y3
+	VMOVUPS      gelu_p9<>+0(SB), Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
@@ -699,7 +699,7 @@ skip41:
 	VADDPS       shifter<>+0(SB), Y3, Y4
 	VSUBPS       shifter<>+0(SB), Y4, Y5
 	VSUBPS       Y5, Y3, Y3
-	VMOVAPS      power2_p5<>+0(SB), Y5
+	VMOVUPS      power2_p5<>+0(SB), Y5
 	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5
@@ -893,7 +893,7 @@ skip46:
 	VMAXPS      power2_low<>+0(SB), Y7, Y7
 	VSUBPS      Y6, Y4, Y4
 	VMINPS      power2_high<>+0(SB), Y7, Y7
-	VMOVAPS     power2_p5<>+0(SB), Y6
+	VMOVUPS     power2_p5<>+0(SB), Y6
 	VADDPS      shifter<>+0(SB), Y7, Y8
 	VMULPS      slope_quick_gelu<>+0(SB), Y2, Y10
 	VFMADD213PS power2_p4<>+0(SB), Y4, Y6
@@ -903,7 +903,7 @@ skip46:
 	VSUBPS      Y9, Y7, Y7
 	VMINPS      power2_high<>+0(SB), Y10, Y10
 	VFMADD213PS power2_p2<>+0(SB), Y4, Y6
-	VMOVAPS     power2_p5<>+0(SB), Y9
+	VMOVUPS     power2_p5<>+0(SB), Y9
 	VADDPS      shifter<>+0(SB), Y10, Y11
 	VMULPS      slope_quick_gelu<>+0(SB), Y3, Y13
 	VFMADD213PS power2_p1<>+0(SB), Y4, Y6
@@ -916,7 +916,7 @@ skip46:
 	VMINPS      power2_high<>+0(SB), Y13, Y13
 	VPSLLD      $0x17, Y5, Y5
 	VFMADD213PS power2_p2<>+0(SB), Y7, Y9
-	VMOVAPS     power2_p5<>+0(SB), Y12
+	VMOVUPS     power2_p5<>+0(SB), Y12
 	VADDPS      shifter<>+0(SB), Y13, Y14
 	VPADDD      Y5, Y6, Y4
 	VFMADD213PS power2_p1<>+0(SB), Y7, Y9
@@ -929,7 +929,7 @@ skip46:
 	VDIVPS      Y4, Y0, Y0
 	VPSLLD      $0x17, Y8, Y8
 	VFMADD213PS power2_p2<>+0(SB), Y10, Y12
-	VMOVAPS     power2_p5<>+0(SB), Y5
+	VMOVUPS     power2_p5<>+0(SB), Y5
 	VPADDD      Y8, Y9, Y7
 	VFMADD213PS power2_p1<>+0(SB), Y10, Y12
 	VFMADD213PS power2_p4<>+0(SB), Y13, Y5
@@ -993,7 +993,7 @@ skip51:
 	VADDPS      shifter<>+0(SB), Y1, Y2
 	VSUBPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      Y3, Y1, Y1
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
@@ -1040,7 +1040,7 @@ skip55:
 	VADDPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      shifter<>+0(SB), Y3, Y4
 	VSUBPS      Y4, Y2, Y2
-	VMOVAPS     power2_p5<>+0(SB), Y4
+	VMOVUPS     power2_p5<>+0(SB), Y4
 	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
@@ -1144,7 +1144,7 @@ again62:
 	VSUBPS      Y3, Y1, Y1
 	VMINPS      power2_high<>+0(SB), Y5, Y5
 	VMOVUPS     64(CX)(BX*4), Y8
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VADDPS      shifter<>+0(SB), Y5, Y6
 	VMULPS      slope_silu<>+0(SB), Y8, Y9
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
@@ -1155,7 +1155,7 @@ again62:
 	VMINPS      power2_high<>+0(SB), Y9, Y9
 	VMOVUPS     96(CX)(BX*4), Y12
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
-	VMOVAPS     power2_p5<>+0(SB), Y7
+	VMOVUPS     power2_p5<>+0(SB), Y7
 	VADDPS      shifter<>+0(SB), Y9, Y10
 	VMULPS      slope_silu<>+0(SB), Y12, Y13
 	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
@@ -1168,7 +1168,7 @@ again62:
 	VMINPS      power2_high<>+0(SB), Y13, Y13
 	VPSLLD      $0x17, Y2, Y2
 	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
-	VMOVAPS     power2_p5<>+0(SB), Y11
+	VMOVUPS     power2_p5<>+0(SB), Y11
 	VADDPS      shifter<>+0(SB), Y13, Y14
 	VPADDD      Y2, Y3, Y1
 	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
@@ -1181,7 +1181,7 @@ again62:
 	VDIVPS      Y1, Y0, Y0
 	VPSLLD      $0x17, Y6, Y6
 	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
-	VMOVAPS     power2_p5<>+0(SB), Y2
+	VMOVUPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(BX*4)
 	VPADDD      Y6, Y7, Y5
 	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
@@ -1221,7 +1221,7 @@ again64:
 	VADDPS      shifter<>+0(SB), Y1, Y2
 	VSUBPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      Y3, Y1, Y1
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
@@ -1250,7 +1250,7 @@ done65:
 	VADDPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      shifter<>+0(SB), Y3, Y4
 	VSUBPS      Y4, Y2, Y2
-	VMOVAPS     power2_p5<>+0(SB), Y4
+	VMOVUPS     power2_p5<>+0(SB), Y4
 	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
@@ -1280,14 +1280,14 @@ again67:
 	VMOVUPS      (CX)(BX*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p9<>+0(SB), Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y2
 	VMOVUPS      32(CX)(BX*4), Y0
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y3, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VMOVAPS      gelu_p9<>+0(SB), Y4
+	VMOVUPS      gelu_p9<>+0(SB), Y4
 	VMOVUPS      64(CX)(BX*4), Y0
 	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
@@ -1297,7 +1297,7 @@ again67:
 	VMINPS       gelu_limit<>+0(SB), Y7, Y7
 	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
-	VMOVAPS      gelu_p9<>+0(SB), Y8
+	VMOVUPS      gelu_p9<>+0(SB), Y8
 	VMOVUPS      96(CX)(BX*4), Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
@@ -1310,7 +1310,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
-	VMOVAPS      gelu_p9<>+0(SB), Y12
+	VMOVUPS      gelu_p9<>+0(SB), Y12
 	VADDPS       shifter<>+0(SB), Y2, Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
@@ -1323,7 +1323,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p3<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p6<>+0(SB), Y11, Y12
-	VMOVAPS      power2_p5<>+0(SB), Y14
+	VMOVUPS      power2_p5<>+0(SB), Y14
 	VADDPS       shifter<>+0(SB), Y4, Y5
 	VFMADD213PS  gelu_p2<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p5<>+0(SB), Y11, Y12
@@ -1336,7 +1336,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p2<>+0(SB), Y2, Y14
-	VMOVAPS      power2_p5<>+0(SB), Y6
+	VMOVUPS      power2_p5<>+0(SB), Y6
 	VADDPS       shifter<>+0(SB), Y8, Y9
 	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p1<>+0(SB), Y2, Y14
@@ -1349,7 +1349,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
 	VPSLLD       $0x17, Y0, Y0
 	VFMADD213PS  power2_p2<>+0(SB), Y4, Y6
-	VMOVAPS      power2_p5<>+0(SB), Y10
+	VMOVUPS      power2_p5<>+0(SB), Y10
 	VADDPS       shifter<>+0(SB), Y12, Y13
 	VPADDD       Y0, Y14, Y2
 	VFMADD213PS  power2_p1<>+0(SB), Y4, Y6
@@ -1363,7 +1363,7 @@ again67:
 	VFNMADD231PS Y2, Y1, Y0
 	VPSLLD       $0x17, Y5, Y5
 	VFMADD213PS  power2_p2<>+0(SB), Y8, Y10
-	VMOVAPS      power2_p5<>+0(SB), Y14
+	VMOVUPS      power2_p5<>+0(SB), Y14
 	VMOVUPS      Y0, (AX)(BX*4)
 	VPADDD       Y5, Y6, Y4
 	VFMADD213PS  power2_p1<>+0(SB), Y8, Y10
@@ -1402,7 +1402,7 @@ again69:
 	VMOVUPS      (CX)(BX*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p9<>+0(SB), Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
@@ -1415,7 +1415,7 @@ again69:
 	VADDPS       shifter<>+0(SB), Y2, Y0
 	VSUBPS       shifter<>+0(SB), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVAPS      power2_p5<>+0(SB), Y3
+	VMOVUPS      power2_p5<>+0(SB), Y3
 	VFMADD213PS  power2_p4<>+0(SB), Y2, Y3
 	VFMADD213PS  power2_p3<>+0(SB), Y2, Y3
 	VFMADD213PS  power2_p2<>+0(SB), Y2, Y3
@@ -1441,7 +1441,7 @@ done70:
 	VMASKMOVPS   (CX)(BX*4), Y0, Y1
 	VANDPS       magnitude<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y2, Y2
-	VMOVAPS      gelu_p9<>+0(SB), Y3
+	VMOVUPS      gelu_p9<>+0(SB), Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
@@ -1454,7 +1454,7 @@ done70:
 	VADDPS       shifter<>+0(SB), Y3, Y4
 	VSUBPS       shifter<>+0(SB), Y4, Y5
 	VSUBPS       Y5, Y3, Y3
-	VMOVAPS      power2_p5<>+0(SB), Y5
+	VMOVUPS      power2_p5<>+0(SB), Y5
 	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5
@@ -1494,7 +1494,7 @@ again72:
 	VSUBPS      Y3, Y1, Y1
 	VMINPS      power2_high<>+0(SB), Y5, Y5
 	VMOVUPS     64(CX)(BX*4), Y8
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VADDPS      shifter<>+0(SB), Y5, Y6
 	VMULPS      slope_quick_gelu<>+0(SB), Y8, Y9
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
@@ -1505,7 +1505,7 @@ again72:
 	VMINPS      power2_high<>+0(SB), Y9, Y9
 	VMOVUPS     96(CX)(BX*4), Y12
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
-	VMOVAPS     power2_p5<>+0(SB), Y7
+	VMOVUPS     power2_p5<>+0(SB), Y7
 	VADDPS      shifter<>+0(SB), Y9, Y10
 	VMULPS      slope_quick_gelu<>+0(SB), Y12, Y13
 	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
@@ -1518,7 +1518,7 @@ again72:
 	VMINPS      power2_high<>+0(SB), Y13, Y13
 	VPSLLD      $0x17, Y2, Y2
 	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
-	VMOVAPS     power2_p5<>+0(SB), Y11
+	VMOVUPS     power2_p5<>+0(SB), Y11
 	VADDPS      shifter<>+0(SB), Y13, Y14
 	VPADDD      Y2, Y3, Y1
 	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
@@ -1531,7 +1531,7 @@ again72:
 	VDIVPS      Y1, Y0, Y0
 	VPSLLD      $0x17, Y6, Y6
 	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
-	VMOVAPS     power2_p5<>+0(SB), Y2
+	VMOVUPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(BX*4)
 	VPADDD      Y6, Y7, Y5
 	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
@@ -1571,7 +1571,7 @@ again74:
 	VADDPS      shifter<>+0(SB), Y1, Y2
 	VSUBPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      Y3, Y1, Y1
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
@@ -1600,7 +1600,7 @@ done75:
 	VADDPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      shifter<>+0(SB), Y3, Y4
 	VSUBPS      Y4, Y2, Y2
-	VMOVAPS     power2_p5<>+0(SB), Y4
+	VMOVUPS     power2_p5<>+0(SB), Y4
 	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
@@ -1631,14 +1631,14 @@ again77:
 	VMOVUPS      (DX)(SI*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p9<>+0(SB), Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y2
 	VMOVUPS      32(DX)(SI*4), Y0
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VANDPS       magnitude<>+0(SB), Y0, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y3, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VMOVAPS      gelu_p9<>+0(SB), Y4
+	VMOVUPS      gelu_p9<>+0(SB), Y4
 	VMOVUPS      64(DX)(SI*4), Y0
 	VFMADD213PS  gelu_p5<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y3, Y4
@@ -1648,7 +1648,7 @@ again77:
 	VMINPS       gelu_limit<>+0(SB), Y7, Y7
 	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y3, Y4
-	VMOVAPS      gelu_p9<>+0(SB), Y8
+	VMOVUPS      gelu_p9<>+0(SB), Y8
 	VMOVUPS      96(DX)(SI*4), Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p5<>+0(SB), Y3, Y4
@@ -1661,7 +1661,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p3<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p6<>+0(SB), Y7, Y8
-	VMOVAPS      gelu_p9<>+0(SB), Y12
+	VMOVUPS      gelu_p9<>+0(SB), Y12
 	VADDPS       shifter<>+0(SB), Y2, Y0
 	VFMADD213PS  gelu_p2<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p5<>+0(SB), Y7, Y8
@@ -1674,7 +1674,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Y3, Y4
 	VFMADD213PS  gelu_p3<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p6<>+0(SB), Y11, Y12
-	VMOVAPS      power2_p5<>+0(SB), Y14
+	VMOVUPS      power2_p5<>+0(SB), Y14
 	VADDPS       shifter<>+0(SB), Y4, Y5
 	VFMADD213PS  gelu_p2<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p5<>+0(SB), Y11, Y12
@@ -1687,7 +1687,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p2<>+0(SB), Y2, Y14
-	VMOVAPS      power2_p5<>+0(SB), Y6
+	VMOVUPS      power2_p5<>+0(SB), Y6
 	VADDPS       shifter<>+0(SB), Y8, Y9
 	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p1<>+0(SB), Y2, Y14
@@ -1700,7 +1700,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
 	VPSLLD       $0x17, Y0, Y0
 	VFMADD213PS  power2_p2<>+0(SB), Y4, Y6
-	VMOVAPS      power2_p5<>+0(SB), Y10
+	VMOVUPS      power2_p5<>+0(SB), Y10
 	VADDPS       shifter<>+0(SB), Y12, Y13
 	VPADDD       Y0, Y14, Y2
 	VFMADD213PS  power2_p1<>+0(SB), Y4, Y6
@@ -1714,7 +1714,7 @@ again77:
 	VFNMADD231PS Y2, Y1, Y0
 	VPSLLD       $0x17, Y5, Y5
 	VFMADD213PS  power2_p2<>+0(SB), Y8, Y10
-	VMOVAPS      power2_p5<>+0(SB), Y14
+	VMOVUPS      power2_p5<>+0(SB), Y14
 	VMOVUPS      (CX)(SI*4), Y1
 	VMULPS       Y1, Y0, Y0
 	VPADDD       Y5, Y6, Y4
@@ -1761,7 +1761,7 @@ again79:
 	VMOVUPS      (DX)(SI*4), Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p9<>+0(SB), Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
@@ -1774,7 +1774,7 @@ again79:
 	VADDPS       shifter<>+0(SB), Y2, Y0
 	VSUBPS       shifter<>+0(SB), Y0, Y3
 	VSUBPS       Y3, Y2, Y2
-	VMOVAPS      power2_p5<>+0(SB), Y3
+	VMOVUPS      power2_p5<>+0(SB), Y3
 	VFMADD213PS  power2_p4<>+0(SB), Y2, Y3
 	VFMADD213PS  power2_p3<>+0(SB), Y2, Y3
 	VFMADD213PS  power2_p2<>+0(SB), Y2, Y3
@@ -1802,7 +1802,7 @@ done80:
 	VMASKMOVPS   (DX)(SI*4), Y0, Y1
 	VANDPS       magnitude<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y2, Y2
-	VMOVAPS      gelu_p9<>+0(SB), Y3
+	VMOVUPS      gelu_p9<>+0(SB), Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
@@ -1815,7 +1815,7 @@ done80:
 	VADDPS       shifter<>+0(SB), Y3, Y4
 	VSUBPS       shifter<>+0(SB), Y4, Y5
 	VSUBPS       Y5, Y3, Y3
-	VMOVAPS      power2_p5<>+0(SB), Y5
+	VMOVUPS      power2_p5<>+0(SB), Y5
 	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5

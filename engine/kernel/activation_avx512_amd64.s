@@ -180,7 +180,7 @@ skip18:
 	VMAXPS      power2_low<>+0(SB), Z7, Z7
 	VSUBPS      Z6, Z4, Z4
 	VMINPS      power2_high<>+0(SB), Z7, Z7
-	VMOVAPS     power2_p5<>+0(SB), Z6
+	VMOVUPS     power2_p5<>+0(SB), Z6
 	VADDPS      shifter<>+0(SB), Z7, Z8
 	VMULPS      slope_silu<>+0(SB), Z2, Z10
 	VFMADD213PS power2_p4<>+0(SB), Z4, Z6
@@ -190,7 +190,7 @@ skip18:
 	VSUBPS      Z9, Z7, Z7
 	VMINPS      power2_high<>+0(SB), Z10, Z10
 	VFMADD213PS power2_p2<>+0(SB), Z4, Z6
-	VMOVAPS     power2_p5<>+0(SB), Z9
+	VMOVUPS     power2_p5<>+0(SB), Z9
 	VADDPS      shifter<>+0(SB), Z10, Z11
 	VMULPS      slope_silu<>+0(SB), Z3, Z13
 	VFMADD213PS power2_p1<>+0(SB), Z4, Z6
@@ -203,7 +203,7 @@ skip18:
 	VMINPS      power2_high<>+0(SB), Z13, Z13
 	VPSLLD      $0x17, Z5, Z5
 	VFMADD213PS power2_p2<>+0(SB), Z7, Z9
-	VMOVAPS     power2_p5<>+0(SB), Z12
+	VMOVUPS     power2_p5<>+0(SB), Z12
 	VADDPS      shifter<>+0(SB), Z13, Z14
 	VPADDD      Z5, Z6, Z4
 	VFMADD213PS power2_p1<>+0(SB), Z7, Z9
@@ -216,7 +216,7 @@ skip18:
 	VDIVPS      Z4, Z0, Z0
 	VPSLLD      $0x17, Z8, Z8
 	VFMADD213PS power2_p2<>+0(SB), Z10, Z12
-	VMOVAPS     power2_p5<>+0(SB), Z5
+	VMOVUPS     power2_p5<>+0(SB), Z5
 	VPADDD      Z8, Z9, Z7
 	VFMADD213PS power2_p1<>+0(SB), Z10, Z12
 	VFMADD213PS power2_p4<>+0(SB), Z13, Z5
@@ -280,7 +280,7 @@ skip23:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -328,7 +328,7 @@ skip27:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -587,13 +587,13 @@ skip31:
 skip32:
 	VANDPS       magnitude<>+0(SB), Z0, Z3
 	VMINPS       gelu_limit<>+0(SB), Z3, Z3
-	VMOVAPS      gelu_p9<>+0(SB), Z4
+	VMOVUPS      gelu_p9<>+0(SB), Z4
 	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
 	VANDPS       magnitude<>+0(SB), Z1, Z7
 	VFMADD213PS  gelu_p7<>+0(SB), Z3, Z4
 	VMINPS       gelu_limit<>+0(SB), Z7, Z7
 	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
-	VMOVAPS      gelu_p9<>+0(SB), Z8
+	VMOVUPS      gelu_p9<>+0(SB), Z8
 	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p8<>+0(SB), Z7, Z8
 	VANDPS       magnitude<>+0(SB), Z2, Z11
@@ -602,7 +602,7 @@ skip32:
 	VMINPS       gelu_limit<>+0(SB), Z11, Z11
 	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
-	VMOVAPS      gelu_p9<>+0(SB), Z12
+	VMOVUPS      gelu_p9<>+0(SB), Z12
 	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
@@ -621,7 +621,7 @@ skip32:
 	VSUBPS       Z6, Z4, Z4
 	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
-	VMOVAPS      power2_p5<>+0(SB), Z6
+	VMOVUPS      power2_p5<>+0(SB), Z6
 	VADDPS       shifter<>+0(SB), Z8, Z9
 	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p4<>+0(SB), Z4, Z6
@@ -631,7 +631,7 @@ skip32:
 	VSUBPS       Z10, Z8, Z8
 	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
-	VMOVAPS      power2_p5<>+0(SB), Z10
+	VMOVUPS      power2_p5<>+0(SB), Z10
 	VADDPS       shifter<>+0(SB), Z12, Z13
 	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
 	VFMADD213PS  power2_p4<>+0(SB), Z8, Z10
@@ -641,7 +641,7 @@ skip32:
 	VSUBPS       Z14, Z12, Z12
 	VPSLLD       $0x17, Z5, Z5
 	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
-	VMOVAPS      power2_p5<>+0(SB), Z14
+	VMOVUPS      power2_p5<>+0(SB), Z14
 	VPADDD       Z5, Z6, Z4
 	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
 	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
@@ -701,7 +701,7 @@ skip36:
 skip37:
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -714,7 +714,7 @@ skip37:
 	VADDPS       shifter<>+0(SB), Z2, Z3
 	VSUBPS       shifter<>+0(SB), Z3, Z4
 	VSUBPS       Z4, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z4
+	VMOVUPS      power2_p5<>+0(SB), Z4
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
@@ -759,7 +759,7 @@ skip40:
 skip41:
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -772,7 +772,7 @@ skip41:
 	VADDPS       shifter<>+0(SB), Z2, Z3
 	VSUBPS       shifter<>+0(SB), Z3, Z4
 	VSUBPS       Z4, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z4
+	VMOVUPS      power2_p5<>+0(SB), Z4
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
@@ -1062,7 +1062,7 @@ skip46:
 	VMAXPS      power2_low<>+0(SB), Z7, Z7
 	VSUBPS      Z6, Z4, Z4
 	VMINPS      power2_high<>+0(SB), Z7, Z7
-	VMOVAPS     power2_p5<>+0(SB), Z6
+	VMOVUPS     power2_p5<>+0(SB), Z6
 	VADDPS      shifter<>+0(SB), Z7, Z8
 	VMULPS      slope_quick_gelu<>+0(SB), Z2, Z10
 	VFMADD213PS power2_p4<>+0(SB), Z4, Z6
@@ -1072,7 +1072,7 @@ skip46:
 	VSUBPS      Z9, Z7, Z7
 	VMINPS      power2_high<>+0(SB), Z10, Z10
 	VFMADD213PS power2_p2<>+0(SB), Z4, Z6
-	VMOVAPS     power2_p5<>+0(SB), Z9
+	VMOVUPS     power2_p5<>+0(SB), Z9
 	VADDPS      shifter<>+0(SB), Z10, Z11
 	VMULPS      slope_quick_gelu<>+0(SB), Z3, Z13
 	VFMADD213PS power2_p1<>+0(SB), Z4, Z6
@@ -1085,7 +1085,7 @@ skip46:
 	VMINPS      power2_high<>+0(SB), Z13, Z13
 	VPSLLD      $0x17, Z5, Z5
 	VFMADD213PS power2_p2<>+0(SB), Z7, Z9
-	VMOVAPS     power2_p5<>+0(SB), Z12
+	VMOVUPS     power2_p5<>+0(SB), Z12
 	VADDPS      shifter<>+0(SB), Z13, Z14
 	VPADDD      Z5, Z6, Z4
 	VFMADD213PS power2_p1<>+0(SB), Z7, Z9
@@ -1098,7 +1098,7 @@ skip46:
 	VDIVPS      Z4, Z0, Z0
 	VPSLLD      $0x17, Z8, Z8
 	VFMADD213PS power2_p2<>+0(SB), Z10, Z12
-	VMOVAPS     power2_p5<>+0(SB), Z5
+	VMOVUPS     power2_p5<>+0(SB), Z5
 	VPADDD      Z8, Z9, Z7
 	VFMADD213PS power2_p1<>+0(SB), Z10, Z12
 	VFMADD213PS power2_p4<>+0(SB), Z13, Z5
@@ -1162,7 +1162,7 @@ skip51:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -1210,7 +1210,7 @@ skip55:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -1323,7 +1323,7 @@ again62:
 	VSUBPS      Z3, Z1, Z1
 	VMINPS      power2_high<>+0(SB), Z5, Z5
 	VMOVUPS     128(DX)(BX*4), Z8
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VADDPS      shifter<>+0(SB), Z5, Z6
 	VMULPS      slope_silu<>+0(SB), Z8, Z9
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
@@ -1334,7 +1334,7 @@ again62:
 	VMINPS      power2_high<>+0(SB), Z9, Z9
 	VMOVUPS     192(DX)(BX*4), Z12
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVAPS     power2_p5<>+0(SB), Z7
+	VMOVUPS     power2_p5<>+0(SB), Z7
 	VADDPS      shifter<>+0(SB), Z9, Z10
 	VMULPS      slope_silu<>+0(SB), Z12, Z13
 	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
@@ -1347,7 +1347,7 @@ again62:
 	VMINPS      power2_high<>+0(SB), Z13, Z13
 	VPSLLD      $0x17, Z2, Z2
 	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVAPS     power2_p5<>+0(SB), Z11
+	VMOVUPS     power2_p5<>+0(SB), Z11
 	VADDPS      shifter<>+0(SB), Z13, Z14
 	VPADDD      Z2, Z3, Z1
 	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
@@ -1360,7 +1360,7 @@ again62:
 	VDIVPS      Z1, Z0, Z0
 	VPSLLD      $0x17, Z6, Z6
 	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVAPS     power2_p5<>+0(SB), Z2
+	VMOVUPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(BX*4)
 	VPADDD      Z6, Z7, Z5
 	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
@@ -1400,7 +1400,7 @@ again64:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -1430,7 +1430,7 @@ done65:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -1460,14 +1460,14 @@ again67:
 	VMOVUPS      (DX)(BX*4), Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VMOVUPS      64(DX)(BX*4), Z0
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VANDPS       magnitude<>+0(SB), Z0, Z3
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VMINPS       gelu_limit<>+0(SB), Z3, Z3
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VMOVAPS      gelu_p9<>+0(SB), Z4
+	VMOVUPS      gelu_p9<>+0(SB), Z4
 	VMOVUPS      128(DX)(BX*4), Z0
 	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
@@ -1477,7 +1477,7 @@ again67:
 	VMINPS       gelu_limit<>+0(SB), Z7, Z7
 	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
-	VMOVAPS      gelu_p9<>+0(SB), Z8
+	VMOVUPS      gelu_p9<>+0(SB), Z8
 	VMOVUPS      192(DX)(BX*4), Z0
 	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
@@ -1490,7 +1490,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
-	VMOVAPS      gelu_p9<>+0(SB), Z12
+	VMOVUPS      gelu_p9<>+0(SB), Z12
 	VADDPS       shifter<>+0(SB), Z2, Z0
 	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
@@ -1503,7 +1503,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
-	VMOVAPS      power2_p5<>+0(SB), Z14
+	VMOVUPS      power2_p5<>+0(SB), Z14
 	VADDPS       shifter<>+0(SB), Z4, Z5
 	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
@@ -1516,7 +1516,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z14
-	VMOVAPS      power2_p5<>+0(SB), Z6
+	VMOVUPS      power2_p5<>+0(SB), Z6
 	VADDPS       shifter<>+0(SB), Z8, Z9
 	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p1<>+0(SB), Z2, Z14
@@ -1529,7 +1529,7 @@ again67:
 	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
 	VPSLLD       $0x17, Z0, Z0
 	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
-	VMOVAPS      power2_p5<>+0(SB), Z10
+	VMOVUPS      power2_p5<>+0(SB), Z10
 	VADDPS       shifter<>+0(SB), Z12, Z13
 	VPADDD       Z0, Z14, Z2
 	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
@@ -1543,7 +1543,7 @@ again67:
 	VFNMADD231PS Z2, Z1, Z0
 	VPSLLD       $0x17, Z5, Z5
 	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
-	VMOVAPS      power2_p5<>+0(SB), Z14
+	VMOVUPS      power2_p5<>+0(SB), Z14
 	VMOVUPS      Z0, (AX)(BX*4)
 	VPADDD       Z5, Z6, Z4
 	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
@@ -1582,7 +1582,7 @@ again69:
 	VMOVUPS      (DX)(BX*4), Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -1595,7 +1595,7 @@ again69:
 	VADDPS       shifter<>+0(SB), Z2, Z0
 	VSUBPS       shifter<>+0(SB), Z0, Z3
 	VSUBPS       Z3, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z3
+	VMOVUPS      power2_p5<>+0(SB), Z3
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z3
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z3
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z3
@@ -1622,7 +1622,7 @@ done70:
 	VMOVUPS.Z    (DX)(BX*4), K1, Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -1635,7 +1635,7 @@ done70:
 	VADDPS       shifter<>+0(SB), Z2, Z3
 	VSUBPS       shifter<>+0(SB), Z3, Z4
 	VSUBPS       Z4, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z4
+	VMOVUPS      power2_p5<>+0(SB), Z4
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
@@ -1675,7 +1675,7 @@ again72:
 	VSUBPS      Z3, Z1, Z1
 	VMINPS      power2_high<>+0(SB), Z5, Z5
 	VMOVUPS     128(DX)(BX*4), Z8
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VADDPS      shifter<>+0(SB), Z5, Z6
 	VMULPS      slope_quick_gelu<>+0(SB), Z8, Z9
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
@@ -1686,7 +1686,7 @@ again72:
 	VMINPS      power2_high<>+0(SB), Z9, Z9
 	VMOVUPS     192(DX)(BX*4), Z12
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVAPS     power2_p5<>+0(SB), Z7
+	VMOVUPS     power2_p5<>+0(SB), Z7
 	VADDPS      shifter<>+0(SB), Z9, Z10
 	VMULPS      slope_quick_gelu<>+0(SB), Z12, Z13
 	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
@@ -1699,7 +1699,7 @@ again72:
 	VMINPS      power2_high<>+0(SB), Z13, Z13
 	VPSLLD      $0x17, Z2, Z2
 	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVAPS     power2_p5<>+0(SB), Z11
+	VMOVUPS     power2_p5<>+0(SB), Z11
 	VADDPS      shifter<>+0(SB), Z13, Z14
 	VPADDD      Z2, Z3, Z1
 	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
@@ -1712,7 +1712,7 @@ again72:
 	VDIVPS      Z1, Z0, Z0
 	VPSLLD      $0x17, Z6, Z6
 	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVAPS     power2_p5<>+0(SB), Z2
+	VMOVUPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(BX*4)
 	VPADDD      Z6, Z7, Z5
 	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
@@ -1752,7 +1752,7 @@ again74:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -1782,7 +1782,7 @@ done75:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -1813,14 +1813,14 @@ again77:
 	VMOVUPS      (BX)(SI*4), Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VMOVUPS      64(BX)(SI*4), Z0
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VANDPS       magnitude<>+0(SB), Z0, Z3
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VMINPS       gelu_limit<>+0(SB), Z3, Z3
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VMOVAPS      gelu_p9<>+0(SB), Z4
+	VMOVUPS      gelu_p9<>+0(SB), Z4
 	VMOVUPS      128(BX)(SI*4), Z0
 	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
@@ -1830,7 +1830,7 @@ again77:
 	VMINPS       gelu_limit<>+0(SB), Z7, Z7
 	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
-	VMOVAPS      gelu_p9<>+0(SB), Z8
+	VMOVUPS      gelu_p9<>+0(SB), Z8
 	VMOVUPS      192(BX)(SI*4), Z0
 	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
@@ -1843,7 +1843,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
-	VMOVAPS      gelu_p9<>+0(SB), Z12
+	VMOVUPS      gelu_p9<>+0(SB), Z12
 	VADDPS       shifter<>+0(SB), Z2, Z0
 	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
@@ -1856,7 +1856,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
 	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
-	VMOVAPS      power2_p5<>+0(SB), Z14
+	VMOVUPS      power2_p5<>+0(SB), Z14
 	VADDPS       shifter<>+0(SB), Z4, Z5
 	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
@@ -1869,7 +1869,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z14
-	VMOVAPS      power2_p5<>+0(SB), Z6
+	VMOVUPS      power2_p5<>+0(SB), Z6
 	VADDPS       shifter<>+0(SB), Z8, Z9
 	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p1<>+0(SB), Z2, Z14
@@ -1882,7 +1882,7 @@ again77:
 	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
 	VPSLLD       $0x17, Z0, Z0
 	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
-	VMOVAPS      power2_p5<>+0(SB), Z10
+	VMOVUPS      power2_p5<>+0(SB), Z10
 	VADDPS       shifter<>+0(SB), Z12, Z13
 	VPADDD       Z0, Z14, Z2
 	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
@@ -1896,7 +1896,7 @@ again77:
 	VFNMADD231PS Z2, Z1, Z0
 	VPSLLD       $0x17, Z5, Z5
 	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
-	VMOVAPS      power2_p5<>+0(SB), Z14
+	VMOVUPS      power2_p5<>+0(SB), Z14
 	VMOVUPS      (DX)(SI*4), Z1
 	VMULPS       Z1, Z0, Z0
 	VPADDD       Z5, Z6, Z4
@@ -1943,7 +1943,7 @@ again79:
 	VMOVUPS      (BX)(SI*4), Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -1956,7 +1956,7 @@ again79:
 	VADDPS       shifter<>+0(SB), Z2, Z0
 	VSUBPS       shifter<>+0(SB), Z0, Z3
 	VSUBPS       Z3, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z3
+	VMOVUPS      power2_p5<>+0(SB), Z3
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z3
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z3
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z3
@@ -1985,7 +1985,7 @@ done80:
 	VMOVUPS.Z    (BX)(SI*4), K1, Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -1998,7 +1998,7 @@ done80:
 	VADDPS       shifter<>+0(SB), Z2, Z3
 	VSUBPS       shifter<>+0(SB), Z3, Z4
 	VSUBPS       Z4, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z4
+	VMOVUPS      power2_p5<>+0(SB), Z4
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4

@@ -318,7 +318,7 @@ done8:
 	VADDPS       shifter<>+0(SB), Y1, Y3
 	VSUBPS       shifter<>+0(SB), Y3, Y4
 	VSUBPS       Y4, Y1, Y1
-	VMOVAPS      power2_p5<>+0(SB), Y4
+	VMOVUPS      power2_p5<>+0(SB), Y4
 	VFMADD213PS  power2_p4<>+0(SB), Y1, Y4
 	VFMADD213PS  power2_p3<>+0(SB), Y1, Y4
 	VFMADD213PS  power2_p2<>+0(SB), Y1, Y4
@@ -353,7 +353,7 @@ again9:
 	VMOVUPS     power2_low<>+0(SB), Y5
 	VMAXPS      Y6, Y5, Y6
 	VMOVUPS     64(AX)(R9*4), Y9
-	VMOVAPS     power2_p5<>+0(SB), Y5
+	VMOVUPS     power2_p5<>+0(SB), Y5
 	VADDPS      shifter<>+0(SB), Y6, Y7
 	VSUBPS      Y0, Y9, Y9
 	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
@@ -365,7 +365,7 @@ again9:
 	VMAXPS      Y9, Y8, Y9
 	VMOVUPS     96(AX)(R9*4), Y12
 	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
-	VMOVAPS     power2_p5<>+0(SB), Y8
+	VMOVUPS     power2_p5<>+0(SB), Y8
 	VADDPS      shifter<>+0(SB), Y9, Y10
 	VSUBPS      Y0, Y12, Y12
 	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
@@ -379,7 +379,7 @@ again9:
 	VMAXPS      Y12, Y3, Y12
 	VPSLLD      $0x17, Y4, Y4
 	VFMADD213PS power2_p2<>+0(SB), Y6, Y8
-	VMOVAPS     power2_p5<>+0(SB), Y11
+	VMOVUPS     power2_p5<>+0(SB), Y11
 	VADDPS      shifter<>+0(SB), Y12, Y13
 	VPADDD      Y4, Y5, Y3
 	VFMADD213PS power2_p1<>+0(SB), Y6, Y8
@@ -392,7 +392,7 @@ again9:
 	VADDPS      Y3, Y1, Y1
 	VPSLLD      $0x17, Y7, Y7
 	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
-	VMOVAPS     power2_p5<>+0(SB), Y4
+	VMOVUPS     power2_p5<>+0(SB), Y4
 	VPADDD      Y7, Y8, Y6
 	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
 	VFMADD213PS power2_p4<>+0(SB), Y12, Y4
@@ -434,14 +434,14 @@ again11:
 	VSUBPS      Y5, Y3, Y3
 	VMOVUPS     power2_low<>+0(SB), Y5
 	VMAXPS      Y6, Y5, Y6
-	VMOVAPS     power2_p5<>+0(SB), Y5
+	VMOVUPS     power2_p5<>+0(SB), Y5
 	VADDPS      shifter<>+0(SB), Y6, Y7
 	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
 	VSUBPS      shifter<>+0(SB), Y7, Y8
 	VFMADD213PS power2_p3<>+0(SB), Y3, Y5
 	VSUBPS      Y8, Y6, Y6
 	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
-	VMOVAPS     power2_p5<>+0(SB), Y8
+	VMOVUPS     power2_p5<>+0(SB), Y8
 	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
 	VFMADD213PS power2_p4<>+0(SB), Y6, Y8
 	VFMADD213PS power2_p0<>+0(SB), Y3, Y5

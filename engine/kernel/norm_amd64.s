@@ -233,7 +233,7 @@ again12:
 	VMOVUPS     64(BX)(R9*4), Y3
 	VMOVUPS     64(DX)(R9*4), Y6
 	VFMADD213PS Y3, Y6, Y8
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VADDPS      shifter<>+0(SB), Y5, Y6
 	VMULPS      slope_silu<>+0(SB), Y8, Y9
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
@@ -247,7 +247,7 @@ again12:
 	VMOVUPS     96(DX)(R9*4), Y10
 	VFMADD213PS Y7, Y10, Y12
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
-	VMOVAPS     power2_p5<>+0(SB), Y7
+	VMOVUPS     power2_p5<>+0(SB), Y7
 	VADDPS      shifter<>+0(SB), Y9, Y10
 	VMULPS      slope_silu<>+0(SB), Y12, Y13
 	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
@@ -260,7 +260,7 @@ again12:
 	VMINPS      power2_high<>+0(SB), Y13, Y13
 	VPSLLD      $0x17, Y2, Y2
 	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
-	VMOVAPS     power2_p5<>+0(SB), Y11
+	VMOVUPS     power2_p5<>+0(SB), Y11
 	VADDPS      shifter<>+0(SB), Y13, Y14
 	VPADDD      Y2, Y3, Y1
 	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
@@ -273,7 +273,7 @@ again12:
 	VDIVPS      Y1, Y0, Y0
 	VPSLLD      $0x17, Y6, Y6
 	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
-	VMOVAPS     power2_p5<>+0(SB), Y2
+	VMOVUPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(R9*4)
 	VPADDD      Y6, Y7, Y5
 	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
@@ -316,7 +316,7 @@ again14:
 	VADDPS      shifter<>+0(SB), Y1, Y2
 	VSUBPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      Y3, Y1, Y1
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
@@ -348,7 +348,7 @@ done15:
 	VADDPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      shifter<>+0(SB), Y3, Y4
 	VSUBPS      Y4, Y2, Y2
-	VMOVAPS     power2_p5<>+0(SB), Y4
+	VMOVUPS     power2_p5<>+0(SB), Y4
 	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p2<>+0(SB), Y2, Y4
@@ -503,7 +503,7 @@ again17:
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
 	VMOVUPS      32(CX)(R9*4), Y5
-	VMOVAPS      gelu_p9<>+0(SB), Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y2
 	VMOVUPS      32(BX)(R9*4), Y3
 	VMOVUPS      32(DX)(R9*4), Y4
 	VFMADD213PS  Y3, Y4, Y5
@@ -513,7 +513,7 @@ again17:
 	VMINPS       gelu_limit<>+0(SB), Y6, Y6
 	VMOVUPS      64(CX)(R9*4), Y10
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
-	VMOVAPS      gelu_p9<>+0(SB), Y7
+	VMOVUPS      gelu_p9<>+0(SB), Y7
 	VMOVUPS      64(BX)(R9*4), Y3
 	VMOVUPS      64(DX)(R9*4), Y4
 	VFMADD213PS  Y3, Y4, Y10
@@ -525,7 +525,7 @@ again17:
 	VMINPS       gelu_limit<>+0(SB), Y11, Y11
 	VFMADD213PS  gelu_p3<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y6, Y7
-	VMOVAPS      gelu_p9<>+0(SB), Y12
+	VMOVUPS      gelu_p9<>+0(SB), Y12
 	VFMADD213PS  gelu_p2<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p5<>+0(SB), Y6, Y7
 	VFMADD213PS  gelu_p8<>+0(SB), Y11, Y12
@@ -544,7 +544,7 @@ again17:
 	VSUBPS       Y4, Y2, Y2
 	VFMADD213PS  gelu_p0<>+0(SB), Y6, Y7
 	VFMADD213PS  gelu_p3<>+0(SB), Y11, Y12
-	VMOVAPS      power2_p5<>+0(SB), Y4
+	VMOVUPS      power2_p5<>+0(SB), Y4
 	VADDPS       shifter<>+0(SB), Y7, Y8
 	VFMADD213PS  gelu_p2<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p4<>+0(SB), Y2, Y4
@@ -554,7 +554,7 @@ again17:
 	VSUBPS       Y9, Y7, Y7
 	VFMADD213PS  gelu_p0<>+0(SB), Y11, Y12
 	VFMADD213PS  power2_p2<>+0(SB), Y2, Y4
-	VMOVAPS      power2_p5<>+0(SB), Y9
+	VMOVUPS      power2_p5<>+0(SB), Y9
 	VADDPS       shifter<>+0(SB), Y12, Y13
 	VFMADD213PS  power2_p1<>+0(SB), Y2, Y4
 	VFMADD213PS  power2_p4<>+0(SB), Y7, Y9
@@ -564,7 +564,7 @@ again17:
 	VSUBPS       Y14, Y12, Y12
 	VPSLLD       $0x17, Y3, Y3
 	VFMADD213PS  power2_p2<>+0(SB), Y7, Y9
-	VMOVAPS      power2_p5<>+0(SB), Y14
+	VMOVUPS      power2_p5<>+0(SB), Y14
 	VPADDD       Y3, Y4, Y2
 	VFMADD213PS  power2_p1<>+0(SB), Y7, Y9
 	VFMADD213PS  power2_p4<>+0(SB), Y12, Y14
@@ -605,7 +605,7 @@ again19:
 	VFMADD213PS  Y1, Y2, Y0
 	VANDPS       magnitude<>+0(SB), Y0, Y1
 	VMINPS       gelu_limit<>+0(SB), Y1, Y1
-	VMOVAPS      gelu_p9<>+0(SB), Y2
+	VMOVUPS      gelu_p9<>+0(SB), Y2
 	VFMADD213PS  gelu_p8<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p7<>+0(SB), Y1, Y2
 	VFMADD213PS  gelu_p6<>+0(SB), Y1, Y2
@@ -618,7 +618,7 @@ again19:
 	VADDPS       shifter<>+0(SB), Y2, Y3
 	VSUBPS       shifter<>+0(SB), Y3, Y4
 	VSUBPS       Y4, Y2, Y2
-	VMOVAPS      power2_p5<>+0(SB), Y4
+	VMOVUPS      power2_p5<>+0(SB), Y4
 	VFMADD213PS  power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS  power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS  power2_p2<>+0(SB), Y2, Y4
@@ -647,7 +647,7 @@ done20:
 	VFMADD213PS  Y2, Y3, Y1
 	VANDPS       magnitude<>+0(SB), Y1, Y2
 	VMINPS       gelu_limit<>+0(SB), Y2, Y2
-	VMOVAPS      gelu_p9<>+0(SB), Y3
+	VMOVUPS      gelu_p9<>+0(SB), Y3
 	VFMADD213PS  gelu_p8<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p7<>+0(SB), Y2, Y3
 	VFMADD213PS  gelu_p6<>+0(SB), Y2, Y3
@@ -660,7 +660,7 @@ done20:
 	VADDPS       shifter<>+0(SB), Y3, Y4
 	VSUBPS       shifter<>+0(SB), Y4, Y5
 	VSUBPS       Y5, Y3, Y3
-	VMOVAPS      power2_p5<>+0(SB), Y5
+	VMOVUPS      power2_p5<>+0(SB), Y5
 	VFMADD213PS  power2_p4<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p3<>+0(SB), Y3, Y5
 	VFMADD213PS  power2_p2<>+0(SB), Y3, Y5
@@ -840,7 +840,7 @@ again22:
 	VMOVUPS     64(BX)(R9*4), Y3
 	VMOVUPS     64(DX)(R9*4), Y6
 	VFMADD213PS Y3, Y6, Y8
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VADDPS      shifter<>+0(SB), Y5, Y6
 	VMULPS      slope_quick_gelu<>+0(SB), Y8, Y9
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
@@ -854,7 +854,7 @@ again22:
 	VMOVUPS     96(DX)(R9*4), Y10
 	VFMADD213PS Y7, Y10, Y12
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
-	VMOVAPS     power2_p5<>+0(SB), Y7
+	VMOVUPS     power2_p5<>+0(SB), Y7
 	VADDPS      shifter<>+0(SB), Y9, Y10
 	VMULPS      slope_quick_gelu<>+0(SB), Y12, Y13
 	VFMADD213PS power2_p1<>+0(SB), Y1, Y3
@@ -867,7 +867,7 @@ again22:
 	VMINPS      power2_high<>+0(SB), Y13, Y13
 	VPSLLD      $0x17, Y2, Y2
 	VFMADD213PS power2_p2<>+0(SB), Y5, Y7
-	VMOVAPS     power2_p5<>+0(SB), Y11
+	VMOVUPS     power2_p5<>+0(SB), Y11
 	VADDPS      shifter<>+0(SB), Y13, Y14
 	VPADDD      Y2, Y3, Y1
 	VFMADD213PS power2_p1<>+0(SB), Y5, Y7
@@ -880,7 +880,7 @@ again22:
 	VDIVPS      Y1, Y0, Y0
 	VPSLLD      $0x17, Y6, Y6
 	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
-	VMOVAPS     power2_p5<>+0(SB), Y2
+	VMOVUPS     power2_p5<>+0(SB), Y2
 	VMOVUPS     Y0, (AX)(R9*4)
 	VPADDD      Y6, Y7, Y5
 	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
@@ -923,7 +923,7 @@ again24:
 	VADDPS      shifter<>+0(SB), Y1, Y2
 	VSUBPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      Y3, Y1, Y1
-	VMOVAPS     power2_p5<>+0(SB), Y3
+	VMOVUPS     power2_p5<>+0(SB), Y3
 	VFMADD213PS power2_p4<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p3<>+0(SB), Y1, Y3
 	VFMADD213PS power2_p2<>+0(SB), Y1, Y3
@@ -955,7 +955,7 @@ done25:
 	VADDPS      shifter<>+0(SB), Y2, Y3
 	VSUBPS      shifter<>+0(SB), Y3, Y4
 	VSUBPS      Y4, Y2, Y2
-	VMOVAPS     power2_p5<>+0(SB), Y4
+	VMOVUPS     power2_p5<>+0(SB), Y4
 	VFMADD213PS power2_p4<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p3<>+0(SB), Y2, Y4
 	VFMADD213PS power2_p2<>+0(SB), Y2, Y4

@@ -122,7 +122,7 @@ again6:
 	VMOVUPS     128(SI)(R9*4), Z3
 	VMOVUPS     128(BX)(R9*4), Z6
 	VFMADD213PS Z3, Z6, Z8
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VADDPS      shifter<>+0(SB), Z5, Z6
 	VMULPS      slope_silu<>+0(SB), Z8, Z9
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
@@ -136,7 +136,7 @@ again6:
 	VMOVUPS     192(BX)(R9*4), Z10
 	VFMADD213PS Z7, Z10, Z12
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVAPS     power2_p5<>+0(SB), Z7
+	VMOVUPS     power2_p5<>+0(SB), Z7
 	VADDPS      shifter<>+0(SB), Z9, Z10
 	VMULPS      slope_silu<>+0(SB), Z12, Z13
 	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
@@ -149,7 +149,7 @@ again6:
 	VMINPS      power2_high<>+0(SB), Z13, Z13
 	VPSLLD      $0x17, Z2, Z2
 	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVAPS     power2_p5<>+0(SB), Z11
+	VMOVUPS     power2_p5<>+0(SB), Z11
 	VADDPS      shifter<>+0(SB), Z13, Z14
 	VPADDD      Z2, Z3, Z1
 	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
@@ -162,7 +162,7 @@ again6:
 	VDIVPS      Z1, Z0, Z0
 	VPSLLD      $0x17, Z6, Z6
 	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVAPS     power2_p5<>+0(SB), Z2
+	VMOVUPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(R9*4)
 	VPADDD      Z6, Z7, Z5
 	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
@@ -205,7 +205,7 @@ again8:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -238,7 +238,7 @@ done9:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -481,7 +481,7 @@ again11:
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
 	VMOVUPS      64(DX)(R9*4), Z5
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VMOVUPS      64(SI)(R9*4), Z3
 	VMOVUPS      64(BX)(R9*4), Z4
 	VFMADD213PS  Z3, Z4, Z5
@@ -491,7 +491,7 @@ again11:
 	VMINPS       gelu_limit<>+0(SB), Z6, Z6
 	VMOVUPS      128(DX)(R9*4), Z10
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VMOVAPS      gelu_p9<>+0(SB), Z7
+	VMOVUPS      gelu_p9<>+0(SB), Z7
 	VMOVUPS      128(SI)(R9*4), Z3
 	VMOVUPS      128(BX)(R9*4), Z4
 	VFMADD213PS  Z3, Z4, Z10
@@ -503,7 +503,7 @@ again11:
 	VMINPS       gelu_limit<>+0(SB), Z11, Z11
 	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z6, Z7
-	VMOVAPS      gelu_p9<>+0(SB), Z12
+	VMOVUPS      gelu_p9<>+0(SB), Z12
 	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p5<>+0(SB), Z6, Z7
 	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
@@ -522,7 +522,7 @@ again11:
 	VSUBPS       Z4, Z2, Z2
 	VFMADD213PS  gelu_p0<>+0(SB), Z6, Z7
 	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
-	VMOVAPS      power2_p5<>+0(SB), Z4
+	VMOVUPS      power2_p5<>+0(SB), Z4
 	VADDPS       shifter<>+0(SB), Z7, Z8
 	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
@@ -532,7 +532,7 @@ again11:
 	VSUBPS       Z9, Z7, Z7
 	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VMOVAPS      power2_p5<>+0(SB), Z9
+	VMOVUPS      power2_p5<>+0(SB), Z9
 	VADDPS       shifter<>+0(SB), Z12, Z13
 	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p4<>+0(SB), Z7, Z9
@@ -542,7 +542,7 @@ again11:
 	VSUBPS       Z14, Z12, Z12
 	VPSLLD       $0x17, Z3, Z3
 	VFMADD213PS  power2_p2<>+0(SB), Z7, Z9
-	VMOVAPS      power2_p5<>+0(SB), Z14
+	VMOVUPS      power2_p5<>+0(SB), Z14
 	VPADDD       Z3, Z4, Z2
 	VFMADD213PS  power2_p1<>+0(SB), Z7, Z9
 	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
@@ -583,7 +583,7 @@ again13:
 	VFMADD213PS  Z1, Z2, Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -596,7 +596,7 @@ again13:
 	VADDPS       shifter<>+0(SB), Z2, Z3
 	VSUBPS       shifter<>+0(SB), Z3, Z4
 	VSUBPS       Z4, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z4
+	VMOVUPS      power2_p5<>+0(SB), Z4
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
@@ -626,7 +626,7 @@ done14:
 	VFMADD213PS  Z1, Z2, Z0
 	VANDPS       magnitude<>+0(SB), Z0, Z1
 	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVAPS      gelu_p9<>+0(SB), Z2
+	VMOVUPS      gelu_p9<>+0(SB), Z2
 	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
 	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
@@ -639,7 +639,7 @@ done14:
 	VADDPS       shifter<>+0(SB), Z2, Z3
 	VSUBPS       shifter<>+0(SB), Z3, Z4
 	VSUBPS       Z4, Z2, Z2
-	VMOVAPS      power2_p5<>+0(SB), Z4
+	VMOVUPS      power2_p5<>+0(SB), Z4
 	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
 	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
@@ -915,7 +915,7 @@ again16:
 	VMOVUPS     128(SI)(R9*4), Z3
 	VMOVUPS     128(BX)(R9*4), Z6
 	VFMADD213PS Z3, Z6, Z8
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VADDPS      shifter<>+0(SB), Z5, Z6
 	VMULPS      slope_quick_gelu<>+0(SB), Z8, Z9
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
@@ -929,7 +929,7 @@ again16:
 	VMOVUPS     192(BX)(R9*4), Z10
 	VFMADD213PS Z7, Z10, Z12
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVAPS     power2_p5<>+0(SB), Z7
+	VMOVUPS     power2_p5<>+0(SB), Z7
 	VADDPS      shifter<>+0(SB), Z9, Z10
 	VMULPS      slope_quick_gelu<>+0(SB), Z12, Z13
 	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
@@ -942,7 +942,7 @@ again16:
 	VMINPS      power2_high<>+0(SB), Z13, Z13
 	VPSLLD      $0x17, Z2, Z2
 	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVAPS     power2_p5<>+0(SB), Z11
+	VMOVUPS     power2_p5<>+0(SB), Z11
 	VADDPS      shifter<>+0(SB), Z13, Z14
 	VPADDD      Z2, Z3, Z1
 	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
@@ -955,7 +955,7 @@ again16:
 	VDIVPS      Z1, Z0, Z0
 	VPSLLD      $0x17, Z6, Z6
 	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVAPS     power2_p5<>+0(SB), Z2
+	VMOVUPS     power2_p5<>+0(SB), Z2
 	VMOVUPS     Z0, (AX)(R9*4)
 	VPADDD      Z6, Z7, Z5
 	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
@@ -998,7 +998,7 @@ again18:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
@@ -1031,7 +1031,7 @@ done19:
 	VADDPS      shifter<>+0(SB), Z1, Z2
 	VSUBPS      shifter<>+0(SB), Z2, Z3
 	VSUBPS      Z3, Z1, Z1
-	VMOVAPS     power2_p5<>+0(SB), Z3
+	VMOVUPS     power2_p5<>+0(SB), Z3
 	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
 	VFMADD213PS power2_p2<>+0(SB), Z1, Z3

@@ -56,7 +56,7 @@ func (g *gen) polynomial(x, p reg.VecVirtual, name string, c ...float32) chain {
 	for k, value := range c {
 		m := g.constant(fmt.Sprintf("%s_p%d", name, len(c)-1-k), value)
 		if k == 0 {
-			steps = append(steps, func() { g.VMOVAPS(m, p) })
+			steps = append(steps, func() { g.VMOVUPS(m, p) }) // the linker aligns constants to 32 bytes only
 		} else {
 			steps = append(steps, func() { g.VFMADD213PS(m, x, p) })
 		}
