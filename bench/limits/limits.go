@@ -1,7 +1,7 @@
 // Package limits measures what this machine can do at most, so that a time can be told as a share of it: the rate of
 // multiply-adds, the bandwidth of each level of memory, of a plain copy and of the disk.
 //
-// The package may import engine/kernel.
+// The package may import engine/kernel and engine/device/cpu.
 package limits
 
 import (
@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/kernel"
 )
 
@@ -75,7 +76,7 @@ func (l Limits) At(bytes float64) Level {
 // Measure takes some four seconds. The disk is not measured.
 func Measure(ctx context.Context, threads int) (Limits, error) {
 	l := Limits{Threads: threads, FMA: Rate{One: FMA(1), All: FMA(threads)}}
-	caches := Caches()
+	caches := cpu.Caches()
 	for i, c := range caches {
 		l.Levels = append(l.Levels, level(c, threads, i == len(caches)-1))
 		if err := ctx.Err(); err != nil {
@@ -93,7 +94,7 @@ func Measure(ctx context.Context, threads int) (Limits, error) {
 }
 
 // level measures a cache with arrays that fill half of it, the half of a thread's part where threads share it.
-func level(c Cache, threads int, last bool) Level {
+func level(c cpu.Cache, threads int, last bool) Level {
 	one, all := c.Bytes/2, c.Bytes/2
 	if last && c.Shared {
 		all /= int64(threads)

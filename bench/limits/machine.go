@@ -4,74 +4,38 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/triptych-serving/triptych/engine/device/cpu"
 )
 
 // Machine is where a report was made. What the system does not tell is empty or zero.
 type Machine struct {
-	CPU         string  `json:"cpu"`
-	Cores       int     `json:"cores"`
-	Caches      []Cache `json:"caches"`
-	MemoryBytes int64   `json:"memory_bytes"`
-	OS          string  `json:"os"`
-	Arch        string  `json:"arch"`
-	Kernel      string  `json:"kernel"` // release of the operating system's
+	CPU         string      `json:"cpu"`
+	Cores       int         `json:"cores"`
+	Caches      []cpu.Cache `json:"caches"`
+	MemoryBytes int64       `json:"memory_bytes"`
+	OS          string      `json:"os"`
+	Arch        string      `json:"arch"`
+	Kernel      string      `json:"kernel"` // release of the operating system's
 	// LoadBefore and LoadAfter are the load averages of 1, 5 and 15 minutes: other work makes times worthless.
 	LoadBefore string `json:"load_before"`
 	LoadAfter  string `json:"load_after"`
-}
-
-// Cache is a data cache as one core sees it.
-type Cache struct {
-	Name   string `json:"name"`
-	Bytes  int64  `json:"bytes"`
-	Shared bool   `json:"shared"` // among cores
 }
 
 // ThisMachine describes the machine, with its load now as LoadBefore.
 func ThisMachine() Machine {
 	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	kib, _ := strconv.ParseInt(strings.TrimSuffix(Field("/proc/meminfo", "MemTotal"), " kB"), 10, 64)
-	cpu := Field("/proc/cpuinfo", "model name")
+	name := Field("/proc/cpuinfo", "model name")
 	if family := Field("/proc/cpuinfo", "cpu family"); family != "" {
-		cpu += fmt.Sprintf(" (family %s, model %s)", family, Field("/proc/cpuinfo", "model"))
+		name += fmt.Sprintf(" (family %s, model %s)", family, Field("/proc/cpuinfo", "model"))
 	}
 	return Machine{
-		CPU: cpu, Cores: runtime.NumCPU(), Caches: Caches(), MemoryBytes: kib << 10, OS: runtime.GOOS, Arch: runtime.GOARCH,
+		CPU: name, Cores: runtime.NumCPU(), Caches: cpu.Caches(), MemoryBytes: kib << 10, OS: runtime.GOOS, Arch: runtime.GOARCH,
 		Kernel: strings.TrimSpace(string(release)), LoadBefore: LoadAverage(),
-	}
-}
-
-// Caches are the data caches of the first core, the nearest first, as Linux tells them; elsewhere common sizes.
-func Caches() []Cache {
-	if c := cachesIn("/sys/devices/system/cpu/cpu0/cache"); c != nil {
-		return c
-	}
-	return []Cache{{Name: "L1d", Bytes: 32 << 10}, {Name: "L2", Bytes: 512 << 10}, {Name: "L3", Bytes: 8 << 20, Shared: true}}
-}
-
-func cachesIn(dir string) (out []Cache) {
-	for i := 0; ; i++ {
-		read := func(name string) string {
-			data, _ := os.ReadFile(filepath.Join(dir, fmt.Sprintf("index%d", i), name))
-			return strings.TrimSpace(string(data))
-		}
-		level, kind := read("level"), read("type")
-		if level == "" {
-			return out
-		}
-		kib, err := strconv.ParseInt(strings.TrimSuffix(read("size"), "K"), 10, 64)
-		if err != nil || kind == "Instruction" {
-			continue
-		}
-		c := Cache{Name: "L" + level, Bytes: kib << 10, Shared: strings.ContainsAny(read("shared_cpu_list"), ",-")}
-		if kind == "Data" {
-			c.Name += "d"
-		}
-		out = append(out, c)
 	}
 }
 

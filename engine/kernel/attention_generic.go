@@ -10,13 +10,10 @@ func packKeysGeneric(dst, k []float32, stride, last, from, d int) {
 }
 
 func scoresGeneric(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []float32, d int) {
-	var tile [TileRows * TileCols]float32
-	for p := range len(panels) / (d * TileCols) {
-		tileGeneric(tile[:], rows[:], d, panels[p*d*TileCols:])
-		for r := range AttentionRows {
-			copy(dst[r*ScoreStride+p*TileCols:], tile[r*TileCols:][:TileCols])
-		}
-	}
+	multiplyGeneric(&Product{
+		Out: dst[:], Stride: ScoreStride, Apart: TileCols, Rows: rows[:], Taps: 1, K: d,
+		Panels: panels, Step: d * TileCols, M: AttentionRows, N: len(panels) / (d * TileCols),
+	})
 }
 
 func weighGeneric(scores *[ScoreElems]float32, n int, scale float32, state *Softmax) {

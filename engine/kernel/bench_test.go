@@ -31,7 +31,7 @@ func eachVariantBench(b *testing.B, body func(b *testing.B)) {
 
 // BenchmarkTile reports the median round, in GFLOP/s and as a fraction of the FMA peak. Each round is followed by one of
 // FMAPeak and compared with that: the clock of a shared machine changes by a quarter within seconds. 16 groups of rows
-// meet one panel, as in a GEMM. The panel has 64 bytes for a step: with 320 steps it lies in L1, with 9 taps of 320
+// meet the panels of a tile, as in a GEMM. A panel has 64 bytes for a step: with 320 steps it lies in L1, with 9 taps of 320
 // (184 KiB) in L2, with 9 taps of 1280 (737 KiB) in L3 where L2 is 512 KiB; a caller cuts such a k.
 func BenchmarkTile(b *testing.B) {
 	eachVariantBench(b, func(b *testing.B) {
@@ -55,17 +55,17 @@ func benchmarkTile(b *testing.B, m, k, taps int) {
 	for i := range rows {
 		rows[i], _ = tileRows(r, taps, k)
 	}
-	panel := normal(r, taps*k*TileCols, 1)
-	var out [TileRows * TileCols]float32
+	n := TilePanels()
+	panels, out := normal(r, n*taps*k*TileCols, 1), make([]float32, TileRows*2*TileCols)
 	const peakRounds = 10000
 	var rate, fraction []float64
 	for b.Loop() {
 		t := seconds(func() {
 			for i := range rows {
-				Tile(&out, rows[i], taps, k, panel, m)
+				Multiply(&Product{Out: out, Stride: 2 * TileCols, Apart: TileCols, Rows: rows[i], Taps: taps, K: k, Panels: panels, Step: taps * k * TileCols, M: m, N: n})
 			}
 		})
-		r := float64(groups*taps*k*m*TileCols*2) / t
+		r := float64(groups*taps*k*m*n*TileCols*2) / t
 		peak := peakRounds * PeakFlops / seconds(func() { FMAPeak(peakRounds) })
 		rate, fraction = append(rate, r/1e9), append(fraction, 100*r/peak)
 	}

@@ -50,13 +50,13 @@ func TestNothingBeyond(t *testing.T) {
 				Activate(dst, x, act)
 				ScaleShift(dst, x, y, z, n, 1, act)
 			}
-			panel, rows := atEdge[float32](t, n*TileCols), make([]*float32, TileRows)
+			panels, rows := atEdge[float32](t, 3*n*TileCols), make([]*float32, 2*TileRows)
 			for i := range rows {
 				rows[i] = &atEdge[float32](t, n)[0]
 			}
-			out := (*[TileRows * TileCols]float32)(atEdge[float32](t, TileRows*TileCols))
-			for m := 1; m <= TileRows; m++ {
-				Tile(out, rows, 1, n, panel, m)
+			for m := 1; m <= 2*TileRows; m++ {
+				out := atEdge[float32](t, m*3*TileCols)
+				Multiply(&Product{Out: out, Stride: 3 * TileCols, Apart: TileCols, Rows: rows, TileStep: TileRows, Taps: 1, K: n, Panels: panels, Step: n * TileCols, M: m, N: 3, Add: m%2 == 0})
 			}
 		}
 	})

@@ -161,9 +161,16 @@ func TestTooShortPanics(t *testing.T) {
 			"PackU8 dst":    func() { PackU8(make([]uint8, 16*9-1), make([]uint8, 16*9), 16, 9, 1) },
 			"PackU16 src":   func() { PackU16(make([]uint16, 16*9), make([]uint16, 16*9-1), 16, 9, 1) },
 			"PackU32 rows":  func() { PackU32(make([]uint32, 16*9), make([]uint32, 17*9), 17, 9, 1) },
-			"Tile panel":    func() { Tile(new([TileRows * TileCols]float32), rows, 1, 1, short, 1) },
-			"Tile rows":     func() { Tile(new([TileRows * TileCols]float32), rows, 2, 1, make([]float32, 32), 1) },
-			"Tile m":        func() { Tile(new([TileRows * TileCols]float32), rows, 1, 1, make([]float32, 16), 7) },
+			"Multiply panels": func() {
+				Multiply(&Product{Out: long, Rows: rows, Taps: 1, K: 1, Panels: long[:31], Step: 16, M: 1, N: 2})
+			},
+			"Multiply rows": func() { Multiply(&Product{Out: long, Rows: rows, Taps: 2, K: 1, Panels: long, M: 1, N: 1}) },
+			"Multiply tiles": func() {
+				Multiply(&Product{Out: long, Rows: rows, TileStep: 6, Taps: 1, K: 1, Panels: long, M: 7, N: 1})
+			},
+			"Multiply out": func() {
+				Multiply(&Product{Out: long[:31], Apart: 16, Rows: rows, Taps: 1, K: 1, Panels: long, M: 1, N: 2})
+			},
 		} {
 			func() {
 				defer func() {

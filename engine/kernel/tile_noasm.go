@@ -2,4 +2,4 @@
 
 package kernel
 
-func tile(out []float32, rows []*float32, k int, panel []float32) { tileGeneric(out, rows, k, panel) }
+func multiply(p *Product) { multiplyGeneric(p) }

@@ -16,78 +16,100 @@ func tileRows(r *rand.Rand, taps, k int) ([]*float32, [][]float32) {
 	return pointers, rows
 }
 
-func TestTile(t *testing.T) {
+func TestMultiply(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		for _, k := range []int{1, 2, 3, 4, 5, 7, 8, 13, 40, 320} {
 			for _, taps := range []int{1, 2, 9} {
-				pointers, rows := tileRows(r, taps, k)
-				panel := normal(r, taps*k*TileCols, 1)
-				var whole [TileRows * TileCols]float32
-				Tile(&whole, pointers, taps, k, panel, TileRows)
-				for m := 1; m <= TileRows; m++ {
-					var out [TileRows * TileCols]float32
-					for i := range out {
-						out[i] = -7
-					}
-					Tile(&out, pointers, taps, k, panel, m)
-					for i, got := range out {
-						if i >= m*TileCols {
-							if got != -7 {
-								t.Fatalf("m %d: wrote row %d", m, i/TileCols)
-							}
-							continue
-						}
-						want, size := 0.0, 0.0
-						for tap := range taps {
-							for j, x := range rows[tap*TileRows+i/TileCols] {
-								p := float64(x) * float64(panel[(tap*k+j)*TileCols+i%TileCols])
-								want += p
-								size += math.Abs(p)
-							}
-						}
-						// Each of the n steps rounds a running sum by at most 6e-8 of it. The sum is below the magnitudes'
-						// sum, and the roundings are a random walk: far less than n times one of them. Measured: 1.
-						if d := math.Abs(float64(got) - want); d > 4*6e-8*size {
-							t.Fatalf("k %d taps %d m %d: element %d: got %v, want %v", k, taps, m, i, got, want)
-						}
-						if got != whole[i] {
-							t.Fatalf("k %d taps %d: element %d is %v with m %d and %v with m 6", k, taps, i, got, m, whole[i])
+				const most, panels, gap = 2*TileRows + 1, 3, 5
+				step := taps*k*TileCols + gap
+				pointers, rows := tileRows(r, 3*taps, k)
+				w := normal(r, panels*step, 1)
+				whole := make([]float32, most*panels*TileCols)
+				Multiply(&Product{Out: whole, Stride: panels * TileCols, Apart: TileCols, Rows: pointers, TileStep: taps * TileRows, Taps: taps, K: k, Panels: w, Step: step, M: most, N: panels})
+				for i, got := range whole {
+					row, col := i/(panels*TileCols), i%(panels*TileCols)
+					want, size := 0.0, 0.0
+					for tap := range taps {
+						for j, x := range rows[(row/TileRows*taps+tap)*TileRows+row%TileRows] {
+							p := float64(x) * float64(w[col/TileCols*step+(tap*k+j)*TileCols+col%TileCols])
+							want += p
+							size += math.Abs(p)
 						}
 					}
+					// Each of the n steps rounds a running sum by at most 6e-8 of it. The sum is below the magnitudes'
+					// sum, and the roundings are a random walk: far less than n times one of them. Measured: 1.
+					if d := math.Abs(float64(got) - want); d > 4*6e-8*size {
+						t.Fatalf("k %d taps %d: element %d: got %v, want %v", k, taps, i, got, want)
+					}
+				}
+				testParts(t, whole, Product{Rows: pointers, TileStep: taps * TileRows, Taps: taps, K: k, Panels: w, Step: step, M: most, N: panels})
+			}
+		}
+	})
+}
+
+// testParts compares fewer rows and panels with the whole product, written to rows with gaps or added to them.
+func testParts(t *testing.T, whole []float32, of Product) {
+	t.Helper()
+	const stride, apart = 3*TileCols + 7, TileCols + 2
+	for m := range of.M + 1 {
+		for n := range of.N + 1 {
+			for _, add := range []bool{false, true} {
+				out := guarded(t, (of.M-1)*stride+(of.N-1)*apart+TileCols)
+				for i := range out {
+					out[i] = -7
+				}
+				p := of
+				p.Out, p.Stride, p.Apart, p.M, p.N, p.Add = out, stride, apart, m, n, add
+				Multiply(&p)
+				for i, got := range out {
+					row, col := i/stride, i%stride
+					want := float32(-7)
+					if panel, c := col/apart, col%apart; row < m && panel < n && c < TileCols {
+						want = whole[row*of.N*TileCols+panel*TileCols+c]
+						if add {
+							want += -7
+						}
+					}
+					if got != want {
+						t.Fatalf("k %d taps %d m %d n %d add %v: element %d: got %v, want %v", of.K, of.Taps, m, n, add, i, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestMultiplyNothing(t *testing.T) {
+	eachVariant(t, func(t *testing.T, _ *rand.Rand) {
+		for _, add := range []bool{false, true} {
+			out := make([]float32, 3*TileCols)
+			for i := range out {
+				out[i] = 1
+			}
+			Multiply(&Product{Out: out, Stride: TileCols, Taps: 0, K: 5, M: 2, N: 1, Add: add})
+			for i, v := range out {
+				if want := float32(1); i < 2*TileCols && !add && v != 0 || (i >= 2*TileCols || add) && v != want {
+					t.Fatalf("add %v: element %d: %v", add, i, v)
 				}
 			}
 		}
 	})
 }
 
-func TestTileOfNothing(t *testing.T) {
-	eachVariant(t, func(t *testing.T, _ *rand.Rand) {
-		var out [TileRows * TileCols]float32
-		for i := range out {
-			out[i] = 1
-		}
-		Tile(&out, nil, 0, 5, nil, 2)
-		for i, v := range out {
-			if want := float32(i / (2 * TileCols)); (v != 0) != (want > 0) {
-				t.Fatalf("element %d: %v", i, v)
-			}
-		}
-	})
-}
-
-// TestTilePropagates pins that a NaN or an infinity in one row stays in that row.
-func TestTilePropagates(t *testing.T) {
+// TestMultiplyPropagates pins that a NaN or an infinity in one row stays in that row.
+func TestMultiplyPropagates(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		pointers, rows := tileRows(r, 1, 9)
 		rows[2][8], rows[4][0] = float32(math.NaN()), float32(math.Inf(1))
-		panel := make([]float32, 9*TileCols)
-		for i := range panel {
-			panel[i] = 1
+		panels := make([]float32, 2*9*TileCols)
+		for i := range panels {
+			panels[i] = 1
 		}
-		var out [TileRows * TileCols]float32
-		Tile(&out, pointers, 1, 9, panel, TileRows)
+		out := make([]float32, TileRows*2*TileCols)
+		Multiply(&Product{Out: out, Stride: 2 * TileCols, Apart: TileCols, Rows: pointers, Taps: 1, K: 9, Panels: panels, Step: 9 * TileCols, M: TileRows, N: 2})
 		for i, v := range out {
-			row, v := i/TileCols, float64(v)
+			row, v := i/(2*TileCols), float64(v)
 			if math.IsNaN(v) != (row == 2) || math.IsInf(v, 1) != (row == 4) {
 				t.Fatalf("row %d: %v", row, v)
 			}

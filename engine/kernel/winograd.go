@@ -70,20 +70,3 @@ func WinogradOutput(f Winograd, dst []float32, row, pixel int, src []float32, st
 	elems := (f.Tile()-1)*(row+pixel) + TileCols
 	winogradOutput(f, dst[:elems], row, pixel, src[:(f.Products()-1)*stride+TileCols], stride, bias[:], cut(residual, elems))
 }
-
-// Block multiplies rows of k floats that follow each other by a panel of 16 columns, as many as out has:
-//
-//	out[r*TileCols+c] = sum over i < k of x[r*k+i] * panel[i*TileCols+c]
-//
-// or adds the sums to out. A row's sum is formed in the same order wherever it stands. What bounds it is what bounds Tile.
-func Block(out, x []float32, k int, panel []float32, add bool) {
-	rows := len(out) / TileCols
-	x, panel = x[:rows*k], panel[:k*TileCols]
-	switch {
-	case rows == 0:
-	case k > 0:
-		block(out[:rows*TileCols], x, k, panel, add)
-	case !add:
-		clear(out[:rows*TileCols])
-	}
-}

@@ -124,32 +124,3 @@ func output4Up(m line) line {
 	sum, difference := m[2]+m[3], m[2]-m[3]
 	return line{m[0] + m[1] + sum, m[1] + 2*difference, m[1] + 4*sum, m[1] + 8*difference + m[4]}
 }
-
-// blockGeneric goes row by row and half a row of out at a time, as tileGeneric does.
-func blockGeneric(out, x []float32, k int, panel []float32, add bool) {
-	for r := range len(out) / TileCols {
-		for c := 0; c < TileCols; c += 8 {
-			var s0, s1, s2, s3, s4, s5, s6, s7 float32
-			at := c
-			for _, x := range x[r*k:][:k] {
-				w := panel[at : at+8 : at+8]
-				at += TileCols
-				s0 += x * w[0]
-				s1 += x * w[1]
-				s2 += x * w[2]
-				s3 += x * w[3]
-				s4 += x * w[4]
-				s5 += x * w[5]
-				s6 += x * w[6]
-				s7 += x * w[7]
-			}
-			dst := out[r*TileCols+c:][:8]
-			for i, s := range [8]float32{s0, s1, s2, s3, s4, s5, s6, s7} {
-				if add {
-					s += dst[i]
-				}
-				dst[i] = s
-			}
-		}
-	}
-}

@@ -13,5 +13,3 @@ func winogradFilter(f Winograd, dst []float32, stride int, src []*float32, n int
 func winogradOutput(f Winograd, dst []float32, row, pixel int, src []float32, stride int, bias, residual []float32) {
 	winogradOutputGeneric(f, dst, row, pixel, src, stride, bias, residual)
 }
-
-func block(out, x []float32, k int, panel []float32, add bool) { blockGeneric(out, x, k, panel, add) }

@@ -207,35 +207,6 @@ func TestWinogradConvolves(t *testing.T) {
 	})
 }
 
-func TestBlock(t *testing.T) {
-	eachVariant(t, func(t *testing.T, r *rand.Rand) {
-		for _, k := range []int{0, 1, 3, 4, 6, 40, 160} {
-			for rows := range 20 {
-				x, panel, before := normal(r, rows*k, 1), normal(r, k*TileCols, 1), normal(r, rows*TileCols, 1)
-				for _, add := range []bool{false, true} {
-					out := guarded(t, rows*TileCols)
-					copy(out, before)
-					Block(out, x, k, panel, add)
-					for i, got := range out {
-						want, size := 0.0, 0.0
-						if add {
-							want, size = float64(before[i]), math.Abs(float64(before[i]))
-						}
-						for j := range k {
-							p := float64(x[i/TileCols*k+j]) * float64(panel[j*TileCols+i%TileCols])
-							want += p
-							size += math.Abs(p)
-						}
-						if d := math.Abs(float64(got) - want); d > 4*6e-8*size { // as in TestTile
-							t.Fatalf("k %d rows %d add %v: element %d: got %v, want %v", k, rows, add, i, got, want)
-						}
-					}
-				}
-			}
-		}
-	})
-}
-
 func TestWinogradTooShortPanics(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *rand.Rand) {
 		src, _ := pointers(r, 36, 8)
@@ -249,8 +220,6 @@ func TestWinogradTooShortPanics(t *testing.T) {
 			"residual": func() {
 				WinogradOutput(F2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, make([]float32, 63))
 			},
-			"block x": func() { Block(make([]float32, 32), make([]float32, 7), 4, make([]float32, 64), false) },
-			"panel":   func() { Block(make([]float32, 32), make([]float32, 8), 4, make([]float32, 63), false) },
 		} {
 			func() {
 				defer func() {

@@ -139,6 +139,18 @@ func (p packed) widen(at, n int, buf []float32) []float32 {
 	return buf[:n]
 }
 
+// panels gives elements at to at+size of n rows from row on as float32, step apart: in place if they are stored so, else in
+// buf.
+func (p packed) panels(row, n, at, size int, buf []float32) (values []float32, step int) {
+	if p.f32 != nil {
+		return p.f32[row*p.row+at:][:(n-1)*p.row+size], p.row
+	}
+	for i := range n {
+		p.widen((row+i)*p.row+at, size, buf[i*size:])
+	}
+	return buf[:n*size], size
+}
+
 // widenI4 is widen, group by group.
 func (p packed) widenI4(at int, dst []float32) {
 	panel, in := at/p.row, at%p.row

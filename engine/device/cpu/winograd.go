@@ -40,6 +40,7 @@ type winogradScratch struct {
 	m       []float32  // [panels of a group][products][tiles of a task][TileCols]
 	taps    []float32  // widened weights, [9][tapChannels][TileCols]
 	edge    []float32  // [m][m][TileCols]
+	rows    []*float32 // of a task's tiles, into V
 	sources []*float32 // of a tile, [reads][reads]
 }
 
@@ -111,6 +112,7 @@ func (g *winograd) carve(c *carver, threads int) {
 		s.m = take[float32](c, ceilDiv(panels(g.n), g.groups)*g.kind.Products()*g.mStride)
 		s.taps = take[float32](c, 9*tapChannels*kernel.TileCols)
 		s.edge = take[float32](c, g.kind.Tile()*g.kind.Tile()*kernel.TileCols)
+		s.rows = take[*float32](c, g.taskTiles())
 		s.sources = take[*float32](c, g.kind.Reads()*g.kind.Reads())
 	}
 }
@@ -182,11 +184,14 @@ func (g *winograd) multiply(s *winogradScratch, w packed, panel, group, t, n int
 			g.filter(s.u[p*products*g.uStride:], s.taps, w, panel+p, k, width)
 		}
 		v := g.v[k/g.part*g.kind.Values()*g.vStride+t*width:]
+		product := kernel.Product{
+			Stride: kernel.TileCols, Apart: products * g.mStride, Rows: s.rows, TileStep: kernel.TileRows, Taps: 1, K: width,
+			Step: products * g.uStride, M: n, N: group, Add: k > 0,
+		}
 		for i := range products {
-			v := v[g.kind.Value(i)*g.vStride:]
-			for at := i; at < group*products; at += products {
-				kernel.Block(s.m[at*g.mStride:][:n*kernel.TileCols], v, width, s.u[at*g.uStride:], k > 0)
-			}
+			pointRows(s.rows, v[g.kind.Value(i)*g.vStride:], n, width)
+			product.Out, product.Panels = s.m[i*g.mStride:], s.u[i*g.uStride:]
+			kernel.Multiply(&product)
 		}
 	}
 }

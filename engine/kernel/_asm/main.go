@@ -40,7 +40,7 @@ func main() {
 		{"activation", activation},
 		{"norm", norm},
 		{"peak", peakAVX512},
-		{"tile", tileAVX512},
+		{"tile", tile},
 		{"vector", vector},
 		{"widen", widenAVX512},
 	} {

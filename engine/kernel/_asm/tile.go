@@ -7,25 +7,45 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// tile writes a function for every number of rows. All sum a row in the same order: more accumulators would speed up
-// one row a little, and make a row's result depend on its tile.
+// The tile: kernel.TileRows and kernel.TileCols.
+const tileRows, tileCols = 6, 16
+
+// tile writes a function for every number of rows, and in AVX-512 for one panel and for two. All sum a row in the same
+// order: a row's result does not depend on its tile, nor on how many panels are multiplied at once.
 func tile(g *gen) {
-	for m := 1; m <= 6; m++ {
-		tileRows(g, m)
+	most := 1
+	if g.wide() {
+		most = 2
+	}
+	for panels := 1; panels <= most; panels++ {
+		for m := 1; m <= tileRows; m++ {
+			product{gen: g, rows: m, panels: panels}.write()
+		}
 	}
 }
 
-const allRows, columns = 6, 16
+// product is one such function.
+type product struct {
+	*gen
+	rows, panels int
+}
 
-func tileRows(g *gen, m int) {
-	g.function(fmt.Sprintf("tile%dAVX2", m), "func(out *float32, rows **float32, taps, k int, panel *float32)",
-		fmt.Sprintf("is Tile for %d rows.", m))
-	rows, taps, k, panel := g.arg("rows"), g.arg("taps"), g.arg("k"), g.arg("panel")
-	var sums [][2]reg.VecVirtual
-	for range m {
-		sums = append(sums, [2]reg.VecVirtual{g.zero(), g.zero()})
+func (g product) write() {
+	g.function(fmt.Sprintf("tile%dx%d%s", g.rows, tileCols*g.panels, g.isa),
+		"func(out *float32, stride, apart int, rows **float32, taps, k int, panels *float32, step, add int)",
+		fmt.Sprintf("is Multiply for %d rows and %d columns.", g.rows, tileCols*g.panels))
+	rows, taps, panel, step := g.arg("rows"), g.arg("taps"), g.arg("panels"), g.arg("step")
+	// With AVX-512 the sums of one panel would wait for the latency of FMA, so even and odd k have their own.
+	sets := 1
+	if g.wide() {
+		sets = 2
 	}
-	row, index, n := make([]reg.GPVirtual, m), g.GP64(), g.GP64()
+	sums := make([][]reg.VecVirtual, sets)
+	for i := range sums {
+		sums[i] = g.zeros(g.rows * g.vectors())
+	}
+	row, index, n := make([]reg.GPVirtual, g.rows), g.GP64(), g.GP64()
+	g.SHLQ(operand.Imm(2), step)
 
 	g.Label("tap")
 	for r := range row {
@@ -33,107 +53,86 @@ func tileRows(g *gen, m int) {
 		g.MOVQ(operand.Mem{Base: rows, Disp: 8 * r}, row[r])
 	}
 	g.XORQ(index, index)
-	steps := func(count int) { // of k: two loads, m broadcasts and 2m multiply-adds each
+	steps := func(count int) { // of k: a load for every vector of the panels, and for every row a broadcast and as many multiply-adds
 		for s := range count {
-			left, right, x := g.YMM(), g.YMM(), g.YMM()
-			g.VMOVUPS(operand.Mem{Base: panel, Disp: 4 * columns * s}, left)
-			g.VMOVUPS(operand.Mem{Base: panel, Disp: 4*columns*s + 32}, right)
+			columns, x := g.columns(panel, step, s), g.vector()
 			for r := range row {
 				g.VBROADCASTSS(operand.Mem{Base: row[r], Index: index, Scale: 4, Disp: 4 * s}, x)
-				g.VFMADD231PS(left, x, sums[r][0])
-				g.VFMADD231PS(right, x, sums[r][1])
+				for i, y := range columns {
+					g.VFMADD231PS(y, x, sums[s%sets][r*len(columns)+i])
+				}
 			}
 		}
-		g.ADDQ(operand.U32(4*columns*count), panel)
+		g.ADDQ(operand.U32(4*tileCols*count), panel)
 		g.ADDQ(operand.Imm(uint64(count)), index)
-		g.DECQ(n)
 	}
-	g.MOVQ(k, n)
-	g.SHRQ(operand.Imm(2), n)
-	g.JZ(operand.LabelRef("rest"))
+	g.Load(g.Param("k"), n)
+	g.SUBQ(operand.Imm(4), n)
+	g.JLT(operand.LabelRef("rest"))
 	g.Label("four")
 	steps(4)
-	g.JNZ(operand.LabelRef("four"))
-	g.Label("rest")
-	g.MOVQ(k, n)
-	g.ANDQ(operand.Imm(3), n)
-	g.JZ(operand.LabelRef("next"))
-	g.Label("one")
-	steps(1)
-	g.JNZ(operand.LabelRef("one"))
-	g.Label("next")
-	g.ADDQ(operand.Imm(8*allRows), rows)
-	g.DECQ(taps)
-	g.JNZ(operand.LabelRef("tap"))
-
-	out := g.arg("out")
-	for r := range row {
-		for half, sum := range sums[r] {
-			g.VMOVUPS(sum, operand.Mem{Base: out, Disp: 4 * (columns*r + 8*half)})
-		}
-	}
-	g.ret()
-}
-
-// tileAVX512 writes the same for vectors of 16, one for a row of the panel.
-func tileAVX512(g *gen) {
-	for m := 1; m <= allRows; m++ {
-		tileRowsAVX512(g, m)
-	}
-}
-
-func tileRowsAVX512(g *gen, m int) {
-	g.function(fmt.Sprintf("tile%dAVX512", m), "func(out *float32, rows **float32, taps, k int, panel *float32)",
-		fmt.Sprintf("is Tile for %d rows.", m))
-	rows, taps, k, panel := g.arg("rows"), g.arg("taps"), g.arg("k"), g.arg("panel")
-	// Six sums would wait for the latency of FMA, so even and odd k have their own, whatever m is.
-	var sums [2][]reg.VecVirtual
-	for range m {
-		sums[0], sums[1] = append(sums[0], g.zero()), append(sums[1], g.zero())
-	}
-	row, n := make([]reg.GPVirtual, m), g.GP64()
-
-	g.Label("tap")
-	for r := range row {
-		row[r] = g.GP64()
-		g.MOVQ(operand.Mem{Base: rows, Disp: 8 * r}, row[r])
-	}
-	steps := func(count int) { // of k: a load and m multiply-adds that broadcast from memory, each
-		for s := range count {
-			y := g.ZMM()
-			g.VMOVUPS(operand.Mem{Base: panel, Disp: 4 * columns * s}, y)
-			for r, sum := range sums[s%2] {
-				g.VFMADD231PS_BCST(operand.Mem{Base: row[r], Disp: 4 * s}, y, sum)
-			}
-		}
-		g.ADDQ(operand.U32(4*columns*count), panel)
-		for _, p := range row {
-			g.ADDQ(operand.Imm(uint64(4*count)), p)
-		}
-	}
-	g.MOVQ(k, n)
-	g.SHRQ(operand.Imm(2), n)
-	g.JZ(operand.LabelRef("rest"))
-	g.Label("four")
-	steps(4)
-	g.DECQ(n)
-	g.JNZ(operand.LabelRef("four"))
+	g.SUBQ(operand.Imm(4), n)
+	g.JGE(operand.LabelRef("four"))
 	g.Label("rest")
 	for _, count := range []int{2, 1} {
 		skip := g.label("skip")
-		g.TESTQ(operand.U32(uint32(count)), k)
+		g.TESTQ(operand.U32(uint32(count)), n) // n is four less than what is left, which leaves these bits as they are
 		g.JZ(operand.LabelRef(skip))
 		steps(count)
 		g.Label(skip)
 	}
-	g.ADDQ(operand.Imm(8*allRows), rows)
+	g.ADDQ(operand.Imm(8*tileRows), rows)
 	g.DECQ(taps)
 	g.JNZ(operand.LabelRef("tap"))
-
-	out := g.arg("out")
-	for r := range row {
-		g.VADDPS(sums[1][r], sums[0][r], sums[0][r])
-		g.VMOVUPS(sums[0][r], operand.Mem{Base: out, Disp: 4 * columns * r})
+	if g.wide() {
+		for i, odd := range sums[1] {
+			g.VADDPS(odd, sums[0][i], sums[0][i])
+		}
 	}
+	g.finish(sums[0])
+}
+
+// vectors is how many a row of the tile has.
+func (g product) vectors() int { return tileCols * g.panels / g.width() }
+
+// columns loads step s of the panels.
+func (g product) columns(panel, step reg.GPVirtual, s int) []reg.VecVirtual {
+	var ys []reg.VecVirtual
+	for p := range g.panels {
+		for c := 0; c < tileCols; c += g.width() {
+			at := operand.Mem{Base: panel, Disp: 4 * (tileCols*s + c)}
+			if p > 0 {
+				at.Index, at.Scale = step, 1
+			}
+			ys = append(ys, g.load(at))
+		}
+	}
+	return ys
+}
+
+// finish writes the sums or adds them.
+func (g product) finish(sums []reg.VecVirtual) {
+	out, stride, apart, add := g.arg("out"), g.arg("stride"), g.arg("apart"), g.arg("add")
+	g.SHLQ(operand.Imm(2), stride)
+	g.SHLQ(operand.Imm(2), apart)
+	each := func(f func(at operand.Mem, sum reg.VecVirtual)) {
+		q := g.GP64()
+		g.MOVQ(out, q)
+		for r := range g.rows {
+			for i := range g.vectors() {
+				at := operand.Mem{Base: q, Disp: 4 * g.width() * i}
+				if perPanel := tileCols / g.width(); i >= perPanel {
+					at.Index, at.Scale, at.Disp = apart, 1, 4*g.width()*(i-perPanel)
+				}
+				f(at, sums[r*g.vectors()+i])
+			}
+			g.ADDQ(stride, q)
+		}
+	}
+	g.TESTQ(add, add)
+	g.JZ(operand.LabelRef("store"))
+	each(func(at operand.Mem, sum reg.VecVirtual) { g.VADDPS(at, sum, sum) })
+	g.Label("store")
+	each(func(at operand.Mem, sum reg.VecVirtual) { g.VMOVUPS(sum, at) })
 	g.ret()
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// winograd writes the transforms of F(2x2,3x3) and F(4x4,3x3), and the product of rows that follow each other.
+// winograd writes the transforms of F(2x2,3x3) and F(4x4,3x3).
 func winograd(g *gen) {
 	for _, t := range []transform{
 		{"F2", 2, 4, 4, 4, g.input2, g.filter2, g.output2},
@@ -18,9 +18,6 @@ func winograd(g *gen) {
 		g.winogradForward("Input", t.name, t.reads, t.values, t.input)
 		g.winogradForward("Filter", t.name, 3, t.products, t.filter)
 		g.winogradOutput(t)
-	}
-	for m := 1; m <= 6; m++ {
-		blockRows(g, m)
 	}
 }
 
@@ -271,68 +268,4 @@ func (g *gen) output4Up(m []reg.VecVirtual) []reg.VecVirtual {
 	g.VADDPS(m[1], m[4], m[4])
 	g.VFMADD231PS(g.constant("eight", 8), m[2], m[4])
 	return []reg.VecVirtual{m[0], y1, y2, m[4]}
-}
-
-// blockRows is tileRows for rows that follow each other, with one tap, that can add to what out holds.
-func blockRows(g *gen, m int) {
-	const columns = 16
-	g.function(fmt.Sprintf("block%dAVX2", m), "func(out, x *float32, k int, panel *float32, add int)", fmt.Sprintf("is Block for %d rows.", m))
-	x, k, panel := g.arg("x"), g.arg("k"), g.arg("panel")
-	var sums [][2]reg.VecVirtual
-	for range m {
-		sums = append(sums, [2]reg.VecVirtual{g.zero(), g.zero()})
-	}
-	row, index, n := make([]reg.GPVirtual, m), g.GP64(), g.GP64()
-	row[0] = x
-	for r := 1; r < m; r++ {
-		row[r] = g.GP64()
-		g.LEAQ(operand.Mem{Base: row[r-1], Index: k, Scale: 4}, row[r])
-	}
-	g.XORQ(index, index)
-	steps := func(count int) {
-		for s := range count {
-			left, right, x := g.YMM(), g.YMM(), g.YMM()
-			g.VMOVUPS(operand.Mem{Base: panel, Disp: 4 * columns * s}, left)
-			g.VMOVUPS(operand.Mem{Base: panel, Disp: 4*columns*s + 32}, right)
-			for r := range row {
-				g.VBROADCASTSS(operand.Mem{Base: row[r], Index: index, Scale: 4, Disp: 4 * s}, x)
-				g.VFMADD231PS(left, x, sums[r][0])
-				g.VFMADD231PS(right, x, sums[r][1])
-			}
-		}
-		g.ADDQ(operand.U32(4*columns*count), panel)
-		g.ADDQ(operand.Imm(uint64(count)), index)
-		g.DECQ(n)
-	}
-	g.MOVQ(k, n)
-	g.SHRQ(operand.Imm(2), n)
-	g.JZ(operand.LabelRef("rest"))
-	g.Label("four")
-	steps(4)
-	g.JNZ(operand.LabelRef("four"))
-	g.Label("rest")
-	g.MOVQ(k, n)
-	g.ANDQ(operand.Imm(3), n)
-	g.JZ(operand.LabelRef("end"))
-	g.Label("one")
-	steps(1)
-	g.JNZ(operand.LabelRef("one"))
-	g.Label("end")
-
-	out, add := g.arg("out"), g.arg("add")
-	at := func(r, half int) operand.Mem { return operand.Mem{Base: out, Disp: 4 * (columns*r + 8*half)} }
-	g.TESTQ(add, add)
-	g.JZ(operand.LabelRef("store"))
-	for r := range row {
-		for half, sum := range sums[r] {
-			g.VADDPS(at(r, half), sum, sum)
-		}
-	}
-	g.Label("store")
-	for r := range row {
-		for half, sum := range sums[r] {
-			g.VMOVUPS(sum, at(r, half))
-		}
-	}
-	g.ret()
 }
