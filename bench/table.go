@@ -57,7 +57,7 @@ func limitsTable(b *strings.Builder, l limits.Limits) {
 	for _, v := range l.Levels {
 		rows = append(rows, row(v.Name+" read", "GB/s", v.Read), row(v.Name+" copy, read and written", "GB/s", v.Copy))
 	}
-	rows = append(rows, row("memcpy, copied", "GB/s", l.Memcpy))
+	rows = append(rows, row("memcpy, copied", "GB/s", l.Memcpy), row("copied into fresh memory", "GB/s", l.Fresh))
 	if l.DiskRead > 0 {
 		rows = append(rows, []string{fmt.Sprintf("disk read, %d MB", l.DiskBytes/1_000_000), "GB/s", number(l.DiskRead), "-"})
 	}
@@ -213,11 +213,11 @@ func (r *report) startTable(b *strings.Builder) {
 	for _, l := range r.Loads {
 		rows = append(rows, []string{
 			l.Name, fmt.Sprintf("%.0f MB", float64(l.Bytes)/1e6), number(l.ColdMs.Min), number(l.ColdGB), percent(l.DiskShare),
-			number(l.WarmMs.Min), number(l.WarmGB), percent(l.MemcpyShare),
+			number(l.WarmMs.Min), number(l.WarmGB), percent(l.MemcpyShare), percent(l.FreshShare),
 		})
 	}
-	table(b, "**Loading**: the fastest of three; cold to a plain read of the same file that is not in the page cache, warm to a copy of memory",
-		[]string{"network", "stored", "cold ms", "GB/s", "of disk", "warm ms", "GB/s", "of memcpy"}, rows)
+	table(b, "**Loading**: the fastest of three; cold to a plain read of the same file that is not in the page cache, warm to a copy of memory, and of a cache into fresh memory",
+		[]string{"network", "stored", "cold ms", "GB/s", "of disk", "warm ms", "GB/s", "of memcpy", "of fresh memory"}, rows)
 	if s := r.Start; s != nil {
 		fmt.Fprintf(b, "\n`triptych generate` on the %s model, from its start: %s ms to the first denoise step (median of %d, %s to %s), %s ms to its end.\n",
 			s.Model, number(s.FirstStep.Median), s.FirstStep.Reps, number(s.FirstStep.Min), number(s.FirstStep.Max), number(s.Image.Median))

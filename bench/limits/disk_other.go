@@ -7,4 +7,6 @@ import (
 	"os"
 )
 
+func adviseHuge([]byte) {}
+
 func dropCached(*os.File) error { return errors.ErrUnsupported }

@@ -6,9 +6,13 @@ package limits
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/kernel"
@@ -23,6 +27,8 @@ type Limits struct {
 	Levels []Level `json:"memory"`
 	// Memcpy is Go's copy of memory far larger than the caches.
 	Memcpy Rate `json:"memcpy_gb_s"`
+	// Fresh is the same out of a cache into memory that the system has yet to find and clear, as a load's is.
+	Fresh Rate `json:"fresh_gb_s"`
 	// DiskRead is a sequential read of DiskBytes that were not in the page cache; 0 where that cannot be arranged.
 	DiskRead  float64 `json:"disk_read_gb_s"`
 	DiskBytes int64   `json:"disk_bytes"`
@@ -90,6 +96,10 @@ func Measure(ctx context.Context, threads int) (Limits, error) {
 	behind := max(4*last, 64<<20) // of each thread
 	l.Levels = append(l.Levels, Level{Name: "DRAM", Read: read(behind, behind, threads), Copy: copied(behind, behind, threads)})
 	l.Memcpy = memcpy(behind, threads)
+	var err error
+	if l.Fresh, err = fresh(behind, threads); err != nil {
+		return l, err
+	}
 	return l, ctx.Err()
 }
 
@@ -146,6 +156,39 @@ func memcpy(bytes int64, threads int) Rate {
 		}) / 1e9
 	}
 	return Rate{One: rate(1), All: rate(threads)}
+}
+
+// fresh maps so many bytes at a time: of fewer, the system clears what is still in a cache.
+func fresh(bytes int64, threads int) (Rate, error) {
+	var failed atomic.Pointer[error]
+	rate := func(threads int) float64 {
+		return best(threads, func(int) (func(), float64) {
+			x := make([]byte, callElems)
+			return func() {
+				if err := intoFresh(x, int(bytes)); err != nil {
+					failed.Store(&err)
+				}
+			}, float64(bytes)
+		}) / 1e9
+	}
+	r := Rate{One: rate(1), All: rate(threads)}
+	if err := failed.Load(); err != nil {
+		return Rate{}, fmt.Errorf("limits: fresh memory: %w", *err)
+	}
+	return r, nil
+}
+
+// intoFresh maps memory, fills it with copies of x, and gives it back.
+func intoFresh(x []byte, bytes int) error {
+	mem, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	adviseHuge(mem)
+	for at := 0; at < len(mem); at += len(x) {
+		copy(mem[at:], x)
+	}
+	return unix.Munmap(mem)
 }
 
 // array is whole blocks of touched memory.

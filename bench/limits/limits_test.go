@@ -22,7 +22,7 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rates := map[string]Rate{"FMA": l.FMA, "memcpy": l.Memcpy}
+	rates := map[string]Rate{"FMA": l.FMA, "memcpy": l.Memcpy, "fresh": l.Fresh}
 	for _, v := range l.Levels {
 		rates[v.Name+" read"], rates[v.Name+" copy"] = v.Read, v.Copy
 	}

@@ -26,9 +26,10 @@ type LoadRow struct {
 	ColdGB float64      `json:"cold_gb_s"`
 	WarmGB float64      `json:"warm_gb_s"`
 	// DiskShare is DiskMs to ColdMs, scaled by what of the file is loaded; MemcpyShare the warm rate to that of a plain
-	// copy on all threads. Both are of the fastest times.
+	// copy on all threads, FreshShare to that of one into fresh memory. All are of the fastest times.
 	DiskShare   float64 `json:"disk_share"`
 	MemcpyShare float64 `json:"memcpy_share"`
+	FreshShare  float64 `json:"fresh_share"`
 }
 
 // loadReps are few: a disk is slow, and a load touches all of the memory.
@@ -81,8 +82,8 @@ func MeasureLoad(ctx context.Context, o Options, m Model, l limits.Limits) ([]Lo
 			return rows, err
 		}
 		row.Name = m.Name + " " + n.folder
-		if row.WarmGB > 0 && l.Memcpy.All > 0 {
-			row.MemcpyShare = row.WarmGB / l.Memcpy.All
+		if row.WarmGB > 0 && l.Memcpy.All > 0 && l.Fresh.All > 0 {
+			row.MemcpyShare, row.FreshShare = row.WarmGB/l.Memcpy.All, row.WarmGB/l.Fresh.All
 		}
 		rows = append(rows, row)
 	}

@@ -261,14 +261,14 @@ func TestFamilyRSS(t *testing.T) {
 }
 
 func TestMeasureLoad(t *testing.T) {
-	rows, err := MeasureLoad(t.Context(), options(t), starter, limits.Limits{Memcpy: limits.Rate{One: 5, All: 10}})
+	rows, err := MeasureLoad(t.Context(), options(t), starter, limits.Limits{Memcpy: limits.Rate{One: 5, All: 10}, Fresh: limits.Rate{One: 3, All: 6}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
 	for _, r := range rows {
 		names = append(names, r.Name)
-		if r.Bytes <= 0 || r.WarmGB <= 0 || r.MemcpyShare <= 0 || (runtime.GOOS == "linux") != (r.DiskShare > 0) {
+		if r.Bytes <= 0 || r.WarmGB <= 0 || r.MemcpyShare <= 0 || r.FreshShare <= r.MemcpyShare || (runtime.GOOS == "linux") != (r.DiskShare > 0) {
 			t.Errorf("%+v", r)
 		}
 	}

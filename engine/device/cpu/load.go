@@ -7,25 +7,29 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/triptych-serving/triptych/engine/device"
 )
 
 // chunkBytes is what a thread reads at a time, at least one panel: small enough that what was read is still in L2 while
-// it is packed (measured: 1 MiB costs a tenth more), large enough that the turns do not count.
+// it is packed (measured: 1 MiB costs a tenth more), large enough that the system reads ahead.
 const chunkBytes = 256 << 10
 
-// loading is one Load. Its threads take turns to read the next chunk, so that the system sees one reader that
-// goes through a file and reads ahead for it, and each packs what it has read while the next one
-// reads. Bound by the disk, or else by the system: it copies from the page cache, and clears the
+// maxStretch is the chunks that a thread takes at a time, 4 MiB: two threads that filled one large page of the arena would
+// both clear one, and the load takes a tenth longer.
+const maxStretch = 16
+
+// loading is one Load. Each thread takes the next few chunks, reads and packs them, so that together they go through a file and
+// the system reads ahead. Bound by the disk, or else by the system: it copies from the page cache, and clears the
 // arena's pages before they are written.
 type loading struct {
 	*weights
 	chunks [][]piece
 	buffer int // bytes of the largest chunk
 
-	reading sync.Mutex // held by the thread whose turn it is
-	next    int        // chunk; reading is held
+	stretch int          // chunks that a thread takes at a time
+	next    atomic.Int64 // chunk that nobody has taken
 }
 
 // piece is whole rows of a packed parameter: panels, rows of a table, a vector.
@@ -136,6 +140,7 @@ func (l *loading) run(ctx context.Context, pieces []int, progress func(int64)) e
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	packed := make(chan int, 64) // the parameters of pieces that are done
+	l.stretch = max(1, min(maxStretch, len(l.chunks)/(tasksPerThread*l.dev.pool.threads)))
 	var group sync.WaitGroup
 	for range min(l.dev.pool.threads, len(l.chunks)) {
 		group.Go(func() {
@@ -195,22 +200,24 @@ func (l *loading) work(ctx context.Context, packed chan<- int) error {
 	}
 }
 
-// read waits for its turn and reads the pieces of the next chunk, each to a cache line behind the
+// read reads the pieces of the next chunk, each to a cache line behind the
 // one before; nil at the end.
 func (l *loading) read(ctx context.Context, s *staging) ([]piece, error) {
-	l.reading.Lock()
-	defer l.reading.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if l.dev.closed.Load() {
 		return nil, device.ErrFreed
 	}
-	if l.next == len(l.chunks) {
+	if s.next == s.end {
+		s.end = int(l.next.Add(int64(l.stretch)))
+		s.next = s.end - l.stretch
+	}
+	if s.next >= len(l.chunks) {
 		return nil, nil
 	}
-	chunk, data := l.chunks[l.next], s.read
-	l.next++
+	chunk, data := l.chunks[s.next], s.read
+	s.next++
 	for _, p := range chunk {
 		if _, err := p.stored.ReadAt(data[:p.bytes], p.offset); err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", l.params[p.param].Name, err)

@@ -111,11 +111,12 @@ func quantised[T int8 | uint8](p *device.Param, mem []byte) (values []T, scales 
 // staging is what one thread reads and converts into: a chunk as it is stored, and what becomes of one panel: its values
 // widened, narrowed to 16 or 8 bits, and packed.
 type staging struct {
-	read    []byte
-	floats  []float32
-	shorts  []uint16
-	bytes   []int8
-	regroup []float32
+	read      []byte
+	floats    []float32
+	shorts    []uint16
+	bytes     []int8
+	regroup   []float32
+	next, end int // chunks that the thread has taken
 }
 
 func (l *loading) newStaging() *staging {
