@@ -130,17 +130,27 @@ end11:
 	RET
 
 // func finishSiLUAVX512(dst *float32, acc *float32, bias *float32, shift *float32, residual *float32, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·finishSiLUAVX512(SB), NOSPLIT, $0-48
-	MOVQ dst+0(FP), AX
-	MOVQ acc+8(FP), DX
-	MOVQ bias+16(FP), BX
-	MOVQ shift+24(FP), SI
-	MOVQ residual+32(FP), DI
-	MOVQ n+40(FP), CX
-	XORQ R8, R8
-	CMPQ CX, $0x40
-	JLT  done16
+	VBROADCASTSS power2_p5<>+0(SB), Z5
+	VBROADCASTSS power2_p4<>+0(SB), Z6
+	VBROADCASTSS power2_p3<>+0(SB), Z7
+	VBROADCASTSS power2_p2<>+0(SB), Z8
+	VBROADCASTSS power2_p1<>+0(SB), Z9
+	VBROADCASTSS power2_p0<>+0(SB), Z10
+	VBROADCASTSS slope_silu<>+0(SB), Z11
+	VBROADCASTSS power2_low<>+0(SB), Z12
+	VBROADCASTSS power2_high<>+0(SB), Z13
+	VBROADCASTSS one<>+0(SB), Z14
+	MOVQ         dst+0(FP), AX
+	MOVQ         acc+8(FP), DX
+	MOVQ         bias+16(FP), BX
+	MOVQ         shift+24(FP), SI
+	MOVQ         residual+32(FP), DI
+	MOVQ         n+40(FP), CX
+	XORQ         R8, R8
+	CMPQ         CX, $0x40
+	JLT          done16
 
 again15:
 	VMOVUPS (DX)(R8*4), Z0
@@ -171,70 +181,58 @@ skip17:
 	VADDPS  Z4, Z3, Z3
 
 skip18:
-	VMULPS      slope_silu<>+0(SB), Z0, Z4
-	VMAXPS      power2_low<>+0(SB), Z4, Z4
-	VMINPS      power2_high<>+0(SB), Z4, Z4
-	VADDPS      shifter<>+0(SB), Z4, Z5
-	VMULPS      slope_silu<>+0(SB), Z1, Z7
-	VSUBPS      shifter<>+0(SB), Z5, Z6
-	VMAXPS      power2_low<>+0(SB), Z7, Z7
-	VSUBPS      Z6, Z4, Z4
-	VMINPS      power2_high<>+0(SB), Z7, Z7
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VADDPS      shifter<>+0(SB), Z7, Z8
-	VMULPS      slope_silu<>+0(SB), Z2, Z10
-	VFMADD213PS power2_p4<>+0(SB), Z4, Z6
-	VSUBPS      shifter<>+0(SB), Z8, Z9
-	VMAXPS      power2_low<>+0(SB), Z10, Z10
-	VFMADD213PS power2_p3<>+0(SB), Z4, Z6
-	VSUBPS      Z9, Z7, Z7
-	VMINPS      power2_high<>+0(SB), Z10, Z10
-	VFMADD213PS power2_p2<>+0(SB), Z4, Z6
-	VMOVUPS     power2_p5<>+0(SB), Z9
-	VADDPS      shifter<>+0(SB), Z10, Z11
-	VMULPS      slope_silu<>+0(SB), Z3, Z13
-	VFMADD213PS power2_p1<>+0(SB), Z4, Z6
-	VFMADD213PS power2_p4<>+0(SB), Z7, Z9
-	VSUBPS      shifter<>+0(SB), Z11, Z12
-	VMAXPS      power2_low<>+0(SB), Z13, Z13
-	VFMADD213PS power2_p0<>+0(SB), Z4, Z6
-	VFMADD213PS power2_p3<>+0(SB), Z7, Z9
-	VSUBPS      Z12, Z10, Z10
-	VMINPS      power2_high<>+0(SB), Z13, Z13
-	VPSLLD      $0x17, Z5, Z5
-	VFMADD213PS power2_p2<>+0(SB), Z7, Z9
-	VMOVUPS     power2_p5<>+0(SB), Z12
-	VADDPS      shifter<>+0(SB), Z13, Z14
-	VPADDD      Z5, Z6, Z4
-	VFMADD213PS power2_p1<>+0(SB), Z7, Z9
-	VFMADD213PS power2_p4<>+0(SB), Z10, Z12
-	VSUBPS      shifter<>+0(SB), Z14, Z5
-	VADDPS      one<>+0(SB), Z4, Z4
-	VFMADD213PS power2_p0<>+0(SB), Z7, Z9
-	VFMADD213PS power2_p3<>+0(SB), Z10, Z12
-	VSUBPS      Z5, Z13, Z13
+	VMULPS      Z11, Z0, Z4
+	VMAXPS      Z12, Z4, Z4
+	VMINPS      Z13, Z4, Z4
+	VREDUCEPS   $0x01, Z4, Z15
+	VMULPS      Z11, Z1, Z17
+	VMOVUPS     Z5, Z16
+	VMAXPS      Z12, Z17, Z17
+	VFMADD213PS Z6, Z15, Z16
+	VMINPS      Z13, Z17, Z17
+	VFMADD213PS Z7, Z15, Z16
+	VREDUCEPS   $0x01, Z17, Z18
+	VMULPS      Z11, Z2, Z20
+	VFMADD213PS Z8, Z15, Z16
+	VMOVUPS     Z5, Z19
+	VMAXPS      Z12, Z20, Z20
+	VFMADD213PS Z9, Z15, Z16
+	VFMADD213PS Z6, Z18, Z19
+	VMINPS      Z13, Z20, Z20
+	VFMADD213PS Z10, Z15, Z16
+	VFMADD213PS Z7, Z18, Z19
+	VREDUCEPS   $0x01, Z20, Z15
+	VMULPS      Z11, Z3, Z21
+	VSCALEFPS   Z4, Z16, Z4
+	VFMADD213PS Z8, Z18, Z19
+	VMOVUPS     Z5, Z16
+	VMAXPS      Z12, Z21, Z21
+	VADDPS      Z14, Z4, Z4
+	VFMADD213PS Z9, Z18, Z19
+	VFMADD213PS Z6, Z15, Z16
+	VMINPS      Z13, Z21, Z21
 	VDIVPS      Z4, Z0, Z0
-	VPSLLD      $0x17, Z8, Z8
-	VFMADD213PS power2_p2<>+0(SB), Z10, Z12
-	VMOVUPS     power2_p5<>+0(SB), Z5
-	VPADDD      Z8, Z9, Z7
-	VFMADD213PS power2_p1<>+0(SB), Z10, Z12
-	VFMADD213PS power2_p4<>+0(SB), Z13, Z5
-	VADDPS      one<>+0(SB), Z7, Z7
-	VFMADD213PS power2_p0<>+0(SB), Z10, Z12
-	VFMADD213PS power2_p3<>+0(SB), Z13, Z5
-	VDIVPS      Z7, Z1, Z1
-	VPSLLD      $0x17, Z11, Z11
-	VFMADD213PS power2_p2<>+0(SB), Z13, Z5
-	VPADDD      Z11, Z12, Z10
-	VFMADD213PS power2_p1<>+0(SB), Z13, Z5
-	VADDPS      one<>+0(SB), Z10, Z10
-	VFMADD213PS power2_p0<>+0(SB), Z13, Z5
-	VDIVPS      Z10, Z2, Z2
-	VPSLLD      $0x17, Z14, Z14
-	VPADDD      Z14, Z5, Z13
-	VADDPS      one<>+0(SB), Z13, Z13
-	VDIVPS      Z13, Z3, Z3
+	VFMADD213PS Z10, Z18, Z19
+	VFMADD213PS Z7, Z15, Z16
+	VREDUCEPS   $0x01, Z21, Z4
+	VSCALEFPS   Z17, Z19, Z17
+	VFMADD213PS Z8, Z15, Z16
+	VMOVUPS     Z5, Z18
+	VADDPS      Z14, Z17, Z17
+	VFMADD213PS Z9, Z15, Z16
+	VFMADD213PS Z6, Z4, Z18
+	VDIVPS      Z17, Z1, Z1
+	VFMADD213PS Z10, Z15, Z16
+	VFMADD213PS Z7, Z4, Z18
+	VSCALEFPS   Z20, Z16, Z20
+	VFMADD213PS Z8, Z4, Z18
+	VADDPS      Z14, Z20, Z20
+	VFMADD213PS Z9, Z4, Z18
+	VDIVPS      Z20, Z2, Z2
+	VFMADD213PS Z10, Z4, Z18
+	VSCALEFPS   Z21, Z18, Z21
+	VADDPS      Z14, Z21, Z21
+	VDIVPS      Z21, Z3, Z3
 	TESTQ       DI, DI
 	JZ          skip19
 	VMOVUPS     (DI)(R8*4), Z4
@@ -274,21 +272,18 @@ skip22:
 	VADDPS  Z1, Z0, Z0
 
 skip23:
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z11, Z0, Z1
+	VMAXPS      Z12, Z1, Z1
+	VMINPS      Z13, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z5, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z10, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z14, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip24
@@ -322,21 +317,18 @@ skip26:
 	VADDPS    Z1, Z0, Z0
 
 skip27:
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z11, Z0, Z1
+	VMAXPS      Z12, Z1, Z1
+	VMINPS      Z13, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z5, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z10, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z14, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip28
@@ -350,216 +342,56 @@ end25:
 	VZEROUPPER
 	RET
 
-DATA shifter<>+0(SB)/4, $0x4b400000
-DATA shifter<>+4(SB)/4, $0x4b400000
-DATA shifter<>+8(SB)/4, $0x4b400000
-DATA shifter<>+12(SB)/4, $0x4b400000
-DATA shifter<>+16(SB)/4, $0x4b400000
-DATA shifter<>+20(SB)/4, $0x4b400000
-DATA shifter<>+24(SB)/4, $0x4b400000
-DATA shifter<>+28(SB)/4, $0x4b400000
-DATA shifter<>+32(SB)/4, $0x4b400000
-DATA shifter<>+36(SB)/4, $0x4b400000
-DATA shifter<>+40(SB)/4, $0x4b400000
-DATA shifter<>+44(SB)/4, $0x4b400000
-DATA shifter<>+48(SB)/4, $0x4b400000
-DATA shifter<>+52(SB)/4, $0x4b400000
-DATA shifter<>+56(SB)/4, $0x4b400000
-DATA shifter<>+60(SB)/4, $0x4b400000
-GLOBL shifter<>(SB), RODATA|NOPTR, $64
+DATA power2_p5<>+0(SB)/4, $0x3af71c77
+GLOBL power2_p5<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p5<>+0(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+4(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+8(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+12(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+16(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+20(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+24(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+28(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+32(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+36(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+40(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+44(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+48(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+52(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+56(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+60(SB)/4, $0x3aad5a2b
-GLOBL power2_p5<>(SB), RODATA|NOPTR, $64
+DATA power2_p4<>+0(SB)/4, $0x3c1304f9
+GLOBL power2_p4<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p4<>+0(SB)/4, $0x3c1e765b
-DATA power2_p4<>+4(SB)/4, $0x3c1e765b
-DATA power2_p4<>+8(SB)/4, $0x3c1e765b
-DATA power2_p4<>+12(SB)/4, $0x3c1e765b
-DATA power2_p4<>+16(SB)/4, $0x3c1e765b
-DATA power2_p4<>+20(SB)/4, $0x3c1e765b
-DATA power2_p4<>+24(SB)/4, $0x3c1e765b
-DATA power2_p4<>+28(SB)/4, $0x3c1e765b
-DATA power2_p4<>+32(SB)/4, $0x3c1e765b
-DATA power2_p4<>+36(SB)/4, $0x3c1e765b
-DATA power2_p4<>+40(SB)/4, $0x3c1e765b
-DATA power2_p4<>+44(SB)/4, $0x3c1e765b
-DATA power2_p4<>+48(SB)/4, $0x3c1e765b
-DATA power2_p4<>+52(SB)/4, $0x3c1e765b
-DATA power2_p4<>+56(SB)/4, $0x3c1e765b
-DATA power2_p4<>+60(SB)/4, $0x3c1e765b
-GLOBL power2_p4<>(SB), RODATA|NOPTR, $64
+DATA power2_p3<>+0(SB)/4, $0x3d64b43c
+GLOBL power2_p3<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p3<>+0(SB)/4, $0x3d635d51
-DATA power2_p3<>+4(SB)/4, $0x3d635d51
-DATA power2_p3<>+8(SB)/4, $0x3d635d51
-DATA power2_p3<>+12(SB)/4, $0x3d635d51
-DATA power2_p3<>+16(SB)/4, $0x3d635d51
-DATA power2_p3<>+20(SB)/4, $0x3d635d51
-DATA power2_p3<>+24(SB)/4, $0x3d635d51
-DATA power2_p3<>+28(SB)/4, $0x3d635d51
-DATA power2_p3<>+32(SB)/4, $0x3d635d51
-DATA power2_p3<>+36(SB)/4, $0x3d635d51
-DATA power2_p3<>+40(SB)/4, $0x3d635d51
-DATA power2_p3<>+44(SB)/4, $0x3d635d51
-DATA power2_p3<>+48(SB)/4, $0x3d635d51
-DATA power2_p3<>+52(SB)/4, $0x3d635d51
-DATA power2_p3<>+56(SB)/4, $0x3d635d51
-DATA power2_p3<>+60(SB)/4, $0x3d635d51
-GLOBL power2_p3<>(SB), RODATA|NOPTR, $64
+DATA power2_p2<>+0(SB)/4, $0x3e75ea9e
+GLOBL power2_p2<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p2<>+0(SB)/4, $0x3e75fcda
-DATA power2_p2<>+4(SB)/4, $0x3e75fcda
-DATA power2_p2<>+8(SB)/4, $0x3e75fcda
-DATA power2_p2<>+12(SB)/4, $0x3e75fcda
-DATA power2_p2<>+16(SB)/4, $0x3e75fcda
-DATA power2_p2<>+20(SB)/4, $0x3e75fcda
-DATA power2_p2<>+24(SB)/4, $0x3e75fcda
-DATA power2_p2<>+28(SB)/4, $0x3e75fcda
-DATA power2_p2<>+32(SB)/4, $0x3e75fcda
-DATA power2_p2<>+36(SB)/4, $0x3e75fcda
-DATA power2_p2<>+40(SB)/4, $0x3e75fcda
-DATA power2_p2<>+44(SB)/4, $0x3e75fcda
-DATA power2_p2<>+48(SB)/4, $0x3e75fcda
-DATA power2_p2<>+52(SB)/4, $0x3e75fcda
-DATA power2_p2<>+56(SB)/4, $0x3e75fcda
-DATA power2_p2<>+60(SB)/4, $0x3e75fcda
-GLOBL power2_p2<>(SB), RODATA|NOPTR, $64
-
-DATA power2_p1<>+0(SB)/4, $0x3f317212
-DATA power2_p1<>+4(SB)/4, $0x3f317212
-DATA power2_p1<>+8(SB)/4, $0x3f317212
-DATA power2_p1<>+12(SB)/4, $0x3f317212
-DATA power2_p1<>+16(SB)/4, $0x3f317212
-DATA power2_p1<>+20(SB)/4, $0x3f317212
-DATA power2_p1<>+24(SB)/4, $0x3f317212
-DATA power2_p1<>+28(SB)/4, $0x3f317212
-DATA power2_p1<>+32(SB)/4, $0x3f317212
-DATA power2_p1<>+36(SB)/4, $0x3f317212
-DATA power2_p1<>+40(SB)/4, $0x3f317212
-DATA power2_p1<>+44(SB)/4, $0x3f317212
-DATA power2_p1<>+48(SB)/4, $0x3f317212
-DATA power2_p1<>+52(SB)/4, $0x3f317212
-DATA power2_p1<>+56(SB)/4, $0x3f317212
-DATA power2_p1<>+60(SB)/4, $0x3f317212
-GLOBL power2_p1<>(SB), RODATA|NOPTR, $64
+DATA power2_p1<>+0(SB)/4, $0x3f317271
+GLOBL power2_p1<>(SB), RODATA|NOPTR, $4
 
 DATA power2_p0<>+0(SB)/4, $0x3f800000
-DATA power2_p0<>+4(SB)/4, $0x3f800000
-DATA power2_p0<>+8(SB)/4, $0x3f800000
-DATA power2_p0<>+12(SB)/4, $0x3f800000
-DATA power2_p0<>+16(SB)/4, $0x3f800000
-DATA power2_p0<>+20(SB)/4, $0x3f800000
-DATA power2_p0<>+24(SB)/4, $0x3f800000
-DATA power2_p0<>+28(SB)/4, $0x3f800000
-DATA power2_p0<>+32(SB)/4, $0x3f800000
-DATA power2_p0<>+36(SB)/4, $0x3f800000
-DATA power2_p0<>+40(SB)/4, $0x3f800000
-DATA power2_p0<>+44(SB)/4, $0x3f800000
-DATA power2_p0<>+48(SB)/4, $0x3f800000
-DATA power2_p0<>+52(SB)/4, $0x3f800000
-DATA power2_p0<>+56(SB)/4, $0x3f800000
-DATA power2_p0<>+60(SB)/4, $0x3f800000
-GLOBL power2_p0<>(SB), RODATA|NOPTR, $64
+GLOBL power2_p0<>(SB), RODATA|NOPTR, $4
 
 DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+32(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+36(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+40(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+44(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+48(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+52(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+56(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+60(SB)/4, $0xbfb8aa3b
-GLOBL slope_silu<>(SB), RODATA|NOPTR, $64
+GLOBL slope_silu<>(SB), RODATA|NOPTR, $4
 
 DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-DATA power2_low<>+32(SB)/4, $0xc2fe0000
-DATA power2_low<>+36(SB)/4, $0xc2fe0000
-DATA power2_low<>+40(SB)/4, $0xc2fe0000
-DATA power2_low<>+44(SB)/4, $0xc2fe0000
-DATA power2_low<>+48(SB)/4, $0xc2fe0000
-DATA power2_low<>+52(SB)/4, $0xc2fe0000
-DATA power2_low<>+56(SB)/4, $0xc2fe0000
-DATA power2_low<>+60(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $64
+GLOBL power2_low<>(SB), RODATA|NOPTR, $4
 
 DATA power2_high<>+0(SB)/4, $0x43000000
-DATA power2_high<>+4(SB)/4, $0x43000000
-DATA power2_high<>+8(SB)/4, $0x43000000
-DATA power2_high<>+12(SB)/4, $0x43000000
-DATA power2_high<>+16(SB)/4, $0x43000000
-DATA power2_high<>+20(SB)/4, $0x43000000
-DATA power2_high<>+24(SB)/4, $0x43000000
-DATA power2_high<>+28(SB)/4, $0x43000000
-DATA power2_high<>+32(SB)/4, $0x43000000
-DATA power2_high<>+36(SB)/4, $0x43000000
-DATA power2_high<>+40(SB)/4, $0x43000000
-DATA power2_high<>+44(SB)/4, $0x43000000
-DATA power2_high<>+48(SB)/4, $0x43000000
-DATA power2_high<>+52(SB)/4, $0x43000000
-DATA power2_high<>+56(SB)/4, $0x43000000
-DATA power2_high<>+60(SB)/4, $0x43000000
-GLOBL power2_high<>(SB), RODATA|NOPTR, $64
+GLOBL power2_high<>(SB), RODATA|NOPTR, $4
 
 DATA one<>+0(SB)/4, $0x3f800000
-DATA one<>+4(SB)/4, $0x3f800000
-DATA one<>+8(SB)/4, $0x3f800000
-DATA one<>+12(SB)/4, $0x3f800000
-DATA one<>+16(SB)/4, $0x3f800000
-DATA one<>+20(SB)/4, $0x3f800000
-DATA one<>+24(SB)/4, $0x3f800000
-DATA one<>+28(SB)/4, $0x3f800000
-DATA one<>+32(SB)/4, $0x3f800000
-DATA one<>+36(SB)/4, $0x3f800000
-DATA one<>+40(SB)/4, $0x3f800000
-DATA one<>+44(SB)/4, $0x3f800000
-DATA one<>+48(SB)/4, $0x3f800000
-DATA one<>+52(SB)/4, $0x3f800000
-DATA one<>+56(SB)/4, $0x3f800000
-DATA one<>+60(SB)/4, $0x3f800000
-GLOBL one<>(SB), RODATA|NOPTR, $64
+GLOBL one<>(SB), RODATA|NOPTR, $4
 
 // func finishGELUAVX512(dst *float32, acc *float32, bias *float32, shift *float32, residual *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·finishGELUAVX512(SB), NOSPLIT, $0-48
-	MOVQ dst+0(FP), AX
-	MOVQ acc+8(FP), DX
-	MOVQ bias+16(FP), BX
-	MOVQ shift+24(FP), SI
-	MOVQ residual+32(FP), DI
-	MOVQ n+40(FP), CX
-	XORQ R8, R8
-	CMPQ CX, $0x30
-	JLT  done30
+	VBROADCASTSS power2_p5<>+0(SB), Z4
+	VBROADCASTSS power2_p4<>+0(SB), Z5
+	VBROADCASTSS power2_p3<>+0(SB), Z6
+	VBROADCASTSS power2_p2<>+0(SB), Z7
+	VBROADCASTSS power2_p1<>+0(SB), Z8
+	VBROADCASTSS power2_p0<>+0(SB), Z9
+	VBROADCASTSS magnitude<>+0(SB), Z10
+	VBROADCASTSS gelu_limit<>+0(SB), Z11
+	MOVQ         dst+0(FP), AX
+	MOVQ         acc+8(FP), DX
+	MOVQ         bias+16(FP), BX
+	MOVQ         shift+24(FP), SI
+	MOVQ         residual+32(FP), DI
+	MOVQ         n+40(FP), CX
+	XORQ         R8, R8
+	CMPQ         CX, $0x30
+	JLT          done30
 
 again29:
 	VMOVUPS (DX)(R8*4), Z0
@@ -585,92 +417,83 @@ skip31:
 	VADDPS  Z3, Z2, Z2
 
 skip32:
-	VANDPS       magnitude<>+0(SB), Z0, Z3
-	VMINPS       gelu_limit<>+0(SB), Z3, Z3
-	VMOVUPS      gelu_p9<>+0(SB), Z4
-	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
-	VANDPS       magnitude<>+0(SB), Z1, Z7
-	VFMADD213PS  gelu_p7<>+0(SB), Z3, Z4
-	VMINPS       gelu_limit<>+0(SB), Z7, Z7
-	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
-	VMOVUPS      gelu_p9<>+0(SB), Z8
-	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p8<>+0(SB), Z7, Z8
-	VANDPS       magnitude<>+0(SB), Z2, Z11
-	VFMADD213PS  gelu_p4<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p7<>+0(SB), Z7, Z8
-	VMINPS       gelu_limit<>+0(SB), Z11, Z11
-	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
-	VMOVUPS      gelu_p9<>+0(SB), Z12
-	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
-	VFMADD213PS  gelu_p1<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p4<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
-	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
-	VADDPS       shifter<>+0(SB), Z4, Z5
-	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
-	VSUBPS       shifter<>+0(SB), Z5, Z6
-	VFMADD213PS  gelu_p1<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
-	VSUBPS       Z6, Z4, Z4
-	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
-	VMOVUPS      power2_p5<>+0(SB), Z6
-	VADDPS       shifter<>+0(SB), Z8, Z9
-	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p4<>+0(SB), Z4, Z6
-	VSUBPS       shifter<>+0(SB), Z9, Z10
-	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p3<>+0(SB), Z4, Z6
-	VSUBPS       Z10, Z8, Z8
-	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
-	VMOVUPS      power2_p5<>+0(SB), Z10
-	VADDPS       shifter<>+0(SB), Z12, Z13
-	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
-	VFMADD213PS  power2_p4<>+0(SB), Z8, Z10
-	VSUBPS       shifter<>+0(SB), Z13, Z14
-	VFMADD213PS  power2_p0<>+0(SB), Z4, Z6
-	VFMADD213PS  power2_p3<>+0(SB), Z8, Z10
-	VSUBPS       Z14, Z12, Z12
-	VPSLLD       $0x17, Z5, Z5
-	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
-	VMOVUPS      power2_p5<>+0(SB), Z14
-	VPADDD       Z5, Z6, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
-	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
-	VXORPS       Z5, Z5, Z5
-	VMAXPS       Z0, Z5, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z8, Z10
-	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
-	VFNMADD231PS Z4, Z3, Z0
-	VPSLLD       $0x17, Z9, Z9
-	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
-	VPADDD       Z9, Z10, Z8
-	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z1, Z3, Z1
-	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
-	VFNMADD231PS Z8, Z7, Z1
-	VPSLLD       $0x17, Z13, Z13
-	VPADDD       Z13, Z14, Z12
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z2, Z3, Z2
-	VFNMADD231PS Z12, Z11, Z2
-	TESTQ        DI, DI
-	JZ           skip33
-	VMOVUPS      (DI)(R8*4), Z3
-	VADDPS       Z3, Z0, Z0
-	VMOVUPS      64(DI)(R8*4), Z3
-	VADDPS       Z3, Z1, Z1
-	VMOVUPS      128(DI)(R8*4), Z3
-	VADDPS       Z3, Z2, Z2
+	VANDPS           Z10, Z0, Z3
+	VMINPS           Z11, Z3, Z3
+	VBROADCASTSS     gelu_p9<>+0(SB), Z12
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z3, Z12
+	VANDPS           Z10, Z1, Z15
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z3, Z12
+	VMINPS           Z11, Z15, Z15
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z3, Z12
+	VBROADCASTSS     gelu_p9<>+0(SB), Z16
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z3, Z12
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z15, Z16
+	VANDPS           Z10, Z2, Z19
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z3, Z12
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z15, Z16
+	VMINPS           Z11, Z19, Z19
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z3, Z12
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z15, Z16
+	VBROADCASTSS     gelu_p9<>+0(SB), Z20
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z3, Z12
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z15, Z16
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z19, Z20
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z3, Z12
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z15, Z16
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z19, Z20
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z3, Z12
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z15, Z16
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z19, Z20
+	VREDUCEPS        $0x01, Z12, Z13
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z15, Z16
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z19, Z20
+	VMOVUPS          Z4, Z14
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z15, Z16
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z19, Z20
+	VFMADD213PS      Z5, Z13, Z14
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z15, Z16
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z19, Z20
+	VFMADD213PS      Z6, Z13, Z14
+	VREDUCEPS        $0x01, Z16, Z17
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z19, Z20
+	VFMADD213PS      Z7, Z13, Z14
+	VMOVUPS          Z4, Z18
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z19, Z20
+	VFMADD213PS      Z8, Z13, Z14
+	VFMADD213PS      Z5, Z17, Z18
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z19, Z20
+	VFMADD213PS      Z9, Z13, Z14
+	VFMADD213PS      Z6, Z17, Z18
+	VREDUCEPS        $0x01, Z20, Z13
+	VSCALEFPS        Z12, Z14, Z12
+	VFMADD213PS      Z7, Z17, Z18
+	VMOVUPS          Z4, Z14
+	VXORPS           Z21, Z21, Z21
+	VMAXPS           Z0, Z21, Z0
+	VFMADD213PS      Z8, Z17, Z18
+	VFMADD213PS      Z5, Z13, Z14
+	VFNMADD231PS     Z12, Z3, Z0
+	VFMADD213PS      Z9, Z17, Z18
+	VFMADD213PS      Z6, Z13, Z14
+	VSCALEFPS        Z16, Z18, Z16
+	VFMADD213PS      Z7, Z13, Z14
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z1, Z3, Z1
+	VFMADD213PS      Z8, Z13, Z14
+	VFNMADD231PS     Z16, Z15, Z1
+	VFMADD213PS      Z9, Z13, Z14
+	VSCALEFPS        Z20, Z14, Z20
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z2, Z3, Z2
+	VFNMADD231PS     Z20, Z19, Z2
+	TESTQ            DI, DI
+	JZ               skip33
+	VMOVUPS          (DI)(R8*4), Z3
+	VADDPS           Z3, Z0, Z0
+	VMOVUPS          64(DI)(R8*4), Z3
+	VADDPS           Z3, Z1, Z1
+	VMOVUPS          128(DI)(R8*4), Z3
+	VADDPS           Z3, Z2, Z2
 
 skip33:
 	VMOVUPS Z0, (AX)(R8*4)
@@ -699,36 +522,33 @@ skip36:
 	VADDPS  Z1, Z0, Z0
 
 skip37:
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z3
-	VSUBPS       shifter<>+0(SB), Z3, Z4
-	VSUBPS       Z4, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z4
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z3, Z3
-	VPADDD       Z3, Z4, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	TESTQ        DI, DI
-	JZ           skip38
-	VMOVUPS      (DI)(R8*4), Z1
-	VADDPS       Z1, Z0, Z0
+	VANDPS           Z10, Z0, Z1
+	VMINPS           Z11, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z3
+	VMOVUPS          Z4, Z12
+	VFMADD213PS      Z5, Z3, Z12
+	VFMADD213PS      Z6, Z3, Z12
+	VFMADD213PS      Z7, Z3, Z12
+	VFMADD213PS      Z8, Z3, Z12
+	VFMADD213PS      Z9, Z3, Z12
+	VSCALEFPS        Z2, Z12, Z2
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z0, Z3, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	TESTQ            DI, DI
+	JZ               skip38
+	VMOVUPS          (DI)(R8*4), Z1
+	VADDPS           Z1, Z0, Z0
 
 skip38:
 	VMOVUPS Z0, (AX)(R8*4)
@@ -757,36 +577,33 @@ skip40:
 	VADDPS    Z1, Z0, Z0
 
 skip41:
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z3
-	VSUBPS       shifter<>+0(SB), Z3, Z4
-	VSUBPS       Z4, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z4
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z3, Z3
-	VPADDD       Z3, Z4, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	TESTQ        DI, DI
-	JZ           skip42
-	VMOVUPS.Z    (DI)(R8*4), K1, Z1
-	VADDPS       Z1, Z0, Z0
+	VANDPS           Z10, Z0, Z1
+	VMINPS           Z11, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z3
+	VMOVUPS          Z4, Z4
+	VFMADD213PS      Z5, Z3, Z4
+	VFMADD213PS      Z6, Z3, Z4
+	VFMADD213PS      Z7, Z3, Z4
+	VFMADD213PS      Z8, Z3, Z4
+	VFMADD213PS      Z9, Z3, Z4
+	VSCALEFPS        Z2, Z4, Z2
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z0, Z3, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	TESTQ            DI, DI
+	JZ               skip42
+	VMOVUPS.Z        (DI)(R8*4), K1, Z1
+	VADDPS           Z1, Z0, Z0
 
 skip42:
 	VMOVUPS Z0, K1, (AX)(R8*4)
@@ -796,233 +613,63 @@ end39:
 	RET
 
 DATA gelu_p9<>+0(SB)/4, $0x33c78e40
-DATA gelu_p9<>+4(SB)/4, $0x33c78e40
-DATA gelu_p9<>+8(SB)/4, $0x33c78e40
-DATA gelu_p9<>+12(SB)/4, $0x33c78e40
-DATA gelu_p9<>+16(SB)/4, $0x33c78e40
-DATA gelu_p9<>+20(SB)/4, $0x33c78e40
-DATA gelu_p9<>+24(SB)/4, $0x33c78e40
-DATA gelu_p9<>+28(SB)/4, $0x33c78e40
-DATA gelu_p9<>+32(SB)/4, $0x33c78e40
-DATA gelu_p9<>+36(SB)/4, $0x33c78e40
-DATA gelu_p9<>+40(SB)/4, $0x33c78e40
-DATA gelu_p9<>+44(SB)/4, $0x33c78e40
-DATA gelu_p9<>+48(SB)/4, $0x33c78e40
-DATA gelu_p9<>+52(SB)/4, $0x33c78e40
-DATA gelu_p9<>+56(SB)/4, $0x33c78e40
-DATA gelu_p9<>+60(SB)/4, $0x33c78e40
-GLOBL gelu_p9<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p9<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p8<>+0(SB)/4, $0xb62738e2
-DATA gelu_p8<>+4(SB)/4, $0xb62738e2
-DATA gelu_p8<>+8(SB)/4, $0xb62738e2
-DATA gelu_p8<>+12(SB)/4, $0xb62738e2
-DATA gelu_p8<>+16(SB)/4, $0xb62738e2
-DATA gelu_p8<>+20(SB)/4, $0xb62738e2
-DATA gelu_p8<>+24(SB)/4, $0xb62738e2
-DATA gelu_p8<>+28(SB)/4, $0xb62738e2
-DATA gelu_p8<>+32(SB)/4, $0xb62738e2
-DATA gelu_p8<>+36(SB)/4, $0xb62738e2
-DATA gelu_p8<>+40(SB)/4, $0xb62738e2
-DATA gelu_p8<>+44(SB)/4, $0xb62738e2
-DATA gelu_p8<>+48(SB)/4, $0xb62738e2
-DATA gelu_p8<>+52(SB)/4, $0xb62738e2
-DATA gelu_p8<>+56(SB)/4, $0xb62738e2
-DATA gelu_p8<>+60(SB)/4, $0xb62738e2
-GLOBL gelu_p8<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p8<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p7<>+0(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+4(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+8(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+12(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+16(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+20(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+24(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+28(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+32(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+36(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+40(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+44(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+48(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+52(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+56(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+60(SB)/4, $0x37d79e9e
-GLOBL gelu_p7<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p7<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p6<>+0(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+4(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+8(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+12(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+16(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+20(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+24(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+28(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+32(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+36(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+40(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+44(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+48(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+52(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+56(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+60(SB)/4, $0xb8d2d9b6
-GLOBL gelu_p6<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p6<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p5<>+0(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+4(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+8(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+12(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+16(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+20(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+24(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+28(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+32(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+36(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+40(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+44(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+48(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+52(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+56(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+60(SB)/4, $0xb9c7ef1b
-GLOBL gelu_p5<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p5<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p4<>+0(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+4(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+8(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+12(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+16(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+20(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+24(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+28(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+32(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+36(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+40(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+44(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+48(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+52(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+56(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+60(SB)/4, $0x3bf372dc
-GLOBL gelu_p4<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p4<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p3<>+0(SB)/4, $0xbd583552
-DATA gelu_p3<>+4(SB)/4, $0xbd583552
-DATA gelu_p3<>+8(SB)/4, $0xbd583552
-DATA gelu_p3<>+12(SB)/4, $0xbd583552
-DATA gelu_p3<>+16(SB)/4, $0xbd583552
-DATA gelu_p3<>+20(SB)/4, $0xbd583552
-DATA gelu_p3<>+24(SB)/4, $0xbd583552
-DATA gelu_p3<>+28(SB)/4, $0xbd583552
-DATA gelu_p3<>+32(SB)/4, $0xbd583552
-DATA gelu_p3<>+36(SB)/4, $0xbd583552
-DATA gelu_p3<>+40(SB)/4, $0xbd583552
-DATA gelu_p3<>+44(SB)/4, $0xbd583552
-DATA gelu_p3<>+48(SB)/4, $0xbd583552
-DATA gelu_p3<>+52(SB)/4, $0xbd583552
-DATA gelu_p3<>+56(SB)/4, $0xbd583552
-DATA gelu_p3<>+60(SB)/4, $0xbd583552
-GLOBL gelu_p3<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p3<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p2<>+0(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+4(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+8(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+12(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+16(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+20(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+24(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+28(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+32(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+36(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+40(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+44(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+48(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+52(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+56(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+60(SB)/4, $0xbeeb0ef0
-GLOBL gelu_p2<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p2<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p1<>+0(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+4(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+8(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+12(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+16(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+20(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+24(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+28(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+32(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+36(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+40(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+44(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+48(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+52(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+56(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+60(SB)/4, $0xbf9357e9
-GLOBL gelu_p1<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p1<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p0<>+0(SB)/4, $0xbf800000
-DATA gelu_p0<>+4(SB)/4, $0xbf800000
-DATA gelu_p0<>+8(SB)/4, $0xbf800000
-DATA gelu_p0<>+12(SB)/4, $0xbf800000
-DATA gelu_p0<>+16(SB)/4, $0xbf800000
-DATA gelu_p0<>+20(SB)/4, $0xbf800000
-DATA gelu_p0<>+24(SB)/4, $0xbf800000
-DATA gelu_p0<>+28(SB)/4, $0xbf800000
-DATA gelu_p0<>+32(SB)/4, $0xbf800000
-DATA gelu_p0<>+36(SB)/4, $0xbf800000
-DATA gelu_p0<>+40(SB)/4, $0xbf800000
-DATA gelu_p0<>+44(SB)/4, $0xbf800000
-DATA gelu_p0<>+48(SB)/4, $0xbf800000
-DATA gelu_p0<>+52(SB)/4, $0xbf800000
-DATA gelu_p0<>+56(SB)/4, $0xbf800000
-DATA gelu_p0<>+60(SB)/4, $0xbf800000
-GLOBL gelu_p0<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p0<>(SB), RODATA|NOPTR, $4
 
 DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-DATA magnitude<>+32(SB)/4, $0x7fffffff
-DATA magnitude<>+36(SB)/4, $0x7fffffff
-DATA magnitude<>+40(SB)/4, $0x7fffffff
-DATA magnitude<>+44(SB)/4, $0x7fffffff
-DATA magnitude<>+48(SB)/4, $0x7fffffff
-DATA magnitude<>+52(SB)/4, $0x7fffffff
-DATA magnitude<>+56(SB)/4, $0x7fffffff
-DATA magnitude<>+60(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $64
+GLOBL magnitude<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_limit<>+0(SB)/4, $0x40d00000
-DATA gelu_limit<>+4(SB)/4, $0x40d00000
-DATA gelu_limit<>+8(SB)/4, $0x40d00000
-DATA gelu_limit<>+12(SB)/4, $0x40d00000
-DATA gelu_limit<>+16(SB)/4, $0x40d00000
-DATA gelu_limit<>+20(SB)/4, $0x40d00000
-DATA gelu_limit<>+24(SB)/4, $0x40d00000
-DATA gelu_limit<>+28(SB)/4, $0x40d00000
-DATA gelu_limit<>+32(SB)/4, $0x40d00000
-DATA gelu_limit<>+36(SB)/4, $0x40d00000
-DATA gelu_limit<>+40(SB)/4, $0x40d00000
-DATA gelu_limit<>+44(SB)/4, $0x40d00000
-DATA gelu_limit<>+48(SB)/4, $0x40d00000
-DATA gelu_limit<>+52(SB)/4, $0x40d00000
-DATA gelu_limit<>+56(SB)/4, $0x40d00000
-DATA gelu_limit<>+60(SB)/4, $0x40d00000
-GLOBL gelu_limit<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_limit<>(SB), RODATA|NOPTR, $4
 
 // func finishQuickGELUAVX512(dst *float32, acc *float32, bias *float32, shift *float32, residual *float32, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·finishQuickGELUAVX512(SB), NOSPLIT, $0-48
-	MOVQ dst+0(FP), AX
-	MOVQ acc+8(FP), DX
-	MOVQ bias+16(FP), BX
-	MOVQ shift+24(FP), SI
-	MOVQ residual+32(FP), DI
-	MOVQ n+40(FP), CX
-	XORQ R8, R8
-	CMPQ CX, $0x40
-	JLT  done44
+	VBROADCASTSS power2_p5<>+0(SB), Z5
+	VBROADCASTSS power2_p4<>+0(SB), Z6
+	VBROADCASTSS power2_p3<>+0(SB), Z7
+	VBROADCASTSS power2_p2<>+0(SB), Z8
+	VBROADCASTSS power2_p1<>+0(SB), Z9
+	VBROADCASTSS power2_p0<>+0(SB), Z10
+	VBROADCASTSS slope_quick_gelu<>+0(SB), Z11
+	VBROADCASTSS power2_low<>+0(SB), Z12
+	VBROADCASTSS power2_high<>+0(SB), Z13
+	VBROADCASTSS one<>+0(SB), Z14
+	MOVQ         dst+0(FP), AX
+	MOVQ         acc+8(FP), DX
+	MOVQ         bias+16(FP), BX
+	MOVQ         shift+24(FP), SI
+	MOVQ         residual+32(FP), DI
+	MOVQ         n+40(FP), CX
+	XORQ         R8, R8
+	CMPQ         CX, $0x40
+	JLT          done44
 
 again43:
 	VMOVUPS (DX)(R8*4), Z0
@@ -1053,70 +700,58 @@ skip45:
 	VADDPS  Z4, Z3, Z3
 
 skip46:
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z4
-	VMAXPS      power2_low<>+0(SB), Z4, Z4
-	VMINPS      power2_high<>+0(SB), Z4, Z4
-	VADDPS      shifter<>+0(SB), Z4, Z5
-	VMULPS      slope_quick_gelu<>+0(SB), Z1, Z7
-	VSUBPS      shifter<>+0(SB), Z5, Z6
-	VMAXPS      power2_low<>+0(SB), Z7, Z7
-	VSUBPS      Z6, Z4, Z4
-	VMINPS      power2_high<>+0(SB), Z7, Z7
-	VMOVUPS     power2_p5<>+0(SB), Z6
-	VADDPS      shifter<>+0(SB), Z7, Z8
-	VMULPS      slope_quick_gelu<>+0(SB), Z2, Z10
-	VFMADD213PS power2_p4<>+0(SB), Z4, Z6
-	VSUBPS      shifter<>+0(SB), Z8, Z9
-	VMAXPS      power2_low<>+0(SB), Z10, Z10
-	VFMADD213PS power2_p3<>+0(SB), Z4, Z6
-	VSUBPS      Z9, Z7, Z7
-	VMINPS      power2_high<>+0(SB), Z10, Z10
-	VFMADD213PS power2_p2<>+0(SB), Z4, Z6
-	VMOVUPS     power2_p5<>+0(SB), Z9
-	VADDPS      shifter<>+0(SB), Z10, Z11
-	VMULPS      slope_quick_gelu<>+0(SB), Z3, Z13
-	VFMADD213PS power2_p1<>+0(SB), Z4, Z6
-	VFMADD213PS power2_p4<>+0(SB), Z7, Z9
-	VSUBPS      shifter<>+0(SB), Z11, Z12
-	VMAXPS      power2_low<>+0(SB), Z13, Z13
-	VFMADD213PS power2_p0<>+0(SB), Z4, Z6
-	VFMADD213PS power2_p3<>+0(SB), Z7, Z9
-	VSUBPS      Z12, Z10, Z10
-	VMINPS      power2_high<>+0(SB), Z13, Z13
-	VPSLLD      $0x17, Z5, Z5
-	VFMADD213PS power2_p2<>+0(SB), Z7, Z9
-	VMOVUPS     power2_p5<>+0(SB), Z12
-	VADDPS      shifter<>+0(SB), Z13, Z14
-	VPADDD      Z5, Z6, Z4
-	VFMADD213PS power2_p1<>+0(SB), Z7, Z9
-	VFMADD213PS power2_p4<>+0(SB), Z10, Z12
-	VSUBPS      shifter<>+0(SB), Z14, Z5
-	VADDPS      one<>+0(SB), Z4, Z4
-	VFMADD213PS power2_p0<>+0(SB), Z7, Z9
-	VFMADD213PS power2_p3<>+0(SB), Z10, Z12
-	VSUBPS      Z5, Z13, Z13
+	VMULPS      Z11, Z0, Z4
+	VMAXPS      Z12, Z4, Z4
+	VMINPS      Z13, Z4, Z4
+	VREDUCEPS   $0x01, Z4, Z15
+	VMULPS      Z11, Z1, Z17
+	VMOVUPS     Z5, Z16
+	VMAXPS      Z12, Z17, Z17
+	VFMADD213PS Z6, Z15, Z16
+	VMINPS      Z13, Z17, Z17
+	VFMADD213PS Z7, Z15, Z16
+	VREDUCEPS   $0x01, Z17, Z18
+	VMULPS      Z11, Z2, Z20
+	VFMADD213PS Z8, Z15, Z16
+	VMOVUPS     Z5, Z19
+	VMAXPS      Z12, Z20, Z20
+	VFMADD213PS Z9, Z15, Z16
+	VFMADD213PS Z6, Z18, Z19
+	VMINPS      Z13, Z20, Z20
+	VFMADD213PS Z10, Z15, Z16
+	VFMADD213PS Z7, Z18, Z19
+	VREDUCEPS   $0x01, Z20, Z15
+	VMULPS      Z11, Z3, Z21
+	VSCALEFPS   Z4, Z16, Z4
+	VFMADD213PS Z8, Z18, Z19
+	VMOVUPS     Z5, Z16
+	VMAXPS      Z12, Z21, Z21
+	VADDPS      Z14, Z4, Z4
+	VFMADD213PS Z9, Z18, Z19
+	VFMADD213PS Z6, Z15, Z16
+	VMINPS      Z13, Z21, Z21
 	VDIVPS      Z4, Z0, Z0
-	VPSLLD      $0x17, Z8, Z8
-	VFMADD213PS power2_p2<>+0(SB), Z10, Z12
-	VMOVUPS     power2_p5<>+0(SB), Z5
-	VPADDD      Z8, Z9, Z7
-	VFMADD213PS power2_p1<>+0(SB), Z10, Z12
-	VFMADD213PS power2_p4<>+0(SB), Z13, Z5
-	VADDPS      one<>+0(SB), Z7, Z7
-	VFMADD213PS power2_p0<>+0(SB), Z10, Z12
-	VFMADD213PS power2_p3<>+0(SB), Z13, Z5
-	VDIVPS      Z7, Z1, Z1
-	VPSLLD      $0x17, Z11, Z11
-	VFMADD213PS power2_p2<>+0(SB), Z13, Z5
-	VPADDD      Z11, Z12, Z10
-	VFMADD213PS power2_p1<>+0(SB), Z13, Z5
-	VADDPS      one<>+0(SB), Z10, Z10
-	VFMADD213PS power2_p0<>+0(SB), Z13, Z5
-	VDIVPS      Z10, Z2, Z2
-	VPSLLD      $0x17, Z14, Z14
-	VPADDD      Z14, Z5, Z13
-	VADDPS      one<>+0(SB), Z13, Z13
-	VDIVPS      Z13, Z3, Z3
+	VFMADD213PS Z10, Z18, Z19
+	VFMADD213PS Z7, Z15, Z16
+	VREDUCEPS   $0x01, Z21, Z4
+	VSCALEFPS   Z17, Z19, Z17
+	VFMADD213PS Z8, Z15, Z16
+	VMOVUPS     Z5, Z18
+	VADDPS      Z14, Z17, Z17
+	VFMADD213PS Z9, Z15, Z16
+	VFMADD213PS Z6, Z4, Z18
+	VDIVPS      Z17, Z1, Z1
+	VFMADD213PS Z10, Z15, Z16
+	VFMADD213PS Z7, Z4, Z18
+	VSCALEFPS   Z20, Z16, Z20
+	VFMADD213PS Z8, Z4, Z18
+	VADDPS      Z14, Z20, Z20
+	VFMADD213PS Z9, Z4, Z18
+	VDIVPS      Z20, Z2, Z2
+	VFMADD213PS Z10, Z4, Z18
+	VSCALEFPS   Z21, Z18, Z21
+	VADDPS      Z14, Z21, Z21
+	VDIVPS      Z21, Z3, Z3
 	TESTQ       DI, DI
 	JZ          skip47
 	VMOVUPS     (DI)(R8*4), Z4
@@ -1156,21 +791,18 @@ skip50:
 	VADDPS  Z1, Z0, Z0
 
 skip51:
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z11, Z0, Z1
+	VMAXPS      Z12, Z1, Z1
+	VMINPS      Z13, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z5, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z10, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z14, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip52
@@ -1204,21 +836,18 @@ skip54:
 	VADDPS    Z1, Z0, Z0
 
 skip55:
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z11, Z0, Z1
+	VMAXPS      Z12, Z1, Z1
+	VMINPS      Z13, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z5, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z10, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z14, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	TESTQ       DI, DI
 	JZ          skip56
@@ -1233,22 +862,7 @@ end53:
 	RET
 
 DATA slope_quick_gelu<>+0(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+4(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+8(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+12(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+16(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+20(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+24(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+28(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+32(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+36(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+40(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+44(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+48(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+52(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+56(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+60(SB)/4, $0xc01d265f
-GLOBL slope_quick_gelu<>(SB), RODATA|NOPTR, $64
+GLOBL slope_quick_gelu<>(SB), RODATA|NOPTR, $4
 
 // func activateNoneAVX512(dst *float32, x *float32, n int)
 // Requires: AVX, AVX512F
@@ -1301,88 +915,86 @@ end61:
 	RET
 
 // func activateSiLUAVX512(dst *float32, x *float32, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·activateSiLUAVX512(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), DX
-	MOVQ n+16(FP), CX
-	XORQ BX, BX
-	CMPQ CX, $0x40
-	JLT  done63
+	VBROADCASTSS power2_p5<>+0(SB), Z4
+	VBROADCASTSS power2_p4<>+0(SB), Z5
+	VBROADCASTSS power2_p3<>+0(SB), Z6
+	VBROADCASTSS power2_p2<>+0(SB), Z7
+	VBROADCASTSS power2_p1<>+0(SB), Z8
+	VBROADCASTSS power2_p0<>+0(SB), Z9
+	VBROADCASTSS slope_silu<>+0(SB), Z17
+	VBROADCASTSS power2_low<>+0(SB), Z18
+	VBROADCASTSS power2_high<>+0(SB), Z19
+	VBROADCASTSS one<>+0(SB), Z20
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), DX
+	MOVQ         n+16(FP), CX
+	XORQ         BX, BX
+	CMPQ         CX, $0x40
+	JLT          done63
 
 again62:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VMOVUPS     64(DX)(BX*4), Z4
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VMULPS      slope_silu<>+0(SB), Z4, Z5
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VMAXPS      power2_low<>+0(SB), Z5, Z5
-	VSUBPS      Z3, Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z5, Z5
-	VMOVUPS     128(DX)(BX*4), Z8
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VADDPS      shifter<>+0(SB), Z5, Z6
-	VMULPS      slope_silu<>+0(SB), Z8, Z9
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VSUBPS      shifter<>+0(SB), Z6, Z7
-	VMAXPS      power2_low<>+0(SB), Z9, Z9
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VSUBPS      Z7, Z5, Z5
-	VMINPS      power2_high<>+0(SB), Z9, Z9
-	VMOVUPS     192(DX)(BX*4), Z12
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVUPS     power2_p5<>+0(SB), Z7
-	VADDPS      shifter<>+0(SB), Z9, Z10
-	VMULPS      slope_silu<>+0(SB), Z12, Z13
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
-	VSUBPS      shifter<>+0(SB), Z10, Z11
-	VMAXPS      power2_low<>+0(SB), Z13, Z13
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
-	VSUBPS      Z11, Z9, Z9
-	VMINPS      power2_high<>+0(SB), Z13, Z13
-	VPSLLD      $0x17, Z2, Z2
-	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVUPS     power2_p5<>+0(SB), Z11
-	VADDPS      shifter<>+0(SB), Z13, Z14
-	VPADDD      Z2, Z3, Z1
-	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
-	VSUBPS      shifter<>+0(SB), Z14, Z2
-	VADDPS      one<>+0(SB), Z1, Z1
-	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
-	VSUBPS      Z2, Z13, Z13
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VMOVUPS     64(DX)(BX*4), Z10
+	VREDUCEPS   $0x01, Z1, Z2
+	VMULPS      Z17, Z10, Z11
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z11, Z11
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z11, Z11
+	VMOVUPS     128(DX)(BX*4), Z14
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z11, Z12
+	VMULPS      Z17, Z14, Z15
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z13
+	VMAXPS      Z18, Z15, Z15
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z12, Z13
+	VMINPS      Z19, Z15, Z15
+	VMOVUPS     192(DX)(BX*4), Z16
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z12, Z13
+	VREDUCEPS   $0x01, Z15, Z2
+	VMULPS      Z17, Z16, Z21
+	VSCALEFPS   Z1, Z3, Z1
+	VFMADD213PS Z7, Z12, Z13
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z21, Z21
+	VADDPS      Z20, Z1, Z1
+	VFMADD213PS Z8, Z12, Z13
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z21, Z21
 	VDIVPS      Z1, Z0, Z0
-	VPSLLD      $0x17, Z6, Z6
-	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVUPS     power2_p5<>+0(SB), Z2
+	VFMADD213PS Z9, Z12, Z13
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z21, Z1
 	VMOVUPS     Z0, (AX)(BX*4)
-	VPADDD      Z6, Z7, Z5
-	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z5, Z5
-	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
-	VDIVPS      Z5, Z4, Z4
-	VPSLLD      $0x17, Z10, Z10
-	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
-	VMOVUPS     Z4, 64(AX)(BX*4)
-	VPADDD      Z10, Z11, Z9
-	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z9, Z9
-	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
-	VDIVPS      Z9, Z8, Z8
-	VPSLLD      $0x17, Z14, Z14
-	VMOVUPS     Z8, 128(AX)(BX*4)
-	VPADDD      Z14, Z2, Z13
-	VADDPS      one<>+0(SB), Z13, Z13
-	VDIVPS      Z13, Z12, Z12
-	VMOVUPS     Z12, 192(AX)(BX*4)
+	VSCALEFPS   Z11, Z13, Z11
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z0
+	VADDPS      Z20, Z11, Z11
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z1, Z0
+	VDIVPS      Z11, Z10, Z10
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z1, Z0
+	VMOVUPS     Z10, 64(AX)(BX*4)
+	VSCALEFPS   Z15, Z3, Z15
+	VFMADD213PS Z7, Z1, Z0
+	VADDPS      Z20, Z15, Z15
+	VFMADD213PS Z8, Z1, Z0
+	VDIVPS      Z15, Z14, Z14
+	VFMADD213PS Z9, Z1, Z0
+	VMOVUPS     Z14, 128(AX)(BX*4)
+	VSCALEFPS   Z21, Z0, Z21
+	VADDPS      Z20, Z21, Z21
+	VDIVPS      Z21, Z16, Z16
+	VMOVUPS     Z16, 192(AX)(BX*4)
 	ADDQ        $0x40, BX
 	SUBQ        $0x40, CX
 	CMPQ        CX, $0x40
@@ -1394,21 +1006,18 @@ done63:
 
 again64:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z20, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(BX*4)
 	ADDQ        $0x10, BX
@@ -1424,21 +1033,18 @@ done65:
 	DECL        SI
 	KMOVW       SI, K1
 	VMOVUPS.Z   (DX)(BX*4), K1, Z0
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z20, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
@@ -1449,292 +1055,280 @@ end66:
 // func activateGELUAVX512(dst *float32, x *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·activateGELUAVX512(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), DX
-	MOVQ n+16(FP), CX
-	XORQ BX, BX
-	CMPQ CX, $0x40
-	JLT  done68
+	VBROADCASTSS power2_p5<>+0(SB), Z3
+	VBROADCASTSS power2_p4<>+0(SB), Z4
+	VBROADCASTSS power2_p3<>+0(SB), Z5
+	VBROADCASTSS power2_p2<>+0(SB), Z6
+	VBROADCASTSS power2_p1<>+0(SB), Z7
+	VBROADCASTSS power2_p0<>+0(SB), Z8
+	VBROADCASTSS magnitude<>+0(SB), Z19
+	VBROADCASTSS gelu_limit<>+0(SB), Z20
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), DX
+	MOVQ         n+16(FP), CX
+	XORQ         BX, BX
+	CMPQ         CX, $0x40
+	JLT          done68
 
 again67:
-	VMOVUPS      (DX)(BX*4), Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VMOVUPS      64(DX)(BX*4), Z0
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VANDPS       magnitude<>+0(SB), Z0, Z3
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VMINPS       gelu_limit<>+0(SB), Z3, Z3
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z4
-	VMOVUPS      128(DX)(BX*4), Z0
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
-	VANDPS       magnitude<>+0(SB), Z0, Z7
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z3, Z4
-	VMINPS       gelu_limit<>+0(SB), Z7, Z7
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
-	VMOVUPS      gelu_p9<>+0(SB), Z8
-	VMOVUPS      192(DX)(BX*4), Z0
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p8<>+0(SB), Z7, Z8
-	VANDPS       magnitude<>+0(SB), Z0, Z11
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p7<>+0(SB), Z7, Z8
-	VMINPS       gelu_limit<>+0(SB), Z11, Z11
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
-	VMOVUPS      gelu_p9<>+0(SB), Z12
-	VADDPS       shifter<>+0(SB), Z2, Z0
-	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
-	VSUBPS       shifter<>+0(SB), Z0, Z14
-	VFMADD213PS  gelu_p1<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p4<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
-	VSUBPS       Z14, Z2, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
-	VMOVUPS      power2_p5<>+0(SB), Z14
-	VADDPS       shifter<>+0(SB), Z4, Z5
-	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z14
-	VSUBPS       shifter<>+0(SB), Z5, Z6
-	VFMADD213PS  gelu_p1<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z14
-	VSUBPS       Z6, Z4, Z4
-	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z14
-	VMOVUPS      power2_p5<>+0(SB), Z6
-	VADDPS       shifter<>+0(SB), Z8, Z9
-	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z14
-	VFMADD213PS  power2_p4<>+0(SB), Z4, Z6
-	VSUBPS       shifter<>+0(SB), Z9, Z10
-	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z14
-	VFMADD213PS  power2_p3<>+0(SB), Z4, Z6
-	VSUBPS       Z10, Z8, Z8
-	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
-	VPSLLD       $0x17, Z0, Z0
-	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
-	VMOVUPS      power2_p5<>+0(SB), Z10
-	VADDPS       shifter<>+0(SB), Z12, Z13
-	VPADDD       Z0, Z14, Z2
-	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
-	VFMADD213PS  power2_p4<>+0(SB), Z8, Z10
-	VSUBPS       shifter<>+0(SB), Z13, Z14
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       (DX)(BX*4), Z0, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z4, Z6
-	VFMADD213PS  power2_p3<>+0(SB), Z8, Z10
-	VSUBPS       Z14, Z12, Z12
-	VFNMADD231PS Z2, Z1, Z0
-	VPSLLD       $0x17, Z5, Z5
-	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
-	VMOVUPS      power2_p5<>+0(SB), Z14
-	VMOVUPS      Z0, (AX)(BX*4)
-	VPADDD       Z5, Z6, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
-	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       64(DX)(BX*4), Z0, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z8, Z10
-	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
-	VFNMADD231PS Z4, Z3, Z0
-	VPSLLD       $0x17, Z9, Z9
-	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
-	VMOVUPS      Z0, 64(AX)(BX*4)
-	VPADDD       Z9, Z10, Z8
-	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       128(DX)(BX*4), Z0, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
-	VFNMADD231PS Z8, Z7, Z0
-	VPSLLD       $0x17, Z13, Z13
-	VMOVUPS      Z0, 128(AX)(BX*4)
-	VPADDD       Z13, Z14, Z12
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       192(DX)(BX*4), Z0, Z0
-	VFNMADD231PS Z12, Z11, Z0
-	VMOVUPS      Z0, 192(AX)(BX*4)
-	ADDQ         $0x40, BX
-	SUBQ         $0x40, CX
-	CMPQ         CX, $0x40
-	JGE          again67
+	VMOVUPS          (DX)(BX*4), Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VMOVUPS          64(DX)(BX*4), Z0
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VANDPS           Z19, Z0, Z9
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VMINPS           Z20, Z9, Z9
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VBROADCASTSS     gelu_p9<>+0(SB), Z10
+	VMOVUPS          128(DX)(BX*4), Z0
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z9, Z10
+	VANDPS           Z19, Z0, Z13
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z9, Z10
+	VMINPS           Z20, Z13, Z13
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z9, Z10
+	VBROADCASTSS     gelu_p9<>+0(SB), Z14
+	VMOVUPS          192(DX)(BX*4), Z0
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z13, Z14
+	VANDPS           Z19, Z0, Z17
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z13, Z14
+	VMINPS           Z20, Z17, Z17
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z13, Z14
+	VBROADCASTSS     gelu_p9<>+0(SB), Z18
+	VREDUCEPS        $0x01, Z2, Z15
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z17, Z18
+	VMOVUPS          Z3, Z0
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z17, Z18
+	VFMADD213PS      Z4, Z15, Z0
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z17, Z18
+	VFMADD213PS      Z5, Z15, Z0
+	VREDUCEPS        $0x01, Z10, Z11
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z17, Z18
+	VFMADD213PS      Z6, Z15, Z0
+	VMOVUPS          Z3, Z12
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z17, Z18
+	VFMADD213PS      Z7, Z15, Z0
+	VFMADD213PS      Z4, Z11, Z12
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z17, Z18
+	VFMADD213PS      Z8, Z15, Z0
+	VFMADD213PS      Z5, Z11, Z12
+	VREDUCEPS        $0x01, Z14, Z15
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z17, Z18
+	VSCALEFPS        Z2, Z0, Z2
+	VFMADD213PS      Z6, Z11, Z12
+	VMOVUPS          Z3, Z16
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z17, Z18
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           (DX)(BX*4), Z0, Z0
+	VFMADD213PS      Z7, Z11, Z12
+	VFMADD213PS      Z4, Z15, Z16
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z17, Z18
+	VFNMADD231PS     Z2, Z1, Z0
+	VFMADD213PS      Z8, Z11, Z12
+	VFMADD213PS      Z5, Z15, Z16
+	VREDUCEPS        $0x01, Z18, Z1
+	VMOVUPS          Z0, (AX)(BX*4)
+	VSCALEFPS        Z10, Z12, Z10
+	VFMADD213PS      Z6, Z15, Z16
+	VMOVUPS          Z3, Z2
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           64(DX)(BX*4), Z0, Z0
+	VFMADD213PS      Z7, Z15, Z16
+	VFMADD213PS      Z4, Z1, Z2
+	VFNMADD231PS     Z10, Z9, Z0
+	VFMADD213PS      Z8, Z15, Z16
+	VFMADD213PS      Z5, Z1, Z2
+	VMOVUPS          Z0, 64(AX)(BX*4)
+	VSCALEFPS        Z14, Z16, Z14
+	VFMADD213PS      Z6, Z1, Z2
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           128(DX)(BX*4), Z0, Z0
+	VFMADD213PS      Z7, Z1, Z2
+	VFNMADD231PS     Z14, Z13, Z0
+	VFMADD213PS      Z8, Z1, Z2
+	VMOVUPS          Z0, 128(AX)(BX*4)
+	VSCALEFPS        Z18, Z2, Z18
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           192(DX)(BX*4), Z0, Z0
+	VFNMADD231PS     Z18, Z17, Z0
+	VMOVUPS          Z0, 192(AX)(BX*4)
+	ADDQ             $0x40, BX
+	SUBQ             $0x40, CX
+	CMPQ             CX, $0x40
+	JGE              again67
 
 done68:
 	CMPQ CX, $0x10
 	JLT  done70
 
 again69:
-	VMOVUPS      (DX)(BX*4), Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z0
-	VSUBPS       shifter<>+0(SB), Z0, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z3
-	VPSLLD       $0x17, Z0, Z0
-	VPADDD       Z0, Z3, Z2
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       (DX)(BX*4), Z0, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	VMOVUPS      Z0, (AX)(BX*4)
-	ADDQ         $0x10, BX
-	SUBQ         $0x10, CX
-	CMPQ         CX, $0x10
-	JGE          again69
+	VMOVUPS          (DX)(BX*4), Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z0
+	VMOVUPS          Z3, Z9
+	VFMADD213PS      Z4, Z0, Z9
+	VFMADD213PS      Z5, Z0, Z9
+	VFMADD213PS      Z6, Z0, Z9
+	VFMADD213PS      Z7, Z0, Z9
+	VFMADD213PS      Z8, Z0, Z9
+	VSCALEFPS        Z2, Z9, Z2
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           (DX)(BX*4), Z0, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	VMOVUPS          Z0, (AX)(BX*4)
+	ADDQ             $0x10, BX
+	SUBQ             $0x10, CX
+	CMPQ             CX, $0x10
+	JGE              again69
 
 done70:
-	TESTQ        CX, CX
-	JZ           end71
-	MOVL         $0x00000001, SI
-	SHLL         CL, SI
-	DECL         SI
-	KMOVW        SI, K1
-	VMOVUPS.Z    (DX)(BX*4), K1, Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z3
-	VSUBPS       shifter<>+0(SB), Z3, Z4
-	VSUBPS       Z4, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z4
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z3, Z3
-	VPADDD       Z3, Z4, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	VMOVUPS      Z0, K1, (AX)(BX*4)
+	TESTQ            CX, CX
+	JZ               end71
+	MOVL             $0x00000001, SI
+	SHLL             CL, SI
+	DECL             SI
+	KMOVW            SI, K1
+	VMOVUPS.Z        (DX)(BX*4), K1, Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z9
+	VMOVUPS          Z3, Z3
+	VFMADD213PS      Z4, Z9, Z3
+	VFMADD213PS      Z5, Z9, Z3
+	VFMADD213PS      Z6, Z9, Z3
+	VFMADD213PS      Z7, Z9, Z3
+	VFMADD213PS      Z8, Z9, Z3
+	VSCALEFPS        Z2, Z3, Z2
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z0, Z3, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	VMOVUPS          Z0, K1, (AX)(BX*4)
 
 end71:
 	VZEROUPPER
 	RET
 
 // func activateQuickGELUAVX512(dst *float32, x *float32, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·activateQuickGELUAVX512(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), DX
-	MOVQ n+16(FP), CX
-	XORQ BX, BX
-	CMPQ CX, $0x40
-	JLT  done73
+	VBROADCASTSS power2_p5<>+0(SB), Z4
+	VBROADCASTSS power2_p4<>+0(SB), Z5
+	VBROADCASTSS power2_p3<>+0(SB), Z6
+	VBROADCASTSS power2_p2<>+0(SB), Z7
+	VBROADCASTSS power2_p1<>+0(SB), Z8
+	VBROADCASTSS power2_p0<>+0(SB), Z9
+	VBROADCASTSS slope_quick_gelu<>+0(SB), Z17
+	VBROADCASTSS power2_low<>+0(SB), Z18
+	VBROADCASTSS power2_high<>+0(SB), Z19
+	VBROADCASTSS one<>+0(SB), Z20
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), DX
+	MOVQ         n+16(FP), CX
+	XORQ         BX, BX
+	CMPQ         CX, $0x40
+	JLT          done73
 
 again72:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VMOVUPS     64(DX)(BX*4), Z4
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VMULPS      slope_quick_gelu<>+0(SB), Z4, Z5
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VMAXPS      power2_low<>+0(SB), Z5, Z5
-	VSUBPS      Z3, Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z5, Z5
-	VMOVUPS     128(DX)(BX*4), Z8
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VADDPS      shifter<>+0(SB), Z5, Z6
-	VMULPS      slope_quick_gelu<>+0(SB), Z8, Z9
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VSUBPS      shifter<>+0(SB), Z6, Z7
-	VMAXPS      power2_low<>+0(SB), Z9, Z9
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VSUBPS      Z7, Z5, Z5
-	VMINPS      power2_high<>+0(SB), Z9, Z9
-	VMOVUPS     192(DX)(BX*4), Z12
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVUPS     power2_p5<>+0(SB), Z7
-	VADDPS      shifter<>+0(SB), Z9, Z10
-	VMULPS      slope_quick_gelu<>+0(SB), Z12, Z13
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
-	VSUBPS      shifter<>+0(SB), Z10, Z11
-	VMAXPS      power2_low<>+0(SB), Z13, Z13
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
-	VSUBPS      Z11, Z9, Z9
-	VMINPS      power2_high<>+0(SB), Z13, Z13
-	VPSLLD      $0x17, Z2, Z2
-	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVUPS     power2_p5<>+0(SB), Z11
-	VADDPS      shifter<>+0(SB), Z13, Z14
-	VPADDD      Z2, Z3, Z1
-	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
-	VSUBPS      shifter<>+0(SB), Z14, Z2
-	VADDPS      one<>+0(SB), Z1, Z1
-	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
-	VSUBPS      Z2, Z13, Z13
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VMOVUPS     64(DX)(BX*4), Z10
+	VREDUCEPS   $0x01, Z1, Z2
+	VMULPS      Z17, Z10, Z11
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z11, Z11
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z11, Z11
+	VMOVUPS     128(DX)(BX*4), Z14
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z11, Z12
+	VMULPS      Z17, Z14, Z15
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z13
+	VMAXPS      Z18, Z15, Z15
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z12, Z13
+	VMINPS      Z19, Z15, Z15
+	VMOVUPS     192(DX)(BX*4), Z16
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z12, Z13
+	VREDUCEPS   $0x01, Z15, Z2
+	VMULPS      Z17, Z16, Z21
+	VSCALEFPS   Z1, Z3, Z1
+	VFMADD213PS Z7, Z12, Z13
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z21, Z21
+	VADDPS      Z20, Z1, Z1
+	VFMADD213PS Z8, Z12, Z13
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z21, Z21
 	VDIVPS      Z1, Z0, Z0
-	VPSLLD      $0x17, Z6, Z6
-	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVUPS     power2_p5<>+0(SB), Z2
+	VFMADD213PS Z9, Z12, Z13
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z21, Z1
 	VMOVUPS     Z0, (AX)(BX*4)
-	VPADDD      Z6, Z7, Z5
-	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z5, Z5
-	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
-	VDIVPS      Z5, Z4, Z4
-	VPSLLD      $0x17, Z10, Z10
-	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
-	VMOVUPS     Z4, 64(AX)(BX*4)
-	VPADDD      Z10, Z11, Z9
-	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z9, Z9
-	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
-	VDIVPS      Z9, Z8, Z8
-	VPSLLD      $0x17, Z14, Z14
-	VMOVUPS     Z8, 128(AX)(BX*4)
-	VPADDD      Z14, Z2, Z13
-	VADDPS      one<>+0(SB), Z13, Z13
-	VDIVPS      Z13, Z12, Z12
-	VMOVUPS     Z12, 192(AX)(BX*4)
+	VSCALEFPS   Z11, Z13, Z11
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z0
+	VADDPS      Z20, Z11, Z11
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z1, Z0
+	VDIVPS      Z11, Z10, Z10
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z1, Z0
+	VMOVUPS     Z10, 64(AX)(BX*4)
+	VSCALEFPS   Z15, Z3, Z15
+	VFMADD213PS Z7, Z1, Z0
+	VADDPS      Z20, Z15, Z15
+	VFMADD213PS Z8, Z1, Z0
+	VDIVPS      Z15, Z14, Z14
+	VFMADD213PS Z9, Z1, Z0
+	VMOVUPS     Z14, 128(AX)(BX*4)
+	VSCALEFPS   Z21, Z0, Z21
+	VADDPS      Z20, Z21, Z21
+	VDIVPS      Z21, Z16, Z16
+	VMOVUPS     Z16, 192(AX)(BX*4)
 	ADDQ        $0x40, BX
 	SUBQ        $0x40, CX
 	CMPQ        CX, $0x40
@@ -1746,21 +1340,18 @@ done73:
 
 again74:
 	VMOVUPS     (DX)(BX*4), Z0
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z20, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(BX*4)
 	ADDQ        $0x10, BX
@@ -1776,21 +1367,18 @@ done75:
 	DECL        SI
 	KMOVW       SI, K1
 	VMOVUPS.Z   (DX)(BX*4), K1, Z0
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z20, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(BX*4)
 
@@ -1801,217 +1389,207 @@ end76:
 // func gegluAVX512(dst *float32, x *float32, gate *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·gegluAVX512(SB), NOSPLIT, $0-32
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), DX
-	MOVQ gate+16(FP), BX
-	MOVQ n+24(FP), CX
-	XORQ SI, SI
-	CMPQ CX, $0x40
-	JLT  done78
+	VBROADCASTSS power2_p5<>+0(SB), Z3
+	VBROADCASTSS power2_p4<>+0(SB), Z4
+	VBROADCASTSS power2_p3<>+0(SB), Z5
+	VBROADCASTSS power2_p2<>+0(SB), Z6
+	VBROADCASTSS power2_p1<>+0(SB), Z7
+	VBROADCASTSS power2_p0<>+0(SB), Z8
+	VBROADCASTSS magnitude<>+0(SB), Z19
+	VBROADCASTSS gelu_limit<>+0(SB), Z20
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), DX
+	MOVQ         gate+16(FP), BX
+	MOVQ         n+24(FP), CX
+	XORQ         SI, SI
+	CMPQ         CX, $0x40
+	JLT          done78
 
 again77:
-	VMOVUPS      (BX)(SI*4), Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VMOVUPS      64(BX)(SI*4), Z0
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VANDPS       magnitude<>+0(SB), Z0, Z3
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VMINPS       gelu_limit<>+0(SB), Z3, Z3
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z4
-	VMOVUPS      128(BX)(SI*4), Z0
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z3, Z4
-	VANDPS       magnitude<>+0(SB), Z0, Z7
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z3, Z4
-	VMINPS       gelu_limit<>+0(SB), Z7, Z7
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z3, Z4
-	VMOVUPS      gelu_p9<>+0(SB), Z8
-	VMOVUPS      192(BX)(SI*4), Z0
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p8<>+0(SB), Z7, Z8
-	VANDPS       magnitude<>+0(SB), Z0, Z11
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p7<>+0(SB), Z7, Z8
-	VMINPS       gelu_limit<>+0(SB), Z11, Z11
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p6<>+0(SB), Z7, Z8
-	VMOVUPS      gelu_p9<>+0(SB), Z12
-	VADDPS       shifter<>+0(SB), Z2, Z0
-	VFMADD213PS  gelu_p2<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p5<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
-	VSUBPS       shifter<>+0(SB), Z0, Z14
-	VFMADD213PS  gelu_p1<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p4<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
-	VSUBPS       Z14, Z2, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p3<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
-	VMOVUPS      power2_p5<>+0(SB), Z14
-	VADDPS       shifter<>+0(SB), Z4, Z5
-	VFMADD213PS  gelu_p2<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z14
-	VSUBPS       shifter<>+0(SB), Z5, Z6
-	VFMADD213PS  gelu_p1<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z14
-	VSUBPS       Z6, Z4, Z4
-	VFMADD213PS  gelu_p0<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z14
-	VMOVUPS      power2_p5<>+0(SB), Z6
-	VADDPS       shifter<>+0(SB), Z8, Z9
-	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z14
-	VFMADD213PS  power2_p4<>+0(SB), Z4, Z6
-	VSUBPS       shifter<>+0(SB), Z9, Z10
-	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z14
-	VFMADD213PS  power2_p3<>+0(SB), Z4, Z6
-	VSUBPS       Z10, Z8, Z8
-	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
-	VPSLLD       $0x17, Z0, Z0
-	VFMADD213PS  power2_p2<>+0(SB), Z4, Z6
-	VMOVUPS      power2_p5<>+0(SB), Z10
-	VADDPS       shifter<>+0(SB), Z12, Z13
-	VPADDD       Z0, Z14, Z2
-	VFMADD213PS  power2_p1<>+0(SB), Z4, Z6
-	VFMADD213PS  power2_p4<>+0(SB), Z8, Z10
-	VSUBPS       shifter<>+0(SB), Z13, Z14
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       (BX)(SI*4), Z0, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z4, Z6
-	VFMADD213PS  power2_p3<>+0(SB), Z8, Z10
-	VSUBPS       Z14, Z12, Z12
-	VFNMADD231PS Z2, Z1, Z0
-	VPSLLD       $0x17, Z5, Z5
-	VFMADD213PS  power2_p2<>+0(SB), Z8, Z10
-	VMOVUPS      power2_p5<>+0(SB), Z14
-	VMOVUPS      (DX)(SI*4), Z1
-	VMULPS       Z1, Z0, Z0
-	VPADDD       Z5, Z6, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z8, Z10
-	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
-	VMOVUPS      Z0, (AX)(SI*4)
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       64(BX)(SI*4), Z0, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z8, Z10
-	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
-	VFNMADD231PS Z4, Z3, Z0
-	VPSLLD       $0x17, Z9, Z9
-	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
-	VMOVUPS      64(DX)(SI*4), Z1
-	VMULPS       Z1, Z0, Z0
-	VPADDD       Z9, Z10, Z8
-	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
-	VMOVUPS      Z0, 64(AX)(SI*4)
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       128(BX)(SI*4), Z0, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
-	VFNMADD231PS Z8, Z7, Z0
-	VPSLLD       $0x17, Z13, Z13
-	VMOVUPS      128(DX)(SI*4), Z1
-	VMULPS       Z1, Z0, Z0
-	VPADDD       Z13, Z14, Z12
-	VMOVUPS      Z0, 128(AX)(SI*4)
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       192(BX)(SI*4), Z0, Z0
-	VFNMADD231PS Z12, Z11, Z0
-	VMOVUPS      192(DX)(SI*4), Z1
-	VMULPS       Z1, Z0, Z0
-	VMOVUPS      Z0, 192(AX)(SI*4)
-	ADDQ         $0x40, SI
-	SUBQ         $0x40, CX
-	CMPQ         CX, $0x40
-	JGE          again77
+	VMOVUPS          (BX)(SI*4), Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VMOVUPS          64(BX)(SI*4), Z0
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VANDPS           Z19, Z0, Z9
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VMINPS           Z20, Z9, Z9
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VBROADCASTSS     gelu_p9<>+0(SB), Z10
+	VMOVUPS          128(BX)(SI*4), Z0
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z9, Z10
+	VANDPS           Z19, Z0, Z13
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z9, Z10
+	VMINPS           Z20, Z13, Z13
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z9, Z10
+	VBROADCASTSS     gelu_p9<>+0(SB), Z14
+	VMOVUPS          192(BX)(SI*4), Z0
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z13, Z14
+	VANDPS           Z19, Z0, Z17
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z13, Z14
+	VMINPS           Z20, Z17, Z17
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z13, Z14
+	VBROADCASTSS     gelu_p9<>+0(SB), Z18
+	VREDUCEPS        $0x01, Z2, Z15
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z17, Z18
+	VMOVUPS          Z3, Z0
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z17, Z18
+	VFMADD213PS      Z4, Z15, Z0
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z9, Z10
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z17, Z18
+	VFMADD213PS      Z5, Z15, Z0
+	VREDUCEPS        $0x01, Z10, Z11
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z17, Z18
+	VFMADD213PS      Z6, Z15, Z0
+	VMOVUPS          Z3, Z12
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z17, Z18
+	VFMADD213PS      Z7, Z15, Z0
+	VFMADD213PS      Z4, Z11, Z12
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z13, Z14
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z17, Z18
+	VFMADD213PS      Z8, Z15, Z0
+	VFMADD213PS      Z5, Z11, Z12
+	VREDUCEPS        $0x01, Z14, Z15
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z17, Z18
+	VSCALEFPS        Z2, Z0, Z2
+	VFMADD213PS      Z6, Z11, Z12
+	VMOVUPS          Z3, Z16
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z17, Z18
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           (BX)(SI*4), Z0, Z0
+	VFMADD213PS      Z7, Z11, Z12
+	VFMADD213PS      Z4, Z15, Z16
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z17, Z18
+	VFNMADD231PS     Z2, Z1, Z0
+	VFMADD213PS      Z8, Z11, Z12
+	VFMADD213PS      Z5, Z15, Z16
+	VREDUCEPS        $0x01, Z18, Z1
+	VMOVUPS          (DX)(SI*4), Z2
+	VMULPS           Z2, Z0, Z0
+	VSCALEFPS        Z10, Z12, Z10
+	VFMADD213PS      Z6, Z15, Z16
+	VMOVUPS          Z3, Z2
+	VMOVUPS          Z0, (AX)(SI*4)
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           64(BX)(SI*4), Z0, Z0
+	VFMADD213PS      Z7, Z15, Z16
+	VFMADD213PS      Z4, Z1, Z2
+	VFNMADD231PS     Z10, Z9, Z0
+	VFMADD213PS      Z8, Z15, Z16
+	VFMADD213PS      Z5, Z1, Z2
+	VMOVUPS          64(DX)(SI*4), Z9
+	VMULPS           Z9, Z0, Z0
+	VSCALEFPS        Z14, Z16, Z14
+	VFMADD213PS      Z6, Z1, Z2
+	VMOVUPS          Z0, 64(AX)(SI*4)
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           128(BX)(SI*4), Z0, Z0
+	VFMADD213PS      Z7, Z1, Z2
+	VFNMADD231PS     Z14, Z13, Z0
+	VFMADD213PS      Z8, Z1, Z2
+	VMOVUPS          128(DX)(SI*4), Z1
+	VMULPS           Z1, Z0, Z0
+	VSCALEFPS        Z18, Z2, Z18
+	VMOVUPS          Z0, 128(AX)(SI*4)
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           192(BX)(SI*4), Z0, Z0
+	VFNMADD231PS     Z18, Z17, Z0
+	VMOVUPS          192(DX)(SI*4), Z1
+	VMULPS           Z1, Z0, Z0
+	VMOVUPS          Z0, 192(AX)(SI*4)
+	ADDQ             $0x40, SI
+	SUBQ             $0x40, CX
+	CMPQ             CX, $0x40
+	JGE              again77
 
 done78:
 	CMPQ CX, $0x10
 	JLT  done80
 
 again79:
-	VMOVUPS      (BX)(SI*4), Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z0
-	VSUBPS       shifter<>+0(SB), Z0, Z3
-	VSUBPS       Z3, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z3
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z3
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z3
-	VPSLLD       $0x17, Z0, Z0
-	VPADDD       Z0, Z3, Z2
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       (BX)(SI*4), Z0, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	VMOVUPS      (DX)(SI*4), Z1
-	VMULPS       Z1, Z0, Z0
-	VMOVUPS      Z0, (AX)(SI*4)
-	ADDQ         $0x10, SI
-	SUBQ         $0x10, CX
-	CMPQ         CX, $0x10
-	JGE          again79
+	VMOVUPS          (BX)(SI*4), Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z0
+	VMOVUPS          Z3, Z9
+	VFMADD213PS      Z4, Z0, Z9
+	VFMADD213PS      Z5, Z0, Z9
+	VFMADD213PS      Z6, Z0, Z9
+	VFMADD213PS      Z7, Z0, Z9
+	VFMADD213PS      Z8, Z0, Z9
+	VSCALEFPS        Z2, Z9, Z2
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           (BX)(SI*4), Z0, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	VMOVUPS          (DX)(SI*4), Z1
+	VMULPS           Z1, Z0, Z0
+	VMOVUPS          Z0, (AX)(SI*4)
+	ADDQ             $0x10, SI
+	SUBQ             $0x10, CX
+	CMPQ             CX, $0x10
+	JGE              again79
 
 done80:
-	TESTQ        CX, CX
-	JZ           end81
-	MOVL         $0x00000001, DI
-	SHLL         CL, DI
-	DECL         DI
-	KMOVW        DI, K1
-	VMOVUPS.Z    (BX)(SI*4), K1, Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z3
-	VSUBPS       shifter<>+0(SB), Z3, Z4
-	VSUBPS       Z4, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z4
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z3, Z3
-	VPADDD       Z3, Z4, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	VMOVUPS.Z    (DX)(SI*4), K1, Z1
-	VMULPS       Z1, Z0, Z0
-	VMOVUPS      Z0, K1, (AX)(SI*4)
+	TESTQ            CX, CX
+	JZ               end81
+	MOVL             $0x00000001, DI
+	SHLL             CL, DI
+	DECL             DI
+	KMOVW            DI, K1
+	VMOVUPS.Z        (BX)(SI*4), K1, Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z9
+	VMOVUPS          Z3, Z3
+	VFMADD213PS      Z4, Z9, Z3
+	VFMADD213PS      Z5, Z9, Z3
+	VFMADD213PS      Z6, Z9, Z3
+	VFMADD213PS      Z7, Z9, Z3
+	VFMADD213PS      Z8, Z9, Z3
+	VSCALEFPS        Z2, Z3, Z2
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z0, Z3, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	VMOVUPS.Z        (DX)(SI*4), K1, Z1
+	VMULPS           Z1, Z0, Z0
+	VMOVUPS          Z0, K1, (AX)(SI*4)
 
 end81:
 	VZEROUPPER

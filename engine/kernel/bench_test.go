@@ -156,3 +156,41 @@ func BenchmarkAttentionTile(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkWinograd runs the transforms on tiles that L1 holds, and reports the cycles' worth of the FMA peak for each
+// value of the transformed side and 16 channels.
+func BenchmarkWinograd(b *testing.B) {
+	const n = 64
+	r := rand.New(rand.NewPCG(1, 2))
+	eachVariantBench(b, func(b *testing.B) {
+		for name, w := range map[string]Winograd{"F2": F2, "F4": F4, "F4Up": F4Up} {
+			src, _ := pointers(r, w.Reads()*w.Reads(), n)
+			values, products := make([]float32, w.Values()*n), normal(r, w.Products()*n, 1)
+			dst, bias := make([]float32, w.Tile()*w.Tile()*n), new([TileCols]float32)
+			for _, part := range []struct {
+				name string
+				f    func()
+			}{
+				{"Input", func() { WinogradInput(w, values, n, src, n) }},
+				{"Output", func() {
+					for c := 0; c < n; c += TileCols {
+						WinogradOutput(w, dst[c:], w.Tile()*n, n, products[c:], n, bias, dst[c:])
+					}
+				}},
+			} {
+				b.Run(name+"/"+part.name, func(b *testing.B) {
+					best := math.Inf(1)
+					for b.Loop() {
+						best = min(best, seconds(func() {
+							for range 16 {
+								part.f()
+							}
+						}))
+					}
+					b.ReportMetric(0, "ns/op")
+					b.ReportMetric(best*1e9/16, "best-ns")
+				})
+			}
+		}
+	})
+}

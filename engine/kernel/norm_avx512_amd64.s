@@ -84,15 +84,25 @@ end5:
 	RET
 
 // func scaleShiftSiLUAVX512(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·scaleShiftSiLUAVX512(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), DX
-	MOVQ scale+16(FP), BX
-	MOVQ shift+24(FP), SI
-	MOVQ stride+40(FP), DI
-	MOVQ pixels+48(FP), R8
-	SHLQ $0x02, DI
+	VBROADCASTSS power2_p5<>+0(SB), Z4
+	VBROADCASTSS power2_p4<>+0(SB), Z5
+	VBROADCASTSS power2_p3<>+0(SB), Z6
+	VBROADCASTSS power2_p2<>+0(SB), Z7
+	VBROADCASTSS power2_p1<>+0(SB), Z8
+	VBROADCASTSS power2_p0<>+0(SB), Z9
+	VBROADCASTSS slope_silu<>+0(SB), Z17
+	VBROADCASTSS power2_low<>+0(SB), Z18
+	VBROADCASTSS power2_high<>+0(SB), Z19
+	VBROADCASTSS one<>+0(SB), Z22
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), DX
+	MOVQ         scale+16(FP), BX
+	MOVQ         shift+24(FP), SI
+	MOVQ         stride+40(FP), DI
+	MOVQ         pixels+48(FP), R8
+	SHLQ         $0x02, DI
 
 pixel:
 	MOVQ n+32(FP), CX
@@ -105,86 +115,74 @@ again6:
 	VMOVUPS     (SI)(R9*4), Z1
 	VMOVUPS     (BX)(R9*4), Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMOVUPS     64(DX)(R9*4), Z4
-	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMOVUPS     64(DX)(R9*4), Z10
+	VMINPS      Z19, Z1, Z1
 	VMOVUPS     64(SI)(R9*4), Z2
 	VMOVUPS     64(BX)(R9*4), Z3
-	VFMADD213PS Z2, Z3, Z4
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VMULPS      slope_silu<>+0(SB), Z4, Z5
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VMAXPS      power2_low<>+0(SB), Z5, Z5
-	VMOVUPS     128(DX)(R9*4), Z8
-	VSUBPS      Z3, Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z5, Z5
-	VMOVUPS     128(SI)(R9*4), Z3
-	VMOVUPS     128(BX)(R9*4), Z6
-	VFMADD213PS Z3, Z6, Z8
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VADDPS      shifter<>+0(SB), Z5, Z6
-	VMULPS      slope_silu<>+0(SB), Z8, Z9
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VSUBPS      shifter<>+0(SB), Z6, Z7
-	VMAXPS      power2_low<>+0(SB), Z9, Z9
-	VMOVUPS     192(DX)(R9*4), Z12
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VSUBPS      Z7, Z5, Z5
-	VMINPS      power2_high<>+0(SB), Z9, Z9
-	VMOVUPS     192(SI)(R9*4), Z7
-	VMOVUPS     192(BX)(R9*4), Z10
-	VFMADD213PS Z7, Z10, Z12
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVUPS     power2_p5<>+0(SB), Z7
-	VADDPS      shifter<>+0(SB), Z9, Z10
-	VMULPS      slope_silu<>+0(SB), Z12, Z13
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
-	VSUBPS      shifter<>+0(SB), Z10, Z11
-	VMAXPS      power2_low<>+0(SB), Z13, Z13
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
-	VSUBPS      Z11, Z9, Z9
-	VMINPS      power2_high<>+0(SB), Z13, Z13
-	VPSLLD      $0x17, Z2, Z2
-	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVUPS     power2_p5<>+0(SB), Z11
-	VADDPS      shifter<>+0(SB), Z13, Z14
-	VPADDD      Z2, Z3, Z1
-	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
-	VSUBPS      shifter<>+0(SB), Z14, Z2
-	VADDPS      one<>+0(SB), Z1, Z1
-	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
-	VSUBPS      Z2, Z13, Z13
+	VFMADD213PS Z2, Z3, Z10
+	VREDUCEPS   $0x01, Z1, Z2
+	VMULPS      Z17, Z10, Z11
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z11, Z11
+	VMOVUPS     128(DX)(R9*4), Z14
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z11, Z11
+	VMOVUPS     128(SI)(R9*4), Z12
+	VMOVUPS     128(BX)(R9*4), Z13
+	VFMADD213PS Z12, Z13, Z14
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z11, Z12
+	VMULPS      Z17, Z14, Z15
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z13
+	VMAXPS      Z18, Z15, Z15
+	VMOVUPS     192(DX)(R9*4), Z16
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z12, Z13
+	VMINPS      Z19, Z15, Z15
+	VMOVUPS     192(SI)(R9*4), Z20
+	VMOVUPS     192(BX)(R9*4), Z21
+	VFMADD213PS Z20, Z21, Z16
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z12, Z13
+	VREDUCEPS   $0x01, Z15, Z2
+	VMULPS      Z17, Z16, Z20
+	VSCALEFPS   Z1, Z3, Z1
+	VFMADD213PS Z7, Z12, Z13
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z20, Z20
+	VADDPS      Z22, Z1, Z1
+	VFMADD213PS Z8, Z12, Z13
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z20, Z20
 	VDIVPS      Z1, Z0, Z0
-	VPSLLD      $0x17, Z6, Z6
-	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVUPS     power2_p5<>+0(SB), Z2
+	VFMADD213PS Z9, Z12, Z13
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z20, Z1
 	VMOVUPS     Z0, (AX)(R9*4)
-	VPADDD      Z6, Z7, Z5
-	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z5, Z5
-	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
-	VDIVPS      Z5, Z4, Z4
-	VPSLLD      $0x17, Z10, Z10
-	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
-	VMOVUPS     Z4, 64(AX)(R9*4)
-	VPADDD      Z10, Z11, Z9
-	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z9, Z9
-	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
-	VDIVPS      Z9, Z8, Z8
-	VPSLLD      $0x17, Z14, Z14
-	VMOVUPS     Z8, 128(AX)(R9*4)
-	VPADDD      Z14, Z2, Z13
-	VADDPS      one<>+0(SB), Z13, Z13
-	VDIVPS      Z13, Z12, Z12
-	VMOVUPS     Z12, 192(AX)(R9*4)
+	VSCALEFPS   Z11, Z13, Z11
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z0
+	VADDPS      Z22, Z11, Z11
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z1, Z0
+	VDIVPS      Z11, Z10, Z10
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z1, Z0
+	VMOVUPS     Z10, 64(AX)(R9*4)
+	VSCALEFPS   Z15, Z3, Z15
+	VFMADD213PS Z7, Z1, Z0
+	VADDPS      Z22, Z15, Z15
+	VFMADD213PS Z8, Z1, Z0
+	VDIVPS      Z15, Z14, Z14
+	VFMADD213PS Z9, Z1, Z0
+	VMOVUPS     Z14, 128(AX)(R9*4)
+	VSCALEFPS   Z20, Z0, Z20
+	VADDPS      Z22, Z20, Z20
+	VDIVPS      Z20, Z16, Z16
+	VMOVUPS     Z16, 192(AX)(R9*4)
 	ADDQ        $0x40, R9
 	SUBQ        $0x40, CX
 	CMPQ        CX, $0x40
@@ -199,21 +197,18 @@ again8:
 	VMOVUPS     (SI)(R9*4), Z1
 	VMOVUPS     (BX)(R9*4), Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z22, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(R9*4)
 	ADDQ        $0x10, R9
@@ -232,21 +227,18 @@ done9:
 	VMOVUPS.Z   (SI)(R9*4), K1, Z1
 	VMOVUPS.Z   (BX)(R9*4), K1, Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMULPS      slope_silu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z22, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(R9*4)
 
@@ -258,214 +250,54 @@ end10:
 	VZEROUPPER
 	RET
 
-DATA shifter<>+0(SB)/4, $0x4b400000
-DATA shifter<>+4(SB)/4, $0x4b400000
-DATA shifter<>+8(SB)/4, $0x4b400000
-DATA shifter<>+12(SB)/4, $0x4b400000
-DATA shifter<>+16(SB)/4, $0x4b400000
-DATA shifter<>+20(SB)/4, $0x4b400000
-DATA shifter<>+24(SB)/4, $0x4b400000
-DATA shifter<>+28(SB)/4, $0x4b400000
-DATA shifter<>+32(SB)/4, $0x4b400000
-DATA shifter<>+36(SB)/4, $0x4b400000
-DATA shifter<>+40(SB)/4, $0x4b400000
-DATA shifter<>+44(SB)/4, $0x4b400000
-DATA shifter<>+48(SB)/4, $0x4b400000
-DATA shifter<>+52(SB)/4, $0x4b400000
-DATA shifter<>+56(SB)/4, $0x4b400000
-DATA shifter<>+60(SB)/4, $0x4b400000
-GLOBL shifter<>(SB), RODATA|NOPTR, $64
+DATA power2_p5<>+0(SB)/4, $0x3af71c77
+GLOBL power2_p5<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p5<>+0(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+4(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+8(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+12(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+16(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+20(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+24(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+28(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+32(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+36(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+40(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+44(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+48(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+52(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+56(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+60(SB)/4, $0x3aad5a2b
-GLOBL power2_p5<>(SB), RODATA|NOPTR, $64
+DATA power2_p4<>+0(SB)/4, $0x3c1304f9
+GLOBL power2_p4<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p4<>+0(SB)/4, $0x3c1e765b
-DATA power2_p4<>+4(SB)/4, $0x3c1e765b
-DATA power2_p4<>+8(SB)/4, $0x3c1e765b
-DATA power2_p4<>+12(SB)/4, $0x3c1e765b
-DATA power2_p4<>+16(SB)/4, $0x3c1e765b
-DATA power2_p4<>+20(SB)/4, $0x3c1e765b
-DATA power2_p4<>+24(SB)/4, $0x3c1e765b
-DATA power2_p4<>+28(SB)/4, $0x3c1e765b
-DATA power2_p4<>+32(SB)/4, $0x3c1e765b
-DATA power2_p4<>+36(SB)/4, $0x3c1e765b
-DATA power2_p4<>+40(SB)/4, $0x3c1e765b
-DATA power2_p4<>+44(SB)/4, $0x3c1e765b
-DATA power2_p4<>+48(SB)/4, $0x3c1e765b
-DATA power2_p4<>+52(SB)/4, $0x3c1e765b
-DATA power2_p4<>+56(SB)/4, $0x3c1e765b
-DATA power2_p4<>+60(SB)/4, $0x3c1e765b
-GLOBL power2_p4<>(SB), RODATA|NOPTR, $64
+DATA power2_p3<>+0(SB)/4, $0x3d64b43c
+GLOBL power2_p3<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p3<>+0(SB)/4, $0x3d635d51
-DATA power2_p3<>+4(SB)/4, $0x3d635d51
-DATA power2_p3<>+8(SB)/4, $0x3d635d51
-DATA power2_p3<>+12(SB)/4, $0x3d635d51
-DATA power2_p3<>+16(SB)/4, $0x3d635d51
-DATA power2_p3<>+20(SB)/4, $0x3d635d51
-DATA power2_p3<>+24(SB)/4, $0x3d635d51
-DATA power2_p3<>+28(SB)/4, $0x3d635d51
-DATA power2_p3<>+32(SB)/4, $0x3d635d51
-DATA power2_p3<>+36(SB)/4, $0x3d635d51
-DATA power2_p3<>+40(SB)/4, $0x3d635d51
-DATA power2_p3<>+44(SB)/4, $0x3d635d51
-DATA power2_p3<>+48(SB)/4, $0x3d635d51
-DATA power2_p3<>+52(SB)/4, $0x3d635d51
-DATA power2_p3<>+56(SB)/4, $0x3d635d51
-DATA power2_p3<>+60(SB)/4, $0x3d635d51
-GLOBL power2_p3<>(SB), RODATA|NOPTR, $64
+DATA power2_p2<>+0(SB)/4, $0x3e75ea9e
+GLOBL power2_p2<>(SB), RODATA|NOPTR, $4
 
-DATA power2_p2<>+0(SB)/4, $0x3e75fcda
-DATA power2_p2<>+4(SB)/4, $0x3e75fcda
-DATA power2_p2<>+8(SB)/4, $0x3e75fcda
-DATA power2_p2<>+12(SB)/4, $0x3e75fcda
-DATA power2_p2<>+16(SB)/4, $0x3e75fcda
-DATA power2_p2<>+20(SB)/4, $0x3e75fcda
-DATA power2_p2<>+24(SB)/4, $0x3e75fcda
-DATA power2_p2<>+28(SB)/4, $0x3e75fcda
-DATA power2_p2<>+32(SB)/4, $0x3e75fcda
-DATA power2_p2<>+36(SB)/4, $0x3e75fcda
-DATA power2_p2<>+40(SB)/4, $0x3e75fcda
-DATA power2_p2<>+44(SB)/4, $0x3e75fcda
-DATA power2_p2<>+48(SB)/4, $0x3e75fcda
-DATA power2_p2<>+52(SB)/4, $0x3e75fcda
-DATA power2_p2<>+56(SB)/4, $0x3e75fcda
-DATA power2_p2<>+60(SB)/4, $0x3e75fcda
-GLOBL power2_p2<>(SB), RODATA|NOPTR, $64
-
-DATA power2_p1<>+0(SB)/4, $0x3f317212
-DATA power2_p1<>+4(SB)/4, $0x3f317212
-DATA power2_p1<>+8(SB)/4, $0x3f317212
-DATA power2_p1<>+12(SB)/4, $0x3f317212
-DATA power2_p1<>+16(SB)/4, $0x3f317212
-DATA power2_p1<>+20(SB)/4, $0x3f317212
-DATA power2_p1<>+24(SB)/4, $0x3f317212
-DATA power2_p1<>+28(SB)/4, $0x3f317212
-DATA power2_p1<>+32(SB)/4, $0x3f317212
-DATA power2_p1<>+36(SB)/4, $0x3f317212
-DATA power2_p1<>+40(SB)/4, $0x3f317212
-DATA power2_p1<>+44(SB)/4, $0x3f317212
-DATA power2_p1<>+48(SB)/4, $0x3f317212
-DATA power2_p1<>+52(SB)/4, $0x3f317212
-DATA power2_p1<>+56(SB)/4, $0x3f317212
-DATA power2_p1<>+60(SB)/4, $0x3f317212
-GLOBL power2_p1<>(SB), RODATA|NOPTR, $64
+DATA power2_p1<>+0(SB)/4, $0x3f317271
+GLOBL power2_p1<>(SB), RODATA|NOPTR, $4
 
 DATA power2_p0<>+0(SB)/4, $0x3f800000
-DATA power2_p0<>+4(SB)/4, $0x3f800000
-DATA power2_p0<>+8(SB)/4, $0x3f800000
-DATA power2_p0<>+12(SB)/4, $0x3f800000
-DATA power2_p0<>+16(SB)/4, $0x3f800000
-DATA power2_p0<>+20(SB)/4, $0x3f800000
-DATA power2_p0<>+24(SB)/4, $0x3f800000
-DATA power2_p0<>+28(SB)/4, $0x3f800000
-DATA power2_p0<>+32(SB)/4, $0x3f800000
-DATA power2_p0<>+36(SB)/4, $0x3f800000
-DATA power2_p0<>+40(SB)/4, $0x3f800000
-DATA power2_p0<>+44(SB)/4, $0x3f800000
-DATA power2_p0<>+48(SB)/4, $0x3f800000
-DATA power2_p0<>+52(SB)/4, $0x3f800000
-DATA power2_p0<>+56(SB)/4, $0x3f800000
-DATA power2_p0<>+60(SB)/4, $0x3f800000
-GLOBL power2_p0<>(SB), RODATA|NOPTR, $64
+GLOBL power2_p0<>(SB), RODATA|NOPTR, $4
 
 DATA slope_silu<>+0(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+4(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+8(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+12(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+16(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+20(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+24(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+28(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+32(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+36(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+40(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+44(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+48(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+52(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+56(SB)/4, $0xbfb8aa3b
-DATA slope_silu<>+60(SB)/4, $0xbfb8aa3b
-GLOBL slope_silu<>(SB), RODATA|NOPTR, $64
+GLOBL slope_silu<>(SB), RODATA|NOPTR, $4
 
 DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-DATA power2_low<>+32(SB)/4, $0xc2fe0000
-DATA power2_low<>+36(SB)/4, $0xc2fe0000
-DATA power2_low<>+40(SB)/4, $0xc2fe0000
-DATA power2_low<>+44(SB)/4, $0xc2fe0000
-DATA power2_low<>+48(SB)/4, $0xc2fe0000
-DATA power2_low<>+52(SB)/4, $0xc2fe0000
-DATA power2_low<>+56(SB)/4, $0xc2fe0000
-DATA power2_low<>+60(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $64
+GLOBL power2_low<>(SB), RODATA|NOPTR, $4
 
 DATA power2_high<>+0(SB)/4, $0x43000000
-DATA power2_high<>+4(SB)/4, $0x43000000
-DATA power2_high<>+8(SB)/4, $0x43000000
-DATA power2_high<>+12(SB)/4, $0x43000000
-DATA power2_high<>+16(SB)/4, $0x43000000
-DATA power2_high<>+20(SB)/4, $0x43000000
-DATA power2_high<>+24(SB)/4, $0x43000000
-DATA power2_high<>+28(SB)/4, $0x43000000
-DATA power2_high<>+32(SB)/4, $0x43000000
-DATA power2_high<>+36(SB)/4, $0x43000000
-DATA power2_high<>+40(SB)/4, $0x43000000
-DATA power2_high<>+44(SB)/4, $0x43000000
-DATA power2_high<>+48(SB)/4, $0x43000000
-DATA power2_high<>+52(SB)/4, $0x43000000
-DATA power2_high<>+56(SB)/4, $0x43000000
-DATA power2_high<>+60(SB)/4, $0x43000000
-GLOBL power2_high<>(SB), RODATA|NOPTR, $64
+GLOBL power2_high<>(SB), RODATA|NOPTR, $4
 
 DATA one<>+0(SB)/4, $0x3f800000
-DATA one<>+4(SB)/4, $0x3f800000
-DATA one<>+8(SB)/4, $0x3f800000
-DATA one<>+12(SB)/4, $0x3f800000
-DATA one<>+16(SB)/4, $0x3f800000
-DATA one<>+20(SB)/4, $0x3f800000
-DATA one<>+24(SB)/4, $0x3f800000
-DATA one<>+28(SB)/4, $0x3f800000
-DATA one<>+32(SB)/4, $0x3f800000
-DATA one<>+36(SB)/4, $0x3f800000
-DATA one<>+40(SB)/4, $0x3f800000
-DATA one<>+44(SB)/4, $0x3f800000
-DATA one<>+48(SB)/4, $0x3f800000
-DATA one<>+52(SB)/4, $0x3f800000
-DATA one<>+56(SB)/4, $0x3f800000
-DATA one<>+60(SB)/4, $0x3f800000
-GLOBL one<>(SB), RODATA|NOPTR, $64
+GLOBL one<>(SB), RODATA|NOPTR, $4
 
 // func scaleShiftGELUAVX512(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·scaleShiftGELUAVX512(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), DX
-	MOVQ scale+16(FP), BX
-	MOVQ shift+24(FP), SI
-	MOVQ stride+40(FP), DI
-	MOVQ pixels+48(FP), R8
-	SHLQ $0x02, DI
+	VBROADCASTSS power2_p5<>+0(SB), Z5
+	VBROADCASTSS power2_p4<>+0(SB), Z6
+	VBROADCASTSS power2_p3<>+0(SB), Z7
+	VBROADCASTSS power2_p2<>+0(SB), Z8
+	VBROADCASTSS power2_p1<>+0(SB), Z9
+	VBROADCASTSS power2_p0<>+0(SB), Z10
+	VBROADCASTSS magnitude<>+0(SB), Z19
+	VBROADCASTSS gelu_limit<>+0(SB), Z20
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), DX
+	MOVQ         scale+16(FP), BX
+	MOVQ         shift+24(FP), SI
+	MOVQ         stride+40(FP), DI
+	MOVQ         pixels+48(FP), R8
+	SHLQ         $0x02, DI
 
 pixel:
 	MOVQ n+32(FP), CX
@@ -474,183 +306,168 @@ pixel:
 	JLT  done12
 
 again11:
-	VMOVUPS      (DX)(R9*4), Z0
-	VMOVUPS      (SI)(R9*4), Z1
-	VMOVUPS      (BX)(R9*4), Z2
-	VFMADD213PS  Z1, Z2, Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      64(DX)(R9*4), Z5
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VMOVUPS      64(SI)(R9*4), Z3
-	VMOVUPS      64(BX)(R9*4), Z4
-	VFMADD213PS  Z3, Z4, Z5
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VANDPS       magnitude<>+0(SB), Z5, Z6
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VMINPS       gelu_limit<>+0(SB), Z6, Z6
-	VMOVUPS      128(DX)(R9*4), Z10
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VMOVUPS      gelu_p9<>+0(SB), Z7
-	VMOVUPS      128(SI)(R9*4), Z3
-	VMOVUPS      128(BX)(R9*4), Z4
-	VFMADD213PS  Z3, Z4, Z10
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z6, Z7
-	VANDPS       magnitude<>+0(SB), Z10, Z11
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z6, Z7
-	VMINPS       gelu_limit<>+0(SB), Z11, Z11
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z6, Z7
-	VMOVUPS      gelu_p9<>+0(SB), Z12
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z6, Z7
-	VFMADD213PS  gelu_p8<>+0(SB), Z11, Z12
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z6, Z7
-	VFMADD213PS  gelu_p7<>+0(SB), Z11, Z12
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z6, Z7
-	VFMADD213PS  gelu_p6<>+0(SB), Z11, Z12
-	VADDPS       shifter<>+0(SB), Z2, Z3
-	VFMADD213PS  gelu_p2<>+0(SB), Z6, Z7
-	VFMADD213PS  gelu_p5<>+0(SB), Z11, Z12
-	VSUBPS       shifter<>+0(SB), Z3, Z4
-	VFMADD213PS  gelu_p1<>+0(SB), Z6, Z7
-	VFMADD213PS  gelu_p4<>+0(SB), Z11, Z12
-	VSUBPS       Z4, Z2, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z6, Z7
-	VFMADD213PS  gelu_p3<>+0(SB), Z11, Z12
-	VMOVUPS      power2_p5<>+0(SB), Z4
-	VADDPS       shifter<>+0(SB), Z7, Z8
-	VFMADD213PS  gelu_p2<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
-	VSUBPS       shifter<>+0(SB), Z8, Z9
-	VFMADD213PS  gelu_p1<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
-	VSUBPS       Z9, Z7, Z7
-	VFMADD213PS  gelu_p0<>+0(SB), Z11, Z12
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VMOVUPS      power2_p5<>+0(SB), Z9
-	VADDPS       shifter<>+0(SB), Z12, Z13
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p4<>+0(SB), Z7, Z9
-	VSUBPS       shifter<>+0(SB), Z13, Z14
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p3<>+0(SB), Z7, Z9
-	VSUBPS       Z14, Z12, Z12
-	VPSLLD       $0x17, Z3, Z3
-	VFMADD213PS  power2_p2<>+0(SB), Z7, Z9
-	VMOVUPS      power2_p5<>+0(SB), Z14
-	VPADDD       Z3, Z4, Z2
-	VFMADD213PS  power2_p1<>+0(SB), Z7, Z9
-	VFMADD213PS  power2_p4<>+0(SB), Z12, Z14
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFMADD213PS  power2_p0<>+0(SB), Z7, Z9
-	VFMADD213PS  power2_p3<>+0(SB), Z12, Z14
-	VFNMADD231PS Z2, Z1, Z0
-	VPSLLD       $0x17, Z8, Z8
-	VFMADD213PS  power2_p2<>+0(SB), Z12, Z14
-	VMOVUPS      Z0, (AX)(R9*4)
-	VPADDD       Z8, Z9, Z7
-	VFMADD213PS  power2_p1<>+0(SB), Z12, Z14
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       Z5, Z0, Z5
-	VFMADD213PS  power2_p0<>+0(SB), Z12, Z14
-	VFNMADD231PS Z7, Z6, Z5
-	VPSLLD       $0x17, Z13, Z13
-	VMOVUPS      Z5, 64(AX)(R9*4)
-	VPADDD       Z13, Z14, Z12
-	VXORPS       Z0, Z0, Z0
-	VMAXPS       Z10, Z0, Z10
-	VFNMADD231PS Z12, Z11, Z10
-	VMOVUPS      Z10, 128(AX)(R9*4)
-	ADDQ         $0x30, R9
-	SUBQ         $0x30, CX
-	CMPQ         CX, $0x30
-	JGE          again11
+	VMOVUPS          (DX)(R9*4), Z0
+	VMOVUPS          (SI)(R9*4), Z1
+	VMOVUPS          (BX)(R9*4), Z2
+	VFMADD213PS      Z1, Z2, Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VMOVUPS          64(DX)(R9*4), Z11
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VMOVUPS          64(SI)(R9*4), Z3
+	VMOVUPS          64(BX)(R9*4), Z4
+	VFMADD213PS      Z3, Z4, Z11
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VANDPS           Z19, Z11, Z12
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VMINPS           Z20, Z12, Z12
+	VMOVUPS          128(DX)(R9*4), Z16
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VBROADCASTSS     gelu_p9<>+0(SB), Z13
+	VMOVUPS          128(SI)(R9*4), Z3
+	VMOVUPS          128(BX)(R9*4), Z4
+	VFMADD213PS      Z3, Z4, Z16
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z12, Z13
+	VANDPS           Z19, Z16, Z17
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z12, Z13
+	VMINPS           Z20, Z17, Z17
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z12, Z13
+	VBROADCASTSS     gelu_p9<>+0(SB), Z18
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z12, Z13
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z12, Z13
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z12, Z13
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z17, Z18
+	VREDUCEPS        $0x01, Z2, Z3
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z12, Z13
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z17, Z18
+	VMOVUPS          Z5, Z4
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z12, Z13
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z17, Z18
+	VFMADD213PS      Z6, Z3, Z4
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z12, Z13
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z17, Z18
+	VFMADD213PS      Z7, Z3, Z4
+	VREDUCEPS        $0x01, Z13, Z14
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z17, Z18
+	VFMADD213PS      Z8, Z3, Z4
+	VMOVUPS          Z5, Z15
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z17, Z18
+	VFMADD213PS      Z9, Z3, Z4
+	VFMADD213PS      Z6, Z14, Z15
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z17, Z18
+	VFMADD213PS      Z10, Z3, Z4
+	VFMADD213PS      Z7, Z14, Z15
+	VREDUCEPS        $0x01, Z18, Z3
+	VSCALEFPS        Z2, Z4, Z2
+	VFMADD213PS      Z8, Z14, Z15
+	VMOVUPS          Z5, Z4
+	VXORPS           Z21, Z21, Z21
+	VMAXPS           Z0, Z21, Z0
+	VFMADD213PS      Z9, Z14, Z15
+	VFMADD213PS      Z6, Z3, Z4
+	VFNMADD231PS     Z2, Z1, Z0
+	VFMADD213PS      Z10, Z14, Z15
+	VFMADD213PS      Z7, Z3, Z4
+	VMOVUPS          Z0, (AX)(R9*4)
+	VSCALEFPS        Z13, Z15, Z13
+	VFMADD213PS      Z8, Z3, Z4
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           Z11, Z0, Z11
+	VFMADD213PS      Z9, Z3, Z4
+	VFNMADD231PS     Z13, Z12, Z11
+	VFMADD213PS      Z10, Z3, Z4
+	VMOVUPS          Z11, 64(AX)(R9*4)
+	VSCALEFPS        Z18, Z4, Z18
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           Z16, Z0, Z16
+	VFNMADD231PS     Z18, Z17, Z16
+	VMOVUPS          Z16, 128(AX)(R9*4)
+	ADDQ             $0x30, R9
+	SUBQ             $0x30, CX
+	CMPQ             CX, $0x30
+	JGE              again11
 
 done12:
 	CMPQ CX, $0x10
 	JLT  done14
 
 again13:
-	VMOVUPS      (DX)(R9*4), Z0
-	VMOVUPS      (SI)(R9*4), Z1
-	VMOVUPS      (BX)(R9*4), Z2
-	VFMADD213PS  Z1, Z2, Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z3
-	VSUBPS       shifter<>+0(SB), Z3, Z4
-	VSUBPS       Z4, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z4
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z3, Z3
-	VPADDD       Z3, Z4, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	VMOVUPS      Z0, (AX)(R9*4)
-	ADDQ         $0x10, R9
-	SUBQ         $0x10, CX
-	CMPQ         CX, $0x10
-	JGE          again13
+	VMOVUPS          (DX)(R9*4), Z0
+	VMOVUPS          (SI)(R9*4), Z1
+	VMOVUPS          (BX)(R9*4), Z2
+	VFMADD213PS      Z1, Z2, Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z3
+	VMOVUPS          Z5, Z4
+	VFMADD213PS      Z6, Z3, Z4
+	VFMADD213PS      Z7, Z3, Z4
+	VFMADD213PS      Z8, Z3, Z4
+	VFMADD213PS      Z9, Z3, Z4
+	VFMADD213PS      Z10, Z3, Z4
+	VSCALEFPS        Z2, Z4, Z2
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z0, Z3, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	VMOVUPS          Z0, (AX)(R9*4)
+	ADDQ             $0x10, R9
+	SUBQ             $0x10, CX
+	CMPQ             CX, $0x10
+	JGE              again13
 
 done14:
-	TESTQ        CX, CX
-	JZ           end15
-	MOVL         $0x00000001, R10
-	SHLL         CL, R10
-	DECL         R10
-	KMOVW        R10, K1
-	VMOVUPS.Z    (DX)(R9*4), K1, Z0
-	VMOVUPS.Z    (SI)(R9*4), K1, Z1
-	VMOVUPS.Z    (BX)(R9*4), K1, Z2
-	VFMADD213PS  Z1, Z2, Z0
-	VANDPS       magnitude<>+0(SB), Z0, Z1
-	VMINPS       gelu_limit<>+0(SB), Z1, Z1
-	VMOVUPS      gelu_p9<>+0(SB), Z2
-	VFMADD213PS  gelu_p8<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p7<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p6<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p5<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p4<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p3<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p2<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p1<>+0(SB), Z1, Z2
-	VFMADD213PS  gelu_p0<>+0(SB), Z1, Z2
-	VADDPS       shifter<>+0(SB), Z2, Z3
-	VSUBPS       shifter<>+0(SB), Z3, Z4
-	VSUBPS       Z4, Z2, Z2
-	VMOVUPS      power2_p5<>+0(SB), Z4
-	VFMADD213PS  power2_p4<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p3<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p2<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p1<>+0(SB), Z2, Z4
-	VFMADD213PS  power2_p0<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z3, Z3
-	VPADDD       Z3, Z4, Z2
-	VXORPS       Z3, Z3, Z3
-	VMAXPS       Z0, Z3, Z0
-	VFNMADD231PS Z2, Z1, Z0
-	VMOVUPS      Z0, K1, (AX)(R9*4)
+	TESTQ            CX, CX
+	JZ               end15
+	MOVL             $0x00000001, R10
+	SHLL             CL, R10
+	DECL             R10
+	KMOVW            R10, K1
+	VMOVUPS.Z        (DX)(R9*4), K1, Z0
+	VMOVUPS.Z        (SI)(R9*4), K1, Z1
+	VMOVUPS.Z        (BX)(R9*4), K1, Z2
+	VFMADD213PS      Z1, Z2, Z0
+	VANDPS           Z19, Z0, Z1
+	VMINPS           Z20, Z1, Z1
+	VBROADCASTSS     gelu_p9<>+0(SB), Z2
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
+	VREDUCEPS        $0x01, Z2, Z3
+	VMOVUPS          Z5, Z4
+	VFMADD213PS      Z6, Z3, Z4
+	VFMADD213PS      Z7, Z3, Z4
+	VFMADD213PS      Z8, Z3, Z4
+	VFMADD213PS      Z9, Z3, Z4
+	VFMADD213PS      Z10, Z3, Z4
+	VSCALEFPS        Z2, Z4, Z2
+	VXORPS           Z3, Z3, Z3
+	VMAXPS           Z0, Z3, Z0
+	VFNMADD231PS     Z2, Z1, Z0
+	VMOVUPS          Z0, K1, (AX)(R9*4)
 
 end15:
 	ADDQ DI, AX
@@ -661,231 +478,61 @@ end15:
 	RET
 
 DATA gelu_p9<>+0(SB)/4, $0x33c78e40
-DATA gelu_p9<>+4(SB)/4, $0x33c78e40
-DATA gelu_p9<>+8(SB)/4, $0x33c78e40
-DATA gelu_p9<>+12(SB)/4, $0x33c78e40
-DATA gelu_p9<>+16(SB)/4, $0x33c78e40
-DATA gelu_p9<>+20(SB)/4, $0x33c78e40
-DATA gelu_p9<>+24(SB)/4, $0x33c78e40
-DATA gelu_p9<>+28(SB)/4, $0x33c78e40
-DATA gelu_p9<>+32(SB)/4, $0x33c78e40
-DATA gelu_p9<>+36(SB)/4, $0x33c78e40
-DATA gelu_p9<>+40(SB)/4, $0x33c78e40
-DATA gelu_p9<>+44(SB)/4, $0x33c78e40
-DATA gelu_p9<>+48(SB)/4, $0x33c78e40
-DATA gelu_p9<>+52(SB)/4, $0x33c78e40
-DATA gelu_p9<>+56(SB)/4, $0x33c78e40
-DATA gelu_p9<>+60(SB)/4, $0x33c78e40
-GLOBL gelu_p9<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p9<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p8<>+0(SB)/4, $0xb62738e2
-DATA gelu_p8<>+4(SB)/4, $0xb62738e2
-DATA gelu_p8<>+8(SB)/4, $0xb62738e2
-DATA gelu_p8<>+12(SB)/4, $0xb62738e2
-DATA gelu_p8<>+16(SB)/4, $0xb62738e2
-DATA gelu_p8<>+20(SB)/4, $0xb62738e2
-DATA gelu_p8<>+24(SB)/4, $0xb62738e2
-DATA gelu_p8<>+28(SB)/4, $0xb62738e2
-DATA gelu_p8<>+32(SB)/4, $0xb62738e2
-DATA gelu_p8<>+36(SB)/4, $0xb62738e2
-DATA gelu_p8<>+40(SB)/4, $0xb62738e2
-DATA gelu_p8<>+44(SB)/4, $0xb62738e2
-DATA gelu_p8<>+48(SB)/4, $0xb62738e2
-DATA gelu_p8<>+52(SB)/4, $0xb62738e2
-DATA gelu_p8<>+56(SB)/4, $0xb62738e2
-DATA gelu_p8<>+60(SB)/4, $0xb62738e2
-GLOBL gelu_p8<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p8<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p7<>+0(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+4(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+8(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+12(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+16(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+20(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+24(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+28(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+32(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+36(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+40(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+44(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+48(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+52(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+56(SB)/4, $0x37d79e9e
-DATA gelu_p7<>+60(SB)/4, $0x37d79e9e
-GLOBL gelu_p7<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p7<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p6<>+0(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+4(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+8(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+12(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+16(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+20(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+24(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+28(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+32(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+36(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+40(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+44(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+48(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+52(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+56(SB)/4, $0xb8d2d9b6
-DATA gelu_p6<>+60(SB)/4, $0xb8d2d9b6
-GLOBL gelu_p6<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p6<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p5<>+0(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+4(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+8(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+12(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+16(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+20(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+24(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+28(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+32(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+36(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+40(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+44(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+48(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+52(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+56(SB)/4, $0xb9c7ef1b
-DATA gelu_p5<>+60(SB)/4, $0xb9c7ef1b
-GLOBL gelu_p5<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p5<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p4<>+0(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+4(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+8(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+12(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+16(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+20(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+24(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+28(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+32(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+36(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+40(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+44(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+48(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+52(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+56(SB)/4, $0x3bf372dc
-DATA gelu_p4<>+60(SB)/4, $0x3bf372dc
-GLOBL gelu_p4<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p4<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p3<>+0(SB)/4, $0xbd583552
-DATA gelu_p3<>+4(SB)/4, $0xbd583552
-DATA gelu_p3<>+8(SB)/4, $0xbd583552
-DATA gelu_p3<>+12(SB)/4, $0xbd583552
-DATA gelu_p3<>+16(SB)/4, $0xbd583552
-DATA gelu_p3<>+20(SB)/4, $0xbd583552
-DATA gelu_p3<>+24(SB)/4, $0xbd583552
-DATA gelu_p3<>+28(SB)/4, $0xbd583552
-DATA gelu_p3<>+32(SB)/4, $0xbd583552
-DATA gelu_p3<>+36(SB)/4, $0xbd583552
-DATA gelu_p3<>+40(SB)/4, $0xbd583552
-DATA gelu_p3<>+44(SB)/4, $0xbd583552
-DATA gelu_p3<>+48(SB)/4, $0xbd583552
-DATA gelu_p3<>+52(SB)/4, $0xbd583552
-DATA gelu_p3<>+56(SB)/4, $0xbd583552
-DATA gelu_p3<>+60(SB)/4, $0xbd583552
-GLOBL gelu_p3<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p3<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p2<>+0(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+4(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+8(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+12(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+16(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+20(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+24(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+28(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+32(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+36(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+40(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+44(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+48(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+52(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+56(SB)/4, $0xbeeb0ef0
-DATA gelu_p2<>+60(SB)/4, $0xbeeb0ef0
-GLOBL gelu_p2<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p2<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p1<>+0(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+4(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+8(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+12(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+16(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+20(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+24(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+28(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+32(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+36(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+40(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+44(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+48(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+52(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+56(SB)/4, $0xbf9357e9
-DATA gelu_p1<>+60(SB)/4, $0xbf9357e9
-GLOBL gelu_p1<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p1<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_p0<>+0(SB)/4, $0xbf800000
-DATA gelu_p0<>+4(SB)/4, $0xbf800000
-DATA gelu_p0<>+8(SB)/4, $0xbf800000
-DATA gelu_p0<>+12(SB)/4, $0xbf800000
-DATA gelu_p0<>+16(SB)/4, $0xbf800000
-DATA gelu_p0<>+20(SB)/4, $0xbf800000
-DATA gelu_p0<>+24(SB)/4, $0xbf800000
-DATA gelu_p0<>+28(SB)/4, $0xbf800000
-DATA gelu_p0<>+32(SB)/4, $0xbf800000
-DATA gelu_p0<>+36(SB)/4, $0xbf800000
-DATA gelu_p0<>+40(SB)/4, $0xbf800000
-DATA gelu_p0<>+44(SB)/4, $0xbf800000
-DATA gelu_p0<>+48(SB)/4, $0xbf800000
-DATA gelu_p0<>+52(SB)/4, $0xbf800000
-DATA gelu_p0<>+56(SB)/4, $0xbf800000
-DATA gelu_p0<>+60(SB)/4, $0xbf800000
-GLOBL gelu_p0<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_p0<>(SB), RODATA|NOPTR, $4
 
 DATA magnitude<>+0(SB)/4, $0x7fffffff
-DATA magnitude<>+4(SB)/4, $0x7fffffff
-DATA magnitude<>+8(SB)/4, $0x7fffffff
-DATA magnitude<>+12(SB)/4, $0x7fffffff
-DATA magnitude<>+16(SB)/4, $0x7fffffff
-DATA magnitude<>+20(SB)/4, $0x7fffffff
-DATA magnitude<>+24(SB)/4, $0x7fffffff
-DATA magnitude<>+28(SB)/4, $0x7fffffff
-DATA magnitude<>+32(SB)/4, $0x7fffffff
-DATA magnitude<>+36(SB)/4, $0x7fffffff
-DATA magnitude<>+40(SB)/4, $0x7fffffff
-DATA magnitude<>+44(SB)/4, $0x7fffffff
-DATA magnitude<>+48(SB)/4, $0x7fffffff
-DATA magnitude<>+52(SB)/4, $0x7fffffff
-DATA magnitude<>+56(SB)/4, $0x7fffffff
-DATA magnitude<>+60(SB)/4, $0x7fffffff
-GLOBL magnitude<>(SB), RODATA|NOPTR, $64
+GLOBL magnitude<>(SB), RODATA|NOPTR, $4
 
 DATA gelu_limit<>+0(SB)/4, $0x40d00000
-DATA gelu_limit<>+4(SB)/4, $0x40d00000
-DATA gelu_limit<>+8(SB)/4, $0x40d00000
-DATA gelu_limit<>+12(SB)/4, $0x40d00000
-DATA gelu_limit<>+16(SB)/4, $0x40d00000
-DATA gelu_limit<>+20(SB)/4, $0x40d00000
-DATA gelu_limit<>+24(SB)/4, $0x40d00000
-DATA gelu_limit<>+28(SB)/4, $0x40d00000
-DATA gelu_limit<>+32(SB)/4, $0x40d00000
-DATA gelu_limit<>+36(SB)/4, $0x40d00000
-DATA gelu_limit<>+40(SB)/4, $0x40d00000
-DATA gelu_limit<>+44(SB)/4, $0x40d00000
-DATA gelu_limit<>+48(SB)/4, $0x40d00000
-DATA gelu_limit<>+52(SB)/4, $0x40d00000
-DATA gelu_limit<>+56(SB)/4, $0x40d00000
-DATA gelu_limit<>+60(SB)/4, $0x40d00000
-GLOBL gelu_limit<>(SB), RODATA|NOPTR, $64
+GLOBL gelu_limit<>(SB), RODATA|NOPTR, $4
 
 // func scaleShiftQuickGELUAVX512(dst *float32, x *float32, scale *float32, shift *float32, n int, stride int, pixels int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·scaleShiftQuickGELUAVX512(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), DX
-	MOVQ scale+16(FP), BX
-	MOVQ shift+24(FP), SI
-	MOVQ stride+40(FP), DI
-	MOVQ pixels+48(FP), R8
-	SHLQ $0x02, DI
+	VBROADCASTSS power2_p5<>+0(SB), Z4
+	VBROADCASTSS power2_p4<>+0(SB), Z5
+	VBROADCASTSS power2_p3<>+0(SB), Z6
+	VBROADCASTSS power2_p2<>+0(SB), Z7
+	VBROADCASTSS power2_p1<>+0(SB), Z8
+	VBROADCASTSS power2_p0<>+0(SB), Z9
+	VBROADCASTSS slope_quick_gelu<>+0(SB), Z17
+	VBROADCASTSS power2_low<>+0(SB), Z18
+	VBROADCASTSS power2_high<>+0(SB), Z19
+	VBROADCASTSS one<>+0(SB), Z22
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), DX
+	MOVQ         scale+16(FP), BX
+	MOVQ         shift+24(FP), SI
+	MOVQ         stride+40(FP), DI
+	MOVQ         pixels+48(FP), R8
+	SHLQ         $0x02, DI
 
 pixel:
 	MOVQ n+32(FP), CX
@@ -898,86 +545,74 @@ again16:
 	VMOVUPS     (SI)(R9*4), Z1
 	VMOVUPS     (BX)(R9*4), Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMOVUPS     64(DX)(R9*4), Z4
-	VMINPS      power2_high<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMOVUPS     64(DX)(R9*4), Z10
+	VMINPS      Z19, Z1, Z1
 	VMOVUPS     64(SI)(R9*4), Z2
 	VMOVUPS     64(BX)(R9*4), Z3
-	VFMADD213PS Z2, Z3, Z4
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VMULPS      slope_quick_gelu<>+0(SB), Z4, Z5
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VMAXPS      power2_low<>+0(SB), Z5, Z5
-	VMOVUPS     128(DX)(R9*4), Z8
-	VSUBPS      Z3, Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z5, Z5
-	VMOVUPS     128(SI)(R9*4), Z3
-	VMOVUPS     128(BX)(R9*4), Z6
-	VFMADD213PS Z3, Z6, Z8
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VADDPS      shifter<>+0(SB), Z5, Z6
-	VMULPS      slope_quick_gelu<>+0(SB), Z8, Z9
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VSUBPS      shifter<>+0(SB), Z6, Z7
-	VMAXPS      power2_low<>+0(SB), Z9, Z9
-	VMOVUPS     192(DX)(R9*4), Z12
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VSUBPS      Z7, Z5, Z5
-	VMINPS      power2_high<>+0(SB), Z9, Z9
-	VMOVUPS     192(SI)(R9*4), Z7
-	VMOVUPS     192(BX)(R9*4), Z10
-	VFMADD213PS Z7, Z10, Z12
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VMOVUPS     power2_p5<>+0(SB), Z7
-	VADDPS      shifter<>+0(SB), Z9, Z10
-	VMULPS      slope_quick_gelu<>+0(SB), Z12, Z13
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p4<>+0(SB), Z5, Z7
-	VSUBPS      shifter<>+0(SB), Z10, Z11
-	VMAXPS      power2_low<>+0(SB), Z13, Z13
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z5, Z7
-	VSUBPS      Z11, Z9, Z9
-	VMINPS      power2_high<>+0(SB), Z13, Z13
-	VPSLLD      $0x17, Z2, Z2
-	VFMADD213PS power2_p2<>+0(SB), Z5, Z7
-	VMOVUPS     power2_p5<>+0(SB), Z11
-	VADDPS      shifter<>+0(SB), Z13, Z14
-	VPADDD      Z2, Z3, Z1
-	VFMADD213PS power2_p1<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p4<>+0(SB), Z9, Z11
-	VSUBPS      shifter<>+0(SB), Z14, Z2
-	VADDPS      one<>+0(SB), Z1, Z1
-	VFMADD213PS power2_p0<>+0(SB), Z5, Z7
-	VFMADD213PS power2_p3<>+0(SB), Z9, Z11
-	VSUBPS      Z2, Z13, Z13
+	VFMADD213PS Z2, Z3, Z10
+	VREDUCEPS   $0x01, Z1, Z2
+	VMULPS      Z17, Z10, Z11
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z11, Z11
+	VMOVUPS     128(DX)(R9*4), Z14
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z11, Z11
+	VMOVUPS     128(SI)(R9*4), Z12
+	VMOVUPS     128(BX)(R9*4), Z13
+	VFMADD213PS Z12, Z13, Z14
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z11, Z12
+	VMULPS      Z17, Z14, Z15
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z13
+	VMAXPS      Z18, Z15, Z15
+	VMOVUPS     192(DX)(R9*4), Z16
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z12, Z13
+	VMINPS      Z19, Z15, Z15
+	VMOVUPS     192(SI)(R9*4), Z20
+	VMOVUPS     192(BX)(R9*4), Z21
+	VFMADD213PS Z20, Z21, Z16
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z12, Z13
+	VREDUCEPS   $0x01, Z15, Z2
+	VMULPS      Z17, Z16, Z20
+	VSCALEFPS   Z1, Z3, Z1
+	VFMADD213PS Z7, Z12, Z13
+	VMOVUPS     Z4, Z3
+	VMAXPS      Z18, Z20, Z20
+	VADDPS      Z22, Z1, Z1
+	VFMADD213PS Z8, Z12, Z13
+	VFMADD213PS Z5, Z2, Z3
+	VMINPS      Z19, Z20, Z20
 	VDIVPS      Z1, Z0, Z0
-	VPSLLD      $0x17, Z6, Z6
-	VFMADD213PS power2_p2<>+0(SB), Z9, Z11
-	VMOVUPS     power2_p5<>+0(SB), Z2
+	VFMADD213PS Z9, Z12, Z13
+	VFMADD213PS Z6, Z2, Z3
+	VREDUCEPS   $0x01, Z20, Z1
 	VMOVUPS     Z0, (AX)(R9*4)
-	VPADDD      Z6, Z7, Z5
-	VFMADD213PS power2_p1<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p4<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z5, Z5
-	VFMADD213PS power2_p0<>+0(SB), Z9, Z11
-	VFMADD213PS power2_p3<>+0(SB), Z13, Z2
-	VDIVPS      Z5, Z4, Z4
-	VPSLLD      $0x17, Z10, Z10
-	VFMADD213PS power2_p2<>+0(SB), Z13, Z2
-	VMOVUPS     Z4, 64(AX)(R9*4)
-	VPADDD      Z10, Z11, Z9
-	VFMADD213PS power2_p1<>+0(SB), Z13, Z2
-	VADDPS      one<>+0(SB), Z9, Z9
-	VFMADD213PS power2_p0<>+0(SB), Z13, Z2
-	VDIVPS      Z9, Z8, Z8
-	VPSLLD      $0x17, Z14, Z14
-	VMOVUPS     Z8, 128(AX)(R9*4)
-	VPADDD      Z14, Z2, Z13
-	VADDPS      one<>+0(SB), Z13, Z13
-	VDIVPS      Z13, Z12, Z12
-	VMOVUPS     Z12, 192(AX)(R9*4)
+	VSCALEFPS   Z11, Z13, Z11
+	VFMADD213PS Z7, Z2, Z3
+	VMOVUPS     Z4, Z0
+	VADDPS      Z22, Z11, Z11
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z5, Z1, Z0
+	VDIVPS      Z11, Z10, Z10
+	VFMADD213PS Z9, Z2, Z3
+	VFMADD213PS Z6, Z1, Z0
+	VMOVUPS     Z10, 64(AX)(R9*4)
+	VSCALEFPS   Z15, Z3, Z15
+	VFMADD213PS Z7, Z1, Z0
+	VADDPS      Z22, Z15, Z15
+	VFMADD213PS Z8, Z1, Z0
+	VDIVPS      Z15, Z14, Z14
+	VFMADD213PS Z9, Z1, Z0
+	VMOVUPS     Z14, 128(AX)(R9*4)
+	VSCALEFPS   Z20, Z0, Z20
+	VADDPS      Z22, Z20, Z20
+	VDIVPS      Z20, Z16, Z16
+	VMOVUPS     Z16, 192(AX)(R9*4)
 	ADDQ        $0x40, R9
 	SUBQ        $0x40, CX
 	CMPQ        CX, $0x40
@@ -992,21 +627,18 @@ again18:
 	VMOVUPS     (SI)(R9*4), Z1
 	VMOVUPS     (BX)(R9*4), Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z22, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, (AX)(R9*4)
 	ADDQ        $0x10, R9
@@ -1025,21 +657,18 @@ done19:
 	VMOVUPS.Z   (SI)(R9*4), K1, Z1
 	VMOVUPS.Z   (BX)(R9*4), K1, Z2
 	VFMADD213PS Z1, Z2, Z0
-	VMULPS      slope_quick_gelu<>+0(SB), Z0, Z1
-	VMAXPS      power2_low<>+0(SB), Z1, Z1
-	VMINPS      power2_high<>+0(SB), Z1, Z1
-	VADDPS      shifter<>+0(SB), Z1, Z2
-	VSUBPS      shifter<>+0(SB), Z2, Z3
-	VSUBPS      Z3, Z1, Z1
-	VMOVUPS     power2_p5<>+0(SB), Z3
-	VFMADD213PS power2_p4<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p3<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p2<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p1<>+0(SB), Z1, Z3
-	VFMADD213PS power2_p0<>+0(SB), Z1, Z3
-	VPSLLD      $0x17, Z2, Z2
-	VPADDD      Z2, Z3, Z1
-	VADDPS      one<>+0(SB), Z1, Z1
+	VMULPS      Z17, Z0, Z1
+	VMAXPS      Z18, Z1, Z1
+	VMINPS      Z19, Z1, Z1
+	VREDUCEPS   $0x01, Z1, Z2
+	VMOVUPS     Z4, Z3
+	VFMADD213PS Z5, Z2, Z3
+	VFMADD213PS Z6, Z2, Z3
+	VFMADD213PS Z7, Z2, Z3
+	VFMADD213PS Z8, Z2, Z3
+	VFMADD213PS Z9, Z2, Z3
+	VSCALEFPS   Z1, Z3, Z1
+	VADDPS      Z22, Z1, Z1
 	VDIVPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(R9*4)
 
@@ -1052,22 +681,7 @@ end20:
 	RET
 
 DATA slope_quick_gelu<>+0(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+4(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+8(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+12(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+16(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+20(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+24(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+28(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+32(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+36(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+40(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+44(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+48(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+52(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+56(SB)/4, $0xc01d265f
-DATA slope_quick_gelu<>+60(SB)/4, $0xc01d265f
-GLOBL slope_quick_gelu<>(SB), RODATA|NOPTR, $64
+GLOBL slope_quick_gelu<>(SB), RODATA|NOPTR, $4
 
 // func rowSumAVX512(x *float32, n int) float32
 // Requires: AVX, AVX512DQ, AVX512F

@@ -2,7 +2,8 @@ package kernel
 
 // Winograd names a convolution with 3x3 filters by way of transforms: y = A^T [(G g G^T) * (B^T d B)] A (Lavin and Gray
 // 2015, arXiv 1509.09308). Lanes are channels: nothing is shuffled. What bounds the transforms: loads and stores, four for
-// each value of the transformed side, as those of eight channels do not fit in registers.
+// each value of the transformed side, as those of a vector of channels do not fit in registers; two with the 32 registers of
+// AVX-512, except for input and output of F4.
 type Winograd uint8
 
 // The convolutions. The errors are measured on normal values, relative to that of the direct sum.
@@ -23,9 +24,6 @@ const (
 var winogradShapes = [...]struct {
 	tile, reads, values, products int
 }{F2: {2, 4, 4, 4}, F4: {4, 6, 6, 6}, F4Up: {4, 4, 4, 5}}
-
-// maxProducts is the most products of a tile.
-const maxProducts = 36
 
 // Tile is the side of the square of pixels that is written.
 func (f Winograd) Tile() int { return winogradShapes[f].tile }

@@ -4,14 +4,16 @@
 
 #include "textflag.h"
 
-// func winogradInputF2AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradInputF2AVX2(dst *float32, stride int, src **float32, n int)
 // Requires: AVX
-TEXT ·winogradInputF2AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradInputF2AVX2(SB), $568-32
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ n+24(FP), BX
-	MOVQ tmp+32(FP), SI
+	LEAQ (SP), SI
+	ADDQ $0x3f, SI
+	ANDQ $-64, SI
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
@@ -449,14 +451,16 @@ DATA mask_window<>+56(SB)/4, $0x00000000
 DATA mask_window<>+60(SB)/4, $0x00000000
 GLOBL mask_window<>(SB), RODATA|NOPTR, $64
 
-// func winogradFilterF2AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradFilterF2AVX2(dst *float32, stride int, src **float32, n int)
 // Requires: AVX, FMA3
-TEXT ·winogradFilterF2AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradFilterF2AVX2(SB), $440-32
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ n+24(FP), BX
-	MOVQ tmp+32(FP), SI
+	LEAQ (SP), SI
+	ADDQ $0x3f, SI
+	ANDQ $-64, SI
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
@@ -829,9 +833,9 @@ DATA half<>+24(SB)/4, $0x3f000000
 DATA half<>+28(SB)/4, $0x3f000000
 GLOBL half<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutputF2AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
+// func winogradOutputF2AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
 // Requires: AVX
-TEXT ·winogradOutputF2AVX2(SB), NOSPLIT, $0-64
+TEXT ·winogradOutputF2AVX2(SB), $312-56
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
@@ -839,7 +843,9 @@ TEXT ·winogradOutputF2AVX2(SB), NOSPLIT, $0-64
 	MOVQ stride+32(FP), SI
 	MOVQ bias+40(FP), DI
 	MOVQ residual+48(FP), R8
-	MOVQ tmp+56(FP), R9
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
 	SHLQ $0x02, CX
 	SHLQ $0x02, DX
 	SHLQ $0x02, SI
@@ -972,14 +978,16 @@ plain12:
 	VZEROUPPER
 	RET
 
-// func winogradInputF4AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradInputF4AVX2(dst *float32, stride int, src **float32, n int)
 // Requires: AVX, FMA3
-TEXT ·winogradInputF4AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradInputF4AVX2(SB), $1208-32
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ n+24(FP), BX
-	MOVQ tmp+32(FP), SI
+	LEAQ (SP), SI
+	ADDQ $0x3f, SI
+	ANDQ $-64, SI
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
@@ -2279,14 +2287,16 @@ DATA root<>+24(SB)/4, $0x3fb504f3
 DATA root<>+28(SB)/4, $0x3fb504f3
 GLOBL root<>(SB), RODATA|NOPTR, $32
 
-// func winogradFilterF4AVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradFilterF4AVX2(dst *float32, stride int, src **float32, n int)
 // Requires: AVX, FMA3
-TEXT ·winogradFilterF4AVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradFilterF4AVX2(SB), $632-32
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ n+24(FP), BX
-	MOVQ tmp+32(FP), SI
+	LEAQ (SP), SI
+	ADDQ $0x3f, SI
+	ANDQ $-64, SI
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
@@ -3030,9 +3040,9 @@ DATA sixth_of_root<>+24(SB)/4, $0x3e715bef
 DATA sixth_of_root<>+28(SB)/4, $0x3e715bef
 GLOBL sixth_of_root<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutputF4AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
+// func winogradOutputF4AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradOutputF4AVX2(SB), NOSPLIT, $0-64
+TEXT ·winogradOutputF4AVX2(SB), $824-56
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
@@ -3040,7 +3050,9 @@ TEXT ·winogradOutputF4AVX2(SB), NOSPLIT, $0-64
 	MOVQ stride+32(FP), SI
 	MOVQ bias+40(FP), DI
 	MOVQ residual+48(FP), R8
-	MOVQ tmp+56(FP), R9
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
 	SHLQ $0x02, CX
 	SHLQ $0x02, DX
 	SHLQ $0x02, SI
@@ -3441,14 +3453,16 @@ DATA root_twice<>+24(SB)/4, $0x403504f3
 DATA root_twice<>+28(SB)/4, $0x403504f3
 GLOBL root_twice<>(SB), RODATA|NOPTR, $32
 
-// func winogradInputF4UpAVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradInputF4UpAVX2(dst *float32, stride int, src **float32, n int)
 // Requires: AVX, FMA3
-TEXT ·winogradInputF4UpAVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradInputF4UpAVX2(SB), $568-32
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ n+24(FP), BX
-	MOVQ tmp+32(FP), SI
+	LEAQ (SP), SI
+	ADDQ $0x3f, SI
+	ANDQ $-64, SI
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
@@ -3984,14 +3998,16 @@ DATA five<>+24(SB)/4, $0x40a00000
 DATA five<>+28(SB)/4, $0x40a00000
 GLOBL five<>(SB), RODATA|NOPTR, $32
 
-// func winogradFilterF4UpAVX2(dst *float32, stride int, src **float32, n int, tmp *float32)
+// func winogradFilterF4UpAVX2(dst *float32, stride int, src **float32, n int)
 // Requires: AVX, FMA3
-TEXT ·winogradFilterF4UpAVX2(SB), NOSPLIT, $0-40
+TEXT ·winogradFilterF4UpAVX2(SB), $536-32
 	MOVQ dst+0(FP), AX
 	MOVQ stride+8(FP), CX
 	MOVQ src+16(FP), DX
 	MOVQ n+24(FP), BX
-	MOVQ tmp+32(FP), SI
+	LEAQ (SP), SI
+	ADDQ $0x3f, SI
+	ANDQ $-64, SI
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
@@ -4615,9 +4631,9 @@ DATA quarter<>+24(SB)/4, $0x3e800000
 DATA quarter<>+28(SB)/4, $0x3e800000
 GLOBL quarter<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutputF4UpAVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32, tmp *float32)
+// func winogradOutputF4UpAVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradOutputF4UpAVX2(SB), NOSPLIT, $0-64
+TEXT ·winogradOutputF4UpAVX2(SB), $696-56
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
@@ -4625,7 +4641,9 @@ TEXT ·winogradOutputF4UpAVX2(SB), NOSPLIT, $0-64
 	MOVQ stride+32(FP), SI
 	MOVQ bias+40(FP), DI
 	MOVQ residual+48(FP), R8
-	MOVQ tmp+56(FP), R9
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
 	SHLQ $0x02, CX
 	SHLQ $0x02, DX
 	SHLQ $0x02, SI

@@ -6,8 +6,10 @@ import (
 
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+	"github.com/mmcloughlin/avo/x86"
 )
 
 // gen is one file being written.
@@ -16,6 +18,10 @@ type gen struct {
 	isa       string // AVX2 or AVX512, the end of the functions' names: the width of all vectors of the helpers below
 	constants map[string]constant
 	labels    int
+
+	current   string                    // the function being written
+	registers map[string]reg.VecVirtual // its constants in AVX-512
+	prologues map[string][]ir.Node      // by function: what fills them
 }
 
 type constant struct {
@@ -46,6 +52,7 @@ func (g *gen) function(name, signature, doc string) {
 	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr(signature)
 	g.Doc(name + " " + doc)
+	g.current, g.registers = name, map[string]reg.VecVirtual{}
 }
 
 // arg loads a pointer or an integer.
@@ -79,17 +86,42 @@ func (g *gen) label(name string) string {
 	return fmt.Sprintf("%s%d", name, g.labels)
 }
 
-// constant is a float32 in all lanes of read-only memory: 16 registers would not hold what exp needs.
-func (g *gen) constant(name string, value float32) operand.Mem {
+// constant is a float32 in all lanes, and not to be written: in AVX2 in read-only memory, as 16 registers would not hold
+// what exp needs; in AVX-512 in a register that is filled where the function begins, as the linker aligns read-only
+// memory to 32 bytes and every other vector of it would lie in two cache lines.
+func (g *gen) constant(name string, value float32) operand.Op {
 	return g.bits(name, math.Float32bits(value))
 }
 
-func (g *gen) bits(name string, bits uint32) operand.Mem {
+func (g *gen) bits(name string, bits uint32) operand.Op {
+	lanes := g.width()
+	if g.wide() {
+		lanes = 1
+	}
+	m := g.datum(name, bits, lanes)
+	if !g.wide() {
+		return m
+	}
+	z, ok := g.registers[name]
+	if !ok {
+		z = g.vector()
+		fill, err := x86.VBROADCASTSS(m, z)
+		if err != nil {
+			panic(err)
+		}
+		g.registers[name] = z
+		g.prologues[g.current] = append(g.prologues[g.current], fill)
+	}
+	return z
+}
+
+// datum is so many times the same word of read-only memory.
+func (g *gen) datum(name string, bits uint32, times int) operand.Mem {
 	c, ok := g.constants[name]
 	if !ok {
 		c = constant{g.StaticGlobal(name), bits}
 		g.DataAttributes(rodata)
-		for range g.width() {
+		for range times {
 			g.AppendDatum(operand.U32(bits))
 		}
 		g.constants[name] = c
@@ -100,8 +132,8 @@ func (g *gen) bits(name string, bits uint32) operand.Mem {
 	return c.mem
 }
 
-// load returns a constant in a register.
-func (g *gen) load(m operand.Mem) reg.VecVirtual {
+// load returns memory or a constant in a new register.
+func (g *gen) load(m operand.Op) reg.VecVirtual {
 	y := g.vector()
 	g.VMOVUPS(m, y)
 	return y
@@ -144,14 +176,17 @@ func (l lanes) load(p reg.Register) reg.VecVirtual {
 	return y
 }
 
-func (l lanes) store(y, p reg.Register) {
+func (l lanes) store(y, p reg.Register) { l.storeAt(y, l.at(p)) }
+
+// storeAt is store to wherever m is.
+func (l lanes) storeAt(y reg.Register, m operand.Mem) {
 	switch {
 	case l.mask == nil:
-		l.g.VMOVUPS(y, l.at(p))
+		l.g.VMOVUPS(y, m)
 	case l.g.wide():
-		l.g.VMOVUPS(y, l.mask, l.at(p))
+		l.g.VMOVUPS(y, l.mask, m)
 	default:
-		l.g.VMASKMOVPS(y, l.mask, l.at(p))
+		l.g.VMASKMOVPS(y, l.mask, m)
 	}
 }
 

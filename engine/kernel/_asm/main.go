@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
 	"github.com/mmcloughlin/avo/pass"
 	"github.com/mmcloughlin/avo/printer"
 )
@@ -43,6 +44,7 @@ func main() {
 		{"tile", tile},
 		{"vector", vector},
 		{"widen", widenAVX512},
+		{"winograd", winograd},
 	} {
 		if err := generate("../"+noun.name+"_avx512_amd64.s", "AVX512", noun.write); err != nil {
 			log.Fatalf("%s for AVX-512: %v", noun.name, err)
@@ -51,12 +53,15 @@ func main() {
 }
 
 func generate(path, isa string, write func(*gen)) error {
-	g := &gen{Context: build.NewContext(), isa: isa, constants: map[string]constant{}}
+	g := &gen{Context: build.NewContext(), isa: isa, constants: map[string]constant{}, prologues: map[string][]ir.Node{}}
 	g.ConstraintExpr("!purego")
 	write(g)
 	file, err := g.Result()
 	if err != nil {
 		return err
+	}
+	for _, f := range file.Functions() {
+		f.Nodes = append(g.prologues[f.Name], f.Nodes...)
 	}
 	if err := pass.Compile.Execute(file); err != nil {
 		return err

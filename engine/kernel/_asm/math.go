@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/mmcloughlin/avo/operand"
@@ -37,8 +38,18 @@ func weave(chains ...chain) {
 	}
 }
 
-// power2 replaces x, from -127 to 128, by 2^x.
+// power2 replaces x, from -127 to 128, by 2^x. AVX-512 takes x apart into its floor and the rest, and puts the power
+// together, with one instruction each, and needs no limits for x.
 func (g *gen) power2(x reg.VecVirtual) chain {
+	if g.wide() {
+		const down = 1 // to the floor
+		rest, p := g.vector(), g.vector()
+		return join(chain{
+			func() { g.VREDUCEPS(operand.Imm(down), x, rest) },
+		}, g.polynomial(rest, p, "power2", 0.00188530879528, 0.0089733536005, 0.0558359456829, 0.240152802094, 0.693152471962, 1), chain{
+			func() { g.VSCALEFPS(x, p, x) },
+		})
+	}
 	shifter, power, p := g.constant("shifter", 0x1.8p23), g.vector(), g.vector()
 	return join(chain{
 		func() { g.VADDPS(shifter, x, power) },
@@ -50,13 +61,24 @@ func (g *gen) power2(x reg.VecVirtual) chain {
 	})
 }
 
-// polynomial sets p to the polynomial in x with the coefficients c, highest power first.
+// polynomial sets p to the polynomial in x with the coefficients c, highest power first. Of long ones AVX-512 broadcasts
+// the coefficients from memory where they are needed: registers are for the others.
 func (g *gen) polynomial(x, p reg.VecVirtual, name string, c ...float32) chain {
 	var steps chain
 	for k, value := range c {
-		m := g.constant(fmt.Sprintf("%s_p%d", name, len(c)-1-k), value)
+		name := fmt.Sprintf("%s_p%d", name, len(c)-1-k)
+		if g.wide() && len(c) > 6 {
+			m := g.datum(name, math.Float32bits(value), 1)
+			if k == 0 {
+				steps = append(steps, func() { g.VBROADCASTSS(m, p) })
+			} else {
+				steps = append(steps, func() { g.VFMADD213PS_BCST(m, x, p) })
+			}
+			continue
+		}
+		m := g.constant(name, value)
 		if k == 0 {
-			steps = append(steps, func() { g.VMOVUPS(m, p) }) // the linker aligns constants to 32 bytes only
+			steps = append(steps, func() { g.VMOVUPS(m, p) })
 		} else {
 			steps = append(steps, func() { g.VFMADD213PS(m, x, p) })
 		}

@@ -28,12 +28,13 @@ type transform struct {
 	input, filter, output      func(v []reg.VecVirtual) []reg.VecVirtual
 }
 
-// winogradForward transforms from x from values at src's pointers into to x to, eight channels a turn: down the columns
-// into tmp, then along the rows.
+// winogradForward transforms from x from values at src's pointers into to x to, a vector of channels a turn: down the
+// columns, then along the rows.
 func (g *gen) winogradForward(what, name string, from, to int, f func(v []reg.VecVirtual) []reg.VecVirtual) {
-	g.function(fmt.Sprintf("winograd%s%sAVX2", what, name), "func(dst *float32, stride int, src **float32, n int, tmp *float32)",
+	g.function(fmt.Sprintf("winograd%s%s%s", what, name, g.isa), "func(dst *float32, stride int, src **float32, n int)",
 		fmt.Sprintf("is Winograd%s for %s.", what, name))
-	dst, stride, src, n, tmp := g.arg("dst"), g.arg("stride"), g.arg("src"), g.arg("n"), g.arg("tmp")
+	dst, stride, src, n := g.arg("dst"), g.arg("stride"), g.arg("src"), g.arg("n")
+	between := g.between(to, from)
 	g.SHLQ(operand.Imm(2), stride)
 	g.each(n, 1, func(l []lanes) {
 		for c := range from {
@@ -44,7 +45,7 @@ func (g *gen) winogradForward(what, name string, from, to int, f func(v []reg.Ve
 				v = append(v, l[0].load(p))
 			}
 			for r, y := range f(v) {
-				g.VMOVUPS(y, operand.Mem{Base: tmp, Disp: 32 * (r*from + c)})
+				between.put(r, c, y)
 			}
 		}
 		q := g.GP64()
@@ -52,14 +53,10 @@ func (g *gen) winogradForward(what, name string, from, to int, f func(v []reg.Ve
 		for r := range to {
 			var v []reg.VecVirtual
 			for c := range from {
-				v = append(v, g.load(operand.Mem{Base: tmp, Disp: 32 * (r*from + c)}))
+				v = append(v, between.get(r, c))
 			}
 			for _, y := range f(v) {
-				if l[0].mask == nil {
-					g.VMOVUPS(y, operand.Mem{Base: q})
-				} else {
-					g.VMASKMOVPS(y, l[0].mask, operand.Mem{Base: q})
-				}
+				l[0].storeAt(y, operand.Mem{Base: q})
 				g.ADDQ(stride, q)
 			}
 		}
@@ -67,12 +64,58 @@ func (g *gen) winogradForward(what, name string, from, to int, f func(v []reg.Ve
 	g.ret()
 }
 
-// winogradOutput transforms 16 columns back, eight a turn.
+// between is where the values are that have gone through a transform in one dimension: in registers if those of AVX-512
+// hold them beside what a transform needs, or in the function's own memory.
+type between struct {
+	g       *gen
+	columns int
+	held    []reg.VecVirtual
+	memory  reg.GPVirtual
+}
+
+func (g *gen) between(rows, columns int) *between {
+	b := &between{g: g, columns: columns}
+	if g.wide() && rows*columns <= 20 {
+		b.held = make([]reg.VecVirtual, rows*columns)
+		return b
+	}
+	const line = 64 // of the cache: the stack is aligned to 8 bytes only
+	g.Attributes(0) // NOSPLIT functions have no room for it
+	b.memory = g.GP64()
+	g.LEAQ(g.AllocLocal(4*g.width()*rows*columns+line-8), b.memory)
+	g.ADDQ(operand.Imm(line-1), b.memory)
+	g.ANDQ(operand.I8(-line), b.memory)
+	return b
+}
+
+func (b *between) at(r, c int) operand.Mem {
+	return operand.Mem{Base: b.memory, Disp: 4 * b.g.width() * (r*b.columns + c)}
+}
+
+// put keeps y, which the caller will not use again.
+func (b *between) put(r, c int, y reg.VecVirtual) {
+	if b.held != nil {
+		b.held[r*b.columns+c] = y
+	} else {
+		b.g.VMOVUPS(y, b.at(r, c))
+	}
+}
+
+// get may be called once for what was put.
+func (b *between) get(r, c int) reg.VecVirtual {
+	if b.held != nil {
+		return b.held[r*b.columns+c]
+	}
+	return b.g.load(b.at(r, c))
+}
+
+// winogradOutput transforms 16 columns back, a vector a turn.
 func (g *gen) winogradOutput(t transform) {
-	g.function(fmt.Sprintf("winogradOutput%sAVX2", t.name),
-		"func(dst *float32, row, pixel int, src *float32, stride int, bias, residual, tmp *float32)", fmt.Sprintf("is WinogradOutput for %s.", t.name))
+	g.function(fmt.Sprintf("winogradOutput%s%s", t.name, g.isa),
+		"func(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)", fmt.Sprintf("is WinogradOutput for %s.", t.name))
 	dst, row, pixel := g.arg("dst"), g.arg("row"), g.arg("pixel")
-	src, stride, bias, residual, tmp := g.arg("src"), g.arg("stride"), g.arg("bias"), g.arg("residual"), g.arg("tmp")
+	src, stride, bias, residual := g.arg("src"), g.arg("stride"), g.arg("bias"), g.arg("residual")
+	between := g.between(t.m, t.products)
 	turns, from := g.GP64(), t.products
 	for _, s := range []reg.GPVirtual{row, pixel, stride} {
 		g.SHLQ(operand.Imm(2), s)
@@ -84,7 +127,7 @@ func (g *gen) winogradOutput(t transform) {
 	for range t.m {
 		g.SUBQ(pixel, row)
 	}
-	g.MOVQ(operand.U32(2), turns)
+	g.MOVQ(operand.U32(uint64(tileCols/g.width())), turns)
 	g.Label("again")
 	down := g.GP64() // the stride of from values
 	g.IMUL3Q(operand.Imm(uint64(from)), stride, down)
@@ -102,7 +145,7 @@ func (g *gen) winogradOutput(t transform) {
 			g.ADDQ(down, p)
 		}
 		for r, y := range t.output(v) {
-			g.VMOVUPS(y, operand.Mem{Base: tmp, Disp: 32 * (r*from + c)})
+			between.put(r, c, y)
 		}
 	}
 	q := g.GP64()
@@ -110,7 +153,7 @@ func (g *gen) winogradOutput(t transform) {
 	for r := range t.m {
 		var v []reg.VecVirtual
 		for c := range from {
-			v = append(v, g.load(operand.Mem{Base: tmp, Disp: 32 * (r*from + c)}))
+			v = append(v, between.get(r, c))
 		}
 		shift := g.load(operand.Mem{Base: bias})
 		out := t.output(v)
@@ -136,7 +179,7 @@ func (g *gen) winogradOutput(t transform) {
 		}
 	}
 	for _, p := range []reg.GPVirtual{src, dst, bias} {
-		g.ADDQ(operand.Imm(32), p)
+		g.ADDQ(operand.Imm(uint64(4*g.width())), p)
 	}
 	g.DECQ(turns)
 	g.JNZ(operand.LabelRef("again"))
@@ -147,13 +190,13 @@ func (g *gen) winogradOutput(t transform) {
 var root = math.Sqrt2
 
 func (g *gen) copyOf(y reg.VecVirtual) reg.VecVirtual {
-	c := g.YMM()
+	c := g.vector()
 	g.VMOVAPS(y, c)
 	return c
 }
 
 // plusMinus gives even + f*odd and even - f*odd; even is used up.
-func (g *gen) plusMinus(f operand.Mem, even, odd reg.VecVirtual) (plus, minus reg.VecVirtual) {
+func (g *gen) plusMinus(f operand.Op, even, odd reg.VecVirtual) (plus, minus reg.VecVirtual) {
 	plus = g.copyOf(even)
 	g.VFMADD231PS(f, odd, plus)
 	g.VFNMADD231PS(f, odd, even)
@@ -177,7 +220,7 @@ func (g *gen) input4(d []reg.VecVirtual) []reg.VecVirtual {
 }
 
 func (g *gen) filter4(w []reg.VecVirtual) []reg.VecVirtual {
-	smallEven, largeEven := g.YMM(), g.YMM()
+	smallEven, largeEven := g.vector(), g.vector()
 	g.VMULPS(g.constant("minus_two_thirds", -2.0/3), w[0], smallEven)
 	g.VFMADD231PS(g.constant("minus_third", -1.0/3), w[2], smallEven)
 	small, smallMinus := g.plusMinus(g.constant("minus_two_thirds_of_inverse_root", float32(-2/(3*root))), smallEven, w[1])
@@ -188,14 +231,14 @@ func (g *gen) filter4(w []reg.VecVirtual) []reg.VecVirtual {
 }
 
 func (g *gen) output4(m []reg.VecVirtual) []reg.VecVirtual {
-	smallSum, largeSum := g.YMM(), g.YMM()
+	smallSum, largeSum := g.vector(), g.vector()
 	g.VADDPS(m[2], m[1], smallSum)
 	g.VSUBPS(m[2], m[1], m[1])
 	g.VADDPS(m[4], m[3], largeSum)
 	g.VSUBPS(m[4], m[3], m[3])
 	g.VADDPS(smallSum, m[0], m[0])
 	g.VADDPS(largeSum, m[0], m[0])
-	y1 := g.YMM()
+	y1 := g.vector()
 	g.VMULPS(g.constant("inverse_root", float32(1/root)), m[1], y1)
 	g.VFMADD231PS(g.constant("root", float32(root)), m[3], y1)
 	g.VMULPS(g.constant("half", 0.5), smallSum, smallSum)
@@ -206,7 +249,7 @@ func (g *gen) output4(m []reg.VecVirtual) []reg.VecVirtual {
 }
 
 func (g *gen) input2(d []reg.VecVirtual) []reg.VecVirtual {
-	sum := g.YMM()
+	sum := g.vector()
 	g.VSUBPS(d[2], d[0], d[0])
 	g.VADDPS(d[2], d[1], sum)
 	g.VSUBPS(d[1], d[2], d[2])
@@ -215,7 +258,7 @@ func (g *gen) input2(d []reg.VecVirtual) []reg.VecVirtual {
 }
 
 func (g *gen) filter2(w []reg.VecVirtual) []reg.VecVirtual {
-	half, even := g.constant("half", 0.5), g.YMM()
+	half, even := g.constant("half", 0.5), g.vector()
 	g.VADDPS(w[2], w[0], even)
 	g.VMULPS(half, even, even)
 	plus, minus := g.plusMinus(half, even, w[1])
@@ -232,7 +275,7 @@ func (g *gen) output2(m []reg.VecVirtual) []reg.VecVirtual {
 
 func (g *gen) input4Up(d []reg.VecVirtual) []reg.VecVirtual {
 	four, five := g.constant("four", 4), g.constant("five", 5)
-	first, one, difference := g.copyOf(d[2]), g.copyOf(d[2]), g.YMM()
+	first, one, difference := g.copyOf(d[2]), g.copyOf(d[2]), g.vector()
 	g.VSUBPS(d[1], d[2], difference)
 	g.VFMADD231PS(four, d[0], first)
 	g.VFNMADD231PS(five, d[1], first)
@@ -243,7 +286,7 @@ func (g *gen) input4Up(d []reg.VecVirtual) []reg.VecVirtual {
 }
 
 func (g *gen) filter4Up(w []reg.VecVirtual) []reg.VecVirtual {
-	one, even, minus := g.YMM(), g.copyOf(w[0]), g.YMM()
+	one, even, minus := g.vector(), g.copyOf(w[0]), g.vector()
 	g.VADDPS(w[1], w[0], one)
 	g.VADDPS(w[2], one, one)
 	g.VMULPS(g.constant("minus_third", -1.0/3), one, one)
@@ -258,7 +301,7 @@ func (g *gen) filter4Up(w []reg.VecVirtual) []reg.VecVirtual {
 }
 
 func (g *gen) output4Up(m []reg.VecVirtual) []reg.VecVirtual {
-	sum, y1, y2 := g.YMM(), g.copyOf(m[1]), g.copyOf(m[1])
+	sum, y1, y2 := g.vector(), g.copyOf(m[1]), g.copyOf(m[1])
 	g.VADDPS(m[3], m[2], sum)
 	g.VSUBPS(m[3], m[2], m[2])
 	g.VADDPS(m[1], m[0], m[0])
