@@ -45,10 +45,9 @@ func (s *Softmax) Sum(r int) float32 {
 // The last panel is filled up with the last key.
 // What bounds it: the memory read, and the shuffles of a transposition, some 7 cycles for 8 elements.
 func PackKeys(dst, k []float32, stride, keys, d int) {
-	for i := 0; i < (keys+TileCols-1)/TileCols*TileCols; i += 8 {
-		first := min(i, keys-1)
-		last := min(keys-1-first, 7)
-		packKeys(dst[i/TileCols*d*TileCols+i%TileCols:][:d*TileCols-i%TileCols], k[first*stride:][:last*stride+d], stride, last, d)
+	for i := 0; i < keys; i += TileCols {
+		n := min(keys-i, TileCols)
+		packPanel(dst[i*d:][:d*TileCols], k[i*stride:][:(n-1)*stride+d], stride, n, d)
 	}
 }
 

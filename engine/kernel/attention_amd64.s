@@ -57,12 +57,12 @@ four:
 	VUNPCKLPS   Y3, Y2, Y1
 	VUNPCKHPS   Y3, Y2, Y3
 	VSHUFPS     $0x44, Y1, Y4, Y0
-	VMOVUPS     Y0, (AX)
 	VSHUFPS     $0xee, Y1, Y4, Y1
-	VMOVUPS     Y1, 64(AX)
 	VSHUFPS     $0x44, Y3, Y5, Y2
-	VMOVUPS     Y2, 128(AX)
 	VSHUFPS     $0xee, Y3, Y5, Y3
+	VMOVUPS     Y0, (AX)
+	VMOVUPS     Y1, 64(AX)
+	VMOVUPS     Y2, 128(AX)
 	VMOVUPS     Y3, 192(AX)
 	ADDQ        $0x00000100, AX
 	ADDQ        $0x04, DX
@@ -104,7 +104,7 @@ panel:
 	SUBQ   $0x04, R13
 	JLT    rest2
 
-four1:
+again1:
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS (DI)(R12*4), Y14
@@ -188,7 +188,7 @@ four1:
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x04, R12
 	SUBQ         $0x04, R13
-	JGE          four1
+	JGE          again1
 
 rest2:
 	ADDQ $0x04, R13
@@ -239,347 +239,6 @@ done4:
 	VZEROUPPER
 	RET
 
-// func weighAVX2(scores *float32, top *float32, mass *float32, shrink *float32, n int, scale float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·weighAVX2(SB), NOSPLIT, $0-44
-	MOVQ scores+0(FP), AX
-	MOVQ top+8(FP), CX
-	MOVQ mass+16(FP), DX
-	MOVQ shrink+24(FP), BX
-	MOVQ n+32(FP), SI
-	MOVQ AX, R9
-	XORQ DI, DI
-
-maximum:
-	VMOVUPS minus_infinity<>+0(SB), Y0
-	VMOVUPS minus_infinity<>+0(SB), Y1
-	VMOVUPS minus_infinity<>+0(SB), Y2
-	VMOVUPS minus_infinity<>+0(SB), Y3
-	MOVQ    SI, R8
-	XORQ    R10, R10
-	CMPQ    R8, $0x20
-	JLT     done6
-
-again5:
-	VMOVUPS (R9)(R10*4), Y4
-	VMAXPS  Y0, Y4, Y0
-	VMOVUPS 32(R9)(R10*4), Y4
-	VMAXPS  Y1, Y4, Y1
-	VMOVUPS 64(R9)(R10*4), Y4
-	VMAXPS  Y2, Y4, Y2
-	VMOVUPS 96(R9)(R10*4), Y4
-	VMAXPS  Y3, Y4, Y3
-	ADDQ    $0x20, R10
-	SUBQ    $0x20, R8
-	CMPQ    R8, $0x20
-	JGE     again5
-
-done6:
-	CMPQ R8, $0x10
-	JLT  done8
-
-again7:
-	VMOVUPS (R9)(R10*4), Y4
-	VMAXPS  Y0, Y4, Y0
-	VMOVUPS 32(R9)(R10*4), Y4
-	VMAXPS  Y1, Y4, Y1
-	ADDQ    $0x10, R10
-	SUBQ    $0x10, R8
-	CMPQ    R8, $0x10
-	JGE     again7
-
-done8:
-	VMAXPS       Y1, Y0, Y0
-	VMAXPS       Y3, Y2, Y2
-	VMAXPS       Y2, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VMAXPS       X1, X0, X0
-	VPERMILPS    $0x4e, X0, X1
-	VMAXPS       X1, X0, X0
-	VPERMILPS    $0xb1, X0, X1
-	VMAXPS       X1, X0, X0
-	VMOVSS       (CX)(DI*4), X1
-	VMAXSS       X1, X0, X0
-	VMOVSS       X0, (CX)(DI*4)
-	VSUBSS       X0, X1, X1
-	VMOVSS       X1, (BX)(DI*4)
-	ADDQ         $0x00000840, R9
-	INCQ         DI
-	CMPQ         DI, $0x06
-	JLT          maximum
-	LEAQ         mask_window<>+0(SB), R8
-	NEGQ         DI
-	VMOVUPS      32(R8)(DI*4), Y0
-	VMASKMOVPS   (BX), Y0, Y1
-	VBROADCASTSS scale+40(FP), Y2
-	VMULPS       Y2, Y1, Y1
-	VMOVUPS      power2_low<>+0(SB), Y3
-	VMAXPS       Y1, Y3, Y1
-	VADDPS       shifter<>+0(SB), Y1, Y3
-	VSUBPS       shifter<>+0(SB), Y3, Y4
-	VSUBPS       Y4, Y1, Y1
-	VMOVUPS      power2_p5<>+0(SB), Y4
-	VFMADD213PS  power2_p4<>+0(SB), Y1, Y4
-	VFMADD213PS  power2_p3<>+0(SB), Y1, Y4
-	VFMADD213PS  power2_p2<>+0(SB), Y1, Y4
-	VFMADD213PS  power2_p1<>+0(SB), Y1, Y4
-	VFMADD213PS  power2_p0<>+0(SB), Y1, Y4
-	VPSLLD       $0x17, Y3, Y3
-	VPADDD       Y3, Y4, Y1
-	VMASKMOVPS   Y1, Y0, (BX)
-	XORQ         DI, DI
-
-powers:
-	VBROADCASTSS (CX)(DI*4), Y0
-	VBROADCASTSS (BX)(DI*4), Y1
-	VMULPS       (DX), Y1, Y1
-	MOVQ         SI, R8
-	XORQ         R9, R9
-	CMPQ         R8, $0x20
-	JLT          done10
-
-again9:
-	VMOVUPS     (AX)(R9*4), Y3
-	VSUBPS      Y0, Y3, Y3
-	VMULPS      Y2, Y3, Y3
-	VMOVUPS     power2_low<>+0(SB), Y4
-	VMAXPS      Y3, Y4, Y3
-	VMOVUPS     32(AX)(R9*4), Y6
-	VADDPS      shifter<>+0(SB), Y3, Y4
-	VSUBPS      Y0, Y6, Y6
-	VSUBPS      shifter<>+0(SB), Y4, Y5
-	VMULPS      Y2, Y6, Y6
-	VSUBPS      Y5, Y3, Y3
-	VMOVUPS     power2_low<>+0(SB), Y5
-	VMAXPS      Y6, Y5, Y6
-	VMOVUPS     64(AX)(R9*4), Y9
-	VMOVUPS     power2_p5<>+0(SB), Y5
-	VADDPS      shifter<>+0(SB), Y6, Y7
-	VSUBPS      Y0, Y9, Y9
-	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
-	VSUBPS      shifter<>+0(SB), Y7, Y8
-	VMULPS      Y2, Y9, Y9
-	VFMADD213PS power2_p3<>+0(SB), Y3, Y5
-	VSUBPS      Y8, Y6, Y6
-	VMOVUPS     power2_low<>+0(SB), Y8
-	VMAXPS      Y9, Y8, Y9
-	VMOVUPS     96(AX)(R9*4), Y12
-	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y8
-	VADDPS      shifter<>+0(SB), Y9, Y10
-	VSUBPS      Y0, Y12, Y12
-	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
-	VFMADD213PS power2_p4<>+0(SB), Y6, Y8
-	VSUBPS      shifter<>+0(SB), Y10, Y11
-	VMULPS      Y2, Y12, Y12
-	VFMADD213PS power2_p0<>+0(SB), Y3, Y5
-	VFMADD213PS power2_p3<>+0(SB), Y6, Y8
-	VSUBPS      Y11, Y9, Y9
-	VMOVUPS     power2_low<>+0(SB), Y3
-	VMAXPS      Y12, Y3, Y12
-	VPSLLD      $0x17, Y4, Y4
-	VFMADD213PS power2_p2<>+0(SB), Y6, Y8
-	VMOVUPS     power2_p5<>+0(SB), Y11
-	VADDPS      shifter<>+0(SB), Y12, Y13
-	VPADDD      Y4, Y5, Y3
-	VFMADD213PS power2_p1<>+0(SB), Y6, Y8
-	VFMADD213PS power2_p4<>+0(SB), Y9, Y11
-	VSUBPS      shifter<>+0(SB), Y13, Y4
-	VMOVUPS     Y3, (AX)(R9*4)
-	VFMADD213PS power2_p0<>+0(SB), Y6, Y8
-	VFMADD213PS power2_p3<>+0(SB), Y9, Y11
-	VSUBPS      Y4, Y12, Y12
-	VADDPS      Y3, Y1, Y1
-	VPSLLD      $0x17, Y7, Y7
-	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
-	VMOVUPS     power2_p5<>+0(SB), Y4
-	VPADDD      Y7, Y8, Y6
-	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
-	VFMADD213PS power2_p4<>+0(SB), Y12, Y4
-	VMOVUPS     Y6, 32(AX)(R9*4)
-	VFMADD213PS power2_p0<>+0(SB), Y9, Y11
-	VFMADD213PS power2_p3<>+0(SB), Y12, Y4
-	VADDPS      Y6, Y1, Y1
-	VPSLLD      $0x17, Y10, Y10
-	VFMADD213PS power2_p2<>+0(SB), Y12, Y4
-	VPADDD      Y10, Y11, Y9
-	VFMADD213PS power2_p1<>+0(SB), Y12, Y4
-	VMOVUPS     Y9, 64(AX)(R9*4)
-	VFMADD213PS power2_p0<>+0(SB), Y12, Y4
-	VADDPS      Y9, Y1, Y1
-	VPSLLD      $0x17, Y13, Y13
-	VPADDD      Y13, Y4, Y12
-	VMOVUPS     Y12, 96(AX)(R9*4)
-	VADDPS      Y12, Y1, Y1
-	ADDQ        $0x20, R9
-	SUBQ        $0x20, R8
-	CMPQ        R8, $0x20
-	JGE         again9
-
-done10:
-	CMPQ R8, $0x10
-	JLT  done12
-
-again11:
-	VMOVUPS     (AX)(R9*4), Y3
-	VSUBPS      Y0, Y3, Y3
-	VMULPS      Y2, Y3, Y3
-	VMOVUPS     power2_low<>+0(SB), Y4
-	VMAXPS      Y3, Y4, Y3
-	VMOVUPS     32(AX)(R9*4), Y6
-	VADDPS      shifter<>+0(SB), Y3, Y4
-	VSUBPS      Y0, Y6, Y6
-	VSUBPS      shifter<>+0(SB), Y4, Y5
-	VMULPS      Y2, Y6, Y6
-	VSUBPS      Y5, Y3, Y3
-	VMOVUPS     power2_low<>+0(SB), Y5
-	VMAXPS      Y6, Y5, Y6
-	VMOVUPS     power2_p5<>+0(SB), Y5
-	VADDPS      shifter<>+0(SB), Y6, Y7
-	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
-	VSUBPS      shifter<>+0(SB), Y7, Y8
-	VFMADD213PS power2_p3<>+0(SB), Y3, Y5
-	VSUBPS      Y8, Y6, Y6
-	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
-	VMOVUPS     power2_p5<>+0(SB), Y8
-	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
-	VFMADD213PS power2_p4<>+0(SB), Y6, Y8
-	VFMADD213PS power2_p0<>+0(SB), Y3, Y5
-	VFMADD213PS power2_p3<>+0(SB), Y6, Y8
-	VPSLLD      $0x17, Y4, Y4
-	VFMADD213PS power2_p2<>+0(SB), Y6, Y8
-	VPADDD      Y4, Y5, Y3
-	VFMADD213PS power2_p1<>+0(SB), Y6, Y8
-	VMOVUPS     Y3, (AX)(R9*4)
-	VFMADD213PS power2_p0<>+0(SB), Y6, Y8
-	VADDPS      Y3, Y1, Y1
-	VPSLLD      $0x17, Y7, Y7
-	VPADDD      Y7, Y8, Y6
-	VMOVUPS     Y6, 32(AX)(R9*4)
-	VADDPS      Y6, Y1, Y1
-	ADDQ        $0x10, R9
-	SUBQ        $0x10, R8
-	CMPQ        R8, $0x10
-	JGE         again11
-
-done12:
-	VMOVUPS Y1, (DX)
-	ADDQ    $0x00000840, AX
-	ADDQ    $0x20, DX
-	INCQ    DI
-	CMPQ    DI, $0x06
-	JLT     powers
-	VZEROUPPER
-	RET
-
-DATA minus_infinity<>+0(SB)/4, $0xff800000
-DATA minus_infinity<>+4(SB)/4, $0xff800000
-DATA minus_infinity<>+8(SB)/4, $0xff800000
-DATA minus_infinity<>+12(SB)/4, $0xff800000
-DATA minus_infinity<>+16(SB)/4, $0xff800000
-DATA minus_infinity<>+20(SB)/4, $0xff800000
-DATA minus_infinity<>+24(SB)/4, $0xff800000
-DATA minus_infinity<>+28(SB)/4, $0xff800000
-GLOBL minus_infinity<>(SB), RODATA|NOPTR, $32
-
-DATA mask_window<>+0(SB)/4, $0xffffffff
-DATA mask_window<>+4(SB)/4, $0xffffffff
-DATA mask_window<>+8(SB)/4, $0xffffffff
-DATA mask_window<>+12(SB)/4, $0xffffffff
-DATA mask_window<>+16(SB)/4, $0xffffffff
-DATA mask_window<>+20(SB)/4, $0xffffffff
-DATA mask_window<>+24(SB)/4, $0xffffffff
-DATA mask_window<>+28(SB)/4, $0xffffffff
-DATA mask_window<>+32(SB)/4, $0x00000000
-DATA mask_window<>+36(SB)/4, $0x00000000
-DATA mask_window<>+40(SB)/4, $0x00000000
-DATA mask_window<>+44(SB)/4, $0x00000000
-DATA mask_window<>+48(SB)/4, $0x00000000
-DATA mask_window<>+52(SB)/4, $0x00000000
-DATA mask_window<>+56(SB)/4, $0x00000000
-DATA mask_window<>+60(SB)/4, $0x00000000
-GLOBL mask_window<>(SB), RODATA|NOPTR, $64
-
-DATA shifter<>+0(SB)/4, $0x4b400000
-DATA shifter<>+4(SB)/4, $0x4b400000
-DATA shifter<>+8(SB)/4, $0x4b400000
-DATA shifter<>+12(SB)/4, $0x4b400000
-DATA shifter<>+16(SB)/4, $0x4b400000
-DATA shifter<>+20(SB)/4, $0x4b400000
-DATA shifter<>+24(SB)/4, $0x4b400000
-DATA shifter<>+28(SB)/4, $0x4b400000
-GLOBL shifter<>(SB), RODATA|NOPTR, $32
-
-DATA power2_p5<>+0(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+4(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+8(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+12(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+16(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+20(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+24(SB)/4, $0x3aad5a2b
-DATA power2_p5<>+28(SB)/4, $0x3aad5a2b
-GLOBL power2_p5<>(SB), RODATA|NOPTR, $32
-
-DATA power2_p4<>+0(SB)/4, $0x3c1e765b
-DATA power2_p4<>+4(SB)/4, $0x3c1e765b
-DATA power2_p4<>+8(SB)/4, $0x3c1e765b
-DATA power2_p4<>+12(SB)/4, $0x3c1e765b
-DATA power2_p4<>+16(SB)/4, $0x3c1e765b
-DATA power2_p4<>+20(SB)/4, $0x3c1e765b
-DATA power2_p4<>+24(SB)/4, $0x3c1e765b
-DATA power2_p4<>+28(SB)/4, $0x3c1e765b
-GLOBL power2_p4<>(SB), RODATA|NOPTR, $32
-
-DATA power2_p3<>+0(SB)/4, $0x3d635d51
-DATA power2_p3<>+4(SB)/4, $0x3d635d51
-DATA power2_p3<>+8(SB)/4, $0x3d635d51
-DATA power2_p3<>+12(SB)/4, $0x3d635d51
-DATA power2_p3<>+16(SB)/4, $0x3d635d51
-DATA power2_p3<>+20(SB)/4, $0x3d635d51
-DATA power2_p3<>+24(SB)/4, $0x3d635d51
-DATA power2_p3<>+28(SB)/4, $0x3d635d51
-GLOBL power2_p3<>(SB), RODATA|NOPTR, $32
-
-DATA power2_p2<>+0(SB)/4, $0x3e75fcda
-DATA power2_p2<>+4(SB)/4, $0x3e75fcda
-DATA power2_p2<>+8(SB)/4, $0x3e75fcda
-DATA power2_p2<>+12(SB)/4, $0x3e75fcda
-DATA power2_p2<>+16(SB)/4, $0x3e75fcda
-DATA power2_p2<>+20(SB)/4, $0x3e75fcda
-DATA power2_p2<>+24(SB)/4, $0x3e75fcda
-DATA power2_p2<>+28(SB)/4, $0x3e75fcda
-GLOBL power2_p2<>(SB), RODATA|NOPTR, $32
-
-DATA power2_p1<>+0(SB)/4, $0x3f317212
-DATA power2_p1<>+4(SB)/4, $0x3f317212
-DATA power2_p1<>+8(SB)/4, $0x3f317212
-DATA power2_p1<>+12(SB)/4, $0x3f317212
-DATA power2_p1<>+16(SB)/4, $0x3f317212
-DATA power2_p1<>+20(SB)/4, $0x3f317212
-DATA power2_p1<>+24(SB)/4, $0x3f317212
-DATA power2_p1<>+28(SB)/4, $0x3f317212
-GLOBL power2_p1<>(SB), RODATA|NOPTR, $32
-
-DATA power2_p0<>+0(SB)/4, $0x3f800000
-DATA power2_p0<>+4(SB)/4, $0x3f800000
-DATA power2_p0<>+8(SB)/4, $0x3f800000
-DATA power2_p0<>+12(SB)/4, $0x3f800000
-DATA power2_p0<>+16(SB)/4, $0x3f800000
-DATA power2_p0<>+20(SB)/4, $0x3f800000
-DATA power2_p0<>+24(SB)/4, $0x3f800000
-DATA power2_p0<>+28(SB)/4, $0x3f800000
-GLOBL power2_p0<>(SB), RODATA|NOPTR, $32
-
-DATA power2_low<>+0(SB)/4, $0xc2fe0000
-DATA power2_low<>+4(SB)/4, $0xc2fe0000
-DATA power2_low<>+8(SB)/4, $0xc2fe0000
-DATA power2_low<>+12(SB)/4, $0xc2fe0000
-DATA power2_low<>+16(SB)/4, $0xc2fe0000
-DATA power2_low<>+20(SB)/4, $0xc2fe0000
-DATA power2_low<>+24(SB)/4, $0xc2fe0000
-DATA power2_low<>+28(SB)/4, $0xc2fe0000
-GLOBL power2_low<>(SB), RODATA|NOPTR, $32
-
 // func mixAVX2(sums *float32, weights *float32, values *float32, sumStride int, stride int, keys int, d int, shrink *float32)
 // Requires: AVX, FMA3
 TEXT ·mixAVX2(SB), NOSPLIT, $0-64
@@ -597,9 +256,9 @@ TEXT ·mixAVX2(SB), NOSPLIT, $0-64
 	ADDQ BX, R13
 	ADDQ BX, R13
 
-strip13:
+strip5:
 	CMPQ         DI, $0x10
-	JLT          narrow14
+	JLT          narrow6
 	VXORPS       Y0, Y0, Y0
 	VXORPS       Y1, Y1, Y1
 	VXORPS       Y2, Y2, Y2
@@ -613,7 +272,7 @@ strip13:
 	VXORPS       Y10, Y10, Y10
 	VXORPS       Y11, Y11, Y11
 	TESTQ        R8, R8
-	JZ           first15
+	JZ           first7
 	VBROADCASTSS (R8), Y1
 	VMULPS       (AX), Y1, Y0
 	VMULPS       32(AX), Y1, Y1
@@ -633,14 +292,14 @@ strip13:
 	VMULPS       (R13)(BX*2), Y11, Y10
 	VMULPS       32(R13)(BX*2), Y11, Y11
 
-first15:
+first7:
 	MOVQ CX, R10
 	MOVQ DX, R11
 	MOVQ R9, R12
 	SUBQ $0x04, R12
-	JLT  rest17
+	JLT  rest9
 
-four16:
+again8:
 	VMOVUPS      (R11), Y12
 	VMOVUPS      32(R11), Y13
 	VBROADCASTSS (R10), Y14
@@ -727,13 +386,13 @@ four16:
 	ADDQ         SI, R11
 	ADDQ         $0x10, R10
 	SUBQ         $0x04, R12
-	JGE          four16
+	JGE          again8
 
-rest17:
+rest9:
 	ADDQ $0x04, R12
-	JZ   done19
+	JZ   done11
 
-one18:
+one10:
 	VMOVUPS      (R11), Y12
 	VMOVUPS      32(R11), Y13
 	VBROADCASTSS (R10), Y14
@@ -757,9 +416,9 @@ one18:
 	ADDQ         SI, R11
 	ADDQ         $0x04, R10
 	DECQ         R12
-	JNZ          one18
+	JNZ          one10
 
-done19:
+done11:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, (AX)(BX*1)
@@ -776,12 +435,12 @@ done19:
 	ADDQ    $0x40, AX
 	ADDQ    $0x40, R13
 	SUBQ    $0x10, DI
-	JMP     strip13
+	JMP     strip5
 
-narrow14:
-strip20:
+narrow6:
+strip12:
 	CMPQ         DI, $0x08
-	JLT          narrow21
+	JLT          narrow13
 	VXORPS       Y0, Y0, Y0
 	VXORPS       Y1, Y1, Y1
 	VXORPS       Y2, Y2, Y2
@@ -789,7 +448,7 @@ strip20:
 	VXORPS       Y4, Y4, Y4
 	VXORPS       Y5, Y5, Y5
 	TESTQ        R8, R8
-	JZ           first22
+	JZ           first14
 	VBROADCASTSS (R8), Y0
 	VMULPS       (AX), Y0, Y0
 	VBROADCASTSS 4(R8), Y1
@@ -803,14 +462,14 @@ strip20:
 	VBROADCASTSS 20(R8), Y5
 	VMULPS       (R13)(BX*2), Y5, Y5
 
-first22:
+first14:
 	MOVQ CX, R10
 	MOVQ DX, R11
 	MOVQ R9, R12
 	SUBQ $0x04, R12
-	JLT  rest24
+	JLT  rest16
 
-four23:
+again15:
 	VMOVUPS      (R11), Y6
 	VBROADCASTSS (R10), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -869,13 +528,13 @@ four23:
 	ADDQ         SI, R11
 	ADDQ         $0x10, R10
 	SUBQ         $0x04, R12
-	JGE          four23
+	JGE          again15
 
-rest24:
+rest16:
 	ADDQ $0x04, R12
-	JZ   done26
+	JZ   done18
 
-one25:
+one17:
 	VMOVUPS      (R11), Y6
 	VBROADCASTSS (R10), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -892,9 +551,9 @@ one25:
 	ADDQ         SI, R11
 	ADDQ         $0x04, R10
 	DECQ         R12
-	JNZ          one25
+	JNZ          one17
 
-done26:
+done18:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, (AX)(BX*1)
 	VMOVUPS Y2, (AX)(BX*2)
@@ -905,9 +564,9 @@ done26:
 	ADDQ    $0x20, AX
 	ADDQ    $0x20, R13
 	SUBQ    $0x08, DI
-	JMP     strip20
+	JMP     strip12
 
-narrow21:
+narrow13:
 	TESTQ        DI, DI
 	JZ           end
 	LEAQ         mask_window<>+0(SB), R10
@@ -920,7 +579,7 @@ narrow21:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	TESTQ        R8, R8
-	JZ           first27
+	JZ           first19
 	VBROADCASTSS (R8), Y1
 	VMULPS       (AX), Y1, Y1
 	VBROADCASTSS 4(R8), Y2
@@ -934,14 +593,14 @@ narrow21:
 	VBROADCASTSS 20(R8), Y6
 	VMULPS       (R13)(BX*2), Y6, Y6
 
-first27:
+first19:
 	MOVQ CX, R10
 	MOVQ DX, R11
 	MOVQ R9, R12
 	SUBQ $0x04, R12
-	JLT  rest29
+	JLT  rest21
 
-four28:
+again20:
 	VMASKMOVPS   (R11), Y0, Y7
 	VBROADCASTSS (R10), Y8
 	VFMADD231PS  Y7, Y8, Y1
@@ -1000,13 +659,13 @@ four28:
 	ADDQ         SI, R11
 	ADDQ         $0x10, R10
 	SUBQ         $0x04, R12
-	JGE          four28
+	JGE          again20
 
-rest29:
+rest21:
 	ADDQ $0x04, R12
-	JZ   done31
+	JZ   done23
 
-one30:
+one22:
 	VMASKMOVPS   (R11), Y0, Y7
 	VBROADCASTSS (R10), Y8
 	VFMADD231PS  Y7, Y8, Y1
@@ -1023,9 +682,9 @@ one30:
 	ADDQ         SI, R11
 	ADDQ         $0x04, R10
 	DECQ         R12
-	JNZ          one30
+	JNZ          one22
 
-done31:
+done23:
 	VMOVUPS Y1, (AX)
 	VMOVUPS Y2, (AX)(BX*1)
 	VMOVUPS Y3, (AX)(BX*2)
@@ -1041,8 +700,349 @@ end:
 	VZEROUPPER
 	RET
 
+DATA mask_window<>+0(SB)/4, $0xffffffff
+DATA mask_window<>+4(SB)/4, $0xffffffff
+DATA mask_window<>+8(SB)/4, $0xffffffff
+DATA mask_window<>+12(SB)/4, $0xffffffff
+DATA mask_window<>+16(SB)/4, $0xffffffff
+DATA mask_window<>+20(SB)/4, $0xffffffff
+DATA mask_window<>+24(SB)/4, $0xffffffff
+DATA mask_window<>+28(SB)/4, $0xffffffff
+DATA mask_window<>+32(SB)/4, $0x00000000
+DATA mask_window<>+36(SB)/4, $0x00000000
+DATA mask_window<>+40(SB)/4, $0x00000000
+DATA mask_window<>+44(SB)/4, $0x00000000
+DATA mask_window<>+48(SB)/4, $0x00000000
+DATA mask_window<>+52(SB)/4, $0x00000000
+DATA mask_window<>+56(SB)/4, $0x00000000
+DATA mask_window<>+60(SB)/4, $0x00000000
+GLOBL mask_window<>(SB), RODATA|NOPTR, $64
+
+// func weighAVX2(scores *float32, top *float32, mass *float32, shrink *float32, n int, scale float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·weighAVX2(SB), NOSPLIT, $0-44
+	MOVQ scores+0(FP), AX
+	MOVQ top+8(FP), CX
+	MOVQ mass+16(FP), DX
+	MOVQ shrink+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ AX, R9
+	XORQ DI, DI
+
+maximum:
+	VMOVUPS minus_infinity<>+0(SB), Y0
+	VMOVUPS minus_infinity<>+0(SB), Y1
+	VMOVUPS minus_infinity<>+0(SB), Y2
+	VMOVUPS minus_infinity<>+0(SB), Y3
+	MOVQ    SI, R8
+	XORQ    R10, R10
+	CMPQ    R8, $0x20
+	JLT     done25
+
+again24:
+	VMOVUPS (R9)(R10*4), Y4
+	VMAXPS  Y0, Y4, Y0
+	VMOVUPS 32(R9)(R10*4), Y4
+	VMAXPS  Y1, Y4, Y1
+	VMOVUPS 64(R9)(R10*4), Y4
+	VMAXPS  Y2, Y4, Y2
+	VMOVUPS 96(R9)(R10*4), Y4
+	VMAXPS  Y3, Y4, Y3
+	ADDQ    $0x20, R10
+	SUBQ    $0x20, R8
+	CMPQ    R8, $0x20
+	JGE     again24
+
+done25:
+	CMPQ R8, $0x10
+	JLT  done27
+
+again26:
+	VMOVUPS (R9)(R10*4), Y4
+	VMAXPS  Y0, Y4, Y0
+	VMOVUPS 32(R9)(R10*4), Y4
+	VMAXPS  Y1, Y4, Y1
+	ADDQ    $0x10, R10
+	SUBQ    $0x10, R8
+	CMPQ    R8, $0x10
+	JGE     again26
+
+done27:
+	VMAXPS       Y2, Y0, Y0
+	VMAXPS       Y3, Y1, Y1
+	VMAXPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X0
+	VPERMILPS    $0x4e, X0, X1
+	VMAXPS       X1, X0, X0
+	VPERMILPS    $0xb1, X0, X1
+	VMAXPS       X1, X0, X0
+	VMOVSS       (CX)(DI*4), X1
+	VMAXSS       X1, X0, X0
+	VMOVSS       X0, (CX)(DI*4)
+	VSUBSS       X0, X1, X1
+	VMOVSS       X1, (BX)(DI*4)
+	ADDQ         $0x00000840, R9
+	INCQ         DI
+	CMPQ         DI, $0x06
+	JLT          maximum
+	LEAQ         mask_window<>+0(SB), R8
+	NEGQ         DI
+	VMOVUPS      32(R8)(DI*4), Y0
+	VMASKMOVPS   (BX), Y0, Y1
+	VBROADCASTSS scale+40(FP), Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      power2_low<>+0(SB), Y3
+	VMAXPS       Y1, Y3, Y1
+	VADDPS       shifter<>+0(SB), Y1, Y3
+	VSUBPS       shifter<>+0(SB), Y3, Y4
+	VSUBPS       Y4, Y1, Y1
+	VMOVUPS      power2_p5<>+0(SB), Y4
+	VFMADD213PS  power2_p4<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p3<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p2<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p1<>+0(SB), Y1, Y4
+	VFMADD213PS  power2_p0<>+0(SB), Y1, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y4, Y1
+	VMASKMOVPS   Y1, Y0, (BX)
+	XORQ         DI, DI
+
+powers:
+	VBROADCASTSS (CX)(DI*4), Y0
+	VBROADCASTSS (BX)(DI*4), Y1
+	VMULPS       (DX), Y1, Y1
+	MOVQ         SI, R8
+	XORQ         R9, R9
+	CMPQ         R8, $0x20
+	JLT          done29
+
+again28:
+	VMOVUPS     (AX)(R9*4), Y3
+	VSUBPS      Y0, Y3, Y3
+	VMULPS      Y2, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y4
+	VMAXPS      Y3, Y4, Y3
+	VMOVUPS     32(AX)(R9*4), Y6
+	VADDPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y0, Y6, Y6
+	VSUBPS      shifter<>+0(SB), Y4, Y5
+	VMULPS      Y2, Y6, Y6
+	VSUBPS      Y5, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y5
+	VMAXPS      Y6, Y5, Y6
+	VMOVUPS     64(AX)(R9*4), Y9
+	VMOVUPS     power2_p5<>+0(SB), Y5
+	VADDPS      shifter<>+0(SB), Y6, Y7
+	VSUBPS      Y0, Y9, Y9
+	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
+	VSUBPS      shifter<>+0(SB), Y7, Y8
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS power2_p3<>+0(SB), Y3, Y5
+	VSUBPS      Y8, Y6, Y6
+	VMOVUPS     power2_low<>+0(SB), Y8
+	VMAXPS      Y9, Y8, Y9
+	VMOVUPS     96(AX)(R9*4), Y12
+	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
+	VMOVUPS     power2_p5<>+0(SB), Y8
+	VADDPS      shifter<>+0(SB), Y9, Y10
+	VSUBPS      Y0, Y12, Y12
+	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p4<>+0(SB), Y6, Y8
+	VSUBPS      shifter<>+0(SB), Y10, Y11
+	VMULPS      Y2, Y12, Y12
+	VFMADD213PS power2_p0<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p3<>+0(SB), Y6, Y8
+	VSUBPS      Y11, Y9, Y9
+	VMOVUPS     power2_low<>+0(SB), Y3
+	VMAXPS      Y12, Y3, Y12
+	VPSLLD      $0x17, Y4, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y6, Y8
+	VMOVUPS     power2_p5<>+0(SB), Y11
+	VADDPS      shifter<>+0(SB), Y12, Y13
+	VPADDD      Y4, Y5, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y6, Y8
+	VFMADD213PS power2_p4<>+0(SB), Y9, Y11
+	VSUBPS      shifter<>+0(SB), Y13, Y4
+	VMOVUPS     Y3, (AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y6, Y8
+	VFMADD213PS power2_p3<>+0(SB), Y9, Y11
+	VSUBPS      Y4, Y12, Y12
+	VADDPS      Y3, Y1, Y1
+	VPSLLD      $0x17, Y7, Y7
+	VFMADD213PS power2_p2<>+0(SB), Y9, Y11
+	VMOVUPS     power2_p5<>+0(SB), Y4
+	VPADDD      Y7, Y8, Y6
+	VFMADD213PS power2_p1<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p4<>+0(SB), Y12, Y4
+	VMOVUPS     Y6, 32(AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y9, Y11
+	VFMADD213PS power2_p3<>+0(SB), Y12, Y4
+	VADDPS      Y6, Y1, Y1
+	VPSLLD      $0x17, Y10, Y10
+	VFMADD213PS power2_p2<>+0(SB), Y12, Y4
+	VPADDD      Y10, Y11, Y9
+	VFMADD213PS power2_p1<>+0(SB), Y12, Y4
+	VMOVUPS     Y9, 64(AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y12, Y4
+	VADDPS      Y9, Y1, Y1
+	VPSLLD      $0x17, Y13, Y13
+	VPADDD      Y13, Y4, Y12
+	VMOVUPS     Y12, 96(AX)(R9*4)
+	VADDPS      Y12, Y1, Y1
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R8
+	CMPQ        R8, $0x20
+	JGE         again28
+
+done29:
+	CMPQ R8, $0x10
+	JLT  done31
+
+again30:
+	VMOVUPS     (AX)(R9*4), Y3
+	VSUBPS      Y0, Y3, Y3
+	VMULPS      Y2, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y4
+	VMAXPS      Y3, Y4, Y3
+	VMOVUPS     32(AX)(R9*4), Y6
+	VADDPS      shifter<>+0(SB), Y3, Y4
+	VSUBPS      Y0, Y6, Y6
+	VSUBPS      shifter<>+0(SB), Y4, Y5
+	VMULPS      Y2, Y6, Y6
+	VSUBPS      Y5, Y3, Y3
+	VMOVUPS     power2_low<>+0(SB), Y5
+	VMAXPS      Y6, Y5, Y6
+	VMOVUPS     power2_p5<>+0(SB), Y5
+	VADDPS      shifter<>+0(SB), Y6, Y7
+	VFMADD213PS power2_p4<>+0(SB), Y3, Y5
+	VSUBPS      shifter<>+0(SB), Y7, Y8
+	VFMADD213PS power2_p3<>+0(SB), Y3, Y5
+	VSUBPS      Y8, Y6, Y6
+	VFMADD213PS power2_p2<>+0(SB), Y3, Y5
+	VMOVUPS     power2_p5<>+0(SB), Y8
+	VFMADD213PS power2_p1<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p4<>+0(SB), Y6, Y8
+	VFMADD213PS power2_p0<>+0(SB), Y3, Y5
+	VFMADD213PS power2_p3<>+0(SB), Y6, Y8
+	VPSLLD      $0x17, Y4, Y4
+	VFMADD213PS power2_p2<>+0(SB), Y6, Y8
+	VPADDD      Y4, Y5, Y3
+	VFMADD213PS power2_p1<>+0(SB), Y6, Y8
+	VMOVUPS     Y3, (AX)(R9*4)
+	VFMADD213PS power2_p0<>+0(SB), Y6, Y8
+	VADDPS      Y3, Y1, Y1
+	VPSLLD      $0x17, Y7, Y7
+	VPADDD      Y7, Y8, Y6
+	VMOVUPS     Y6, 32(AX)(R9*4)
+	VADDPS      Y6, Y1, Y1
+	ADDQ        $0x10, R9
+	SUBQ        $0x10, R8
+	CMPQ        R8, $0x10
+	JGE         again30
+
+done31:
+	VMOVUPS Y1, (DX)
+	ADDQ    $0x00000840, AX
+	ADDQ    $0x20, DX
+	INCQ    DI
+	CMPQ    DI, $0x06
+	JLT     powers
+	VZEROUPPER
+	RET
+
+DATA minus_infinity<>+0(SB)/4, $0xff800000
+DATA minus_infinity<>+4(SB)/4, $0xff800000
+DATA minus_infinity<>+8(SB)/4, $0xff800000
+DATA minus_infinity<>+12(SB)/4, $0xff800000
+DATA minus_infinity<>+16(SB)/4, $0xff800000
+DATA minus_infinity<>+20(SB)/4, $0xff800000
+DATA minus_infinity<>+24(SB)/4, $0xff800000
+DATA minus_infinity<>+28(SB)/4, $0xff800000
+GLOBL minus_infinity<>(SB), RODATA|NOPTR, $32
+
+DATA shifter<>+0(SB)/4, $0x4b400000
+DATA shifter<>+4(SB)/4, $0x4b400000
+DATA shifter<>+8(SB)/4, $0x4b400000
+DATA shifter<>+12(SB)/4, $0x4b400000
+DATA shifter<>+16(SB)/4, $0x4b400000
+DATA shifter<>+20(SB)/4, $0x4b400000
+DATA shifter<>+24(SB)/4, $0x4b400000
+DATA shifter<>+28(SB)/4, $0x4b400000
+GLOBL shifter<>(SB), RODATA|NOPTR, $32
+
+DATA power2_p5<>+0(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+4(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+8(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+12(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+16(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+20(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+24(SB)/4, $0x3aad5a2b
+DATA power2_p5<>+28(SB)/4, $0x3aad5a2b
+GLOBL power2_p5<>(SB), RODATA|NOPTR, $32
+
+DATA power2_p4<>+0(SB)/4, $0x3c1e765b
+DATA power2_p4<>+4(SB)/4, $0x3c1e765b
+DATA power2_p4<>+8(SB)/4, $0x3c1e765b
+DATA power2_p4<>+12(SB)/4, $0x3c1e765b
+DATA power2_p4<>+16(SB)/4, $0x3c1e765b
+DATA power2_p4<>+20(SB)/4, $0x3c1e765b
+DATA power2_p4<>+24(SB)/4, $0x3c1e765b
+DATA power2_p4<>+28(SB)/4, $0x3c1e765b
+GLOBL power2_p4<>(SB), RODATA|NOPTR, $32
+
+DATA power2_p3<>+0(SB)/4, $0x3d635d51
+DATA power2_p3<>+4(SB)/4, $0x3d635d51
+DATA power2_p3<>+8(SB)/4, $0x3d635d51
+DATA power2_p3<>+12(SB)/4, $0x3d635d51
+DATA power2_p3<>+16(SB)/4, $0x3d635d51
+DATA power2_p3<>+20(SB)/4, $0x3d635d51
+DATA power2_p3<>+24(SB)/4, $0x3d635d51
+DATA power2_p3<>+28(SB)/4, $0x3d635d51
+GLOBL power2_p3<>(SB), RODATA|NOPTR, $32
+
+DATA power2_p2<>+0(SB)/4, $0x3e75fcda
+DATA power2_p2<>+4(SB)/4, $0x3e75fcda
+DATA power2_p2<>+8(SB)/4, $0x3e75fcda
+DATA power2_p2<>+12(SB)/4, $0x3e75fcda
+DATA power2_p2<>+16(SB)/4, $0x3e75fcda
+DATA power2_p2<>+20(SB)/4, $0x3e75fcda
+DATA power2_p2<>+24(SB)/4, $0x3e75fcda
+DATA power2_p2<>+28(SB)/4, $0x3e75fcda
+GLOBL power2_p2<>(SB), RODATA|NOPTR, $32
+
+DATA power2_p1<>+0(SB)/4, $0x3f317212
+DATA power2_p1<>+4(SB)/4, $0x3f317212
+DATA power2_p1<>+8(SB)/4, $0x3f317212
+DATA power2_p1<>+12(SB)/4, $0x3f317212
+DATA power2_p1<>+16(SB)/4, $0x3f317212
+DATA power2_p1<>+20(SB)/4, $0x3f317212
+DATA power2_p1<>+24(SB)/4, $0x3f317212
+DATA power2_p1<>+28(SB)/4, $0x3f317212
+GLOBL power2_p1<>(SB), RODATA|NOPTR, $32
+
+DATA power2_p0<>+0(SB)/4, $0x3f800000
+DATA power2_p0<>+4(SB)/4, $0x3f800000
+DATA power2_p0<>+8(SB)/4, $0x3f800000
+DATA power2_p0<>+12(SB)/4, $0x3f800000
+DATA power2_p0<>+16(SB)/4, $0x3f800000
+DATA power2_p0<>+20(SB)/4, $0x3f800000
+DATA power2_p0<>+24(SB)/4, $0x3f800000
+DATA power2_p0<>+28(SB)/4, $0x3f800000
+GLOBL power2_p0<>(SB), RODATA|NOPTR, $32
+
+DATA power2_low<>+0(SB)/4, $0xc2fe0000
+DATA power2_low<>+4(SB)/4, $0xc2fe0000
+DATA power2_low<>+8(SB)/4, $0xc2fe0000
+DATA power2_low<>+12(SB)/4, $0xc2fe0000
+DATA power2_low<>+16(SB)/4, $0xc2fe0000
+DATA power2_low<>+20(SB)/4, $0xc2fe0000
+DATA power2_low<>+24(SB)/4, $0xc2fe0000
+DATA power2_low<>+28(SB)/4, $0xc2fe0000
+GLOBL power2_low<>(SB), RODATA|NOPTR, $32
+
 // func meansAVX2(dst *float32, sums *float32, mass *float32, stride int, sumStride int, d int, rows int)
-// Requires: AVX
+// Requires: AVX, AVX2
 TEXT ·meansAVX2(SB), NOSPLIT, $0-56
 	MOVQ    dst+0(FP), AX
 	MOVQ    sums+8(FP), CX
@@ -1055,26 +1055,26 @@ TEXT ·meansAVX2(SB), NOSPLIT, $0-56
 	VMOVUPS one<>+0(SB), Y0
 
 row:
-	VMOVUPS     (DX), X2
-	VADDPS      16(DX), X2, X2
-	VPERMILPS   $0x4e, X2, X1
-	VADDPS      X1, X2, X2
-	VPERMILPS   $0xb1, X2, X1
-	VADDPS      X1, X2, X2
-	VDIVPS      X2, X0, X2
-	VINSERTF128 $0x01, X2, Y2, Y1
-	MOVQ        d+40(FP), R8
-	XORQ        R9, R9
-	CMPQ        R8, $0x10
-	JLT         done33
+	VMOVUPS      (DX), X1
+	VADDPS       16(DX), X1, X1
+	VPERMILPS    $0x4e, X1, X2
+	VADDPS       X2, X1, X1
+	VPERMILPS    $0xb1, X1, X2
+	VADDPS       X2, X1, X1
+	VDIVPS       X1, X0, X1
+	VBROADCASTSS X1, Y1
+	MOVQ         d+40(FP), R8
+	XORQ         R9, R9
+	CMPQ         R8, $0x10
+	JLT          done33
 
 again32:
-	VMOVUPS (CX)(R9*4), Y3
-	VMOVUPS 32(CX)(R9*4), Y4
+	VMOVUPS (CX)(R9*4), Y2
+	VMOVUPS 32(CX)(R9*4), Y3
+	VMULPS  Y1, Y2, Y2
 	VMULPS  Y1, Y3, Y3
-	VMULPS  Y1, Y4, Y4
-	VMOVUPS Y3, (AX)(R9*4)
-	VMOVUPS Y4, 32(AX)(R9*4)
+	VMOVUPS Y2, (AX)(R9*4)
+	VMOVUPS Y3, 32(AX)(R9*4)
 	ADDQ    $0x10, R9
 	SUBQ    $0x10, R8
 	CMPQ    R8, $0x10
@@ -1085,9 +1085,9 @@ done33:
 	JLT  done35
 
 again34:
-	VMOVUPS (CX)(R9*4), Y3
-	VMULPS  Y1, Y3, Y3
-	VMOVUPS Y3, (AX)(R9*4)
+	VMOVUPS (CX)(R9*4), Y2
+	VMULPS  Y1, Y2, Y2
+	VMOVUPS Y2, (AX)(R9*4)
 	ADDQ    $0x08, R9
 	SUBQ    $0x08, R8
 	CMPQ    R8, $0x08
@@ -1098,10 +1098,10 @@ done35:
 	JZ         end36
 	LEAQ       mask_window<>+0(SB), R10
 	NEGQ       R8
-	VMOVUPS    32(R10)(R8*4), Y3
-	VMASKMOVPS (CX)(R9*4), Y3, Y4
-	VMULPS     Y1, Y4, Y4
-	VMASKMOVPS Y4, Y3, (AX)(R9*4)
+	VMOVUPS    32(R10)(R8*4), Y2
+	VMASKMOVPS (CX)(R9*4), Y2, Y3
+	VMULPS     Y1, Y3, Y3
+	VMASKMOVPS Y3, Y2, (AX)(R9*4)
 
 end36:
 	ADDQ BX, AX

@@ -1,9 +1,9 @@
 package kernel
 
-// packKeysGeneric begins with dimension from.
-func packKeysGeneric(dst, k []float32, stride, last, from, d int) {
-	for i := range 8 {
-		for e, v := range k[min(i, last)*stride:][from:d] {
+// packPanelGeneric begins with dimension from.
+func packPanelGeneric(dst, k []float32, stride, keys, from, d int) {
+	for i := range TileCols {
+		for e, v := range k[min(i, keys-1)*stride:][from:d] {
 			dst[(from+e)*TileCols+i] = v
 		}
 	}

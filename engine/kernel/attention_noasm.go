@@ -2,8 +2,8 @@
 
 package kernel
 
-func packKeys(dst, k []float32, stride, last, d int) {
-	packKeysGeneric(dst, k, stride, last, 0, d)
+func packPanel(dst, k []float32, stride, keys, d int) {
+	packPanelGeneric(dst, k, stride, keys, 0, d)
 }
 
 func scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []float32, d int) {

@@ -15,10 +15,16 @@ const (
 )
 
 func attention(g *gen) {
-	packKeys(g)
-	scores(g)
+	if g.wide() {
+		packPanelAVX512(g)
+		scoresAVX512(g)
+		mixAVX512(g)
+	} else {
+		packKeys(g)
+		scores(g)
+		mix(g)
+	}
 	weigh(g)
-	mix(g)
 	means(g)
 }
 
@@ -46,6 +52,18 @@ func packKeys(g *gen) {
 		g.VMOVUPS(operand.Mem{Base: key[i], Index: index, Scale: 4}, x[i].AsX())
 		g.VINSERTF128(operand.Imm(1), operand.Mem{Base: key[i+4], Index: index, Scale: 4}, x[i], x[i])
 	}
+	for i, y := range g.transposed(x) {
+		g.VMOVUPS(y, operand.Mem{Base: dst, Disp: 64 * i})
+	}
+	g.ADDQ(operand.U32(4*64), dst)
+	g.ADDQ(operand.Imm(4), index)
+	g.CMPQ(index, d)
+	g.JLT(operand.LabelRef("four"))
+	g.ret()
+}
+
+// transposed swaps rows and columns of 4x4 elements in every 16 bytes; x is used up.
+func (g *gen) transposed(x []reg.VecVirtual) []reg.VecVirtual {
 	pairs := g.fresh(x)
 	g.VUNPCKLPS(x[1], x[0], pairs[0])
 	g.VUNPCKHPS(x[1], x[0], pairs[1])
@@ -53,13 +71,8 @@ func packKeys(g *gen) {
 	g.VUNPCKHPS(x[3], x[2], pairs[3])
 	for i := range x {
 		g.VSHUFPS(operand.Imm([]uint64{0x44, 0xee}[i%2]), pairs[2+i/2], pairs[i/2], x[i])
-		g.VMOVUPS(x[i], operand.Mem{Base: dst, Disp: 64 * i})
 	}
-	g.ADDQ(operand.U32(4*64), dst)
-	g.ADDQ(operand.Imm(4), index)
-	g.CMPQ(index, d)
-	g.JLT(operand.LabelRef("four"))
-	g.ret()
+	return x
 }
 
 // scores is tile6AVX2 with one tap, for one panel after the other.
@@ -75,7 +88,7 @@ func scores(g *gen) {
 	g.Label("panel")
 	sums := g.zeros(2 * attentionRows)
 	g.XORQ(index, index)
-	g.unrolled(d, n, func(steps int) {
+	g.unrolled(d, n, 4, func(steps int) {
 		for s := range steps {
 			left, right, x := g.YMM(), g.YMM(), g.YMM()
 			g.VMOVUPS(operand.Mem{Base: panel, Disp: 64 * s}, left)
@@ -115,18 +128,18 @@ func (g *gen) fresh(xs []reg.VecVirtual) []reg.VecVirtual {
 	return ys
 }
 
-// unrolled writes body for a positive total of steps: four at a time, then one. n is a register to count in.
-func (g *gen) unrolled(total, n reg.GPVirtual, body func(steps int)) {
-	four, rest, one, done := g.label("four"), g.label("rest"), g.label("one"), g.label("done")
+// unrolled writes body for a positive total of steps: several at a time, then one. n is a register to count in.
+func (g *gen) unrolled(total, n reg.GPVirtual, several int, body func(steps int)) {
+	again, rest, one, done := g.label("again"), g.label("rest"), g.label("one"), g.label("done")
 	g.MOVQ(total, n)
-	g.SUBQ(operand.Imm(4), n)
+	g.SUBQ(operand.Imm(uint64(several)), n)
 	g.JLT(operand.LabelRef(rest))
-	g.Label(four)
-	body(4)
-	g.SUBQ(operand.Imm(4), n)
-	g.JGE(operand.LabelRef(four))
+	g.Label(again)
+	body(several)
+	g.SUBQ(operand.Imm(uint64(several)), n)
+	g.JGE(operand.LabelRef(again))
 	g.Label(rest)
-	g.ADDQ(operand.Imm(4), n)
+	g.ADDQ(operand.Imm(uint64(several)), n)
 	g.JZ(operand.LabelRef(done))
 	g.Label(one)
 	body(1)
@@ -138,10 +151,11 @@ func (g *gen) unrolled(total, n reg.GPVirtual, body func(steps int)) {
 // weigh goes over all rows for their maxima, computes how far their sums shrink in one vector, and goes over all rows for the
 // powers, with four vectors side by side.
 func weigh(g *gen) {
-	g.function("weighAVX2", "func(scores, top, mass, shrink *float32, n int, scale float32)",
+	g.function("weigh"+g.isa, "func(scores, top, mass, shrink *float32, n int, scale float32)",
 		"is Weigh for whole panels of scores, n being a positive multiple of 16.")
 	scores, top, mass, shrink, n := g.arg("scores"), g.arg("top"), g.arg("mass"), g.arg("shrink"), g.arg("n")
 	rows, left, row := g.GP64(), g.GP64(), g.GP64()
+	turns := []int{4, columns / g.width()} // vectors side by side: several, then those of a panel
 
 	g.MOVQ(scores, row)
 	g.XORQ(rows, rows)
@@ -157,17 +171,8 @@ func weigh(g *gen) {
 			x := l.load(row)
 			g.VMAXPS(most[i], x, most[i]) // a NaN in x leaves the maximum as it was
 		}
-	}, 4, 2)
-	g.VMAXPS(most[1], most[0], most[0])
-	g.VMAXPS(most[3], most[2], most[2])
-	g.VMAXPS(most[2], most[0], most[0])
-	now, other := most[0].AsX(), g.XMM()
-	g.VEXTRACTF128(operand.Imm(1), most[0], other)
-	g.VMAXPS(other, now, now)
-	g.VPERMILPS(operand.Imm(0x4e), now, other)
-	g.VMAXPS(other, now, now)
-	g.VPERMILPS(operand.Imm(0xb1), now, other)
-	g.VMAXPS(other, now, now)
+	}, turns...)
+	now, other := g.fold(most, func(a, b, dst operand.Op) { g.VMAXPS(a, b, dst) }), g.XMM()
 	g.VMOVSS(operand.Mem{Base: top, Index: rows, Scale: 4}, other)
 	g.VMAXSS(other, now, now)
 	g.VMOVSS(now, operand.Mem{Base: top, Index: rows, Scale: 4})
@@ -178,19 +183,19 @@ func weigh(g *gen) {
 	g.CMPQ(rows, operand.Imm(attentionRows))
 	g.JLT(operand.LabelRef("maximum"))
 
-	live, factors := g.mask(rows), g.YMM()
-	g.VMASKMOVPS(operand.Mem{Base: shrink}, live, factors)
+	live, factors := lanes{g: g, mask: g.mask(rows)}, g.vector()
+	live.loadFrom(operand.Mem{Base: shrink}, factors)
 	scale := g.broadcastArg("scale")
 	g.VMULPS(scale, factors, factors)
 	weave(g.weightOf(factors))
-	g.VMASKMOVPS(factors, live, operand.Mem{Base: shrink})
+	live.storeAt(factors, operand.Mem{Base: shrink})
 
 	g.XORQ(rows, rows)
 	g.Label("powers")
-	peak, sum := g.YMM(), g.YMM()
+	peak, sum := g.vector(), g.vector()
 	g.VBROADCASTSS(operand.Mem{Base: top, Index: rows, Scale: 4}, peak)
-	g.VBROADCASTSS(operand.Mem{Base: shrink, Index: rows, Scale: 4}, sum)
-	g.VMULPS(operand.Mem{Base: mass}, sum, sum)
+	g.VBROADCASTSS(operand.Mem{Base: shrink, Index: rows, Scale: 4}, sum.AsY())
+	g.VMULPS(operand.Mem{Base: mass}, sum.AsY(), sum.AsY()) // the rest of a wider vector becomes zero
 	g.MOVQ(n, left)
 	g.eachWhole(left, func(l []lanes) {
 		var chains []chain
@@ -206,8 +211,13 @@ func weigh(g *gen) {
 			}))
 		}
 		weave(chains...)
-	}, 4, 2)
-	g.VMOVUPS(sum, operand.Mem{Base: mass})
+	}, turns...)
+	if g.wide() {
+		high := g.YMM()
+		g.VEXTRACTF64X4(operand.Imm(1), sum, high)
+		g.VADDPS(high, sum.AsY(), sum.AsY())
+	}
+	g.VMOVUPS(sum.AsY(), operand.Mem{Base: mass})
 	g.ADDQ(operand.U32(scoreBytes), scores)
 	g.ADDQ(operand.Imm(32), mass)
 	g.INCQ(rows)
@@ -218,6 +228,13 @@ func weigh(g *gen) {
 
 // weightOf replaces a score, at most 0, by its power of two.
 func (g *gen) weightOf(x reg.VecVirtual) chain {
+	if g.wide() {
+		const notAtMost = 0x16 // or NaN
+		live, p := g.K(), g.vector()
+		return join(chain{func() { g.VCMPPS(operand.Imm(notAtMost), g.constant("power2_low", -127), x, live) }}, g.fraction2(x, p), chain{
+			func() { g.VSCALEFPS_Z(x, p, live, x) },
+		})
+	}
 	return join(chain{func() { g.VMAXPS(x, g.load(g.constant("power2_low", -127)), x) }}, g.power2(x))
 }
 
@@ -261,7 +278,7 @@ func mix(g *gen) {
 		g.Label(first)
 		g.MOVQ(weights, weight)
 		g.MOVQ(values, value)
-		g.unrolled(keys, n, func(steps int) {
+		g.unrolled(keys, n, 4, func(steps int) {
 			for s := range steps {
 				v := g.fresh(acc[0])
 				for half, y := range v {
@@ -310,14 +327,14 @@ func mix(g *gen) {
 }
 
 func means(g *gen) {
-	g.function("meansAVX2", "func(dst, sums, mass *float32, stride, sumStride, d, rows int)", "is Means for a positive number of rows.")
+	g.function("means"+g.isa, "func(dst, sums, mass *float32, stride, sumStride, d, rows int)", "is Means for a positive number of rows.")
 	dst, sums, mass := g.arg("dst"), g.arg("sums"), g.arg("mass")
 	stride, sumStride, rows := g.arg("stride"), g.arg("sumStride"), g.arg("rows")
 	g.SHLQ(operand.Imm(2), stride)
 	g.SHLQ(operand.Imm(2), sumStride)
 	one := g.load(g.constant("one", 1))
 	g.Label("row")
-	inverse, sum, other := g.YMM(), g.XMM(), g.XMM()
+	inverse, sum, other := g.vector(), g.XMM(), g.XMM()
 	g.VMOVUPS(operand.Mem{Base: mass}, sum)
 	g.VADDPS(operand.Mem{Base: mass, Disp: 16}, sum, sum)
 	g.VPERMILPS(operand.Imm(0x4e), sum, other)
@@ -325,7 +342,7 @@ func means(g *gen) {
 	g.VPERMILPS(operand.Imm(0xb1), sum, other)
 	g.VADDPS(other, sum, sum)
 	g.VDIVPS(sum, one.AsX(), sum)
-	g.VINSERTF128(operand.Imm(1), sum, sum.AsY(), inverse)
+	g.VBROADCASTSS(sum, inverse)
 	n := g.arg("d")
 	g.each(n, 2, func(l []lanes) {
 		ys := loadAll(l, sums)

@@ -158,14 +158,17 @@ func (l lanes) at(p reg.Register) operand.Mem {
 }
 
 // loadTo reads from the slice that starts at p; lanes that are not live are zero.
-func (l lanes) loadTo(p, y reg.Register) {
+func (l lanes) loadTo(p, y reg.Register) { l.loadFrom(l.at(p), y) }
+
+// loadFrom is loadTo from wherever m is.
+func (l lanes) loadFrom(m operand.Mem, y reg.Register) {
 	switch {
 	case l.mask == nil:
-		l.g.VMOVUPS(l.at(p), y)
+		l.g.VMOVUPS(m, y)
 	case l.g.wide():
-		l.g.VMOVUPS_Z(l.at(p), l.mask, y)
+		l.g.VMOVUPS_Z(m, l.mask, y)
 	default:
-		l.g.VMASKMOVPS(l.at(p), l.mask, y)
+		l.g.VMASKMOVPS(m, l.mask, y)
 	}
 }
 
@@ -306,8 +309,19 @@ func (g *gen) mask(n reg.GPVirtual) reg.Register {
 	return y
 }
 
-// returnFold reduces a power of two of vectors, then the lanes 16, 8, 4, 2, 1, and returns the result from the function.
+// returnFold returns what fold gives from the function.
 func (g *gen) returnFold(v []reg.VecVirtual, op func(a, b, dst operand.Op)) {
+	x := g.fold(v, op)
+	result, err := g.ReturnIndex(0).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	g.VMOVSS(x, result.Addr) // Context.Store would take an SSE move
+	g.ret()
+}
+
+// fold reduces a power of two of vectors, then the lanes 16, 8, 4, 2, 1.
+func (g *gen) fold(v []reg.VecVirtual, op func(a, b, dst operand.Op)) reg.Register {
 	for n := len(v) / 2; n > 0; n /= 2 {
 		for i := range n {
 			op(v[i+n], v[i], v[i])
@@ -325,10 +339,5 @@ func (g *gen) returnFold(v []reg.VecVirtual, op func(a, b, dst operand.Op)) {
 	op(t, x, x)
 	g.VPERMILPS(operand.Imm(0xb1), x, t)
 	op(t, x, x)
-	result, err := g.ReturnIndex(0).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	g.VMOVSS(x, result.Addr) // Context.Store would take an SSE move
-	g.ret()
+	return x
 }

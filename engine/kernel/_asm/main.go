@@ -39,6 +39,7 @@ func main() {
 	}
 	for _, noun := range []noun{ // the others run their AVX2 form
 		{"activation", activation},
+		{"attention", attention},
 		{"norm", norm},
 		{"peak", peakAVX512},
 		{"tile", tile},

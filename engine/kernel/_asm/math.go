@@ -42,13 +42,8 @@ func weave(chains ...chain) {
 // together, with one instruction each, and needs no limits for x.
 func (g *gen) power2(x reg.VecVirtual) chain {
 	if g.wide() {
-		const down = 1 // to the floor
-		rest, p := g.vector(), g.vector()
-		return join(chain{
-			func() { g.VREDUCEPS(operand.Imm(down), x, rest) },
-		}, g.polynomial(rest, p, "power2", 0.00188530879528, 0.0089733536005, 0.0558359456829, 0.240152802094, 0.693152471962, 1), chain{
-			func() { g.VSCALEFPS(x, p, x) },
-		})
+		p := g.vector()
+		return join(g.fraction2(x, p), chain{func() { g.VSCALEFPS(x, p, x) }})
 	}
 	shifter, power, p := g.constant("shifter", 0x1.8p23), g.vector(), g.vector()
 	return join(chain{
@@ -59,6 +54,15 @@ func (g *gen) power2(x reg.VecVirtual) chain {
 		func() { g.VPSLLD(operand.Imm(23), power, power) },
 		func() { g.VPADDD(power, p, x) },
 	})
+}
+
+// fraction2 sets p to 2^x without its floor's power: VSCALEFPS multiplies by that.
+func (g *gen) fraction2(x, p reg.VecVirtual) chain {
+	const down = 1 // to the floor
+	rest := g.vector()
+	return join(chain{
+		func() { g.VREDUCEPS(operand.Imm(down), x, rest) },
+	}, g.polynomial(rest, p, "power2", 0.00188530879528, 0.0089733536005, 0.0558359456829, 0.240152802094, 0.693152471962, 1))
 }
 
 // polynomial sets p to the polynomial in x with the coefficients c, highest power first. Of long ones AVX-512 broadcasts
