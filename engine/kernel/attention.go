@@ -6,7 +6,7 @@ import "math"
 // Scores with keys that PackKeys packed, Weigh, which turns scores into weights and says how far earlier sums shrink, Mix,
 // which shrinks the sums and adds the values, weighed; and Means behind the last block.
 const (
-	// AttentionRows is the queries of a tile, as in Tile.
+	// AttentionRows is the queries of a tile, as in Multiply.
 	AttentionRows = TileRows
 	// MaxKeys is the most keys of a block.
 	MaxKeys = 512
@@ -54,7 +54,7 @@ func PackKeys(dst, k []float32, stride, keys, d int) {
 // Scores writes the products of AttentionRows queries with so many keys, up to MaxKeys, of panels [ceil(keys/TileCols), d,
 // TileCols] to dst [AttentionRows, ScoreStride]; those with the rest of the last panel stand behind them. rows points to
 // at least d floats each.
-// What bounds it: the FMA units, as in Tile.
+// What bounds it: the FMA units, as in Multiply.
 func Scores(dst *[ScoreElems]float32, rows *[AttentionRows]*float32, panels []float32, d, keys int) {
 	count := (keys + TileCols - 1) / TileCols
 	if keys > MaxKeys || keys < 1 || d < 1 {

@@ -75,7 +75,7 @@ func (g *gen) transposed(x []reg.VecVirtual) []reg.VecVirtual {
 	return x
 }
 
-// scores is tile6AVX2 with one tap, for one panel after the other.
+// scores is tile6x16AVX2 with one tap, for one panel after the other.
 func scores(g *gen) {
 	g.function("scoresAVX2", "func(dst *float32, rows **float32, panels *float32, d, count int)", "is Scores for so many panels.")
 	dst, rows, panel, d, count := g.arg("dst"), g.arg("rows"), g.arg("panels"), g.arg("d"), g.arg("count")
@@ -155,7 +155,7 @@ func weigh(g *gen) {
 		"is Weigh for whole panels of scores, n being a positive multiple of 16.")
 	scores, top, mass, shrink, n := g.arg("scores"), g.arg("top"), g.arg("mass"), g.arg("shrink"), g.arg("n")
 	rows, left, row := g.GP64(), g.GP64(), g.GP64()
-	turns := []int{4, columns / g.width()} // vectors side by side: several, then those of a panel
+	turns := []int{4, tileCols / g.width()} // vectors side by side: several, then those of a panel
 
 	g.MOVQ(scores, row)
 	g.XORQ(rows, rows)
