@@ -61,3 +61,41 @@ func TestNothingBeyond(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingBeyondTiles is the same for the parts of an attention and the transforms of Winograd.
+func TestNothingBeyondTiles(t *testing.T) {
+	eachVariant(t, func(t *testing.T, _ *rand.Rand) {
+		for _, d := range []int{1, 4, 5, 8, 16, 23, 24, 40, 61, 64, 72, 80} {
+			for _, keys := range []int{1, 2, 7, 16, 17, 77} {
+				stride := (d + TileCols - 1) / TileCols * TileCols
+				k, values := atEdge[float32](t, (keys-1)*stride+d), atEdge[float32](t, (keys-1)*stride+d)
+				panels := atEdge[float32](t, (keys+TileCols-1)/TileCols*TileCols*d)
+				PackKeys(panels, k, stride, keys, d)
+				var rows [AttentionRows]*float32
+				for i := range rows {
+					rows[i] = &atEdge[float32](t, d)[0]
+				}
+				scores := (*[ScoreElems]float32)(atEdge[float32](t, ScoreElems))
+				Scores(scores, &rows, panels, d, keys)
+				var state Softmax
+				state.Reset()
+				Weigh(scores, keys, 1, &state)
+				sums := atEdge[float32](t, AttentionRows*MixStride(d))
+				for _, shrink := range []*[AttentionRows]float32{nil, &state.Shrink} {
+					Mix(sums, scores, values, stride, keys, d, shrink)
+				}
+				Means(atEdge[float32](t, 2*stride+d), sums, stride, d, 3, &state)
+			}
+		}
+		src, dst := make([]*float32, 36), atEdge[float32](t, 36*23)
+		for i := range src {
+			src[i] = &atEdge[float32](t, 23)[0]
+		}
+		for _, w := range winograds {
+			WinogradInput(w.kind, dst[36*23-w.kind.Values()*23:], 23, src, 23)
+			WinogradFilter(w.kind, dst[36*23-w.kind.Products()*23:], 23, (*[9]*float32)(src), 23)
+			products, out := atEdge[float32](t, w.kind.Products()*TileCols), atEdge[float32](t, w.kind.Tile()*w.kind.Tile()*TileCols)
+			WinogradOutput(w.kind, out, w.kind.Tile()*TileCols, TileCols, products, TileCols, (*[TileCols]float32)(atEdge[float32](t, TileCols)), out)
+		}
+	})
+}

@@ -114,13 +114,14 @@ func scoresAVX512(g *gen) {
 
 // mixAVX512 goes over the keys once for a strip of up to 64 columns. Strips of 16 have too few sums for the latency of a
 // multiply-add, so 80 columns are 48 and 32. Eight last columns share a vector with those of the next key: column c of an
-// even key is in lane 2c, of an odd key in lane 2c+1, and the weights are broadcast in pairs. Other numbers of last
-// columns are a vector under a mask.
+// even key is in lane 2c, of an odd key in lane 2c+1, and the weights are broadcast in pairs. If all rows begin
+// in the middle of a cache line, as those of every other head do, the eight are the first ones: whole vectors that lie in
+// two lines each would be bound by the loads. Other numbers of last columns are a vector under a mask.
 func mixAVX512(g *gen) {
 	g.function("mixAVX512", "func(sums, weights, values *float32, sumStride, stride, keys, d int, shrink *float32)", "is Mix; shrink may be nil.")
 	m := &mixer{
 		g: g, sums: g.arg("sums"), weights: g.arg("weights"), values: g.arg("values"), sumStride: g.arg("sumStride"), stride: g.arg("stride"),
-		keys: g.arg("keys"), shrink: g.arg("shrink"), lower: g.GP64(), weight: g.GP64(), value: g.GP64(), n: g.GP64(),
+		keys: g.arg("keys"), shrink: g.arg("shrink"), lower: g.GP64(), weight: g.GP64(), value: g.GP64(), n: g.GP64(), eight: g.GP64(),
 	}
 	vectors, rest := g.arg("d"), g.GP64()
 	g.SHLQ(operand.Imm(2), m.sumStride)
@@ -139,6 +140,20 @@ func mixAVX512(g *gen) {
 	g.MOVQ(vectors, rest)
 	g.ANDQ(operand.Imm(15), rest)
 	g.SHRQ(operand.Imm(4), vectors)
+	g.MOVQ(vectors, m.eight)
+	g.SHLQ(operand.Imm(6), m.eight)
+	g.CMPQ(rest, operand.Imm(8))
+	g.JNE(operand.LabelRef("strip"))
+	g.TESTQ(operand.U32(63), m.stride)
+	g.JNZ(operand.LabelRef("strip"))
+	g.MOVQ(m.values, m.value)
+	g.ANDQ(operand.Imm(63), m.value)
+	g.CMPQ(m.value, operand.Imm(32))
+	g.JNE(operand.LabelRef("strip"))
+	g.MOVQ(operand.I32(-32), m.eight)
+	for _, p := range []reg.GPVirtual{m.values, m.sums, m.lower} {
+		g.ADDQ(operand.Imm(32), p)
+	}
 
 	// choose jumps to the strip for a number of vectors, the first choice that fits.
 	type choice struct {
@@ -172,6 +187,7 @@ func mixAVX512(g *gen) {
 		for _, p := range []reg.GPVirtual{m.values, m.sums, m.lower} {
 			g.ADDQ(operand.U32(uint64(64*count)), p)
 		}
+		g.SUBQ(operand.U32(uint64(64*count)), m.eight)
 		g.SUBQ(operand.Imm(uint64(count)), vectors)
 		g.JMP(operand.LabelRef("strip"))
 		if count <= 3 {
@@ -184,11 +200,13 @@ func mixAVX512(g *gen) {
 	g.ret()
 }
 
-// mixer is what the strips of mixAVX512 share. lower points to the sums of row 3; weight, value and n are the strip's own.
+// mixer is what the strips of mixAVX512 share. lower points to the sums of row 3; eight is the bytes from a strip's columns to
+// those in pairs; weight, value and n are the strip's own.
 type mixer struct {
 	g                                         *gen
 	sums, lower, weights, values, shrink      reg.GPVirtual
 	sumStride, stride, keys, weight, value, n reg.GPVirtual
+	eight                                     reg.GPVirtual
 	interleave                                reg.VecVirtual
 }
 
@@ -204,8 +222,8 @@ func (m *mixer) sum(r, vector int) operand.Mem {
 	return at
 }
 
-// strip writes the sums of so many vectors, the last one under a mask unless that is nil, and of eight columns behind
-// them if paired.
+// strip writes the sums of so many vectors, the last one under a mask unless that is nil, and of eight columns in pairs,
+// which is the end.
 func (m *mixer) strip(vectors int, mask reg.Register, paired bool) {
 	g, live := m.g, lanes{g: m.g, mask: mask}
 	acc, pairs := make([][]reg.VecVirtual, attentionRows), []reg.VecVirtual(nil)
@@ -219,16 +237,18 @@ func (m *mixer) strip(vectors int, mask reg.Register, paired bool) {
 	g.TESTQ(m.shrink, m.shrink)
 	g.JZ(operand.LabelRef(first))
 	for r := range acc {
-		f := g.ZMM()
-		g.VBROADCASTSS(operand.Mem{Base: m.shrink, Disp: 4 * r}, f)
 		for i, y := range acc[r] {
 			live.loadFrom(m.sum(r, i), y)
-			g.VMULPS(f, y, y)
+			g.VMULPS_BCST(operand.Mem{Base: m.shrink, Disp: 4 * r}, y, y)
 		}
-		if paired {
-			g.VPMOVZXDQ(m.sum(r, vectors), pairs[r])
-			g.VMULPS(f, pairs[r], pairs[r])
+	}
+	if paired {
+		m.toEight(g.ADDQ)
+		for r, y := range pairs {
+			g.VPMOVZXDQ(m.sum(r, 0), y)
+			g.VMULPS_BCST(operand.Mem{Base: m.shrink, Disp: 4 * r}, y, y)
 		}
+		m.toEight(g.SUBQ)
 	}
 	g.Label(first)
 	g.MOVQ(m.weights, m.weight)
@@ -242,11 +262,11 @@ func (m *mixer) strip(vectors int, mask reg.Register, paired bool) {
 				live.loadFrom(operand.Mem{Base: m.value, Disp: 64 * i}, y)
 			}
 			if paired {
-				y, last := g.ZMM(), operand.Mem{Base: m.value, Disp: 64 * vectors}
+				y, at := g.ZMM(), operand.Mem{Base: m.value, Index: m.eight, Scale: 1}
 				if steps == 1 {
-					g.VPMOVZXDQ(last, y)
+					g.VPMOVZXDQ(at, y)
 				} else {
-					g.VMOVUPS(last, y.AsY())
+					g.VMOVUPS(at, y.AsY())
 				}
 				neighbours = append(neighbours, y)
 			}
@@ -278,11 +298,20 @@ func (m *mixer) strip(vectors int, mask reg.Register, paired bool) {
 		for i, y := range acc[r] {
 			live.storeAt(y, m.sum(r, i))
 		}
-		if paired {
+	}
+	if paired {
+		m.toEight(g.ADDQ)
+		for r, y := range pairs {
 			odd := g.ZMM()
-			g.VPSRLQ(operand.Imm(32), pairs[r], odd)
-			g.VADDPS(odd, pairs[r], pairs[r])
-			g.VPMOVQD(pairs[r], m.sum(r, vectors))
+			g.VPSRLQ(operand.Imm(32), y, odd)
+			g.VADDPS(odd, y, y)
+			g.VPMOVQD(y, m.sum(r, 0))
 		}
 	}
+}
+
+// toEight moves sum to the eight columns in pairs, or back.
+func (m *mixer) toEight(move func(by, p operand.Op)) {
+	move(m.eight, m.sums)
+	move(m.eight, m.lower)
 }
