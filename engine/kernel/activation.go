@@ -14,7 +14,8 @@ const (
 // What bounds these three: with None the memory; with an activation the arithmetic, 14 operations for 8 elements and a
 // division for the sigmoids, 23 for GELU. A Zen 1 takes 18 cycles for SiLU and 27 for GELU where the same operations take 14 and 23
 // if none waits for another, which is what its ports allow: a multiply-add borrows one from the adders, and the divider
-// holds up both for 8 cycles.
+// holds up both for 8 cycles. With AVX-512 an Emerald Rapids takes 10 cycles for the division of 16 elements, which is all of
+// SiLU, and 11.5 for GELU, whose 20 operations take 10 on its two ports.
 //
 // Precision: GELU is within 2e-7 of the larger of |result| and 1. The sigmoids are within 3e-7 of |result| plus what
 // rounding their exponent costs, 1.2e-7 |x| of |result|. +Inf gives +Inf; -Inf gives NaN for the sigmoids, as in PyTorch,

@@ -289,8 +289,8 @@ TEXT ·scaleShiftGELUAVX512(SB), NOSPLIT, $0-56
 	VBROADCASTSS power2_p2<>+0(SB), Z8
 	VBROADCASTSS power2_p1<>+0(SB), Z9
 	VBROADCASTSS power2_p0<>+0(SB), Z10
-	VBROADCASTSS magnitude<>+0(SB), Z19
-	VBROADCASTSS gelu_limit<>+0(SB), Z20
+	VBROADCASTSS magnitude<>+0(SB), Z22
+	VBROADCASTSS gelu_limit<>+0(SB), Z23
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), DX
 	MOVQ         scale+16(FP), BX
@@ -302,7 +302,7 @@ TEXT ·scaleShiftGELUAVX512(SB), NOSPLIT, $0-56
 pixel:
 	MOVQ n+32(FP), CX
 	XORQ R9, R9
-	CMPQ CX, $0x30
+	CMPQ CX, $0x40
 	JLT  done12
 
 again11:
@@ -310,17 +310,17 @@ again11:
 	VMOVUPS          (SI)(R9*4), Z1
 	VMOVUPS          (BX)(R9*4), Z2
 	VFMADD213PS      Z1, Z2, Z0
-	VANDPS           Z19, Z0, Z1
-	VMINPS           Z20, Z1, Z1
+	VANDPS           Z22, Z0, Z1
+	VMINPS           Z23, Z1, Z1
 	VMOVUPS          64(DX)(R9*4), Z11
 	VBROADCASTSS     gelu_p9<>+0(SB), Z2
 	VMOVUPS          64(SI)(R9*4), Z3
 	VMOVUPS          64(BX)(R9*4), Z4
 	VFMADD213PS      Z3, Z4, Z11
 	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
-	VANDPS           Z19, Z11, Z12
+	VANDPS           Z22, Z11, Z12
 	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
-	VMINPS           Z20, Z12, Z12
+	VMINPS           Z23, Z12, Z12
 	VMOVUPS          128(DX)(R9*4), Z16
 	VFMADD213PS.BCST gelu_p6<>+0(SB), Z1, Z2
 	VBROADCASTSS     gelu_p9<>+0(SB), Z13
@@ -329,70 +329,98 @@ again11:
 	VFMADD213PS      Z3, Z4, Z16
 	VFMADD213PS.BCST gelu_p5<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p8<>+0(SB), Z12, Z13
-	VANDPS           Z19, Z16, Z17
+	VANDPS           Z22, Z16, Z17
 	VFMADD213PS.BCST gelu_p4<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p7<>+0(SB), Z12, Z13
-	VMINPS           Z20, Z17, Z17
+	VMINPS           Z23, Z17, Z17
+	VMOVUPS          192(DX)(R9*4), Z19
 	VFMADD213PS.BCST gelu_p3<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p6<>+0(SB), Z12, Z13
 	VBROADCASTSS     gelu_p9<>+0(SB), Z18
+	VMOVUPS          192(SI)(R9*4), Z3
+	VMOVUPS          192(BX)(R9*4), Z4
+	VFMADD213PS      Z3, Z4, Z19
 	VFMADD213PS.BCST gelu_p2<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p5<>+0(SB), Z12, Z13
 	VFMADD213PS.BCST gelu_p8<>+0(SB), Z17, Z18
+	VANDPS           Z22, Z19, Z20
 	VFMADD213PS.BCST gelu_p1<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p4<>+0(SB), Z12, Z13
 	VFMADD213PS.BCST gelu_p7<>+0(SB), Z17, Z18
+	VMINPS           Z23, Z20, Z20
 	VFMADD213PS.BCST gelu_p0<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p3<>+0(SB), Z12, Z13
 	VFMADD213PS.BCST gelu_p6<>+0(SB), Z17, Z18
+	VBROADCASTSS     gelu_p9<>+0(SB), Z21
 	VREDUCEPS        $0x01, Z2, Z4
 	VFMADD213PS.BCST gelu_p2<>+0(SB), Z12, Z13
 	VFMADD213PS.BCST gelu_p5<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p8<>+0(SB), Z20, Z21
 	VMOVUPS          Z5, Z3
 	VFMADD213PS.BCST gelu_p1<>+0(SB), Z12, Z13
 	VFMADD213PS.BCST gelu_p4<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p7<>+0(SB), Z20, Z21
 	VFMADD213PS      Z6, Z4, Z3
 	VFMADD213PS.BCST gelu_p0<>+0(SB), Z12, Z13
 	VFMADD213PS.BCST gelu_p3<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p6<>+0(SB), Z20, Z21
 	VFMADD213PS      Z7, Z4, Z3
 	VREDUCEPS        $0x01, Z13, Z15
 	VFMADD213PS.BCST gelu_p2<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p5<>+0(SB), Z20, Z21
 	VFMADD213PS      Z8, Z4, Z3
 	VMOVUPS          Z5, Z14
 	VFMADD213PS.BCST gelu_p1<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p4<>+0(SB), Z20, Z21
 	VFMADD213PS      Z9, Z4, Z3
 	VFMADD213PS      Z6, Z15, Z14
 	VFMADD213PS.BCST gelu_p0<>+0(SB), Z17, Z18
+	VFMADD213PS.BCST gelu_p3<>+0(SB), Z20, Z21
 	VFMADD213PS      Z10, Z4, Z3
 	VFMADD213PS      Z7, Z15, Z14
 	VREDUCEPS        $0x01, Z18, Z4
+	VFMADD213PS.BCST gelu_p2<>+0(SB), Z20, Z21
 	VSCALEFPS        Z2, Z3, Z2
 	VFMADD213PS      Z8, Z15, Z14
 	VMOVUPS          Z5, Z3
-	VXORPS           Z21, Z21, Z21
-	VMAXPS           Z0, Z21, Z0
+	VFMADD213PS.BCST gelu_p1<>+0(SB), Z20, Z21
+	VXORPS           Z24, Z24, Z24
+	VMAXPS           Z0, Z24, Z0
 	VFMADD213PS      Z9, Z15, Z14
 	VFMADD213PS      Z6, Z4, Z3
+	VFMADD213PS.BCST gelu_p0<>+0(SB), Z20, Z21
 	VFNMADD231PS     Z2, Z1, Z0
 	VFMADD213PS      Z10, Z15, Z14
 	VFMADD213PS      Z7, Z4, Z3
+	VREDUCEPS        $0x01, Z21, Z1
 	VMOVUPS          Z0, (AX)(R9*4)
 	VSCALEFPS        Z13, Z14, Z13
 	VFMADD213PS      Z8, Z4, Z3
-	VXORPS           Z0, Z0, Z0
-	VMAXPS           Z11, Z0, Z11
+	VMOVUPS          Z5, Z0
+	VXORPS           Z2, Z2, Z2
+	VMAXPS           Z11, Z2, Z11
 	VFMADD213PS      Z9, Z4, Z3
+	VFMADD213PS      Z6, Z1, Z0
 	VFNMADD231PS     Z13, Z12, Z11
 	VFMADD213PS      Z10, Z4, Z3
+	VFMADD213PS      Z7, Z1, Z0
 	VMOVUPS          Z11, 64(AX)(R9*4)
 	VSCALEFPS        Z18, Z3, Z18
-	VXORPS           Z0, Z0, Z0
-	VMAXPS           Z16, Z0, Z16
+	VFMADD213PS      Z8, Z1, Z0
+	VXORPS           Z2, Z2, Z2
+	VMAXPS           Z16, Z2, Z16
+	VFMADD213PS      Z9, Z1, Z0
 	VFNMADD231PS     Z18, Z17, Z16
+	VFMADD213PS      Z10, Z1, Z0
 	VMOVUPS          Z16, 128(AX)(R9*4)
-	ADDQ             $0x30, R9
-	SUBQ             $0x30, CX
-	CMPQ             CX, $0x30
+	VSCALEFPS        Z21, Z0, Z21
+	VXORPS           Z0, Z0, Z0
+	VMAXPS           Z19, Z0, Z19
+	VFNMADD231PS     Z21, Z20, Z19
+	VMOVUPS          Z19, 192(AX)(R9*4)
+	ADDQ             $0x40, R9
+	SUBQ             $0x40, CX
+	CMPQ             CX, $0x40
 	JGE              again11
 
 done12:
@@ -404,8 +432,8 @@ again13:
 	VMOVUPS          (SI)(R9*4), Z1
 	VMOVUPS          (BX)(R9*4), Z2
 	VFMADD213PS      Z1, Z2, Z0
-	VANDPS           Z19, Z0, Z1
-	VMINPS           Z20, Z1, Z1
+	VANDPS           Z22, Z0, Z1
+	VMINPS           Z23, Z1, Z1
 	VBROADCASTSS     gelu_p9<>+0(SB), Z2
 	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2
@@ -444,8 +472,8 @@ done14:
 	VMOVUPS.Z        (SI)(R9*4), K1, Z1
 	VMOVUPS.Z        (BX)(R9*4), K1, Z2
 	VFMADD213PS      Z1, Z2, Z0
-	VANDPS           Z19, Z0, Z1
-	VMINPS           Z20, Z1, Z1
+	VANDPS           Z22, Z0, Z1
+	VMINPS           Z23, Z1, Z1
 	VBROADCASTSS     gelu_p9<>+0(SB), Z2
 	VFMADD213PS.BCST gelu_p8<>+0(SB), Z1, Z2
 	VFMADD213PS.BCST gelu_p7<>+0(SB), Z1, Z2

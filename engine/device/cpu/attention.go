@@ -11,7 +11,8 @@ import (
 // of keys at a time, and sums shrink when a larger score turns up. A task is a block of queries of one head; it packs a
 // block of keys for itself, which costs little as its queries are many, and needs no other memory that grows with the
 // tokens. Bound by the FMA units, and by the exponential where heads are narrow: a score costs d/4 vector
-// multiply-adds of 8 lanes and an eighth of a vector's exponential, which takes 15 cycles on a Zen 1.
+// multiply-adds of 8 lanes and an eighth of a vector's exponential, which takes 15 cycles on a Zen 1. With AVX-512 an Emerald Rapids
+// reaches 79 % of the FMA peak with heads of 40, 88 % with 64 and 80, 93 % with 512: the exponential of 16 lanes takes 6 cycles.
 type attention struct {
 	op            *device.Attention
 	images, heads int

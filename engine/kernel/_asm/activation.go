@@ -13,7 +13,7 @@ func activation(g *gen) {
 		g.function("finish"+act.suffix+g.isa, "func(dst, acc, bias, shift, residual *float32, n int)",
 			"is Finish with "+act.suffix+"; bias, shift and residual may be nil.")
 		dst, acc, bias, shift, residual, n := g.arg("dst"), g.arg("acc"), g.arg("bias"), g.arg("shift"), g.arg("residual"), g.arg("n")
-		g.each(n, act.several, func(l []lanes) {
+		g.each(n, g.sideBySide(act.several), func(l []lanes) {
 			ys := loadAll(l, acc)
 			g.addIfAny(l, bias, ys)
 			g.addIfAny(l, shift, ys)
@@ -44,6 +44,14 @@ func activation(g *gen) {
 		})
 	})
 	g.ret()
+}
+
+// sideBySide is how many vectors go through an activation in AVX-512, which has the registers, or several.
+func (g *gen) sideBySide(several int) int {
+	if g.wide() {
+		return together
+	}
+	return several
 }
 
 // eachChain is each with a chain for every vector, which it may hold in y.

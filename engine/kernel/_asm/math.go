@@ -22,7 +22,7 @@ func join(chains ...chain) chain { return slices.Concat(chains...) }
 // weave writes chains side by side, each three operations behind the one before: one alone would wait for the latency of
 // every operation, 70 cycles and more, and the processor looks ahead too little to find its neighbours. In step they
 // would all want the multipliers at the same time, and then the adders. Four fill 16 registers if constants are operands
-// in memory; of 0 to 7 operations three was the best on a Zen 1.
+// in memory, and 32 with the constants; of 0 to 7 operations three was the best on a Zen 1.
 func weave(chains ...chain) {
 	const lag = 3
 	for round, more := 0, true; more; round++ {
@@ -38,8 +38,8 @@ func weave(chains ...chain) {
 	}
 }
 
-// power2 replaces x, from -127 to 128, by 2^x. AVX-512 takes x apart into its floor and the rest, and puts the power
-// together, with one instruction each, and needs no limits for x.
+// power2 replaces x, from -127 to 128, by 2^x. AVX-512 has an instruction each for what x exceeds its floor by and for the product
+// with the floor's power; without shifts, of which it does one at a time. The polynomial is within 0.99 units (power2_fit.py).
 func (g *gen) power2(x reg.VecVirtual) chain {
 	if g.wide() {
 		p := g.vector()
@@ -56,9 +56,9 @@ func (g *gen) power2(x reg.VecVirtual) chain {
 	})
 }
 
-// fraction2 sets p to 2^x without its floor's power: VSCALEFPS multiplies by that.
+// fraction2 sets p to 2^(x - floor x), for VSCALEFPS, which multiplies by the power of the floor.
 func (g *gen) fraction2(x, p reg.VecVirtual) chain {
-	const down = 1 // to the floor
+	const down = 1 // is how to round
 	rest := g.vector()
 	return join(chain{
 		func() { g.VREDUCEPS(operand.Imm(down), x, rest) },

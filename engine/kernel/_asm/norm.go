@@ -15,7 +15,7 @@ func norm(g *gen) {
 		g.SHLQ(operand.Imm(2), stride)
 		g.Label("pixel")
 		n := g.arg("n")
-		g.eachChain(n, act.several, func(l lanes, y reg.VecVirtual) chain {
+		g.eachChain(n, g.sideBySide(act.several), func(l lanes, y reg.VecVirtual) chain {
 			return join(chain{
 				func() { l.loadTo(x, y) },
 				func() { g.VFMADD213PS(l.load(shift), l.load(scale), y) },
