@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
@@ -30,6 +32,7 @@ type runtimeFlags struct {
 	threads int
 	logs    logFlags
 	weights weightFlags
+	release releaseFlags
 }
 
 const defaultDevice = "cpu:0"
@@ -39,6 +42,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
 	f.weights.add(flags)
+	f.release.add(flags)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute (default: the processors that affinity and cgroup limits leave to the process)")
 	f.logs.add(flags, "info")
 }
@@ -50,6 +54,7 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
 	}
 	args = append(args, f.weights.args(kind)...)
+	args = append(args, f.release.args(kind)...)
 	for _, dir := range f.models {
 		args = append(args, "--models", dir)
 	}
@@ -107,7 +112,7 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := flags.weights.only(kind); err != nil {
+			if err := errors.Join(flags.weights.only(kind), flags.release.only(kind)); err != nil {
 				return err
 			}
 			if _, closeDevice, err := flags.open(); err != nil { // told here, not by a child that cannot start
@@ -173,7 +178,7 @@ func runtimeCommand() *cobra.Command {
 			if !ok {
 				return usageError{fmt.Errorf("%q is not a stage, expected encoder, denoiser or decoder", args[0])}
 			}
-			if err := flags.weights.only(kind); err != nil {
+			if err := errors.Join(flags.weights.only(kind), flags.release.only(kind)); err != nil {
 				return err
 			}
 			level, err := flags.logs.parse()
@@ -186,13 +191,14 @@ func runtimeCommand() *cobra.Command {
 				return err
 			}
 			defer closeDevice() //nolint:errcheck // the process ends
+			releases := grpc.StatsHandler(flags.release.collector(kind, o.Device, log))
 			switch kind {
 			case stage.KindEncoder:
-				return stageplugin.ServeEncoder(stageengine.NewEncoder(o), log)
+				return stageplugin.ServeEncoder(stageengine.NewEncoder(o), log, releases)
 			case stage.KindDenoiser:
-				return stageplugin.ServeDenoiser(stageengine.NewDenoiser(o), log)
+				return stageplugin.ServeDenoiser(stageengine.NewDenoiser(o), log, releases)
 			default:
-				return stageplugin.ServeDecoder(stageengine.NewDecoder(o), log)
+				return stageplugin.ServeDecoder(stageengine.NewDecoder(o), log, releases)
 			}
 		},
 	}

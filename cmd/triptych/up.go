@@ -24,11 +24,12 @@ type stackFlags struct {
 	models  []string
 	threads int
 	weights weightFlags
+	release releaseFlags // of commands that have them
 }
 
 // runtime is the flags of a stage's process.
 func (f *stackFlags) runtime(logLevel string, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, weights: f.weights, logs: logFlags{logLevel}}
+	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, weights: f.weights, release: f.release, logs: logFlags{logLevel}}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
@@ -107,6 +108,7 @@ func upCommand() *cobra.Command {
 		},
 	}
 	stack.add(cmd)
+	stack.release.add(cmd.Flags())
 	logs.add(cmd.Flags(), "info")
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address of the orchestrator, host:port; port 0 takes a free one")
 	cmd.Flags().StringVar(&metrics, metricsListen, "", metricsUsage)

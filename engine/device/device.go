@@ -50,6 +50,7 @@ type Device interface {
 // Memory is a reading of a device's allocator, in bytes. CapBytes is 0 when there is no cap.
 type Memory struct {
 	UsedBytes, PeakBytes, CapBytes int64
+	Refused                        int64 // allocations that were ErrOutOfMemory, ever; a count
 }
 
 // Source gives the stored bytes of a parameter, little-endian and row-major. Sections are read by

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -17,26 +18,27 @@ import (
 )
 
 // ServeEncoder serves e to the parent process and returns when the parent wants the child to end;
-// main should then return. In a process that Launch did not start it returns ErrNotAChild.
+// main should then return. In a process that Launch did not start it returns ErrNotAChild. Options are added to those
+// of the server.
 //
 // A child must not write to standard output, and logs with NewChildLogger, made before serving; nil
 // makes one at level info. A panic is not caught: the child ends, and its parent knows what to do
 // about that.
-func ServeEncoder(e stage.Encoder, logger *slog.Logger) error {
-	return serve(stage.KindEncoder, logger, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterEncoder(s, e, l) })
+func ServeEncoder(e stage.Encoder, logger *slog.Logger, options ...grpc.ServerOption) error {
+	return serve(stage.KindEncoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterEncoder(s, e, l) })
 }
 
 // ServeDenoiser is ServeEncoder for a denoiser.
-func ServeDenoiser(d stage.Denoiser, logger *slog.Logger) error {
-	return serve(stage.KindDenoiser, logger, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDenoiser(s, d, l) })
+func ServeDenoiser(d stage.Denoiser, logger *slog.Logger, options ...grpc.ServerOption) error {
+	return serve(stage.KindDenoiser, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDenoiser(s, d, l) })
 }
 
 // ServeDecoder is ServeEncoder for a decoder.
-func ServeDecoder(d stage.Decoder, logger *slog.Logger) error {
-	return serve(stage.KindDecoder, logger, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDecoder(s, d, l) })
+func ServeDecoder(d stage.Decoder, logger *slog.Logger, options ...grpc.ServerOption) error {
+	return serve(stage.KindDecoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDecoder(s, d, l) })
 }
 
-func serve(kind stage.Kind, logger *slog.Logger, register func(grpc.ServiceRegistrar, *slog.Logger)) error {
+func serve(kind stage.Kind, logger *slog.Logger, options []grpc.ServerOption, register func(grpc.ServiceRegistrar, *slog.Logger)) error {
 	if !IsChild() {
 		return ErrNotAChild
 	}
@@ -57,7 +59,7 @@ func serve(kind stage.Kind, logger *slog.Logger, register func(grpc.ServiceRegis
 		TLSProvider:     func() (*tls.Config, error) { return own.config(), nil },
 		Plugins:         wire{kind: kind, register: func(s grpc.ServiceRegistrar) { register(s, logger) }}.plugins(),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
-			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(stagerpc.MaxMessageBytes))...)
+			return grpc.NewServer(slices.Concat(opts, []grpc.ServerOption{grpc.MaxRecvMsgSize(stagerpc.MaxMessageBytes)}, options)...)
 		},
 		Logger: hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Warn, JSONFormat: true}),
 	})

@@ -11,12 +11,12 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// Connect starts a server in memory with what register registers, and connects to it. Both end with
-// the test.
-func Connect(t testing.TB, register func(grpc.ServiceRegistrar)) *grpc.ClientConn {
+// Connect starts a server in memory with what register registers and options beside the usual ones, and connects to it.
+// Both end with the test.
+func Connect(t testing.TB, register func(grpc.ServiceRegistrar), options ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer(stagerpc.ServerOptions()...)
+	server := grpc.NewServer(append(stagerpc.ServerOptions(), options...)...)
 	register(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

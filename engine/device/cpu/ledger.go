@@ -13,6 +13,7 @@ type ledger struct {
 
 	mu         sync.Mutex
 	used, peak int64
+	refused    int64 // calls of take
 }
 
 // take counts bytes as used if they are under the limit and get succeeds; else it gives a
@@ -21,9 +22,11 @@ func (l *ledger) take(bytes int64, get func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.limit > 0 && bytes > l.available() {
+		l.refused++
 		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit}
 	}
 	if err := get(); err != nil {
+		l.refused++
 		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
 	}
 	l.used += bytes
@@ -49,5 +52,5 @@ func (l *ledger) release(bytes int64) {
 func (l *ledger) reading() device.Memory {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return device.Memory{UsedBytes: l.used, PeakBytes: l.peak, CapBytes: l.limit}
+	return device.Memory{UsedBytes: l.used, PeakBytes: l.peak, CapBytes: l.limit, Refused: l.refused}
 }

@@ -152,8 +152,8 @@ func testCap(t *testing.T, newDevice func(*testing.T, int64) device.Device) {
 		if !errors.Is(err, device.ErrOutOfMemory) || !errors.As(err, &got) || *got != want {
 			t.Errorf("%v (%+v), want %+v", err, got, want)
 		}
-		if m := d.Memory(); m.UsedBytes != used || m.PeakBytes != used || m.CapBytes != want.CapBytes {
-			t.Errorf("memory %+v, want %d used under the cap", m, used)
+		if m := d.Memory(); m != (device.Memory{UsedBytes: used, PeakBytes: used, CapBytes: want.CapBytes, Refused: 1}) {
+			t.Errorf("memory %+v, want %d used under the cap and one refusal", m, used)
 		}
 	}
 
@@ -161,7 +161,7 @@ func testCap(t *testing.T, newDevice func(*testing.T, int64) device.Device) {
 	huge := NewNetwork(1)
 	huge.Manifest.Add(device.Param{Name: "huge", Layout: device.Matrix, DType: tensor.F32, Shape: tensor.Shape{1 << 23, 1 << 23}})
 	_, err = d.Load(t.Context(), huge.Manifest, huge, func(int64) { t.Error("progress of a load that cannot fit") })
-	if !errors.Is(err, device.ErrOutOfMemory) || d.Memory() != (device.Memory{}) {
+	if !errors.Is(err, device.ErrOutOfMemory) || d.Memory() != (device.Memory{Refused: 1}) {
 		t.Errorf("%v and memory %+v, want %v and nothing used", err, d.Memory(), device.ErrOutOfMemory)
 	}
 

@@ -1,0 +1,126 @@
+package release
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+	"github.com/triptych-serving/triptych/stage/stagetest"
+)
+
+// teller is a log's handler that tells the events of each collection.
+type teller chan string
+
+func (teller) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (l teller) WithAttrs([]slog.Attr) slog.Handler         { return l }
+func (l teller) WithGroup(string) slog.Handler              { return l }
+func (l teller) Handle(_ context.Context, r slog.Record) error {
+	_, rest, _ := strings.Cut(r.Message, "fn=")
+	l <- strings.Fields(rest)[0]
+	return nil
+}
+
+// Every call of a stage has its events, once, and its answer does not wait for the collection that it asks for: none ends
+// before the test has the answer.
+func TestCalls(t *testing.T) {
+	ctx, log := t.Context(), slog.New(slog.DiscardHandler)
+	encoder, denoiser, decoder := stagetest.NewEncoder(nil), stagetest.NewDenoiser(nil), stagetest.NewDecoder(nil)
+	type work struct {
+		name string
+		call func() error
+		want string // nothing if no collection follows
+	}
+	resident := func(s stage.Resident, of ...work) []work {
+		all := []work{
+			{"info", func() error { _, err := s.Info(ctx); return err }, ""},
+			{"plan", func() error {
+				_, err := s.Plan(ctx, stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 4, LatentWidth: 4})
+				return err
+			}, ""},
+			{"load", func() error { return s.Load(ctx, stagetest.Model, nil) }, ""},
+		}
+		all = append(all, of...)
+		return append(all, work{"evict", func() error { _, err := s.Evict(ctx, stagetest.Model); return err }, "model_changed"})
+	}
+	var image stage.Image
+	for name, c := range map[string]struct {
+		register func(grpc.ServiceRegistrar)
+		calls    func(*grpc.ClientConn) []work
+	}{
+		"encoder": {
+			func(s grpc.ServiceRegistrar) { stagerpc.RegisterEncoder(s, encoder, log) },
+			func(conn *grpc.ClientConn) []work {
+				e := stagerpc.NewEncoder(conn)
+				encode := func(model string) func() error {
+					return func() error {
+						_, err := e.Encode(ctx, stage.EncodeRequest{Model: model, Prompts: stagetest.Prompts()})
+						return err
+					}
+				}
+				return resident(
+					e,
+					work{"encode", encode(stagetest.Model), "model_changed:job_begin:prompt_encoded:job_end"},
+					work{"encode again", encode(stagetest.Model), "job_begin:prompt_encoded:job_end"},
+					work{"fail", encode("nobody"), "job_begin:job_end"},
+				)
+			},
+		},
+		"denoiser": {
+			func(s grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(s, denoiser, log) },
+			func(conn *grpc.ClientConn) []work {
+				d := stagerpc.NewDenoiser(conn)
+				return resident(d, work{"denoise", func() error {
+					_, err := d.Denoise(ctx, stagetest.DenoiseRequest(), stage.DenoiseObserver{})
+					return err
+				}, "model_changed:job_begin:denoise_done:job_end"})
+			},
+		},
+		"decoder": {
+			func(s grpc.ServiceRegistrar) { stagerpc.RegisterDecoder(s, decoder, log) },
+			func(conn *grpc.ClientConn) []work {
+				d := stagerpc.NewDecoder(conn)
+				return resident(
+					d,
+					work{"decode", func() (err error) {
+						image, err = d.Decode(ctx, stage.DecodeRequest{Model: stagetest.Model, Latent: stagetest.Latent()})
+						return err
+					}, "model_changed:job_begin:vae_decoded:job_end"},
+					work{"encode an image", func() error {
+						_, err := d.EncodeImage(ctx, stage.EncodeImageRequest{Model: stagetest.Model, Data: image.Data})
+						return err
+					}, "job_begin:vae_encoded:job_end"},
+				)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			told, answered := make(teller, 1), make(chan struct{})
+			collector := New(Options{Policy: Policy{0, Off}, Device: "cpu:0", Logger: slog.New(told), Read: func() Reading { return Reading{} }})
+			collector.free = func() { <-answered }
+			for _, w := range c.calls(stagetest.Connect(t, c.register, grpc.StatsHandler(collector))) {
+				if err := w.call(); (err != nil) != (w.name == "fail") {
+					t.Fatalf("%s: %v", w.name, err)
+				}
+				if w.want == "" {
+					continue
+				}
+				answered <- struct{}{}
+				// A call may begin before the collector hears of the end of the one that was answered before.
+				if got := <-told; !slices.Equal(slices.Sorted(strings.SplitSeq(got, ":")), slices.Sorted(strings.SplitSeq(w.want, ":"))) {
+					t.Errorf("%s: a collection for %s, want %s", w.name, got, w.want)
+				}
+			}
+			select {
+			case got := <-told:
+				t.Errorf("one collection too many, for %s", got)
+			default:
+			}
+		})
+	}
+}
