@@ -8,6 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	stagepb "github.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
 
@@ -55,12 +59,27 @@ func TestRelease(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			wantReleases(t, s.addresses["decoder"])
 			s.stop(t)
 			slices.Sort(c.want)
 			if got := collections(s); !slices.Equal(got, c.want) {
 				t.Errorf("collections\n%s\nwant\n%s\nlog:\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"), s.log)
 			}
 		})
+	}
+}
+
+// wantReleases asks a service for its counts. Behind three images there are those of two at least.
+func wantReleases(t *testing.T, address string) {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	info, err := stagepb.NewStageServiceClient(conn).GetStageInfo(t.Context(), &stagepb.GetStageInfoRequest{})
+	if err != nil || info.GetReleases() < 2 || info.GetReleases() > 3 || info.GetReleasedBytes() < 1<<16 {
+		t.Errorf("%d releases of %d bytes (%v)", info.GetReleases(), info.GetReleasedBytes(), err)
 	}
 }
 

@@ -108,6 +108,9 @@ type Info struct {
 	PeakBytes         int64           // the most ever allocated at once by the present runtime process
 	Generation        uint64          // runtime processes started so far; a change means that residency was lost
 	Draining          bool
+	// Releases is how often the present runtime process gave back memory that it kept between runs, which is not in
+	// UsedBytes, and ReleasedBytes by how much it shrank then.
+	Releases, ReleasedBytes int64
 }
 
 // Component is one model's part in a stage. Fields of other kinds of stage are zero.

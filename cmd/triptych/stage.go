@@ -191,7 +191,9 @@ func runtimeCommand() *cobra.Command {
 				return err
 			}
 			defer closeDevice() //nolint:errcheck // the process ends
-			releases := grpc.StatsHandler(flags.release.collector(kind, o.Device, log))
+			collector := flags.release.collector(kind, o.Device, log)
+			o.Released = collector.Released
+			releases := grpc.StatsHandler(collector)
 			switch kind {
 			case stage.KindEncoder:
 				return stageplugin.ServeEncoder(stageengine.NewEncoder(o), log, releases)

@@ -31,6 +31,8 @@ type Collector struct {
 	refused    int64 // allocations, as of the last event
 	pending    Record
 	collecting bool // by a call's goroutine, which holds no lock
+
+	times, bytes int64 // of collections that have ended
 }
 
 // New makes the collector of a process.
@@ -83,9 +85,10 @@ func (c *Collector) end(k call, succeeded bool) {
 		r := c.pending
 		c.pending, c.collecting = Record{}, true
 		c.mu.Unlock()
-		c.collect(r)
+		r = c.collect(r)
 		c.mu.Lock()
 		c.collecting = false
+		c.times, c.bytes = c.times+1, c.bytes+max(0, r.ReleasedBytes())
 	}
 }
 
@@ -104,8 +107,15 @@ func (c *Collector) evaluate(now Reading, e Event) {
 	c.pending.Triggers = append(c.pending.Triggers, e.Trigger)
 }
 
+// Released is how many collections there were, and the bytes by which the process shrank.
+func (c *Collector) Released() (times, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.times, c.bytes
+}
+
 // collect fills in the record of a collection and tells it.
-func (c *Collector) collect(r Record) {
+func (c *Collector) collect(r Record) Record {
 	r.Device, r.Before = c.Device, c.Read()
 	freed, start := freedObjects(), time.Now()
 	c.free()
@@ -113,6 +123,7 @@ func (c *Collector) collect(r Record) {
 	c.Logger.LogAttrs(context.Background(), slog.LevelInfo, r.String(), slog.String("reason", r.Reason.String()),
 		slog.String("released_bytes", strconv.FormatInt(r.ReleasedBytes(), 10)), // a number would come out as 1.8e+06 behind the process line
 		slog.Float64("seconds", r.Took.Seconds()))
+	return r
 }
 
 // freedObjects is how many objects of the heap were ever freed.

@@ -173,6 +173,12 @@ func TestCollectorMeasures(t *testing.T) {
 			t.Errorf("no %s in %s", want, line)
 		}
 	}
+	r.begin(encode)
+	r.free = func() { r.reading.Process += mebi } // somebody else's
+	r.end(encode, true)
+	if times, bytes := r.Released(); times != 2 || bytes != 3*mebi {
+		t.Errorf("%d collections of %d bytes are counted, want 2 of %d", times, bytes, 3*mebi)
+	}
 	if n := strings.Count(line, "\n"); n != 1 {
 		t.Errorf("%d lines: %s", n, line)
 	}

@@ -26,6 +26,8 @@ type Options struct {
 	// ResidentBytes is how much of a model's weights a stage keeps in memory; it streams the others from the
 	// model's files at each use (device.Manifest). A stage that is not in it keeps all.
 	ResidentBytes map[stage.Kind]int64
+	// Released tells Info what the process gave back between runs, see stage.Info; nil is nothing.
+	Released func() (times, bytes int64)
 }
 
 // network is a part of a model that a stage loads: modeldir.TextEncoder, Denoiser or ImageDecoder.
@@ -113,6 +115,9 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	info := stage.Info{
 		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
 		UsedBytes: memory.UsedBytes, PeakBytes: memory.PeakBytes, Generation: 1, Draining: s.draining.Load(),
+	}
+	if s.Released != nil {
+		info.Releases, info.ReleasedBytes = s.Released()
 	}
 	for _, name := range s.Library.Names() {
 		b := s.books[name]

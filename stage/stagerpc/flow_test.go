@@ -85,7 +85,7 @@ func TestInfoSurvives(t *testing.T) {
 			Samplers: []string{"a", "b"}, DefaultSampler: "a", SpatialFactor: 8, Problem: "p",
 		}, {Model: "n"}},
 		Resident:  []stage.ResidentModel{{Model: "m", WeightsBytes: 2}},
-		UsedBytes: 9, PeakBytes: 10, Generation: 11, Draining: true,
+		UsedBytes: 9, PeakBytes: 10, Generation: 11, Draining: true, Releases: 12, ReleasedBytes: 13,
 	}
 	got, err := overDenoiser(t, fixedInfo{info: sent}).Info(soon(t))
 	if diff := cmp.Diff(sent, got); err != nil || diff != "" {

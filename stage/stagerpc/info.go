@@ -28,6 +28,7 @@ func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
 		Protocol: Protocol, Kind: kinds[i.Kind], Version: clip(i.Version),
 		Host: clip(i.Host), Device: clip(i.Device), MemoryBudgetBytes: i.MemoryBudgetBytes,
 		UsedBytes: i.UsedBytes, PeakBytes: i.PeakBytes, RuntimeGeneration: i.Generation, Draining: i.Draining,
+		Releases: i.Releases, ReleasedBytes: i.ReleasedBytes,
 	}
 	for _, c := range i.Models {
 		res.Models = append(res.Models, componentToProto(c))
@@ -43,6 +44,7 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 		Kind: kindFromProto(res.GetKind()), Version: res.GetVersion(),
 		Host: res.GetHost(), Device: res.GetDevice(), MemoryBudgetBytes: res.GetMemoryBudgetBytes(),
 		UsedBytes: res.GetUsedBytes(), PeakBytes: res.GetPeakBytes(), Generation: res.GetRuntimeGeneration(), Draining: res.GetDraining(),
+		Releases: res.GetReleases(), ReleasedBytes: res.GetReleasedBytes(),
 	}
 	for _, c := range res.GetModels() {
 		i.Models = append(i.Models, componentFromProto(c))

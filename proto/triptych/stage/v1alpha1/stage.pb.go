@@ -153,7 +153,11 @@ type GetStageInfoResponse struct {
 	// Counts the runtime processes started so far; a change means that residency was lost.
 	RuntimeGeneration uint64 `protobuf:"varint,11,opt,name=runtime_generation,json=runtimeGeneration,proto3" json:"runtime_generation,omitempty"`
 	// Whether the stage refuses new work.
-	Draining      bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	// How often the present runtime process gave back memory that it kept between runs.
+	Releases int64 `protobuf:"varint,60,opt,name=releases,proto3" json:"releases,omitempty"`
+	// By how much it shrank then, in sum; this memory is not in used_bytes.
+	ReleasedBytes int64 `protobuf:"varint,61,opt,name=released_bytes,json=releasedBytes,proto3" json:"released_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +274,20 @@ func (x *GetStageInfoResponse) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *GetStageInfoResponse) GetReleases() int64 {
+	if x != nil {
+		return x.Releases
+	}
+	return 0
+}
+
+func (x *GetStageInfoResponse) GetReleasedBytes() int64 {
+	if x != nil {
+		return x.ReleasedBytes
+	}
+	return 0
 }
 
 // ComponentInfo is one model's part in a stage. Fields of other kinds of stage are unset.
@@ -864,7 +882,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
 	"#triptych/stage/v1alpha1/stage.proto\x12\x17triptych.stage.v1alpha1\"3\n" +
 	"\x13GetStageInfoRequest\x12\x1c\n" +
-	"\tprotocols\x18\x01 \x03(\rR\tprotocols\"\xf1\x03\n" +
+	"\tprotocols\x18\x01 \x03(\rR\tprotocols\"\xb4\x04\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
@@ -880,7 +898,9 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"peak_bytes\x18\n" +
 	" \x01(\x03R\tpeakBytes\x12-\n" +
 	"\x12runtime_generation\x18\v \x01(\x04R\x11runtimeGeneration\x12\x1a\n" +
-	"\bdraining\x18\f \x01(\bR\bdraining\"\x89\x03\n" +
+	"\bdraining\x18\f \x01(\bR\bdraining\x12\x1a\n" +
+	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
+	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\"\x89\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
