@@ -33,7 +33,7 @@ func footprints(t *testing.T, spec *triptychv1alpha1.GenerationSpec) (largest, s
 }
 
 // TestBudget: with 1.2 times the largest stage, stages are evicted in turn, each with a reason, the
-// budget is never exceeded and the picture is the same. Below the largest, the request is refused.
+// budget is never exceeded and the picture is the same. Below the largest, where nothing may be streamed, the request is refused.
 func TestBudget(t *testing.T) {
 	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox on a blue background", Seed: ptr(uint64(42)), Steps: ptr(int32(4))}
 	largest, sum, want := footprints(t, spec)
@@ -77,7 +77,7 @@ func TestBudget(t *testing.T) {
 	s.stop(t)
 
 	small := largest - 1
-	s = up(t, "--memory-budget", strconv.FormatInt(small, 10))
+	s = up(t, "--memory-budget", strconv.FormatInt(small, 10), "--resident-bytes", "all")
 	_, err := s.generate(t.Context(), spec, nil)
 	info := errorInfo(err)
 	if status.Code(err) != codes.FailedPrecondition || info.GetReason() != "MODEL_DOES_NOT_FIT" ||
@@ -88,7 +88,7 @@ func TestBudget(t *testing.T) {
 
 // TestRefusedExitCode: the command line tells a refusal from a failure.
 func TestRefusedExitCode(t *testing.T) {
-	got := runCommand(t, "generate", "fox", "-o", filepath.Join(t.TempDir(), "x.png"), "--memory-budget", "8MiB")
+	got := runCommand(t, "generate", "fox", "-o", filepath.Join(t.TempDir(), "x.png"), "--memory-budget", "4MiB")
 	if got.code != 3 || !strings.Contains(got.stderr, "needs") || !strings.Contains(got.stderr, "available") {
 		t.Errorf("exit code %d: %s", got.code, got.stderr)
 	}

@@ -138,7 +138,7 @@ func TestPlan(t *testing.T) {
 	if got := runCommand(t, "plan", "starter"); got.code != 0 || !strings.Contains(got.stdout, "decoder") || !strings.Contains(got.stdout, "smallest memory budget") {
 		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
 	}
-	got := runCommand(t, "plan", "starter", "--memory-budget", "10MB")
+	got := runCommand(t, "plan", "starter", "--memory-budget", "10MB", "--resident-bytes", "all")
 	if got.code != 3 || !strings.Contains(got.stdout, "does not fit") || !strings.Contains(got.stderr, "needs") {
 		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
 	}

@@ -74,7 +74,7 @@ func inProcess(b *testing.B, req stage.DenoiseRequest) func() []byte {
 	o := stageengine.Options{Library: library, Device: device}
 	encoder, denoiser, decoder := stageengine.NewEncoder(o), stageengine.NewDenoiser(o), stageengine.NewDecoder(o)
 	for _, r := range []stage.Resident{encoder, denoiser, decoder} {
-		if err := r.Load(b.Context(), req.Model, nil); err != nil {
+		if err := r.Load(b.Context(), stage.LoadRequest{Model: req.Model}, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -54,13 +54,14 @@ func ParseKind(name string) (Kind, bool) {
 type Resident interface {
 	// Info tells what the stage is, which models it can load and what it holds now.
 	Info(ctx context.Context) (Info, error)
-	// Plan tells the bytes a request would take, from configs and file headers alone.
+	// Plan tells the bytes a request would take, from configs and file headers alone. A limit that is too small is not
+	// an error: the answer is then the least that can be.
 	// ModelNotFound, ModelInvalid, SizeUnsupported.
 	Plan(ctx context.Context, req PlanRequest) (Footprint, error)
-	// Load makes a model's weights resident; it succeeds at once if they are. progress (which may be
-	// nil) is called from one goroutine at a time, the last time with loaded == total.
+	// Load makes a model's weights resident; it succeeds at once, and leaves them as they are, if they are resident.
+	// progress (which may be nil) is called from one goroutine at a time, the last time with loaded == total.
 	// ModelNotFound, ModelInvalid, ModelDoesNotFit, StageDraining.
-	Load(ctx context.Context, model string, progress func(loadedBytes, totalBytes int64)) error
+	Load(ctx context.Context, req LoadRequest, progress func(loadedBytes, totalBytes int64)) error
 	// Evict frees a model's weights and returns when the bytes are back with the operating system,
 	// after running work has ended. What is not resident frees 0 bytes.
 	Evict(ctx context.Context, model string) (freedBytes int64, err error)
@@ -142,10 +143,20 @@ type PlanRequest struct {
 	// images for the decoder.
 	Batch                     int
 	LatentHeight, LatentWidth int // ignored by the encoder
+	LimitBytes                int64 // of the weights, as of a LoadRequest
+}
+
+// LoadRequest is a model, and what it may take.
+type LoadRequest struct {
+	Model string
+	// LimitBytes is the most that the weights may take, 0 is no limit. A stage that would need more keeps part of them and
+	// reads the others at each use, with the same results; if it cannot, or was told what to keep, that is ModelDoesNotFit.
+	LimitBytes int64
 }
 
 // Footprint is the need of a request, in bytes.
 type Footprint struct {
 	WeightsBytes int64 // held while the model is resident
 	ScratchBytes int64 // held while the request runs
+	WholeBytes   int64 // of the weights without a limit
 }

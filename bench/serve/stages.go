@@ -43,7 +43,7 @@ func openStages(ctx context.Context, model string, threads int) (*stages, error)
 		encoder: stageengine.NewEncoder(o), denoiser: stageengine.NewDenoiser(o), decoder: stageengine.NewDecoder(o),
 	}
 	for _, r := range s.all() {
-		if err := r.Load(ctx, s.model, nil); err != nil {
+		if err := r.Load(ctx, stage.LoadRequest{Model: s.model}, nil); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -19,13 +21,33 @@ type weightFlags struct {
 
 func (f *weightFlags) add(flags *pflag.FlagSet) {
 	f.precision = perStage[tensor.DType]{name: "precision", kind: "TYPE", parse: stageengine.ParsePrecision}
-	f.resident = perStage[int64]{name: "resident-bytes", kind: "SIZE", parse: func(text string) (int64, error) {
-		var n byteSize
-		err := n.Set(text)
-		return int64(n), err
-	}}
+	f.resident = perStage[int64]{name: "resident-bytes", kind: "SIZE", parse: parseResident}
 	flags.Var(&f.precision, f.precision.name, "type in which a stage keeps its weights: f32, f16, bf16, int8 or int4, such as denoiser=int8; without a stage, of all (default: as stored)")
-	flags.Var(&f.resident, f.resident.name, "bytes of weights that a stage keeps in memory, such as denoiser=200MiB; the others are read from the model's files at each use, at 0 all of them layer by layer (default: all are kept)")
+	flags.Var(&f.resident, f.resident.name, "bytes of weights that a stage keeps in memory, such as denoiser=200MiB; the others are read from the model's files at each use, at 0 all of them layer by layer; all keeps all, auto as much as the memory budget allows (default auto)")
+}
+
+// residentAuto leaves it to the orchestrator how much of its weights a stage keeps.
+const residentAuto = -1
+
+func parseResident(text string) (int64, error) {
+	switch text {
+	case "auto":
+		return residentAuto, nil
+	case "all":
+		return math.MaxInt64, nil
+	}
+	var n byteSize
+	if err := n.Set(text); err != nil {
+		return 0, fmt.Errorf("%w, or all, or auto", err)
+	}
+	return int64(n), nil
+}
+
+// residentBytes is what stages are told to keep.
+func (f *weightFlags) residentBytes() map[stage.Kind]int64 {
+	out := maps.Clone(f.resident.values)
+	maps.DeleteFunc(out, func(_ stage.Kind, n int64) bool { return n == residentAuto })
+	return out
 }
 
 // args are the flags for the process of a stage.

@@ -20,8 +20,8 @@ type plan struct {
 	HeightPx    int         `json:"height_px"`
 	BudgetBytes int64       `json:"budget_bytes,omitempty"`
 	Stages      []planStage `json:"stages"`
-	// LeastBudgetBytes is the smallest budget the image can be made in, LeastStreamedBudgetBytes the smallest if
-	// every stage streams its weights, and AllBytes what keeps every stage in memory.
+	// LeastBudgetBytes is the smallest budget in which no stage streams weights but as it is told to, LeastStreamedBudgetBytes
+	// the smallest the image can be made in, and AllBytes what keeps every stage in memory.
 	LeastBudgetBytes         int64 `json:"least_budget_bytes"`
 	LeastStreamedBudgetBytes int64 `json:"least_streamed_budget_bytes"`
 	AllBytes                 int64 `json:"all_bytes"`
@@ -126,9 +126,9 @@ func newPlan(model string, e stageengine.Estimate, budget int64) (p plan, refuse
 			row.Mode = modeBands
 		}
 		p.Stages = append(p.Stages, row)
-		p.LeastBudgetBytes = max(p.LeastBudgetBytes, s.Footprint.WeightsBytes+s.LeastScratch)
+		p.LeastBudgetBytes = max(p.LeastBudgetBytes, s.Footprint.WholeBytes+s.LeastScratch)
 		p.LeastStreamedBudgetBytes = max(p.LeastStreamedBudgetBytes, s.LeastWeights+s.LeastScratch)
-		p.AllBytes += s.Footprint.WeightsBytes + s.MostScratch
+		p.AllBytes += s.Footprint.WholeBytes + s.MostScratch
 	}
 	return p, refused
 }
@@ -158,7 +158,7 @@ func (p plan) print(w io.Writer, asJSON bool) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nThe smallest memory budget is %s, with --resident-bytes 0 %s; with %s nothing is evicted.\n",
+	_, err := fmt.Fprintf(w, "\nThe smallest memory budget is %s, or with weights streamed %s; with %s nothing is evicted.\n",
 		budget(p.LeastBudgetBytes), budget(p.LeastStreamedBudgetBytes), budget(p.AllBytes))
 	return err
 }

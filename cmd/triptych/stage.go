@@ -92,7 +92,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	}
 	return stageengine.Options{
 		Library: library, Device: device, Host: host, Version: version(),
-		Precision: f.weights.precision.values, ResidentBytes: f.weights.resident.values,
+		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(),
 	}, device.Close, nil
 }
 

@@ -65,31 +65,6 @@ func (s Spec) seed(i int) uint64 { return s.Seed + uint64(i) }
 func (s Spec) latentHeight() int { return s.HeightPx / s.Model.SpatialFactor }
 func (s Spec) latentWidth() int  { return s.WidthPx / s.Model.SpatialFactor }
 
-// Plan tells what a request takes in each stage, and refuses with ModelDoesNotFit what no device
-// can hold. Nothing is loaded.
-func (p *Pipeline) Plan(ctx context.Context, spec Spec) (map[stage.Kind]stage.Footprint, error) {
-	needs := map[stage.Kind]stage.Footprint{}
-	for _, kind := range stage.Kinds() {
-		batch := 1
-		if kind != stage.KindDecoder {
-			batch = len(spec.prompts())
-		}
-		guarded, done := p.Fleet.Guard(ctx, kind, spec.Model.Name, p.Patience)
-		footprint, err := p.Fleet.Plan(guarded, kind, stage.PlanRequest{
-			Model: spec.Model.Name, Batch: batch, LatentHeight: spec.latentHeight(), LatentWidth: spec.latentWidth(),
-		})
-		done()
-		if err != nil {
-			return nil, err
-		}
-		if err := p.Keeper.Check(residency.Need{Kind: kind, Model: spec.Model.Name, Footprint: footprint}); err != nil {
-			return nil, err
-		}
-		needs[kind] = footprint
-	}
-	return needs, nil
-}
-
 // Run makes the images of a planned request and emits what happens, from several goroutines. It
 // returns when no work of the job is left anywhere.
 func (p *Pipeline) Run(ctx context.Context, id residency.JobID, spec Spec, needs map[stage.Kind]stage.Footprint, emit func(Event)) (Summary, error) {

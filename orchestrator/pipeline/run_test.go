@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
+	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stagetest"
 )
@@ -250,4 +252,86 @@ func TestDoesNotFit(t *testing.T) {
 			t.Errorf("the %v loaded", kind)
 		}
 	}
+}
+
+// TestStreams: a stage that does not fit as a whole is asked to load within what its scratch leaves of the budget, and is
+// told so in one event; the images are the same. What does not fit even so is refused with the smallest budget.
+func TestStreams(t *testing.T) {
+	whole := up(t)
+	spec := whole.spec(t)
+	want := whole.good(t, spec)
+	needs, err := whole.Plan(fleettest.Soon(t), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const kind = stage.KindDecoder // has the most scratch
+	scratch := needs[kind].ScratchBytes
+	limited := func(budget int64) *rig {
+		r := fleettest.New(t, fleettest.Trio()...)
+		for _, s := range r.Services {
+			s.Edit(func(i *stage.Info) { i.MemoryBudgetBytes = budget })
+			s.Start()
+		}
+		r.Known(t)
+		return over(r)
+	}
+	for _, c := range []struct{ weights, keeps int64 }{{4000, 4000}, {3999, 3500}, {2100, 2000}, {1000, 1000}} {
+		budget := c.weights + scratch
+		r := limited(budget)
+		got := r.good(t, spec)
+		same(t, got, want)
+		told := 0
+		for _, e := range r.Events.All() {
+			if e.UsedBytes > budget {
+				t.Errorf("within %d: %+v", budget, e)
+			}
+			if e.Kind == kind && (e.Action == residency.Load || e.Action == residency.Prefetch) {
+				if told++; e.Bytes != c.keeps || strings.Contains(e.Reason, "streamed") != (c.keeps < 4000) {
+					t.Errorf("within %d: %+v", budget, e)
+				}
+			}
+		}
+		if told != 1 {
+			t.Errorf("within %d the %v was loaded %d times", budget, kind, told)
+		}
+	}
+	r := limited(999 + scratch)
+	j := r.run(t, spec)
+	var e *stage.Error
+	if !errors.As(j.err, &e) || e.Reason != stage.ModelDoesNotFit || e.Metadata["least_budget_bytes"] != fmt.Sprint(1000+scratch) || !strings.HasSuffix(e.Message, fmt.Sprint(1000+scratch)) {
+		t.Errorf("below the smallest budget: %v", j.err)
+	}
+	if j := limited(1000 + scratch).run(t, spec); j.err != nil {
+		t.Errorf("in the smallest budget: %v", j.err)
+	}
+}
+
+// A job whose scratch leaves less of the budget than the one before it has the decoder loaded anew, within less.
+func TestStreamsWithinLess(t *testing.T) {
+	r := fleettest.New(t, fleettest.Trio()...)
+	wide := over(r)
+	for _, s := range r.Services {
+		s.Edit(func(i *stage.Info) { i.MemoryBudgetBytes = 8000 })
+		s.Start()
+	}
+	r.Known(t)
+	small := wide.spec(t)
+	small.WidthPx, small.HeightPx = 8, 8
+	large := small
+	large.WidthPx, large.HeightPx = 32, 32
+	wide.good(t, small)
+	// Without its other stages, whose needs would have the decoder evicted first.
+	needs, err := wide.Plan(fleettest.Soon(t), large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := r.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDecoder, Model: stagetest.Model, Footprint: needs[stage.KindDecoder]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release()
+	r.Events.Await(t, "an eviction for scratch", func(e residency.Event) bool {
+		return e.Action == residency.Evict && e.Kind == stage.KindDecoder && strings.Contains(e.Reason, "leave too little")
+	})
+	wide.idle(t)
 }

@@ -11,6 +11,7 @@ type (
 		op       opID
 		stage    StageID
 		model    string
+		bytes    int64 // that the weights may take
 		prefetch bool
 	}
 	// startEvict: evict, and answer with evictDone or evictFailed.

@@ -69,7 +69,8 @@ func gate(ctx context.Context, at chan chan error) error {
 	}
 }
 
-func (f *fake) Load(ctx context.Context, model string, progress func(loaded, total int64)) error {
+func (f *fake) Load(ctx context.Context, req stage.LoadRequest, progress func(loaded, total int64)) error {
+	model := req.Model
 	f.note("load %s", model)
 	progress(0, f.weights)
 	if err := gate(ctx, f.loads); err != nil {

@@ -137,11 +137,20 @@ func (k *Keeper) Announce(job JobID, needs []Need) { k.tell(announced{job, needs
 // Forget tells that a job will ask for nothing more.
 func (k *Keeper) Forget(job JobID) { k.tell(forgotten{job}) }
 
-// Check is ModelDoesNotFit when no device of the stages known could ever hold the need.
-func (k *Keeper) Check(n Need) error {
-	err := error(errClosed)
-	k.do(func() { err = k.ledger.check(n) })
-	return err
+// Check gives the largest device there is for a need, the zero one if no stage is known that serves it. It is
+// ModelDoesNotFit when that could not hold the need while it holds nothing else.
+func (k *Keeper) Check(n Need) (largest Device, err error) {
+	open := k.do(func() {
+		if d := k.ledger.largest(n); d != nil {
+			if largest = d.Device; !d.holds(n.bytes()) {
+				err = stage.DoesNotFit(n.Kind, n.Model, n.bytes(), d.BudgetBytes, d.BudgetBytes)
+			}
+		}
+	})
+	if !open {
+		return Device{}, errClosed
+	}
+	return largest, err
 }
 
 // step tells the ledger what happened, passes on the record, and does what was decided.

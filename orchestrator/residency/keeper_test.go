@@ -232,10 +232,10 @@ func TestWaitEnds(t *testing.T) {
 		if stage.ReasonOf(err) != stage.ModelDoesNotFit {
 			t.Errorf("too big: %v", err)
 		}
-		if check := h.Check(big.Need); check == nil || check.Error() != err.Error() {
+		if d, check := h.Check(big.Need); check == nil || check.Error() != err.Error() || d.BudgetBytes == 0 {
 			t.Errorf("Check says %v, Acquire %v", check, err)
 		}
-		if err := h.Check(h.request(stage.KindDenoiser).Need); err != nil {
+		if _, err := h.Check(h.request(stage.KindDenoiser).Need); err != nil {
 			t.Errorf("Check says %v of what fits", err)
 		}
 

@@ -154,7 +154,7 @@ func (l *ledger) evicting(d *device) int64 {
 
 // missing is what is yet to be reserved to serve n at s.
 func (s *service) missing(n Need) int64 {
-	if c := s.find(n.Model); c != nil && (c.state == Loading || c.state == Resident) {
+	if c := s.present(n.Model); c != nil && c.suits(n) {
 		return n.Footprint.ScratchBytes
 	}
 	return n.bytes()
@@ -162,10 +162,34 @@ func (s *service) missing(n Need) int64 {
 
 // whole is all that is pinned while s serves n.
 func (s *service) whole(n Need) int64 {
-	if c := s.find(n.Model); c != nil && c.state != Absent {
+	if c := s.present(n.Model); c != nil && c.suits(n) {
 		return c.bytes + n.Footprint.ScratchBytes
 	}
 	return n.bytes()
+}
+
+// present is a model's component that is resident or will be, nil if there is none.
+func (s *service) present(model string) *component {
+	if c := s.find(model); c != nil && (c.state == Loading || c.state == Resident) {
+		return c
+	}
+	return nil
+}
+
+// suits tells whether n can be served by as much of its weights as c holds, be it more or less than n would load. What
+// leaves no room for n's scratch has to be evicted, to be loaded within less.
+func (c *component) suits(n Need) bool {
+	return c.service.device.holds(c.bytes + n.Footprint.ScratchBytes)
+}
+
+// largest is the device with the largest budget of those that serve n, nil if there is none.
+func (l *ledger) largest(n Need) (largest *device) {
+	for _, s := range l.candidates(n) {
+		if d := s.device; largest == nil || largest.BudgetBytes > 0 && (d.BudgetBytes == 0 || d.BudgetBytes > largest.BudgetBytes) {
+			largest = d
+		}
+	}
+	return largest
 }
 
 // on yields the components of a device, in order.

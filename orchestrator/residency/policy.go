@@ -128,7 +128,16 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 		}
 		future := l.future()
 		p := &placement{service: s, cold: s.cold(r.need.Model)}
-		short := s.missing(r.need) - l.free(d)
+		short, own := s.missing(r.need)-l.free(d), s.present(r.need.Model)
+		if own != nil && own.suits(r.need) {
+			own = nil
+		}
+		if own != nil { // it goes too
+			if own.doubtful && !l.retry {
+				continue
+			}
+			short, p.cold = short-own.bytes, leaving
+		}
 		if r.try && (short+l.evicting(d) > 0 || p.cold == leaving) {
 			continue // it would have to wait for an eviction
 		}
@@ -140,6 +149,9 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 		})
 		if !enough {
 			continue
+		}
+		if own != nil {
+			p.victims = append(p.victims, own)
 		}
 		for _, c := range p.victims {
 			p.total += c.bytes
@@ -156,6 +168,10 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 func (l *ledger) seat(r *request, p *placement) {
 	future, missing := l.future(), p.service.missing(r.need)
 	for _, c := range p.victims {
+		if c.service == p.service && c.model == r.need.Model {
+			l.evict(c, r.cause, ForRequest, "its %s bytes leave too little for %s of scratch; it is to be loaded within %s", count(c.bytes), count(r.need.Footprint.ScratchBytes), count(r.need.Footprint.WeightsBytes))
+			continue
+		}
 		l.evict(c, r.cause, ForRequest, "%s; %v needs %s bytes", future.phrase(c), r.need, count(missing))
 	}
 	r.phase, r.service, r.ahead = placed, p.service, -1

@@ -93,8 +93,8 @@ func (l *ledger) fetch(p promise, at *placement, leave int64) {
 	c := at.service.component(p.Model)
 	c.state, c.bytes, c.prefetch, c.op, c.since = Loading, bytes, true, l.nextOp(), l.now
 	l.mark(d)
-	l.record(Prefetch, c, cause{job: p.job}, bytes, "%s, and there is room", future.phrase(c))
-	l.do(startLoad{op: c.op, stage: at.service.id, model: c.model, prefetch: true})
+	l.record(Prefetch, c, cause{job: p.job}, bytes, "%s, and there is room%s", future.phrase(c), p.streaming(d))
+	l.do(startLoad{op: c.op, stage: at.service.id, model: c.model, bytes: c.bytes, prefetch: true})
 }
 
 // prune stops prefetches that nobody will use.

@@ -51,7 +51,13 @@ func newWorld(t *testing.T, seed int64) *world {
 	models := []string{"a", "b", "c"}[:1+w.Intn(3)]
 	for _, kind := range stage.Kinds() {
 		for _, m := range models {
-			w.needs = append(w.needs, Need{kind, m, stage.Footprint{WeightsBytes: int64(1 + w.Intn(60)), ScratchBytes: int64(w.Intn(20))}})
+			n := Need{kind, m, stage.Footprint{WeightsBytes: int64(1 + w.Intn(60)), ScratchBytes: int64(w.Intn(20))}}
+			w.needs = append(w.needs, n)
+			if w.Intn(4) == 0 { // streamed, for much scratch
+				n.Footprint.WholeBytes = n.Footprint.WeightsBytes
+				n.Footprint.WeightsBytes, n.Footprint.ScratchBytes = n.Footprint.WeightsBytes/3, int64(w.Intn(120))
+				w.needs = append(w.needs, n)
+			}
 		}
 	}
 	devices := make([]Device, 1+w.Intn(2))

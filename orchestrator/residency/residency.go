@@ -46,6 +46,16 @@ func (n Need) String() string { return fmt.Sprintf("%v %s", n.Kind, n.Model) }
 
 func (n Need) bytes() int64 { return n.Footprint.WeightsBytes + n.Footprint.ScratchBytes }
 
+// streaming says in words that the need keeps part of the weights, empty if it keeps all.
+func (n Need) streaming(d *device) string {
+	f := n.Footprint
+	if f.WeightsBytes >= f.WholeBytes {
+		return ""
+	}
+	return fmt.Sprintf("; of its %s bytes %s are kept and the others streamed: all, with %s of scratch, exceed the budget of %s",
+		count(f.WholeBytes), count(f.WeightsBytes), count(f.ScratchBytes), count(d.BudgetBytes))
+}
+
 // State is what is known about a component: a model's part in one stage.
 type State uint8
 

@@ -17,7 +17,7 @@ import (
 // something that happens, and the output has it with what was recorded and what is to be done:
 //
 //	# what follows                             a comment
-//	footprint KIND MODEL WEIGHTS SCRATCH       what a need takes, in bytes
+//	footprint KIND MODEL WEIGHTS SCRATCH [ALL] what a need takes from now on, in bytes; ALL weights, if they are streamed
 //	join STAGE KIND DEVICE BUDGET MODEL ... [holds=MODEL:BYTES] [draining]
 //	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
 //	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
@@ -69,7 +69,11 @@ func (s *script) line(words []string) string {
 	case "#":
 		return ""
 	case "footprint":
-		s.footprints[arg(0)+"/"+arg(1)] = stage.Footprint{WeightsBytes: s.number(arg(2)), ScratchBytes: s.number(arg(3))}
+		f := stage.Footprint{WeightsBytes: s.number(arg(2)), ScratchBytes: s.number(arg(3))}
+		if len(args) > 4 {
+			f.WholeBytes = s.number(arg(4))
+		}
+		s.footprints[arg(0)+"/"+arg(1)] = f
 		return ""
 	case "join":
 		host, name, _ := strings.Cut(arg(2), "/")

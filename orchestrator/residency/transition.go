@@ -33,7 +33,7 @@ func (l *ledger) reserve(r *request) {
 	switch {
 	case was == Absent:
 		reserve("%v takes %s bytes of weights and %s of scratch", c, count(c.bytes), count(scratch))
-		l.load(c, r.cause, "%v is not resident", c)
+		l.load(c, r.cause, "%v is not resident%s", c, r.need.streaming(r.service.device))
 	case was == Loading:
 		reserve("%v takes %s bytes of scratch; its weights are loading", c, count(scratch))
 	case c.doubtful:
@@ -49,7 +49,7 @@ func (l *ledger) reserve(r *request) {
 func (l *ledger) load(c *component, by cause, reason string, args ...any) {
 	c.state, c.op, c.since = Loading, l.nextOp(), l.now
 	l.record(Load, c, by, c.bytes, reason, args...)
-	l.do(startLoad{op: c.op, stage: c.service.id, model: c.model})
+	l.do(startLoad{op: c.op, stage: c.service.id, model: c.model, bytes: c.bytes})
 }
 
 func (l *ledger) grant(r *request) {

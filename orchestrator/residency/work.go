@@ -1,6 +1,10 @@
 package residency
 
-import "context"
+import (
+	"context"
+
+	"github.com/triptych-serving/triptych/stage"
+)
 
 // work is a load or an eviction under way.
 type work struct {
@@ -19,7 +23,7 @@ type spot struct {
 func (k *Keeper) load(e startLoad) {
 	resident := k.residents[e.stage]
 	k.start(e.op, spot{e.stage, e.model}, func(ctx context.Context) input {
-		err := resident.Load(ctx, e.model, func(loaded, total int64) {
+		err := resident.Load(ctx, stage.LoadRequest{Model: e.model, LimitBytes: e.bytes}, func(loaded, total int64) {
 			k.do(func() { k.loading(e.op, progress{loaded, total}) })
 		})
 		if err != nil {

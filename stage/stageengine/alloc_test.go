@@ -19,7 +19,7 @@ func TestDenoiserStepAllocates(t *testing.T) {
 	const model = "tiny-sd15"
 	encoder, denoiser, _ := open(t, filepath.Join(repo, "testdata/golden", model))
 	for _, s := range []stage.Resident{encoder, denoiser} {
-		if err := s.Load(t.Context(), model, nil); err != nil {
+		if err := s.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,12 +34,12 @@ func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	weights := d.books[req.Model].component.WeightsBytes
-	scratch, err := d.budgeted(weights).ScratchBytes(tape)
+	b := d.books[req.Model]
+	scratch, err := d.budgeted(b.component.WeightsBytes).ScratchBytes(tape)
 	if err != nil {
 		return stage.Footprint{}, d.fault(err)
 	}
-	return stage.Footprint{WeightsBytes: weights, ScratchBytes: scratch}, nil
+	return d.holding(b, req.LimitBytes, scratch), nil
 }
 
 // planned is the tape of a request.
@@ -60,7 +60,8 @@ func (d *Decoder) planned(req stage.PlanRequest) (*device.Tape, error) {
 const MaxImageScratch = 256 << 20
 
 // budgeted is the device whose runs take no more than MaxImageScratch, nor than what its budget leaves beside weights of
-// so many bytes. Plan and Decode both ask it, so that they agree.
+// so many bytes. Plan and Decode both ask it, so that they agree, and of all weights, however few are held, so that they agree
+// whatever the decoder was loaded for.
 func (d *Decoder) budgeted(weightsBytes int64) device.Device {
 	limit := int64(MaxImageScratch)
 	if budget := d.Device.Memory().CapBytes; budget > 0 {
@@ -187,7 +188,7 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 		return stage.Latent{}, d.loadError(err, b)
 	}
 	defer net.Close() //nolint:errcheck // it was only read
-	d.limit(net.Manifest())
+	d.limit(b, net.Manifest(), 0)
 	weights, err := d.Device.Load(ctx, net.Manifest(), net.Source(), func(int64) {})
 	if err != nil {
 		return stage.Latent{}, d.loadError(err, b)

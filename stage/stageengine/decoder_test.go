@@ -28,7 +28,7 @@ func starterDecoder(t *testing.T, o cpu.Options) *Decoder {
 		t.Fatal(err)
 	}
 	d := NewDecoder(Options{Library: library, Device: dev, Host: "test", Version: "test"})
-	if err := d.Load(t.Context(), "starter", nil); err != nil {
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: "starter"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

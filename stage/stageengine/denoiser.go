@@ -68,7 +68,7 @@ func (d *Denoiser) Plan(_ context.Context, req stage.PlanRequest) (stage.Footpri
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	return d.footprint(d.books[req.Model], tape)
+	return d.footprint(d.books[req.Model], tape, req.LimitBytes)
 }
 
 // planned is the tape of a request.

@@ -71,7 +71,7 @@ func (e *Encoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	return e.footprint(e.books[req.Model], tape)
+	return e.footprint(e.books[req.Model], tape, req.LimitBytes)
 }
 
 // planned is the tape of a request.

@@ -44,7 +44,7 @@ func counted(t *testing.T) (e *Encoder, encode func(prompts ...string) [][]byte,
 	t.Cleanup(func() { _ = d.Close() }) // it always returns nil
 	c := &counter{Device: d}
 	e = NewEncoder(Options{Library: library, Device: c, Host: "test"})
-	if err := e.Load(t.Context(), encoderModel, nil); err != nil {
+	if err := e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -109,7 +109,7 @@ func TestEncoderRemembersPrompts(t *testing.T) {
 	if freed, err := e.Evict(t.Context(), encoderModel); err != nil || freed != weights || e.Device.Memory().UsedBytes != 0 {
 		t.Errorf("eviction freed %d bytes of %d (%v), %d stay in use", freed, weights, err, e.Device.Memory().UsedBytes)
 	}
-	if err := e.Load(t.Context(), encoderModel, nil); err != nil {
+	if err := e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if again := encode("fog", "a boat"); !slices.EqualFunc(first, again, bytes.Equal) {

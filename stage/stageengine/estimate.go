@@ -38,6 +38,12 @@ type StageEstimate struct {
 type planner interface {
 	stage.Resident
 	planned(req stage.PlanRequest) (*device.Tape, error)
+	restrict(req stage.PlanRequest, m *device.Manifest)
+}
+
+// restrict has the network of a request streamed as a load within its limit would.
+func (s *shelf[N]) restrict(req stage.PlanRequest, m *device.Manifest) {
+	s.limit(s.books[req.Model], m, req.LimitBytes)
 }
 
 // streamer is a device that knows what an execution of a tape, its prologue apart, reads of streamed parameters.
@@ -45,7 +51,8 @@ type streamer interface {
 	StreamedBytes(t *device.Tape) int64
 }
 
-// NewEstimate plans an image in the three stages on o.Device, as services on it would. Nothing is loaded.
+// NewEstimate plans an image in the three stages on o.Device, as services on it would whose orchestrator has what does not fit
+// streamed. Nothing is loaded.
 // SizeUnsupported, ModelNotFound, ModelInvalid.
 func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate, error) {
 	encoder, denoiser, decoder := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
@@ -88,9 +95,19 @@ func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate,
 		if err != nil {
 			return Estimate{}, err
 		}
+		if budget := o.Device.Memory().CapBytes; budget > 0 && f.WeightsBytes+f.ScratchBytes > budget {
+			plan.LimitBytes = max(1, budget-f.ScratchBytes)
+			if f, err = s.Plan(ctx, plan); err != nil {
+				return Estimate{}, err
+			}
+			s.restrict(plan, tape.Manifest())
+			plan.LimitBytes = 0
+		}
 		row := StageEstimate{Kind: s.kind, Footprint: f, MostScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes}
-		least := *tape.Manifest()
-		least.Streamed, least.ResidentBytes = true, 0
+		least := device.Manifest{Params: tape.Manifest().Params, Streamed: true}
+		if d, ok := o.Device.(limiter); ok {
+			least.ResidentBytes = d.ResidentWithin(&least, 1)
+		}
 		row.LeastWeights = f.WeightsBytes - o.Device.WeightBytes(tape.Manifest()) + o.Device.WeightBytes(&least)
 		if d, ok := o.Device.(streamer); ok {
 			row.StreamedBytes = d.StreamedBytes(tape)

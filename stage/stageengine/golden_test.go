@@ -49,7 +49,7 @@ func TestGoldenRuns(t *testing.T) {
 			encoder, denoiser, decoder := open(t, filepath.Join(repo, model))
 			name := filepath.Base(model)
 			for _, s := range []stage.Resident{encoder, denoiser, decoder} {
-				if err := s.Load(t.Context(), name, nil); err != nil {
+				if err := s.Load(t.Context(), stage.LoadRequest{Model: name}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}

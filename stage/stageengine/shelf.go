@@ -24,7 +24,8 @@ type Options struct {
 	// stored if there is none. Everything is computed in float32.
 	Precision map[stage.Kind]tensor.DType
 	// ResidentBytes is how much of a model's weights a stage keeps in memory; it streams the others from the
-	// model's files at each use (device.Manifest). A stage that is not in it keeps all.
+	// model's files at each use (device.Manifest). A stage that is not in it keeps all, or what the limit of a request
+	// to plan or load allows, which others do not heed.
 	ResidentBytes map[stage.Kind]int64
 	// Released tells Info what the process gave back between runs, see stage.Info; nil is nothing.
 	Released func() (times, bytes int64)
@@ -86,7 +87,7 @@ func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Co
 	if b.net, err = s.open(dir); err != nil {
 		return err
 	}
-	s.limit(b.net.Manifest())
+	s.limit(b, b.net.Manifest(), 0)
 	b.component.WeightsBytes = s.Device.WeightBytes(b.net.Manifest())
 	return errors.Join(describe(dir, b.net, &b.component), b.net.Close())
 }
@@ -100,10 +101,46 @@ func (s *shelf[N]) dir(path string) (*modeldir.Dir, error) {
 	return dir, err
 }
 
-// limit has a network streamed if the stage is to be, and reports that.
-func (s *shelf[N]) limit(m *device.Manifest) bool {
-	m.ResidentBytes, m.Streamed = s.ResidentBytes[s.kind]
-	return m.Streamed
+// limiter is a device that can stream weights to stay within a limit.
+type limiter interface {
+	ResidentWithin(m *device.Manifest, limitBytes int64) int64
+}
+
+// limit has a network streamed as the stage is told by its options, or else so that its weights take no more than so
+// many bytes, if that can be; 0 is no limit. It reports whether anything is streamed.
+func (s *shelf[N]) limit(b *book[N], m *device.Manifest, limitBytes int64) bool {
+	if limitBytes != 0 {
+		limitBytes = max(1, limitBytes-b.beside())
+	}
+	m.Streamed, m.ResidentBytes = false, 0
+	whole := s.Device.WeightBytes(m)
+	fixed, told := s.ResidentBytes[s.kind]
+	d, able := s.Device.(limiter)
+	switch {
+	case told:
+		m.Streamed, m.ResidentBytes = true, fixed
+	case able && limitBytes != 0 && limitBytes < whole:
+		m.Streamed, m.ResidentBytes = true, d.ResidentWithin(m, limitBytes)
+	}
+	return m.Streamed && s.Device.WeightBytes(m) < whole
+}
+
+// limited is what a model's weights take within a limit, or the least they can take; 0 is no limit.
+func (s *shelf[N]) limited(b *book[N], limitBytes int64) int64 {
+	if limitBytes == 0 || limitBytes >= b.component.WeightsBytes {
+		return b.component.WeightsBytes
+	}
+	m := &device.Manifest{Params: b.net.Manifest().Params}
+	s.limit(b, m, limitBytes)
+	return s.Device.WeightBytes(m) + b.beside()
+}
+
+// beside is what counts as weights and is none.
+func (b *book[N]) beside() int64 {
+	if b.store == nil {
+		return 0
+	}
+	return b.store.bytes
 }
 
 // Info implements stage.Resident.
@@ -142,8 +179,8 @@ func (s *shelf[N]) find(model string) (*book[N], error) {
 }
 
 // Load implements stage.Resident.
-func (s *shelf[N]) Load(ctx context.Context, model string, progress func(loaded, total int64)) error {
-	b, err := s.find(model)
+func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress func(loaded, total int64)) error {
+	b, err := s.find(req.Model)
 	if err != nil {
 		return err
 	}
@@ -153,9 +190,8 @@ func (s *shelf[N]) Load(ctx context.Context, model string, progress func(loaded,
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	total := b.component.WeightsBytes
-	if b.bytes.Load() > 0 {
-		progress(total, total)
+	if held := b.bytes.Load(); held > 0 {
+		progress(held, held)
 		return nil
 	}
 	if err := b.latch.Acquire(ctx, whole); err != nil {
@@ -163,17 +199,22 @@ func (s *shelf[N]) Load(ctx context.Context, model string, progress func(loaded,
 	}
 	defer b.latch.Release(whole)
 	if b.weights == nil {
-		if err := b.read(ctx, s, func(done int64) { progress(min(done, total), total) }); err != nil {
+		total := s.limited(b, req.LimitBytes)
+		if req.LimitBytes != 0 && total > req.LimitBytes {
+			return stage.DoesNotFit(s.kind, req.Model, total, req.LimitBytes, s.Device.Memory().CapBytes)
+		}
+		if err := b.read(ctx, s, req.LimitBytes, func(done int64) { progress(min(done, total), total) }); err != nil {
 			return s.loadError(err, b)
 		}
 	}
-	progress(total, total)
+	held := b.bytes.Load()
+	progress(held, held)
 	return nil
 }
 
 // read opens the model's files anew, so that they are open only while they are read: by the load, or until the
 // eviction if weights are streamed.
-func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int64)) error {
+func (b *book[N]) read(ctx context.Context, s *shelf[N], limitBytes int64, progress func(done int64)) error {
 	dir, err := s.dir(b.path)
 	if err != nil {
 		return err
@@ -182,7 +223,7 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], progress func(done int6
 	if err != nil {
 		return err
 	}
-	streamed := s.limit(net.Manifest())
+	streamed := s.limit(b, net.Manifest(), limitBytes)
 	weights, err := s.Device.Load(ctx, net.Manifest(), net.Source(), progress)
 	if err != nil || !streamed {
 		err = errors.Join(err, net.Close())
@@ -266,10 +307,15 @@ func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func
 }
 
 // footprint is what running tape takes.
-func (s *shelf[N]) footprint(b *book[N], tape *device.Tape) (stage.Footprint, error) {
+func (s *shelf[N]) footprint(b *book[N], tape *device.Tape, limitBytes int64) (stage.Footprint, error) {
 	scratch, err := s.Device.ScratchBytes(tape)
 	if err != nil {
 		return stage.Footprint{}, s.fault(err)
 	}
-	return stage.Footprint{WeightsBytes: b.component.WeightsBytes, ScratchBytes: scratch}, nil
+	return s.holding(b, limitBytes, scratch), nil
+}
+
+// holding is a footprint of a known scratch.
+func (s *shelf[N]) holding(b *book[N], limitBytes, scratch int64) stage.Footprint {
+	return stage.Footprint{WeightsBytes: s.limited(b, limitBytes), ScratchBytes: scratch, WholeBytes: b.component.WeightsBytes}
 }

@@ -45,7 +45,7 @@ func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*
 		}
 	})
 	for _, s := range stages {
-		if err := s.Load(t.Context(), model, nil); err != nil {
+		if err := s.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -212,7 +212,7 @@ func TestNotAChild(t *testing.T) {
 
 func TestPanicEndsChild(t *testing.T) {
 	child := launch(t, stage.KindEncoder, scriptKey+"=panic load 2")
-	err := child.Stage().Load(t.Context(), stagetest.Model, nil)
+	err := child.Stage().Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil)
 	if stage.ReasonOf(err) != stage.StageUnreachable {
 		t.Errorf("Load = %v", err)
 	}

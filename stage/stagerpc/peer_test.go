@@ -163,7 +163,7 @@ func TestDecoderPeerMisuse(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	script := &stagetest.Script{}
 	fake := stagetest.NewEncoder(script)
-	if err := fake.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := fake.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	listener := bufconn.Listen(1 << 16)

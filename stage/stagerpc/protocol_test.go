@@ -61,7 +61,7 @@ func denoiseChunk(c *tensorpb.TensorChunk) *stagepb.DenoiseRequest {
 // TestDenoiseMisuse is what a denoiser answers to callers that break the protocol.
 func TestDenoiseMisuse(t *testing.T) {
 	fake := stagetest.NewDenoiser(nil)
-	if err := fake.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := fake.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	client := stagepb.NewDenoiserServiceClient(stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(r, fake, quiet()) }))
@@ -145,7 +145,7 @@ func TestMessageBound(t *testing.T) {
 // TestImageMisuse is what a decoder answers to callers that break the protocol.
 func TestImageMisuse(t *testing.T) {
 	fake := stagetest.NewDecoder(nil)
-	if err := fake.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := fake.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	client := stagepb.NewVaeServiceClient(stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterDecoder(r, fake, quiet()) }))

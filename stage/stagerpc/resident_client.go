@@ -41,7 +41,7 @@ func (r resident) Info(ctx context.Context) (stage.Info, error) {
 func (r resident) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint, error) {
 	m := &stagepb.PlanComponentRequest{
 		Model: req.Model, Batch: saturate(req.Batch),
-		LatentHeight: saturate(req.LatentHeight), LatentWidth: saturate(req.LatentWidth),
+		LatentHeight: saturate(req.LatentHeight), LatentWidth: saturate(req.LatentWidth), LimitBytes: req.LimitBytes,
 	}
 	if err := sendable(m); err != nil {
 		return stage.Footprint{}, err
@@ -50,11 +50,11 @@ func (r resident) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footpr
 	if err != nil {
 		return stage.Footprint{}, FromStatus(err, r.kind)
 	}
-	return stage.Footprint{WeightsBytes: res.GetWeightsBytes(), ScratchBytes: res.GetScratchBytes()}, nil
+	return stage.Footprint{WeightsBytes: res.GetWeightsBytes(), ScratchBytes: res.GetScratchBytes(), WholeBytes: res.GetWholeBytes()}, nil
 }
 
-func (r resident) Load(ctx context.Context, model string, progress func(loadedBytes, totalBytes int64)) error {
-	m := &stagepb.LoadComponentRequest{Model: model}
+func (r resident) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
+	m := &stagepb.LoadComponentRequest{Model: req.Model, LimitBytes: req.LimitBytes}
 	if err := sendable(m); err != nil {
 		return err
 	}

@@ -56,19 +56,19 @@ func (s *residentServer) GetStageInfo(ctx context.Context, req *stagepb.GetStage
 func (s *residentServer) PlanComponent(ctx context.Context, req *stagepb.PlanComponentRequest) (*stagepb.PlanComponentResponse, error) {
 	footprint, err := s.stage.Plan(ctx, stage.PlanRequest{
 		Model: req.GetModel(), Batch: int(req.GetBatch()),
-		LatentHeight: int(req.GetLatentHeight()), LatentWidth: int(req.GetLatentWidth()),
+		LatentHeight: int(req.GetLatentHeight()), LatentWidth: int(req.GetLatentWidth()), LimitBytes: req.GetLimitBytes(),
 	})
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
 	}
-	return &stagepb.PlanComponentResponse{WeightsBytes: footprint.WeightsBytes, ScratchBytes: footprint.ScratchBytes}, nil
+	return &stagepb.PlanComponentResponse{WeightsBytes: footprint.WeightsBytes, ScratchBytes: footprint.ScratchBytes, WholeBytes: footprint.WholeBytes}, nil
 }
 
 func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream grpc.ServerStreamingServer[stagepb.LoadComponentResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	out := noted(serverOutbox(stream), cancel)
-	err := s.stage.Load(ctx, req.GetModel(), func(loaded, total int64) {
+	err := s.stage.Load(ctx, stage.LoadRequest{Model: req.GetModel(), LimitBytes: req.GetLimitBytes()}, func(loaded, total int64) {
 		out.send(&stagepb.LoadComponentResponse{LoadedBytes: loaded, TotalBytes: total})
 	})
 	return s.edge.status(ctx, out.instead(err))

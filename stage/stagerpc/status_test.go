@@ -229,7 +229,7 @@ func TestIncidentLoggedOnce(t *testing.T) {
 		}))
 	}
 	e := hop(hop(stagetest.NewEncoder(script), &inner), &outer)
-	if err := e.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := e.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err := e.Encode(t.Context(), stage.EncodeRequest{Model: stagetest.Model, Prompts: stagetest.Prompts()})

@@ -52,7 +52,7 @@ func patient(t *testing.T) context.Context {
 func (c contract[S]) loaded(t *testing.T) (S, *Script) {
 	t.Helper()
 	s, script := c.Open(t)
-	if err := s.Load(patient(t), c.Model, nil); err != nil {
+	if err := s.Load(patient(t), stage.LoadRequest{Model: c.Model}, nil); err != nil {
 		t.Fatalf("Load: %v", err)
 	}
 	return s, script
@@ -186,6 +186,7 @@ func (c contract[S]) run(t *testing.T) {
 		{"Info", c.testInfo},
 		{"Plan", c.testPlan},
 		{"Load", c.testLoad},
+		{"LoadLimited", c.testLoadLimited},
 		{"LoadRefused", c.testLoadRefused},
 		{"LoadTogether", c.testLoadTogether},
 		{"LoadCancelled", c.testLoadCancelled},

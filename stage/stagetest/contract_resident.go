@@ -3,6 +3,7 @@ package stagetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -109,7 +110,7 @@ func (c contract[S]) testLoad(t *testing.T) {
 	ctx := patient(t)
 	for _, again := range []bool{false, true} {
 		var p progress
-		if err := s.Load(ctx, c.Model, p.add); err != nil {
+		if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, p.add); err != nil {
 			t.Fatalf("Load (again: %v): %v", again, err)
 		}
 		p.check(t)
@@ -122,20 +123,105 @@ func (c contract[S]) testLoad(t *testing.T) {
 			t.Errorf("weights of %d bytes, but used %d and peak %d", w, i.UsedBytes, i.PeakBytes)
 		}
 	}
-	if err := s.Load(ctx, c.Model, nil); err != nil {
+	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); err != nil {
 		t.Errorf("Load without progress: %v", err)
+	}
+}
+
+// A limit is kept to, by Plan as by Load; what is resident already stays as it is; results are the same.
+func (c contract[S]) testLoadLimited(t *testing.T) {
+	s, _ := c.Open(t)
+	ctx := patient(t)
+	whole, err := s.Plan(ctx, c.plan)
+	if err != nil || whole.WholeBytes != whole.WeightsBytes {
+		t.Fatalf("Plan = %+v, %v", whole, err)
+	}
+	plan := func(limit int64) stage.Footprint {
+		t.Helper()
+		req := c.plan
+		req.LimitBytes = limit
+		f, err := s.Plan(ctx, req)
+		if err != nil || f.ScratchBytes != whole.ScratchBytes || f.WholeBytes != whole.WeightsBytes {
+			t.Fatalf("Plan within %d = %+v, %v; without a limit %+v", limit, f, err, whole)
+		}
+		return f
+	}
+	load := func(limit int64) { // and work, and evict
+		t.Helper()
+		planned := plan(limit)
+		var p progress
+		if err := s.Load(ctx, stage.LoadRequest{Model: c.Model, LimitBytes: limit}, p.add); err != nil {
+			t.Fatalf("Load within %d: %v", limit, err)
+		}
+		p.check(t)
+		if p.total[0] != planned.WeightsBytes {
+			t.Errorf("progress within %d is of %d bytes, planned %+v", limit, p.total[0], planned)
+		}
+		i := info(t, s)
+		same(t, "resident models", i.Resident, []stage.ResidentModel{{Model: c.Model, WeightsBytes: planned.WeightsBytes}})
+		if i.UsedBytes != planned.WeightsBytes {
+			t.Errorf("%d bytes are used within %d, planned %+v", i.UsedBytes, limit, planned)
+		}
+	}
+	evict := func(want int64) {
+		t.Helper()
+		if freed, err := s.Evict(ctx, c.Model); err != nil || freed != want {
+			t.Errorf("Evict = %d, %v; want %d", freed, err, want)
+		}
+	}
+	load(0)
+	result, err := c.work(ctx, s, c.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evict(whole.WeightsBytes)
+	load(whole.WeightsBytes)
+	evict(whole.WeightsBytes)
+
+	least := plan(1)
+	if least.WeightsBytes >= whole.WeightsBytes {
+		t.Fatalf("the least is %+v, all %+v", least, whole)
+	}
+	last := least.WeightsBytes
+	for i := range int64(5) {
+		limit := least.WeightsBytes + i*(whole.WeightsBytes-1-least.WeightsBytes)/4
+		f := plan(limit)
+		if f.WeightsBytes > limit || plan(f.WeightsBytes) != f || f.WeightsBytes < least.WeightsBytes {
+			t.Errorf("Plan within %d = %+v, within that %+v", limit, f, plan(f.WeightsBytes))
+		}
+		last = max(last, f.WeightsBytes)
+		load(limit)
+		got, err := c.work(ctx, s, c.Model)
+		if err != nil {
+			t.Fatalf("work within %d: %v", limit, err)
+		}
+		same(t, "results of limited and whole weights", got, result)
+		if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); err != nil {
+			t.Errorf("Load of what is resident: %v", err)
+		}
+		evict(f.WeightsBytes)
+	}
+	if last == least.WeightsBytes {
+		t.Errorf("no limit keeps more than the least, %d bytes", last)
+	}
+	e := want(t, "Load within too small a limit", s.Load(ctx, stage.LoadRequest{Model: c.Model, LimitBytes: least.WeightsBytes - 1}, nil), stage.ModelDoesNotFit)
+	if e.Metadata["needed_bytes"] != fmt.Sprint(least.WeightsBytes) {
+		t.Errorf("metadata of too small a limit: %v", e.Metadata)
+	}
+	if i := info(t, s); len(i.Resident) > 0 || i.UsedBytes != 0 {
+		t.Errorf("a refused load leaves %v resident and %d bytes used", i.Resident, i.UsedBytes)
 	}
 }
 
 func (c contract[S]) testLoadRefused(t *testing.T) {
 	s, _ := c.Open(t)
 	ctx := patient(t)
-	c.wantNotFound(t, "Load", s.Load(ctx, nobody, nil))
+	c.wantNotFound(t, "Load", s.Load(ctx, stage.LoadRequest{Model: nobody}, nil))
 	if c.Broken != "" {
-		want(t, "Load of a broken model", s.Load(ctx, c.Broken, nil), stage.ModelInvalid)
+		want(t, "Load of a broken model", s.Load(ctx, stage.LoadRequest{Model: c.Broken}, nil), stage.ModelInvalid)
 	}
 	if c.TooLarge != "" {
-		e := want(t, "Load of too large a model", s.Load(ctx, c.TooLarge, nil), stage.ModelDoesNotFit)
+		e := want(t, "Load of too large a model", s.Load(ctx, stage.LoadRequest{Model: c.TooLarge}, nil), stage.ModelDoesNotFit)
 		for _, key := range []string{"stage", "needed_bytes", "available_bytes", "budget_bytes"} {
 			if e.Metadata[key] == "" {
 				t.Errorf("metadata %s is missing: %v", key, e.Metadata)
@@ -152,7 +238,7 @@ func (c contract[S]) testLoadTogether(t *testing.T) {
 	ctx := patient(t)
 	together(4, func(int) {
 		var p progress
-		if err := s.Load(ctx, c.Model, p.add); err != nil {
+		if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, p.add); err != nil {
 			t.Errorf("Load: %v", err)
 		}
 		p.check(t)
@@ -182,7 +268,7 @@ func (c contract[S]) testLoadCancelled(t *testing.T) {
 	} else {
 		cancel()
 	}
-	if err := s.Load(ctx, c.Model, nil); !errors.Is(err, context.Canceled) {
+	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); !errors.Is(err, context.Canceled) {
 		t.Fatalf("Load that was cancelled: %v", err)
 	}
 	// The stage may still be giving the memory back; Evict waits for that.
@@ -192,7 +278,7 @@ func (c contract[S]) testLoadCancelled(t *testing.T) {
 	if i := info(t, s); len(i.Resident) > 0 || i.UsedBytes != 0 {
 		t.Errorf("a cancelled load leaves %v resident and %d bytes used", i.Resident, i.UsedBytes)
 	}
-	if err := s.Load(patient(t), c.Model, nil); err != nil {
+	if err := s.Load(patient(t), stage.LoadRequest{Model: c.Model}, nil); err != nil {
 		t.Errorf("Load after a cancelled one: %v", err)
 	}
 }
@@ -213,7 +299,7 @@ func (c contract[S]) testEvict(t *testing.T) {
 			t.Errorf("Evict of %q, which is not resident = %d, %v", model, freed, err)
 		}
 	}
-	if err := s.Load(ctx, c.Model, nil); err != nil {
+	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); err != nil {
 		t.Errorf("Load after Evict: %v", err)
 	}
 }

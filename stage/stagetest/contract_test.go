@@ -40,7 +40,7 @@ func TestDecoder(t *testing.T) {
 func TestPipeline(t *testing.T) {
 	encoder, denoiser, decoder := stagetest.NewEncoder(nil), stagetest.NewDenoiser(nil), stagetest.NewDecoder(nil)
 	for _, s := range []stage.Resident{encoder, denoiser, decoder} {
-		if err := s.Load(t.Context(), stagetest.Model, nil); err != nil {
+		if err := s.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,10 +73,10 @@ func TestParseScript(t *testing.T) {
 			runtime.Gosched()
 		}
 	}()
-	if err := d.Load(ctx, stagetest.Model, nil); !errors.Is(err, context.Canceled) {
+	if err := d.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil); !errors.Is(err, context.Canceled) {
 		t.Fatalf("the load that was held: %v", err)
 	}
-	if err := d.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err = d.Denoise(t.Context(), stagetest.DenoiseRequest(), stage.DenoiseObserver{})
@@ -100,7 +100,7 @@ func TestPanic(t *testing.T) {
 				t.Error("no panic")
 			}
 		}()
-		_ = e.Load(t.Context(), stagetest.Model, nil)
+		_ = e.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil)
 	}()
 	if _, err := e.Info(t.Context()); err != nil {
 		t.Errorf("Info after a panic: %v", err)

@@ -15,7 +15,7 @@ func (c contract[S]) testWorkNeedsModel(t *testing.T) {
 	want(t, "work before Load", err, stage.StageEvicted)
 	_, err = c.work(ctx, s, nobody)
 	c.wantNotFound(t, "work", err)
-	if err := s.Load(ctx, c.Model, nil); err != nil {
+	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); err != nil {
 		t.Fatalf("Load: %v", err)
 	}
 	if _, err := c.work(ctx, s, c.Model); err != nil {
@@ -114,7 +114,7 @@ func (c contract[S]) testDrain(t *testing.T) {
 	}
 	_, err := c.work(ctx, s, c.Model)
 	want(t, "work while draining", err, stage.StageDraining)
-	want(t, "Load while draining", s.Load(ctx, c.Model, nil), stage.StageDraining)
+	want(t, "Load while draining", s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil), stage.StageDraining)
 	if _, err := s.Plan(ctx, c.plan); err != nil {
 		t.Errorf("Plan while draining: %v", err)
 	}

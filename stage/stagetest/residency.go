@@ -15,7 +15,7 @@ const (
 	// Model is a model that works; OtherModel is another one, and both fit together.
 	Model      = "tiny"
 	OtherModel = "small"
-	// TooLarge never fits the budget.
+	// TooLarge never fits the budget, not even within the least limit.
 	TooLarge = "huge"
 	// Broken has files that cannot be used.
 	Broken = "broken"
@@ -41,6 +41,7 @@ type residency struct {
 
 // weights are a model's, from the begin of the load to the end of the evict.
 type weights struct {
+	bytes            int64
 	loading, leaving bool
 	users            int
 }
@@ -53,7 +54,7 @@ func newResidency(kind stage.Kind, script *Script, component stage.Component) *r
 		kind: kind, script: script, changed: make(chan struct{}),
 		models: map[string]stage.Component{}, held: map[string]*weights{},
 	}
-	for name, bytes := range map[string]int64{Model: 4000, OtherModel: 6000, TooLarge: Budget + 1, Broken: 4000} {
+	for name, bytes := range map[string]int64{Model: 4000, OtherModel: 6000, TooLarge: 8 * Budget, Broken: 4000} {
 		c := component
 		c.Model, c.WeightsBytes = name, bytes
 		if name == Broken {
@@ -139,14 +140,15 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.held)) {
 		if w := r.held[name]; !w.loading && !w.leaving {
-			i.Resident = append(i.Resident, stage.ResidentModel{Model: name, WeightsBytes: r.models[name].WeightsBytes})
+			i.Resident = append(i.Resident, stage.ResidentModel{Model: name, WeightsBytes: w.bytes})
 		}
 	}
 	return i, nil
 }
 
 // Load counts the weights in, a quarter at a time.
-func (r *residency) Load(ctx context.Context, model string, progress func(loadedBytes, totalBytes int64)) error {
+func (r *residency) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
+	model := req.Model
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
@@ -167,41 +169,55 @@ func (r *residency) Load(ctx context.Context, model string, progress func(loaded
 		return err
 	}
 	if r.held[model] == nil {
-		if err := r.load(ctx, c, progress); err != nil {
+		if err := r.load(ctx, c, req.LimitBytes, progress); err != nil {
 			return err
 		}
 	}
-	r.unlocked(func() { progress(c.WeightsBytes, c.WeightsBytes) })
+	held := r.held[model].bytes
+	r.unlocked(func() { progress(held, held) })
 	return nil
 }
 
 // load counts in what is not held. mu is held, but not during a step.
-func (r *residency) load(ctx context.Context, c stage.Component, progress func(loadedBytes, totalBytes int64)) (err error) {
+func (r *residency) load(ctx context.Context, c stage.Component, limit int64, progress func(loadedBytes, totalBytes int64)) (err error) {
 	if err := r.admit(); err != nil { // drained while waiting
 		return err
 	}
-	if err := r.take(c.Model, c.WeightsBytes); err != nil {
+	bytes := within(c.WeightsBytes, limit)
+	if limit != 0 && bytes > limit {
+		return stage.DoesNotFit(r.kind, c.Model, bytes, limit, Budget)
+	}
+	if err := r.take(c.Model, bytes); err != nil {
 		return err
 	}
-	w := &weights{loading: true}
+	w := &weights{bytes: bytes, loading: true}
 	r.held[c.Model] = w
 	r.running++
 	const quarters = 4
 	for q := 1; q <= quarters && err == nil; q++ {
 		r.unlocked(func() {
 			if err = r.script.at(ctx, OpLoad, q); err == nil && q < quarters {
-				progress(c.WeightsBytes*int64(q)/quarters, c.WeightsBytes)
+				progress(bytes*int64(q)/quarters, bytes)
 			}
 		})
 	}
 	if err != nil {
 		delete(r.held, c.Model)
-		r.used -= c.WeightsBytes
+		r.used -= bytes
 	}
 	w.loading = false
 	r.running--
 	r.change()
 	return err
+}
+
+// within is what weights take within a limit: whole eighths, two of which are the least.
+func within(whole, limit int64) int64 {
+	eighth := whole / 8
+	if limit == 0 || limit >= whole {
+		return whole
+	}
+	return max(2*eighth, limit/eighth*eighth)
 }
 
 // Evict counts the weights out when nobody uses them.
@@ -224,7 +240,7 @@ func (r *residency) Evict(ctx context.Context, model string) (int64, error) {
 		w.leaving = false
 		return 0, err
 	}
-	freed := r.models[model].WeightsBytes
+	freed := w.bytes
 	delete(r.held, model)
 	r.used -= freed
 	return freed, nil
@@ -293,7 +309,7 @@ func (r *residency) plan(ctx context.Context, req stage.PlanRequest, each int64)
 	if req.Batch < 1 || req.Batch > 64 {
 		return stage.Footprint{}, stage.Invalid(stage.SizeUnsupported, "batch", req.Batch, "1 to 64")
 	}
-	return stage.Footprint{WeightsBytes: c.WeightsBytes, ScratchBytes: each * int64(req.Batch)}, nil
+	return stage.Footprint{WeightsBytes: within(c.WeightsBytes, req.LimitBytes), ScratchBytes: each * int64(req.Batch), WholeBytes: c.WeightsBytes}, nil
 }
 
 // checkSize finds what is wrong with the size of a latent.

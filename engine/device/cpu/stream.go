@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,21 +27,11 @@ func (p weightPlan) partly(m *device.Manifest) weightPlan {
 	if p.bytes <= m.ResidentBytes {
 		return p
 	}
-	sizes, vectors := make([]int64, len(p.offsets)), int64(0)
-	for i := range m.Params {
-		end := p.bytes
-		if i+1 < len(p.offsets) {
-			end = p.offsets[i+1]
-		}
-		sizes[i] = end - p.offsets[i]
-		if m.Params[i].Layout == device.Vector {
-			vectors += sizes[i]
-		}
-	}
+	sizes, vectors := p.sizes(m)
 	q, left, full := weightPlan{offsets: make([]int64, len(p.offsets))}, m.ResidentBytes-vectors, false
 	for i := range m.Params {
 		switch param := &m.Params[i]; {
-		case param.Layout == device.Vector || param.Layout == device.Table && kept(param) != param.DType:
+		case keptWhole(param):
 		case param.Layout == device.Table:
 			q.offsets[i] = notResident
 			continue
@@ -58,6 +49,60 @@ func (p weightPlan) partly(m *device.Manifest) weightPlan {
 		return p
 	}
 	return q
+}
+
+// keptWhole reports whether a parameter is resident in any case: a vector, or a table whose rows cannot be read as they
+// are stored.
+func keptWhole(p *device.Param) bool {
+	return p.Layout == device.Vector || p.Layout == device.Table && kept(p) != p.DType
+}
+
+// sizes is what each parameter takes of the arena, and all vectors together.
+func (p weightPlan) sizes(m *device.Manifest) (sizes []int64, vectors int64) {
+	sizes = make([]int64, len(p.offsets))
+	for i := range m.Params {
+		end := p.bytes
+		if i+1 < len(p.offsets) {
+			end = p.offsets[i+1]
+		}
+		sizes[i] = end - p.offsets[i]
+		if m.Params[i].Layout == device.Vector {
+			vectors += sizes[i]
+		}
+	}
+	return sizes, vectors
+}
+
+// ResidentWithin is the device.Manifest.ResidentBytes with which streamed weights are resident as far as they can be
+// while all that is held stays within limit bytes, or, where nothing does, with which they take the least.
+func (d *Device) ResidentWithin(m *device.Manifest, limit int64) int64 {
+	p, _ := planWeights(&device.Manifest{Params: m.Params})
+	sizes, vectors := p.sizes(m)
+	largest := make([]int64, len(sizes)+1) // of what is streamed if all from this parameter on is
+	held := int64(0)
+	for i := len(sizes) - 1; i >= 0; i-- {
+		largest[i] = largest[i+1]
+		switch param := &m.Params[i]; {
+		case keptWhole(param):
+			held += sizes[i]
+		case param.Layout != device.Table:
+			largest[i] = max(largest[i], sizes[i])
+		}
+	}
+	if mappedBytes(p.bytes) <= limit {
+		return p.bytes
+	}
+	best, least, prefix := int64(0), int64(math.MaxInt64), int64(0)
+	for i := range largest {
+		bytes := mappedBytes(min(held+prefix+2*largest[i], p.bytes)) // what saves nothing is not streamed
+		if bytes <= limit || bytes < least {
+			best, least = vectors+prefix, bytes
+		}
+		if i < len(sizes) && m.Params[i].Layout != device.Vector && m.Params[i].Layout != device.Table {
+			prefix += sizes[i]
+		}
+	}
+	return best
 }
 
 // streams reports whether some parameter is not resident.

@@ -443,3 +443,38 @@ func (r countingReader) ReadAt(p []byte, off int64) (int, error) {
 	r.read.Add(int64(len(p)))
 	return r.ReaderAt.ReadAt(p, off)
 }
+
+// Within a limit, no other prefix that keeps to it streams less; where none does, none takes less.
+func TestResidentWithin(t *testing.T) {
+	for name, n := range networks(t, "models/starter") {
+		d := open(t, cpu.Options{Threads: 1})
+		m := n.Manifest()
+		whole := d.WeightBytes(m)
+		m.Streamed = true
+		with := func(resident int64) (held, streamed int64) {
+			m.ResidentBytes = resident
+			return d.WeightBytes(m), d.StreamedBytes(n.tape)
+		}
+		const parts = 60
+		least := whole
+		for part := range int64(parts + 1) {
+			limit := whole * part / parts
+			held, streamed := with(d.ResidentWithin(m, limit))
+			least = min(least, held)
+			if again, _ := with(d.ResidentWithin(m, held)); again != held {
+				t.Errorf("%s: within %d bytes %d are held, within those %d", name, limit, held, again)
+			}
+			for i := range int64(parts + 1) {
+				resident := whole * i / parts
+				h, s := with(resident)
+				if h <= limit && (held > limit || streamed > s) || held > limit && h < held {
+					t.Errorf("%s: within %d bytes %d are held and %d streamed; with the first %d resident %d and %d", name, limit, held, streamed, resident, h, s)
+				}
+			}
+		}
+		if held, streamed := with(d.ResidentWithin(m, whole)); held != whole || streamed != 0 {
+			t.Errorf("%s: within all of its %d bytes %d are held and %d streamed", name, whole, held, streamed)
+		}
+		t.Logf("%s: from %d to %d bytes", name, least, whole)
+	}
+}

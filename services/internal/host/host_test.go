@@ -43,14 +43,14 @@ func TestDecoderContract(t *testing.T) {
 func TestKillDuringLoad(t *testing.T) {
 	h := open(t, options(stage.KindEncoder, once(t, "hold load 3")...), realTime())
 	wantFresh(t, h, 1)
-	err := h.Load(t.Context(), stagetest.Model, func(loaded, total int64) {
+	err := h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, func(loaded, total int64) {
 		if 2*loaded == total {
 			kill(t, h)
 		}
 	})
 	wantDied(t, h, err)
 	wantFresh(t, h, 2)
-	if err := h.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Errorf("Load into the next child: %v", err)
 	}
 }
@@ -62,7 +62,7 @@ func encodeRequest() stage.EncodeRequest {
 // load makes the model resident.
 func load(t *testing.T, r stage.Resident) {
 	t.Helper()
-	if err := r.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := r.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -152,7 +152,7 @@ func TestCallsWait(t *testing.T) {
 	for _, call := range []func(context.Context) error{
 		func(ctx context.Context) error { _, err := h.Plan(ctx, plan); return err },
 		func(ctx context.Context) error { _, err := h.Info(ctx); return err },
-		func(ctx context.Context) error { return h.Load(ctx, stagetest.Model, nil) },
+		func(ctx context.Context) error { return h.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil) },
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -162,7 +162,7 @@ func TestCallsWait(t *testing.T) {
 	}
 	result := make(chan error, 2)
 	go func() { _, err := h.Plan(t.Context(), plan); result <- err }()
-	go func() { result <- h.Load(t.Context(), stagetest.Model, nil) }()
+	go func() { result <- h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil) }()
 	close(restart.end)
 	for range 2 {
 		if err := await(t, "the calls", result); err != nil {
@@ -177,7 +177,7 @@ func TestCrashLoop(t *testing.T) {
 	h := open(t, options(stage.KindEncoder, scriptKey+"=exit load 1 9"), clock.clock())
 	die := func(delay time.Duration) {
 		t.Helper()
-		wantDied(t, h, h.Load(t.Context(), stagetest.Model, nil))
+		wantDied(t, h, h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil))
 		close(clock.expect(t, delay).end)
 	}
 	die(0)
@@ -210,7 +210,7 @@ func TestNoRestart(t *testing.T) {
 	close(clock.expect(t, 250*time.Millisecond).end)
 	clock.expect(t, 500*time.Millisecond)
 	waiting := make(chan error, 1)
-	go func() { waiting <- h.Load(t.Context(), stagetest.Model, nil) }()
+	go func() { waiting <- h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil) }()
 	h.Close()
 	if err := await(t, "a call that waits at Close", waiting); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("a call that waits at Close: %v", err)
@@ -286,14 +286,14 @@ func TestDrainOutlivesChild(t *testing.T) {
 	if err := d.Drain(t.Context()); err != nil {
 		t.Errorf("Drain without a child: %v", err)
 	}
-	if err := d.Load(t.Context(), stagetest.Model, nil); stage.ReasonOf(err) != stage.StageDraining {
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("Load while draining, without a child: %v", err)
 	}
 	close(restart.end)
 	if info, err := d.Info(t.Context()); err != nil || !info.Draining || info.Generation != 2 {
 		t.Errorf("Info of the next child: %+v, %v", info, err)
 	}
-	if err := d.Load(t.Context(), stagetest.Model, nil); stage.ReasonOf(err) != stage.StageDraining {
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("Load while draining: %v", err)
 	}
 }
@@ -305,7 +305,7 @@ func TestDrainEndsWaiting(t *testing.T) {
 	kill(t, h)
 	clock.expect(t, 0)
 	result := make(chan error, 1)
-	go func() { result <- h.Load(t.Context(), stagetest.Model, nil) }()
+	go func() { result <- h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil) }()
 	if err := h.Drain(t.Context()); err != nil {
 		t.Errorf("Drain: %v", err)
 	}
@@ -337,7 +337,7 @@ func TestManyDeaths(t *testing.T) {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				_, infoErr := e.Info(ctx)
-				loadErr := e.Load(ctx, stagetest.Model, nil)
+				loadErr := e.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil)
 				_, encodeErr := e.Encode(ctx, encodeRequest())
 				if infoErr != nil && ctx.Err() == nil {
 					t.Errorf("Info: %v", infoErr)

@@ -46,9 +46,9 @@ func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint
 }
 
 // Load loads into the present child; the next one has to be loaded again.
-func (h *Host) Load(ctx context.Context, model string, progress func(loadedBytes, totalBytes int64)) error {
+func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
 	_, err := forward(ctx, h, work, func(g *generation) (struct{}, error) {
-		return struct{}{}, g.child.Stage().Load(ctx, model, progress)
+		return struct{}{}, g.child.Stage().Load(ctx, req, progress)
 	})
 	return err
 }

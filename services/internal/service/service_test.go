@@ -31,7 +31,7 @@ func run(t *testing.T, o service.Options) (*servicetest.Running, stage.Denoiser)
 	s, err := denoiser.New(o)
 	r := servicetest.Start(t, s, err)
 	d := stagerpc.NewDenoiser(r.Conn)
-	if err := d.Load(t.Context(), stagetest.Model, nil); err != nil {
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return r, d
@@ -109,7 +109,7 @@ func TestDrain(t *testing.T) {
 			break
 		}
 	}
-	if err := d.Load(t.Context(), stagetest.Model, nil); stage.ReasonOf(err) != stage.StageDraining {
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("Load while draining: %v", err)
 	}
 	if info, err := d.Info(t.Context()); err != nil || !info.Draining {

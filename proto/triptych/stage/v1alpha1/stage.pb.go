@@ -491,7 +491,10 @@ type PlanComponentRequest struct {
 	// Latent height in cells; ignored by the encoder.
 	LatentHeight int32 `protobuf:"varint,3,opt,name=latent_height,json=latentHeight,proto3" json:"latent_height,omitempty"`
 	// Latent width in cells; ignored by the encoder.
-	LatentWidth   int32 `protobuf:"varint,4,opt,name=latent_width,json=latentWidth,proto3" json:"latent_width,omitempty"`
+	LatentWidth int32 `protobuf:"varint,4,opt,name=latent_width,json=latentWidth,proto3" json:"latent_width,omitempty"`
+	// The most that the weights may take, as in LoadComponentRequest. A limit that is too small is no error: the answer is then
+	// the least that can be.
+	LimitBytes    int64 `protobuf:"varint,5,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -554,13 +557,22 @@ func (x *PlanComponentRequest) GetLatentWidth() int32 {
 	return 0
 }
 
+func (x *PlanComponentRequest) GetLimitBytes() int64 {
+	if x != nil {
+		return x.LimitBytes
+	}
+	return 0
+}
+
 // PlanComponentResponse is the need of a request, to the byte.
 type PlanComponentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Weights, held while the model is resident.
 	WeightsBytes int64 `protobuf:"varint,1,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
 	// Scratch, held while the request runs.
-	ScratchBytes  int64 `protobuf:"varint,2,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
+	ScratchBytes int64 `protobuf:"varint,2,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
+	// Weights without a limit.
+	WholeBytes    int64 `protobuf:"varint,3,opt,name=whole_bytes,json=wholeBytes,proto3" json:"whole_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,11 +621,21 @@ func (x *PlanComponentResponse) GetScratchBytes() int64 {
 	return 0
 }
 
+func (x *PlanComponentResponse) GetWholeBytes() int64 {
+	if x != nil {
+		return x.WholeBytes
+	}
+	return 0
+}
+
 // LoadComponentRequest names a model to load.
 type LoadComponentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Model name.
-	Model         string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The most that the weights may take; 0 is no limit. A stage that would need more keeps part of them and reads the others at
+	// each use, with the same results; one that cannot, or is configured otherwise, refuses. What is resident stays as it is.
+	LimitBytes    int64 `protobuf:"varint,2,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,6 +675,13 @@ func (x *LoadComponentRequest) GetModel() string {
 		return x.Model
 	}
 	return ""
+}
+
+func (x *LoadComponentRequest) GetLimitBytes() int64 {
+	if x != nil {
+		return x.LimitBytes
+	}
+	return 0
 }
 
 // LoadComponentResponse is progress of a load; the last one has loaded_bytes equal to total_bytes.
@@ -918,17 +947,23 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\aproblem\x18\v \x01(\tR\aproblem\"N\n" +
 	"\x11ResidentComponent\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
-	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\"\x8a\x01\n" +
+	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\"\xab\x01\n" +
 	"\x14PlanComponentRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\x05R\x05batch\x12#\n" +
 	"\rlatent_height\x18\x03 \x01(\x05R\flatentHeight\x12!\n" +
-	"\flatent_width\x18\x04 \x01(\x05R\vlatentWidth\"a\n" +
+	"\flatent_width\x18\x04 \x01(\x05R\vlatentWidth\x12\x1f\n" +
+	"\vlimit_bytes\x18\x05 \x01(\x03R\n" +
+	"limitBytes\"\x82\x01\n" +
 	"\x15PlanComponentResponse\x12#\n" +
 	"\rweights_bytes\x18\x01 \x01(\x03R\fweightsBytes\x12#\n" +
-	"\rscratch_bytes\x18\x02 \x01(\x03R\fscratchBytes\",\n" +
+	"\rscratch_bytes\x18\x02 \x01(\x03R\fscratchBytes\x12\x1f\n" +
+	"\vwhole_bytes\x18\x03 \x01(\x03R\n" +
+	"wholeBytes\"M\n" +
 	"\x14LoadComponentRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\"[\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1f\n" +
+	"\vlimit_bytes\x18\x02 \x01(\x03R\n" +
+	"limitBytes\"[\n" +
 	"\x15LoadComponentResponse\x12!\n" +
 	"\floaded_bytes\x18\x01 \x01(\x03R\vloadedBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x02 \x01(\x03R\n" +
