@@ -301,7 +301,7 @@ func TestStreams(t *testing.T) {
 	if !errors.As(j.err, &e) || e.Reason != stage.ModelDoesNotFit || e.Metadata["least_budget_bytes"] != fmt.Sprint(1000+scratch) || !strings.HasSuffix(e.Message, fmt.Sprint(1000+scratch)) {
 		t.Errorf("below the smallest budget: %v", j.err)
 	}
-	if j := limited(1000 + scratch).run(t, spec); j.err != nil {
+	if j := limited(1000+scratch).run(t, spec); j.err != nil {
 		t.Errorf("in the smallest budget: %v", j.err)
 	}
 }
