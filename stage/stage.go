@@ -126,8 +126,11 @@ type Component struct {
 	LatentDefault  int // denoiser: latent side the model was trained for
 	Samplers       []string
 	DefaultSampler string
-	SpatialFactor  int    // decoder: pixels per latent cell, in each direction
-	Problem        string // why the model cannot be loaded, without paths; empty when it can
+	SpatialFactor  int // decoder: pixels per latent cell, in each direction
+	// Digest is equal for parts that give equal results, of whatever model; empty while it is not known, or where no part is
+	// like this one.
+	Digest  string
+	Problem string // why the model cannot be loaded, without paths; empty when it can
 }
 
 // ResidentModel is a model held in device memory.
@@ -142,7 +145,7 @@ type PlanRequest struct {
 	// Batch is prompts for the encoder, latents per network call for the denoiser (2 with guidance),
 	// images for the decoder.
 	Batch                     int
-	LatentHeight, LatentWidth int // ignored by the encoder
+	LatentHeight, LatentWidth int   // ignored by the encoder
 	LimitBytes                int64 // of the weights, as of a LoadRequest
 }
 

@@ -23,6 +23,8 @@ type Model struct {
 	Samplers       []string
 	DefaultSampler string
 	Problem        *stage.Error // why it cannot be used, nil when it can
+
+	parts map[stage.Kind]string // see Part
 }
 
 // Models lists every model that some stage knows, by name, from what the services last said.
@@ -117,6 +119,7 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 		if p := models[i].Problem; p != nil {
 			return Model{}, p
 		}
+		models[i].parts = f.sharing(name)
 		return models[i], nil
 	}
 }

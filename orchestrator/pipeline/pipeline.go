@@ -134,7 +134,7 @@ func (j *job) announce() {
 }
 
 func (j *job) need(kind stage.Kind) residency.Need {
-	return residency.Need{Kind: kind, Model: j.spec.Model.Name, Footprint: j.needs[kind]}
+	return residency.Need{Kind: kind, Model: j.spec.Model.Part(kind), Footprint: j.needs[kind]}
 }
 
 // taken counts a turn as taken.

@@ -39,12 +39,13 @@ func (p *Pipeline) planned(ctx context.Context, kind stage.Kind, spec Spec, limi
 	if kind != stage.KindDecoder {
 		batch = len(spec.prompts())
 	}
-	ctx, done := p.Fleet.Guard(ctx, kind, spec.Model.Name, p.Patience)
+	model := spec.Model.Part(kind)
+	ctx, done := p.Fleet.Guard(ctx, kind, model, p.Patience)
 	defer done()
 	footprint, err := p.Fleet.Plan(ctx, kind, stage.PlanRequest{
-		Model: spec.Model.Name, Batch: batch, LatentHeight: spec.latentHeight(), LatentWidth: spec.latentWidth(), LimitBytes: limit,
+		Model: model, Batch: batch, LatentHeight: spec.latentHeight(), LatentWidth: spec.latentWidth(), LimitBytes: limit,
 	})
-	return residency.Need{Kind: kind, Model: spec.Model.Name, Footprint: footprint}, err
+	return residency.Need{Kind: kind, Model: model, Footprint: footprint}, err
 }
 
 // smallest adds to a refusal the smallest budget of the device that the request would do with.

@@ -23,7 +23,7 @@ const (
 // further than the one before does not count against the stage.
 func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error, progress func() int) error {
 	// Only waiting ends with patience: the work in a stage that drains, say, is to end well.
-	waiting, done := j.Fleet.Guard(ctx, kind, j.spec.Model.Name, j.Patience)
+	waiting, done := j.Fleet.Guard(ctx, kind, j.spec.Model.Part(kind), j.Patience)
 	defer done()
 	deaths, reached, pause := 0, 0, firstPause
 	failing := false // the stage was lost, and has not been granted since

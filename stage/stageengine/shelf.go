@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
@@ -35,6 +36,7 @@ type Options struct {
 type network interface {
 	Manifest() *device.Manifest
 	Source() device.Source
+	Tensors() []modeldir.Tensor
 	Close() error
 }
 
@@ -45,6 +47,8 @@ type shelf[N network] struct {
 	open     func(*modeldir.Dir) (N, error)
 	books    map[string]*book[N]
 	draining atomic.Bool
+	working  atomic.Int64 // loads and work under way
+	compare  sync.Once    // starts digests
 }
 
 // book is one model's network.
@@ -60,6 +64,10 @@ type book[N network] struct {
 	store     *store         // held with the weights; only an encoder has one
 	weights   device.Weights // nil when not resident
 	bytes     atomic.Int64   // of weights and store, for Info, which takes no latch
+
+	identity string   // see there
+	files    []string // of the weights
+	digest   atomic.Pointer[digest]
 }
 
 const whole = math.MaxInt64
@@ -89,7 +97,12 @@ func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Co
 	}
 	s.limit(b, b.net.Manifest(), 0)
 	b.component.WeightsBytes = s.Device.WeightBytes(b.net.Manifest())
-	return errors.Join(describe(dir, b.net, &b.component), b.net.Close())
+	b.files = filesOf(b.net.Tensors())
+	if err = errors.Join(describe(dir, b.net, &b.component), b.net.Close()); err != nil {
+		return err
+	}
+	b.identity, err = identity(s.kind, dir, b.net)
+	return err
 }
 
 // dir opens a model whose networks are kept as Precision says.
@@ -148,6 +161,7 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	if err := ctx.Err(); err != nil {
 		return stage.Info{}, err
 	}
+	s.compare.Do(func() { go s.digests() })
 	memory := s.Device.Memory()
 	info := stage.Info{
 		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
@@ -158,7 +172,9 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	}
 	for _, name := range s.Library.Names() {
 		b := s.books[name]
-		info.Models = append(info.Models, b.component)
+		c := b.component
+		c.Digest = b.known()
+		info.Models = append(info.Models, c)
 		if n := b.bytes.Load(); n > 0 {
 			info.Resident = append(info.Resident, stage.ResidentModel{Model: name, WeightsBytes: n})
 		}
@@ -198,6 +214,8 @@ func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress fun
 		return err
 	}
 	defer b.latch.Release(whole)
+	s.working.Add(1)
+	defer s.working.Add(-1)
 	if b.weights == nil {
 		total := s.limited(b, req.LimitBytes)
 		if req.LimitBytes != 0 && total > req.LimitBytes {
@@ -297,7 +315,11 @@ func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func
 	if err := b.latch.Acquire(ctx, 1); err != nil {
 		return nil, nil, err
 	}
-	done = func() { b.latch.Release(1) }
+	s.working.Add(1)
+	done = func() {
+		s.working.Add(-1)
+		b.latch.Release(1)
+	}
 	if b.weights == nil {
 		done()
 		return nil, nil, stage.Errorf(stage.StageEvicted, "the %v does not hold model %q: load it first", s.kind, model).

@@ -5,6 +5,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
 // Network is one network of a model: its parameters are known and checked, and none is loaded.
@@ -18,7 +19,26 @@ type Network struct {
 type weightFile interface {
 	nn.Source
 	device.Source
+	Names() []string
+	Where(name string) string
 	Close() error
+}
+
+// Tensor is a tensor of a network's weight files.
+type Tensor struct {
+	Name, File string
+	DType      tensor.DType // tensor.Invalid if it is none of ours
+	Shape      tensor.Shape // not to be written to
+}
+
+// Tensors lists what the weight files have, by name, be it used by the network or not.
+func (n *Network) Tensors() []Tensor {
+	var out []Tensor
+	for _, name := range n.weights.Names() {
+		dtype, shape, _ := n.weights.Info(name)
+		out = append(out, Tensor{Name: name, File: n.weights.Where(name), DType: dtype, Shape: shape})
+	}
+	return out
 }
 
 // Manifest lists the parameters, for Device.Load and Device.WeightBytes.

@@ -314,7 +314,10 @@ type ComponentInfo struct {
 	// Decoder: pixels per latent cell, in each direction.
 	SpatialFactor int32 `protobuf:"varint,10,opt,name=spatial_factor,json=spatialFactor,proto3" json:"spatial_factor,omitempty"`
 	// Why the model cannot be loaded; empty when it can. It names the file and what is wrong with it.
-	Problem       string `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Equal for parts that give equal results, of whatever model; empty while it is not known, or where no other part is like this
+	// one.
+	Digest        string `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +425,13 @@ func (x *ComponentInfo) GetSpatialFactor() int32 {
 func (x *ComponentInfo) GetProblem() string {
 	if x != nil {
 		return x.Problem
+	}
+	return ""
+}
+
+func (x *ComponentInfo) GetDigest() string {
+	if x != nil {
+		return x.Digest
 	}
 	return ""
 }
@@ -929,7 +939,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x12runtime_generation\x18\v \x01(\x04R\x11runtimeGeneration\x12\x1a\n" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x12\x1a\n" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
-	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\"\x89\x03\n" +
+	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\"\xa1\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
@@ -944,7 +954,8 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x0fdefault_sampler\x18\t \x01(\tR\x0edefaultSampler\x12%\n" +
 	"\x0espatial_factor\x18\n" +
 	" \x01(\x05R\rspatialFactor\x12\x18\n" +
-	"\aproblem\x18\v \x01(\tR\aproblem\"N\n" +
+	"\aproblem\x18\v \x01(\tR\aproblem\x12\x16\n" +
+	"\x06digest\x18\f \x01(\tR\x06digest\"N\n" +
 	"\x11ResidentComponent\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\"\xab\x01\n" +

@@ -1,0 +1,157 @@
+package stageengine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Parts of two models are one if nothing that results depend on tells them apart: settings, the tensors' names, types
+// and shapes, and their bytes. Bytes are read only where all else agrees, in the background from the first Info on, so that
+// neither a start nor an image waits for it.
+
+// identity is all of a network that can be compared without reading its weights.
+func identity(kind stage.Kind, dir *modeldir.Dir, net network) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v\n", kind)
+	switch kind {
+	case stage.KindEncoder:
+		fmt.Fprintf(&b, "%+v\n", dir.Text)
+		files, err := os.ReadDir(dir.Tokenizer())
+		if err != nil {
+			return "", err
+		}
+		for _, f := range files {
+			if !f.Type().IsRegular() {
+				continue
+			}
+			data, err := os.ReadFile(filepath.Join(dir.Tokenizer(), f.Name()))
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(&b, "%q %x\n", f.Name(), sha256.Sum256(data))
+		}
+	case stage.KindDenoiser:
+		schedule, err := dir.SchedulerConfig()
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%+v %d\n%s\n", dir.UNet, dir.Text.MaxPositions, schedule)
+	case stage.KindDecoder:
+		fmt.Fprintf(&b, "%+v\n", dir.VAE)
+	}
+	for _, t := range net.Tensors() {
+		fmt.Fprintf(&b, "%q %v %v\n", t.Name, t.DType, t.Shape)
+	}
+	return b.String(), nil
+}
+
+// digest is what is known of a network's bytes.
+type digest struct {
+	sum   string
+	stamp string // of the files it was computed from
+}
+
+// stamp tells whether files are still those that were read.
+func stamp(paths []string) string {
+	var b strings.Builder
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return ""
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+	}
+	return b.String()
+}
+
+// known is the digest of a model's part, empty while it is not known or the files are others by now.
+func (b *book[N]) known() string {
+	d := b.digest.Load()
+	if d == nil || stamp(b.files) != d.stamp {
+		return ""
+	}
+	return d.sum
+}
+
+// digests computes the digests of the models that may be equal to another one.
+func (s *shelf[N]) digests() {
+	alike := map[string][]*book[N]{}
+	for _, name := range s.Library.Names() {
+		if b := s.books[name]; b.problem == nil {
+			alike[b.identity] = append(alike[b.identity], b)
+		}
+	}
+	for _, name := range s.Library.Names() {
+		b := s.books[name]
+		if b.problem != nil || len(alike[b.identity]) < 2 || s.draining.Load() {
+			continue
+		}
+		before := stamp(b.files)
+		if sum, err := s.hash(b); err == nil && before != "" { // what cannot be read is told by the load
+			b.digest.Store(&digest{sum, before})
+		}
+	}
+}
+
+// hash reads all tensors of a model's part.
+func (s *shelf[N]) hash(b *book[N]) (string, error) {
+	dir, err := s.dir(b.path)
+	if err != nil {
+		return "", err
+	}
+	net, err := s.open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer net.Close() //nolint:errcheck // it was only read
+	h := sha256.New()
+	io.WriteString(h, b.identity) //nolint:errcheck // a hash takes everything
+	out := &unhurried{h, func() bool { return s.working.Load() > 0 }}
+	buffer := make([]byte, 1<<20)
+	for _, t := range net.Tensors() {
+		section, err := net.Source().Section(t.Name)
+		if err != nil {
+			return "", err
+		}
+		if _, err := io.CopyBuffer(out, struct{ io.Reader }{section}, buffer); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// unhurried is a hash that takes a twentieth of a processor while the stage works, and all of one else.
+type unhurried struct {
+	hash.Hash
+	working func() bool
+}
+
+func (u *unhurried) Write(p []byte) (int, error) {
+	begin := time.Now()
+	n, err := u.Hash.Write(p)
+	if u.working() {
+		time.Sleep(19 * time.Since(begin))
+	}
+	return n, err
+}
+
+// filesOf lists the files that tensors are in.
+func filesOf(tensors []modeldir.Tensor) []string {
+	var out []string
+	for _, t := range tensors {
+		out = append(out, t.File)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

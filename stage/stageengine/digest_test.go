@@ -1,0 +1,125 @@
+package stageengine
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// copies makes a library of copies of a model, each after a change.
+func copies(t testing.TB, changes map[string]func(dir string)) Options {
+	t.Helper()
+	folder := t.TempDir()
+	for name, change := range changes {
+		dir := filepath.Join(folder, name)
+		if err := os.CopyFS(dir, os.DirFS(filepath.Join(repo, "testdata/golden/tiny-sd15"))); err != nil {
+			t.Fatal(err)
+		}
+		change(dir)
+	}
+	library, err := OpenLibrary(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = device.Close() }) // it always returns nil
+	return Options{Library: library, Device: device}
+}
+
+// flip changes the last byte of a file.
+func flip(t testing.TB, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-1] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDigests(t *testing.T) {
+	const weights = "diffusion_pytorch_model.safetensors"
+	o := copies(t, map[string]func(string){
+		"a":         func(string) {},
+		"copy":      func(string) {},
+		"unet":      func(dir string) { flip(t, filepath.Join(dir, "unet", weights)) },
+		"vae":       func(dir string) { flip(t, filepath.Join(dir, "vae", weights)) },
+		"text":      func(dir string) { flip(t, filepath.Join(dir, "text_encoder/model.safetensors")) },
+		"tokenizer": func(dir string) { _ = os.WriteFile(filepath.Join(dir, "tokenizer/more.json"), []byte("{}"), 0o600) },
+	})
+	e, d, v := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
+	e.compare.Do(e.digests) // as the first Info would, in the background
+	d.compare.Do(d.digests)
+	v.compare.Do(v.digests)
+	for kind, c := range map[stage.Kind]struct {
+		stage  stage.Resident
+		others []string // not equal to a
+		alone  string   // that nobody reads
+	}{
+		stage.KindEncoder:  {e, []string{"text", "tokenizer"}, "tokenizer"},
+		stage.KindDenoiser: {d, []string{"unet"}, ""},
+		stage.KindDecoder:  {v, []string{"vae"}, ""},
+	} {
+		info, err := c.stage.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests := map[string]string{}
+		for _, m := range info.Models {
+			if digests[m.Model] = m.Digest; m.Problem != "" || (m.Digest == "") != (m.Model == c.alone) {
+				t.Errorf("%v %s: digest %q, %s", kind, m.Model, m.Digest, m.Problem)
+			}
+		}
+		for name, digest := range digests {
+			different := false
+			for _, other := range c.others {
+				different = different || name == other
+			}
+			if (digest != digests["a"]) != different {
+				t.Errorf("%v: %s has %q, a %q", kind, name, digest, digests["a"])
+			}
+		}
+	}
+	// Of other files nothing is known any more.
+	if err := os.Chtimes(filepath.Join(o.Library.paths["copy"], "unet", weights), time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	info, err := d.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range info.Models {
+		if (m.Digest == "") != (m.Model == "copy") {
+			t.Errorf("once the files of the copy are others, %s has digest %q", m.Model, m.Digest)
+		}
+	}
+}
+
+func BenchmarkDigest(b *testing.B) {
+	library, err := OpenLibrary(filepath.Join(repo, "models"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	device, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer device.Close() //nolint:errcheck // it always returns nil
+	d := NewDenoiser(Options{Library: library, Device: device})
+	book := d.books["starter"]
+	b.SetBytes(book.net.StoredBytes())
+	for b.Loop() {
+		if _, err := d.hash(book); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
