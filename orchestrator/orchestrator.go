@@ -25,6 +25,7 @@ import (
 
 // Options configure an orchestrator.
 type Options struct {
+	ID       string                  // whose its services are, see fleet.Options
 	Stages   map[stage.Kind][]string // addresses of the services
 	StageTLS rpcserver.ClientTLS     // towards the services
 	TLS      rpcserver.TLS           // towards callers
@@ -68,7 +69,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	}})
 	defer keeper.Close()
 	stages, err := fleet.New(fleet.Options{
-		Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
+		ID: o.ID, Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
 	})
 	if err != nil {
 		return err

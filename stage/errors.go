@@ -31,6 +31,8 @@ const (
 	RuntimeDied              Reason = "RUNTIME_DIED"
 	EngineFault              Reason = "ENGINE_FAULT"
 	EngineOOMUnplanned       Reason = "ENGINE_OOM_UNPLANNED"
+	StageOwned               Reason = "STAGE_OWNED"
+	DeviceBusy               Reason = "DEVICE_BUSY"
 )
 
 // Error is every error that a caller of a stage or of the public API can see. Message and Metadata
@@ -93,6 +95,19 @@ func DoesNotFit(kind Kind, model string, needed, available, budget int64) *Error
 		Metadata: map[string]string{
 			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed),
 			"available_bytes": fmt.Sprint(available), "budget_bytes": fmt.Sprint(budget),
+		},
+	}
+}
+
+// Busy is a request for memory that other processes on the device hold, or have waited for longer.
+func Busy(kind Kind, model string, needed, available, budget, others, awaited int64) *Error {
+	return &Error{
+		Reason: DeviceBusy,
+		Message: fmt.Sprintf("the %v of model %q needs %d bytes, available are %d of a budget of %d: other processes on the device hold %d and %d are awaited, of which %d would have to go",
+			kind, model, needed, available, budget, others, awaited, needed-available),
+		Metadata: map[string]string{
+			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed), "available_bytes": fmt.Sprint(available),
+			"budget_bytes": fmt.Sprint(budget), "others_bytes": fmt.Sprint(others), "awaited_bytes": fmt.Sprint(awaited),
 		},
 	}
 }

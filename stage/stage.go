@@ -60,7 +60,7 @@ type Resident interface {
 	Plan(ctx context.Context, req PlanRequest) (Footprint, error)
 	// Load makes a model's weights resident; it succeeds at once, and leaves them as they are, if they are resident.
 	// progress (which may be nil) is called from one goroutine at a time, the last time with loaded == total.
-	// ModelNotFound, ModelInvalid, ModelDoesNotFit, StageDraining.
+	// ModelNotFound, ModelInvalid, ModelDoesNotFit, DeviceBusy, StageDraining, StageOwned.
 	Load(ctx context.Context, req LoadRequest, progress func(loadedBytes, totalBytes int64)) error
 	// Evict frees a model's weights and returns when the bytes are back with the operating system,
 	// after running work has ended. What is not resident frees 0 bytes.
@@ -112,6 +112,9 @@ type Info struct {
 	// Releases is how often the present runtime process gave back memory that it kept between runs, which is not in
 	// UsedBytes, and ReleasedBytes by how much it shrank then.
 	Releases, ReleasedBytes int64
+	// ForeignBytes and ForeignWants are of other processes on the device, see DeviceShare.
+	ForeignBytes int64
+	ForeignWants []Want
 }
 
 // Component is one model's part in a stage. Fields of other kinds of stage are zero.

@@ -53,6 +53,15 @@ type Memory struct {
 	Refused                        int64 // allocations that were ErrOutOfMemory, ever; a count
 }
 
+// Lease is a device's memory where other processes use it too: each takes what it is about to allocate, so that
+// all of them together keep to the device's budget.
+type Lease interface {
+	// Reserve takes bytes; the error, a BusyError if others hold them, means that nothing was taken.
+	Reserve(bytes int64) error
+	// Release gives bytes back.
+	Release(bytes int64)
+}
+
 // Source gives the stored bytes of a parameter, little-endian and row-major. Sections are read by
 // several goroutines at once; those that have the same Outer reader are loaded in the order of their
 // offsets there, so that a file is read from its beginning to its end. Streamed ones are read in the order of their use.

@@ -34,6 +34,20 @@ func (e *MemoryError) Unwrap() []error {
 	return []error{ErrOutOfMemory}
 }
 
+// BusyError is memory that other processes on the device hold or have waited for longer; a MemoryError wraps it.
+type BusyError struct {
+	NeededBytes, AvailableBytes int64
+	OthersBytes                 int64 // held by other processes
+	AwaitedBytes                int64 // that others wait for and will have first
+	BudgetBytes                 int64
+}
+
+// Error reads "needs 4096 bytes, available are 1024 of a budget of 8192: other processes hold 7168 and 0 are awaited".
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("needs %d bytes, available are %d of a budget of %d: other processes hold %d and %d are awaited",
+		e.NeededBytes, e.AvailableBytes, e.BudgetBytes, e.OthersBytes, e.AwaitedBytes)
+}
+
 // FieldError is an argument that does not fit: the name of an input, output or parameter, or its
 // values.
 type FieldError struct {

@@ -64,7 +64,7 @@ func snapshotProto(n residency.News) *triptychv1alpha1.ResidencySnapshot {
 	s := n.Snapshot
 	p := &triptychv1alpha1.ResidencySnapshot{Time: timestamppb.New(s.Time), DroppedDecisions: int64(n.Dropped)}
 	for _, d := range s.Devices {
-		p.Devices = append(p.Devices, &triptychv1alpha1.DeviceUse{Device: d.Key(), UsedBytes: d.UsedBytes, BudgetBytes: d.BudgetBytes, PeakBytes: d.PeakBytes})
+		p.Devices = append(p.Devices, &triptychv1alpha1.DeviceUse{Device: d.Key(), UsedBytes: d.UsedBytes, BudgetBytes: d.BudgetBytes, PeakBytes: d.PeakBytes, ForeignBytes: d.ForeignBytes})
 	}
 	for _, v := range s.Stages {
 		p.Services = append(p.Services, &triptychv1alpha1.ServiceUse{

@@ -104,7 +104,7 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 			case <-changed:
 				continue
 			case <-ctx.Done():
-				return Model{}, Ended(ctx, missing, true)
+				return Model{}, f.Ended(ctx, missing, true)
 			}
 		}
 		models := f.Models()

@@ -6,6 +6,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -21,6 +22,9 @@ import (
 
 // Options says which services there are and how to reach them.
 type Options struct {
+	// ID is the orchestrator's: its services belong to it. Empty makes one up. Of two with the same id, each would take the
+	// other for itself.
+	ID        string
 	Addresses map[stage.Kind][]string
 	Dial      []grpc.DialOption // transport credentials and the like
 	Keeper    *residency.Keeper
@@ -49,6 +53,9 @@ const (
 // New dials every service. Run must be called for anybody to be found.
 func New(o Options) (*Fleet, error) {
 	f := &Fleet{keeper: o.Keeper, log: o.Logger, members: map[residency.StageID]*member{}, changed: make(chan struct{})}
+	if o.ID == "" {
+		o.ID = rand.Text()
+	}
 	options := append(stagerpc.DialOptions(), o.Dial...)
 	options = append(options, grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: retryInterval, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -64,7 +71,7 @@ func New(o Options) (*Fleet, error) {
 			if err != nil {
 				return nil, errors.Join(err, f.Close())
 			}
-			f.members[id] = newMember(id, kind, conn)
+			f.members[id] = newMember(id, kind, conn, o.ID)
 		}
 	}
 	return f, nil
@@ -105,9 +112,14 @@ func (f *Fleet) Report(id residency.StageID) {
 	f.drop(m)
 	f.notify()
 	m.mu.Unlock()
+	f.Ask(id)
+}
+
+// Ask has a service asked at once how it is.
+func (f *Fleet) Ask(id residency.StageID) {
 	select {
-	case m.kick <- struct{}{}:
-	default: // a report is already waiting
+	case f.members[id].kick <- struct{}{}:
+	default: // it will be
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Guard returns a context for waiting. It ends early, with StageUnreachable as its cause, when for
+// Guard returns a context for waiting. It ends early, with StageUnreachable or StageOwned as its cause, when for
 // as long as patience no service was there that has the kind and the model. The caller must call the
 // function returned.
 func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, model string, patience time.Duration) (context.Context, func()) {
@@ -32,27 +32,33 @@ func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, model string, patien
 				return
 			case <-news:
 			case <-timer.C:
-				cancel(Unreachable(kind))
+				cancel(f.absent(kind))
 			}
 		}
 	}()
 	return ctx, func() { cancel(context.Canceled) }
 }
 
-// Ended is the error of waiting for a stage until ctx ended: StageUnreachable when patience or, with
+// Ended is the error of waiting for a stage until ctx ended: StageUnreachable or StageOwned when patience or, with
 // the stage failing, time ran out; else the context's own.
-func Ended(ctx context.Context, kind stage.Kind, failing bool) error {
+func (f *Fleet) Ended(ctx context.Context, kind stage.Kind, failing bool) error {
 	cause := context.Cause(ctx)
 	switch {
 	case stage.ReasonOf(cause) != "":
 		return cause
 	case failing && errors.Is(cause, context.DeadlineExceeded):
-		return Unreachable(kind)
+		return f.absent(kind)
 	}
 	return ctx.Err()
 }
 
-// Unreachable is the error for a stage of which no service answers.
-func Unreachable(kind stage.Kind) *stage.Error {
+// absent is the error for a stage of which no service answers: StageOwned if one works for another orchestrator, else
+// StageUnreachable.
+func (f *Fleet) absent(kind stage.Kind) *stage.Error {
+	for _, m := range f.members {
+		if m.kind == kind && m.elsewhere() {
+			return stage.Errorf(stage.StageOwned, "a %v service works for another orchestrator, and no other one answers", kind).With("stage", kind.String())
+		}
+	}
 	return stage.Errorf(stage.StageUnreachable, "no %v service that has the model answers", kind).With("stage", kind.String())
 }

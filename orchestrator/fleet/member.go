@@ -26,17 +26,19 @@ type member struct {
 	mu     sync.Mutex  // held over the keeper's Join, Leave and Lost, so that they come in order; before Fleet.mu
 	info   *stage.Info // the last known, nil before the first answer
 	joined bool        // the keeper knows it, and what it holds; info is then set
+	owned  bool        // it works for another orchestrator
 }
 
-func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn) *member {
+func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, orchestrator string) *member {
+	as := stagerpc.As(conn, orchestrator)
 	m := &member{id: id, kind: kind, conn: conn, kick: make(chan struct{}, 1)}
 	switch kind {
 	case stage.KindEncoder:
-		m.encoder = stagerpc.NewEncoder(conn)
+		m.encoder = stagerpc.NewEncoder(as)
 	case stage.KindDenoiser:
-		m.denoiser = stagerpc.NewDenoiser(conn)
+		m.denoiser = stagerpc.NewDenoiser(as)
 	case stage.KindDecoder:
-		m.decoder = stagerpc.NewDecoder(conn)
+		m.decoder = stagerpc.NewDecoder(as)
 	}
 	return m
 }
@@ -56,6 +58,13 @@ func (m *member) last() (info *stage.Info, up bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.info, m.joined && !m.info.Draining
+}
+
+// elsewhere tells whether the service works for another orchestrator.
+func (m *member) elsewhere() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.owned
 }
 
 // watch asks a service how it is, again and again, and tells the keeper what changed.
@@ -81,6 +90,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 // the keeper, which gives it no work and counts what it holds, until it no longer answers.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
+	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id)})
 	info, err := m.resident().Info(asked)
 	cancel()
 	if ctx.Err() != nil {
@@ -90,8 +100,13 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	defer f.notify()
+	owned := stage.ReasonOf(err) == stage.StageOwned
+	if owned && !m.owned {
+		log.Warn("stage works for another orchestrator")
+	}
+	m.owned = owned
 	if err != nil {
-		if m.joined {
+		if m.joined && !owned {
 			log.Warn("stage is gone", "error", err)
 		}
 		f.drop(m)
@@ -101,6 +116,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	m.info = &info
 	if m.joined && info.Draining == last.Draining && info.Generation >= last.Generation {
 		f.keeper.Lost(m.id, info.Generation)
+		f.keeper.Measure(m.id, info)
 		return !info.Draining
 	}
 	m.joined = true

@@ -54,7 +54,7 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return stage.Footprint{}, Ended(ctx, kind, true)
+			return stage.Footprint{}, f.Ended(ctx, kind, true)
 		}
 	}
 }

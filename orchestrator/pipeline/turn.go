@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -36,14 +35,14 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 			j.taken(kind)
 			return nil
 		case ctx.Err() != nil:
-			return fleet.Ended(ctx, kind, failing || reason == stage.StageUnreachable)
+			return j.Fleet.Ended(ctx, kind, failing || reason == stage.StageUnreachable)
 		case !lost(err):
 			return err
 		case waiting.Err() != nil:
-			return fleet.Ended(waiting, kind, true)
+			return j.Fleet.Ended(waiting, kind, true)
 		}
 		failing = true
-		if reason == stage.RuntimeDied || granted && reason != stage.StageDraining {
+		if reason == stage.RuntimeDied || granted && reason != stage.StageDraining && reason != stage.DeviceBusy {
 			if deaths++; progress != nil && progress() > reached {
 				deaths, reached, pause = 1, progress(), firstPause
 			}
@@ -56,7 +55,7 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 		case <-time.After(pause):
 			pause = min(2*pause, lastPause)
 		case <-waiting.Done():
-			return fleet.Ended(waiting, kind, true)
+			return j.Fleet.Ended(waiting, kind, true)
 		}
 	}
 }
@@ -84,8 +83,11 @@ func (j *job) release(lease *residency.Lease, err error) {
 	switch stage.ReasonOf(err) {
 	case stage.RuntimeDied:
 		lease.Lost()
-	case stage.StageUnreachable, stage.StageDraining, stage.StageEvicted:
+	case stage.StageUnreachable, stage.StageDraining, stage.StageEvicted, stage.StageOwned:
 		j.Fleet.Report(lease.Stage)
+	case stage.DeviceBusy:
+		lease.Crowded()
+		j.Fleet.Ask(lease.Stage)
 	}
 	lease.Release()
 }
@@ -111,7 +113,7 @@ func (j *job) decided(e residency.Event) {
 // lost tells whether an error is about the stage: another try, here or on a replica, may succeed.
 func lost(err error) bool {
 	switch stage.ReasonOf(err) {
-	case stage.RuntimeDied, stage.StageEvicted, stage.StageUnreachable, stage.StageDraining:
+	case stage.RuntimeDied, stage.StageEvicted, stage.StageUnreachable, stage.StageDraining, stage.StageOwned, stage.DeviceBusy:
 		return true
 	}
 	return false

@@ -24,11 +24,12 @@ const (
 	Loaded                     // the load of a request or a prefetch has ended well
 	Grant                      // the request has its stage and works there from now on
 	Withdraw                   // the request's caller gave up before bytes were reserved
+	Foreign                    // other processes on the device hold or want other bytes than before
 )
 
 // String is the action's name.
 func (a Action) String() string {
-	names := [...]string{"unspecified", "reserve", "load", "prefetch", "evict", "wait", "refuse", "lost", "release", "loaded", "grant", "withdraw"}
+	names := [...]string{"unspecified", "reserve", "load", "prefetch", "evict", "wait", "refuse", "lost", "release", "loaded", "grant", "withdraw", "foreign"}
 	if int(a) >= len(names) {
 		return names[0]
 	}
@@ -43,7 +44,7 @@ type Class uint8
 const (
 	ForRequest    Class = iota + 1 // Evict: a request needs the bytes
 	ForPrefetch                    // Evict: a prefetch needs them
-	OverBudget                     // Evict: a stage joined with more than the budget, or the budget shrank
+	OverBudget                     // Evict: a stage joined with more than the budget, the budget shrank, or other processes are first
 	Unneeded                       // Evict: what is being prefetched will not be used
 	OutOfMemory                    // Evict: the device ran out of memory in a load
 	Failed                         // Evict: the eviction failed; Release: the load failed

@@ -16,6 +16,7 @@ type (
 		// generation counts the stage's runtime processes.
 		generation uint64
 		draining   bool // holds bytes but takes no requests
+		share      stage.DeviceShare
 	}
 	// left: a service is gone.
 	left struct{ stage StageID }
@@ -27,6 +28,13 @@ type (
 	}
 	// failed: the runtime process of a granted request ended under it.
 	failed struct{ request RequestID }
+	// measured: what a service says of its device's budget and of other processes there.
+	measured struct {
+		stage StageID
+		share stage.DeviceShare
+	}
+	// crowded: other processes had bytes that a granted request was to have.
+	crowded struct{ request RequestID }
 	// announced: the turns a job has yet to finish, in order. It replaces what the job said before.
 	announced struct {
 		job   JobID

@@ -106,7 +106,7 @@ func (k *Keeper) tell(in input) { k.do(func() { k.step(in) }) }
 
 // Join tells that a stage is there, and what it has and holds. Joining again is a Leave before.
 func (k *Keeper) Join(id StageID, kind stage.Kind, device Device, s stage.Resident, info stage.Info) {
-	in := joined{stage: id, kind: kind, device: device, generation: info.Generation, draining: info.Draining, resident: info.Resident}
+	in := joined{stage: id, kind: kind, device: device, generation: info.Generation, draining: info.Draining, resident: info.Resident, share: shareOf(info)}
 	for _, m := range info.Models {
 		if m.Problem == "" {
 			in.models = append(in.models, m.Model)

@@ -30,6 +30,7 @@ type ledger struct {
 // device is memory that services share.
 type device struct {
 	Device
+	share
 	peak int64 // most bytes ever used at once
 }
 
@@ -127,12 +128,12 @@ func (l *ledger) used(d *device) int64 {
 }
 
 // free is what placed requests have not yet been promised, once the evictions under way are done.
-// It is negative when a stage joined with more than the budget allows.
+// It is negative when a stage joined with more than the budget allows, or other processes want what is held here.
 func (l *ledger) free(d *device) int64 {
 	if d.BudgetBytes == 0 {
 		return math.MaxInt64 / 2
 	}
-	free := d.BudgetBytes - l.used(d) + l.evicting(d)
+	free := d.BudgetBytes - l.others(d) - l.used(d) + l.evicting(d)
 	for _, r := range l.requests {
 		if r.phase == placed && r.service.device == d {
 			free -= r.service.missing(r.need)

@@ -21,7 +21,7 @@ func (l *ledger) schedule() {
 }
 
 // trim takes back room that was promised and cannot be made any more, because an eviction failed or
-// a budget shrank, and evicts what a stage that joined holds beyond the budget.
+// a budget shrank, and evicts what a stage that joined holds beyond the budget, or other processes are first to have.
 func (l *ledger) trim(d *device) {
 	if l.free(d) >= 0 {
 		return
@@ -35,10 +35,10 @@ func (l *ledger) trim(d *device) {
 	for _, c := range l.idle(d) {
 		idle += c.bytes
 	}
-	used, future := l.used(d), l.future()
+	used, others, future := l.used(d), l.others(d), l.future()
 	victims, _ := l.victims(d, min(-l.free(d), idle), future, spareNone)
 	for _, c := range victims {
-		l.evict(c, cause{}, OverBudget, "%s; %s bytes are held of a budget of %s", future.phrase(c), count(used), count(d.BudgetBytes))
+		l.evict(c, cause{}, OverBudget, "%s; %s bytes are held of a budget of %s%s", future.phrase(c), count(used), count(d.BudgetBytes), besides(others))
 	}
 }
 
@@ -123,7 +123,7 @@ func (s *service) cold(model string) cold {
 func (l *ledger) choose(r *request, line []*request) (best *placement) {
 	for _, s := range l.candidates(r.need) {
 		d := s.device
-		if s.holder != nil || !d.holds(s.whole(r.need)) || l.overtakes(r, s) {
+		if s.holder != nil || d.crowded || !d.holds(s.whole(r.need)) || l.overtakes(r, s) {
 			continue
 		}
 		future := l.future()
@@ -259,6 +259,9 @@ func (l *ledger) obstacle(line []*request) (*device, string) {
 	s := candidates[i]
 	if l.overtakes(r, s) {
 		return s.device, fmt.Sprintf("%v needs %s bytes, and those who are ahead need them too", r.need, count(s.whole(r.need)))
+	}
+	if why := l.obstructed(r, s); why != "" {
+		return s.device, why
 	}
 	return s.device, fmt.Sprintf("%v needs %s bytes, and they are in use", r.need, count(s.missing(r.need)))
 }

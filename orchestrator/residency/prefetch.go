@@ -109,10 +109,11 @@ func (l *ledger) prune() {
 	}
 }
 
-// loading are the devices where something loads or waits for room.
+// loading are the devices where something loads or waits for room, or where it is not known how much there is.
 func (l *ledger) loading() map[*device]bool {
 	out := map[*device]bool{}
 	for _, d := range l.devices {
+		out[d] = d.crowded
 		for c := range l.on(d) {
 			out[d] = out[d] || c.state == Loading
 		}

@@ -21,6 +21,8 @@ type DeviceUse struct {
 	Device
 	UsedBytes int64 // reserved: weights in any state, and scratch
 	PeakBytes int64 // the most reserved at once since the first stage joined
+	// ForeignBytes are held by processes that do not work for this Keeper's orchestrator.
+	ForeignBytes int64
 }
 
 // StageUse is a stage and who works there.
@@ -70,7 +72,7 @@ func (k *Keeper) look() Snapshot {
 
 func (l *ledger) snapshot() (s Snapshot) {
 	for _, d := range l.devices {
-		s.Devices = append(s.Devices, DeviceUse{Device: d.Device, UsedBytes: l.used(d), PeakBytes: d.peak})
+		s.Devices = append(s.Devices, DeviceUse{Device: d.Device, UsedBytes: l.used(d), PeakBytes: d.peak, ForeignBytes: d.foreign})
 	}
 	for _, v := range l.services {
 		use := StageUse{Stage: v.id, Kind: v.kind, Device: v.device.Key()}

@@ -28,6 +28,8 @@ func (in joined) apply(l *ledger) {
 		l.mark(s.device)
 		l.record(Reserve, c, cause{}, c.bytes, "%v was resident when its stage joined", c).Class = Found
 	}
+	in.share.BudgetBytes = in.device.BudgetBytes
+	measured{in.stage, in.share}.apply(l)
 }
 
 func (in left) apply(l *ledger) {
@@ -130,7 +132,8 @@ func (in loadFailed) apply(l *ledger) {
 		return
 	}
 	r, bytes, by := c.holder(), c.bytes, cause{}
-	c.state, c.bytes, c.prefetch, c.failed = Absent, 0, false, true
+	busy := stage.ReasonOf(in.err) == stage.DeviceBusy
+	c.state, c.bytes, c.prefetch, c.failed = Absent, 0, false, !busy
 	waits := r != nil && r.phase == reserved // else it was a prefetch
 	if waits {
 		by = r.cause
@@ -139,8 +142,11 @@ func (in loadFailed) apply(l *ledger) {
 	}
 	e := l.record(Release, c, by, bytes, "the load of %v failed: %v", c, in.err)
 	e.Class, e.Took = Failed, l.now.Sub(c.since)
+	c.service.device.crowded = c.service.device.crowded || busy
 	switch {
 	case !waits:
+	case busy:
+		l.unseat(r)
 	case outOfMemory(in.err) && !r.retried && l.evictIdle(r):
 		r.retried = true
 	default:

@@ -8,7 +8,7 @@ func (l *ledger) settle() {
 			continue
 		}
 		d, missing := r.service.device, r.service.missing(r.need)
-		fits := d.BudgetBytes == 0 || l.used(d)+ahead[d]+missing <= d.BudgetBytes
+		fits := d.BudgetBytes == 0 || !d.crowded && l.others(d)+l.used(d)+ahead[d]+missing <= d.BudgetBytes
 		if !fits || r.component().state == Evicting || r.retried && l.evicting(d) > 0 {
 			ahead[d] += missing
 			continue

@@ -104,6 +104,11 @@ func (s *shelf[N]) doesNotFit(reason stage.Reason, model string, needed int64, c
 	memory := s.Device.Memory()
 	e := stage.DoesNotFit(s.kind, model, needed, max(0, memory.CapBytes-memory.UsedBytes), memory.CapBytes)
 	e.Reason, e.Cause = reason, cause
+	var busy *device.BusyError
+	if errors.As(cause, &busy) {
+		e = stage.Busy(s.kind, model, busy.NeededBytes, busy.AvailableBytes, busy.BudgetBytes, busy.OthersBytes, busy.AwaitedBytes)
+		e.Cause = cause
+	}
 	return e
 }
 

@@ -20,6 +20,8 @@ type Options struct {
 	Library *Library
 	Device  device.Device
 	Host    string // the machine, see stage.Info
+	// Lease tells what other processes do with the device; nil where there are none.
+	Lease Lease
 	Version string // of the serving program
 	// Precision is the type in which a stage keeps the weights of linear layers and convolutions, see device.Param; as
 	// stored if there is none. Everything is computed in float32.
@@ -30,6 +32,12 @@ type Options struct {
 	ResidentBytes map[stage.Kind]int64
 	// Released tells Info what the process gave back between runs, see stage.Info; nil is nothing.
 	Released func() (times, bytes int64)
+}
+
+// Lease is the device as its processes share it.
+type Lease interface {
+	// Observe tells the others for whom this process works and what that one lacks, and gives what they have and want.
+	Observe(orchestrator string, want stage.Want) stage.DeviceShare
 }
 
 // network is a part of a model that a stage loads: modeldir.TextEncoder, Denoiser or ImageDecoder.
@@ -169,6 +177,11 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	}
 	if s.Released != nil {
 		info.Releases, info.ReleasedBytes = s.Released()
+	}
+	if s.Lease != nil {
+		c := stage.CallerOf(ctx)
+		share := s.Lease.Observe(c.Orchestrator, c.Want)
+		info.MemoryBudgetBytes, info.ForeignBytes, info.ForeignWants = share.BudgetBytes, share.ForeignBytes, share.ForeignWants
 	}
 	for _, name := range s.Library.Names() {
 		b := s.books[name]

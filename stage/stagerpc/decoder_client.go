@@ -11,6 +11,7 @@ import (
 
 // NewDecoder is the decoder at the other end of conn.
 func NewDecoder(conn grpc.ClientConnInterface) stage.Decoder {
+	conn = As(conn, "")
 	return &decoder{resident: newResident(conn, stage.KindDecoder), rpc: stagepb.NewVaeServiceClient(conn)}
 }
 

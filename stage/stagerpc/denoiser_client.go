@@ -14,6 +14,7 @@ import (
 
 // NewDenoiser is the denoiser at the other end of conn. DroppedTokens of a conditioning stay here.
 func NewDenoiser(conn grpc.ClientConnInterface) stage.Denoiser {
+	conn = As(conn, "")
 	return &denoiser{resident: newResident(conn, stage.KindDenoiser), rpc: stagepb.NewDenoiserServiceClient(conn)}
 }
 

@@ -29,7 +29,7 @@ func (s *encoderServer) Encode(req *stagepb.EncodeRequest, stream grpc.ServerStr
 }
 
 func (s *encoderServer) encode(req *stagepb.EncodeRequest, stream grpc.ServerStreamingServer[stagepb.EncodeResponse]) error {
-	conditioning, err := s.stage.Encode(stream.Context(), stage.EncodeRequest{Model: req.GetModel(), Prompts: req.GetPrompts()})
+	conditioning, err := s.stage.Encode(incoming(stream.Context()), stage.EncodeRequest{Model: req.GetModel(), Prompts: req.GetPrompts()})
 	if err != nil {
 		return err
 	}
@@ -53,6 +53,7 @@ func (s *encoderServer) encode(req *stagepb.EncodeRequest, stream grpc.ServerStr
 
 // NewEncoder is the encoder at the other end of conn.
 func NewEncoder(conn grpc.ClientConnInterface) stage.Encoder {
+	conn = As(conn, "")
 	return &encoder{resident: newResident(conn, stage.KindEncoder), rpc: stagepb.NewTextEncoderServiceClient(conn)}
 }
 

@@ -2,6 +2,7 @@ package stagerpc
 
 import (
 	"math"
+	"time"
 
 	stagepb "github.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
@@ -30,6 +31,10 @@ func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
 		UsedBytes: i.UsedBytes, PeakBytes: i.PeakBytes, RuntimeGeneration: i.Generation, Draining: i.Draining,
 		Releases: i.Releases, ReleasedBytes: i.ReleasedBytes,
 	}
+	res.ForeignBytes = i.ForeignBytes
+	for _, w := range i.ForeignWants[:min(len(i.ForeignWants), maxWants)] {
+		res.ForeignWants = append(res.ForeignWants, wantToProto(w))
+	}
 	for _, c := range i.Models {
 		res.Models = append(res.Models, componentToProto(c))
 	}
@@ -46,6 +51,10 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 		UsedBytes: res.GetUsedBytes(), PeakBytes: res.GetPeakBytes(), Generation: res.GetRuntimeGeneration(), Draining: res.GetDraining(),
 		Releases: res.GetReleases(), ReleasedBytes: res.GetReleasedBytes(),
 	}
+	i.ForeignBytes = max(0, res.GetForeignBytes())
+	for _, w := range res.GetForeignWants()[:min(len(res.GetForeignWants()), maxWants)] {
+		i.ForeignWants = append(i.ForeignWants, wantFromProto(w))
+	}
 	for _, c := range res.GetModels() {
 		i.Models = append(i.Models, componentFromProto(c))
 	}
@@ -53,6 +62,24 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 		i.Resident = append(i.Resident, stage.ResidentModel{Model: m.GetModel(), WeightsBytes: m.GetWeightsBytes()})
 	}
 	return i
+}
+
+// maxWants bounds what is told of others' wishes; the oldest come first.
+const maxWants = 16
+
+func wantToProto(w stage.Want) *stagepb.DeviceWant {
+	if w.Since.IsZero() {
+		return nil
+	}
+	return &stagepb.DeviceWant{Bytes: w.Bytes, SinceUnixNanos: w.Since.UnixNano()}
+}
+
+// wantFromProto is nothing if there is none, or it makes no sense.
+func wantFromProto(w *stagepb.DeviceWant) stage.Want {
+	if w.GetBytes() < 0 || w.GetSinceUnixNanos() <= 0 {
+		return stage.Want{}
+	}
+	return stage.Want{Bytes: w.GetBytes(), Since: time.Unix(0, w.GetSinceUnixNanos())}
 }
 
 func componentToProto(c stage.Component) *stagepb.ComponentInfo {

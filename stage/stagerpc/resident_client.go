@@ -24,7 +24,7 @@ func newResident(conn grpc.ClientConnInterface, kind stage.Kind) resident {
 // Info also negotiates: StageProtocolUnsupported when the peer speaks another protocol or is
 // another kind of stage.
 func (r resident) Info(ctx context.Context) (stage.Info, error) {
-	res, err := r.rpc.GetStageInfo(ctx, &stagepb.GetStageInfoRequest{Protocols: []uint32{Protocol}})
+	res, err := r.rpc.GetStageInfo(ctx, &stagepb.GetStageInfoRequest{Protocols: []uint32{Protocol}, Want: wantToProto(stage.CallerOf(ctx).Want)})
 	if err != nil {
 		return stage.Info{}, FromStatus(err, r.kind)
 	}

@@ -46,7 +46,9 @@ func (s *residentServer) GetStageInfo(ctx context.Context, req *stagepb.GetStage
 	if offered := req.GetProtocols(); len(offered) > 0 && !slices.Contains(offered, Protocol) {
 		return nil, s.edge.status(ctx, unsupported(fmt.Sprintf("no common stage protocol, offered were %v", offered[:min(len(offered), 16)])))
 	}
-	info, err := s.stage.Info(ctx)
+	c := stage.CallerOf(incoming(ctx))
+	c.Want = wantFromProto(req.GetWant())
+	info, err := s.stage.Info(stage.WithCaller(ctx, c))
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
 	}
@@ -65,7 +67,7 @@ func (s *residentServer) PlanComponent(ctx context.Context, req *stagepb.PlanCom
 }
 
 func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream grpc.ServerStreamingServer[stagepb.LoadComponentResponse]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
+	ctx, cancel := context.WithCancel(incoming(stream.Context()))
 	defer cancel()
 	out := noted(serverOutbox(stream), cancel)
 	err := s.stage.Load(ctx, stage.LoadRequest{Model: req.GetModel(), LimitBytes: req.GetLimitBytes()}, func(loaded, total int64) {
@@ -75,7 +77,7 @@ func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream
 }
 
 func (s *residentServer) EvictComponent(ctx context.Context, req *stagepb.EvictComponentRequest) (*stagepb.EvictComponentResponse, error) {
-	freed, err := s.stage.Evict(ctx, req.GetModel())
+	freed, err := s.stage.Evict(incoming(ctx), req.GetModel())
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
 	}

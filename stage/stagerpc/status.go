@@ -38,7 +38,7 @@ func codeOf(r stage.Reason) (c codes.Code, ok bool) {
 		return codes.FailedPrecondition, true
 	case stage.QueueFull, stage.SlowConsumer:
 		return codes.ResourceExhausted, true
-	case stage.StageUnreachable, stage.StageDraining, stage.RuntimeDied:
+	case stage.StageUnreachable, stage.StageDraining, stage.RuntimeDied, stage.StageOwned, stage.DeviceBusy:
 		return codes.Unavailable, true
 	case stage.StageEvicted:
 		return codes.Aborted, true

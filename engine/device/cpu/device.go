@@ -22,6 +22,7 @@ type Options struct {
 	Index          int       // the number in the name
 	Threads        int       // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
 	MemoryCapBytes int64     // most bytes of weights and scratch at once; 0 is no cap
+	Lease          device.Lease // asked before memory is taken; nil where no other process uses the device
 	Conv           Algorithm // of every convolution that it fits; empty is ConvEnv's, or else the fastest for the shape
 	// SpillDir is where the arrays of banded runs go, in files without a name; empty is $TMPDIR, or
 	// /var/tmp without that.
@@ -66,7 +67,7 @@ func New(o Options) (*Device, error) {
 		return nil, err
 	}
 	name := fmt.Sprintf("cpu:%d", o.Index)
-	ledger := &ledger{device: name, limit: o.MemoryCapBytes}
+	ledger := &ledger{device: name, limit: o.MemoryCapBytes, lease: o.Lease}
 	return &Device{name: name, spillDir: cmp.Or(o.SpillDir, spillDir()), ledger: ledger, pool: newPool(o.Threads), conv: conv}, nil
 }
 

@@ -6,10 +6,12 @@ import (
 	"github.com/triptych-serving/triptych/engine/device"
 )
 
-// ledger counts the bytes a device has mapped and refuses what would exceed the limit.
+// ledger counts the bytes a device has mapped and refuses what would exceed the limit or is
+// not to be had from other processes.
 type ledger struct {
 	device string
-	limit  int64 // 0 is none
+	limit  int64        // 0 is none
+	lease  device.Lease // nil where no other process uses the device
 
 	mu         sync.Mutex
 	used, peak int64
@@ -25,8 +27,17 @@ func (l *ledger) take(bytes int64, get func() error) error {
 		l.refused++
 		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit}
 	}
+	if l.lease != nil {
+		if err := l.lease.Reserve(bytes); err != nil {
+			l.refused++
+			return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
+		}
+	}
 	if err := get(); err != nil {
 		l.refused++
+		if l.lease != nil {
+			l.lease.Release(bytes)
+		}
 		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
 	}
 	l.used += bytes
@@ -47,6 +58,9 @@ func (l *ledger) release(bytes int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.used -= bytes
+	if l.lease != nil {
+		l.lease.Release(bytes)
+	}
 }
 
 func (l *ledger) reading() device.Memory {

@@ -63,6 +63,11 @@ const (
 	ErrorReason_ERROR_REASON_ENGINE_FAULT ErrorReason = 16
 	// INTERNAL: an allocation that was planned did not fit. Metadata stage, needed_bytes, available_bytes.
 	ErrorReason_ERROR_REASON_ENGINE_OOM_UNPLANNED ErrorReason = 17
+	// UNAVAILABLE: the service works for another orchestrator. Metadata stage.
+	ErrorReason_ERROR_REASON_STAGE_OWNED ErrorReason = 40
+	// UNAVAILABLE: other processes hold the device's memory. Metadata stage, model, needed_bytes, available_bytes,
+	// budget_bytes, others_bytes, awaited_bytes.
+	ErrorReason_ERROR_REASON_DEVICE_BUSY ErrorReason = 41
 )
 
 // Enum value maps for ErrorReason.
@@ -86,6 +91,8 @@ var (
 		15: "ERROR_REASON_RUNTIME_DIED",
 		16: "ERROR_REASON_ENGINE_FAULT",
 		17: "ERROR_REASON_ENGINE_OOM_UNPLANNED",
+		40: "ERROR_REASON_STAGE_OWNED",
+		41: "ERROR_REASON_DEVICE_BUSY",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -106,6 +113,8 @@ var (
 		"ERROR_REASON_RUNTIME_DIED":               15,
 		"ERROR_REASON_ENGINE_FAULT":               16,
 		"ERROR_REASON_ENGINE_OOM_UNPLANNED":       17,
+		"ERROR_REASON_STAGE_OWNED":                40,
+		"ERROR_REASON_DEVICE_BUSY":                41,
 	}
 )
 
@@ -140,7 +149,7 @@ var File_triptych_v1alpha1_error_proto protoreflect.FileDescriptor
 
 const file_triptych_v1alpha1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtriptych/v1alpha1/error.proto\x12\x11triptych.v1alpha1*\xf4\x04\n" +
+	"\x1dtriptych/v1alpha1/error.proto\x12\x11triptych.v1alpha1*\xb0\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12$\n" +
@@ -160,7 +169,9 @@ const file_triptych_v1alpha1_error_proto_rawDesc = "" +
 	"\x1eERROR_REASON_CHECKSUM_MISMATCH\x10\x0e\x12\x1d\n" +
 	"\x19ERROR_REASON_RUNTIME_DIED\x10\x0f\x12\x1d\n" +
 	"\x19ERROR_REASON_ENGINE_FAULT\x10\x10\x12%\n" +
-	"!ERROR_REASON_ENGINE_OOM_UNPLANNED\x10\x11BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
+	"!ERROR_REASON_ENGINE_OOM_UNPLANNED\x10\x11\x12\x1c\n" +
+	"\x18ERROR_REASON_STAGE_OWNED\x10(\x12\x1c\n" +
+	"\x18ERROR_REASON_DEVICE_BUSY\x10)BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
 
 var (
 	file_triptych_v1alpha1_error_proto_rawDescOnce sync.Once

@@ -53,6 +53,8 @@ const (
 	ResidencyEvent_ACTION_GRANT ResidencyEvent_Action = 10
 	// The request's caller gave up before bytes were reserved.
 	ResidencyEvent_ACTION_WITHDRAW ResidencyEvent_Action = 11
+	// Other processes on the device hold or want other bytes than before. Moves nothing; bytes are those they hold.
+	ResidencyEvent_ACTION_FOREIGN ResidencyEvent_Action = 12
 )
 
 // Enum value maps for ResidencyEvent_Action.
@@ -70,6 +72,7 @@ var (
 		9:  "ACTION_LOADED",
 		10: "ACTION_GRANT",
 		11: "ACTION_WITHDRAW",
+		12: "ACTION_FOREIGN",
 	}
 	ResidencyEvent_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
@@ -84,6 +87,7 @@ var (
 		"ACTION_LOADED":      9,
 		"ACTION_GRANT":       10,
 		"ACTION_WITHDRAW":    11,
+		"ACTION_FOREIGN":     12,
 	}
 )
 
@@ -1678,7 +1682,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\x8f\a\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\xa3\a\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1692,7 +1696,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12=\n" +
 	"\x05class\x18\n" +
 	" \x01(\x0e2'.triptych.v1alpha1.ResidencyEvent.ClassR\x05class\x12-\n" +
-	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xef\x01\n" +
+	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\"\x83\x02\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eACTION_RESERVE\x10\x01\x12\x0f\n" +
@@ -1706,7 +1710,8 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\rACTION_LOADED\x10\t\x12\x10\n" +
 	"\fACTION_GRANT\x10\n" +
 	"\x12\x13\n" +
-	"\x0fACTION_WITHDRAW\x10\v\"\xf6\x01\n" +
+	"\x0fACTION_WITHDRAW\x10\v\x12\x12\n" +
+	"\x0eACTION_FOREIGN\x10\f\"\xf6\x01\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CLASS_FOR_REQUEST\x10\x01\x12\x16\n" +

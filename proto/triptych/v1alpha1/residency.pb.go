@@ -304,7 +304,9 @@ type DeviceUse struct {
 	// Bytes that may be reserved; 0 is no limit.
 	BudgetBytes int64 `protobuf:"varint,3,opt,name=budget_bytes,json=budgetBytes,proto3" json:"budget_bytes,omitempty"`
 	// The most bytes ever reserved at once.
-	PeakBytes     int64 `protobuf:"varint,4,opt,name=peak_bytes,json=peakBytes,proto3" json:"peak_bytes,omitempty"`
+	PeakBytes int64 `protobuf:"varint,4,opt,name=peak_bytes,json=peakBytes,proto3" json:"peak_bytes,omitempty"`
+	// Bytes held by processes that do not work for this orchestrator.
+	ForeignBytes  int64 `protobuf:"varint,5,opt,name=foreign_bytes,json=foreignBytes,proto3" json:"foreign_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +365,13 @@ func (x *DeviceUse) GetBudgetBytes() int64 {
 func (x *DeviceUse) GetPeakBytes() int64 {
 	if x != nil {
 		return x.PeakBytes
+	}
+	return 0
+}
+
+func (x *DeviceUse) GetForeignBytes() int64 {
+	if x != nil {
+		return x.ForeignBytes
 	}
 	return 0
 }
@@ -740,14 +749,15 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"components\x18\x04 \x03(\v2\x1f.triptych.v1alpha1.ComponentUseR\n" +
 	"components\x12;\n" +
 	"\awaiting\x18\x05 \x03(\v2!.triptych.v1alpha1.WaitingRequestR\awaiting\x12+\n" +
-	"\x11dropped_decisions\x18\x06 \x01(\x03R\x10droppedDecisions\"\x84\x01\n" +
+	"\x11dropped_decisions\x18\x06 \x01(\x03R\x10droppedDecisions\"\xa9\x01\n" +
 	"\tDeviceUse\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1d\n" +
 	"\n" +
 	"used_bytes\x18\x02 \x01(\x03R\tusedBytes\x12!\n" +
 	"\fbudget_bytes\x18\x03 \x01(\x03R\vbudgetBytes\x12\x1d\n" +
 	"\n" +
-	"peak_bytes\x18\x04 \x01(\x03R\tpeakBytes\"\xd5\x01\n" +
+	"peak_bytes\x18\x04 \x01(\x03R\tpeakBytes\x12#\n" +
+	"\rforeign_bytes\x18\x05 \x01(\x03R\fforeignBytes\"\xd5\x01\n" +
 	"\n" +
 	"ServiceUse\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +

@@ -13,7 +13,9 @@ var _ stage.Encoder = Encoder{}
 
 // Encode is the child's.
 func (e Encoder) Encode(ctx context.Context, req stage.EncodeRequest) (stage.Conditioning, error) {
-	return forward(ctx, e.Host, work, func(g *generation) (stage.Conditioning, error) {
-		return g.child.Stage().(stage.Encoder).Encode(ctx, req)
+	return admitted(ctx, e.Host, func(ctx context.Context) (stage.Conditioning, error) {
+		return forward(ctx, e.Host, work, func(g *generation) (stage.Conditioning, error) {
+			return g.child.Stage().(stage.Encoder).Encode(ctx, req)
+		})
 	})
 }

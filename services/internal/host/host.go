@@ -34,6 +34,8 @@ type Host struct {
 
 	drain chan struct{} // closed when draining becomes true
 
+	ownership ownership
+
 	mu       sync.Mutex
 	current  *generation
 	draining bool

@@ -12,8 +12,15 @@ import (
 const infoPatience = 5 * time.Second
 
 // Info is the child's, with the number of the present generation. If the child dies it asks the next
-// one, for a while; then it is RuntimeDied.
+// one, for a while; then it is RuntimeDied. Anybody may look, but an orchestrator only as the owner.
 func (h *Host) Info(ctx context.Context) (stage.Info, error) {
+	if stage.CallerOf(ctx).Orchestrator == "" {
+		return h.info(ctx)
+	}
+	return admitted(ctx, h, h.info)
+}
+
+func (h *Host) info(ctx context.Context) (stage.Info, error) {
 	patience, cancel := context.WithTimeout(ctx, infoPatience)
 	defer cancel()
 	for {
@@ -47,16 +54,20 @@ func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint
 
 // Load loads into the present child; the next one has to be loaded again.
 func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
-	_, err := forward(ctx, h, work, func(g *generation) (struct{}, error) {
-		return struct{}{}, g.child.Stage().Load(ctx, req, progress)
+	_, err := admitted(ctx, h, func(ctx context.Context) (struct{}, error) {
+		return forward(ctx, h, work, func(g *generation) (struct{}, error) {
+			return struct{}{}, g.child.Stage().Load(ctx, req, progress)
+		})
 	})
 	return err
 }
 
 // Evict is the child's.
 func (h *Host) Evict(ctx context.Context, model string) (int64, error) {
-	return forward(ctx, h, upkeep, func(g *generation) (int64, error) {
-		return g.child.Stage().Evict(ctx, model)
+	return admitted(ctx, h, func(ctx context.Context) (int64, error) {
+		return forward(ctx, h, upkeep, func(g *generation) (int64, error) {
+			return g.child.Stage().Evict(ctx, model)
+		})
 	})
 }
 

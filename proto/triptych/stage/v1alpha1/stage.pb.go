@@ -6,6 +6,10 @@
 
 // What every stage speaks, on both hops: orchestrator to service, and service to its
 // runtime process.
+//
+// An orchestrator sends its id with every call, as the metadata "triptych-orchestrator", and asks each of its services
+// for its info every second. A service works for the first that it hears of, until that has been silent for 10 s;
+// another one's calls fail with STAGE_OWNED, but for PlanComponent and Drain.
 
 package stagev1alpha1
 
@@ -85,7 +89,9 @@ func (StageKind) EnumDescriptor() ([]byte, []int) {
 type GetStageInfoRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Stage protocol numbers the caller speaks. Empty means 1.
-	Protocols     []uint32 `protobuf:"varint,1,rep,packed,name=protocols,proto3" json:"protocols,omitempty"`
+	Protocols []uint32 `protobuf:"varint,1,rep,packed,name=protocols,proto3" json:"protocols,omitempty"`
+	// What the requests of the orchestrator that asks wait for on the stage's device.
+	Want          *DeviceWant `protobuf:"bytes,40,opt,name=want,proto3" json:"want,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -127,6 +133,68 @@ func (x *GetStageInfoRequest) GetProtocols() []uint32 {
 	return nil
 }
 
+func (x *GetStageInfoRequest) GetWant() *DeviceWant {
+	if x != nil {
+		return x.Want
+	}
+	return nil
+}
+
+// DeviceWant is what an orchestrator's requests wait for on a device.
+type DeviceWant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the first one waiting lacks, when all that is idle has made room; 0 is none.
+	Bytes int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Since when its oldest request is there, in nanoseconds since 1970: who came first is served first.
+	SinceUnixNanos int64 `protobuf:"varint,2,opt,name=since_unix_nanos,json=sinceUnixNanos,proto3" json:"since_unix_nanos,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeviceWant) Reset() {
+	*x = DeviceWant{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceWant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceWant) ProtoMessage() {}
+
+func (x *DeviceWant) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceWant.ProtoReflect.Descriptor instead.
+func (*DeviceWant) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DeviceWant) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *DeviceWant) GetSinceUnixNanos() int64 {
+	if x != nil {
+		return x.SinceUnixNanos
+	}
+	return 0
+}
+
 // GetStageInfoResponse describes a stage.
 type GetStageInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -154,6 +222,10 @@ type GetStageInfoResponse struct {
 	RuntimeGeneration uint64 `protobuf:"varint,11,opt,name=runtime_generation,json=runtimeGeneration,proto3" json:"runtime_generation,omitempty"`
 	// Whether the stage refuses new work.
 	Draining bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Bytes held on the device by processes that do not work for the orchestrator that asks.
+	ForeignBytes int64 `protobuf:"varint,40,opt,name=foreign_bytes,json=foreignBytes,proto3" json:"foreign_bytes,omitempty"`
+	// What those processes' orchestrators lack, the oldest first.
+	ForeignWants []*DeviceWant `protobuf:"bytes,41,rep,name=foreign_wants,json=foreignWants,proto3" json:"foreign_wants,omitempty"`
 	// How often the present runtime process gave back memory that it kept between runs.
 	Releases int64 `protobuf:"varint,60,opt,name=releases,proto3" json:"releases,omitempty"`
 	// By how much it shrank then, in sum; this memory is not in used_bytes.
@@ -164,7 +236,7 @@ type GetStageInfoResponse struct {
 
 func (x *GetStageInfoResponse) Reset() {
 	*x = GetStageInfoResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[1]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -176,7 +248,7 @@ func (x *GetStageInfoResponse) String() string {
 func (*GetStageInfoResponse) ProtoMessage() {}
 
 func (x *GetStageInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[1]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -189,7 +261,7 @@ func (x *GetStageInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStageInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetStageInfoResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{1}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GetStageInfoResponse) GetProtocol() uint32 {
@@ -276,6 +348,20 @@ func (x *GetStageInfoResponse) GetDraining() bool {
 	return false
 }
 
+func (x *GetStageInfoResponse) GetForeignBytes() int64 {
+	if x != nil {
+		return x.ForeignBytes
+	}
+	return 0
+}
+
+func (x *GetStageInfoResponse) GetForeignWants() []*DeviceWant {
+	if x != nil {
+		return x.ForeignWants
+	}
+	return nil
+}
+
 func (x *GetStageInfoResponse) GetReleases() int64 {
 	if x != nil {
 		return x.Releases
@@ -324,7 +410,7 @@ type ComponentInfo struct {
 
 func (x *ComponentInfo) Reset() {
 	*x = ComponentInfo{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[2]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +422,7 @@ func (x *ComponentInfo) String() string {
 func (*ComponentInfo) ProtoMessage() {}
 
 func (x *ComponentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[2]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +435,7 @@ func (x *ComponentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ComponentInfo.ProtoReflect.Descriptor instead.
 func (*ComponentInfo) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{2}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ComponentInfo) GetModel() string {
@@ -449,7 +535,7 @@ type ResidentComponent struct {
 
 func (x *ResidentComponent) Reset() {
 	*x = ResidentComponent{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +547,7 @@ func (x *ResidentComponent) String() string {
 func (*ResidentComponent) ProtoMessage() {}
 
 func (x *ResidentComponent) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +560,7 @@ func (x *ResidentComponent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResidentComponent.ProtoReflect.Descriptor instead.
 func (*ResidentComponent) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{3}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ResidentComponent) GetModel() string {
@@ -511,7 +597,7 @@ type PlanComponentRequest struct {
 
 func (x *PlanComponentRequest) Reset() {
 	*x = PlanComponentRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +609,7 @@ func (x *PlanComponentRequest) String() string {
 func (*PlanComponentRequest) ProtoMessage() {}
 
 func (x *PlanComponentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +622,7 @@ func (x *PlanComponentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanComponentRequest.ProtoReflect.Descriptor instead.
 func (*PlanComponentRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{4}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PlanComponentRequest) GetModel() string {
@@ -589,7 +675,7 @@ type PlanComponentResponse struct {
 
 func (x *PlanComponentResponse) Reset() {
 	*x = PlanComponentResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +687,7 @@ func (x *PlanComponentResponse) String() string {
 func (*PlanComponentResponse) ProtoMessage() {}
 
 func (x *PlanComponentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +700,7 @@ func (x *PlanComponentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanComponentResponse.ProtoReflect.Descriptor instead.
 func (*PlanComponentResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{5}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PlanComponentResponse) GetWeightsBytes() int64 {
@@ -652,7 +738,7 @@ type LoadComponentRequest struct {
 
 func (x *LoadComponentRequest) Reset() {
 	*x = LoadComponentRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +750,7 @@ func (x *LoadComponentRequest) String() string {
 func (*LoadComponentRequest) ProtoMessage() {}
 
 func (x *LoadComponentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +763,7 @@ func (x *LoadComponentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadComponentRequest.ProtoReflect.Descriptor instead.
 func (*LoadComponentRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{6}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LoadComponentRequest) GetModel() string {
@@ -707,7 +793,7 @@ type LoadComponentResponse struct {
 
 func (x *LoadComponentResponse) Reset() {
 	*x = LoadComponentResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +805,7 @@ func (x *LoadComponentResponse) String() string {
 func (*LoadComponentResponse) ProtoMessage() {}
 
 func (x *LoadComponentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +818,7 @@ func (x *LoadComponentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadComponentResponse.ProtoReflect.Descriptor instead.
 func (*LoadComponentResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{7}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LoadComponentResponse) GetLoadedBytes() int64 {
@@ -760,7 +846,7 @@ type EvictComponentRequest struct {
 
 func (x *EvictComponentRequest) Reset() {
 	*x = EvictComponentRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +858,7 @@ func (x *EvictComponentRequest) String() string {
 func (*EvictComponentRequest) ProtoMessage() {}
 
 func (x *EvictComponentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +871,7 @@ func (x *EvictComponentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictComponentRequest.ProtoReflect.Descriptor instead.
 func (*EvictComponentRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{8}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EvictComponentRequest) GetModel() string {
@@ -806,7 +892,7 @@ type EvictComponentResponse struct {
 
 func (x *EvictComponentResponse) Reset() {
 	*x = EvictComponentResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +904,7 @@ func (x *EvictComponentResponse) String() string {
 func (*EvictComponentResponse) ProtoMessage() {}
 
 func (x *EvictComponentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +917,7 @@ func (x *EvictComponentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictComponentResponse.ProtoReflect.Descriptor instead.
 func (*EvictComponentResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{9}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EvictComponentResponse) GetFreedBytes() int64 {
@@ -850,7 +936,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +948,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +961,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{10}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{11}
 }
 
 // DrainResponse means that no work is running.
@@ -887,7 +973,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +985,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,16 +998,21 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{11}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{12}
 }
 
 var File_triptych_stage_v1alpha1_stage_proto protoreflect.FileDescriptor
 
 const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
-	"#triptych/stage/v1alpha1/stage.proto\x12\x17triptych.stage.v1alpha1\"3\n" +
+	"#triptych/stage/v1alpha1/stage.proto\x12\x17triptych.stage.v1alpha1\"l\n" +
 	"\x13GetStageInfoRequest\x12\x1c\n" +
-	"\tprotocols\x18\x01 \x03(\rR\tprotocols\"\xb4\x04\n" +
+	"\tprotocols\x18\x01 \x03(\rR\tprotocols\x127\n" +
+	"\x04want\x18( \x01(\v2#.triptych.stage.v1alpha1.DeviceWantR\x04want\"L\n" +
+	"\n" +
+	"DeviceWant\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
+	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xa3\x05\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
@@ -937,7 +1028,9 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"peak_bytes\x18\n" +
 	" \x01(\x03R\tpeakBytes\x12-\n" +
 	"\x12runtime_generation\x18\v \x01(\x04R\x11runtimeGeneration\x12\x1a\n" +
-	"\bdraining\x18\f \x01(\bR\bdraining\x12\x1a\n" +
+	"\bdraining\x18\f \x01(\bR\bdraining\x12#\n" +
+	"\rforeign_bytes\x18( \x01(\x03R\fforeignBytes\x12H\n" +
+	"\rforeign_wants\x18) \x03(\v2#.triptych.stage.v1alpha1.DeviceWantR\fforeignWants\x12\x1a\n" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\"\xa1\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
@@ -1011,41 +1104,44 @@ func file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_stage_v1alpha1_stage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_triptych_stage_v1alpha1_stage_proto_goTypes = []any{
 	(StageKind)(0),                 // 0: triptych.stage.v1alpha1.StageKind
 	(*GetStageInfoRequest)(nil),    // 1: triptych.stage.v1alpha1.GetStageInfoRequest
-	(*GetStageInfoResponse)(nil),   // 2: triptych.stage.v1alpha1.GetStageInfoResponse
-	(*ComponentInfo)(nil),          // 3: triptych.stage.v1alpha1.ComponentInfo
-	(*ResidentComponent)(nil),      // 4: triptych.stage.v1alpha1.ResidentComponent
-	(*PlanComponentRequest)(nil),   // 5: triptych.stage.v1alpha1.PlanComponentRequest
-	(*PlanComponentResponse)(nil),  // 6: triptych.stage.v1alpha1.PlanComponentResponse
-	(*LoadComponentRequest)(nil),   // 7: triptych.stage.v1alpha1.LoadComponentRequest
-	(*LoadComponentResponse)(nil),  // 8: triptych.stage.v1alpha1.LoadComponentResponse
-	(*EvictComponentRequest)(nil),  // 9: triptych.stage.v1alpha1.EvictComponentRequest
-	(*EvictComponentResponse)(nil), // 10: triptych.stage.v1alpha1.EvictComponentResponse
-	(*DrainRequest)(nil),           // 11: triptych.stage.v1alpha1.DrainRequest
-	(*DrainResponse)(nil),          // 12: triptych.stage.v1alpha1.DrainResponse
+	(*DeviceWant)(nil),             // 2: triptych.stage.v1alpha1.DeviceWant
+	(*GetStageInfoResponse)(nil),   // 3: triptych.stage.v1alpha1.GetStageInfoResponse
+	(*ComponentInfo)(nil),          // 4: triptych.stage.v1alpha1.ComponentInfo
+	(*ResidentComponent)(nil),      // 5: triptych.stage.v1alpha1.ResidentComponent
+	(*PlanComponentRequest)(nil),   // 6: triptych.stage.v1alpha1.PlanComponentRequest
+	(*PlanComponentResponse)(nil),  // 7: triptych.stage.v1alpha1.PlanComponentResponse
+	(*LoadComponentRequest)(nil),   // 8: triptych.stage.v1alpha1.LoadComponentRequest
+	(*LoadComponentResponse)(nil),  // 9: triptych.stage.v1alpha1.LoadComponentResponse
+	(*EvictComponentRequest)(nil),  // 10: triptych.stage.v1alpha1.EvictComponentRequest
+	(*EvictComponentResponse)(nil), // 11: triptych.stage.v1alpha1.EvictComponentResponse
+	(*DrainRequest)(nil),           // 12: triptych.stage.v1alpha1.DrainRequest
+	(*DrainResponse)(nil),          // 13: triptych.stage.v1alpha1.DrainResponse
 }
 var file_triptych_stage_v1alpha1_stage_proto_depIdxs = []int32{
-	0,  // 0: triptych.stage.v1alpha1.GetStageInfoResponse.kind:type_name -> triptych.stage.v1alpha1.StageKind
-	3,  // 1: triptych.stage.v1alpha1.GetStageInfoResponse.models:type_name -> triptych.stage.v1alpha1.ComponentInfo
-	4,  // 2: triptych.stage.v1alpha1.GetStageInfoResponse.resident:type_name -> triptych.stage.v1alpha1.ResidentComponent
-	1,  // 3: triptych.stage.v1alpha1.StageService.GetStageInfo:input_type -> triptych.stage.v1alpha1.GetStageInfoRequest
-	5,  // 4: triptych.stage.v1alpha1.StageService.PlanComponent:input_type -> triptych.stage.v1alpha1.PlanComponentRequest
-	7,  // 5: triptych.stage.v1alpha1.StageService.LoadComponent:input_type -> triptych.stage.v1alpha1.LoadComponentRequest
-	9,  // 6: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
-	11, // 7: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
-	2,  // 8: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
-	6,  // 9: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
-	8,  // 10: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
-	10, // 11: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
-	12, // 12: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	2,  // 0: triptych.stage.v1alpha1.GetStageInfoRequest.want:type_name -> triptych.stage.v1alpha1.DeviceWant
+	0,  // 1: triptych.stage.v1alpha1.GetStageInfoResponse.kind:type_name -> triptych.stage.v1alpha1.StageKind
+	4,  // 2: triptych.stage.v1alpha1.GetStageInfoResponse.models:type_name -> triptych.stage.v1alpha1.ComponentInfo
+	5,  // 3: triptych.stage.v1alpha1.GetStageInfoResponse.resident:type_name -> triptych.stage.v1alpha1.ResidentComponent
+	2,  // 4: triptych.stage.v1alpha1.GetStageInfoResponse.foreign_wants:type_name -> triptych.stage.v1alpha1.DeviceWant
+	1,  // 5: triptych.stage.v1alpha1.StageService.GetStageInfo:input_type -> triptych.stage.v1alpha1.GetStageInfoRequest
+	6,  // 6: triptych.stage.v1alpha1.StageService.PlanComponent:input_type -> triptych.stage.v1alpha1.PlanComponentRequest
+	8,  // 7: triptych.stage.v1alpha1.StageService.LoadComponent:input_type -> triptych.stage.v1alpha1.LoadComponentRequest
+	10, // 8: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
+	12, // 9: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
+	3,  // 10: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
+	7,  // 11: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
+	9,  // 12: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
+	11, // 13: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
+	13, // 14: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_triptych_stage_v1alpha1_stage_proto_init() }
@@ -1059,7 +1155,7 @@ func file_triptych_stage_v1alpha1_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_stage_v1alpha1_stage_proto_rawDesc), len(file_triptych_stage_v1alpha1_stage_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

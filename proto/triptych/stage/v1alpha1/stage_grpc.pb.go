@@ -6,6 +6,10 @@
 
 // What every stage speaks, on both hops: orchestrator to service, and service to its
 // runtime process.
+//
+// An orchestrator sends its id with every call, as the metadata "triptych-orchestrator", and asks each of its services
+// for its info every second. A service works for the first that it hears of, until that has been silent for 10 s;
+// another one's calls fail with STAGE_OWNED, but for PlanComponent and Drain.
 
 package stagev1alpha1
 

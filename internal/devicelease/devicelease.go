@@ -1,0 +1,229 @@
+// Package devicelease shares a device's memory between the processes of a host. Each has one record in a directory that
+// all of them know: the bytes it has reserved, and the budget it was told. It holds the file's lock (flock) for its
+// life, which the kernel gives back however it ends, so that what a dead process had is free at once. Nobody serves the
+// ledger: whoever wants bytes takes the directory's lock, adds the records up, and writes its own.
+//
+// The directory must be on a file system with locks, and every process of the device must see the same one.
+//
+// The package may import stage, engine/device and golang.org/x/sys; cmd alone imports it.
+package devicelease
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// wantLife is how long an orchestrator's wish counts after it was told last; it tells every second.
+const wantLife = 5 * time.Second
+
+// maxWants is how many wishes Observe tells, the oldest.
+const maxWants = 16
+
+// Lease is this process's part in a device. Safe for concurrent use.
+type Lease struct {
+	dir string
+	now func() time.Time
+
+	mu    sync.Mutex // before the directory's lock
+	file  *os.File   // the record, locked while it is open; nil once closed
+	own   record
+	share stage.DeviceShare // seen last
+}
+
+// Open makes this process known to the others on a device, with no bytes yet. The device's directory is made below root.
+// The smallest budget that a living process states counts for all; 0 states none. The error is a DirectoryError for a
+// directory where others could write.
+func Open(root, host, device string, budget int64) (*Lease, error) {
+	for _, name := range []string{host, device} {
+		if name == "" || strings.ContainsRune(name, filepath.Separator) || strings.HasPrefix(name, ".") {
+			return nil, fmt.Errorf("device lease: %q cannot name a directory", name)
+		}
+	}
+	l := &Lease{now: time.Now, own: record{budget: budget}}
+	for _, name := range []string{"", host, device} {
+		root = filepath.Join(root, name)
+		if err := makeDirectory(root); err != nil {
+			return nil, err
+		}
+	}
+	l.dir = root
+	unlock, err := lock(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if l.file, err = create(l.dir, l.own); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Reserve counts bytes as this process's. The error is a device.BusyError if they would exceed the budget, or if
+// another orchestrator has waited for them longer; nothing is counted then.
+func (l *Lease) Reserve(bytes int64) error {
+	return l.change(func(all []record) error {
+		t := l.tally(all)
+		budget := t.budget
+		if budget == 0 {
+			budget = math.MaxInt64
+		}
+		if left := budget - l.own.bytes; bytes > left || add(t.held, t.older) > left-bytes {
+			return &device.BusyError{
+				NeededBytes: bytes, AvailableBytes: max(0, budget-add(add(l.own.bytes, t.held), t.older)),
+				OthersBytes: t.held, AwaitedBytes: t.older, BudgetBytes: t.budget,
+			}
+		}
+		l.own.bytes += bytes
+		l.own.want.bytes = max(0, l.own.want.bytes-bytes)
+		return nil
+	})
+}
+
+// Release gives bytes back that Reserve counted. If the directory cannot be changed now, they count until the next change.
+func (l *Lease) Release(bytes int64) {
+	l.mu.Lock()
+	l.own.bytes -= bytes
+	l.mu.Unlock()
+	_ = l.change(func([]record) error { return nil }) // the next Reserve tells what is wrong
+}
+
+// Observe tells on behalf of which orchestrator this process works and what that one lacks, unless the id is empty,
+// and gives what others have and want: everybody who works for another, or for nobody known. If the directory cannot be read now, it
+// is what was seen last.
+func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
+	_ = l.change(func(all []record) error { // the next Reserve tells what is wrong
+		now := l.now()
+		if orchestrator != "" {
+			l.own.owner, l.own.want = ownerOf(orchestrator), want{}
+			if !w.Since.IsZero() && w.Since.UnixNano() > 0 {
+				l.own.want = want{w.Bytes, w.Since.UnixNano(), now.Add(wantLife).UnixNano()}
+			}
+		}
+		share := stage.DeviceShare{BudgetBytes: l.tally(all).budget}
+		for _, r := range all {
+			if !l.foreign(r) {
+				continue
+			}
+			share.ForeignBytes = add(share.ForeignBytes, r.bytes)
+			if w, ok := r.want.at(now); ok && w.Bytes > 0 {
+				share.ForeignWants = append(share.ForeignWants, w)
+			}
+		}
+		slices.SortFunc(share.ForeignWants, func(a, b stage.Want) int { return a.Since.Compare(b.Since) })
+		share.ForeignWants = share.ForeignWants[:min(len(share.ForeignWants), maxWants)]
+		l.share = share
+		return nil
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.share
+}
+
+// Close takes the record away. Idempotent; the process's end does the same.
+func (l *Lease) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	file := l.file
+	l.file = nil
+	if unlock, err := lock(l.dir); err == nil {
+		defer unlock()
+		_ = os.Remove(file.Name()) // else the next one who looks does
+	}
+	return file.Close()
+}
+
+// tally is what the records say together.
+type tally struct {
+	budget int64 // the smallest stated, 0 if there is none
+	held   int64 // by others
+	older  int64 // wanted by other orchestrators for longer than by this one
+}
+
+func (l *Lease) tally(all []record) tally {
+	t, now := tally{budget: l.own.budget}, l.now()
+	since, waits := l.own.want.at(now)
+	for _, r := range all {
+		t.held = add(t.held, r.bytes)
+		if r.budget > 0 && (t.budget == 0 || r.budget < t.budget) {
+			t.budget = r.budget
+		}
+		if w, ok := r.want.at(now); ok && !l.foreign(r) && (!waits || w.Since.Before(since.Since)) {
+			since, waits = w, true
+		}
+	}
+	for _, r := range all {
+		w, ok := r.want.at(now)
+		if !ok || !l.foreign(r) {
+			continue
+		}
+		if order := w.Since.Compare(since.Since); !waits || order < 0 || order == 0 && bytes.Compare(r.owner[:], l.own.owner[:]) < 0 {
+			t.older = add(t.older, w.Bytes)
+		}
+	}
+	return t
+}
+
+// foreign tells whether a process works for another orchestrator.
+func (l *Lease) foreign(r record) bool { return r.owner == owner{} || r.owner != l.own.owner }
+
+// change gives f the records of the others, and makes known what it did to this one's.
+func (l *Lease) change(f func(all []record) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return os.ErrClosed
+	}
+	unlock, err := lock(l.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := others(l.dir, l.file)
+	if err != nil {
+		return err
+	}
+	before := l.own
+	if err = f(all); err == nil {
+		err = l.write()
+	}
+	if err != nil {
+		l.own = before
+	}
+	return err
+}
+
+// write makes the record known; it makes a new file if somebody has removed the other.
+func (l *Lease) write() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(l.file.Fd()), &st); err != nil {
+		return fmt.Errorf("device lease: %w", err)
+	}
+	if st.Nlink == 0 {
+		file, err := create(l.dir, l.own)
+		if err != nil {
+			return err
+		}
+		_ = l.file.Close() // nothing is left of it
+		l.file = file
+		return nil
+	}
+	if _, err := l.file.WriteAt(l.own.encode(), 0); err != nil {
+		return fmt.Errorf("device lease: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,41 @@
+package stage
+
+import (
+	"context"
+	"time"
+)
+
+// Caller is on whose behalf a stage is called. It goes with the context of a call, through every hop.
+type Caller struct {
+	// Orchestrator is the id of the orchestrator whose keeper decides what the stage holds; empty is somebody else. A
+	// service that is called by one belongs to it, as long as it is heard of.
+	Orchestrator string
+	// Want is what the orchestrator lacks on the stage's device. Only Info looks at it.
+	Want Want
+}
+
+// Want is what an orchestrator's requests wait for on a device.
+type Want struct {
+	Bytes int64     // that the first one waiting lacks, when what is idle has made room; 0 is none
+	Since time.Time // its oldest request is there since then, zero if there is none: who came first is served first
+}
+
+// DeviceShare is a device as its processes share it.
+type DeviceShare struct {
+	BudgetBytes  int64  // the smallest that any of them was told; 0 is no limit
+	ForeignBytes int64  // held by those who do not work for the orchestrator that asks
+	ForeignWants []Want // of those, the oldest first
+}
+
+type callerKey struct{}
+
+// WithCaller says who calls.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// CallerOf is who calls, the zero Caller if nobody said.
+func CallerOf(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
+}
