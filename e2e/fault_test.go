@@ -134,8 +134,9 @@ func TestCancelStopsWork(t *testing.T) {
 // TestMissingStage: with a stage service gone for good, a request waits until its deadline and is
 // then told which stage is missing.
 func TestMissingStage(t *testing.T) {
-	s := up(t)
-	orchestrator := command(t, "orchestrator", "--listen", "127.0.0.1:0", "--encoder", s.addresses["encoder"], "--denoiser", s.addresses["denoiser"], "--decoder", "127.0.0.1:1", "--log-level", "info")
+	encoder := startServer(t, command(t, "encoder", "--log-level", "info"))
+	denoiser := startServer(t, command(t, "denoiser", "--log-level", "info"))
+	orchestrator := command(t, "orchestrator", "--listen", "127.0.0.1:0", "--encoder", encoder.conn.Target(), "--denoiser", denoiser.conn.Target(), "--decoder", "127.0.0.1:1", "--log-level", "info")
 	other := startServer(t, orchestrator)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()

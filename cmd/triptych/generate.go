@@ -54,6 +54,7 @@ func generateCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.stack.add(cmd)
+	leaseFlag(flags, &f.stack.lease)
 	f.logs.add(flags, "error")
 	f.server.add(flags, "", "use the orchestrator at this address instead of starting one")
 	flags.StringVar(&f.model, "model", "", "name of a model (see `triptych models`), or the directory of one")

@@ -51,6 +51,8 @@ func orchestratorCommand() *cobra.Command {
 	listen.add(flags, defaultListen, "address to listen on, host:port; port 0 takes a free one")
 	metrics.add(flags, "", metricsUsage)
 	logs.add(flags, "info")
+	flags.StringVar(&o.ID, "id", "", "id under which services belong to the orchestrator, when it is started again too (default: a new one)")
+	hide(flags, "id") // for supervisors that never run two
 	tlsFlags(flags, &o.TLS)
 	clientTLSFlags(flags, "stage-", &o.StageTLS)
 	flags.IntVar(&o.MaxJobs, "max-jobs", 64, "requests at work or waiting at once; more are refused")

@@ -76,6 +76,7 @@ func planCommand() *cobra.Command {
 					return stage.Invalid(stage.SizeUnsupported, flag, side, "a positive number of pixels")
 				}
 			}
+			stack.lease = leaseOff // nothing is held
 			runtime := stack.runtime("", stack.models...)
 			o, closeDevice, err := runtime.open()
 			if err != nil {

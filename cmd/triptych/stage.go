@@ -14,6 +14,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
+	"github.com/triptych-serving/triptych/internal/devicelease"
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/decoder"
 	"github.com/triptych-serving/triptych/services/denoiser"
@@ -33,6 +34,7 @@ type runtimeFlags struct {
 	logs    logFlags
 	weights weightFlags
 	release releaseFlags
+	lease   string // see leaseDirectory
 }
 
 const defaultDevice = "cpu:0"
@@ -41,6 +43,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
 	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
+	leaseFlag(flags, &f.lease)
 	f.weights.add(flags)
 	f.release.add(flags)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute (default: the processors that affinity and cgroup limits leave to the process)")
@@ -53,6 +56,9 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 	if f.budget > 0 {
 		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
 	}
+	if f.lease != "" {
+		args = append(args, "--device-lease", f.lease)
+	}
 	args = append(args, f.weights.args(kind)...)
 	args = append(args, f.release.args(kind)...)
 	for _, dir := range f.models {
@@ -61,7 +67,7 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 	return args
 }
 
-// open opens the device and the models.
+// open opens the models and the device, which the caller must close.
 func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	var none stageengine.Options
 	library, err := stageengine.OpenLibrary(f.models...)
@@ -82,18 +88,28 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	if threads > runtime.GOMAXPROCS(0) {
 		runtime.GOMAXPROCS(threads)
 	}
-	device, err := cpu.New(cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget)})
-	if err != nil {
-		return none, nil, err
-	}
 	host, err := os.Hostname()
 	if err != nil {
 		return none, nil, err
 	}
-	return stageengine.Options{
-		Library: library, Device: device, Host: host, Version: version(),
+	o := stageengine.Options{
+		Library: library, Host: host, Version: version(),
 		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(),
-	}, device.Close, nil
+	}
+	hardware, closeLease := cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget)}, func() error { return nil }
+	if dir := leaseDirectory(f.lease, host, f.budget); dir != "" {
+		lease, err := devicelease.Open(dir, f.device, int64(f.budget))
+		if err != nil {
+			return none, nil, usageError{fmt.Errorf("%w; choose another --device-lease, or %s", err, leaseOff)}
+		}
+		o.Lease, hardware.Lease, closeLease = lease, lease, lease.Close
+	}
+	device, err := cpu.New(hardware)
+	if err != nil {
+		return none, nil, errors.Join(err, closeLease())
+	}
+	o.Device = device
+	return o, func() error { return errors.Join(device.Close(), closeLease()) }, nil
 }
 
 // stageCommand serves one stage.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -25,11 +26,12 @@ type stackFlags struct {
 	threads int
 	weights weightFlags
 	release releaseFlags // of commands that have them
+	lease   string       // see leaseDirectory
 }
 
 // runtime is the flags of a stage's process.
 func (f *stackFlags) runtime(logLevel string, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, weights: f.weights, release: f.release, logs: logFlags{logLevel}}
+	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logFlags{logLevel}}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
@@ -51,7 +53,7 @@ func (f *stackFlags) start(listen, metrics, logLevel string, stderr io.Writer, l
 		return nil, usageError{err} // told once, here, and not by three processes
 	}
 	return local.Start(local.Options{
-		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: []string{"--log-level", logLevel}, Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: []string{"--log-level", logLevel, "--id", rand.Text()}, Stderr: stderr, Logger: log,
 	})
 }
 
@@ -109,6 +111,7 @@ func upCommand() *cobra.Command {
 	}
 	stack.add(cmd)
 	stack.release.add(cmd.Flags())
+	leaseFlag(cmd.Flags(), &stack.lease)
 	logs.add(cmd.Flags(), "info")
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address of the orchestrator, host:port; port 0 takes a free one")
 	cmd.Flags().StringVar(&metrics, metricsListen, "", metricsUsage)

@@ -42,23 +42,21 @@ type Lease struct {
 	share stage.DeviceShare // seen last
 }
 
-// Open makes this process known to the others on a device, with no bytes yet. The device's directory is made below root.
+// Open makes this process known to the others on a device, with no bytes yet. root is for the devices of one host; each
+// has a directory there.
 // The smallest budget that a living process states counts for all; 0 states none. The error is a DirectoryError for a
 // directory where others could write.
-func Open(root, host, device string, budget int64) (*Lease, error) {
-	for _, name := range []string{host, device} {
-		if name == "" || strings.ContainsRune(name, filepath.Separator) || strings.HasPrefix(name, ".") {
-			return nil, fmt.Errorf("device lease: %q cannot name a directory", name)
-		}
+func Open(root, device string, budget int64) (*Lease, error) {
+	if device == "" || strings.ContainsRune(device, filepath.Separator) || strings.HasPrefix(device, ".") {
+		return nil, fmt.Errorf("device lease: device %q cannot name a directory", device)
 	}
 	l := &Lease{now: time.Now, own: record{budget: budget}}
-	for _, name := range []string{"", host, device} {
-		root = filepath.Join(root, name)
-		if err := makeDirectory(root); err != nil {
+	l.dir = filepath.Join(root, device)
+	for _, dir := range []string{root, l.dir} {
+		if err := makeDirectory(dir); err != nil {
 			return nil, err
 		}
 	}
-	l.dir = root
 	unlock, err := lock(l.dir)
 	if err != nil {
 		return nil, err

@@ -159,14 +159,14 @@ func TestGuard(t *testing.T) {
 	other, doneToo := r.Fleet.Guard(fleettest.Soon(t), kind, "sd9", time.Millisecond)
 	defer doneToo()
 	<-other.Done()
-	if err := fleet.Ended(other, kind, true); !unreachable(err, kind) {
+	if err := r.Fleet.Ended(other, kind, true); !unreachable(err, kind) {
 		t.Errorf("without the model: %v", err)
 	}
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	<-guarded.Done()
-	if err := fleet.Ended(guarded, kind, false); !unreachable(err, kind) {
+	if err := r.Fleet.Ended(guarded, kind, false); !unreachable(err, kind) {
 		t.Errorf("without the service: %v", err)
 	}
 }
@@ -179,6 +179,7 @@ func TestEnded(t *testing.T) {
 	}
 	late := expired(t)
 	<-late.Done()
+	r := fleettest.New(t)
 	for name, c := range map[string]struct {
 		ctx     context.Context
 		failing bool
@@ -192,7 +193,7 @@ func TestEnded(t *testing.T) {
 		"a reason":              {with(stage.Errorf(stage.SlowConsumer, "slow")), true, stage.SlowConsumer, nil},
 		"another cause":         {with(errors.New("other")), true, "", context.Canceled},
 	} {
-		err := fleet.Ended(c.ctx, stage.KindEncoder, c.failing)
+		err := r.Fleet.Ended(c.ctx, stage.KindEncoder, c.failing)
 		if stage.ReasonOf(err) != c.reason || c.is != nil && !errors.Is(err, c.is) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -35,6 +35,9 @@ func (m *checked) step(in input) string {
 		if d.BudgetBytes > 0 && used > d.BudgetBytes && used > before[d] && !join {
 			fail("%s uses %d of %d", d.Key(), used, d.BudgetBytes)
 		}
+		if _, told := in.(measured); d.BudgetBytes > 0 && used+d.foreign > d.BudgetBytes && used > before[d] && !join && !told {
+			fail("%s uses %d of %d beside others' %d", d.Key(), used, d.BudgetBytes, d.foreign)
+		}
 		if d.peak < used {
 			fail("the peak of %s is %d, below %d", d.Key(), d.peak, used)
 		}
@@ -43,7 +46,8 @@ func (m *checked) step(in input) string {
 	m.checkOrder(in, phases, fail)
 	if len(m.works) == 0 && !slices.ContainsFunc(m.requests, func(r *request) bool { return r.phase == granted }) && m.retry {
 		for _, r := range m.requests {
-			if len(m.candidates(r.need)) > 0 {
+			waits := func(s *service) bool { return m.others(s.device) > 0 || s.device.crowded } // for other processes
+			if candidates := m.candidates(r.need); len(candidates) > 0 && !slices.ContainsFunc(candidates, waits) {
 				fail("nothing is under way and %v waits", r.need)
 			}
 		}

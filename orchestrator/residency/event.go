@@ -24,7 +24,7 @@ const (
 	Loaded                     // the load of a request or a prefetch has ended well
 	Grant                      // the request has its stage and works there from now on
 	Withdraw                   // the request's caller gave up before bytes were reserved
-	Foreign                    // other processes on the device hold or want other bytes than before
+	Foreign                    // other processes on the device hold or want other bytes than before, as a stage there tells
 )
 
 // String is the action's name.

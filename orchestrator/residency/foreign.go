@@ -32,7 +32,7 @@ func (in measured) apply(l *ledger) {
 		for _, w := range d.wants {
 			wanted += w.Bytes
 		}
-		l.note(Event{Action: Foreign, Bytes: d.foreign}, d, "other processes on the device hold %s bytes and wait for %s", count(d.foreign), count(wanted))
+		l.note(Event{Action: Foreign, Stage: s.id, Kind: s.kind, Bytes: d.foreign}, d, "other processes on the device hold %s bytes and wait for %s", count(d.foreign), count(wanted))
 	}
 }
 
@@ -100,7 +100,10 @@ func (l *ledger) want(id StageID) stage.Want {
 func (l *ledger) obstructed(r *request, s *service) string {
 	d, missing := s.device, s.missing(r.need)
 	others := l.others(d)
-	if others == 0 && !d.crowded {
+	switch {
+	case d.crowded:
+		return fmt.Sprintf("%v needs %s bytes, which other processes on the device took before it; how many they hold is being asked", r.need, count(missing))
+	case others == 0:
 		return ""
 	}
 	return fmt.Sprintf("%v needs %s bytes, and other processes on the device hold %s of its budget of %s and are first to have %s more: %s would have to go",

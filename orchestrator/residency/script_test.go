@@ -20,6 +20,9 @@ import (
 //	footprint KIND MODEL WEIGHTS SCRATCH [ALL] what a need takes from now on, in bytes; ALL weights, if they are streamed
 //	join STAGE KIND DEVICE BUDGET MODEL ... [holds=MODEL:BYTES] [draining]
 //	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
+//	measure STAGE BUDGET FOREIGN [BYTES@SECOND ...]  others hold so much, and want so much since then
+//	crowded rN                                 the work of a request found bytes taken by others
+//	want STAGE                                 what is told to others
 //	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
 //	forget JOB
 //	ask JOB KIND[/MODEL] [try]                 requests are r1, r2, ... in order
@@ -95,6 +98,21 @@ func (s *script) line(words []string) string {
 		return s.step(left{StageID(arg(0))})
 	case "seen":
 		return s.step(seen{StageID(arg(0)), uint64(s.number(arg(1)))})
+	case "measure":
+		share := stage.DeviceShare{BudgetBytes: s.number(arg(1)), ForeignBytes: s.number(arg(2))}
+		for _, a := range args[3:] {
+			bytes, since, _ := strings.Cut(a, "@")
+			share.ForeignWants = append(share.ForeignWants, stage.Want{Bytes: s.number(bytes), Since: time.Unix(s.number(since), 0)})
+		}
+		return s.step(measured{StageID(arg(0)), share})
+	case "crowded":
+		return s.step(crowded{s.request(arg(0))})
+	case "want":
+		w := s.model.want(StageID(arg(0)))
+		if w.Since.IsZero() {
+			return "  nothing\n"
+		}
+		return fmt.Sprintf("  %d since second %d\n", w.Bytes, w.Since.Unix())
 	case "announce":
 		in := announced{job: JobID(arg(0))}
 		for _, a := range args[1:] {

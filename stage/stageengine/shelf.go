@@ -21,7 +21,7 @@ type Options struct {
 	Device  device.Device
 	Host    string // the machine, see stage.Info
 	// Lease tells what other processes do with the device; nil where there are none.
-	Lease Lease
+	Lease   Lease
 	Version string // of the serving program
 	// Precision is the type in which a stage keeps the weights of linear layers and convolutions, see device.Param; as
 	// stored if there is none. Everything is computed in float32.

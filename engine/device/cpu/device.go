@@ -19,11 +19,11 @@ import (
 
 // Options are a device's settings; the zero value is a device on all processors without a cap.
 type Options struct {
-	Index          int       // the number in the name
-	Threads        int       // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
-	MemoryCapBytes int64     // most bytes of weights and scratch at once; 0 is no cap
+	Index          int          // the number in the name
+	Threads        int          // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
+	MemoryCapBytes int64        // most bytes of weights and scratch at once; 0 is no cap
 	Lease          device.Lease // asked before memory is taken; nil where no other process uses the device
-	Conv           Algorithm // of every convolution that it fits; empty is ConvEnv's, or else the fastest for the shape
+	Conv           Algorithm    // of every convolution that it fits; empty is ConvEnv's, or else the fastest for the shape
 	// SpillDir is where the arrays of banded runs go, in files without a name; empty is $TMPDIR, or
 	// /var/tmp without that.
 	SpillDir string

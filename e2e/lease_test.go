@@ -1,0 +1,197 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/triptych-serving/triptych/internal/devicelease"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// observer watches a device without a budget of its own.
+func observer(t *testing.T, dir string) *devicelease.Lease {
+	t.Helper()
+	l, err := devicelease.Open(dir, "cpu:0", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func held(l *devicelease.Lease) int64 { return l.Observe("", stage.Want{}).ForeignBytes }
+
+// sample looks again and again until stopped, and gives the most that was ever seen.
+func sample(look func() int64) (stop func() int64) {
+	ctx, cancel := context.WithCancel(context.Background())
+	most := make(chan int64)
+	go func() {
+		var n int64
+		for ; ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
+			n = max(n, look())
+		}
+		most <- n
+	}()
+	return func() int64 { cancel(); return <-most }
+}
+
+// arenas is what runtimes have mapped beyond what they had before anything was loaded, by their resident memory.
+func arenas(t *testing.T, servers ...*server) func() int64 {
+	t.Helper()
+	before := map[int]int64{}
+	for _, s := range servers {
+		for pid, args := range descendants(t, s.cmd.Process.Pid) {
+			if strings.Contains(args, " runtime ") {
+				before[pid] = rss(t, pid)
+			}
+		}
+	}
+	return func() (sum int64) {
+		for pid, was := range before {
+			if data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm"); err == nil {
+				if pages, err := strconv.ParseInt(strings.Fields(string(data))[1], 10, 64); err == nil {
+					sum += max(0, pages*int64(os.Getpagesize())-was)
+				}
+			}
+		}
+		return sum
+	}
+}
+
+// TestTwoOrchestrators: two stacks that know nothing of each other share a budget that one of them would fill. Both make all
+// their pictures, and together they never hold more than it.
+func TestTwoOrchestrators(t *testing.T) {
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox on a blue background", Seed: ptr(uint64(42)), Steps: ptr(int32(4))}
+	largest, _, want := footprints(t, spec)
+	budget := largest * 12 / 10
+	dir := filepath.Join(t.TempDir(), "lease")
+	args := []string{"--memory-budget", strconv.FormatInt(budget, 10), "--device-lease", dir}
+	servers := []*server{up(t, args...), up(t, args...)}
+	watch := observer(t, dir)
+	reserved, resident := sample(func() int64 { return held(watch) }), sample(arenas(t, servers...))
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	waits := make([]int, len(servers))
+	for i, s := range servers {
+		for range 2 {
+			wg.Go(func() {
+				events, err := s.generate(t.Context(), spec, nil)
+				if err != nil {
+					t.Errorf("orchestrator %d: %v\n%s", i, err, s.log)
+					return
+				}
+				same(t, want, images(t, events))
+				mu.Lock()
+				defer mu.Unlock()
+				for _, e := range events {
+					if r := e.GetResidency(); strings.Contains(r.GetReason(), "other processes") {
+						waits[i]++
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	most, rss := reserved(), resident()
+	t.Logf("budget %d, largest stage %d, most reserved at once %d, most resident beyond the start %d; decisions about others: %v", budget, largest, most, rss, waits)
+	if most > budget || most < largest {
+		t.Errorf("%d bytes were reserved at once, want from %d to %d", most, largest, budget)
+	}
+	if waits[0]+waits[1] == 0 {
+		t.Error("nobody waited for the other")
+	}
+}
+
+// TestKilledStack: a stack dies with all its processes while it holds the device, and another one goes on.
+func TestKilledStack(t *testing.T) {
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "owl", Seed: ptr(uint64(3)), Steps: ptr(int32(4))}
+	largest, _, want := footprints(t, spec)
+	args := []string{"--memory-budget", strconv.FormatInt(largest*11/10, 10), "--device-lease", filepath.Join(t.TempDir(), "lease")}
+	doomed, other := up(t, args...), up(t, args...)
+	long := &triptychv1alpha1.GenerationSpec{Prompt: "owl", Seed: ptr(uint64(3)), Steps: ptr(int32(1000)), Sampler: "euler"}
+	working, ended := make(chan struct{}), make(chan error, 1)
+	var once sync.Once
+	go func() {
+		_, err := doomed.generate(t.Context(), long, func(e *triptychv1alpha1.GenerateResponse) {
+			if p := e.GetProgress(); p.GetStage() == "denoiser" && p.GetStep() > 0 {
+				once.Do(func() { close(working) })
+			}
+		})
+		ended <- err
+	}()
+	select {
+	case <-working:
+	case err := <-ended:
+		t.Fatalf("the long request: %v", err)
+	}
+	waiting := make(chan struct{})
+	var waits sync.Once
+	go func() {
+		<-waiting
+		family := descendants(t, doomed.cmd.Process.Pid)
+		_ = doomed.cmd.Process.Kill()
+		for pid := range family {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_ = doomed.cmd.Wait()
+	}()
+	var killed time.Time
+	events, err := other.generate(t.Context(), spec, func(e *triptychv1alpha1.GenerateResponse) {
+		if r := e.GetResidency(); r.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_WAIT && strings.Contains(r.GetReason(), "other processes") {
+			waits.Do(func() { killed = time.Now(); close(waiting) })
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, want, images(t, events))
+	t.Logf("the picture was there %v after the others were killed", time.Since(killed))
+	<-ended
+}
+
+// TestServicesOfAnother: an orchestrator over the services of another one is told so, and gets them when that one is silent.
+func TestServicesOfAnother(t *testing.T) {
+	start := func(kind string) string {
+		return startServer(t, command(t, kind, "--log-level", "info")).conn.Target()
+	}
+	args := []string{"orchestrator", "--listen", "127.0.0.1:0", "--log-level", "info", "--patience", "2s", "--encoder", start("encoder"), "--denoiser", start("denoiser"), "--decoder", start("decoder")}
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "cat", Seed: ptr(uint64(1)), Steps: ptr(int32(2))}
+	first := command(t, args...)
+	owner := startServer(t, first)
+	if _, err := owner.generate(t.Context(), spec, nil); err != nil {
+		t.Fatal(err)
+	}
+	other := startServer(t, command(t, args...))
+	_, err := other.generate(t.Context(), spec, nil)
+	if info := errorInfo(err); status.Code(err) != codes.Unavailable || info.GetReason() != "STAGE_OWNED" {
+		t.Fatalf("got %v with %v, want UNAVAILABLE because of the owner", err, info)
+	}
+	if err := first.Process.Signal(syscall.SIGSTOP); err != nil { // silent, and its connections stand
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = first.Process.Signal(syscall.SIGCONT) })
+	begin := time.Now()
+	for {
+		_, err := other.generate(t.Context(), spec, nil)
+		if err == nil {
+			break
+		}
+		if errorInfo(err).GetReason() != "STAGE_OWNED" || time.Since(begin) > 30*time.Second {
+			t.Fatalf("%v after the owner fell silent: %v", time.Since(begin), err)
+		}
+	}
+	t.Logf("the services were the other's %v after the owner fell silent", time.Since(begin))
+}
