@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -48,29 +47,6 @@ func sample(look func() int64) (stop func() int64) {
 	return func() int64 { cancel(); return <-most }
 }
 
-// arenas is what runtimes have mapped beyond what they had before anything was loaded, by their resident memory.
-func arenas(t *testing.T, servers ...*server) func() int64 {
-	t.Helper()
-	before := map[int]int64{}
-	for _, s := range servers {
-		for pid, args := range descendants(t, s.cmd.Process.Pid) {
-			if strings.Contains(args, " runtime ") {
-				before[pid] = rss(t, pid)
-			}
-		}
-	}
-	return func() (sum int64) {
-		for pid, was := range before {
-			if data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm"); err == nil {
-				if pages, err := strconv.ParseInt(strings.Fields(string(data))[1], 10, 64); err == nil {
-					sum += max(0, pages*int64(os.Getpagesize())-was)
-				}
-			}
-		}
-		return sum
-	}
-}
-
 // TestTwoOrchestrators: two stacks that know nothing of each other share a budget that one of them would fill. Both make all
 // their pictures, and together they never hold more than it.
 func TestTwoOrchestrators(t *testing.T) {
@@ -81,7 +57,7 @@ func TestTwoOrchestrators(t *testing.T) {
 	args := []string{"--memory-budget", strconv.FormatInt(budget, 10), "--device-lease", dir}
 	servers := []*server{up(t, args...), up(t, args...)}
 	watch := observer(t, dir)
-	reserved, resident := sample(func() int64 { return held(watch) }), sample(arenas(t, servers...))
+	reserved := sample(func() int64 { return held(watch) })
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	waits := make([]int, len(servers))
@@ -105,8 +81,8 @@ func TestTwoOrchestrators(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	most, rss := reserved(), resident()
-	t.Logf("budget %d, largest stage %d, most reserved at once %d, most resident beyond the start %d; decisions about others: %v", budget, largest, most, rss, waits)
+	most := reserved()
+	t.Logf("budget %d, largest stage %d, most reserved at once %d; decisions about others: %v", budget, largest, most, waits)
 	if most > budget || most < largest {
 		t.Errorf("%d bytes were reserved at once, want from %d to %d", most, largest, budget)
 	}

@@ -30,6 +30,9 @@ func TestStageLost(t *testing.T) {
 		"denoiser evicted":           {stage.KindDenoiser, stagetest.OpDenoise, 1, stage.StageEvicted},
 		"denoiser unreachable":       {stage.KindDenoiser, stagetest.OpDenoise, 8, stage.StageUnreachable},
 		"decoder drains":             {stage.KindDecoder, stagetest.OpDecode, 1, stage.StageDraining},
+		"denoiser finds no room":     {stage.KindDenoiser, stagetest.OpDenoise, 1, stage.DeviceBusy},
+		"denoiser load has no room":  {stage.KindDenoiser, stagetest.OpLoad, 1, stage.DeviceBusy},
+		"decoder is another's":       {stage.KindDecoder, stagetest.OpDecode, 1, stage.StageOwned},
 		"denoiser load unreachable":  {stage.KindDenoiser, stagetest.OpLoad, 1, stage.StageUnreachable},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
