@@ -43,7 +43,7 @@ func TestCalls(t *testing.T) {
 				_, err := s.Plan(ctx, stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 4, LatentWidth: 4})
 				return err
 			}, ""},
-			{"load", func() error { return s.Load(ctx, stagetest.Model, nil) }, ""},
+			{"load", func() error { return s.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil) }, ""},
 		}
 		all = append(all, of...)
 		return append(all, work{"evict", func() error { _, err := s.Evict(ctx, stagetest.Model); return err }, "model_changed"})

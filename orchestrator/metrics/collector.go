@@ -18,6 +18,8 @@ var (
 		"Bytes reserved on a device.", []string{"device"}, nil)
 	peak = prometheus.NewDesc("triptych_peak_bytes",
 		"The most bytes ever reserved at once on a device.", []string{"device"}, nil)
+	foreign = prometheus.NewDesc("triptych_foreign_bytes",
+		"Bytes held on a device by processes that work for other orchestrators.", []string{"device"}, nil)
 	budget = prometheus.NewDesc("triptych_budget_bytes",
 		"Bytes that may be reserved on a device. Absent where there is no limit.", []string{"device"}, nil)
 	waiting = prometheus.NewDesc("triptych_waiting_requests",
@@ -31,7 +33,7 @@ const scratch = "scratch"
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{reserved, used, peak, budget, waiting, dropped} {
+	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, waiting, dropped} {
 		to <- d
 	}
 }
@@ -45,6 +47,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, d := range s.Devices {
 		gauge(used, d.UsedBytes, d.Key())
 		gauge(peak, d.PeakBytes, d.Key())
+		gauge(foreign, d.ForeignBytes, d.Key())
 		if d.BudgetBytes > 0 {
 			gauge(budget, d.BudgetBytes, d.Key())
 		}

@@ -92,7 +92,7 @@ func nothing() residency.Snapshot { return residency.Snapshot{} }
 func TestBytes(t *testing.T) {
 	gpu, cpu := residency.Device{Host: "h", Name: "gpu:0", BudgetBytes: 1000}, residency.Device{Host: "h", Name: "cpu:0"}
 	snapshot := residency.Snapshot{
-		Devices: []residency.DeviceUse{{Device: cpu, UsedBytes: 40, PeakBytes: 41}, {Device: gpu, UsedBytes: 665, PeakBytes: 900}},
+		Devices: []residency.DeviceUse{{Device: cpu, UsedBytes: 40, PeakBytes: 41}, {Device: gpu, UsedBytes: 665, PeakBytes: 900, ForeignBytes: 300}},
 		Stages: []residency.StageUse{
 			{Stage: "a", Kind: stage.KindDenoiser, Device: "h/gpu:0", Request: 1, Model: "m", Leased: true, ScratchBytes: 50},
 			{Stage: "b", Kind: stage.KindDenoiser, Device: "h/gpu:0", Request: 2, Model: "m", ScratchBytes: 10},
@@ -108,7 +108,7 @@ func TestBytes(t *testing.T) {
 		DroppedEvents: 7,
 	}
 	m := New(func() residency.Snapshot { return snapshot })
-	families := "reserved_bytes used_bytes peak_bytes budget_bytes waiting_requests dropped_decisions_total"
+	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes waiting_requests dropped_decisions_total"
 	expect(t, scrape(t, m), families, map[string]float64{
 		"reserved_bytes{device=h/gpu:0 kind=denoiser model=m state=resident}": 600,
 		"reserved_bytes{device=h/gpu:0 kind=denoiser model=n state=evicting}": 5,
@@ -118,6 +118,8 @@ func TestBytes(t *testing.T) {
 		"used_bytes{device=h/cpu:0}":                                          40,
 		"peak_bytes{device=h/gpu:0}":                                          900,
 		"peak_bytes{device=h/cpu:0}":                                          41,
+		"foreign_bytes{device=h/gpu:0}":                                       300,
+		"foreign_bytes{device=h/cpu:0}":                                       0,
 		"budget_bytes{device=h/gpu:0}":                                        1000,
 		"waiting_requests{kind=encoder}":                                      0,
 		"waiting_requests{kind=denoiser}":                                     2,

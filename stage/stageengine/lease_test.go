@@ -61,9 +61,9 @@ func TestSharedDevice(t *testing.T) {
 			t.Errorf("got %v with %+v", err, e)
 		}
 	}
-	refused(e.Load(t.Context(), model, nil))
+	refused(e.Load(t.Context(), stage.LoadRequest{Model: model}, nil))
 	lease.left = e.books[model].component.WeightsBytes
-	if err := e.Load(t.Context(), model, nil); err != nil {
+	if err := e.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err = e.Encode(t.Context(), stage.EncodeRequest{Model: model, Prompts: []string{"fox"}})

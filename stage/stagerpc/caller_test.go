@@ -27,7 +27,7 @@ func (n named) Info(ctx context.Context) (stage.Info, error) {
 
 func (n named) Load(ctx context.Context, model string, progress func(int64, int64)) error {
 	n.callers["load"] = stage.CallerOf(ctx)
-	return n.Decoder.Load(ctx, model, progress)
+	return n.Decoder.Load(ctx, stage.LoadRequest{Model: model}, progress)
 }
 
 func (n named) Evict(ctx context.Context, model string) (int64, error) {
@@ -80,7 +80,7 @@ func TestCallerSurvives(t *testing.T) {
 		if _, err := d.Info(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Load(ctx, stagetest.Model, nil); err != nil {
+		if err := d.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := d.Decode(ctx, stage.DecodeRequest{Model: stagetest.Model, Latent: stagetest.Latent(), Format: stage.PNG}); err != nil {

@@ -23,7 +23,7 @@ func TestOwner(t *testing.T) {
 	refused := func(ctx context.Context) map[string]error {
 		_, evict := e.Evict(ctx, stagetest.Model)
 		_, encode := e.Encode(ctx, encodeRequest())
-		return map[string]error{"Load": e.Load(ctx, stagetest.Model, nil), "Evict": evict, "Encode": encode}
+		return map[string]error{"Load": e.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil), "Evict": evict, "Encode": encode}
 	}
 	hand.advance(ownerSilence - 1)
 	for _, id := range []string{"b", ""} {
@@ -59,7 +59,7 @@ func TestOwner(t *testing.T) {
 func TestTakeover(t *testing.T) {
 	hand := newFakeTime()
 	d := Denoiser{open(t, options(stage.KindDenoiser, scriptKey+"=hold denoise 2"), hand.clock())}
-	if err := d.Load(as(t, "a"), stagetest.Model, nil); err != nil {
+	if err := d.Load(as(t, "a"), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
 	begun, result := make(chan struct{}), make(chan error, 1)
