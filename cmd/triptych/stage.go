@@ -99,7 +99,10 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	hardware, closeLease := cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget)}, func() error { return nil }
 	if dir := leaseDirectory(f.lease, host, f.budget); dir != "" {
 		lease, err := devicelease.Open(dir, f.device, int64(f.budget))
-		if err != nil {
+		switch {
+		case errors.Is(err, devicelease.ErrLocked):
+			return none, nil, err // it may come right
+		case err != nil:
 			return none, nil, usageError{fmt.Errorf("%w; choose another --device-lease, or %s", err, leaseOff)}
 		}
 		o.Lease, hardware.Lease, closeLease = lease, lease, lease.Close

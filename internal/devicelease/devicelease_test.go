@@ -236,7 +236,7 @@ func TestLockHeld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Reserve(1); err == nil || !strings.Contains(err.Error(), "has held the lock") {
+	if err := l.Reserve(1); !errors.Is(err, ErrLocked) {
 		t.Errorf("Reserve: %v", err)
 	}
 	l.Release(10)

@@ -25,6 +25,9 @@ const (
 	lockPause    = 500 * time.Microsecond
 )
 
+// ErrLocked is wrapped by errors of a directory that another process keeps locked; it may let go of it.
+var ErrLocked = errors.New("another process holds the lock")
+
 // DirectoryError is a directory that cannot be used.
 type DirectoryError struct {
 	Path     string
@@ -84,7 +87,7 @@ func lock(dir string) (unlock func(), err error) {
 			return nil, fmt.Errorf("device lease: %s: %w", path, err)
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("device lease: %s: another process has held the lock for %v", path, lockPatience)
+			return nil, fmt.Errorf("device lease: %s: %w for %v already", path, ErrLocked, lockPatience)
 		}
 	}
 }
