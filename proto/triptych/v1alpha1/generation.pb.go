@@ -128,7 +128,7 @@ const (
 	ResidencyEvent_CLASS_FOR_REQUEST ResidencyEvent_Class = 1
 	// Evict: a prefetch needs the bytes.
 	ResidencyEvent_CLASS_FOR_PREFETCH ResidencyEvent_Class = 2
-	// Evict: a stage joined with more than the budget, or the budget shrank.
+	// Evict: a stage joined with more than the budget, the budget shrank, or another orchestrator has waited for the bytes longer.
 	ResidencyEvent_CLASS_OVER_BUDGET ResidencyEvent_Class = 3
 	// Evict: what is being prefetched will not be used.
 	ResidencyEvent_CLASS_UNNEEDED ResidencyEvent_Class = 4
