@@ -35,6 +35,8 @@ func laws() []law {
 		{folder: "services/encoder", deny: []string{"services/denoiser", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/denoiser", deny: []string{"services/encoder", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/decoder", deny: []string{"services/encoder", "services/denoiser", "orchestrator", "engine/"}, why: "no service imports another"},
+		{folder: "internal/devicelease", deny: []string{"google.golang.org", "net", "log", "proto", "stage/", "services", "orchestrator", "cmd"}, why: "a device is shared through files alone"},
+		{folder: ".", except: []string{"cmd", "internal/devicelease"}, deny: []string{"internal/devicelease"}, why: "the runtime process holds the device's memory, and nobody else may"},
 		{folder: ".", except: []string{"stage/stageplugin"}, deny: []string{"github.com/hashicorp/go-plugin"}, why: "go-plugin stays behind one seam"},
 		{folder: ".", except: fakes(), deny: fakes(), why: "fakes and suites are for tests"},
 		{folder: ".", except: []string{"orchestrator/metrics"}, deny: []string{"github.com/prometheus/client_golang"}, why: "Prometheus stays behind one seam"},
@@ -111,7 +113,7 @@ func TestImportLaw(t *testing.T) {
 
 // testOnly are imports that every test may have.
 func testOnly(path string) bool {
-	return matches(path, fakes()) || path == "log/slog" || path == "net"
+	return matches(path, fakes()) || path == "log/slog" || path == "net" || path == "internal/devicelease"
 }
 
 func below(path, folder string) bool {
