@@ -25,9 +25,9 @@ func (n named) Info(ctx context.Context) (stage.Info, error) {
 	return n.Decoder.Info(ctx)
 }
 
-func (n named) Load(ctx context.Context, model string, progress func(int64, int64)) error {
+func (n named) Load(ctx context.Context, req stage.LoadRequest, progress func(int64, int64)) error {
 	n.callers["load"] = stage.CallerOf(ctx)
-	return n.Decoder.Load(ctx, stage.LoadRequest{Model: model}, progress)
+	return n.Decoder.Load(ctx, req, progress)
 }
 
 func (n named) Evict(ctx context.Context, model string) (int64, error) {
