@@ -42,12 +42,13 @@ type Fleet struct {
 	changed chan struct{} // closed and renewed whenever a member has been looked at
 }
 
-// How often a service is asked how it is, and how long an answer may take. A failing call reports
-// the service at once (see Report), so the interval bounds only how late an idle death is noticed.
+// How often a service is asked how it is, and how long an answer may take: longer than a service waits for
+// its runtime, so that it can tell that there is none. A failing call reports the service at once (see Report),
+// so the interval bounds only how late an idle death is noticed.
 const (
 	watchInterval = time.Second
 	retryInterval = 100 * time.Millisecond
-	infoTimeout   = 5 * time.Second
+	infoTimeout   = 6 * time.Second
 )
 
 // New dials every service. Run must be called for anybody to be found.
@@ -104,12 +105,13 @@ func (f *Fleet) Denoiser(id residency.StageID) stage.Denoiser { return f.members
 // Decoder is the decoder service that a lease was granted on.
 func (f *Fleet) Decoder(id residency.StageID) stage.Decoder { return f.members[id].decoder }
 
-// Report tells that a service could not be reached, or is not what the keeper takes it for. The
-// keeper lets go of it at once, and the service is asked anew what it holds.
+// Report tells that a service could not be reached, or is not what the keeper takes it for. It gets no
+// new work, and what it holds counts, until it has been asked anew what that is or turns out to be gone.
 func (f *Fleet) Report(id residency.StageID) {
 	m := f.members[id]
 	m.mu.Lock()
-	f.drop(m)
+	f.silence(m)
+	m.doubted = m.joined
 	f.notify()
 	m.mu.Unlock()
 	f.Ask(id)

@@ -2,10 +2,12 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
@@ -23,10 +25,12 @@ type member struct {
 	denoiser stage.Denoiser
 	decoder  stage.Decoder
 
-	mu     sync.Mutex  // held over the keeper's Join, Leave and Lost, so that they come in order; before Fleet.mu
-	info   *stage.Info // the last known, nil before the first answer
-	joined bool        // the keeper knows it, and what it holds; info is then set
-	owned  bool        // it works for another orchestrator
+	mu      sync.Mutex  // held over what the keeper is told of it, so that it comes in order; before Fleet.mu
+	info    *stage.Info // the last known, nil before the first answer
+	joined  bool        // the keeper knows it, and what it holds; info is then set
+	silent  bool        // and it does not answer, or has not yet since a report
+	doubted bool        // and may hold something else than the keeper believes: it joins anew when it answers
+	owned   bool        // it works for another orchestrator
 }
 
 func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, orchestrator string) *member {
@@ -57,7 +61,7 @@ func (m *member) resident() stage.Resident {
 func (m *member) last() (info *stage.Info, up bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.info, m.joined && !m.info.Draining
+	return m.info, m.joined && !m.silent && !m.info.Draining
 }
 
 // elsewhere tells whether the service works for another orchestrator.
@@ -87,7 +91,8 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 }
 
 // look asks once and reports whether the service is there to work. A service that drains stays with
-// the keeper, which gives it no work and counts what it holds, until it no longer answers.
+// the keeper, which gives it no work and counts what it holds, until it no longer answers. So does one that does
+// not answer in time over a connection that stands: its process lives, and so do its bytes.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
 	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id)})
@@ -105,7 +110,15 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 		log.Warn("stage works for another orchestrator")
 	}
 	m.owned = owned
-	if err != nil {
+	switch {
+	case err == nil:
+	case m.joined && errors.Is(err, context.DeadlineExceeded) && m.conn.GetState() == connectivity.Ready:
+		if !m.silent {
+			log.Warn("stage does not answer; it keeps what it holds and gets no new work", "waited", infoTimeout)
+		}
+		f.silence(m)
+		return false
+	default:
 		if m.joined && !owned {
 			log.Warn("stage is gone", "error", err)
 		}
@@ -114,22 +127,35 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	}
 	last := m.info
 	m.info = &info
-	if m.joined && info.Draining == last.Draining && info.Generation >= last.Generation {
+	if m.joined && !m.doubted && info.Draining == last.Draining && info.Generation >= last.Generation {
 		f.keeper.Lost(m.id, info.Generation)
 		f.keeper.Measure(m.id, info)
+		if m.silent {
+			m.silent = false
+			f.keeper.Answers(m.id)
+			log.Info("stage answers again", "generation", info.Generation)
+		}
 		return !info.Draining
 	}
-	m.joined = true
+	m.joined, m.silent, m.doubted = true, false, false
 	f.plans.forget() // another program may answer now, with other files
 	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info)
 	log.Info("stage is there", "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
 	return !info.Draining
 }
 
+// silence has the keeper give a service nothing to do until it answers. m.mu is held.
+func (f *Fleet) silence(m *member) {
+	if m.joined && !m.silent {
+		m.silent = true
+		f.keeper.Silent(m.id)
+	}
+}
+
 // drop takes a service from the keeper; the next look that finds it brings it back. m.mu is held.
 func (f *Fleet) drop(m *member) {
 	if m.joined {
-		m.joined = false
+		m.joined, m.silent, m.doubted = false, false, false
 		f.keeper.Leave(m.id)
 	}
 }

@@ -44,7 +44,8 @@ func (m *checked) step(in input) string {
 	}
 	m.checkRequests(fail)
 	m.checkOrder(in, phases, fail)
-	if len(m.works) == 0 && !slices.ContainsFunc(m.requests, func(r *request) bool { return r.phase == granted }) && m.retry {
+	silent := slices.ContainsFunc(m.services, func(s *service) bool { return s.silent }) // may hold what is waited for
+	if len(m.works) == 0 && !silent && !slices.ContainsFunc(m.requests, func(r *request) bool { return r.phase == granted }) && m.retry {
 		for _, r := range m.requests {
 			waits := func(s *service) bool { return m.others(s.device) > 0 || s.device.crowded } // for other processes
 			if candidates := m.candidates(r.need); len(candidates) > 0 && !slices.ContainsFunc(candidates, waits) {

@@ -46,6 +46,7 @@ type service struct {
 	models     []string
 	generation uint64 // runtime processes started, as far as known
 	draining   bool
+	silent     bool         // does not answer: see silenced
 	components []*component // by model
 	holder     *request     // placed here, nil when free
 }

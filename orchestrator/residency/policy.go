@@ -215,7 +215,10 @@ func (l *ledger) candidates(n Need) []*service {
 	return out
 }
 
-func (s *service) serves(n Need) bool {
+func (s *service) serves(n Need) bool { return s.has(n) && !s.silent }
+
+// has is serves, if it answered.
+func (s *service) has(n Need) bool {
 	return s.kind == n.Kind && !s.draining && slices.Contains(s.models, n.Model)
 }
 
@@ -247,7 +250,7 @@ func (l *ledger) obstacle(line []*request) (*device, string) {
 	r, line := line[last], line[:last]
 	candidates := l.candidates(r.need)
 	if len(candidates) == 0 {
-		return nil, fmt.Sprintf("no service is known that has %v", r.need)
+		return l.unanswered(r.need)
 	}
 	if i := slices.IndexFunc(line, func(w *request) bool { return w.need.Kind == r.need.Kind }); i >= 0 {
 		return candidates[0].device, fmt.Sprintf("others are ahead for the %v", r.need.Kind)

@@ -13,13 +13,17 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-var seeds = flag.Int("seeds", 2000, "random worlds to play")
+var seeds = flag.Int("seeds", 10_000, "random worlds to play; a tenth of them with -short or the race detector")
 
 // TestRandomWorlds plays random inputs. Every step is checked (see checked.step); at the end all work
 // succeeds and every lease is released, and then nobody may be left waiting and no byte be lost. Some
 // worlds are played twice: equal inputs must give equal decisions.
 func TestRandomWorlds(t *testing.T) {
-	for seed := range int64(*seeds) {
+	n := *seeds
+	if testing.Short() || raced {
+		n /= 10
+	}
+	for seed := range int64(n) {
 		w := newWorld(t, seed)
 		w.play()
 		if seed%8 > 0 {
@@ -127,6 +131,8 @@ func (w *world) any() input {
 		return w.result(w.failures && w.Intn(8) == 0)
 	case n < 95:
 		return seen{w.anyStage().stage, uint64(w.Intn(4))}
+	case n < 96 && w.Intn(2) == 0:
+		return silenced{w.anyStage().stage, w.Intn(2) == 0}
 	case n < 96:
 		return left{w.anyStage().stage}
 	case n < 98:
@@ -172,6 +178,9 @@ func (w *world) result(fails bool) input {
 // drain lets everything succeed until nothing is under way.
 func (w *world) drain() {
 	w.t.Helper()
+	for _, s := range w.stages {
+		w.step(silenced{s.stage, false})
+	}
 	for range 100_000 {
 		granted := slices.IndexFunc(w.requests, func(r *request) bool { return r.phase == granted })
 		switch {

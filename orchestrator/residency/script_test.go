@@ -19,6 +19,7 @@ import (
 //	# what follows                             a comment
 //	footprint KIND MODEL WEIGHTS SCRATCH [ALL] what a need takes from now on, in bytes; ALL weights, if they are streamed
 //	join STAGE KIND DEVICE BUDGET MODEL ... [holds=MODEL:BYTES] [draining]
+//	silent STAGE | answers STAGE               the service does not answer | does again
 //	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
 //	measure STAGE BUDGET FOREIGN [BYTES@SECOND ...]  others hold so much, and want so much since then
 //	crowded rN                                 the work of a request found bytes taken by others
@@ -94,6 +95,8 @@ func (s *script) line(words []string) string {
 			}
 		}
 		return s.step(in)
+	case "silent", "answers":
+		return s.step(silenced{StageID(arg(0)), cmd == "silent"})
 	case "leave":
 		return s.step(left{StageID(arg(0))})
 	case "seen":

@@ -102,11 +102,11 @@ func (l *ledger) promises() []promise {
 	return append(started, others...)
 }
 
-// idle are the components of a device that nobody pins, in order.
+// idle are the components of a device that nobody pins and whose services answer, in order.
 func (l *ledger) idle(d *device) []*component {
 	var out []*component
 	for c := range l.on(d) {
-		if (c.state == Loading || c.state == Resident) && c.bytes > 0 && c.holder() == nil && (l.retry || !c.doubtful) {
+		if (c.state == Loading || c.state == Resident) && c.bytes > 0 && c.holder() == nil && !c.service.silent && (l.retry || !c.doubtful) {
 			out = append(out, c)
 		}
 	}

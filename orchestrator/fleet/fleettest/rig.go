@@ -24,6 +24,7 @@ type Rig struct {
 	Services []*Service
 
 	Events Record[residency.Event] // every decision about memory
+	Logs   Record[string]          // what the fleet says
 }
 
 // Trio makes one service of each kind.
@@ -48,7 +49,7 @@ func New(t testing.TB, services ...*Service) *Rig {
 	}
 	var err error
 	r.Fleet, err = fleet.New(fleet.Options{
-		Addresses: addresses, Keeper: r.Keeper, Logger: slog.New(slog.DiscardHandler),
+		Addresses: addresses, Keeper: r.Keeper, Logger: slog.New(logs{slog.DiscardHandler, &r.Logs}),
 		Dial: []grpc.DialOption{
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) { return byName[name].dial(ctx) }),
@@ -171,4 +172,18 @@ func (r *Record[T]) Await(t testing.TB, what string, ok func(T) bool) {
 			t.Fatalf("%s did not come, only %+v", what, r.All())
 		}
 	}
+}
+
+// logs is a slog.Handler that keeps messages.
+type logs struct {
+	slog.Handler
+	to *Record[string]
+}
+
+func (l logs) Enabled(context.Context, slog.Level) bool { return true }
+func (l logs) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l logs) WithGroup(string) slog.Handler            { return l }
+func (l logs) Handle(_ context.Context, r slog.Record) error {
+	l.to.Add(r.Message)
+	return nil
 }

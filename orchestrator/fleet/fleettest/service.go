@@ -33,6 +33,7 @@ type Service struct {
 	mu       sync.Mutex
 	stage    stage.Resident
 	edit     func(*stage.Info)
+	hangs    chan struct{} // closed when questions how it is are answered again, nil while they are
 	looks    int
 	looked   chan struct{} // closed and renewed by every look
 	encodes  []stage.EncodeRequest
@@ -78,6 +79,23 @@ func (s *Service) Edit(edit func(*stage.Info)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.edit = edit
+}
+
+// Hang makes the service, which stays connected, not answer when it is asked how it is, until the func
+// returned is called.
+func (s *Service) Hang() (answer func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hangs := make(chan struct{})
+	s.hangs = hangs
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.hangs == hangs {
+			s.hangs = nil
+			close(hangs)
+		}
+	}
 }
 
 // Looks waits until the service has been asked n times more how it is.
@@ -161,7 +179,19 @@ func (s *Service) before(ctx context.Context, call string) error {
 	return s.Before(ctx, call)
 }
 
-func (s *Service) info(info stage.Info, err error) (stage.Info, error) {
+// info is what a stage says of itself, edited, once nothing hangs.
+func (s *Service) info(ctx context.Context, st stage.Resident) (stage.Info, error) {
+	s.mu.Lock()
+	hangs := s.hangs
+	s.mu.Unlock()
+	if hangs != nil {
+		select {
+		case <-hangs:
+		case <-ctx.Done():
+			return stage.Info{}, ctx.Err()
+		}
+	}
+	info, err := st.Info(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.edit != nil {

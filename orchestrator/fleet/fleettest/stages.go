@@ -22,11 +22,9 @@ type (
 	}
 )
 
-func (e encoder) Info(ctx context.Context) (stage.Info, error) { return e.s.info(e.Encoder.Info(ctx)) }
-func (d denoiser) Info(ctx context.Context) (stage.Info, error) {
-	return d.s.info(d.Denoiser.Info(ctx))
-}
-func (d decoder) Info(ctx context.Context) (stage.Info, error) { return d.s.info(d.Decoder.Info(ctx)) }
+func (e encoder) Info(ctx context.Context) (stage.Info, error)  { return e.s.info(ctx, e.Encoder) }
+func (d denoiser) Info(ctx context.Context) (stage.Info, error) { return d.s.info(ctx, d.Denoiser) }
+func (d decoder) Info(ctx context.Context) (stage.Info, error)  { return d.s.info(ctx, d.Decoder) }
 
 func (s *Service) plan(ctx context.Context, r stage.Resident, req stage.PlanRequest) (stage.Footprint, error) {
 	if err := s.before(ctx, "plan"); err != nil {

@@ -12,7 +12,8 @@ import (
 const infoPatience = 5 * time.Second
 
 // Info is the child's, with the number of the present generation. If the child dies it asks the next
-// one, for a while; then it is RuntimeDied. Anybody may look, but an orchestrator only as the owner.
+// one, for a while; then it is RuntimeDied. A child that lives and does not answer for as long, and so may hold
+// what it held, is DeadlineExceeded. Anybody may look, but an orchestrator only as the owner.
 func (h *Host) Info(ctx context.Context) (stage.Info, error) {
 	if stage.CallerOf(ctx).Orchestrator == "" {
 		return h.info(ctx)
@@ -35,8 +36,8 @@ func (h *Host) info(ctx context.Context) (stage.Info, error) {
 			info.Draining = info.Draining || h.draining
 			h.mu.Unlock()
 			return info, nil
-		case ctx.Err() == nil && patience.Err() != nil:
-			died := h.died("does not answer")
+		case ctx.Err() == nil && patience.Err() != nil && h.PID() == 0:
+			died := h.died("has ended, and no other has started yet")
 			died.Cause = err
 			return stage.Info{}, died
 		case stage.ReasonOf(err) != stage.RuntimeDied || h.closing.Err() != nil:

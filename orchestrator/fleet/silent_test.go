@@ -1,0 +1,132 @@
+package fleet_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagetest"
+)
+
+// used is what counts on the devices.
+func used(r *fleettest.Rig) (bytes int64) {
+	for _, d := range r.Keeper.Snapshot().Devices {
+		bytes += d.UsedBytes
+	}
+	return bytes
+}
+
+// quiet fails if the keeper has recorded anything else of the denoiser's memory since n events.
+func quiet(t *testing.T, r *fleettest.Rig, n int) {
+	t.Helper()
+	for _, e := range r.Events.All()[n:] {
+		if e.Action != residency.Wait && e.Action != residency.Withdraw {
+			t.Errorf("decided: %v %s", e.Action, e.Reason)
+		}
+	}
+}
+
+// TestNoAnswer: a service that does not answer while its connection stands keeps its bytes for as long as it
+// takes, and gets no work; when it answers it is what it was.
+func TestNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fleettest.Up(t)
+		s := r.Service(stage.KindDenoiser)
+		load(t, r)
+		synctest.Wait() // until all of it is told
+		before, n := used(r), len(r.Events.All())
+		if before == 0 {
+			t.Fatal("nothing counts")
+		}
+		answer := s.Hang()
+		time.Sleep(20 * time.Second) // of the bubble's: some looks time out
+		synctest.Wait()
+		if now := used(r); now != before {
+			t.Errorf("%d bytes count, want %d", now, before)
+		}
+		if all := r.Logs.All(); !strings.HasPrefix(all[len(all)-1], "stage does not answer") {
+			t.Errorf("the fleet said %q", all)
+		}
+		guarded, done := r.Fleet.Guard(t.Context(), stage.KindDenoiser, stagetest.Model, time.Second)
+		defer done()
+		_, err := r.Keeper.Acquire(guarded, residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDenoiser, Model: stagetest.Model}})
+		if !unreachable(err, stage.KindDenoiser) {
+			t.Errorf("work for a silent service: %v", err)
+		}
+		r.Events.Await(t, "the reason", says(residency.Wait, "does not answer"))
+		quiet(t, r, n)
+		answer()
+		load(t, r)
+		for _, e := range r.Events.All()[n:] {
+			if e.Action == residency.Load || e.Action == residency.Lost {
+				t.Errorf("what it held was not there: %v %s", e.Action, e.Reason)
+			}
+		}
+	})
+}
+
+// TestNoAnswerThenGone: once the connection of a silent service is cut, its bytes are free; a service that
+// was never there is not kept.
+func TestNoAnswerThenGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fleettest.Up(t)
+		s := r.Service(stage.KindDenoiser)
+		load(t, r)
+		defer s.Hang()()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if used(r) == 0 {
+			t.Error("nothing counts of a service that does not answer")
+		}
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		r.Events.Await(t, "the loss", says(residency.Lost, "the service is gone"))
+		if now := used(r); now != 0 {
+			t.Errorf("%d bytes count of a service that is gone", now)
+		}
+	})
+}
+
+// TestNoAnswerNewRuntime: the runtime that ended while its service was silent has taken its bytes along.
+func TestNoAnswerNewRuntime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fleettest.Up(t)
+		s := r.Service(stage.KindDenoiser)
+		load(t, r)
+		answer := s.Hang()
+		time.Sleep(10 * time.Second)
+		s.Edit(func(i *stage.Info) { i.Generation = 2 })
+		answer()
+		r.Events.Await(t, "the loss", says(residency.Lost, "the runtime process ended"))
+		load(t, r)
+	})
+}
+
+// TestReportHolds: a service that failed a call keeps its bytes and gets no work until it has been asked.
+func TestReportHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := fleettest.Up(t)
+		s := r.Service(stage.KindDenoiser)
+		load(t, r)
+		synctest.Wait() // until all of it is told
+		before, n := used(r), len(r.Events.All())
+		answer := s.Hang()
+		r.Fleet.Report(s.ID())
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if now := used(r); now != before {
+			t.Errorf("%d bytes count after a report, want %d", now, before)
+		}
+		if _, ok := r.Keeper.TryAcquire(t.Context(), residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDenoiser, Model: stagetest.Model}}); ok {
+			t.Error("a reported service was given work before it answered")
+		}
+		quiet(t, r, n)
+		answer()
+		r.Events.Await(t, "what it holds", says(residency.Reserve, "was resident when its stage joined"))
+	})
+}
