@@ -34,7 +34,8 @@ type runtimeFlags struct {
 	logs    logFlags
 	weights weightFlags
 	release releaseFlags
-	lease   string // see leaseDirectory
+	lease   string                  // see leaseDirectory
+	refuse  func(bytes int64) error // no flag: see faults
 }
 
 const defaultDevice = "cpu:0"
@@ -96,7 +97,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 		Library: library, Host: host, Version: version(),
 		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(),
 	}
-	hardware, closeLease := cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget)}, func() error { return nil }
+	hardware, closeLease := cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget), Refuse: f.refuse}, func() error { return nil }
 	if dir := leaseDirectory(f.lease, host, f.budget); dir != "" {
 		lease, err := devicelease.Open(dir, f.device, int64(f.budget))
 		switch {
@@ -205,6 +206,11 @@ func runtimeCommand() *cobra.Command {
 				return err
 			}
 			log := stageplugin.NewChildLogger(level)
+			if flags.refuse, err = faults(kind); err != nil {
+				return err
+			} else if flags.refuse != nil {
+				log.Warn("allocations are made to fail, for a test", "by", faultsEnv)
+			}
 			o, closeDevice, err := flags.open()
 			if err != nil {
 				return err

@@ -228,7 +228,9 @@ func TestFailures(t *testing.T) {
 		"no reason":    {fmt.Errorf("/secret/path"), codes.Internal, stage.EngineFault},
 	} {
 		r := up(t, nil)
-		r.Service(stage.KindDenoiser).Script.Fail(stagetest.OpDenoise, 2, c.err)
+		for step := range 2 { // out of memory is tried once more
+			r.Service(stage.KindDenoiser).Script.Fail(stagetest.OpDenoise, step+1, c.err)
+		}
 		events, err := r.generate(t, small())
 		refused(t, err, c.code, c.reason)
 		if c.code == codes.Internal && info(err).GetMetadata()["incident_id"] == "" {

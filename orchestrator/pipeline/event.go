@@ -53,6 +53,7 @@ const (
 	PromptTruncated = "PROMPT_TRUNCATED"
 	PreviewSkipped  = "PREVIEW_SKIPPED"
 	StageRestarted  = "STAGE_RESTARTED"
+	OutOfMemory     = "OUT_OF_MEMORY"
 )
 
 // Warning is something the caller should know; the job goes on.

@@ -19,15 +19,17 @@ const (
 
 // turn works once in a stage of a kind, under a lease, and again for as long as what fails is the
 // stage and not the work. progress (which may be nil) tells how far the work got; a death that got
-// further than the one before does not count against the stage.
+// further than the one before does not count against the stage. Work that finds the device out of memory is done
+// once more when all that is idle there has been evicted.
 func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error, progress func() int) error {
 	// Only waiting ends with patience: the work in a stage that drains, say, is to end well.
 	waiting, done := j.Fleet.Guard(ctx, kind, j.spec.Model.Part(kind), j.Patience)
 	defer done()
 	deaths, reached, pause := 0, 0, firstPause
 	failing := false // the stage was lost, and has not been granted since
+	again := false   // the device ran out of memory
 	for {
-		granted, err := j.try(ctx, waiting, kind, work)
+		granted, err := j.try(ctx, waiting, kind, again, work)
 		failing = failing && !granted
 		reason := stage.ReasonOf(err)
 		switch {
@@ -36,6 +38,10 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 			return nil
 		case ctx.Err() != nil:
 			return j.Fleet.Ended(ctx, kind, failing || reason == stage.StageUnreachable)
+		case reason == stage.EngineOOMUnplanned && !again:
+			again = true
+			j.emit(Warning{Code: OutOfMemory, Message: fmt.Sprintf("%v; the work is tried once more without what is idle there", err)})
+			continue
 		case !lost(err):
 			return err
 		case waiting.Err() != nil:
@@ -61,8 +67,9 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 }
 
 // try takes a lease, for which it waits no longer than waiting lasts, and works once.
-func (j *job) try(ctx, waiting context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error) (granted bool, err error) {
-	lease, err := j.Keeper.Acquire(waiting, residency.AcquireRequest{Job: j.id, Need: j.need(kind), Observer: residency.Observer{
+// again is work that ran out of memory before.
+func (j *job) try(ctx, waiting context.Context, kind stage.Kind, again bool, work func(context.Context, residency.StageID) error) (granted bool, err error) {
+	lease, err := j.Keeper.Acquire(waiting, residency.AcquireRequest{Job: j.id, Need: j.need(kind), Again: again, Observer: residency.Observer{
 		Event:    j.decided,
 		Position: func(position int) { j.emit(Queued{Kind: kind, Position: position}) },
 		Loading:  func(loaded, total int64) { j.emit(Loading{Kind: kind, LoadedBytes: loaded, TotalBytes: total}) },
@@ -73,6 +80,9 @@ func (j *job) try(ctx, waiting context.Context, kind stage.Kind, work func(conte
 	start := time.Now()
 	defer func() { // a panic must not keep the stage
 		j.spent(kind, lease, time.Since(start))
+		if !again && stage.ReasonOf(err) == stage.EngineOOMUnplanned {
+			lease.Exhausted()
+		}
 		j.release(lease, err)
 	}()
 	return true, work(ctx, lease.Stage)

@@ -46,7 +46,7 @@ const (
 	ForPrefetch                    // Evict: a prefetch needs them
 	OverBudget                     // Evict: a stage joined with more than the budget, the budget shrank, or other processes are first
 	Unneeded                       // Evict: what is being prefetched will not be used
-	OutOfMemory                    // Evict: the device ran out of memory in a load
+	OutOfMemory                    // Evict: the device ran out of memory in a load or in work
 	Failed                         // Evict: the eviction failed; Release: the load failed
 	WorkDone                       // Release: scratch of a granted request
 	WorkWithdrawn                  // Release: scratch of a request whose caller gave up while its weights loaded

@@ -13,6 +13,7 @@ type AcquireRequest struct {
 	Job      JobID // whose turn it is, in Announce and in events; may be empty
 	Need     Need
 	Observer Observer
+	Again    bool // after Lease.Exhausted: waits until evictions on the device are done
 }
 
 // Lease is one stage with a model resident, and scratch reserved, for one request alone.
@@ -64,7 +65,12 @@ func (k *Keeper) acquire(ctx context.Context, r AcquireRequest, try bool) (*Leas
 		c.id = k.lastRequest
 		k.claims[c.id] = c
 		k.observe(c.outbox)
-		k.step(asked{c.id, r.Job, r.Need, try})
+		in := asked{c.id, r.Job, r.Need, try}
+		if r.Again {
+			k.step(askedAgain{in})
+		} else {
+			k.step(in)
+		}
 	})
 	if !open {
 		return nil, errClosed

@@ -110,6 +110,11 @@ func (w *world) play() {
 func (w *world) any() input {
 	job := JobID(fmt.Sprint("j", w.Intn(4)))
 	switch n := w.Intn(100); {
+	case n < 1:
+		w.last++
+		return askedAgain{asked{w.last, job, w.needs[w.Intn(len(w.needs))], false}}
+	case n < 2:
+		return exhausted{w.anyRequest()}
 	case n < 20:
 		w.last++
 		return asked{w.last, job, w.needs[w.Intn(len(w.needs))], w.Intn(5) == 0}

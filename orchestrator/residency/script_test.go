@@ -26,8 +26,8 @@ import (
 //	want STAGE                                 what is told to others
 //	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
 //	forget JOB
-//	ask JOB KIND[/MODEL] [try]                 requests are r1, r2, ... in order
-//	cancel rN | release rN | failed rN
+//	ask JOB KIND[/MODEL] [try|again]           requests are r1, r2, ... in order
+//	cancel rN | release rN | failed rN | exhausted rN
 //	loaded STAGE[/MODEL] | evicted STAGE[/MODEL]
 //	load-failed STAGE[/MODEL] REASON | evict-failed STAGE[/MODEL] REASON
 //	ledger                                     what is where
@@ -126,11 +126,17 @@ func (s *script) line(words []string) string {
 		return s.step(forgotten{JobID(arg(0))})
 	case "ask":
 		s.last++
-		return s.step(asked{s.last, JobID(arg(0)), s.need(arg(1)), len(args) > 2 && args[2] == "try"})
+		in := asked{s.last, JobID(arg(0)), s.need(arg(1)), len(args) > 2 && args[2] == "try"}
+		if len(args) > 2 && args[2] == "again" {
+			return s.step(askedAgain{in})
+		}
+		return s.step(in)
 	case "cancel":
 		return s.step(cancelled{s.request(arg(0)), errors.New("context canceled")})
 	case "release":
 		return s.step(released{s.request(arg(0))})
+	case "exhausted":
+		return s.step(exhausted{s.request(arg(0))})
 	case "failed":
 		return s.step(failed{s.request(arg(0))})
 	case "loaded":

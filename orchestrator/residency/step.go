@@ -147,7 +147,8 @@ func (in loadFailed) apply(l *ledger) {
 	case !waits:
 	case busy:
 		l.unseat(r)
-	case outOfMemory(in.err) && !r.retried && l.evictIdle(r):
+	case outOfMemory(in.err) && !r.retried:
+		l.evictIdle(r)
 		r.retried = true
 	default:
 		l.end(r)

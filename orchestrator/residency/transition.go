@@ -71,12 +71,14 @@ func (l *ledger) evict(c *component, by cause, class Class, reason string, args 
 	}
 }
 
-// evictIdle evicts all that is idle on the device of a request whose load ran out of memory, and
-// reports whether there was anything.
-func (l *ledger) evictIdle(r *request) bool {
-	idle := l.idle(r.service.device)
-	for _, c := range idle {
-		l.evict(c, r.cause, OutOfMemory, "the device ran out of memory while loading %v, which is tried once more without %v", r.component(), c)
+// evictIdle evicts all that is idle on the device of a request that found it out of memory in the load or in
+// its work.
+func (l *ledger) evictIdle(r *request) {
+	doing := "loading"
+	if r.phase == granted {
+		doing = "at work for"
 	}
-	return len(idle) > 0
+	for _, c := range l.idle(r.service.device) {
+		l.evict(c, r.cause, OutOfMemory, "the device ran out of memory while %s %v, which is tried once more without %v", doing, r.component(), c)
+	}
 }

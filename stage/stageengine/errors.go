@@ -100,7 +100,12 @@ func withoutPath(err error) string {
 	return "an error"
 }
 
+// doesNotFit is memory that could not be had, for weights or scratch of so many bytes, or more if the device says so.
 func (s *shelf[N]) doesNotFit(reason stage.Reason, model string, needed int64, cause error) error {
+	var refused *device.MemoryError
+	if errors.As(cause, &refused) {
+		needed = max(needed, refused.NeededBytes)
+	}
 	memory := s.Device.Memory()
 	e := stage.DoesNotFit(s.kind, model, needed, max(0, memory.CapBytes-memory.UsedBytes), memory.CapBytes)
 	e.Reason, e.Cause = reason, cause

@@ -27,6 +27,9 @@ type Options struct {
 	// SpillDir is where the arrays of banded runs go, in files without a name; empty is $TMPDIR, or
 	// /var/tmp without that.
 	SpillDir string
+	// Refuse, which is for tests, is asked before memory is mapped: its error refuses it as the operating system's
+	// would. Calls come one at a time. nil refuses nothing.
+	Refuse func(bytes int64) error
 }
 
 // maxThreads is more than any machine has, and few enough to start.
@@ -67,7 +70,7 @@ func New(o Options) (*Device, error) {
 		return nil, err
 	}
 	name := fmt.Sprintf("cpu:%d", o.Index)
-	ledger := &ledger{device: name, limit: o.MemoryCapBytes, lease: o.Lease}
+	ledger := &ledger{device: name, limit: o.MemoryCapBytes, lease: o.Lease, refuse: o.Refuse}
 	return &Device{name: name, spillDir: cmp.Or(o.SpillDir, spillDir()), ledger: ledger, pool: newPool(o.Threads), conv: conv}, nil
 }
 

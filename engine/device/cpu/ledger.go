@@ -10,8 +10,9 @@ import (
 // not to be had from other processes.
 type ledger struct {
 	device string
-	limit  int64        // 0 is none
-	lease  device.Lease // nil where no other process uses the device
+	limit  int64                   // 0 is none
+	lease  device.Lease            // nil where no other process uses the device
+	refuse func(bytes int64) error // nil refuses nothing; called with mu held
 
 	mu         sync.Mutex
 	used, peak int64
@@ -33,7 +34,14 @@ func (l *ledger) take(bytes int64, get func() error) error {
 			return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
 		}
 	}
-	if err := get(); err != nil {
+	err := error(nil)
+	if l.refuse != nil {
+		err = l.refuse(bytes)
+	}
+	if err == nil {
+		err = get()
+	}
+	if err != nil {
 		l.refused++
 		if l.lease != nil {
 			l.lease.Release(bytes)

@@ -132,7 +132,7 @@ const (
 	ResidencyEvent_CLASS_OVER_BUDGET ResidencyEvent_Class = 3
 	// Evict: what is being prefetched will not be used.
 	ResidencyEvent_CLASS_UNNEEDED ResidencyEvent_Class = 4
-	// Evict: the device ran out of memory in a load.
+	// Evict: the device ran out of memory in a load or in work.
 	ResidencyEvent_CLASS_OUT_OF_MEMORY ResidencyEvent_Class = 5
 	// Evict: the eviction failed and the bytes still count. Release: the load failed.
 	ResidencyEvent_CLASS_FAILED ResidencyEvent_Class = 6
@@ -1380,7 +1380,8 @@ func (x *ResidencyEvent) GetTook() *durationpb.Duration {
 // Warning is something the caller should know.
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which it is, e.g. "PROMPT_TRUNCATED", "PREVIEW_SKIPPED", "STAGE_RESTARTED".
+	// Which it is, e.g. "PROMPT_TRUNCATED", "PREVIEW_SKIPPED", "STAGE_RESTARTED",
+	// "OUT_OF_MEMORY".
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	// In words.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
