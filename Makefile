@@ -39,6 +39,13 @@ test-purego: ## Run the engine's tests without assembly
 race: ## Run the concurrent packages under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./engine/device/... ./stage/... ./services/... ./orchestrator/... ./internal/...
 
+# How long `make soak` goes on.
+SOAK ?= 30m
+
+.PHONY: soak
+soak: ## Run jobs for SOAK while runtimes are killed, callers give up and allocations fail
+	go test ./e2e -run '^TestSoak$$' -soak $(SOAK) -timeout 0 -count=1 -v
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target FUZZTIME times
 	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' . | sort); do \
