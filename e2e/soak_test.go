@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"regexp"
@@ -322,7 +323,11 @@ func (s *server) goroutines(t *testing.T) int {
 	}
 	ended := func(pid int) {
 		wait := []unix.PollFd{{Fd: int32(ends[pid]), Events: unix.POLLIN}}
-		if n, err := unix.Poll(wait, int(patience.Milliseconds())); n != 1 {
+		n, err := unix.Poll(wait, int(patience.Milliseconds()))
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll(wait, int(patience.Milliseconds()))
+		}
+		if n != 1 {
 			t.Errorf("process %d is left: %s (%v)", pid, family[pid], err)
 		}
 	}

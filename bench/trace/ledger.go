@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+)
+
+// change is what the ledger came to by a decision.
+type change struct {
+	time time.Time
+	used int64
+	busy int // loads and evictions under way
+}
+
+// ledger follows the orchestrator's, by its record alone.
+type ledger struct {
+	changes   []change
+	held      map[string]int64 // by kind of stage
+	peaks     map[string]int64 // the most of it
+	peak      int64
+	loads     int
+	prefetchs int
+	evictions int
+	loaded    int64 // bytes
+	over      int   // decisions that left more than the budget
+	moving    map[string]bool
+
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// follow listens from now on; what is there already is not known, so it is to be nothing.
+func follow(conn *grpc.ClientConn) (*ledger, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stream, err := triptychv1alpha1.NewResidencyServiceClient(conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	first, err := stream.Recv()
+	if err == nil && len(first.GetSnapshot().GetComponents()) > 0 {
+		err = fmt.Errorf("something is resident before the first job: %v", first.GetSnapshot())
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	l := &ledger{held: map[string]int64{}, peaks: map[string]int64{}, moving: map[string]bool{}, cancel: cancel, done: make(chan error, 1)}
+	go func() {
+		for {
+			news, err := stream.Recv()
+			switch {
+			case ctx.Err() != nil:
+				l.done <- nil
+				return
+			case err != nil:
+				l.done <- err
+				return
+			case news.GetSnapshot() != nil:
+				l.done <- fmt.Errorf("decisions were lost")
+				return
+			}
+			l.add(news.GetDecision())
+		}
+	}()
+	return l, nil
+}
+
+// stop ends it; what it knows may be read afterwards.
+func (l *ledger) stop() error {
+	l.cancel()
+	return <-l.done
+}
+
+func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
+	e := d.GetEvent()
+	kind, at := e.GetStage(), e.GetStage()+" "+e.GetModel()
+	switch e.GetAction() {
+	case triptychv1alpha1.ResidencyEvent_ACTION_RESERVE:
+		l.held[kind] += e.GetBytes()
+	case triptychv1alpha1.ResidencyEvent_ACTION_PREFETCH:
+		l.held[kind] += e.GetBytes()
+		l.prefetchs++
+		l.loaded += e.GetBytes()
+		l.moving[at] = true
+	case triptychv1alpha1.ResidencyEvent_ACTION_LOAD:
+		l.loads++
+		l.loaded += e.GetBytes()
+		l.moving[at] = true
+	case triptychv1alpha1.ResidencyEvent_ACTION_LOADED:
+		delete(l.moving, at)
+	case triptychv1alpha1.ResidencyEvent_ACTION_EVICT:
+		l.evictions++
+		l.moving[at] = true
+	case triptychv1alpha1.ResidencyEvent_ACTION_RELEASE, triptychv1alpha1.ResidencyEvent_ACTION_LOST:
+		l.held[kind] -= e.GetBytes()
+		if c := e.GetClass(); c == triptychv1alpha1.ResidencyEvent_CLASS_EVICTED || c == triptychv1alpha1.ResidencyEvent_CLASS_FAILED {
+			delete(l.moving, at)
+		}
+	}
+	l.peaks[kind] = max(l.peaks[kind], l.held[kind])
+	if e.GetDevice() == "" {
+		return
+	}
+	l.peak = max(l.peak, e.GetUsedBytes())
+	if e.GetBudgetBytes() > 0 && e.GetUsedBytes() > e.GetBudgetBytes() {
+		l.over++
+	}
+	l.changes = append(l.changes, change{time: e.GetTime().AsTime(), used: e.GetUsedBytes(), busy: len(l.moving)})
+}
+
+// settled yields the samples of moments in which nothing was decided for as long as margin before and after and
+// no load or eviction was under way, with what the ledger had then.
+func (l *ledger) settled(samples []sample, margin time.Duration) func(yield func(sample, int64) bool) {
+	return func(yield func(sample, int64) bool) {
+		i := 0
+		for _, s := range samples {
+			for i < len(l.changes) && l.changes[i].time.Before(s.time) {
+				i++
+			}
+			if i == 0 || l.changes[i-1].busy > 0 || s.time.Sub(l.changes[i-1].time) < margin || i < len(l.changes) && l.changes[i].time.Sub(s.time) < margin {
+				continue
+			}
+			if !yield(s, l.changes[i-1].used) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"time"
+)
+
+// report is what is written.
+type report struct {
+	Date       string `json:"date"`
+	Jobs       int    `json:"jobs"`
+	Clients    int    `json:"clients"`
+	Steps      int    `json:"steps"`
+	Seed       uint64 `json:"seed"`
+	AllBytes   int64  `json:"all_bytes"`   // all weights and the largest scratch
+	LeastBytes int64  `json:"least_bytes"` // the largest stage of a job
+	Rows       []row  `json:"rows"`
+}
+
+// row is one budget.
+type row struct {
+	Percent     float64 `json:"percent"`
+	BudgetBytes int64   `json:"budget_bytes"`
+	Seconds     float64 `json:"seconds"`
+	Loads       int     `json:"loads"` // for requests
+	Prefetches  int     `json:"prefetches"`
+	Evictions   int     `json:"evictions"`
+	LoadedBytes int64   `json:"loaded_bytes"`
+
+	LedgerPeak int64 `json:"ledger_peak_bytes"`
+	OverBudget int   `json:"decisions_over_budget"`
+	// Stages are the peaks of each stage, as its part of the ledger and as the allocator of its process say.
+	Stages []stagePeak `json:"stages"`
+
+	Samples       int        `json:"samples"`
+	ArenaPeak     int64      `json:"arena_rss_peak_bytes"` // of the three processes together
+	SamplesOver   int        `json:"samples_over_budget"`
+	Settled       int        `json:"settled_samples"`
+	SettledMean   difference `json:"settled_mean_percent"`
+	SettledMost   difference `json:"settled_most_percent"`
+	OtherBaseline int64      `json:"other_baseline_bytes"` // Go's heap and the like, before the first job
+	OtherPeak     int64      `json:"other_peak_bytes"`
+	AllPeak       int64      `json:"anonymous_rss_peak_bytes"` // arenas and the rest together, less the baseline
+
+	// Idle is after the last job: what stays resident.
+	Idle struct {
+		Ledger    int64 `json:"ledger_bytes"`
+		Allocator int64 `json:"allocator_bytes"`
+	} `json:"idle"`
+}
+
+type stagePeak struct {
+	Stage     string `json:"stage"`
+	Ledger    int64  `json:"ledger_peak_bytes"`
+	Allocator int64  `json:"allocator_peak_bytes"`
+}
+
+// difference is of the ledger to what was measured, in percent of the ledger.
+type difference = float64
+
+func percentOff(ledger, measured int64) difference {
+	if ledger == 0 {
+		return 0
+	}
+	return 100 * float64(ledger-measured) / float64(ledger)
+}
+
+func newRow(percent float64, budget int64, took time.Duration, base sample, samples []sample, l *ledger, margin time.Duration) row {
+	r := row{
+		Percent: percent, BudgetBytes: budget, Seconds: took.Seconds(), Loads: l.loads, Prefetches: l.prefetchs, Evictions: l.evictions,
+		LoadedBytes: l.loaded, LedgerPeak: l.peak, OverBudget: l.over, Samples: len(samples), OtherBaseline: base.other,
+	}
+	for _, s := range samples {
+		r.ArenaPeak, r.OtherPeak = max(r.ArenaPeak, s.arena), max(r.OtherPeak, s.other)
+		r.AllPeak = max(r.AllPeak, s.arena+s.other-base.other)
+		if s.arena > budget {
+			r.SamplesOver++
+		}
+	}
+	for s, used := range l.settled(samples, margin) {
+		d := percentOff(used, s.arena)
+		r.Settled++
+		r.SettledMean += math.Abs(d)
+		if math.Abs(d) > math.Abs(r.SettledMost) {
+			r.SettledMost = d
+		}
+	}
+	if r.Settled > 0 {
+		r.SettledMean /= float64(r.Settled)
+	}
+	return r
+}
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	mib := func(n int64) string { return fmt.Sprintf("%.2f", float64(n)/(1<<20)) }
+	fmt.Fprintf(&b, "%d jobs, %d at once, %d steps, seed %d; all weights and the largest scratch %s MiB, the largest stage %s MiB. Sizes in MiB.\n\n",
+		r.Jobs, r.Clients, r.Steps, r.Seed, mib(r.AllBytes), mib(r.LeastBytes))
+	b.WriteString("| budget | loads | prefetches | loaded | ledger's peak | allocators' peaks, off by | arenas' RSS, peak | off by | settled, mean / most | Go's heap, before / peak | over budget |\n")
+	b.WriteString("| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n")
+	for _, w := range r.Rows {
+		var off []string
+		for _, s := range w.Stages {
+			off = append(off, fmt.Sprintf("%.2f %%", percentOff(s.Ledger, s.Allocator)))
+		}
+		fmt.Fprintf(&b, "| %g %%: %s | %d | %d | %s | %s | %s | %s | %.2f %% | %.2f / %.2f %% | %s / %s | %d of %d |\n", w.Percent, mib(w.BudgetBytes), w.Loads, w.Prefetches,
+			mib(w.LoadedBytes), mib(w.LedgerPeak), strings.Join(off, ", "), mib(w.ArenaPeak), percentOff(w.LedgerPeak, w.ArenaPeak),
+			w.SettledMean, w.SettledMost, mib(w.OtherBaseline), mib(w.OtherPeak), w.OverBudget+w.SamplesOver, w.Samples)
+	}
+	for _, w := range r.Rows {
+		if w.Idle.Ledger != w.Idle.Allocator {
+			fmt.Fprintf(&b, "\n**%g %%: after the last job the ledger has %d bytes, the allocators %d.**\n", w.Percent, w.Idle.Ledger, w.Idle.Allocator)
+		}
+	}
+	return b.String()
+}
+
+func (r *report) write(path string) error {
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644) //nolint:gosec // for everybody to read
+}
