@@ -104,6 +104,10 @@ bench-residency: ## Compare the memory policy with others and with the offline o
 		--models-mix pyramid --models-mix sd15:a,sd15:b,sd15:c,sd15:d --models-mix sd15:a=3,sd15:b=2,sdxl,pyramid \
 		--oracle-width 500 --report bench/results/residency.json
 
+.PHONY: bench-trace
+bench-trace: ## Replay a trace of 200 jobs over three models on a real stack under four budgets: the ledger beside measured memory
+	go run ./bench/trace -report bench/results/trace.json
+
 .PHONY: bench-env
 bench-env: $(VENV)/.installed ## Make the virtual environment of the peers (4.7 GB), unless it is there; builds one from source
 

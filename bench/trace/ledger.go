@@ -12,9 +12,10 @@ import (
 
 // change is what the ledger came to by a decision.
 type change struct {
-	time time.Time
-	used int64
-	busy int // loads and evictions under way
+	time    time.Time
+	used    int64
+	scratch int64 // of it: work may not have touched it yet
+	busy    int   // loads and evictions under way
 }
 
 // ledger follows the orchestrator's, by its record alone.
@@ -26,9 +27,10 @@ type ledger struct {
 	loads     int
 	prefetchs int
 	evictions int
-	loaded    int64 // bytes
-	over      int   // decisions that left more than the budget
-	moving    map[string]bool
+	loaded    int64            // bytes
+	over      int              // decisions that left more than the budget
+	moving    map[string]bool  // components that load or are evicted
+	scratch   map[string]int64 // by kind of stage
 
 	cancel context.CancelFunc
 	done   chan error
@@ -50,7 +52,7 @@ func follow(conn *grpc.ClientConn) (*ledger, error) {
 		cancel()
 		return nil, err
 	}
-	l := &ledger{held: map[string]int64{}, peaks: map[string]int64{}, moving: map[string]bool{}, cancel: cancel, done: make(chan error, 1)}
+	l := &ledger{held: map[string]int64{}, peaks: map[string]int64{}, moving: map[string]bool{}, scratch: map[string]int64{}, cancel: cancel, done: make(chan error, 1)}
 	go func() {
 		for {
 			news, err := stream.Recv()
@@ -83,6 +85,7 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 	switch e.GetAction() {
 	case triptychv1alpha1.ResidencyEvent_ACTION_RESERVE:
 		l.held[kind] += e.GetBytes()
+		l.scratch[kind] = e.GetBytes() // and weights, if they are loaded next
 	case triptychv1alpha1.ResidencyEvent_ACTION_PREFETCH:
 		l.held[kind] += e.GetBytes()
 		l.prefetchs++
@@ -90,6 +93,7 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		l.moving[at] = true
 	case triptychv1alpha1.ResidencyEvent_ACTION_LOAD:
 		l.loads++
+		l.scratch[kind] -= e.GetBytes()
 		l.loaded += e.GetBytes()
 		l.moving[at] = true
 	case triptychv1alpha1.ResidencyEvent_ACTION_LOADED:
@@ -99,6 +103,9 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		l.moving[at] = true
 	case triptychv1alpha1.ResidencyEvent_ACTION_RELEASE, triptychv1alpha1.ResidencyEvent_ACTION_LOST:
 		l.held[kind] -= e.GetBytes()
+		if e.GetClass() != triptychv1alpha1.ResidencyEvent_CLASS_EVICTED {
+			l.scratch[kind] = 0
+		}
 		if c := e.GetClass(); c == triptychv1alpha1.ResidencyEvent_CLASS_EVICTED || c == triptychv1alpha1.ResidencyEvent_CLASS_FAILED {
 			delete(l.moving, at)
 		}
@@ -111,13 +118,17 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 	if e.GetBudgetBytes() > 0 && e.GetUsedBytes() > e.GetBudgetBytes() {
 		l.over++
 	}
-	l.changes = append(l.changes, change{time: e.GetTime().AsTime(), used: e.GetUsedBytes(), busy: len(l.moving)})
+	c := change{time: e.GetTime().AsTime(), used: e.GetUsedBytes(), busy: len(l.moving)}
+	for _, bytes := range l.scratch {
+		c.scratch += bytes
+	}
+	l.changes = append(l.changes, c)
 }
 
 // settled yields the samples of moments in which nothing was decided for as long as margin before and after and
 // no load or eviction was under way, with what the ledger had then.
-func (l *ledger) settled(samples []sample, margin time.Duration) func(yield func(sample, int64) bool) {
-	return func(yield func(sample, int64) bool) {
+func (l *ledger) settled(samples []sample, margin time.Duration) func(yield func(sample, change) bool) {
+	return func(yield func(sample, change) bool) {
 		i := 0
 		for _, s := range samples {
 			for i < len(l.changes) && l.changes[i].time.Before(s.time) {
@@ -126,7 +137,7 @@ func (l *ledger) settled(samples []sample, margin time.Duration) func(yield func
 			if i == 0 || l.changes[i-1].busy > 0 || s.time.Sub(l.changes[i-1].time) < margin || i < len(l.changes) && l.changes[i].time.Sub(s.time) < margin {
 				continue
 			}
-			if !yield(s, l.changes[i-1].used) {
+			if !yield(s, l.changes[i-1]) {
 				return
 			}
 		}

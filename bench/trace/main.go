@@ -53,7 +53,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.clients, "clients", 4, "jobs at once; when one ends the next begins, whenever it was to come")
 	flag.IntVar(&o.steps, "steps", 2, "steps of a job")
 	flag.Uint64Var(&o.seed, "seed", 1, "equal seeds give equal traces")
-	flag.StringVar(&o.budgets, "budgets", "40,60,80,110", "memory budgets, in percent of all weights and the largest scratch")
+	flag.StringVar(&o.budgets, "budgets", "45,60,80,110", "memory budgets, in percent of all weights and the largest scratch")
 	flag.DurationVar(&o.every, "every", 5*time.Millisecond, "time between two looks at the processes")
 	flag.DurationVar(&o.margin, "margin", 20*time.Millisecond, "how long nothing is decided before and after a look that counts as settled")
 	flag.StringVar(&o.cache, "cache", filepath.Join("bench", ".cache"), "folder for what is made")
@@ -93,12 +93,14 @@ func run(ctx context.Context) error {
 		}
 		fmt.Fprintf(os.Stderr, "%s budget %s %%: %.0f s\n", time.Now().Format(time.TimeOnly), percent, row.Seconds)
 		r.Rows = append(r.Rows, row)
+		if o.report != "" { // after every row: the next may take long
+			if err := r.write(o.report); err != nil {
+				return err
+			}
+		}
 	}
 	fmt.Print(r.markdown())
-	if o.report != "" {
-		err = r.write(o.report)
-	}
-	return err
+	return nil
 }
 
 // folders are those of the models, the copy of the starter made anew.

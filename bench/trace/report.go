@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"strings"
 	"time"
@@ -36,15 +35,18 @@ type row struct {
 	// Stages are the peaks of each stage, as its part of the ledger and as the allocator of its process say.
 	Stages []stagePeak `json:"stages"`
 
-	Samples       int        `json:"samples"`
-	ArenaPeak     int64      `json:"arena_rss_peak_bytes"` // of the three processes together
-	SamplesOver   int        `json:"samples_over_budget"`
-	Settled       int        `json:"settled_samples"`
-	SettledMean   difference `json:"settled_mean_percent"`
-	SettledMost   difference `json:"settled_most_percent"`
-	OtherBaseline int64      `json:"other_baseline_bytes"` // Go's heap and the like, before the first job
-	OtherPeak     int64      `json:"other_peak_bytes"`
-	AllPeak       int64      `json:"anonymous_rss_peak_bytes"` // arenas and the rest together, less the baseline
+	Samples     int   `json:"samples"`
+	ArenaPeak   int64 `json:"arena_rss_peak_bytes"` // of the three processes together
+	SamplesOver int   `json:"samples_over_budget"`
+	Settled     int   `json:"settled_samples"`
+	// At settled moments: the most that was resident beyond the ledger, and the most of its weights that was not,
+	// both in percent of the ledger.
+	AboveMost     float64 `json:"settled_above_most_percent"`
+	BelowMost     float64 `json:"settled_below_most_percent"`
+	BelowMean     float64 `json:"settled_below_mean_percent"`
+	OtherBaseline int64   `json:"other_baseline_bytes"` // Go's heap and the like, before the first job
+	OtherPeak     int64   `json:"other_peak_bytes"`
+	AllPeak       int64   `json:"anonymous_rss_peak_bytes"` // arenas and the rest together, less the baseline
 
 	// Idle is after the last job: what stays resident.
 	Idle struct {
@@ -59,19 +61,17 @@ type stagePeak struct {
 	Allocator int64  `json:"allocator_peak_bytes"`
 }
 
-// difference is of the ledger to what was measured, in percent of the ledger.
-type difference = float64
-
-func percentOff(ledger, measured int64) difference {
-	if ledger == 0 {
+// percent is part of whole, 0 without one.
+func percent(part, whole int64) float64 {
+	if whole == 0 {
 		return 0
 	}
-	return 100 * float64(ledger-measured) / float64(ledger)
+	return 100 * float64(part) / float64(whole)
 }
 
-func newRow(percent float64, budget int64, took time.Duration, base sample, samples []sample, l *ledger, margin time.Duration) row {
+func newRow(share float64, budget int64, took time.Duration, base sample, samples []sample, l *ledger, margin time.Duration) row {
 	r := row{
-		Percent: percent, BudgetBytes: budget, Seconds: took.Seconds(), Loads: l.loads, Prefetches: l.prefetchs, Evictions: l.evictions,
+		Percent: share, BudgetBytes: budget, Seconds: took.Seconds(), Loads: l.loads, Prefetches: l.prefetchs, Evictions: l.evictions,
 		LoadedBytes: l.loaded, LedgerPeak: l.peak, OverBudget: l.over, Samples: len(samples), OtherBaseline: base.other,
 	}
 	for _, s := range samples {
@@ -81,16 +81,14 @@ func newRow(percent float64, budget int64, took time.Duration, base sample, samp
 			r.SamplesOver++
 		}
 	}
-	for s, used := range l.settled(samples, margin) {
-		d := percentOff(used, s.arena)
+	for s, c := range l.settled(samples, margin) {
 		r.Settled++
-		r.SettledMean += math.Abs(d)
-		if math.Abs(d) > math.Abs(r.SettledMost) {
-			r.SettledMost = d
-		}
+		below := max(0, percent(c.used-c.scratch-s.arena, c.used))
+		r.BelowMean += below
+		r.BelowMost, r.AboveMost = max(r.BelowMost, below), max(r.AboveMost, percent(s.arena-c.used, c.used))
 	}
 	if r.Settled > 0 {
-		r.SettledMean /= float64(r.Settled)
+		r.BelowMean /= float64(r.Settled)
 	}
 	return r
 }
@@ -100,16 +98,16 @@ func (r *report) markdown() string {
 	mib := func(n int64) string { return fmt.Sprintf("%.2f", float64(n)/(1<<20)) }
 	fmt.Fprintf(&b, "%d jobs, %d at once, %d steps, seed %d; all weights and the largest scratch %s MiB, the largest stage %s MiB. Sizes in MiB.\n\n",
 		r.Jobs, r.Clients, r.Steps, r.Seed, mib(r.AllBytes), mib(r.LeastBytes))
-	b.WriteString("| budget | loads | prefetches | loaded | ledger's peak | allocators' peaks, off by | arenas' RSS, peak | off by | settled, mean / most | Go's heap, before / peak | over budget |\n")
+	b.WriteString("| budget | loads | prefetches | loaded | ledger's peak | allocators' peaks, off by | arenas' RSS, peak | off by | settled: below / above, most | Go's heap, before / peak | over budget |\n")
 	b.WriteString("| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n")
 	for _, w := range r.Rows {
 		var off []string
 		for _, s := range w.Stages {
-			off = append(off, fmt.Sprintf("%.2f %%", percentOff(s.Ledger, s.Allocator)))
+			off = append(off, fmt.Sprintf("%.2f %%", percent(s.Ledger-s.Allocator, s.Ledger)))
 		}
 		fmt.Fprintf(&b, "| %g %%: %s | %d | %d | %s | %s | %s | %s | %.2f %% | %.2f / %.2f %% | %s / %s | %d of %d |\n", w.Percent, mib(w.BudgetBytes), w.Loads, w.Prefetches,
-			mib(w.LoadedBytes), mib(w.LedgerPeak), strings.Join(off, ", "), mib(w.ArenaPeak), percentOff(w.LedgerPeak, w.ArenaPeak),
-			w.SettledMean, w.SettledMost, mib(w.OtherBaseline), mib(w.OtherPeak), w.OverBudget+w.SamplesOver, w.Samples)
+			mib(w.LoadedBytes), mib(w.LedgerPeak), strings.Join(off, ", "), mib(w.ArenaPeak), percent(w.LedgerPeak-w.ArenaPeak, w.LedgerPeak),
+			w.BelowMost, w.AboveMost, mib(w.OtherBaseline), mib(w.OtherPeak), w.OverBudget+w.SamplesOver, w.Samples)
 	}
 	for _, w := range r.Rows {
 		if w.Idle.Ledger != w.Idle.Allocator {
