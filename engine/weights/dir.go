@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -74,7 +75,7 @@ func describe(dir string) (string, error) {
 
 // openIndex opens every file an index lists, and checks that each has the tensors the index says.
 func openIndex(path string) (*Set, error) {
-	shards, err := readIndex(path)
+	shards, _, err := readIndex(path)
 	if err != nil {
 		return nil, err
 	}
@@ -104,18 +105,23 @@ func (s *Set) addShards(dir string, shards map[string]string) error {
 	return nil
 }
 
-// readIndex gives the file of each tensor: a name in the folder of the index.
-func readIndex(path string) (map[string]string, error) {
+// readIndex gives the file of each tensor: a name in the folder of the index; and the bytes of all tensors, 0 if the
+// index does not tell.
+func readIndex(path string) (shards map[string]string, total int64, err error) {
 	data, err := readSmall(path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	const expected = "an index: a JSON object with a weight_map from tensors to files"
-	var shards map[string]string
 	var broken *Error // the tensor at fault, when it is known
 	err = scanObject(data, func(s scanner, key string) error {
-		if key != "weight_map" {
+		switch key {
+		case "metadata":
+			total, err = s.totalSize()
+			return err
+		default:
 			return s.skip()
+		case "weight_map":
 		}
 		shards = map[string]string{}
 		return s.object(func(s scanner, name string) error {
@@ -133,13 +139,32 @@ func readIndex(path string) (map[string]string, error) {
 	})
 	switch {
 	case broken != nil:
-		return nil, broken
+		return nil, 0, broken
 	case err != nil:
-		return nil, &Error{File: path, Expected: expected, Got: err.Error(), Err: err}
+		return nil, 0, &Error{File: path, Expected: expected, Got: err.Error(), Err: err}
 	case len(shards) == 0:
-		return nil, &Error{File: path, Expected: expected, Got: "no weight_map or an empty one"}
+		return nil, 0, &Error{File: path, Expected: expected, Got: "no weight_map or an empty one"}
 	}
-	return shards, nil
+	return shards, total, nil
+}
+
+// totalSize reads the metadata of an index for its total_size; 0 if that is no number of bytes.
+func (s scanner) totalSize() (int64, error) {
+	var metadata json.RawMessage
+	if err := s.dec.Decode(&metadata); err != nil {
+		return 0, cutShort(err)
+	}
+	var known struct {
+		TotalSize json.Number `json:"total_size"`
+	}
+	if json.Unmarshal(metadata, &known) != nil { // nothing that is loaded depends on it
+		return 0, nil
+	}
+	n, err := known.TotalSize.Float64() // some tools write 4.0e9
+	if err != nil || n < 0 || n > 1<<53 {
+		return 0, nil
+	}
+	return int64(n), nil
 }
 
 // isShardName tells whether a file of that name is in the same folder.

@@ -171,7 +171,7 @@ func TestPublishedIndexes(t *testing.T) {
 		if _, err := os.Stat(full); err != nil {
 			t.Skip("no published configs beside the repository")
 		}
-		shards, err := readIndex(full)
+		shards, _, err := readIndex(full)
 		if err != nil || len(shards) != tensors {
 			t.Errorf("%s: %d tensors, %v, want %d", path, len(shards), err, tensors)
 		}

@@ -16,16 +16,18 @@ type file struct {
 	data    io.ReaderAt // the whole file
 	start   int64       // where the tensors' bytes begin
 	tensors map[string]entry
+	bare    bool // it ends behind its header though that has tensors
 	close   func() error
 }
 
-// openFile opens a file and checks its header against its size.
-func openFile(path string) (*file, error) {
+// openFile opens a file and checks its header against its size, which may be the header's alone if bare files
+// are allowed.
+func openFile(path string, allowBare bool) (*file, error) {
 	f, size, err := openRegular(path, "a safetensors file")
 	if err != nil {
 		return nil, err
 	}
-	opened, err := newFile(path, f, size)
+	opened, err := newFile(path, f, size, allowBare)
 	if err != nil {
 		_ = f.Close() // read-only, and the first error says more
 		return nil, err
@@ -68,7 +70,7 @@ func kind(info os.FileInfo) string {
 
 // newFile checks the header of size bytes of data. Nothing is allocated for a length that the
 // file does not have.
-func newFile(path string, data io.ReaderAt, size int64) (*file, error) {
+func newFile(path string, data io.ReaderAt, size int64, allowBare bool) (*file, error) {
 	fail := func(err error, expected, got string) (*file, error) {
 		return nil, &Error{File: path, Expected: expected, Got: got, Err: err}
 	}
@@ -91,12 +93,17 @@ func newFile(path string, data io.ReaderAt, size int64) (*file, error) {
 	if _, err := data.ReadAt(header, prefixLen); err != nil {
 		return fail(err, fmt.Sprintf("a header of %d bytes", n), reason(err))
 	}
-	entries, broken := parseHeader(header, size-start)
+	stored := size - start
+	if allowBare && stored == 0 {
+		stored = noData
+	}
+	entries, broken := parseHeader(header, stored)
 	if broken != nil {
 		broken.File = path
 		return nil, broken
 	}
 	f := &file{path: path, data: data, start: start, tensors: make(map[string]entry, len(entries)), close: func() error { return nil }}
+	f.bare = stored == noData && len(entries) > 0
 	for _, e := range entries {
 		f.tensors[e.name] = e
 	}

@@ -16,7 +16,7 @@ func FuzzHeader(f *testing.F) {
 	f.Add(`{"t":{"dtype":"F64","shape":[1152921504606846976],"data_offsets":[0,8],"x":[{}]}}`, uint16(8))
 	f.Fuzz(func(t *testing.T, header string, dataLen uint16) {
 		data := built(header, make([]byte, dataLen))
-		opened, err := newFile("fuzz", bytes.NewReader(data), int64(len(data)))
+		opened, err := newFile("fuzz", bytes.NewReader(data), int64(len(data)), false)
 		if err != nil {
 			var e *Error
 			if !errors.As(err, &e) || e.File != "fuzz" || e.Expected == "" || e.Got == "" || len(err.Error()) > 5000 {

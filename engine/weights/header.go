@@ -49,7 +49,11 @@ func bitsPerElement(dtype string) int64 {
 	return 0
 }
 
-// parseHeader reads the JSON of a header whose data has dataLen bytes. The tensors come in the
+// noData is the data length of a file that ends behind its header: one that a model is planned from before
+// its weights are there.
+const noData = -1
+
+// parseHeader reads the JSON of a header whose data has dataLen bytes, or noData. The tensors come in the
 // order of their data, which they cover without gaps, overlaps or a rest. Errors lack the file.
 func parseHeader(header []byte, dataLen int64) ([]entry, *Error) {
 	var entries []entry
@@ -149,12 +153,12 @@ func checkLayout(entries []entry, dataLen int64) *Error {
 		if e.begin != covered {
 			return e.fault(fmt.Sprintf("data from byte %d, where %s ends", covered, shorten(last)), e.offsets())
 		}
-		if e.end > dataLen {
+		if dataLen != noData && e.end > dataLen {
 			return e.fault(fmt.Sprintf("data up to byte %d", e.end), fmt.Sprintf("a file with %d bytes of data", dataLen))
 		}
 		covered, last = e.end, e.name
 	}
-	if covered != dataLen {
+	if dataLen != noData && covered != dataLen {
 		return &Error{Expected: fmt.Sprintf("%d bytes of data, as the header says", covered), Got: fmt.Sprintf("%d bytes", dataLen)}
 	}
 	return nil

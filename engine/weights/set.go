@@ -24,6 +24,8 @@ type Set struct {
 	files  []*file
 	owners map[string]*file
 	closed bool
+
+	allowBare bool // files may end behind their headers
 }
 
 // OpenFile opens one safetensors file. Errors are an Error.
@@ -37,7 +39,7 @@ func OpenFile(path string) (*Set, error) {
 
 // add opens a file and takes its tensors into the set.
 func (s *Set) add(path string) error {
-	f, err := openFile(path)
+	f, err := openFile(path, s.allowBare)
 	if err != nil {
 		return err
 	}
