@@ -22,6 +22,11 @@ func (e TimestepEmbedding) Forward(t *device.Tape, sinusoid device.Array) device
 	return e.linear2.Forward(t, e.linear1.Act(t, sinusoid, device.SiLU))
 }
 
+// Add is Forward plus residual [B, dim].
+func (e TimestepEmbedding) Add(t *device.Tape, sinusoid, residual device.Array) device.Array {
+	return e.linear2.Add(t, e.linear1.Act(t, sinusoid, device.SiLU), residual)
+}
+
 // Sinusoid is the position code of a timestep, which may be fractional: dim/2 sines of angles that
 // fall geometrically from timestep to timestep/10000, then as many cosines (first, if cosFirst);
 // an odd dim ends in 0. freqShift shortens the geometric scale, as in diffusers

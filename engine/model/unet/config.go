@@ -31,7 +31,15 @@ type Config struct {
 	ConvInKernel            int
 	ConvOutKernel           int
 	SampleSize              int // latent size the model was trained at, 0 when the file does not say
+
+	// AdditionDim is the width of the vector that Stable Diffusion XL is conditioned on as well (addition_embed_type
+	// text_time): a pooled text state, then AdditionTimes sinusoids of AdditionTimeDim. 0 for a network without it.
+	AdditionDim, AdditionTimeDim int
 }
+
+// AdditionTimes is how many numbers Stable Diffusion XL is told beside the text: the original size, the crop's corner
+// and the target size.
+const AdditionTimes = 6
 
 // The bounds of a config, well above the largest published U-Net of this kind, so that a hostile
 // file cannot declare a manifest that is costly to hold.
@@ -90,6 +98,7 @@ func ParseConfig(data []byte) (Config, error) {
 	c.ConvInKernel = r.Int("conv_in_kernel", 3, 1, 7)
 	c.ConvOutKernel = r.Int("conv_out_kernel", 3, 1, 7)
 	c.SampleSize = sampleSize(r)
+	c.readAddition(r)
 
 	for i, channels := range c.Channels {
 		if channels%c.Groups != 0 {
@@ -123,8 +132,30 @@ func ParseConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
+// readAddition reads what the network is conditioned on beside states and time.
+func (c *Config) readAddition(r *config.Reader) {
+	const key, timeText, width = "addition_embed_type", "text_time", "projection_class_embeddings_input_dim"
+	if !r.Has(key) || r.IsNull(key) {
+		return
+	}
+	if r.String(key, "", timeText) != timeText {
+		r.Refuse(key, "null or \""+timeText+"\"")
+		return
+	}
+	for _, needed := range []string{width, "addition_time_embed_dim"} {
+		if !r.Has(needed) {
+			r.Refuse(needed, "an integer, which "+key+" "+timeText+" needs")
+		}
+	}
+	c.AdditionDim = r.Int(width, 1, 1, 2*maxChannels)
+	c.AdditionTimeDim = r.Int("addition_time_embed_dim", 1, 1, maxChannels)
+	if r.Has(width) && c.AdditionDim <= AdditionTimes*c.AdditionTimeDim {
+		r.Refuse(width, fmt.Sprintf("more than %d times addition_time_embed_dim", AdditionTimes))
+	}
+}
+
 // refuseVariants refuses every setting that makes UNet2DConditionModel another network than the
-// one of Stable Diffusion 1 and 2. Settings without an effect on inference (dropout,
+// one of Stable Diffusion 1, 2 and XL. Settings without an effect on inference (dropout,
 // upcast_attention in float32, use_linear_projection, whose two cases compute the same) pass.
 func refuseVariants(r *config.Reader) {
 	r.String("act_fn", "silu", "swish")
@@ -133,7 +164,7 @@ func refuseVariants(r *config.Reader) {
 	r.String("time_embedding_type", "positional")
 	r.String("attention_type", "default")
 	for _, key := range []string{
-		"addition_embed_type", "class_embed_type", "cross_attention_norm", "encoder_hid_dim", "encoder_hid_dim_type",
+		"class_embed_type", "cross_attention_norm", "encoder_hid_dim", "encoder_hid_dim_type",
 		"num_class_embeds", "reverse_transformer_layers_per_block", "time_cond_proj_dim", "time_embedding_act_fn",
 		"timestep_post_act",
 	} {

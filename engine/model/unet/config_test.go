@@ -19,6 +19,10 @@ const (
 	stableDiffusion21 = `{"_class_name": "UNet2DConditionModel", "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
 		"sample_size": 96, "use_linear_projection": true, "dual_cross_attention": false, "upcast_attention": true,
 		"only_cross_attention": false, "num_class_embeds": null, "mid_block_scale_factor": 1, "decay": 0.9999}`
+	stableDiffusionXL = `{"_class_name": "UNet2DConditionModel", "block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+		"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "transformer_layers_per_block": [1, 2, 10],
+		"up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "cross_attention_dim": 2048, "sample_size": 128,
+		"addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}`
 )
 
 // agreeable has every tensor, scalar.
@@ -37,12 +41,12 @@ func mustParse(t *testing.T, data string) Config {
 	return c
 }
 
-// Published parameter counts: 859,520,964 for Stable Diffusion 1.5, 865,910,724 for 2.1.
+// Published parameter counts: 859,520,964 for Stable Diffusion 1.5, 865,910,724 for 2.1, 2,567,463,684 for XL.
 func TestParameterCounts(t *testing.T) {
 	for name, c := range map[string]struct {
 		config string
 		want   int
-	}{"1.5": {stableDiffusion15, 859520964}, "2.1": {stableDiffusion21, 865910724}} {
+	}{"1.5": {stableDiffusion15, 859520964}, "2.1": {stableDiffusion21, 865910724}, "XL": {stableDiffusionXL, 2567463684}} {
 		s := nn.NewScope(agreeable{})
 		New(s, mustParse(t, c.config))
 		got := 0
@@ -128,12 +132,54 @@ func TestForwardRefusesSizes(t *testing.T) {
 	}
 }
 
+// TestAddition: Stable Diffusion XL is conditioned on a vector for each image, whose embedding depends on nothing that
+// changes from step to step; networks with and without it do not take the other's inputs.
+func TestAddition(t *testing.T) {
+	record := func(config string, added bool) (*device.Tape, device.Array) {
+		s := nn.NewScope(agreeable{})
+		m := New(s, mustParse(t, config))
+		tape := device.NewTape(s.Manifest())
+		latents, time, context := tape.Input("latents", 2, 8, 8, 4), tape.Input("time", 2, 320), tape.FixedInput("context", 2, 77, m.cfg.ContextDim)
+		if added {
+			return tape, m.ForwardAdded(tape, latents, time, context, tape.FixedInput("addition", 2, 2816))
+		}
+		return tape, m.Forward(tape, latents, time, context)
+	}
+	tape, out := record(stableDiffusionXL, true)
+	if tape.Err() != nil || !out.Shape.Equal(tensor.Shape{2, 8, 8, 4}) {
+		t.Fatalf("%v, %v", out.Shape, tape.Err())
+	}
+	early := 0
+	for _, op := range tape.Ops()[:tape.Prologue()] {
+		if g, ok := op.(*device.Gemm); ok && strings.HasPrefix(tape.Manifest().At(g.W).Name, "add_embedding.") {
+			early++
+		}
+	}
+	if early != 2 {
+		t.Errorf("%d of the 2 linear layers of the addition are in the prologue", early)
+	}
+	for config, added := range map[string]bool{stableDiffusionXL: false, stableDiffusion15: true} {
+		if tape, _ := record(config, added); tape.Err() == nil {
+			t.Errorf("addition %v: accepted by %s", added, config)
+		}
+	}
+	for _, bad := range []string{
+		`{"addition_embed_type": "text_time"}`, `{"addition_embed_type": "text_time", "addition_time_embed_dim": 256}`,
+		`{"addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 1536}`,
+		`{"addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 1e12}`,
+	} {
+		if _, err := ParseConfig([]byte(bad)); err == nil {
+			t.Errorf("accepted %s", bad)
+		}
+	}
+}
+
 // Each of these makes another network of UNet2DConditionModel, or none.
 func TestConfigRefusals(t *testing.T) {
 	for key, values := range map[string][]string{
 		"_class_name":                          {`"UNet2DModel"`, `null`},
 		"act_fn":                               {`"gelu"`, `"mish"`},
-		"addition_embed_type":                  {`"text_time"`},
+		"addition_embed_type":                  {`"text_image"`, `1`},
 		"attention_head_dim":                   {`0`, `null`, `[8, 8]`, `"8"`, `7`, `[8, 8, 8, 7]`},
 		"attention_type":                       {`"gated"`},
 		"block_out_channels":                   {`[]`, `[320, 640, 1280, 0]`, `[1, 2, 3, 4, 5, 6, 7, 8, 9]`, `[320, 640, 1280, 99999999]`, `320`},
@@ -203,7 +249,7 @@ func TestConfigRefusals(t *testing.T) {
 // FuzzUNetConfig: any bytes either parse to a network of bounded size that records, or give
 // config.Errors.
 func FuzzUNetConfig(f *testing.F) {
-	for _, seed := range []string{stableDiffusion15, stableDiffusion21, `{}`, `[]`, `{"block_out_channels": [4], "norm_num_groups": 1}`} {
+	for _, seed := range []string{stableDiffusion15, stableDiffusion21, stableDiffusionXL, `{}`, `[]`, `{"block_out_channels": [4], "norm_num_groups": 1}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -222,7 +268,12 @@ func FuzzUNetConfig(f *testing.F) {
 		}
 		tape := device.NewTape(s.Manifest())
 		size := cfg.SizeMultiple()
-		m.Forward(tape, tape.Input("latents", 1, size, size, cfg.InChannels), tape.Input("time", 1, len(cfg.TimeInput(1))), tape.Input("context", 1, 2, cfg.ContextDim))
+		latents, time, context := tape.Input("latents", 1, size, size, cfg.InChannels), tape.Input("time", 1, len(cfg.TimeInput(1))), tape.Input("context", 1, 2, cfg.ContextDim)
+		if cfg.AdditionDim > 0 {
+			m.ForwardAdded(tape, latents, time, context, tape.Input("addition", 1, cfg.AdditionDim))
+		} else {
+			m.Forward(tape, latents, time, context)
+		}
 		if err := tape.Err(); err != nil {
 			t.Fatalf("accepted, but: %v", err)
 		}

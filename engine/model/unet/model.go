@@ -1,6 +1,9 @@
 package unet
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/nn"
 )
@@ -9,6 +12,7 @@ import (
 type Model struct {
 	cfg     Config
 	time    nn.TimestepEmbedding
+	added   nn.TimestepEmbedding // of a network with AdditionDim
 	convIn  nn.Conv2D
 	down    []block
 	mid     midBlock
@@ -23,6 +27,9 @@ func New(s *nn.Scope, cfg Config) *Model {
 		cfg:    cfg,
 		time:   nn.NewTimestepEmbedding(s.Sub("time_embedding"), cfg.Channels[0], cfg.TimeDim),
 		convIn: nn.NewConv2D(s.Sub("conv_in"), cfg.InChannels, cfg.Channels[0], cfg.ConvInKernel),
+	}
+	if cfg.AdditionDim > 0 {
+		m.added = nn.NewTimestepEmbedding(s.Sub("add_embedding"), cfg.AdditionDim, cfg.TimeDim)
 	}
 	n := len(cfg.Channels)
 	skips := []int{cfg.Channels[0]} // channels of what the way down leaves for the way up, last first
@@ -53,8 +60,31 @@ func New(s *nn.Scope, cfg Config) *Model {
 // Forward predicts from noisy latents x [B, h, w, InChannels] at one timestep, given as its
 // TimeInput [1, Channels[0]] (or one for each image, [B, Channels[0]]), under context
 // [B, T, ContextDim]. The result is [B, h, w, OutChannels]. h and w are multiples of SizeMultiple;
-// else the tape fails with a SizeError.
+// else the tape fails with a SizeError. It fails too if the network takes an addition.
 func (m *Model) Forward(t *device.Tape, x, time, context device.Array) device.Array {
+	if m.cfg.AdditionDim > 0 {
+		t.Fail(fmt.Errorf("unet: no addition of %d values, which the network is conditioned on", m.cfg.AdditionDim))
+	}
+	if t.Err() != nil {
+		return device.Array{}
+	}
+	return m.forward(t, x, m.time.Forward(t, time), context)
+}
+
+// ForwardAdded is Forward of a network with an AdditionDim: addition is [B, AdditionDim], and time has a row for each
+// image.
+func (m *Model) ForwardAdded(t *device.Tape, x, time, context, addition device.Array) device.Array {
+	if m.cfg.AdditionDim == 0 {
+		t.Fail(errors.New("unet: an addition, which the network is not conditioned on"))
+	}
+	if t.Err() != nil {
+		return device.Array{}
+	}
+	return m.forward(t, x, m.time.Add(t, time, m.added.Forward(t, addition)), context)
+}
+
+// forward is Forward under an embedding of the time, [1, TimeDim] or [B, TimeDim].
+func (m *Model) forward(t *device.Tape, x, emb, context device.Array) device.Array {
 	if t.Err() != nil {
 		return device.Array{}
 	}
@@ -62,7 +92,6 @@ func (m *Model) Forward(t *device.Tape, x, time, context device.Array) device.Ar
 		t.Fail(err)
 		return device.Array{}
 	}
-	emb := m.time.Forward(t, time)
 	t.Mark("time_embedding", emb)
 	emb = t.Activate(device.Activate{X: emb, Act: device.SiLU}) // once for all residual blocks
 
