@@ -6,15 +6,12 @@
 package modeldir
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/triptych-serving/triptych/engine/model/clip"
 	"github.com/triptych-serving/triptych/engine/model/config"
@@ -25,11 +22,13 @@ import (
 
 // The folders of a model.
 const (
-	textEncoderFolder = "text_encoder"
-	unetFolder        = "unet"
-	vaeFolder         = "vae"
-	tokenizerFolder   = "tokenizer"
-	schedulerFolder   = "scheduler"
+	textEncoderFolder  = "text_encoder"
+	textEncoder2Folder = "text_encoder_2"
+	unetFolder         = "unet"
+	transformerFolder  = "transformer"
+	vaeFolder          = "vae"
+	tokenizerFolder    = "tokenizer"
+	schedulerFolder    = "scheduler"
 )
 
 // Error is a directory that is not a model this engine can run.
@@ -64,7 +63,7 @@ type Dir struct {
 // config.Errors, and name the file.
 func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
-	if err := d.checkIndex(); err != nil {
+	if _, err := readIndex(path, pipelines()[:1]); err != nil {
 		return nil, err
 	}
 	for _, folder := range []string{textEncoderFolder, unetFolder, vaeFolder, tokenizerFolder, schedulerFolder} {
@@ -102,46 +101,6 @@ func (d *Dir) SchedulerConfig() ([]byte, error) {
 // PixelMultiple is what height and width of an image must be multiples of.
 func (d *Dir) PixelMultiple() int { return d.VAE.Factor() * d.UNet.SizeMultiple() }
 
-// components are the classes this engine implements, by their key in model_index.json.
-func components() map[string][]string {
-	return map[string][]string{
-		textEncoderFolder: {"CLIPTextModel", "CLIPTextModelWithProjection"},
-		unetFolder:        {"UNet2DConditionModel"},
-		vaeFolder:         {"AutoencoderKL"},
-		tokenizerFolder:   {"CLIPTokenizer", "CLIPTokenizerFast"},
-	}
-}
-
-const pipelineClass = "StableDiffusionPipeline"
-
-func (d *Dir) checkIndex() error {
-	path := filepath.Join(d.path, "model_index.json")
-	data, err := readConfig(path)
-	if err != nil {
-		return err
-	}
-	r, err := config.Parse(data)
-	if err != nil {
-		return config.InFile(err, path)
-	}
-	if !r.Has("_class_name") {
-		r.Refuse("_class_name", fmt.Sprintf("%q", pipelineClass))
-	}
-	r.String("_class_name", pipelineClass)
-	index := map[string]json.RawMessage{}
-	if err := json.Unmarshal(data, &index); err != nil {
-		return &Error{Path: path, Expected: "a JSON object", Got: err.Error(), Err: err}
-	}
-	for _, key := range []string{textEncoderFolder, unetFolder, vaeFolder, tokenizerFolder} {
-		classes := components()[key]
-		var pair [2]string
-		if json.Unmarshal(index[key], &pair) != nil || !slices.Contains(classes, pair[1]) {
-			r.Refuse(key, "a library and "+strings.Join(classes, " or "))
-		}
-	}
-	return config.InFile(r.Err(), path)
-}
-
 // checkFit refuses networks that do not speak to each other.
 func (d *Dir) checkFit() error {
 	path := filepath.Join(d.path, unetFolder, "config.json")
@@ -152,6 +111,8 @@ func (d *Dir) checkFit() error {
 		return &Error{Path: path, Expected: fmt.Sprintf("in_channels %d, the autoencoder's latent_channels", d.VAE.LatentChannels), Got: fmt.Sprint(d.UNet.InChannels)}
 	case d.UNet.OutChannels != d.UNet.InChannels:
 		return &Error{Path: path, Expected: fmt.Sprintf("out_channels %d, as many as in_channels", d.UNet.InChannels), Got: fmt.Sprint(d.UNet.OutChannels)}
+	case d.UNet.AdditionDim != 0:
+		return &Error{Path: path, Expected: "addition_embed_type null, in a " + pipelines()[0].class, Got: "text_time"}
 	}
 	return nil
 }
