@@ -1,165 +1,198 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
-	"io"
-	"text/tabwriter"
+	"strings"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
-// plan is what `triptych plan` prints, in bytes.
-type plan struct {
-	Model       string      `json:"model"`
-	WidthPx     int         `json:"width_px"`
-	HeightPx    int         `json:"height_px"`
-	BudgetBytes int64       `json:"budget_bytes,omitempty"`
-	Stages      []planStage `json:"stages"`
-	// LeastBudgetBytes is the smallest budget in which no stage streams weights but as it is told to, LeastStreamedBudgetBytes
-	// the smallest the image can be made in, and AllBytes what keeps every stage in memory.
-	LeastBudgetBytes         int64 `json:"least_budget_bytes"`
-	LeastStreamedBudgetBytes int64 `json:"least_streamed_budget_bytes"`
-	AllBytes                 int64 `json:"all_bytes"`
+// planFlags are what `triptych plan` is told.
+type planFlags struct {
+	stack  stackFlags
+	req    stageengine.EstimateRequest
+	scale  float32
+	load   byteRate
+	asJSON bool
 }
-
-type planStage struct {
-	Stage             string `json:"stage"`
-	WeightsBytes      int64  `json:"weights_bytes"`
-	MostScratchBytes  int64  `json:"most_scratch_bytes"`
-	LeastScratchBytes int64  `json:"least_scratch_bytes"`
-	ScratchBytes      int64  `json:"scratch_bytes"` // under the budget
-	SpillBytes        int64  `json:"spill_bytes,omitempty"`
-	StreamedBytes     int64  `json:"streamed_bytes,omitempty"` // read for each evaluation
-	Mode              string `json:"mode"`
-}
-
-// The ways a stage runs under a budget.
-const (
-	modeWhole    = "whole"
-	modeBands    = "in bands"
-	modeStreamed = "streamed" // or "streamed, in bands"
-	modeRefused  = "does not fit"
-)
 
 func planCommand() *cobra.Command {
-	var (
-		stack  stackFlags
-		req    stageengine.EstimateRequest
-		scale  float32
-		asJSON bool
-	)
+	var f planFlags
 	cmd := &cobra.Command{
-		Use:     "plan MODEL",
-		Short:   "Tell the memory an image takes in each stage, without loading anything",
-		Example: "  triptych plan starter --width 1024 --height 1024 --memory-budget 256MiB",
+		Use:   "plan MODEL...",
+		Short: "Tell the memory an image takes in each stage, and what a budget costs, without loading a model",
+		Long: `Tell the memory an image takes in each stage, and what a budget costs, without loading a model.
+
+A model need not be there: a directory in the layout of diffusers is planned from model_index.json and the
+config.json of every network, with the headers or indexes of weight files where there are any. Types are those of the
+headers, or else torch_dtype's, or else float16; --precision exchanges them as usual. Models of Stable Diffusion
+1 and 2, XL and FLUX.1 are known; of those that Triptych cannot run yet the plan says so.
+
+With several models the plan tells as well what they take together, asked for in turn.`,
+		Example: "  triptych plan starter --width 1024 --height 1024 --memory-budget 256MiB\n" +
+			"  triptych plan ./sdxl ./flux --memory-budget 16GiB --precision int8 --load-bandwidth 500MB/s",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError{fmt.Errorf("expected one model, its name or its directory, got %d arguments", len(args))}
+			if len(args) < 1 || len(args) > simulate.MaxModels {
+				return usageError{fmt.Errorf("expected 1 to %d models, each its name or its directory, got %d arguments", simulate.MaxModels, len(args))}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, name, ok, err := modelDirectory(args[0])
-			if err != nil {
-				return err
-			}
-			if ok {
-				stack.models = []string{path}
-			}
-			for flag, side := range map[string]int{"width": req.WidthPx, "height": req.HeightPx} {
+			for flag, side := range map[string]int{"width": f.req.WidthPx, "height": f.req.HeightPx} {
 				if cmd.Flags().Changed(flag) && side == 0 {
 					return stage.Invalid(stage.SizeUnsupported, flag, side, "a positive number of pixels")
 				}
 			}
-			stack.lease = leaseOff // nothing is held
-			runtime := stack.runtime("", stack.models...)
-			o, closeDevice, err := runtime.open()
+			p, refused, err := f.plan(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			defer closeDevice() //nolint:errcheck // nothing was loaded
-			req.Model, req.Guided = name, scale > 1
-			e, err := stageengine.NewEstimate(cmd.Context(), o, req)
-			if err != nil {
-				return err
+			if f.asJSON {
+				err = printJSON(cmd.OutOrStdout(), p)
+			} else {
+				err = p.print(cmd.OutOrStdout())
 			}
-			p, refused := newPlan(name, e, int64(stack.budget))
-			if err := p.print(cmd.OutOrStdout(), asJSON); err != nil {
+			if err != nil {
 				return err
 			}
 			return refused
 		},
 	}
-	stack.add(cmd)
+	f.stack.add(cmd)
 	flags := cmd.Flags()
-	flags.IntVar(&req.WidthPx, "width", 0, "width in pixels (default: the model's own)")
-	flags.IntVar(&req.HeightPx, "height", 0, "height in pixels (default: the model's own)")
-	flags.Float32Var(&scale, "guidance-scale", 5, "up to 1 is unguided, which takes less")
-	flags.BoolVar(&asJSON, "json", false, "print JSON, with exact bytes")
+	flags.IntVar(&f.req.WidthPx, "width", 0, "width in pixels (default: the model's own)")
+	flags.IntVar(&f.req.HeightPx, "height", 0, "height in pixels (default: the model's own)")
+	flags.Float32Var(&f.scale, "guidance-scale", 5, "up to 1 is unguided, which takes less")
+	flags.Var(&f.load, "load-bandwidth", "stored weights loaded in a second, from storage to ready, such as 500MB/s (default: measured on the model's files, if they are there)")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON, with exact bytes")
 	return cmd
 }
 
-// newPlan judges an estimate by a budget, 0 for none; refused is about the first stage that exceeds it.
-func newPlan(model string, e stageengine.Estimate, budget int64) (p plan, refused error) {
-	p = plan{Model: model, WidthPx: e.WidthPx, HeightPx: e.HeightPx, BudgetBytes: budget}
-	for _, s := range e.Stages {
-		needed := s.Footprint.WeightsBytes + s.Footprint.ScratchBytes
-		row := planStage{
-			Stage: s.Kind.String(), WeightsBytes: s.Footprint.WeightsBytes, MostScratchBytes: s.MostScratch,
-			LeastScratchBytes: s.LeastScratch, ScratchBytes: s.Footprint.ScratchBytes, SpillBytes: s.SpillBytes, StreamedBytes: s.StreamedBytes, Mode: modeWhole,
-		}
-		switch {
-		case budget > 0 && needed > budget:
-			row.Mode = modeRefused
-			if refused == nil {
-				refused = stage.DoesNotFit(s.Kind, model, needed, budget, budget)
-			}
-		case s.StreamedBytes > 0 && s.InBands:
-			row.Mode = modeStreamed + ", " + modeBands
-		case s.StreamedBytes > 0:
-			row.Mode = modeStreamed
-		case s.InBands:
-			row.Mode = modeBands
-		}
-		p.Stages = append(p.Stages, row)
-		p.LeastBudgetBytes = max(p.LeastBudgetBytes, s.Footprint.WholeBytes+s.LeastScratch)
-		p.LeastStreamedBudgetBytes = max(p.LeastStreamedBudgetBytes, s.LeastWeights+s.LeastScratch)
-		p.AllBytes += s.Footprint.WholeBytes + s.MostScratch
+// byteRate is a flag like 500MB/s; 0 is not given.
+type byteRate int64
+
+func (b *byteRate) String() string {
+	if *b == 0 {
+		return ""
 	}
-	return p, refused
+	size := byteSize(*b)
+	return size.String() + "/s"
 }
 
-func (p plan) print(w io.Writer, asJSON bool) error {
-	if asJSON {
-		out := json.NewEncoder(w)
-		out.SetIndent("", "  ")
-		return out.Encode(p)
+func (b *byteRate) Set(text string) error {
+	var size byteSize
+	if err := size.Set(strings.TrimSuffix(text, "/s")); err != nil || size == 0 {
+		return fmt.Errorf("%q is not a rate, expected a positive number with a unit such as 500MB/s", text)
 	}
-	size := func(n int64) string { return humanize.IBytes(uint64(n)) }
-	const mib = 1 << 20
-	budget := func(n int64) string { return fmt.Sprintf("%dMiB", (n+mib-1)/mib) } // rounded up, to be used as it stands
-	fmt.Fprintf(w, "%s %dx%d\n\n", p.Model, p.WidthPx, p.HeightPx)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	some := func(n int64) string {
-		if n == 0 {
-			return "-"
+	*b = byteRate(size)
+	return nil
+}
+
+func (*byteRate) Type() string { return "RATE" }
+
+// plan plans every model; refused is about the first stage that exceeds the budget.
+func (f *planFlags) plan(ctx context.Context, args []string) (p plan, refused error, err error) {
+	var names, paths []string
+	named := map[string]bool{}
+	for _, arg := range args {
+		path, name, ok, err := modelDirectory(arg)
+		if err != nil {
+			return p, nil, err
 		}
-		return size(n)
+		if named[name] {
+			return p, nil, usageError{fmt.Errorf("model %q is named twice", name)}
+		}
+		named[name] = true
+		names = append(names, name)
+		if ok {
+			paths = append(paths, path)
+		}
 	}
-	fmt.Fprintln(t, "STAGE\tWEIGHTS\tSCRATCH\tAT LEAST\tRUNS\tTAKES\tON DISK\tREADS A STEP")
-	for _, s := range p.Stages {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Stage, size(s.WeightsBytes), size(s.MostScratchBytes), size(s.LeastScratchBytes),
-			s.Mode, size(s.WeightsBytes+s.ScratchBytes), some(s.SpillBytes), some(s.StreamedBytes))
+	if len(paths) == len(args) {
+		f.stack.models = paths
+	} else {
+		f.stack.models = append(paths, f.stack.models...)
 	}
-	if err := t.Flush(); err != nil {
-		return err
+	f.stack.lease = leaseOff // nothing is held
+	runtime := f.stack.runtime("", f.stack.models...)
+	o, closeDevice, err := runtime.open()
+	if err != nil {
+		return p, nil, err
 	}
-	_, err := fmt.Fprintf(w, "\nThe smallest memory budget is %s, or with weights streamed %s; with %s nothing is evicted.\n",
-		budget(p.LeastBudgetBytes), budget(p.LeastStreamedBudgetBytes), budget(p.AllBytes))
-	return err
+	defer closeDevice() //nolint:errcheck // nothing was loaded
+	p.BudgetBytes = int64(f.stack.budget)
+	for _, name := range names {
+		m, problem, err := f.model(ctx, o, name)
+		if err != nil {
+			return p, nil, err
+		}
+		if refused == nil {
+			refused = problem
+		}
+		p.Models = append(p.Models, m)
+	}
+	for i := range p.Models {
+		if err := p.Models[i].cycle(p.BudgetBytes); err != nil {
+			return p, nil, err
+		}
+	}
+	if len(p.Models) > 1 {
+		p.Together, err = together(p.Models, p.BudgetBytes)
+	}
+	return p, refused, err
+}
+
+// model plans one model.
+func (f *planFlags) model(ctx context.Context, o stageengine.Options, name string) (m modelPlan, refused error, err error) {
+	req := f.req
+	req.Model, req.Guided = name, f.scale > 1
+	e, err := stageengine.NewEstimate(ctx, o, req)
+	if err != nil {
+		return m, nil, err
+	}
+	m, refused = newModelPlan(name, e, int64(f.stack.budget))
+	m.Flags = f.flags()
+	m.LoadBytesPerSecond = int64(f.load)
+	if f.load == 0 && e.Present {
+		m.Measured, err = measure(ctx, o.Device.(*cpu.Device).Threads(), e)
+		if err != nil {
+			return m, nil, err
+		}
+		m.LoadBytesPerSecond = int64(m.Measured.rate)
+	}
+	return m, refused, nil
+}
+
+// measure loads a little on a device without a budget.
+func measure(ctx context.Context, threads int, e stageengine.Estimate) (*measured, error) {
+	d, err := cpu.New(cpu.Options{Threads: threads})
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close() //nolint:errcheck // what was loaded is freed
+	r, err := e.MeasureLoad(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return &measured{
+		ReadBytesPerSecond: int64(r.ReadBytesPerSecond), PackBytesPerSecond: int64(r.PackBytesPerSecond), SampleBytes: r.SampleBytes, rate: r.BytesPerSecond(),
+	}, nil
+}
+
+// flags are those to run a model with as it is planned.
+func (f *planFlags) flags() []string {
+	var out []string
+	if f.stack.budget > 0 {
+		out = append(out, "--memory-budget", flagSize(int64(f.stack.budget)))
+	}
+	for _, kind := range stage.Kinds() {
+		out = append(out, f.stack.weights.args(kind)...)
+	}
+	return out
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -18,20 +19,43 @@ type EstimateRequest struct {
 // Estimate is what making the image takes.
 type Estimate struct {
 	WidthPx, HeightPx int
+	Pipeline          string          // the model's class
+	Runs              bool            // the stages can run it
+	Present           bool            // all of its weights are there
 	Stages            []StageEstimate // in pipeline order
+
+	outline *modeldir.Outline
 }
 
 // StageEstimate is one stage's part, in bytes.
 type StageEstimate struct {
 	Kind         stage.Kind
-	Footprint    stage.Footprint // what the stage's Plan says on this device
-	MostScratch  int64           // scratch however large the budget is
-	LeastScratch int64           // scratch with the smallest budget that the stage runs in
+	Networks     []NetworkEstimate // in the order they are used
+	Footprint    stage.Footprint   // what the stage's Plan says on this device
+	MostScratch  int64             // scratch however large the budget is
+	LeastScratch int64             // scratch with the smallest budget that the stage runs in
 	InBands      bool
 	SpillBytes   int64 // of a temporary file, if the stage runs in bands
 
-	LeastWeights  int64 // held if the stage streams all that can be
+	MostWeights   int64 // held if the stage streams nothing
+	LeastWeights  int64 // held if it streams all that helps
+	ResidentBytes int64 // of the weights, if it streams the others
 	StreamedBytes int64 // read from the model's files for each evaluation of the network
+	// Convolutions are how many each algorithm computes, by its name, in one evaluation; nil if the device does not tell.
+	Convolutions map[string]int
+	// AtLeast is the formula by which scratch is estimated from below, for want of a network that the engine can run;
+	// empty if scratch is exact.
+	AtLeast string
+}
+
+// NetworkEstimate is one network of a stage.
+type NetworkEstimate struct {
+	Folder, Class string
+	Parameters    int64
+	StoredBytes   int64
+	DType         string // as stored, of most parameters
+	Present       bool   // its weights are there; else their type may be assumed
+	Runs          bool   // the engine has the network
 }
 
 // planner is a stage that knows the tape it runs for a request.
@@ -51,35 +75,69 @@ type streamer interface {
 	StreamedBytes(t *device.Tape) int64
 }
 
+// convolver is a device that has several algorithms for a convolution.
+type convolver interface {
+	Convolutions(t *device.Tape) map[string]int
+}
+
 // NewEstimate plans an image in the three stages on o.Device, as services on it would whose orchestrator has what does not fit
-// streamed. Nothing is loaded.
+// streamed. Nothing is loaded. A model whose
+// weights are absent, or whose networks the stages cannot run yet, is planned from its configs and headers.
 // SizeUnsupported, ModelNotFound, ModelInvalid.
 func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate, error) {
-	encoder, denoiser, decoder := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
-	for _, err := range []error{problem(encoder.shelf, req.Model), problem(denoiser.shelf, req.Model), problem(decoder.shelf, req.Model)} {
-		if err != nil {
-			return Estimate{}, err
-		}
+	path, err := o.Library.path(req.Model)
+	if err != nil {
+		return Estimate{}, err
 	}
-	latent, factor := denoiser.books[req.Model].component, decoder.books[req.Model].component.SpatialFactor
-	multiple := latent.LatentMultiple * factor
-	e := Estimate{WidthPx: req.WidthPx, HeightPx: req.HeightPx}
+	outline, err := modeldir.OpenOutline(path, modeldir.Keep{
+		Encoder: o.Precision[stage.KindEncoder], Denoiser: o.Precision[stage.KindDenoiser], Decoder: o.Precision[stage.KindDecoder],
+	})
+	if err != nil {
+		return Estimate{}, modelError(err, stage.KindEncoder, req.Model, path)
+	}
+	o.Library = o.Library.only(req.Model)
+	e := Estimate{WidthPx: req.WidthPx, HeightPx: req.HeightPx, Pipeline: outline.Pipeline, Runs: outline.Runs, Present: outline.Complete(), outline: outline}
+	plan, err := e.request(outline, req)
+	if err != nil {
+		return Estimate{}, err
+	}
+	if e.Runs && e.Present {
+		err = e.ofStages(ctx, o, plan)
+	} else {
+		err = e.ofOutline(o, plan)
+	}
+	if err != nil {
+		return Estimate{}, err
+	}
+	e.describe()
+	return e, nil
+}
+
+// request fills in the sides and tells what encoder and denoiser are asked for.
+func (e *Estimate) request(m *modeldir.Outline, req EstimateRequest) (stage.PlanRequest, error) {
+	factor := m.SpatialFactor
+	multiple := m.LatentMultiple * factor
 	for _, side := range []struct {
 		field string
 		value *int
 	}{{"width", &e.WidthPx}, {"height", &e.HeightPx}} {
 		if *side.value == 0 {
-			*side.value = latent.LatentDefault * factor
+			*side.value = m.LatentDefault * factor
 		}
 		if *side.value < 1 || *side.value%multiple != 0 || *side.value > maxLatentSide*factor {
-			return Estimate{}, stage.Invalid(stage.SizeUnsupported, side.field, *side.value, fmt.Sprintf("a multiple of %d up to %d pixels", multiple, maxLatentSide*factor))
+			return stage.PlanRequest{}, stage.Invalid(stage.SizeUnsupported, side.field, *side.value, fmt.Sprintf("a multiple of %d up to %d pixels", multiple, maxLatentSide*factor))
 		}
 	}
 	batch := 1
-	if req.Guided {
+	if req.Guided && m.Guided {
 		batch = 2
 	}
-	plan := stage.PlanRequest{Model: req.Model, Batch: batch, LatentHeight: e.HeightPx / factor, LatentWidth: e.WidthPx / factor}
+	return stage.PlanRequest{Model: req.Model, Batch: batch, LatentHeight: e.HeightPx / factor, LatentWidth: e.WidthPx / factor}, nil
+}
+
+// ofStages asks the stages themselves.
+func (e *Estimate) ofStages(ctx context.Context, o Options, plan stage.PlanRequest) error {
+	encoder, denoiser, decoder := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
 	for _, s := range []struct {
 		kind stage.Kind
 		planner
@@ -89,52 +147,70 @@ func NewEstimate(ctx context.Context, o Options, req EstimateRequest) (Estimate,
 		}
 		f, err := s.Plan(ctx, plan)
 		if err != nil {
-			return Estimate{}, err
+			return err
 		}
 		tape, err := s.planned(plan)
 		if err != nil {
-			return Estimate{}, err
+			return err
 		}
 		if budget := o.Device.Memory().CapBytes; budget > 0 && f.WeightsBytes+f.ScratchBytes > budget {
 			plan.LimitBytes = max(1, budget-f.ScratchBytes)
 			if f, err = s.Plan(ctx, plan); err != nil {
-				return Estimate{}, err
+				return err
 			}
 			s.restrict(plan, tape.Manifest())
 			plan.LimitBytes = 0
 		}
 		row := StageEstimate{Kind: s.kind, Footprint: f, MostScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes}
-		least := device.Manifest{Params: tape.Manifest().Params, Streamed: true}
-		if d, ok := o.Device.(limiter); ok {
-			least.ResidentBytes = d.ResidentWithin(&least, 1)
-		}
-		row.LeastWeights = f.WeightsBytes - o.Device.WeightBytes(tape.Manifest()) + o.Device.WeightBytes(&least)
-		if d, ok := o.Device.(streamer); ok {
-			row.StreamedBytes = d.StreamedBytes(tape)
+		row.ofManifest(o.Device, tape.Manifest(), f.WeightsBytes-o.Device.WeightBytes(tape.Manifest()))
+		row.ofTape(o.Device, tape)
+		if s.kind == stage.KindDecoder {
+			if err := decoder.estimateBands(tape, &row); err != nil {
+				return err
+			}
 		}
 		e.Stages = append(e.Stages, row)
 	}
-	if err := decoder.estimateBands(plan, &e.Stages[len(e.Stages)-1]); err != nil {
-		return Estimate{}, err
-	}
-	return e, nil
+	return nil
 }
 
-func problem[N network](s *shelf[N], model string) error {
-	_, err := s.find(model)
-	return err
+// ofManifest fills in what depends on the weights alone; beside those of the networks the stage holds so many bytes.
+func (s *StageEstimate) ofManifest(d device.Device, m *device.Manifest, beside int64) {
+	most, least := device.Manifest{Params: m.Params}, device.Manifest{Params: m.Params, Streamed: true}
+	if l, ok := d.(limiter); ok {
+		least.ResidentBytes = l.ResidentWithin(&least, 1)
+	}
+	s.MostWeights, s.LeastWeights = beside+d.WeightBytes(&most), beside+d.WeightBytes(&least)
+	if m.Streamed {
+		s.ResidentBytes = m.ResidentBytes
+	}
+}
+
+// ofTape adds what one more tape tells.
+func (s *StageEstimate) ofTape(d device.Device, t *device.Tape) {
+	if d, ok := d.(streamer); ok {
+		s.StreamedBytes += d.StreamedBytes(t)
+	}
+	if d, ok := d.(convolver); ok {
+		if s.Convolutions == nil {
+			s.Convolutions = map[string]int{}
+		}
+		for name, n := range d.Convolutions(t) {
+			s.Convolutions[name] += n
+		}
+	}
 }
 
 // estimateBands adds what decoding takes without a budget, and in the smallest bands.
-func (d *Decoder) estimateBands(req stage.PlanRequest, e *StageEstimate) error {
-	tape, err := d.tape(d.books[req.Model], req.LatentHeight, req.LatentWidth)
-	if err != nil {
-		return err
-	}
+func (d *Decoder) estimateBands(tape *device.Tape, e *StageEstimate) error {
+	var err error
 	for limit, bytes := range map[int64]*int64{MaxImageScratch: &e.MostScratch, 0: &e.LeastScratch} {
 		if *bytes, err = d.Device.Within(limit).ScratchBytes(tape); err != nil {
 			return d.fault(err)
 		}
+	}
+	if c, ok := d.budgeted(e.Footprint.WholeBytes).(convolver); ok {
+		e.Convolutions = c.Convolutions(tape)
 	}
 	whole, err := d.Device.ScratchBytes(tape)
 	if err != nil {

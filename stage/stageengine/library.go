@@ -73,6 +73,11 @@ func (l *Library) path(model string) (string, error) {
 	return path, nil
 }
 
+// only is the library with one of its models alone.
+func (l *Library) only(model string) *Library {
+	return &Library{paths: map[string]string{model: l.paths[model]}}
+}
+
 func (l *Library) add(path string) error {
 	name := filepath.Base(path)
 	if other, ok := l.paths[name]; ok && other != path {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/kernel"
+	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
 // Algorithm is a way to compute Conv2D.
@@ -86,6 +87,36 @@ func fastest(images, h, w int) Algorithm {
 		}
 	}
 	return best
+}
+
+// Convolutions counts how many convolutions of a tape the device computes with each algorithm, by name.
+func (d *Device) Convolutions(t *device.Tape) map[string]int {
+	return d.conv.count(t, func(_ int, out tensor.Shape) tensor.Shape { return out })
+}
+
+// Convolutions is that of whole runs, or of bands, which choose for their own size; of each op the largest counts.
+func (w within) Convolutions(t *device.Tape) map[string]int {
+	_, banded, err := w.plan(t)
+	if err != nil || banded == nil {
+		return w.Device.Convolutions(t)
+	}
+	return w.conv.count(t, func(op int, out tensor.Shape) tensor.Shape {
+		side := banded.sides[op]
+		return tensor.Shape{1, min(side, out[1]), min(side, out[2]), out[3]}
+	})
+}
+
+// count counts the convolutions of a tape, each as if its output had the shape that as gives.
+func (a Algorithm) count(t *device.Tape, as func(op int, out tensor.Shape) tensor.Shape) map[string]int {
+	counts := map[string]int{}
+	for i, op := range t.Ops() {
+		if o, ok := op.(*device.Conv2D); ok {
+			c := *o
+			c.Out.Shape = as(i, o.Out.Shape)
+			counts[string(a.of(&c, t.Manifest()))]++
+		}
+	}
+	return counts
 }
 
 // winograd is the kernel for a convolution; not of Direct.
