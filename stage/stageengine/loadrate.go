@@ -14,7 +14,6 @@ type LoadRate struct {
 	ReadBytesPerSecond float64 // of stored weights, from the disk, or from the page cache where they are there
 	PackBytesPerSecond float64 // of stored weights that are in the page cache; 0 if the reading took all the time
 	SampleBytes        int64   // that were measured
-	Growth             float64 // bytes in memory for a stored one
 }
 
 // BytesPerSecond is how fast stored weights become ready: one thread reads while the others pack.
@@ -74,7 +73,7 @@ func (e Estimate) MeasureLoad(ctx context.Context, d device.Device) (rate LoadRa
 		whole.Add(p)
 		stored += at
 	}
-	rate.ReadBytesPerSecond, rate.Growth = float64(rate.SampleBytes)/time.Since(begin).Seconds(), 1
+	rate.ReadBytesPerSecond = float64(rate.SampleBytes) / time.Since(begin).Seconds()
 	if stored == 0 {
 		return rate, nil
 	}
@@ -83,8 +82,7 @@ func (e Estimate) MeasureLoad(ctx context.Context, d device.Device) (rate LoadRa
 	if err != nil {
 		return rate, err
 	}
-	defer weights.Free()
 	rate.PackBytesPerSecond = float64(stored) / time.Since(begin).Seconds()
-	rate.Growth = float64(weights.Bytes()) / float64(stored)
+	weights.Free()
 	return rate, nil
 }

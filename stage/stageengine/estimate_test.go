@@ -1,0 +1,138 @@
+package stageengine
+
+import (
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// bareCopy copies the configs of the starter model, with the headers of its weights or without.
+func bareCopy(t *testing.T, headers bool) string {
+	t.Helper()
+	from, to := filepath.Join(repo, "models/starter"), filepath.Join(t.TempDir(), "starter")
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name := strings.TrimPrefix(path, from)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case strings.HasSuffix(name, ".safetensors") && headers:
+			data = data[:8+binary.LittleEndian.Uint64(data)]
+		case filepath.Base(name) != "config.json" && filepath.Base(name) != "model_index.json":
+			return nil
+		}
+		return errors.Join(os.MkdirAll(filepath.Dir(to+name), 0o700), os.WriteFile(to+name, data, 0o600))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func starterEstimate(t *testing.T, dir string, budget int64, o Options, req EstimateRequest) (Estimate, Options) {
+	t.Helper()
+	var err error
+	if o.Library, err = OpenLibrary(dir); err != nil {
+		t.Fatal(err)
+	}
+	device, err := cpu.New(cpu.Options{MemoryCapBytes: budget})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = device.Close() }) // it always returns nil
+	o.Device, req.Model = device, "starter"
+	e, err := NewEstimate(t.Context(), o, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, o
+}
+
+// TestEstimateOfAbsentWeights: a model whose weights are not there is planned to the byte as the stages plan it once they are.
+func TestEstimateOfAbsentWeights(t *testing.T) {
+	whole := filepath.Join(repo, "models/starter")
+	for name, c := range map[string]struct {
+		budget  int64
+		options Options
+		req     EstimateRequest
+	}{
+		"plain":  {req: EstimateRequest{Guided: true}},
+		"large":  {budget: 24 << 20, req: EstimateRequest{WidthPx: 512, HeightPx: 384}},
+		"int8":   {options: Options{Precision: map[stage.Kind]tensor.DType{stage.KindDenoiser: tensor.I8, stage.KindDecoder: tensor.BF16}}},
+		"stream": {options: Options{ResidentBytes: map[stage.Kind]int64{stage.KindEncoder: 0, stage.KindDenoiser: 5 << 20, stage.KindDecoder: 1 << 30}}, req: EstimateRequest{Guided: true}},
+	} {
+		want, _ := starterEstimate(t, whole, c.budget, c.options, c.req)
+		if !want.Present || !want.Runs {
+			t.Fatalf("the starter model: %+v", want)
+		}
+		for _, headers := range []bool{true, false} {
+			got, _ := starterEstimate(t, bareCopy(t, headers), c.budget, c.options, c.req)
+			if got.Present || !got.Runs {
+				t.Errorf("%s, headers %v: present %v, runs %v", name, headers, got.Present, got.Runs)
+			}
+			same := cmp.Options{cmpopts.IgnoreUnexported(Estimate{}, StageEstimate{}), cmpopts.IgnoreFields(Estimate{}, "Present"), cmpopts.IgnoreFields(NetworkEstimate{}, "Present")}
+			if diff := cmp.Diff(want, got, same); diff != "" {
+				t.Errorf("%s, headers %v: %s", name, headers, diff)
+			}
+		}
+	}
+}
+
+// TestMostResident: what is chosen makes the stage fit, by the stage's own plan, and a step more does not.
+func TestMostResident(t *testing.T) {
+	dir := filepath.Join(repo, "models/starter")
+	e, _ := starterEstimate(t, dir, 0, Options{}, EstimateRequest{})
+	s := e.Stages[1]
+	if _, ok := s.MostResident(s.LeastWeights - 1); ok {
+		t.Error("less than the least is said to do")
+	}
+	last := int64(-1)
+	for limit := s.LeastWeights; limit < s.MostWeights; limit += (s.MostWeights - s.LeastWeights) / 7 {
+		bytes, ok := s.MostResident(limit)
+		if !ok || bytes < last {
+			t.Fatalf("within %d bytes %d may stay, %v, behind %d within fewer", limit, bytes, ok, last)
+		}
+		last = bytes
+		limited, _ := starterEstimate(t, dir, 0, Options{ResidentBytes: map[stage.Kind]int64{stage.KindDenoiser: bytes}}, EstimateRequest{})
+		if w := limited.Stages[1].Footprint.WeightsBytes; w > limit {
+			t.Errorf("%d bytes take %d, allowed are %d", bytes, w, limit)
+		}
+		if w := s.weights(bytes + 64<<10); w <= limit {
+			t.Errorf("%d bytes were enough for 64 KiB more than %d", limit, bytes)
+		}
+	}
+	if last == 0 {
+		t.Error("nothing ever stays")
+	}
+}
+
+// TestMeasureLoad: a measurement reads what it says and leaves nothing behind.
+func TestMeasureLoad(t *testing.T) {
+	e, o := starterEstimate(t, filepath.Join(repo, "models/starter"), 0, Options{Precision: map[stage.Kind]tensor.DType{stage.KindDenoiser: tensor.I8}}, EstimateRequest{})
+	r, err := e.MeasureLoad(t.Context(), o.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.ReadBytesPerSecond <= 0 || r.PackBytesPerSecond <= 0 || r.SampleBytes <= 0 || r.SampleBytes > rateSample || r.BytesPerSecond() > r.ReadBytesPerSecond {
+		t.Errorf("%+v", r)
+	}
+	m := o.Device.Memory()
+	if m.UsedBytes != 0 || m.PeakBytes == 0 || m.PeakBytes > rateSample {
+		t.Errorf("memory %+v", m)
+	}
+}
