@@ -14,7 +14,7 @@ import (
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
 
-// planned is the output of `triptych plan --json`.
+// planned is one model of the output of `triptych plan --json`.
 type planned struct {
 	WidthPx          int   `json:"width_px"`
 	HeightPx         int   `json:"height_px"`
@@ -32,19 +32,45 @@ type planned struct {
 		StreamedBytes     int64 `json:"streamed_bytes"`
 		Mode              string
 	}
+
+	Model, Pipeline string
+	Runs            bool
+	Present         bool `json:"weights_present"`
+	Mode            string
+	Flags           []string
+	Resident        []string
+	Reloaded        []string
+	ReloadBytes     int64    `json:"reload_bytes_per_image"`
+	ReloadSeconds   *float64 `json:"reload_seconds_per_image"`
+	LoadRate        int64    `json:"load_bytes_per_second"`
 }
 
-func runPlan(t *testing.T, args ...string) planned {
+// plannedAll is all of it.
+type plannedAll struct {
+	Models   []planned
+	Together *planned
+}
+
+func runPlans(t *testing.T, args ...string) (p plannedAll, raw string) {
 	t.Helper()
 	got := runCommand(t, append([]string{"plan", "--json"}, args...)...)
 	if got.code != 0 {
 		t.Fatalf("plan %v: exit code %d: %s", args, got.code, got.stderr)
 	}
-	var p planned
 	if err := json.Unmarshal([]byte(got.stdout), &p); err != nil {
 		t.Fatalf("%s: %v", got.stdout, err)
 	}
-	return p
+	return p, got.stdout
+}
+
+// runPlan plans one model.
+func runPlan(t *testing.T, args ...string) planned {
+	t.Helper()
+	p, raw := runPlans(t, args...)
+	if len(p.Models) != 1 || p.Together != nil {
+		t.Fatalf("plan %v: %s", args, raw)
+	}
+	return p.Models[0]
 }
 
 // wantUsage compares a plan with what the stages of a request said they took.
@@ -146,7 +172,10 @@ func TestPlan(t *testing.T) {
 		args []string
 		told string
 	}{
-		{nil, "expected one model"},
+		{nil, "expected 1 to 21 models"},
+		{[]string{"starter", "models/starter"}, "named twice"},
+		{[]string{"starter", "--load-bandwidth", "fast"}, "500MB/s"},
+		{[]string{"starter", "--load-bandwidth", "0"}, "positive"},
 		{[]string{"nope"}, "one of starter"},
 		{[]string{"no/such"}, "no such file or directory"},
 		{[]string{"starter", "--width", "100"}, "a multiple of 32"},

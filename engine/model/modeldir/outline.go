@@ -26,9 +26,9 @@ type Outline struct {
 	Tokens         int // of a prompt, to the denoiser
 	ContextDim     int // of its states
 	LatentChannels int
-	LatentMultiple int // of a latent's sides
-	LatentDefault  int // side the model was trained at
-	SpatialFactor  int // pixels of a side for each latent
+	LatentMultiple int  // of a latent's sides
+	LatentDefault  int  // side the model was trained at
+	SpatialFactor  int  // pixels of a side for each latent
 	Guided         bool // guidance evaluates the denoiser twice
 }
 
@@ -65,7 +65,9 @@ func (o *Outline) Complete() bool {
 }
 
 // Parts lists the networks in the order they are used.
-func (o *Outline) Parts() []*Part { return append(o.Text[:len(o.Text):len(o.Text)], o.Denoiser, o.Decoder) }
+func (o *Outline) Parts() []*Part {
+	return append(o.Text[:len(o.Text):len(o.Text)], o.Denoiser, o.Decoder)
+}
 
 // OpenSource opens the weights of a complete part, for Device.Load. The caller closes them.
 func (p *Part) OpenSource() (interface {

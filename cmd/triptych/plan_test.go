@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// sizedModel is a model of so many bytes of weights in each stage, all with equal scratch.
+func sizedModel(name string, scratch int64, weights ...int64) *modelPlan {
+	m := &modelPlan{Model: name, LoadBytesPerSecond: 1000}
+	for i, kind := range stage.Kinds() {
+		f := stage.Footprint{WeightsBytes: weights[i], ScratchBytes: scratch}
+		m.Stages = append(m.Stages, planStage{Stage: kind.String(), Mode: modeWhole, kind: kind, footprint: f, LoadedBytes: weights[i]})
+	}
+	return m
+}
+
+func TestCycleModes(t *testing.T) {
+	limit := int64(7)
+	streamed := sizedModel("m", 10, 100, 500, 50)
+	streamed.Stages[1].ResidentBytes, streamed.Stages[1].StreamedBytes = &limit, 2000
+	refused := sizedModel("m", 10, 100, 500, 50)
+	refused.Stages[2].Mode = modeRefused
+	for name, c := range map[string]struct {
+		models   []*modelPlan
+		budget   int64
+		mode     string
+		resident []string
+		seconds  float64
+	}{
+		"no budget":    {[]*modelPlan{sizedModel("m", 10, 100, 500, 50)}, 0, modeAll, []string{"encoder", "denoiser", "decoder"}, 0},
+		"all fits":     {[]*modelPlan{sizedModel("m", 10, 100, 500, 50)}, 660, modeAll, []string{"encoder", "denoiser", "decoder"}, 0},
+		"nearly":       {[]*modelPlan{sizedModel("m", 10, 100, 500, 50)}, 659, modePartly, []string{"denoiser"}, 0.15},
+		"one at once":  {[]*modelPlan{sizedModel("m", 10, 100, 500, 450)}, 510, modeOne, nil, 1.05},
+		"streamed":     {[]*modelPlan{streamed}, 510, "streamed denoiser (7 B resident)", nil, 0.65},
+		"does not fit": {[]*modelPlan{refused}, 510, modeRefused, nil, 0},
+		"two, all":     {[]*modelPlan{sizedModel("a", 10, 1, 2, 3), sizedModel("b", 10, 1, 2, 3)}, 22, modeAll, []string{"a encoder", "a denoiser", "a decoder", "b encoder", "b denoiser", "b decoder"}, 0},
+		"two, one":     {[]*modelPlan{sizedModel("a", 1, 100, 100, 100), sizedModel("b", 1, 100, 100, 100)}, 101, modeOne, nil, 0.3},
+	} {
+		p, err := newCycle(c.models, c.budget)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if p.Mode != c.mode {
+			t.Errorf("%s: mode %q, want %q", name, p.Mode, c.mode)
+		}
+		if c.mode == modeRefused {
+			if p.ReloadSeconds != nil {
+				t.Errorf("%s: %+v", name, p)
+			}
+			continue
+		}
+		if c.resident != nil && !slices.Equal(p.Resident, c.resident) {
+			t.Errorf("%s: %v stays, want %v", name, p.Resident, c.resident)
+		}
+		if p.ReloadSeconds == nil || *p.ReloadSeconds < c.seconds-1e-9 || *p.ReloadSeconds > c.seconds+1e-9 {
+			t.Errorf("%s: %+v, want %v s", name, p, c.seconds)
+		}
+		if c.budget > 0 && p.PeakBytes > c.budget {
+			t.Errorf("%s: a peak of %d bytes, budget %d", name, p.PeakBytes, c.budget)
+		}
+	}
+	unknown := sizedModel("m", 10, 100, 500, 450)
+	unknown.LoadBytesPerSecond = 0
+	if p, err := newCycle([]*modelPlan{unknown}, 510); err != nil || p.ReloadSeconds != nil || p.ReloadedBytes != 1050 {
+		t.Errorf("without a bandwidth: %+v, %v", p, err)
+	}
+	streamed.cyclePlan.StreamSecondStep = streamed.streamSeconds(1)
+	if s := streamed.StreamSecondStep; s == nil || *s != 2 {
+		t.Errorf("a step reads for %v s, want 2", s)
+	}
+}
+
+// TestCycleIsTheLedgers: in any budget the loads are those of the ledger on the clock of a simulation, where jobs are
+// so far apart that each has ended before the next.
+func TestCycleIsTheLedgers(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 60 {
+		var models []*modelPlan
+		var trace simulate.Trace
+		least, all := int64(0), int64(0)
+		for i := range 1 + r.IntN(3) {
+			m := sizedModel(fmt.Sprint("m", i), 1+r.Int64N(50), 1+r.Int64N(1000), 1+r.Int64N(1000), 1+r.Int64N(1000))
+			part := func(s planStage) simulate.Part {
+				least, all = max(least, s.footprint.WeightsBytes+s.footprint.ScratchBytes), all+s.footprint.WeightsBytes
+				return simulate.Part{WeightsBytes: s.footprint.WeightsBytes, ScratchBytes: s.footprint.ScratchBytes, Seconds: 1}
+			}
+			models = append(models, m)
+			trace.Models = append(trace.Models, simulate.Model{Name: m.Model, SidePx: 8, Encoder: part(m.Stages[0]), Denoiser: part(m.Stages[1]), Decoder: part(m.Stages[2])})
+		}
+		budget := least + r.Int64N(all)
+		p, err := newCycle(models, budget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded := func(rounds int) float64 {
+			trace.Jobs = nil
+			for j := range rounds * len(models) {
+				trace.Jobs = append(trace.Jobs, simulate.Job{AtSeconds: float64(100 * j), Model: models[j%len(models)].Model, Images: 1, WidthPx: 8, HeightPx: 8})
+			}
+			result, err := simulate.Run(trace, simulate.Policies()[0], simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: 1e6, OracleWidth: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return result.ReloadSeconds * 1e6
+		}
+		images := float64(countRounds * len(models))
+		want := (loaded(warmRounds+countRounds) - loaded(warmRounds)) / images
+		if got := float64(p.ReloadedBytes); got < want-6 || got > want+6 { // each stage's bytes are rounded down
+			t.Errorf("budget %d of %d: %v bytes an image, the simulation loads %v", budget, all, got, want)
+		}
+	}
+}
+
+func TestPlanTexts(t *testing.T) {
+	for n, want := range map[int64]string{0: "0MiB", 1: "1", 1 << 20: "1MiB", 3 << 10: "3KiB", 10_000_000: "10000000", 3 << 30: "3072MiB"} {
+		got := flagSize(n)
+		var back byteSize
+		if err := back.Set(got); got != want || err != nil || int64(back) != n {
+			t.Errorf("%d bytes as %q, want %q, read as %d, %v", n, got, want, back, err)
+		}
+	}
+	for s, want := range map[float64]string{0: "0 s", 0.0001: "less than 0.001 s", 0.01234: "0.012 s", 0.5: "0.500 s", 2.345: "2.35 s", 44.04: "44.0 s", 1234.5: "1234 s"} {
+		if got := secondsText(s); got != want {
+			t.Errorf("%v as %q, want %q", s, got, want)
+		}
+	}
+	if got := (planConvs{"direct": 2, "winograd4": 41, "winograd2": 2}).String(); got != "winograd4 41, direct 2, winograd2 2" {
+		t.Error(got)
+	}
+	var rate byteRate
+	for text, want := range map[string]int64{"500MB/s": 500_000_000, "1GiB": 1 << 30, "0": -1, "fast": -1, "-1MB/s": -1} {
+		if err := rate.Set(text); (err != nil) != (want < 0) || err == nil && int64(rate) != want {
+			t.Errorf("%q: %d, %v", text, rate, err)
+		}
+	}
+}
