@@ -24,7 +24,7 @@ type Network struct {
 // Networks records the networks of Stable Diffusion 1.5 (latents of 64x64) and XL (128x128): the denoisers for a batch
 // of two, as guidance runs them, the text encoders for two prompts, the decoders for one image. Nothing is loaded.
 // Of XL's denoiser the vector of the image's size, one product of [2, 2816] by [1280, 2816] and one of [2, 1280] by
-// [1280, 1280], is left out: the engine has no such input yet.
+// [1280, 1280], is left out: it is done once for an image.
 func Networks() ([]Network, error) {
 	sd15 := SD15()
 	text, err := parse(sd15["text_encoder/config.json"], clip.ParseConfig)
