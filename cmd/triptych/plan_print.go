@@ -14,7 +14,7 @@ func (p plan) print(w io.Writer) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		if err := m.print(w, p.BudgetBytes); err != nil {
+		if err := m.print(w); err != nil {
 			return err
 		}
 	}
@@ -26,7 +26,7 @@ func (p plan) print(w io.Writer) error {
 	return nil
 }
 
-func (p *modelPlan) print(w io.Writer, budget int64) error {
+func (p *modelPlan) print(w io.Writer) error {
 	fmt.Fprintf(w, "%s %dx%d\n", p.Model, p.WidthPx, p.HeightPx)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	some := func(n int64) string {
@@ -111,6 +111,9 @@ func (p *modelPlan) printNetworks(w io.Writer) error {
 // print tells how images are made; each is one of them.
 func (c *cyclePlan) print(w io.Writer, each string) {
 	fmt.Fprintf(w, "Mode: %s.", c.Mode)
+	if c.PeakBytes > 0 {
+		fmt.Fprintf(w, " At most %s are reserved at once.", size(c.PeakBytes))
+	}
 	if c.Mode != modeRefused && c.Mode != modeAll {
 		if len(c.Resident) > 0 {
 			fmt.Fprintf(w, " What stays: %s.", strings.Join(c.Resident, ", "))

@@ -71,7 +71,7 @@ func TestCycleModes(t *testing.T) {
 	if p, err := newCycle([]*modelPlan{unknown}, 510); err != nil || p.ReloadSeconds != nil || p.ReloadedBytes != 1050 {
 		t.Errorf("without a bandwidth: %+v, %v", p, err)
 	}
-	streamed.cyclePlan.StreamSecondStep = streamed.streamSeconds(1)
+	streamed.StreamSecondStep = streamed.streamSeconds(1)
 	if s := streamed.StreamSecondStep; s == nil || *s != 2 {
 		t.Errorf("a step reads for %v s, want 2", s)
 	}

@@ -115,13 +115,12 @@ func readIndex(path string) (shards map[string]string, total int64, err error) {
 	const expected = "an index: a JSON object with a weight_map from tensors to files"
 	var broken *Error // the tensor at fault, when it is known
 	err = scanObject(data, func(s scanner, key string) error {
-		switch key {
-		case "metadata":
+		if key == "metadata" {
 			total, err = s.totalSize()
 			return err
-		default:
+		}
+		if key != "weight_map" {
 			return s.skip()
-		case "weight_map":
 		}
 		shards = map[string]string{}
 		return s.object(func(s scanner, name string) error {

@@ -16,7 +16,7 @@ type LoadRate struct {
 	SampleBytes        int64   // that were measured
 }
 
-// BytesPerSecond is how fast stored weights become ready: one thread reads while the others pack.
+// BytesPerSecond is how fast stored weights become ready: threads read while others pack.
 func (r LoadRate) BytesPerSecond() float64 {
 	if r.PackBytesPerSecond == 0 {
 		return r.ReadBytesPerSecond
