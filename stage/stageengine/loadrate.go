@@ -29,6 +29,8 @@ const (
 	rateSample    = 64 << 20
 	rateParameter = rateSample / 2
 	rateReading   = 400 * time.Millisecond
+	rateLoads     = 3
+	rateLoading   = 300 * time.Millisecond // no load begins later
 	rateChunk     = 1 << 20
 )
 
@@ -77,12 +79,15 @@ func (e Estimate) MeasureLoad(ctx context.Context, d device.Device) (rate LoadRa
 	if stored == 0 {
 		return rate, nil
 	}
-	begin = time.Now()
-	weights, err := d.Load(ctx, whole, src, nil)
-	if err != nil {
-		return rate, err
+	for begin, tries := time.Now(), 0; tries < rateLoads && (tries == 0 || time.Since(begin) < rateLoading); tries++ {
+		start := time.Now()
+		weights, err := d.Load(ctx, whole, src, nil)
+		if err != nil {
+			return rate, err
+		}
+		// The fastest: what else the machine does can only slow a load.
+		rate.PackBytesPerSecond = max(rate.PackBytesPerSecond, float64(stored)/time.Since(start).Seconds())
+		weights.Free()
 	}
-	rate.PackBytesPerSecond = float64(stored) / time.Since(begin).Seconds()
-	weights.Free()
 	return rate, nil
 }
