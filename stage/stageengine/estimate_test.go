@@ -73,6 +73,8 @@ func TestEstimateOfAbsentWeights(t *testing.T) {
 	}{
 		"plain":  {req: EstimateRequest{Guided: true}},
 		"large":  {budget: 24 << 20, req: EstimateRequest{WidthPx: 512, HeightPx: 384}},
+		"small":  {budget: 12 << 20, req: EstimateRequest{Guided: true}},
+		"least":  {budget: 1, req: EstimateRequest{Guided: true}},
 		"int8":   {options: Options{Precision: map[stage.Kind]tensor.DType{stage.KindDenoiser: tensor.I8, stage.KindDecoder: tensor.BF16}}},
 		"stream": {options: Options{ResidentBytes: map[stage.Kind]int64{stage.KindEncoder: 0, stage.KindDenoiser: 5 << 20, stage.KindDecoder: 1 << 30}}, req: EstimateRequest{Guided: true}},
 	} {
@@ -90,34 +92,6 @@ func TestEstimateOfAbsentWeights(t *testing.T) {
 				t.Errorf("%s, headers %v: %s", name, headers, diff)
 			}
 		}
-	}
-}
-
-// TestMostResident: what is chosen makes the stage fit, by the stage's own plan, and a step more does not.
-func TestMostResident(t *testing.T) {
-	dir := filepath.Join(repo, "models/starter")
-	e, _ := starterEstimate(t, dir, 0, Options{}, EstimateRequest{})
-	s := e.Stages[1]
-	if _, ok := s.MostResident(s.LeastWeights - 1); ok {
-		t.Error("less than the least is said to do")
-	}
-	last := int64(-1)
-	for limit := s.LeastWeights; limit < s.MostWeights; limit += (s.MostWeights - s.LeastWeights) / 7 {
-		bytes, ok := s.MostResident(limit)
-		if !ok || bytes < last {
-			t.Fatalf("within %d bytes %d may stay, %v, behind %d within fewer", limit, bytes, ok, last)
-		}
-		last = bytes
-		limited, _ := starterEstimate(t, dir, 0, Options{ResidentBytes: map[stage.Kind]int64{stage.KindDenoiser: bytes}}, EstimateRequest{})
-		if w := limited.Stages[1].Footprint.WeightsBytes; w > limit {
-			t.Errorf("%d bytes take %d, allowed are %d", bytes, w, limit)
-		}
-		if w := s.weights(bytes + 64<<10); w <= limit {
-			t.Errorf("%d bytes were enough for 64 KiB more than %d", limit, bytes)
-		}
-	}
-	if last == 0 {
-		t.Error("nothing ever stays")
 	}
 }
 
