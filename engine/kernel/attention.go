@@ -92,7 +92,7 @@ func Weigh(scores *[ScoreElems]float32, keys int, scale float32, state *Softmax)
 //
 //	sums[r][c] = sums[r][c]*shrink[r] + sum over i < keys of weights[r][i] * values[i*stride+c]
 //
-// What bounds it: the FMA units, as in Tile; the last 8 columns where d is an odd multiple of 8 reach half of that where there are two
+// What bounds it: the FMA units, as in Multiply; the last 8 columns where d is an odd multiple of 8 reach half of that where there are two
 // of 256 bits. AVX-512 keeps them busy to 96 % and more, to 90 % with such a d, whose 8 columns it sums by even and by odd keys: the last
 // ones, or the first ones if stride is a multiple of 16 and values begin in the middle of a cache line, so that no vector lies in
 // two. With 75 % the loads of those would be the bound.
