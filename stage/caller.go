@@ -23,7 +23,7 @@ type Want struct {
 // DeviceShare is a device as its processes share it.
 type DeviceShare struct {
 	BudgetBytes  int64  // the smallest that any of them was told; 0 is no limit
-	ForeignBytes int64  // held by those who do not work for the orchestrator that asks
+	ForeignBytes int64  // of the budget, held by those who do not work for the orchestrator that asks
 	ForeignWants []Want // of those, the oldest first
 }
 

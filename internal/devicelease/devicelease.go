@@ -44,8 +44,8 @@ type Lease struct {
 
 // Open makes this process known to the others on a device, with no bytes yet. root is for the devices of one host; each
 // has a directory there.
-// The smallest budget that a living process states counts for all; 0 states none. The error is a DirectoryError for a
-// directory where others could write.
+// All together have the largest budget that a living process states, and those of one orchestrator at most the smallest that
+// they state; 0 states none. The error is a DirectoryError for a directory where others could write.
 func Open(root, device string, budget int64) (*Lease, error) {
 	if device == "" || strings.ContainsRune(device, filepath.Separator) || strings.HasPrefix(device, ".") {
 		return nil, fmt.Errorf("device lease: device %q cannot name a directory", device)
@@ -68,20 +68,13 @@ func Open(root, device string, budget int64) (*Lease, error) {
 	return l, nil
 }
 
-// Reserve counts bytes as this process's. The error is a device.BusyError if they would exceed the budget, or if
+// Reserve counts bytes as this process's. The error is a device.BusyError if they would exceed a budget, or if
 // another orchestrator has waited for them longer; nothing is counted then.
 func (l *Lease) Reserve(bytes int64) error {
 	return l.change(func(all []record) error {
 		t := l.tally(all)
-		budget := t.budget
-		if budget == 0 {
-			budget = math.MaxInt64
-		}
-		if left := budget - l.own.bytes; bytes > left || add(t.held, t.older) > left-bytes {
-			return &device.BusyError{
-				NeededBytes: bytes, AvailableBytes: max(0, budget-add(add(l.own.bytes, t.held), t.older)),
-				OthersBytes: t.held, AwaitedBytes: t.older, BudgetBytes: t.budget,
-			}
+		if left := t.left(l.own.bytes); bytes > left {
+			return &device.BusyError{NeededBytes: bytes, AvailableBytes: max(0, left), OthersBytes: t.held, AwaitedBytes: t.older, BudgetBytes: t.budget}
 		}
 		l.own.bytes += bytes
 		l.own.want.bytes = max(0, l.own.want.bytes-bytes)
@@ -98,7 +91,7 @@ func (l *Lease) Release(bytes int64) {
 }
 
 // Observe tells on behalf of which orchestrator this process works and what that one lacks, unless the id is empty,
-// and gives what others have and want: everybody who works for another, or for nobody known. If the directory cannot be read now, it
+// and gives what others have and want of its budget: everybody who works for another, or for nobody known. If the directory cannot be read now, it
 // is what was seen last.
 func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
 	_ = l.change(func(all []record) error { // the next Reserve tells what is wrong
@@ -109,7 +102,8 @@ func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
 				l.own.want = want{w.Bytes, w.Since.UnixNano(), now.Add(wantLife).UnixNano()}
 			}
 		}
-		share := stage.DeviceShare{BudgetBytes: l.tally(all).budget}
+		t := l.tally(all)
+		share := stage.DeviceShare{BudgetBytes: t.budget}
 		for _, r := range all {
 			if !l.foreign(r) {
 				continue
@@ -121,6 +115,7 @@ func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
 		}
 		slices.SortFunc(share.ForeignWants, func(a, b stage.Want) int { return a.Since.Compare(b.Since) })
 		share.ForeignWants = share.ForeignWants[:min(len(share.ForeignWants), maxWants)]
+		t.spare(&share)
 		l.share = share
 		return nil
 	})
@@ -147,18 +142,51 @@ func (l *Lease) Close() error {
 
 // tally is what the records say together.
 type tally struct {
-	budget int64 // the smallest stated, 0 if there is none
-	held   int64 // by others
-	older  int64 // wanted by other orchestrators for longer than by this one
+	budget, most int64 // the smallest stated by this orchestrator's processes, the largest by anybody; 0 if there is none
+	ours, held   int64 // by the others of this orchestrator, by all others with them
+	older        int64 // wanted by other orchestrators for longer than by this one
+}
+
+// left is what a process with so many bytes can have.
+func (t tally) left(own int64) int64 {
+	left := int64(math.MaxInt64)
+	if t.budget > 0 {
+		left = t.budget - add(own, t.ours)
+	}
+	if t.most > 0 {
+		left = min(left, t.most-add(add(own, t.held), t.older))
+	}
+	return left
+}
+
+// spare takes from what others have and want that for which this orchestrator's budget is not needed.
+func (t tally) spare(s *stage.DeviceShare) {
+	if t.budget == 0 {
+		return
+	}
+	spare := t.most - t.budget
+	take := func(from *int64) {
+		n := min(*from, spare)
+		*from, spare = *from-n, spare-n
+	}
+	take(&s.ForeignBytes)
+	for i := range s.ForeignWants {
+		take(&s.ForeignWants[i].Bytes)
+	}
+	s.ForeignWants = slices.DeleteFunc(s.ForeignWants, func(w stage.Want) bool { return w.Bytes == 0 })
 }
 
 func (l *Lease) tally(all []record) tally {
-	t, now := tally{budget: l.own.budget}, l.now()
+	t, now := tally{budget: l.own.budget, most: l.own.budget}, l.now()
 	since, waits := l.own.want.at(now)
 	for _, r := range all {
 		t.held = add(t.held, r.bytes)
-		if r.budget > 0 && (t.budget == 0 || r.budget < t.budget) {
-			t.budget = r.budget
+		t.most = max(t.most, r.budget)
+		if !l.foreign(r) {
+			t.ours = add(t.ours, r.bytes)
+			if r.budget > 0 && (t.budget == 0 || r.budget < t.budget) {
+				t.budget = r.budget
+			}
 		}
 		if w, ok := r.want.at(now); ok && !l.foreign(r) && (!waits || w.Since.Before(since.Since)) {
 			since, waits = w, true

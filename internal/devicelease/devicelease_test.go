@@ -69,7 +69,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestBudget: the smallest that somebody states counts, 0 is none, and devices are apart.
+// TestBudget: all together have the largest that somebody states, those of one orchestrator their smallest; 0 is none, and
+// devices are apart.
 func TestBudget(t *testing.T) {
 	root := t.TempDir()
 	free := join(t, root, 0)
@@ -79,16 +80,31 @@ func TestBudget(t *testing.T) {
 	}
 	free.Release(1<<40 - 10)
 	large, small := join(t, root, 200), join(t, root, 100)
-	if got := busy(t, large.Reserve(91)); got.BudgetBytes != 100 || got.AvailableBytes != 90 {
+	if got := busy(t, small.Reserve(101)); got.BudgetBytes != 100 || got.AvailableBytes != 100 {
 		t.Errorf("got %+v", got)
 	}
-	if share := free.Observe("", stage.Want{}); share.BudgetBytes != 100 {
-		t.Errorf("budget %d, want the smallest", share.BudgetBytes)
+	reserve(t, small, 90)
+	if got := busy(t, large.Reserve(101)); got.BudgetBytes != 200 || got.AvailableBytes != 100 {
+		t.Errorf("got %+v", got)
 	}
-	if err := small.Close(); err != nil {
-		t.Fatal(err)
+	reserve(t, large, 100)
+	if got := busy(t, small.Reserve(1)); got.AvailableBytes != 0 {
+		t.Errorf("got %+v", got)
 	}
-	reserve(t, large, 91)
+	if share := small.Observe("", stage.Want{}); share.BudgetBytes != 100 || share.ForeignBytes != 10 {
+		t.Errorf("others have %d of a budget of %d, want 10 of 100", share.ForeignBytes, share.BudgetBytes)
+	}
+	if share := large.Observe("", stage.Want{}); share.BudgetBytes != 200 || share.ForeignBytes != 100 {
+		t.Errorf("others have %d of a budget of %d, want 100 of 200", share.ForeignBytes, share.BudgetBytes)
+	}
+	large.Release(100)
+	small.Observe("a", stage.Want{})
+	third := join(t, root, 200)
+	third.Observe("a", stage.Want{})
+	if got := busy(t, third.Reserve(11)); got.BudgetBytes != 100 || got.AvailableBytes != 10 {
+		t.Errorf("beside a process of its own: %+v", got)
+	}
+	reserve(t, third, 10)
 	other, err := Open(root, "cpu:1", 50)
 	if err != nil {
 		t.Fatal(err)
