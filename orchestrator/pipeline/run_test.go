@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
@@ -241,7 +242,11 @@ func TestCancelWhileWaiting(t *testing.T) {
 func TestDoesNotFit(t *testing.T) {
 	r := up(t)
 	spec := r.spec(t)
-	spec.Model.Name = stagetest.TooLarge
+	model, err := r.Pipeline.Fleet.Model(fleettest.Soon(t), stagetest.TooLarge, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Model = model
 	j := r.run(t, spec)
 	var e *stage.Error
 	if !errors.As(j.err, &e) || e.Reason != stage.ModelDoesNotFit || e.Metadata["needed_bytes"] == "" || e.Metadata["budget_bytes"] == "" {
@@ -280,6 +285,7 @@ func TestStreams(t *testing.T) {
 		r := limited(budget)
 		got := r.good(t, spec)
 		same(t, got, want)
+		r.Events.Await(t, "the decoder's work is over", func(e residency.Event) bool { return e.Kind == kind && e.Action == residency.Release })
 		told := 0
 		for _, e := range r.Events.All() {
 			if e.UsedBytes > budget {
