@@ -156,6 +156,11 @@ func (s *server) stop(t testing.TB) {
 func (s *server) generate(ctx context.Context, spec *triptychv1alpha1.GenerationSpec, each func(*triptychv1alpha1.GenerateResponse)) ([]*triptychv1alpha1.GenerateResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return s.generateFor(ctx, spec, each)
+}
+
+// generateFor is generate for as long as ctx lasts.
+func (s *server) generateFor(ctx context.Context, spec *triptychv1alpha1.GenerationSpec, each func(*triptychv1alpha1.GenerateResponse)) ([]*triptychv1alpha1.GenerateResponse, error) {
 	stream, err := s.client.Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec})
 	if err != nil {
 		return nil, err

@@ -37,7 +37,9 @@ const (
 	soakClients = 3
 	killEvery   = 8
 	cancelEvery = 6
-	soakFaults  = "encoder every 11; denoiser every 9; decoder every 13"
+	// soakPatience ends a job that hangs: three at once, each tried again many times, take what they take.
+	soakPatience = 10 * time.Minute
+	soakFaults   = "encoder every 11; denoiser every 9; decoder every 13"
 )
 
 // soakModels are models of three sizes.
@@ -147,7 +149,9 @@ const pipelineOutOfMemory = "OUT_OF_MEMORY"
 func (k *soak) job(n int) {
 	random := rand.New(rand.NewPCG(7, uint64(n)))
 	which := random.IntN(len(k.specs))
-	ctx, cancel := context.WithCancel(k.t.Context())
+	late, end := context.WithTimeout(k.t.Context(), soakPatience)
+	defer end()
+	ctx, cancel := context.WithCancel(late)
 	defer cancel()
 	var killAt, cancelAt, seen int // the event at which it happens
 	if n%killEvery == killEvery/2 {
@@ -157,7 +161,7 @@ func (k *soak) job(n int) {
 		cancelAt = 1 + random.IntN(20)
 	}
 	victim := "runtime " + stageNames[random.IntN(3)]
-	events, err := k.s.generate(ctx, k.specs[which], func(e *triptychv1alpha1.GenerateResponse) {
+	events, err := k.s.generateFor(ctx, k.specs[which], func(e *triptychv1alpha1.GenerateResponse) {
 		if w := e.GetWarning(); w != nil {
 			k.count(w.GetCode())
 		}
