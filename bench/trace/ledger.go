@@ -20,17 +20,17 @@ type change struct {
 
 // ledger follows the orchestrator's, by its record alone.
 type ledger struct {
-	changes   []change
-	held      map[string]int64 // by kind of stage
-	peaks     map[string]int64 // the most of it
-	peak      int64
-	loads     int
-	prefetchs int
-	evictions int
-	loaded    int64            // bytes
-	over      int              // decisions that left more than the budget
-	moving    map[string]bool  // components that load or are evicted
-	scratch   map[string]int64 // by kind of stage
+	changes    []change
+	held       map[string]int64 // by kind of stage
+	peaks      map[string]int64 // the most of it
+	peak       int64
+	loads      int
+	prefetched int
+	evictions  int
+	loaded     int64            // bytes
+	over       int              // decisions that left more than the budget
+	moving     map[string]bool  // components that load or are evicted
+	scratch    map[string]int64 // by kind of stage
 
 	cancel context.CancelFunc
 	done   chan error
@@ -88,7 +88,7 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		l.scratch[kind] = e.GetBytes() // and weights, if they are loaded next
 	case triptychv1alpha1.ResidencyEvent_ACTION_PREFETCH:
 		l.held[kind] += e.GetBytes()
-		l.prefetchs++
+		l.prefetched++
 		l.loaded += e.GetBytes()
 		l.moving[at] = true
 	case triptychv1alpha1.ResidencyEvent_ACTION_LOAD:

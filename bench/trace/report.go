@@ -71,7 +71,7 @@ func percent(part, whole int64) float64 {
 
 func newRow(share float64, budget int64, took time.Duration, base sample, samples []sample, l *ledger, margin time.Duration) row {
 	r := row{
-		Percent: share, BudgetBytes: budget, Seconds: took.Seconds(), Loads: l.loads, Prefetches: l.prefetchs, Evictions: l.evictions,
+		Percent: share, BudgetBytes: budget, Seconds: took.Seconds(), Loads: l.loads, Prefetches: l.prefetched, Evictions: l.evictions,
 		LoadedBytes: l.loaded, LedgerPeak: l.peak, OverBudget: l.over, Samples: len(samples), OtherBaseline: base.other,
 	}
 	for _, s := range samples {

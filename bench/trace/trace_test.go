@@ -1,0 +1,105 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+)
+
+// TestMaps: mappings that asked for huge pages are the device's; files are nobody's.
+func TestMaps(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "smaps")
+	const maps = `00400000-00500000 r-xp 00000000 fe:00 1 /bin/triptych
+Rss:                 900 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
+c000000000-c000400000 rw-p 00000000 00:00 0
+Rss:                4096 kB
+Anonymous:          4096 kB
+VmFlags: rd wr mr mw me ac sd
+7f0000000000-7f0000200000 rw-p 00000000 00:00 0
+Rss:                2048 kB
+Anonymous:          2048 kB
+VmFlags: rd wr mr mw me ac sd hg
+7f0000300000-7f0000400000 rw-p 00000000 00:00 0
+Rss:                1000 kB
+Anonymous:          1000 kB
+VmFlags: rd wr mr mw me hg ac sd
+`
+	if err := os.WriteFile(path, []byte(maps), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var s sample
+	for range 2 { // two processes
+		if err := s.add(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.arena != 2*(3048<<10) || s.other != 2*(4096<<10) {
+		t.Errorf("%+v", s)
+	}
+	if err := s.add(path + "x"); err == nil {
+		t.Error("a process that is gone is no error")
+	}
+}
+
+// TestLedger follows a record and compares it with samples.
+func TestLedger(t *testing.T) {
+	const (
+		reserve  = triptychv1alpha1.ResidencyEvent_ACTION_RESERVE
+		load     = triptychv1alpha1.ResidencyEvent_ACTION_LOAD
+		loaded   = triptychv1alpha1.ResidencyEvent_ACTION_LOADED
+		evict    = triptychv1alpha1.ResidencyEvent_ACTION_EVICT
+		release  = triptychv1alpha1.ResidencyEvent_ACTION_RELEASE
+		prefetch = triptychv1alpha1.ResidencyEvent_ACTION_PREFETCH
+		workDone = triptychv1alpha1.ResidencyEvent_CLASS_WORK_DONE
+		evicted  = triptychv1alpha1.ResidencyEvent_CLASS_EVICTED
+	)
+	l := &ledger{held: map[string]int64{}, peaks: map[string]int64{}, moving: map[string]bool{}, scratch: map[string]int64{}}
+	begin := time.Unix(0, 0).UTC()
+	at := func(second int) time.Time { return begin.Add(time.Duration(second) * time.Second) }
+	for i, e := range []*triptychv1alpha1.ResidencyEvent{
+		{Action: reserve, Stage: "denoiser", Bytes: 120, UsedBytes: 120},
+		{Action: load, Stage: "denoiser", Bytes: 100, UsedBytes: 120},
+		{Action: loaded, Stage: "denoiser", Bytes: 100, UsedBytes: 120},                                // at 2: settled, 20 of scratch
+		{Action: prefetch, Stage: "decoder", Bytes: 40, UsedBytes: 160},                                // more than the budget
+		{Action: loaded, Stage: "decoder", Bytes: 40, UsedBytes: 160},                                  // at 4
+		{Action: release, Class: workDone, Stage: "denoiser", Bytes: 20, UsedBytes: 140},               // at 5: no scratch
+		{Action: evict, Stage: "denoiser", Bytes: 100, UsedBytes: 140},                                 // at 6: not settled
+		{Action: release, Class: evicted, Stage: "denoiser", Bytes: 100, UsedBytes: 40},                // at 7
+		{Action: triptychv1alpha1.ResidencyEvent_ACTION_WAIT, Stage: "denoiser", Bytes: 1, Device: ""}, // moves nothing
+	} {
+		e.Time, e.BudgetBytes = timestamppb.New(at(i)), 150
+		if e.GetAction() != triptychv1alpha1.ResidencyEvent_ACTION_WAIT {
+			e.Device = "h/cpu:0"
+		}
+		l.add(&triptychv1alpha1.ResidencyDecision{Event: e})
+	}
+	if l.peak != 160 || l.over != 2 || l.loads != 1 || l.prefetched != 1 || l.evictions != 1 || l.loaded != 140 || l.peaks["denoiser"] != 120 || l.held["denoiser"] != 0 || l.held["decoder"] != 40 {
+		t.Errorf("%+v", l)
+	}
+	half := 500 * time.Millisecond
+	var samples []sample
+	for second, arena := range []int64{60, 60, 110, 100, 130, 147, 100, 38} { // half a second behind each decision
+		samples = append(samples, sample{time: at(second).Add(half), arena: arena, other: 30})
+	}
+	r := newRow(60, 150, time.Second, sample{other: 10}, samples, l, half)
+	// Settled are those behind 0 (with nothing but scratch), 2, 4, 5 and 7. Below the weights: 10 of 160, 2 of 40; above
+	// all: 7 of 140.
+	if r.Settled != 5 || r.BelowMost != 6.25 || r.AboveMost != 5 || r.BelowMean != (6.25+5)/5 {
+		t.Errorf("%+v", r)
+	}
+	if r.ArenaPeak != 147 || r.SamplesOver != 0 || r.OtherPeak != 30 || r.OtherBaseline != 10 || r.AllPeak != 167 {
+		t.Errorf("%+v", r)
+	}
+	table := (&report{Rows: []row{r}}).markdown()
+	if !strings.Contains(table, "| 60 %") {
+		t.Error(table)
+	}
+}
