@@ -27,7 +27,13 @@ func TestStoppedRuntime(t *testing.T) {
 	}
 	want := images(t, events)
 
-	// An orchestrator of its own, whose log can be followed, finds the stages with all they hold.
+	// An orchestrator of its own, whose log can be followed, takes over the stages with all they hold when the other
+	// one is silent.
+	first := s.find(t, program+" orchestrator")
+	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(first, syscall.SIGCONT) }) // before up is stopped
 	cmd := command(t, "orchestrator", "--listen", "127.0.0.1:0", "--encoder", s.addresses["encoder"], "--denoiser", s.addresses["denoiser"], "--decoder", s.addresses["decoder"])
 	errOut, err := cmd.StderrPipe()
 	if err != nil {
