@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // step takes one input to the ledger, checks the laws, and returns the transcript.
@@ -19,7 +18,14 @@ func (m *checked) step(in input) string {
 	for _, r := range m.requests {
 		phases[r] = r.phase
 	}
-	m.now = m.now.Add(time.Second)
+	m.now = m.now.Add(m.pause)
+	if in, ok := in.(asked); ok {
+		for _, r := range m.requests {
+			if r.need.Kind == in.need.Kind {
+				m.ahead[in.request]++
+			}
+		}
+	}
 	effects, events := m.ledger.step(m.now, in)
 	out := transcript(effects, events)
 	fail := func(format string, args ...any) {
@@ -43,9 +49,12 @@ func (m *checked) step(in input) string {
 		}
 	}
 	m.checkRequests(fail)
-	m.checkOrder(in, phases, fail)
+	m.checkOrder(in, phases, events, fail)
+	if !m.wake.IsZero() && !m.wake.After(m.now) {
+		fail("it is %v, and something is due at %v", m.now, m.wake)
+	}
 	silent := slices.ContainsFunc(m.services, func(s *service) bool { return s.silent }) // may hold what is waited for
-	if len(m.works) == 0 && !silent && !slices.ContainsFunc(m.requests, func(r *request) bool { return r.phase == granted }) && m.retry {
+	if len(m.works) == 0 && m.wake.IsZero() && !silent && !slices.ContainsFunc(m.requests, func(r *request) bool { return r.phase == granted }) && m.retry {
 		for _, r := range m.requests {
 			waits := func(s *service) bool { return m.others(s.device) > 0 || s.device.crowded } // for other processes
 			if candidates := m.candidates(r.need); len(candidates) > 0 && !slices.ContainsFunc(candidates, waits) {
@@ -96,12 +105,6 @@ func (m *checked) checkRecord(events []Event, fail failure) {
 			fail("events let r%d work at %s", m.workers[v.Stage], v.Stage)
 		}
 	}
-}
-
-// place is a component as events name it.
-type place struct {
-	stage StageID
-	model string
 }
 
 // follow takes an event up as a reader of the record does, who knows nothing else.
@@ -227,7 +230,15 @@ func (m *checked) checkRequests(fail failure) {
 
 // checkOrder: who was placed in this step took neither the service nor the bytes of someone who came
 // before and still waits, and who reserved took no bytes that are promised to one placed before.
-func (m *checked) checkOrder(in input, before map[*request]phase, fail failure) {
+func (m *checked) checkOrder(in input, before map[*request]phase, events []Event, fail failure) {
+	var passing []*request // were placed in this step, and nothing was loaded or evicted for them
+	for _, r := range m.requests {
+		if before[r] == waiting && r.phase != waiting && !slices.ContainsFunc(events, func(e Event) bool {
+			return e.Request == r.request && (e.Action == Load || e.Action == Evict)
+		}) {
+			passing = append(passing, r)
+		}
+	}
 	promised := false // who was placed is so since before; otherwise it may have lost its place and got it again
 	switch in.(type) {
 	case asked, released, cancelled, loadDone, evictDone:
@@ -238,7 +249,7 @@ func (m *checked) checkOrder(in input, before map[*request]phase, fail failure) 
 		for j, w := range m.requests[:i] {
 			switch {
 			case w.phase == waiting && r.phase != waiting && was == waiting:
-				m.checkOvertaking(r, w, m.requests[j:], fail)
+				m.checkOvertaking(r, w, m.requests[j:], passing, fail)
 			case promised && before[w] == placed && w.phase == placed && r.phase >= reserved && was < reserved && w.service.device == r.service.device:
 				if d := w.service.device; !d.holds(m.ledger.used(d) + w.service.missing(w.need)) {
 					fail("r%d reserved bytes that r%d was promised before", r.request, w.request)
@@ -248,11 +259,16 @@ func (m *checked) checkOrder(in input, before map[*request]phase, fail failure) 
 	}
 }
 
-// checkOvertaking: r was placed while w waits; after are w and those who came after it.
-func (m *checked) checkOvertaking(r, w *request, after []*request, fail failure) {
+// checkOvertaking: r was placed while w waits; after are w and those who came after it. It may only take what w waits
+// for if there is nothing to load for it, and not oftener than w allows.
+func (m *checked) checkOvertaking(r, w *request, after, passing []*request, fail failure) {
+	took := ""
+	passes := slices.Contains(passing, r)
 	for _, s := range m.candidates(w.need) {
 		if s == r.service {
-			fail("r%d took %s from r%d, who came before", r.request, s.id, w.request)
+			if took = "a stage"; !passes {
+				fail("r%d took %s from r%d, who came before, and has to load", r.request, s.id, w.request)
+			}
 		}
 		if s.device != r.service.device {
 			continue
@@ -263,8 +279,23 @@ func (m *checked) checkOvertaking(r, w *request, after []*request, fail failure)
 				sum += q.service.whole(q.need)
 			}
 		}
-		if !s.device.holds(sum) {
-			fail("r%d took bytes that r%d waits for", r.request, w.request)
+		if s.device.holds(sum) {
+			continue
 		}
+		took = "bytes"
+		if !slices.ContainsFunc(passing, func(q *request) bool { return slices.Contains(after, q) }) {
+			fail("r%d took bytes that r%d waits for, and has to load", r.request, w.request)
+		}
+	}
+	if took == "" || !passes {
+		return
+	}
+	m.overtaken[w.request]++
+	factor := m.policy.WaitFactor
+	if factor == 0 {
+		factor = 2
+	}
+	if n, most := m.overtaken[w.request], (factor-1)*float64(m.ahead[w.request]+1); float64(n) > most {
+		fail("r%d took %s from r%d, who was overtaken %d times and allows %v", r.request, took, w.request, n, most)
 	}
 }

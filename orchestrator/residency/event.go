@@ -42,22 +42,27 @@ type Class uint8
 
 // The classes, with their actions.
 const (
-	ForRequest    Class = iota + 1 // Evict: a request needs the bytes
-	ForPrefetch                    // Evict: a prefetch needs them
-	OverBudget                     // Evict: a stage joined with more than the budget, the budget shrank, or other processes are first
-	Unneeded                       // Evict: what is being prefetched will not be used
-	OutOfMemory                    // Evict: the device ran out of memory in a load or in work
-	Failed                         // Evict: the eviction failed; Release: the load failed
-	WorkDone                       // Release: scratch of a granted request
-	WorkWithdrawn                  // Release: scratch of a request whose caller gave up while its weights loaded
-	Evicted                        // Release: weights are evicted
-	Found                          // Reserve: a stage held the weights when it joined
+	ForRequest     Class = iota + 1 // Evict: a request needs the bytes
+	ForPrefetch                     // Evict: a prefetch needs them
+	OverBudget                      // Evict: a stage joined with more than the budget, the budget shrank, or other processes are first
+	Unneeded                        // Evict: what is being prefetched will not be used
+	OutOfMemory                     // Evict: the device ran out of memory in a load or in work
+	Failed                          // Evict: the eviction failed; Release: the load failed
+	WorkDone                        // Release: scratch of a granted request
+	WorkWithdrawn                   // Release: scratch of a request whose caller gave up while its weights loaded
+	Evicted                         // Release: weights are evicted
+	Found                           // Reserve: a stage held the weights when it joined
+	Grouped                         // Wait: others go first, whose weights are resident
+	Spared                          // Wait: to wait costs less than to load again what would be evicted
+	AfterUse                        // Evict: the policy has the stage evicted after each use
+	TooLongIdle                     // Evict: nobody has used it for as long as the policy allows
+	AboveWatermark                  // Evict: more is in use than the policy's high watermark
 )
 
 // String is the class's name, empty for 0.
 func (c Class) String() string {
 	names := [...]string{
-		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found",
+		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found", "grouped", "spared", "after_use", "idle", "watermark",
 	}
 	if int(c) >= len(names) {
 		return names[0]

@@ -69,6 +69,8 @@ type (
 		op  opID
 		err error
 	}
+	// ticked: time has passed.
+	ticked struct{}
 )
 
 // opID tells loads and evictions apart, so that the results of given-up ones are recognised.

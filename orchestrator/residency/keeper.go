@@ -12,6 +12,8 @@ import (
 // Options are what a Keeper may be given. The zero value will do.
 type Options struct {
 	Clock func() time.Time // of events; nil is time.Now
+	// Policy is how decisions are made; the zero value will do.
+	Policy Policy
 	// Sink hears every event, one at a time and in order. When it is a thousand behind, events are
 	// dropped, and Snapshot tells how many. nil hears nothing.
 	Sink func(Event)
@@ -32,6 +34,7 @@ type Keeper struct {
 	goroutines sync.WaitGroup
 
 	ledger      ledger
+	timer       *time.Timer // for the ledger's wake
 	residents   map[StageID]stage.Resident
 	claims      map[RequestID]*claim // not yet refused, released or revoked
 	works       map[opID]*work
@@ -56,7 +59,7 @@ func New(o Options) *Keeper {
 	k := &Keeper{
 		clock: o.Clock, calls: make(chan func()), quit: make(chan struct{}), ctx: ctx,
 		residents: map[StageID]stage.Resident{}, claims: map[RequestID]*claim{},
-		works: map[opID]*work{}, last: map[spot]chan struct{}{}, watches: map[*Watch]bool{},
+		ledger: ledger{policy: o.Policy}, timer: time.NewTimer(0), works: map[opID]*work{}, last: map[spot]chan struct{}{}, watches: map[*Watch]bool{},
 		sink: newOutbox(Observer{Event: o.Sink}),
 	}
 	k.close = sync.OnceFunc(func() {
@@ -64,6 +67,7 @@ func New(o Options) *Keeper {
 		cancel()
 		k.goroutines.Wait()
 	})
+	k.timer.Stop()
 	k.observe(k.sink)
 	k.goroutines.Go(k.run)
 	return k
@@ -78,7 +82,10 @@ func (k *Keeper) run() {
 		select {
 		case call := <-k.calls:
 			call()
+		case <-k.timer.C:
+			k.step(ticked{})
 		case <-k.quit:
+			k.timer.Stop()
 			for _, c := range k.claims {
 				c.answer(errClosed)
 				c.outbox.close()
@@ -155,7 +162,12 @@ func (k *Keeper) Check(n Need) (largest Device, err error) {
 
 // step tells the ledger what happened, passes on the record, and does what was decided.
 func (k *Keeper) step(in input) {
-	effects, events := k.ledger.step(k.clock(), in)
+	now := k.clock()
+	effects, events := k.ledger.step(now, in)
+	k.timer.Stop()
+	if wake := k.ledger.wake; !wake.IsZero() {
+		k.timer.Reset(wake.Sub(now))
+	}
 	for _, e := range events {
 		k.sink.put(e)
 		for w := range k.watches {

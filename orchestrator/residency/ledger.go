@@ -19,12 +19,14 @@ type ledger struct {
 	requests []*request // by arrival; until refused, released or revoked
 	jobs     []*job     // by first announcement
 	lastOp   opID
+	runs     int  // sum of the components'
 	retry    bool // failed evictions may be tried again
 
 	// Of the present step:
 	now     time.Time
 	effects []effect
 	events  []Event
+	wake    time.Time // when something is to be decided even if nothing happens, zero if never
 }
 
 // device is memory that services share.
@@ -49,6 +51,8 @@ type service struct {
 	silent     bool         // does not answer: see silenced
 	components []*component // by model
 	holder     *request     // placed here, nil when free
+	pace       pace
+	expected   expectation
 }
 
 // component is one model's part in a service.
@@ -62,8 +66,11 @@ type component struct {
 	failed   bool  // the last load failed: not to be prefetched
 	doubtful bool  // an eviction failed: to be loaded again before use
 	lastUsed time.Time
-	cause    cause     // of the eviction under way
-	since    time.Time // of the load or eviction under way
+	work     time.Duration // of a request, as measured; 0 is not known
+	runs     int           // of jobs that came here
+	visitor  JobID         // the last of them
+	cause    cause         // of the eviction under way
+	since    time.Time     // of the load or eviction under way
 }
 
 // cause is on whose behalf a decision is made.
@@ -89,12 +96,15 @@ type request struct {
 	try     bool
 	phase   phase
 	service *service // from placed on
-	told    bool     // that it waits
+	told    []Class  // of Wait
 	ahead   int      // position told last, -1 is none
 	retried bool     // after the device was out of memory: waits for all evictions there
 	losses  int      // services lost while it was loading
 	asked   time.Time
-	since   time.Time // of the phase, where waiting and placed are one
+	sparing time.Time // since when it waits rather than evict, zero if it never did
+
+	overtaken, allowance int       // times
+	since                time.Time // of the phase, where waiting and placed are one
 }
 
 // job is what is known of a job's future.
@@ -106,7 +116,7 @@ type job struct {
 
 // step takes up one input and returns what is to be done, and the record of what was decided.
 func (l *ledger) step(now time.Time, in input) ([]effect, []Event) {
-	l.now, l.effects, l.events = now, nil, nil
+	l.now, l.effects, l.events, l.wake = now, nil, nil, time.Time{}
 	_, failed := in.(evictFailed)
 	l.retry = !failed
 	in.apply(l)
@@ -302,6 +312,13 @@ func (l *ledger) note(e Event, d *device, reason string, args ...any) *Event {
 	}
 	l.events = append(l.events, e)
 	return &l.events[len(l.events)-1]
+}
+
+// by asks for a step at t at the latest.
+func (l *ledger) by(t time.Time) {
+	if l.wake.IsZero() || t.Before(l.wake) {
+		l.wake = t
+	}
 }
 
 func (l *ledger) do(e effect) { l.effects = append(l.effects, e) }

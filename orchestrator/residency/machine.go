@@ -70,6 +70,12 @@ func (m *Machine) Done(now time.Time, w Work) Decision {
 	return m.step(now, loadDone{opID(w.ID)})
 }
 
+// Tick tells that time has passed. It is due at the latest when Wake says.
+func (m *Machine) Tick(now time.Time) Decision { return m.step(now, ticked{}) }
+
+// Wake is when the next decision is due if nothing happens until then; zero if none is.
+func (m *Machine) Wake() time.Time { return m.ledger.wake }
+
 func (m *Machine) step(now time.Time, in input) (d Decision) {
 	var effects []effect
 	effects, d.Events = m.ledger.step(now, in)
@@ -98,6 +104,10 @@ type Policy struct {
 	Order func(a, b Idle) int
 	// NoPrefetch leaves every load to the request that needs it.
 	NoPrefetch bool
+	// WaitFactor bounds what a request waits, in turns of its kind of stage, to so many times as in strict order of
+	// arrival: requests that find their weights resident may overtake it until then. 1 is strict order, 0 the
+	// default, 2.
+	WaitFactor float64
 }
 
 // Idle is a component that nobody pins, as a Policy sees it.

@@ -57,30 +57,75 @@ func (l *ledger) place() (line []*request) {
 			continue
 		}
 		best := l.choose(r, line)
-		switch {
-		case best != nil:
-			l.seat(r, best)
-			l.settle()
-		case r.try:
+		if best == nil && r.try {
 			l.end(r)
 			l.do(refuse{r.request, errBusy})
-		default:
-			if line = append(line, r); !r.told {
-				r.told = true
-				d, why := l.obstacle(line)
-				l.note(r.event(Wait), d, "%s", why)
-			}
+			continue
 		}
+		if class, behind := l.defers(r, best); class != seated {
+			line = append(line, r)
+			l.waits(r, class, line, best)
+			if behind != nil {
+				l.seat(behind, &placement{service: best.service})
+				l.settle()
+			}
+			continue
+		}
+		l.seat(r, best)
+		l.settle()
 	}
 	return line
+}
+
+// seated is of no Wait.
+const seated Class = 255
+
+// defers is why r, which could be served as best says, if at all, goes on waiting; seated if it does not. behind is
+// who takes its place at once, nil if nobody does.
+func (l *ledger) defers(r *request, best *placement) (why Class, behind *request) {
+	switch {
+	case best == nil:
+		return 0, nil
+	case r.try || best.cold < absent:
+		return seated, nil
+	case l.kept(r, best.service):
+		return Grouped, nil
+	}
+	if behind = l.follower(r, best.service); behind != nil {
+		return Grouped, behind
+	}
+	if l.spares(r, best) {
+		return Spared, nil
+	}
+	return seated, nil
+}
+
+// waits records that r waits, once for each class.
+func (l *ledger) waits(r *request, class Class, line []*request, p *placement) {
+	if slices.Contains(r.told, class) {
+		return
+	}
+	r.told = append(r.told, class)
+	switch class {
+	case Grouped:
+		s := p.service
+		l.note(r.event(Wait), s.device, "%v would have to load; who finds its weights there goes first, %d of %d times", r.need, r.overtaken, r.allowance).Class = class
+	case Spared:
+		l.note(r.event(Wait), p.service.device, "%s is not evicted for %v: those at work are about to give room back", p.victims[0], r.need).Class = class
+	default:
+		d, why := l.obstacle(line)
+		l.note(r.event(Wait), d, "%s", why)
+	}
 }
 
 // placement is a way to serve a request.
 type placement struct {
 	service *service
 	victims []*component
-	wanted  int64 // bytes of victims that have a known next use
-	total   int64 // bytes of all victims
+	from    []*component // what they were picked from
+	cost    float64      // seconds of loading, as planned
+	wanted  int64        // bytes of victims that have a known next use
+	total   int64        // bytes of all victims
 	cold    cold
 }
 
@@ -142,13 +187,15 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 			continue // it would have to wait for an eviction
 		}
 		var enough bool
-		p.victims, enough = l.victims(d, short, future, func(c *component) bool {
+		p.from = slices.DeleteFunc(l.idle(d), func(c *component) bool {
 			return c.service == s && c.model == r.need.Model || slices.ContainsFunc(line, func(w *request) bool {
 				return c.service.serves(w.need) && c.model == w.need.Model
 			})
 		})
-		if !enough {
-			continue
+		if short > 0 {
+			if p.victims, p.cost, enough = l.makeRoom(r, s, short, p.from); !enough {
+				continue
+			}
 		}
 		if own != nil {
 			p.victims = append(p.victims, own)
@@ -174,34 +221,54 @@ func (l *ledger) seat(r *request, p *placement) {
 		}
 		l.evict(c, r.cause, ForRequest, "%s; %v needs %s bytes", future.phrase(c), r.need, count(missing))
 	}
+	l.overtake(r, p.service)
 	r.phase, r.service, r.ahead = placed, p.service, -1
 	p.service.holder = r
 }
 
-// overtakes tells whether r, were it to run at s, would hold up a request that waits ahead of it: by
-// taking the service that it waits for, or bytes that it needs. The rule is that what a waiting
-// request needs and what those who came after it hold never exceed the budget together. So it waits
-// at most for those who came before it.
+// overtakes tells whether r, were it to run at s, would hold up a request that waits ahead of it and need not let
+// it pass.
 func (l *ledger) overtakes(r *request, s *service) bool {
-	d, after := s.device, s.whole(r.need) // held by those who came after the one looked at, with r
-	ahead := false
-	for _, w := range slices.Backward(l.requests) {
-		switch {
-		case w == r:
-			ahead = true
-		case w.phase != waiting:
-			if w.service.device == d {
-				after += w.service.whole(w.need)
-			}
-		case ahead:
-			if s.serves(w.need) || slices.ContainsFunc(l.candidates(w.need), func(t *service) bool {
-				return t.device == d && !d.holds(t.whole(w.need)+after)
-			}) {
-				return true
-			}
+	for w := range l.held(r, s) {
+		if !l.yields(w, r.need, s) {
+			return true
 		}
 	}
 	return false
+}
+
+// overtake counts those whom r overtakes by running at s.
+func (l *ledger) overtake(r *request, s *service) {
+	for w := range l.held(r, s) {
+		w.overtaken++
+	}
+}
+
+// held yields the requests ahead of r that it would hold up, were it to run at s: by taking the service that they
+// wait for, or bytes that they need. The rule is that what a waiting request needs and what those who came after it
+// hold never exceed the budget together. So it waits at most for those who came before it, and for those it
+// lets pass.
+func (l *ledger) held(r *request, s *service) func(yield func(*request) bool) {
+	return func(yield func(*request) bool) {
+		d, after := s.device, s.whole(r.need) // held by those who came after the one looked at, with r
+		ahead := false
+		for _, w := range slices.Backward(l.requests) {
+			switch {
+			case w == r:
+				ahead = true
+			case w.phase != waiting:
+				if w.service.device == d {
+					after += w.service.whole(w.need)
+				}
+			case ahead:
+				if (s.serves(w.need) || slices.ContainsFunc(l.candidates(w.need), func(t *service) bool {
+					return t.device == d && !d.holds(t.whole(w.need)+after)
+				})) && !yield(w) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // candidates are the services that could ever serve n, if their devices are large enough, by id.

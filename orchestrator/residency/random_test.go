@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -52,6 +53,7 @@ func newWorld(t *testing.T, seed int64) *world {
 	w := &world{checked: newChecked(t), Rand: rand.New(rand.NewSource(seed))}
 	w.name = fmt.Sprint("seed ", seed)
 	w.failures = w.Intn(2) == 0
+	w.policy.WaitFactor = []float64{0, 1, 1.5, 4}[w.Intn(4)]
 	models := []string{"a", "b", "c"}[:1+w.Intn(3)]
 	for _, kind := range stage.Kinds() {
 		for _, m := range models {
@@ -82,6 +84,13 @@ func newWorld(t *testing.T, seed int64) *world {
 
 func (w *world) step(in input) {
 	w.t.Helper()
+	w.pause = []time.Duration{0, moment / 3, time.Second}[w.Intn(3)]
+	if !w.wake.IsZero() { // the Keeper is never late
+		if left := w.wake.Sub(w.now); w.pause >= left {
+			w.pause = left
+			fmt.Fprint(&w.out, w.checked.step(ticked{}))
+		}
+	}
 	out := w.checked.step(in)
 	switch in := in.(type) {
 	case loadFailed:
@@ -195,7 +204,7 @@ func (w *world) drain() {
 			w.step(released{w.requests[granted].request})
 		default:
 			w.step(forgotten{"nobody"}) // lets failed evictions be tried again
-			if len(w.works) > 0 {
+			if len(w.works) > 0 || !w.wake.IsZero() {
 				continue
 			}
 			w.finish()

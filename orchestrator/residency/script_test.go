@@ -30,6 +30,9 @@ import (
 //	cancel rN | release rN | failed rN | exhausted rN
 //	loaded STAGE[/MODEL] | evicted STAGE[/MODEL]
 //	load-failed STAGE[/MODEL] REASON | evict-failed STAGE[/MODEL] REASON
+//	policy SETTING=VALUE ...                   settings of Policy, before all else
+//	pause DURATION                             what a step takes from now on, 1s without
+//	tick                                       time passes
 //	ledger                                     what is where
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -147,6 +150,16 @@ func (s *script) line(words []string) string {
 		return s.step(loadFailed{s.op(arg(0), Loading), stage.Errorf(stage.Reason(arg(1)), "%s", strings.ToLower(arg(1)))})
 	case "evict-failed":
 		return s.step(evictFailed{s.op(arg(0), Evicting), stage.Errorf(stage.Reason(arg(1)), "%s", strings.ToLower(arg(1)))})
+	case "policy":
+		for _, a := range args {
+			s.set(a)
+		}
+		return ""
+	case "pause":
+		s.model.pause = s.duration(arg(0))
+		return ""
+	case "tick":
+		return s.step(ticked{})
 	case "ledger":
 		return describe(s.model.snapshot())
 	}
@@ -155,6 +168,33 @@ func (s *script) line(words []string) string {
 }
 
 func (s *script) step(in input) string { return s.model.step(in) }
+
+func (s *script) set(setting string) {
+	name, value, _ := strings.Cut(setting, "=")
+	p := &s.model.policy
+	switch name {
+	case "wait-factor":
+		p.WaitFactor = s.fraction(value)
+	default:
+		s.t.Fatalf("unknown setting %q", name)
+	}
+}
+
+func (s *script) duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *script) fraction(text string) float64 {
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return f
+}
 
 func (s *script) number(text string) int64 {
 	n, err := strconv.ParseInt(text, 10, 64)
@@ -290,7 +330,7 @@ func describe(s Snapshot) string {
 	return b.String()
 }
 
-// checked is a ledger whose every step is checked. Each step takes one second of its own time.
+// checked is a ledger whose every step is checked. A step takes a second of its own time.
 type checked struct {
 	ledger
 	t    *testing.T
@@ -302,8 +342,14 @@ type checked struct {
 	states  map[place]State
 	workers map[StageID]RequestID
 	works   map[opID]string // under way: stage/model
+	pause   time.Duration   // before each step
+	// ahead is how many of its kind each request found, overtaken how often it was.
+	ahead, overtaken map[RequestID]int
 }
 
 func newChecked(t *testing.T) *checked {
-	return &checked{t: t, name: t.Name(), now: time.Unix(0, 0), used: map[string]int64{}, states: map[place]State{}, workers: map[StageID]RequestID{}, works: map[opID]string{}}
+	return &checked{
+		t: t, name: t.Name(), now: time.Unix(0, 0), used: map[string]int64{}, states: map[place]State{}, workers: map[StageID]RequestID{}, works: map[opID]string{},
+		pause: time.Second, ahead: map[RequestID]int{}, overtaken: map[RequestID]int{},
+	}
 }

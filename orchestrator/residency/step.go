@@ -67,6 +67,8 @@ func (in announced) apply(l *ledger) {
 	j.needs = slices.Clone(in.needs)
 }
 
+func (ticked) apply(*ledger) {}
+
 func (in forgotten) apply(l *ledger) {
 	l.jobs = slices.DeleteFunc(l.jobs, func(j *job) bool { return j.id == in.job })
 }
@@ -75,9 +77,9 @@ func (in asked) apply(l *ledger) {
 	if j := l.job(in.job); j != nil && !in.try {
 		j.started = true
 	}
-	l.requests = append(l.requests, &request{
-		cause: cause{in.request, in.job}, need: in.need, try: in.try, ahead: -1, asked: l.now, since: l.now,
-	})
+	r := &request{cause: cause{in.request, in.job}, need: in.need, try: in.try, ahead: -1, asked: l.now, since: l.now}
+	l.requests = append(l.requests, r)
+	r.allowance = l.policy.allowance(l.before(len(l.requests) - 1))
 }
 
 func (in cancelled) apply(l *ledger) {
@@ -105,7 +107,9 @@ func (in released) apply(l *ledger) {
 	}
 	if j := l.job(r.job); j != nil && !r.try {
 		j.needs = without(j.needs, r.need)
+		l.expect(r, j.needs)
 	}
+	r.component().worked(l.now.Sub(r.since))
 	l.end(r)
 }
 
@@ -115,6 +119,7 @@ func (in loadDone) apply(l *ledger) {
 		return
 	}
 	c.state, c.prefetch, c.failed, c.doubtful, c.lastUsed = Resident, false, false, false, l.now
+	c.service.pace.add(c.bytes, l.now.Sub(c.since))
 	r, by := c.holder(), cause{}
 	waits := r != nil && r.phase == reserved // else it was a prefetch
 	if waits {
@@ -220,7 +225,10 @@ func (l *ledger) lose(s *service, why string) {
 			l.unseat(r)
 		}
 		// What may have ended the runtime is not prefetched again.
-		*c = component{service: s, model: c.model, failed: c.failed || c.state == Loading}
+		*c = component{
+			service: s, model: c.model, failed: c.failed || c.state == Loading,
+			work: c.work, runs: c.runs, visitor: c.visitor,
+		}
 		if held {
 			l.record(Lost, c, by, bytes, "%s: %v is lost", why, c)
 		}
@@ -233,7 +241,7 @@ func (l *ledger) lose(s *service, why string) {
 // unseat takes the service away from a request.
 func (l *ledger) unseat(r *request) {
 	id := r.service.id
-	r.service.holder, r.service, r.told = nil, nil, false
+	r.service.holder, r.service, r.told = nil, nil, nil
 	was := r.phase
 	r.phase = waiting
 	if was >= reserved {
@@ -255,6 +263,9 @@ func (l *ledger) unseat(r *request) {
 // drop loses a service and forgets it.
 func (l *ledger) drop(s *service, why string) {
 	l.lose(s, why)
+	for _, c := range s.components {
+		l.runs -= c.runs
+	}
 	l.services = slices.DeleteFunc(l.services, func(t *service) bool { return t == s })
 	l.resize(s.device)
 }

@@ -57,6 +57,7 @@ func (l *ledger) grant(r *request) {
 	l.record(Grant, r.component(), r.cause, r.need.bytes(), "%v works for the request", r.component()).Took = loading
 	l.do(grant{request: r.request, stage: r.service.id, queued: r.since.Sub(r.asked), loading: loading})
 	r.phase, r.since = granted, l.now
+	l.came(r)
 }
 
 // evict starts the eviction of an idle component, which may still be loading.

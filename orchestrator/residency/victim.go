@@ -13,9 +13,11 @@ import (
 type uses []use
 
 type use struct {
-	kind  stage.Kind
-	model string
-	at    *service // where the request is placed, nil while it may be anywhere
+	kind      stage.Kind
+	model     string
+	footprint stage.Footprint
+	at        *service // where the request is placed, nil while it may be anywhere
+	request   *request // nil while it is announced only
 }
 
 // never is the distance of a use that is not known.
@@ -27,11 +29,11 @@ func (l *ledger) future() uses {
 	var out uses
 	for _, r := range l.requests {
 		if r.phase != granted {
-			out = append(out, use{r.need.Kind, r.need.Model, r.service})
+			out = append(out, use{r.need.Kind, r.need.Model, r.need.Footprint, r.service, r})
 		}
 	}
 	for _, p := range l.promises() {
-		out = append(out, use{kind: p.Kind, model: p.Model})
+		out = append(out, use{kind: p.Kind, model: p.Model, footprint: p.Footprint})
 	}
 	return out
 }
@@ -114,20 +116,21 @@ func (l *ledger) idle(d *device) []*component {
 }
 
 // victims picks idle components of at least short bytes, none of which is in vain, and reports
-// whether there are enough. What is used farthest in the future goes first: a pipeline is a cycle,
-// and what was used last is what is needed last, so that least recently used would be wrong. Among
-// equals, reload time (which is as the bytes) decides: the smallest that is enough, else the largest;
-// then the least recently used.
+// whether there are enough. Those of the least loss go first; among equals the smallest that is enough, else the
+// largest; then the least recently used.
 func (l *ledger) victims(d *device, short int64, future uses, spare func(*component) bool) ([]*component, bool) {
 	return l.pick(slices.DeleteFunc(l.idle(d), spare), short, future)
 }
 
 // pick is victims out of these.
-func (l *ledger) pick(idle []*component, short int64, future uses) ([]*component, bool) {
+func (l *ledger) pick(idle []*component, short int64, future uses) (chosen []*component, enough bool) {
 	if short <= 0 {
 		return nil, true
 	}
-	var chosen []*component
+	loss := map[*component]float64{}
+	for _, c := range idle {
+		loss[c] = l.loss(c, future)
+	}
 	for short > 0 && len(idle) > 0 {
 		first := slices.MinFunc(idle, func(a, b *component) int {
 			if l.policy.Order != nil {
@@ -137,16 +140,16 @@ func (l *ledger) pick(idle []*component, short int64, future uses) ([]*component
 			if min(a.bytes, b.bytes) < short { // the larger is enough, or nearer to it
 				order = -order
 			}
-			return cmp.Or(cmp.Compare(future.next(b), future.next(a)), order, a.lastUsed.Compare(b.lastUsed))
+			return cmp.Or(cmp.Compare(loss[a], loss[b]), order, a.lastUsed.Compare(b.lastUsed))
 		})
 		chosen = append(chosen, first)
 		short -= first.bytes
-		idle = slices.DeleteFunc(idle, func(c *component) bool { return c == first })
+		idle = slices.DeleteFunc(slices.Clone(idle), func(c *component) bool { return c == first })
 	}
 	if short > 0 {
 		return nil, false
 	}
-	// What came later may make what came before unnecessary; the nearest use is spared first.
+	// What came later may make what came before unnecessary; the dearest is spared first.
 	for i := len(chosen) - 1; i >= 0; i-- {
 		if chosen[i].bytes <= -short {
 			short += chosen[i].bytes

@@ -12,6 +12,8 @@ type Policy struct {
 	residency.Policy
 	// KeepAll refuses jobs whose stages do not fit beside all that was ever loaded, and evicts nothing.
 	KeepAll bool
+	// Foretold announces all jobs before the first arrives.
+	Foretold bool
 }
 
 // The policies that are compared by name: what production has, without prefetches, and the least recently used.
@@ -26,16 +28,18 @@ const (
 // there without prefetches as well.
 func Policies() []Policy {
 	rival := func(name string, order func(a, b residency.Idle) int) Policy {
-		return Policy{Name: name, Policy: residency.Policy{Order: order, NoPrefetch: true}}
+		return Policy{Name: name, Policy: residency.Policy{Order: order, NoPrefetch: true, WaitFactor: 1}}
 	}
 	used := func(a, b residency.Idle) int { return a.LastUsed.Compare(b.LastUsed) }
 	loaded := func(a, b residency.Idle) int { return cmp.Compare(a.Loaded, b.Loaded) }
 	return []Policy{
 		{Name: Ours},
 		{Name: OursBare, Policy: residency.Policy{NoPrefetch: true}},
+		{Name: "in order", Policy: residency.Policy{NoPrefetch: true, WaitFactor: 1}},
+		{Name: "foretold", Policy: residency.Policy{NoPrefetch: true}, Foretold: true},
 		rival(LRU, func(a, b residency.Idle) int { return cmp.Or(used(a, b), loaded(a, b)) }),
 		rival("fifo", loaded),
 		rival("largest first", func(a, b residency.Idle) int { return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), used(a, b)) }),
-		{Name: "keep all or fail", Policy: residency.Policy{NoPrefetch: true}, KeepAll: true},
+		{Name: "keep all or fail", Policy: residency.Policy{NoPrefetch: true, WaitFactor: 1}, KeepAll: true},
 	}
 }

@@ -65,6 +65,13 @@ func Run(t Trace, p Policy, o Options) (Result, error) {
 	for _, k := range stage.Kinds() {
 		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names))
 	}
+	if p.Foretold {
+		for i := range t.Jobs {
+			if j := s.job(i); s.fits(j) {
+				s.heed(s.machine.Announce(s.now, j.id, j.turns()))
+			}
+		}
+	}
 	for i, j := range t.Jobs {
 		s.after(seconds(j.AtSeconds), func() { s.arrive(i) })
 	}
@@ -112,6 +119,7 @@ type simulation struct {
 	scratch  map[stage.Kind]int64          // the most of those it let in
 	latency  []time.Duration
 
+	tick    *event // what wake asked for, nil if nothing
 	caching caching
 	granted []*turn // at work
 }
@@ -143,7 +151,8 @@ func (s *simulation) loadTime(bytes int64) time.Duration {
 	return seconds(float64(bytes) / s.options.LoadBytesPerSecond)
 }
 
-func (s *simulation) arrive(i int) {
+// job makes the i-th job of the trace.
+func (s *simulation) job(i int) *job {
 	spec := s.trace.Jobs[i]
 	m := s.trace.model(spec.Model)
 	j := &job{Job: spec, id: residency.JobID(fmt.Sprint(i)), model: m, needs: map[stage.Kind]residency.Need{}}
@@ -152,18 +161,27 @@ func (s *simulation) arrive(i int) {
 		p := m.turn(k, spec)
 		j.needs[k] = residency.Need{Kind: k, Model: m.Name, Footprint: stage.Footprint{WeightsBytes: p.WeightsBytes, ScratchBytes: p.ScratchBytes}}
 	}
+	return j
+}
+
+// turns are all that a job will ask for, in order.
+func (j *job) turns() []residency.Need {
+	needs := []residency.Need{j.needs[stage.KindEncoder]}
+	for range j.Images {
+		needs = append(needs, j.needs[stage.KindDenoiser], j.needs[stage.KindDecoder])
+	}
+	return needs
+}
+
+func (s *simulation) arrive(i int) {
+	j := s.job(i)
 	if !s.fits(j) {
 		s.result.Refused++
 		return
 	}
-	var needs []residency.Need
-	for image := range j.Images {
-		if image == 0 {
-			needs = append(needs, j.needs[stage.KindEncoder])
-		}
-		needs = append(needs, j.needs[stage.KindDenoiser], j.needs[stage.KindDecoder])
+	if !s.policy.Foretold {
+		s.heed(s.machine.Announce(s.now, j.id, j.turns()))
 	}
-	s.heed(s.machine.Announce(s.now, j.id, needs))
 	s.ask(j, stage.KindEncoder, func() { s.denoise(j) })
 }
 
@@ -239,6 +257,7 @@ func (s *simulation) heed(d residency.Decision) {
 		s.caching.uses = append(s.caching.uses, s.pinned())
 		s.after(seconds(t.job.model.turn(t.kind, t.job.Job).Seconds), func() { s.release(id) })
 	}
+	s.wake()
 	for _, r := range d.Refused {
 		j := s.turns[r.Request].job
 		delete(s.turns, r.Request)
@@ -247,6 +266,17 @@ func (s *simulation) heed(d residency.Decision) {
 			s.result.Refused++
 			s.heed(s.machine.Forget(s.now, j.id))
 		}
+	}
+}
+
+// wake keeps the appointment that the ledger has asked for last.
+func (s *simulation) wake() {
+	if s.tick != nil {
+		s.tick.dropped = true
+		s.tick = nil
+	}
+	if at := s.machine.Wake(); !at.IsZero() {
+		s.tick = s.after(at.Sub(s.now), func() { s.heed(s.machine.Tick(s.now)) })
 	}
 }
 

@@ -144,6 +144,16 @@ const (
 	ResidencyEvent_CLASS_EVICTED ResidencyEvent_Class = 9
 	// Reserve: a stage held the weights when it joined.
 	ResidencyEvent_CLASS_FOUND ResidencyEvent_Class = 10
+	// Wait: others go first, whose weights are resident.
+	ResidencyEvent_CLASS_GROUPED ResidencyEvent_Class = 11
+	// Wait: to wait costs less than to load again what would be evicted.
+	ResidencyEvent_CLASS_SPARED ResidencyEvent_Class = 12
+	// Evict: the operator wants the stage evicted after each use.
+	ResidencyEvent_CLASS_AFTER_USE ResidencyEvent_Class = 13
+	// Evict: nobody has used it for as long as the operator allows.
+	ResidencyEvent_CLASS_IDLE ResidencyEvent_Class = 14
+	// Evict: more is in use than the operator's high watermark.
+	ResidencyEvent_CLASS_WATERMARK ResidencyEvent_Class = 15
 )
 
 // Enum value maps for ResidencyEvent_Class.
@@ -160,6 +170,11 @@ var (
 		8:  "CLASS_WORK_WITHDRAWN",
 		9:  "CLASS_EVICTED",
 		10: "CLASS_FOUND",
+		11: "CLASS_GROUPED",
+		12: "CLASS_SPARED",
+		13: "CLASS_AFTER_USE",
+		14: "CLASS_IDLE",
+		15: "CLASS_WATERMARK",
 	}
 	ResidencyEvent_Class_value = map[string]int32{
 		"CLASS_UNSPECIFIED":    0,
@@ -173,6 +188,11 @@ var (
 		"CLASS_WORK_WITHDRAWN": 8,
 		"CLASS_EVICTED":        9,
 		"CLASS_FOUND":          10,
+		"CLASS_GROUPED":        11,
+		"CLASS_SPARED":         12,
+		"CLASS_AFTER_USE":      13,
+		"CLASS_IDLE":           14,
+		"CLASS_WATERMARK":      15,
 	}
 )
 
@@ -1683,7 +1703,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\xa3\a\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\x82\b\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1712,7 +1732,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\fACTION_GRANT\x10\n" +
 	"\x12\x13\n" +
 	"\x0fACTION_WITHDRAW\x10\v\x12\x12\n" +
-	"\x0eACTION_FOREIGN\x10\f\"\xf6\x01\n" +
+	"\x0eACTION_FOREIGN\x10\f\"\xd5\x02\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CLASS_FOR_REQUEST\x10\x01\x12\x16\n" +
@@ -1725,7 +1745,13 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x14CLASS_WORK_WITHDRAWN\x10\b\x12\x11\n" +
 	"\rCLASS_EVICTED\x10\t\x12\x0f\n" +
 	"\vCLASS_FOUND\x10\n" +
-	"\"7\n" +
+	"\x12\x11\n" +
+	"\rCLASS_GROUPED\x10\v\x12\x10\n" +
+	"\fCLASS_SPARED\x10\f\x12\x13\n" +
+	"\x0fCLASS_AFTER_USE\x10\r\x12\x0e\n" +
+	"\n" +
+	"CLASS_IDLE\x10\x0e\x12\x13\n" +
+	"\x0fCLASS_WATERMARK\x10\x0f\"7\n" +
 	"\aWarning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x92\x01\n" +

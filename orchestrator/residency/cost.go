@@ -1,0 +1,103 @@
+package residency
+
+import (
+	"cmp"
+	"time"
+)
+
+// nominal is what a stage loads in a second, in bytes, as long as no load on its device was measured.
+const nominal = 500_000_000
+
+// fame is how many runs of jobs the ledger remembers in telling which components are popular.
+const fame = 512
+
+// pace is what loads have moved, the latest counting most.
+type pace struct{ bytes, seconds float64 }
+
+// add takes up a load.
+func (p *pace) add(bytes int64, took time.Duration) {
+	if took > 0 {
+		p.bytes, p.seconds = p.bytes/2+float64(bytes), p.seconds/2+took.Seconds()
+	}
+}
+
+// perByte is how many seconds s takes to load a byte: as long as was measured there, else at the others of the
+// device, else at a nominal pace.
+func (l *ledger) perByte(s *service) float64 {
+	p := s.pace
+	if p.seconds == 0 {
+		for _, t := range l.services {
+			if t.device == s.device {
+				p.bytes, p.seconds = p.bytes+t.pace.bytes, p.seconds+t.pace.seconds
+			}
+		}
+	}
+	if p.bytes == 0 {
+		return 1. / nominal
+	}
+	return p.seconds / p.bytes
+}
+
+// reload is how many seconds a load of the component takes.
+func (l *ledger) reload(c *component) float64 { return float64(c.bytes) * l.perByte(c.service) }
+
+// away is how many needs come before the next one of c: known from the future, or expected behind all that is
+// known, by how often jobs came back to it.
+func (l *ledger) away(c *component, future uses) float64 {
+	if n := future.next(c); n != never {
+		return float64(1 + n)
+	}
+	return float64(1+len(future)) + float64(1+l.runs)/float64(cmp.Or(c.runs, 1))
+}
+
+// loss is what evicting c costs for a byte that it frees: the seconds of its reload, the less the farther its next
+// use is, because whatever comes in its place has the room for so long.
+func (l *ledger) loss(c *component, future uses) float64 {
+	return l.perByte(c.service) / l.away(c, future)
+}
+
+// reloads is the seconds that loading all of them again would take.
+func (l *ledger) reloads(of []*component) (sum float64) {
+	for _, c := range of {
+		sum += l.reload(c)
+	}
+	return sum
+}
+
+// came counts a grant: further ones of the same job in a row are one run.
+func (l *ledger) came(r *request) {
+	c := r.component()
+	if c.visitor == r.job && r.job != "" {
+		return
+	}
+	c.visitor = r.job
+	c.runs++
+	if l.runs++; l.runs < fame {
+		return
+	}
+	l.runs = 0
+	for _, s := range l.services {
+		for _, c := range s.components {
+			c.runs /= 2
+			l.runs += c.runs
+		}
+	}
+}
+
+// worked takes up how long a request kept its component.
+func (c *component) worked(took time.Duration) {
+	if c.work == 0 {
+		c.work = took
+	}
+	c.work = (c.work + took) / 2
+}
+
+// rest is how many seconds a granted request is still expected to work: what such work took before, less what it
+// has worked; one of which nothing is known, or that takes longer, takes as long again.
+func (l *ledger) rest(r *request) float64 {
+	usual, elapsed := r.component().work, l.now.Sub(r.since)
+	if elapsed < usual {
+		return (usual - elapsed).Seconds()
+	}
+	return (elapsed - usual).Seconds()
+}

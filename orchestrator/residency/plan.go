@@ -1,0 +1,250 @@
+package residency
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+)
+
+// The bounds of a plan, which keep a decision within a millisecond: uses looked ahead, sets of components kept in
+// view, and ways to make room that are tried for each of them. Within them a plan is the best there is.
+const (
+	planUses  = 24
+	planWidth = 16
+	planWays  = 16
+	planParts = 64 // components, which are bits
+)
+
+// plan is weighted caching with sizes for the uses known of the future: each wants its component in memory, and
+// what is there never exceeds the budget, less the scratch of the use. It is solved like package simulate's oracle,
+// by dynamic programming over the sets in memory; what the uses leave unknown is told by how popular components are.
+type plan struct {
+	parts []part // the one to be kept first
+	uses  []planned
+}
+
+// part is a component of the device.
+type part struct {
+	service *service
+	model   string
+	bytes   int64
+	cost    float64 // seconds of a load
+	tail    float64 // seconds that it is expected to cost if it is absent in the end
+}
+
+// planned is a use of a part.
+type planned struct {
+	part int
+	room int64 // for bystanders, in bytes
+}
+
+// way is a set of parts in memory, and what it takes to come to it.
+type way struct {
+	set     uint64
+	cost    float64
+	whole   float64 // with what absent parts cost in the end
+	victims uint64  // that begin it
+}
+
+// makeRoom picks of the idle components those whose eviction lets r have short more bytes at s with the least loading
+// from then on, in seconds. It reports whether there are enough.
+func (l *ledger) makeRoom(r *request, s *service, short int64, idle []*component) (victims []*component, cost float64, enough bool) {
+	var sum int64
+	for _, c := range idle {
+		sum += c.bytes
+	}
+	if short > 0 && sum < short {
+		return nil, 0, false
+	}
+	future := l.future()
+	p, ok := l.lookAhead(r, s, future)
+	if l.policy.Order != nil || !ok {
+		victims, _ = l.pick(idle, short, future)
+		return victims, l.reloads(victims), true
+	}
+	var held, movable uint64
+	for i, part := range p.parts {
+		c := part.service.find(part.model)
+		if c == nil || c.state != Loading && c.state != Resident {
+			continue
+		}
+		held |= 1 << i
+		if slices.Contains(idle, c) {
+			movable |= 1 << i
+		}
+	}
+	best := p.solve(held, movable, sum-max(short, 0))
+	for i := range p.parts {
+		if best.victims>>i&1 == 1 {
+			victims = append(victims, p.parts[i].service.find(p.parts[i].model))
+		}
+	}
+	slices.Reverse(victims) // the one that is missed last first
+	return victims, best.whole, true
+}
+
+// lookAhead lays out the device of s and the uses to come, that of r at s first. It reports false when there are too
+// many components.
+func (l *ledger) lookAhead(r *request, s *service, future uses) (p plan, ok bool) {
+	d := s.device
+	at := func(u use) int {
+		return slices.IndexFunc(p.parts, func(q part) bool {
+			return q.model == u.model && (u.at == q.service || u.at == nil && q.service.kind == u.kind)
+		})
+	}
+	add := func(s *service, model string, bytes int64) {
+		c := s.find(model)
+		if c == nil || c.bytes == 0 {
+			c = &component{service: s, model: model, bytes: bytes}
+		}
+		p.parts = append(p.parts, part{service: s, model: model, bytes: c.bytes, cost: l.reload(c)})
+	}
+	for c := range l.on(d) {
+		if c.bytes > 0 {
+			add(c.service, c.model, c.bytes)
+		}
+	}
+	first := use{kind: r.need.Kind, model: r.need.Model, at: s, footprint: r.need.Footprint}
+	if at(first) < 0 {
+		add(s, r.need.Model, r.need.Footprint.WeightsBytes)
+	}
+	to := []use{first}
+	for _, u := range future {
+		if u.request == r || u.at != nil && u.at.device != d || len(to) == planUses {
+			continue
+		}
+		if at(u) < 0 {
+			i := slices.IndexFunc(l.services, func(t *service) bool {
+				return t.device == d && (t == u.at || u.at == nil && t.serves(Need{Kind: u.kind, Model: u.model}))
+			})
+			if i < 0 {
+				continue
+			}
+			add(l.services[i], u.model, u.footprint.WeightsBytes)
+		}
+		to = append(to, u)
+	}
+	l.rank(p.parts, to, future)
+	for _, u := range to {
+		i := at(u)
+		p.uses = append(p.uses, planned{i, d.BudgetBytes - u.footprint.ScratchBytes - p.parts[i].bytes})
+	}
+	return p, len(p.parts) <= planParts
+}
+
+// rank sorts parts by their next use, and tells what it costs to be without them after the planned uses: the whole
+// load where a use is known, else half of it, and the less the less popular they are.
+func (l *ledger) rank(parts []part, planned, future uses) {
+	most := 1
+	for _, s := range l.services {
+		for _, c := range s.components {
+			most = max(most, c.runs)
+		}
+	}
+	away := map[place]float64{}
+	last := map[place]*component{}
+	for i, q := range parts {
+		c := q.service.component(q.model)
+		key := place{q.service.id, q.model}
+		away[key], last[key] = l.away(c, future), c
+		parts[i].tail = q.cost / 2 * float64(max(c.runs, 1)) / float64(most)
+		if n := future.next(c); n != never && n >= len(planned) {
+			parts[i].tail = q.cost
+		}
+	}
+	slices.SortStableFunc(parts, func(a, b part) int {
+		x, y := place{a.service.id, a.model}, place{b.service.id, b.model}
+		return cmp.Or(cmp.Compare(away[x], away[y]), last[y].lastUsed.Compare(last[x].lastUsed))
+	})
+}
+
+// place names a component.
+type place struct {
+	stage StageID
+	model string
+}
+
+// solve is the best way from what is held: of the movable parts, no more than room bytes stay for the first use.
+func (p *plan) solve(held, movable uint64, room int64) way {
+	var front []way
+	own := uint64(1) << p.uses[0].part
+	p.fill(held&^movable|own, movable, room, func(set uint64) {
+		front = append(front, p.way(set, p.cost(own&^held), movable&^set))
+	})
+	front = p.narrow(front)
+	for _, u := range p.uses[1:] {
+		bit := uint64(1) << u.part
+		var next []way
+		for _, w := range front {
+			cost := w.cost + p.cost(bit&^w.set)
+			p.fill(bit, w.set&^bit, u.room, func(set uint64) { next = append(next, p.way(set, cost, w.victims)) })
+		}
+		if len(next) > 0 { // else nothing could serve the use, which will be refused
+			front = p.narrow(next)
+		}
+	}
+	return slices.MinFunc(front, way.compare)
+}
+
+func (p *plan) way(set uint64, cost float64, victims uint64) way {
+	w := way{set, cost, cost, victims}
+	for i := range p.parts {
+		if set>>i&1 == 0 {
+			w.whole += p.parts[i].tail
+		}
+	}
+	return w
+}
+
+func (w way) compare(v way) int { return cmp.Compare(w.whole, v.whole) }
+
+// narrow leaves the best ways, one for each set, and none that is of no use beside a cheaper one: from that, what is
+// missing could be loaded when it is used.
+func (p *plan) narrow(front []way) []way {
+	slices.SortStableFunc(front, way.compare)
+	var kept []way
+	for _, w := range front {
+		if len(kept) == planWidth {
+			break
+		}
+		if !slices.ContainsFunc(kept, func(k way) bool { return k.cost+p.cost(w.set&^k.set) <= w.cost }) {
+			kept = append(kept, w)
+		}
+	}
+	return kept
+}
+
+func (p *plan) size(set uint64) (sum int64) {
+	for ; set != 0; set &= set - 1 {
+		sum += p.parts[bits.TrailingZeros64(set)].bytes
+	}
+	return sum
+}
+
+func (p *plan) cost(set uint64) (sum float64) {
+	for ; set != 0; set &= set - 1 {
+		sum += p.parts[bits.TrailingZeros64(set)].cost
+	}
+	return sum
+}
+
+// fill yields kept with the largest parts of others that fit into room, planWays of them at most, those first that keep
+// what is used next.
+func (p *plan) fill(kept, others uint64, room int64, yield func(uint64)) {
+	ways := planWays
+	var fill func(kept, others uint64, room int64)
+	fill = func(kept, others uint64, room int64) {
+		switch {
+		case room < 0 || ways == 0:
+			return
+		case p.size(others) <= room:
+			ways--
+			yield(kept | others)
+			return
+		}
+		first := others & -others
+		fill(kept|first, others&^first, room-p.parts[bits.TrailingZeros64(first)].bytes)
+		fill(kept, others&^first, room)
+	}
+	fill(kept, others, room)
+}
