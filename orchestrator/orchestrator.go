@@ -30,6 +30,7 @@ type Options struct {
 	StageTLS rpcserver.ClientTLS     // towards the services
 	TLS      rpcserver.TLS           // towards callers
 	Logger   *slog.Logger
+	Memory   residency.Policy
 	MaxJobs  int // requests at work or waiting at once
 	// Patience is how long a request waits for a stage of which no service answers.
 	Patience time.Duration
@@ -53,6 +54,9 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if o.MaxJobs < 1 || o.CheckpointEveryNSteps < 0 {
 		return fmt.Errorf("orchestrator: %d jobs at once and a checkpoint every %d steps are not possible", o.MaxJobs, o.CheckpointEveryNSteps)
 	}
+	if err := o.Memory.Check(); err != nil {
+		return fmt.Errorf("orchestrator: %w", err)
+	}
 	credentials, err := rpcserver.DialCredentials(o.StageTLS)
 	if err != nil {
 		return err
@@ -63,7 +67,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	}
 	var keeper *residency.Keeper
 	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() })
-	keeper = residency.New(residency.Options{Sink: func(e residency.Event) {
+	keeper = residency.New(residency.Options{Policy: o.Memory, Sink: func(e residency.Event) {
 		logDecision(ctx, o.Logger, e)
 		counts.Decided(e)
 	}})

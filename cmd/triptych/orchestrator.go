@@ -16,6 +16,7 @@ func orchestratorCommand() *cobra.Command {
 		listen    = listenFlags{name: "listen"}
 		metrics   = listenFlags{name: metricsListen}
 		logs      logFlags
+		memory    memoryFlags
 		o         orchestrator.Options
 		addresses = map[stage.Kind]*[]string{}
 	)
@@ -30,6 +31,9 @@ func orchestratorCommand() *cobra.Command {
 					return usageError{fmt.Errorf("--%v is missing: the addresses of the %v services", kind, kind)}
 				}
 				o.Stages[kind] = *a
+			}
+			if o.Memory, err = memory.parse(); err != nil {
+				return err
 			}
 			if o.Logger, err = logs.logger(); err != nil {
 				return err
@@ -53,6 +57,7 @@ func orchestratorCommand() *cobra.Command {
 	logs.add(flags, "info")
 	flags.StringVar(&o.ID, "id", "", "id under which services belong to the orchestrator, when it is started again too (default: a new one)")
 	hide(flags, "id") // for supervisors that never run two
+	memory.add(flags)
 	tlsFlags(flags, &o.TLS)
 	clientTLSFlags(flags, "stage-", &o.StageTLS)
 	flags.IntVar(&o.MaxJobs, "max-jobs", 64, "requests at work or waiting at once; more are refused")

@@ -202,18 +202,19 @@ func ratio(a, b float64) string {
 	return fmt.Sprintf("%.2f", a/b)
 }
 
-// printGoals prints our reload seconds beside the oracle's and those of the least recently used.
+// printGoals prints our reload seconds beside the oracle's, each policy to the oracle of its own order, and those of
+// the least recently used in order of arrival.
 func printGoals(w io.Writer, rows []simulated) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TRACE\tBUDGET\tRELOAD s\tTO ORACLE\tWITHOUT PREFETCH\tLRU TO OURS\tVIOLATIONS")
+	fmt.Fprintln(t, "TRACE\tBUDGET\tRELOAD s\tTO ORACLE\tIN ORDER\tFORETOLD\tLRU TO OURS\tVIOLATIONS")
 	for _, r := range rows {
 		by := map[string]simulate.Result{}
 		for _, p := range r.Results {
 			by[p.Policy] = p
 		}
-		ours, bare, lru := by[simulate.Ours], by[simulate.OursBare], by[simulate.LRU]
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%s\t%s\t%s\t%d\n", r.Trace, r.Budget, ours.ReloadSeconds, ratio(ours.ReloadSeconds, ours.OracleSeconds),
-			ratio(bare.ReloadSeconds, bare.OracleSeconds), ratio(lru.ReloadSeconds, ours.ReloadSeconds), ours.Violations)
+		ours, order, foretold, lru := by[simulate.Ours], by[simulate.InOrder], by[simulate.Foretold], by[simulate.LRU]
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%s\t%s\t%s\t%s\t%d\n", r.Trace, r.Budget, ours.ReloadSeconds, ratio(ours.ReloadSeconds, ours.OracleSeconds),
+			ratio(order.ReloadSeconds, order.OracleSeconds), ratio(foretold.ReloadSeconds, foretold.OracleSeconds), ratio(lru.ReloadSeconds, ours.ReloadSeconds), ours.Violations)
 	}
 	return t.Flush()
 }

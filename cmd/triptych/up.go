@@ -27,6 +27,8 @@ type stackFlags struct {
 	weights weightFlags
 	release releaseFlags // of commands that have them
 	lease   string       // see leaseDirectory
+
+	orchestratorArgs []string
 }
 
 // runtime is the flags of a stage's process.
@@ -53,7 +55,7 @@ func (f *stackFlags) start(listen, metrics, logLevel string, stderr io.Writer, l
 		return nil, usageError{err} // told once, here, and not by three processes
 	}
 	return local.Start(local.Options{
-		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: []string{"--log-level", logLevel, "--id", rand.Text()}, Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: append([]string{"--log-level", logLevel, "--id", rand.Text()}, f.orchestratorArgs...), Stderr: stderr, Logger: log,
 	})
 }
 
@@ -61,6 +63,7 @@ func upCommand() *cobra.Command {
 	var (
 		stack   stackFlags
 		logs    logFlags
+		memory  memoryFlags
 		listen  string
 		metrics string
 	)
@@ -81,6 +84,10 @@ func upCommand() *cobra.Command {
 					return err
 				}
 			}
+			if _, err := memory.parse(); err != nil {
+				return err
+			}
+			stack.orchestratorArgs = memory.args()
 			s, err := stack.start(listen, metrics, logs.level, cmd.ErrOrStderr(), log)
 			if err != nil {
 				return err
@@ -113,6 +120,7 @@ func upCommand() *cobra.Command {
 	stack.release.add(cmd.Flags())
 	leaseFlag(cmd.Flags(), &stack.lease)
 	logs.add(cmd.Flags(), "info")
+	memory.add(cmd.Flags())
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address of the orchestrator, host:port; port 0 takes a free one")
 	cmd.Flags().StringVar(&metrics, metricsListen, "", metricsUsage)
 	return cmd

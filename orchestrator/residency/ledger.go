@@ -66,6 +66,8 @@ type component struct {
 	failed   bool  // the last load failed: not to be prefetched
 	doubtful bool  // an eviction failed: to be loaded again before use
 	lastUsed time.Time
+	loaded   time.Time     // when it became resident
+	spent    bool          // a request has used it since
 	work     time.Duration // of a request, as measured; 0 is not known
 	runs     int           // of jobs that came here
 	visitor  JobID         // the last of them

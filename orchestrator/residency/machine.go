@@ -96,20 +96,6 @@ func (m *Machine) step(now time.Time, in input) (d Decision) {
 	return d
 }
 
-// Policy exchanges choices of the ledger for others, to be compared with. The zero value is what a Keeper
-// has.
-type Policy struct {
-	// Order sorts idle components: the first goes first when room is made, whatever is known of the future.
-	// nil is the ledger's own choice.
-	Order func(a, b Idle) int
-	// NoPrefetch leaves every load to the request that needs it.
-	NoPrefetch bool
-	// WaitFactor bounds what a request waits, in turns of its kind of stage, to so many times as in strict order of
-	// arrival: requests that find their weights resident may overtake it until then. 1 is strict order, 0 the
-	// default, 2.
-	WaitFactor float64
-}
-
 // Idle is a component that nobody pins, as a Policy sees it.
 type Idle struct {
 	Bytes    int64

@@ -127,7 +127,7 @@ func (l *ledger) lookAhead(r *request, s *service, future uses) (p plan, ok bool
 	l.rank(p.parts, to, future)
 	for _, u := range to {
 		i := at(u)
-		p.uses = append(p.uses, planned{i, d.BudgetBytes - u.footprint.ScratchBytes - p.parts[i].bytes})
+		p.uses = append(p.uses, planned{i, d.BudgetBytes - l.others(d) - u.footprint.ScratchBytes - p.parts[i].bytes})
 	}
 	return p, len(p.parts) <= planParts
 }

@@ -16,6 +16,9 @@ func (l *ledger) schedule() {
 	}
 	l.settle()
 	line := l.place()
+	for _, d := range l.devices {
+		l.sweep(d)
+	}
 	l.prefetch(line)
 	l.position()
 }
@@ -49,9 +52,9 @@ func (l *ledger) place() (line []*request) {
 		if r.phase != waiting {
 			continue
 		}
-		if d := l.tooSmall(r.need); d != nil {
+		if s := l.tooSmall(r.need); s != nil {
 			err := l.check(r.need)
-			l.note(r.event(Refuse), d, "%v", err)
+			l.note(r.event(Refuse), s.device, "%v", err)
 			l.end(r)
 			l.do(refuse{r.request, err})
 			continue
@@ -168,7 +171,7 @@ func (s *service) cold(model string) cold {
 func (l *ledger) choose(r *request, line []*request) (best *placement) {
 	for _, s := range l.candidates(r.need) {
 		d := s.device
-		if s.holder != nil || d.crowded || !d.holds(s.whole(r.need)) || l.overtakes(r, s) {
+		if s.holder != nil || d.crowded || !l.fits(s, r.need, 0) || l.overtakes(r, s) {
 			continue
 		}
 		future := l.future()
@@ -188,7 +191,7 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 		}
 		var enough bool
 		p.from = slices.DeleteFunc(l.idle(d), func(c *component) bool {
-			return c.service == s && c.model == r.need.Model || slices.ContainsFunc(line, func(w *request) bool {
+			return c.service == s && c.model == r.need.Model || l.young(c, r.asked) || slices.ContainsFunc(line, func(w *request) bool {
 				return c.service.serves(w.need) && c.model == w.need.Model
 			})
 		})
@@ -262,7 +265,7 @@ func (l *ledger) held(r *request, s *service) func(yield func(*request) bool) {
 				}
 			case ahead:
 				if (s.serves(w.need) || slices.ContainsFunc(l.candidates(w.need), func(t *service) bool {
-					return t.device == d && !d.holds(t.whole(w.need)+after)
+					return t.device == d && !l.fits(t, w.need, after)
 				})) && !yield(w) {
 					return
 				}
@@ -289,14 +292,15 @@ func (s *service) has(n Need) bool {
 	return s.kind == n.Kind && !s.draining && slices.Contains(s.models, n.Model)
 }
 
-// tooSmall is the largest device there is for n when even that cannot hold it, else nil.
-func (l *ledger) tooSmall(n Need) (largest *device) {
+// tooSmall is the service with the most room for n when even that cannot hold it, else nil.
+func (l *ledger) tooSmall(n Need) (largest *service) {
+	room := func(s *service) int64 { return s.device.BudgetBytes - l.pinnedBeside(s, n) }
 	for _, s := range l.candidates(n) {
-		if s.device.holds(s.whole(n)) {
+		if l.fits(s, n, 0) {
 			return nil
 		}
-		if largest == nil || s.device.BudgetBytes > largest.BudgetBytes {
-			largest = s.device
+		if largest == nil || room(s) > room(largest) {
+			largest = s
 		}
 	}
 	return largest
@@ -304,11 +308,11 @@ func (l *ledger) tooSmall(n Need) (largest *device) {
 
 // check is the error of a need that can never be met, nil if it can or if nobody knows.
 func (l *ledger) check(n Need) error {
-	d := l.tooSmall(n)
-	if d == nil {
+	s := l.tooSmall(n)
+	if s == nil {
 		return nil
 	}
-	return stage.DoesNotFit(n.Kind, n.Model, n.bytes(), d.BudgetBytes, d.BudgetBytes)
+	return stage.DoesNotFit(n.Kind, n.Model, n.bytes(), max(s.device.BudgetBytes-l.pinnedBeside(s, n), 0), s.device.BudgetBytes)
 }
 
 // obstacle says in words what the last of the line waits for, and on which device if on one.

@@ -51,7 +51,11 @@ func (l *ledger) prefetch(line []*request) {
 func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
 	future := l.future()
 	short := n.Footprint.WeightsBytes + leave - l.free(s.device)
-	victims, enough := l.victims(s.device, short, future, func(c *component) bool { return future.next(c) != never })
+	victims, enough := l.victims(s.device, short, future, func(c *component) bool { return future.next(c) != never || l.young(c, l.now) })
+	high := l.policy.HighWatermark
+	if high > 0 && s.device.BudgetBytes > 0 && float64(l.used(s.device)+n.Footprint.WeightsBytes) > high*float64(s.device.BudgetBytes) {
+		return nil
+	}
 	if !enough || !l.timely(n, s.device, victims, future) {
 		return nil
 	}
@@ -102,7 +106,7 @@ func (l *ledger) prune() {
 	future := l.future()
 	for _, s := range l.services {
 		for _, c := range s.components {
-			if c.state == Loading && c.holder() == nil && future.next(c) == never {
+			if c.state == Loading && c.holder() == nil && !l.policy.pinned(c) && future.next(c) == never {
 				l.evict(c, cause{}, Unneeded, "%s, so it need not be loaded", future.phrase(c))
 			}
 		}

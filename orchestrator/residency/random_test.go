@@ -54,6 +54,7 @@ func newWorld(t *testing.T, seed int64) *world {
 	w.name = fmt.Sprint("seed ", seed)
 	w.failures = w.Intn(2) == 0
 	w.policy.WaitFactor = []float64{0, 1, 1.5, 4}[w.Intn(4)]
+	w.settings()
 	models := []string{"a", "b", "c"}[:1+w.Intn(3)]
 	for _, kind := range stage.Kinds() {
 		for _, m := range models {
@@ -80,6 +81,29 @@ func newWorld(t *testing.T, seed int64) *world {
 		})
 	}
 	return w
+}
+
+// settings draws a policy; half of the worlds have the default but for the wait factor.
+func (w *world) settings() {
+	if w.Intn(2) == 0 {
+		return
+	}
+	p := &w.policy
+	for _, kind := range stage.Kinds() {
+		switch w.Intn(8) {
+		case 0:
+			p.Never = append(p.Never, Selector{kind, []string{"", "a"}[w.Intn(2)]})
+		case 1, 2:
+			p.AfterUse = append(p.AfterUse, Selector{Kind: kind})
+		}
+	}
+	p.MinResidency = []time.Duration{0, time.Second, 5 * time.Second}[w.Intn(3)]
+	p.IdleTTL = []time.Duration{0, 2 * time.Second, 20 * time.Second}[w.Intn(3)]
+	p.HighWatermark = []float64{0, 0.7, 1}[w.Intn(3)]
+	p.LowWatermark = p.HighWatermark * w.Float64()
+	if err := p.Check(); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) step(in input) {

@@ -175,6 +175,24 @@ func (s *script) set(setting string) {
 	switch name {
 	case "wait-factor":
 		p.WaitFactor = s.fraction(value)
+	case "pin", "evict-after-use":
+		selector, err := ParseSelector(value)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if name == "pin" {
+			p.Never = append(p.Never, selector)
+		} else {
+			p.AfterUse = append(p.AfterUse, selector)
+		}
+	case "min-residency":
+		p.MinResidency = s.duration(value)
+	case "idle-ttl":
+		p.IdleTTL = s.duration(value)
+	case "low-watermark":
+		p.LowWatermark = s.fraction(value)
+	case "high-watermark":
+		p.HighWatermark = s.fraction(value)
 	default:
 		s.t.Fatalf("unknown setting %q", name)
 	}

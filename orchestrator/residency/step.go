@@ -24,7 +24,7 @@ func (in joined) apply(l *ledger) {
 	l.resize(s.device)
 	for _, m := range in.resident {
 		c := s.component(m.Model)
-		c.state, c.bytes, c.lastUsed = Resident, m.WeightsBytes, l.now
+		c.state, c.bytes, c.lastUsed, c.loaded = Resident, m.WeightsBytes, l.now, l.now
 		l.mark(s.device)
 		l.record(Reserve, c, cause{}, c.bytes, "%v was resident when its stage joined", c).Class = Found
 	}
@@ -119,6 +119,7 @@ func (in loadDone) apply(l *ledger) {
 		return
 	}
 	c.state, c.prefetch, c.failed, c.doubtful, c.lastUsed = Resident, false, false, false, l.now
+	c.loaded, c.spent = l.now, false
 	c.service.pace.add(c.bytes, l.now.Sub(c.since))
 	r, by := c.holder(), cause{}
 	waits := r != nil && r.phase == reserved // else it was a prefetch
@@ -206,7 +207,7 @@ func (l *ledger) end(r *request) {
 	}
 	switch r.phase {
 	case granted:
-		c.lastUsed = l.now
+		c.lastUsed, c.spent = l.now, true
 	case reserved:
 		c.prefetch = true
 	}

@@ -104,11 +104,11 @@ func (l *ledger) promises() []promise {
 	return append(started, others...)
 }
 
-// idle are the components of a device that nobody pins and whose services answer, in order.
+// idle are the components of a device that neither a request nor the policy pins, and whose services answer, in order.
 func (l *ledger) idle(d *device) []*component {
 	var out []*component
 	for c := range l.on(d) {
-		if (c.state == Loading || c.state == Resident) && c.bytes > 0 && c.holder() == nil && !c.service.silent && (l.retry || !c.doubtful) {
+		if (c.state == Loading || c.state == Resident) && c.bytes > 0 && c.holder() == nil && !c.service.silent && (l.retry || !c.doubtful) && !l.policy.pinned(c) {
 			out = append(out, c)
 		}
 	}

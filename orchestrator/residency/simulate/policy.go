@@ -16,14 +16,16 @@ type Policy struct {
 	Foretold bool
 }
 
-// The policies that are compared by name: what production has, without prefetches, and the least recently used.
+// The policies that are compared by name: what production has, less of it, and the least recently used.
 const (
 	Ours     = "triptych"
 	OursBare = "triptych, no prefetch"
+	InOrder  = "in order" // without prefetches and overtaking
+	Foretold = "foretold" // without prefetches, all jobs announced before the first arrives
 	LRU      = "lru"
 )
 
-// Policies are all there are, ours first. The others have our admission and order of requests, and choose
+// Policies are all there are, ours first. The others have our admission, serve in order of arrival, and choose
 // victims from what has been, so that they load nothing ahead, which takes an announced future: ours is
 // there without prefetches as well.
 func Policies() []Policy {
@@ -35,8 +37,8 @@ func Policies() []Policy {
 	return []Policy{
 		{Name: Ours},
 		{Name: OursBare, Policy: residency.Policy{NoPrefetch: true}},
-		{Name: "in order", Policy: residency.Policy{NoPrefetch: true, WaitFactor: 1}},
-		{Name: "foretold", Policy: residency.Policy{NoPrefetch: true}, Foretold: true},
+		{Name: InOrder, Policy: residency.Policy{NoPrefetch: true, WaitFactor: 1}},
+		{Name: Foretold, Policy: residency.Policy{NoPrefetch: true}, Foretold: true},
 		rival(LRU, func(a, b residency.Idle) int { return cmp.Or(used(a, b), loaded(a, b)) }),
 		rival("fifo", loaded),
 		rival("largest first", func(a, b residency.Idle) int { return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), used(a, b)) }),
