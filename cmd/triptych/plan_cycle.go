@@ -1,11 +1,10 @@
 package main
 
 import (
-	"fmt"
+	"cmp"
 	"strings"
-	"time"
 
-	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -16,16 +15,8 @@ const (
 	countRounds = 12
 )
 
-// cycle asks the ledger itself what it does while images are made one after another, of each model in turn: loads and
-// evictions take no time, so that nothing but memory decides.
-type cycle struct {
-	machine *residency.Machine
-	now     time.Time
-	request residency.RequestID
-	granted bool
-	loads   map[string]int // by stage and model, in the rounds that count
-	peak    int64
-}
+// nominalRate is in bytes a second, where nobody knows what is loaded in a second.
+const nominalRate = 500_000_000
 
 // newCycle plans models in turn under a budget, 0 for none.
 func newCycle(models []*modelPlan, budget int64) (cyclePlan, error) {
@@ -43,15 +34,20 @@ func newCycle(models []*modelPlan, budget int64) (cyclePlan, error) {
 		}
 		p.StreamSecondStep = m.streamSeconds(len(models))
 	}
-	c := &cycle{machine: residency.NewMachine(residency.Policy{}), now: time.Unix(0, 0)}
-	if err := c.run(models, budget); err != nil {
+	all, err := inTurn(models, budget, warmRounds+countRounds)
+	if err != nil {
 		return p, err
 	}
-	p.PeakBytes = c.peak
+	warm, err := inTurn(models, budget, warmRounds)
+	if err != nil {
+		return p, err
+	}
+	p.PeakBytes = all.PeakBytes
 	seconds, known, loads, stages := 0.0, true, 0, 0
 	for _, m := range models {
 		for _, s := range m.Stages {
-			n := c.loads[component(s.kind, m.Model)]
+			of := simulate.Component{Kind: s.kind, Model: m.Model}
+			n := all.LoadsOf[of] - warm.LoadsOf[of]
 			stages, loads = stages+1, loads+n
 			name := m.prefix(models) + s.Stage
 			if n == 0 {
@@ -103,61 +99,27 @@ func (p *modelPlan) streamSeconds(models int) *float64 {
 	return nil
 }
 
-func component(kind stage.Kind, model string) string { return kind.String() + " " + model }
-
-func (c *cycle) run(models []*modelPlan, budget int64) error {
-	var names []string
+// inTurn makes images one after another, of each model in turn, on the clock of a simulation: what is loaded again is
+// then for the orchestrator's own ledger to decide.
+func inTurn(models []*modelPlan, budget int64, rounds int) (simulate.Result, error) {
+	const side, turnSeconds = 8, 1
+	var trace simulate.Trace
+	rate, weights := int64(0), int64(0)
 	for _, m := range models {
-		names = append(names, m.Model)
-	}
-	device := residency.Device{Host: "planned", Name: "device", BudgetBytes: budget}
-	for _, k := range stage.Kinds() {
-		c.heed(c.machine.Join(c.now, residency.StageID(k.String()), k, device, names))
-	}
-	for round := range warmRounds + countRounds {
-		if round == warmRounds {
-			c.loads = map[string]int{}
+		rate = cmp.Or(rate, m.LoadBytesPerSecond)
+		parts := map[stage.Kind]simulate.Part{}
+		for _, s := range m.Stages {
+			parts[s.kind] = simulate.Part{WeightsBytes: s.footprint.WeightsBytes, ScratchBytes: s.footprint.ScratchBytes, Seconds: turnSeconds}
+			weights += s.footprint.WeightsBytes
 		}
-		for _, m := range models {
-			if err := c.image(m, residency.JobID(fmt.Sprint(m.Model, " ", round))); err != nil {
-				return err
-			}
-		}
+		trace.Models = append(trace.Models, simulate.Model{
+			Name: m.Model, SidePx: side, Encoder: parts[stage.KindEncoder], Denoiser: parts[stage.KindDenoiser], Decoder: parts[stage.KindDecoder],
+		})
 	}
-	return nil
-}
-
-// image makes one image.
-func (c *cycle) image(m *modelPlan, job residency.JobID) error {
-	var needs []residency.Need
-	for _, s := range m.Stages {
-		needs = append(needs, residency.Need{Kind: s.kind, Model: m.Model, Footprint: s.footprint})
+	o := simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: float64(cmp.Or(rate, nominalRate)), OracleWidth: 1}
+	apart := 10*turnSeconds + float64(weights)/o.LoadBytesPerSecond // until an image is surely there
+	for i := range rounds * len(models) {
+		trace.Jobs = append(trace.Jobs, simulate.Job{AtSeconds: float64(i) * apart, Model: models[i%len(models)].Model, Images: 1, WidthPx: side, HeightPx: side})
 	}
-	c.heed(c.machine.Announce(c.now, job, needs))
-	for _, n := range needs {
-		c.request++
-		c.granted = false
-		c.heed(c.machine.Acquire(c.now, c.request, job, n))
-		if !c.granted {
-			return fmt.Errorf("plan: the ledger does not grant the %v, which fits", n)
-		}
-		c.heed(c.machine.Release(c.now, c.request))
-	}
-	c.heed(c.machine.Forget(c.now, job))
-	return nil
-}
-
-// heed does what was decided, at once.
-func (c *cycle) heed(d residency.Decision) {
-	c.now = c.now.Add(time.Second)
-	c.granted = c.granted || len(d.Granted) > 0
-	for _, e := range d.Events {
-		c.peak = max(c.peak, e.UsedBytes)
-	}
-	for _, w := range d.Works {
-		if kind, _ := stage.ParseKind(string(w.Stage)); !w.Evict && c.loads != nil {
-			c.loads[component(kind, w.Model)]++
-		}
-		c.heed(c.machine.Done(c.now, w))
-	}
+	return simulate.Run(trace, simulate.Policies()[0], o)
 }

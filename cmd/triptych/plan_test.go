@@ -1,12 +1,9 @@
 package main
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
-	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -74,47 +71,6 @@ func TestCycleModes(t *testing.T) {
 	streamed.StreamSecondStep = streamed.streamSeconds(1)
 	if s := streamed.StreamSecondStep; s == nil || *s != 2 {
 		t.Errorf("a step reads for %v s, want 2", s)
-	}
-}
-
-// TestCycleIsTheLedgers: in any budget the loads are those of the ledger on the clock of a simulation, where jobs are
-// so far apart that each has ended before the next.
-func TestCycleIsTheLedgers(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 60 {
-		var models []*modelPlan
-		var trace simulate.Trace
-		least, all := int64(0), int64(0)
-		for i := range 1 + r.IntN(3) {
-			m := sizedModel(fmt.Sprint("m", i), 1+r.Int64N(50), 1+r.Int64N(1000), 1+r.Int64N(1000), 1+r.Int64N(1000))
-			part := func(s planStage) simulate.Part {
-				least, all = max(least, s.footprint.WeightsBytes+s.footprint.ScratchBytes), all+s.footprint.WeightsBytes
-				return simulate.Part{WeightsBytes: s.footprint.WeightsBytes, ScratchBytes: s.footprint.ScratchBytes, Seconds: 1}
-			}
-			models = append(models, m)
-			trace.Models = append(trace.Models, simulate.Model{Name: m.Model, SidePx: 8, Encoder: part(m.Stages[0]), Denoiser: part(m.Stages[1]), Decoder: part(m.Stages[2])})
-		}
-		budget := least + r.Int64N(all)
-		p, err := newCycle(models, budget)
-		if err != nil {
-			t.Fatal(err)
-		}
-		loaded := func(rounds int) float64 {
-			trace.Jobs = nil
-			for j := range rounds * len(models) {
-				trace.Jobs = append(trace.Jobs, simulate.Job{AtSeconds: float64(100 * j), Model: models[j%len(models)].Model, Images: 1, WidthPx: 8, HeightPx: 8})
-			}
-			result, err := simulate.Run(trace, simulate.Policies()[0], simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: 1e6, OracleWidth: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return result.ReloadSeconds * 1e6
-		}
-		images := float64(countRounds * len(models))
-		want := (loaded(warmRounds+countRounds) - loaded(warmRounds)) / images
-		if got := float64(p.ReloadedBytes); got < want-6 || got > want+6 { // each stage's bytes are rounded down
-			t.Errorf("budget %d of %d: %v bytes an image, the simulation loads %v", budget, all, got, want)
-		}
 	}
 }
 

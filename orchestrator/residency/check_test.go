@@ -19,12 +19,10 @@ func (m *checked) step(in input) string {
 		phases[r] = r.phase
 	}
 	m.now = m.now.Add(m.pause)
-	if in, ok := in.(asked); ok {
-		for _, r := range m.requests {
-			if r.need.Kind == in.need.Kind {
-				m.ahead[in.request]++
-			}
-		}
+	if again, ok := in.(askedAgain); ok {
+		m.asks(again.asked)
+	} else if in, ok := in.(asked); ok {
+		m.asks(in)
 	}
 	effects, events := m.ledger.step(m.now, in)
 	out := transcript(effects, events)
@@ -228,6 +226,15 @@ func (m *checked) checkRequests(fail failure) {
 	}
 }
 
+// asks counts those ahead of a request that is made.
+func (m *checked) asks(in asked) {
+	for _, r := range m.requests {
+		if r.need.Kind == in.need.Kind {
+			m.ahead[in.request]++
+		}
+	}
+}
+
 // checkOrder: who was placed in this step took neither the service nor the bytes of someone who came
 // before and still waits, and who reserved took no bytes that are promised to one placed before.
 func (m *checked) checkOrder(in input, before map[*request]phase, events []Event, fail failure) {
@@ -251,7 +258,7 @@ func (m *checked) checkOrder(in input, before map[*request]phase, events []Event
 			case w.phase == waiting && r.phase != waiting && was == waiting:
 				m.checkOvertaking(r, w, m.requests[j:], passing, fail)
 			case promised && before[w] == placed && w.phase == placed && r.phase >= reserved && was < reserved && w.service.device == r.service.device:
-				if d := w.service.device; !d.holds(m.ledger.used(d) + w.service.missing(w.need)) {
+				if d := w.service.device; !d.holds(m.ledger.used(d) - m.evicting(d) + w.service.missing(w.need)) { // evictions under way are promised too
 					fail("r%d reserved bytes that r%d was promised before", r.request, w.request)
 				}
 			}

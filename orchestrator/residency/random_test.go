@@ -235,7 +235,7 @@ func (w *world) drain() {
 			return
 		}
 	}
-	w.t.Fatal("it never ends")
+	w.t.Fatalf("%s: it never ends:\n%s", w.name, describe(w.snapshot()))
 }
 
 // finish checks what is left when all has ended.

@@ -154,7 +154,7 @@ func (l *ledger) sweep(d *device) {
 		}
 	}
 	budget, inUse := float64(d.BudgetBytes), l.used(d)-l.evicting(d)
-	if high := l.policy.HighWatermark; high == 0 || float64(inUse) <= high*budget {
+	if high := l.policy.HighWatermark; high == 0 || d.BudgetBytes == 0 || float64(inUse) <= high*budget {
 		return
 	}
 	excess := inUse - int64(l.policy.LowWatermark*budget)

@@ -55,6 +55,7 @@ func (s *simulation) work(w residency.Work) {
 		return
 	}
 	s.result.Loads++
+	s.result.LoadsOf[Component{kindOf(w.Stage), w.Model}]++
 	end := s.after(s.loadTime(s.weights(w)), func() {
 		s.loaded(w.ID)
 		s.heed(s.machine.Done(s.now, w))

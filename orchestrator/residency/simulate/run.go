@@ -23,9 +23,10 @@ type Options struct {
 
 // Result is how a policy did.
 type Result struct {
-	Policy        string  `json:"policy"`
-	Loads         int     `json:"loads"`          // begun
-	ReloadSeconds float64 `json:"reload_seconds"` // of loads, first ones and given-up ones included
+	Policy        string            `json:"policy"`
+	Loads         int               `json:"loads"`          // begun
+	LoadsOf       map[Component]int `json:"-"`              // the same, of each component that was ever loaded
+	ReloadSeconds float64           `json:"reload_seconds"` // of loads, first ones and given-up ones included
 	// OracleSeconds is the least that any policy could have spent on loads to grant the same turns in the
 	// same order and with the same overlaps, all known from the beginning; a lower bound of it if not exact.
 	OracleSeconds  float64 `json:"oracle_seconds"`
@@ -42,13 +43,19 @@ type Result struct {
 	PeakBytes  int64 `json:"peak_bytes"` // by the same sum
 }
 
+// Component is a model's part in a stage.
+type Component struct {
+	Kind  stage.Kind
+	Model string
+}
+
 const oracleWidth = 2000
 
 // Run replays a trace. The same arguments give the same result. It fails if a job neither ends nor is
 // refused, which is a fault of the policy.
 func Run(t Trace, p Policy, o Options) (Result, error) {
 	s := &simulation{
-		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy), result: Result{Policy: p.Name},
+		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy), result: Result{Policy: p.Name, LoadsOf: map[Component]int{}},
 		turns: map[residency.RequestID]*turn{}, scratch: map[stage.Kind]int64{}, loads: map[uint64]*loading{}, now: time.Unix(0, 0).UTC(),
 	}
 	names := make([]string, len(t.Models))

@@ -112,10 +112,17 @@ func TestByHand(t *testing.T) {
 				r, err := Run(trace, p, Options{BudgetBytes: c.budget, LoadBytesPerSecond: 10})
 				want := Result{
 					Policy: c.policy, Loads: c.loads, ReloadSeconds: c.reload, OracleSeconds: c.least, OracleExact: true, WaitingSeconds: c.waited,
-					P50Seconds: c.p50, P95Seconds: c.p99, P99Seconds: c.p99, Done: c.done, Refused: c.refused, PeakBytes: r.PeakBytes,
+					P50Seconds: c.p50, P95Seconds: c.p99, P99Seconds: c.p99, Done: c.done, Refused: c.refused, PeakBytes: r.PeakBytes, LoadsOf: r.LoadsOf,
 				}
-				if err != nil || r != want {
+				if err != nil || !reflect.DeepEqual(r, want) {
 					t.Errorf("got %+v, %v\nexpected %+v", r, err, want)
+				}
+				loads := 0
+				for _, n := range r.LoadsOf {
+					loads += n
+				}
+				if loads != c.loads {
+					t.Errorf("%d loads of components, want %d", loads, c.loads)
 				}
 			}
 		})
