@@ -52,12 +52,12 @@ func TestFineTuneCostsOneDenoiser(t *testing.T) {
 		t.Fatal("the two models make one picture: the test shows nothing")
 	}
 
-	// A second orchestrator is started when the services know their digests; the one of up gets no work.
-	stages := up(t, "--models", "models/starter", "--models", folder)
+	// The orchestrator is started when the services know their digests.
 	args := []string{"orchestrator", "--listen", "127.0.0.1:0"}
 	for _, kind := range []string{"encoder", "denoiser", "decoder"} {
-		awaitDigests(t, stages.addresses[kind], kind != "denoiser")
-		args = append(args, "--"+kind, stages.addresses[kind])
+		address := startServer(t, command(t, kind, "--log-level", "info", "--models", "models/starter", "--models", folder)).conn.Target()
+		awaitDigests(t, address, kind != "denoiser")
+		args = append(args, "--"+kind, address)
 	}
 	s := startServer(t, command(t, args...))
 	watch, err := triptychv1alpha1.NewResidencyServiceClient(s.conn).WatchResidency(t.Context(), &triptychv1alpha1.WatchResidencyRequest{})
