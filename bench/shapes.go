@@ -23,5 +23,5 @@ func writeShapes(path string) error {
 		lines[i] = string(line)
 	}
 	text := "[\n" + strings.Join(lines, ",\n") + "\n]\n"
-	return os.WriteFile(path, []byte(text), 0o600) //nolint:gosec // a file named on the command line
+	return os.WriteFile(path, []byte(text), 0o600)
 }

@@ -308,7 +308,7 @@ func (s *server) goroutines(t *testing.T) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(fd) //nolint:errcheck // nothing was written
+		defer unix.Close(fd)
 		ends[pid] = fd
 	}
 	signal := func(pid int, signal syscall.Signal) {

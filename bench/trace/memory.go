@@ -72,7 +72,7 @@ func (s *sample) add(path string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	var anonymous int64
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {

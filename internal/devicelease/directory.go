@@ -174,7 +174,7 @@ func look(path string) (r record, alive bool, err error) {
 	if err != nil {
 		return r, false, err
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	free, err := tryLock(file)
 	if err != nil {
 		return r, false, err

@@ -37,7 +37,7 @@ func (l *ledger) ready(n Need, s *service) bool {
 
 // yields tells whether r goes before w at s, and why w lets it: there is nothing to load for r.
 func (l *ledger) yields(w *request, to Need, at *service) bool {
-	return w.overtaken < w.allowance && l.ready(to, at) && !(at.serves(w.need) && at.cold(w.need.Model) == hot)
+	return w.overtaken < w.allowance && l.ready(to, at) && (!at.serves(w.need) || at.cold(w.need.Model) != hot)
 }
 
 // follower is who goes first at s, where r would have to load: the first of those behind it who finds its

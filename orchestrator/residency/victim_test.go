@@ -60,14 +60,14 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 			continue
 		}
 		p, _ := l.lookAhead(asking, s, l.future())
-		if best := p.brute(s, asking, idle, short); math.Abs(cost-best) > 1e-9 {
+		if best := p.brute(idle, short); math.Abs(cost-best) > 1e-9 {
 			t.Fatalf("seed %d: it costs %v seconds, the best way %v", seed, cost, best)
 		}
 	}
 }
 
 // brute is the least cost by trying every set at every use.
-func (p *plan) brute(s *service, r *request, idle []*component, short int64) float64 {
+func (p *plan) brute(idle []*component, short int64) float64 {
 	var held, movable uint64
 	for i, q := range p.parts {
 		if c := q.service.find(q.model); c != nil && c.state == Resident {

@@ -113,7 +113,7 @@ func BenchmarkDigest(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer device.Close() //nolint:errcheck // it always returns nil
+	defer device.Close()
 	d := NewDenoiser(Options{Library: library, Device: device})
 	book := d.books["starter"]
 	b.SetBytes(book.net.StoredBytes())
