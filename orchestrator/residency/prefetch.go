@@ -47,41 +47,41 @@ func (l *ledger) prefetch(line []*request) {
 	}
 }
 
-// ahead is how n could be prefetched at s with so many bytes left, nil if it cannot.
+// ahead is how n could be prefetched at s with so many bytes left, nil if it cannot. It evicts only what would go for n as
+// well if that waited for those at work, who give back their scratch and can be evicted then: loading ahead must not be paid
+// for by loading again.
 func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
-	future := l.future()
-	short := n.Footprint.WeightsBytes + leave - l.free(s.device)
-	victims, enough := l.victims(s.device, short, future, func(c *component) bool { return future.next(c) != never || l.young(c, l.now) })
+	d, future := s.device, l.future()
 	high := l.policy.HighWatermark
-	if high > 0 && s.device.BudgetBytes > 0 && float64(l.used(s.device)+n.Footprint.WeightsBytes) > high*float64(s.device.BudgetBytes) {
+	if high > 0 && d.BudgetBytes > 0 && float64(l.used(d)+n.Footprint.WeightsBytes) > high*float64(d.BudgetBytes) {
 		return nil
 	}
-	if !enough || !l.timely(n, s.device, victims, future) {
-		return nil
-	}
-	p := &placement{service: s, victims: victims}
-	for _, c := range victims {
-		p.total += c.bytes
-	}
+	p := &placement{service: s}
 	if s.holder != nil {
 		p.cold = leaving // it would load while it computes: of equals, the other is better
 	}
-	return p
-}
-
-// timely tells whether these victims of a prefetch of n would go for it as well if it waited for those at
-// work. Otherwise one of those, which cannot be evicted yet, is the better victim, or the scratch that they
-// give back is room enough: loading ahead would be paid for by loading again.
-func (l *ledger) timely(n Need, d *device, victims []*component, future uses) bool {
-	short, idle := n.bytes()-l.free(d), l.idle(d)
+	short := n.Footprint.WeightsBytes + leave - l.free(d)
+	if short <= 0 {
+		return p
+	}
+	idle, later := l.idle(d), n.bytes()-l.free(d)
 	for _, r := range l.requests {
 		if r.phase == granted && r.service.device == d {
-			short -= r.need.Footprint.ScratchBytes
+			later -= r.need.Footprint.ScratchBytes
 			idle = append(idle, r.component())
 		}
 	}
-	later, _ := l.pick(idle, short, future)
-	return !slices.ContainsFunc(victims, func(c *component) bool { return !slices.Contains(later, c) })
+	p.victims, _, _ = l.makeRoom(&request{need: n}, s, later, idle)
+	for _, c := range p.victims {
+		if c.holder() != nil || future.next(c) != never || l.young(c, l.now) {
+			return nil
+		}
+		p.total += c.bytes
+	}
+	if p.total < short {
+		return nil
+	}
+	return p
 }
 
 // fetch makes room for a prefetch, or starts it if the room is there.
