@@ -40,8 +40,9 @@ type textView struct {
 	bars   *mpb.Progress // nil where nobody looks
 	bar    *mpb.Bar
 	stage  string
-	began  time.Time
-	told   int32 // the last step a plain line told of
+	first  int64     // step told of first
+	began  time.Time // then
+	told   int32     // the last step a plain line told of
 	spec   *triptychv1alpha1.GenerationSpec
 }
 
@@ -78,15 +79,27 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 	}
 }
 
+// pace is so many steps in some time in words, empty for none.
+func pace(steps int64, took time.Duration) string {
+	rate := float64(steps) / took.Seconds()
+	switch {
+	case steps == 0:
+		return ""
+	case rate < 1:
+		return fmt.Sprintf(", %.1f s/step", 1/rate)
+	}
+	return fmt.Sprintf(", %.1f steps/s", rate)
+}
+
 // progress moves the bar of what is at work, or tells about every tenth of it in plain lines.
 func (v *textView) progress(name string, done, all int64, bytes bool) {
 	if v.bars == nil {
 		if v.stage != name || v.told > int32(done) {
-			v.stage, v.told, v.began = name, 0, time.Now()
+			v.stage, v.told, v.first, v.began = name, 0, done, time.Now()
 		}
 		if all > 1 && !bytes && (done == all || done-int64(v.told) >= max(1, all/10)) {
 			v.told = int32(done)
-			fmt.Fprintf(v.w, "%s step %d/%d, %.1f steps/s\n", name, done, all, float64(done)/time.Since(v.began).Seconds())
+			fmt.Fprintf(v.w, "%s step %d/%d%s\n", name, done, all, pace(done-v.first, time.Since(v.began)))
 		} else if done == all {
 			fmt.Fprintf(v.w, "%s done\n", name)
 		}
