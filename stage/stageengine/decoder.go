@@ -74,7 +74,7 @@ func (d *Decoder) tape(b *book[*modeldir.ImageDecoder], h, w int) (*device.Tape,
 	if err := checkSides(h, w, 1, fmt.Sprintf("1 to %d", maxLatentSide)); err != nil {
 		return nil, err
 	}
-	tape, err := b.net.Tape(1, h, w)
+	tape, err := b.network().Tape(1, h, w)
 	if err != nil {
 		return nil, d.fault(err)
 	}
@@ -104,7 +104,7 @@ func (d *Decoder) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Im
 	if err != nil {
 		return stage.Image{}, err
 	}
-	b.net.Config.Unscale(z)
+	b.network().Config.Unscale(z)
 	last := make([]float32, len(z))
 	nn.ToChannelsLast(last, z, 1, s[1], s[2]*s[3])
 	height, width := s[2]*b.component.SpatialFactor, s[3]*b.component.SpatialFactor

@@ -88,7 +88,7 @@ func (d *Denoiser) tape(b *book[*modeldir.Denoiser], batch, h, w, tokens int) (*
 	if err := checkSides(h, w, m, fmt.Sprintf("a multiple of %d up to %d", m, maxLatentSide)); err != nil {
 		return nil, err
 	}
-	tape, err := b.net.Tape(batch, h, w, tokens)
+	tape, err := b.network().Tape(batch, h, w, tokens)
 	if err != nil {
 		return nil, d.fault(err)
 	}
@@ -130,7 +130,7 @@ func (d *Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observ
 	if observer.Ready != nil {
 		observer.Ready(steps.Evaluations(), steps.Name())
 	}
-	p, told := newPredictor(run, b.net, req, batch), time.Time{}
+	p, told := newPredictor(run, b.network(), req, batch), time.Time{}
 	noise := sampler.NewSource(req.Seed)
 	for i := state.Step; i < steps.Evaluations(); i++ {
 		steps.ModelInput(state, p.input)

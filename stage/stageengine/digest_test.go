@@ -116,7 +116,7 @@ func BenchmarkDigest(b *testing.B) {
 	defer device.Close()
 	d := NewDenoiser(Options{Library: library, Device: device})
 	book := d.books["starter"]
-	b.SetBytes(book.net.StoredBytes())
+	b.SetBytes(book.network().StoredBytes())
 	for b.Loop() {
 		if _, err := d.hash(book); err != nil {
 			b.Fatal(err)

@@ -55,7 +55,7 @@ func NewEncoder(o Options) *Encoder {
 		}
 		c := &b.component
 		var err error
-		if b.store, err = newStore(o.Device, b.net.Manifest(), rememberedPrompts, c.MaxTokens, c.ContextDim); err != nil {
+		if b.store, err = newStore(o.Device, b.network().Manifest(), rememberedPrompts, c.MaxTokens, c.ContextDim); err != nil {
 			b.problem = modelError(err, e.kind, c.Model, b.path)
 			c.Problem = b.problem.Message
 			continue
@@ -83,7 +83,7 @@ func (e *Encoder) planned(req stage.PlanRequest) (*device.Tape, error) {
 	if req.Batch < 1 || req.Batch > maxPrompts {
 		return nil, stage.Invalid(stage.InvalidField, "batch", req.Batch, fmt.Sprintf("1 to %d prompts", maxPrompts))
 	}
-	tape, err := b.net.Tape(req.Batch, b.component.MaxTokens)
+	tape, err := b.network().Tape(req.Batch, b.component.MaxTokens)
 	if err != nil {
 		return nil, e.fault(err)
 	}
@@ -160,7 +160,7 @@ func (e *Encoder) compute(ctx context.Context, b *book[*modeldir.TextEncoder], i
 	if len(rows) == 0 {
 		return nil
 	}
-	tape, err := b.net.Tape(len(rows), b.component.MaxTokens)
+	tape, err := b.network().Tape(len(rows), b.component.MaxTokens)
 	if err != nil {
 		return e.fault(err)
 	}

@@ -66,8 +66,8 @@ type shelf[N network] struct {
 type book[N network] struct {
 	path      string
 	component stage.Component
-	net       N            // declared; its files are closed, or open while weights are streamed from them
-	problem   *stage.Error // why net is not there
+	net       atomic.Pointer[N] // declared; its files are closed, or open while weights are streamed from them. Plans read it while loads exchange it
+	problem   *stage.Error      // why net is not there
 	latch     *semaphore.Weighted
 	store     *store         // held with the weights; only an encoder has one
 	weights   device.Weights // nil when not resident
@@ -77,6 +77,9 @@ type book[N network] struct {
 	files    []string // of the weights
 	digest   atomic.Pointer[digest]
 }
+
+// network is the one declared last.
+func (b *book[N]) network() N { return *b.net.Load() }
 
 const whole = math.MaxInt64
 
@@ -100,16 +103,18 @@ func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Co
 	if err != nil {
 		return err
 	}
-	if b.net, err = s.open(dir); err != nil {
+	net, err := s.open(dir)
+	if err != nil {
 		return err
 	}
-	s.limit(b, b.net.Manifest(), 0)
-	b.component.WeightsBytes = s.Device.WeightBytes(b.net.Manifest())
-	b.files = filesOf(b.net.Tensors())
-	if err = errors.Join(describe(dir, b.net, &b.component), b.net.Close()); err != nil {
+	b.net.Store(&net)
+	s.limit(b, net.Manifest(), 0)
+	b.component.WeightsBytes = s.Device.WeightBytes(net.Manifest())
+	b.files = filesOf(net.Tensors())
+	if err = errors.Join(describe(dir, net, &b.component), net.Close()); err != nil {
 		return err
 	}
-	b.identity, err = identity(s.kind, dir, b.net)
+	b.identity, err = identity(s.kind, dir, net)
 	return err
 }
 
@@ -151,7 +156,7 @@ func (s *shelf[N]) limited(b *book[N], limitBytes int64) int64 {
 	if limitBytes == 0 || limitBytes >= b.component.WeightsBytes {
 		return b.component.WeightsBytes
 	}
-	m := &device.Manifest{Params: b.net.Manifest().Params}
+	m := &device.Manifest{Params: b.network().Manifest().Params}
 	s.limit(b, m, limitBytes)
 	return s.Device.WeightBytes(m) + b.beside()
 }
@@ -273,7 +278,8 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], limitBytes int64, progr
 		}
 		held += b.store.bytes
 	}
-	b.net, b.weights = net, weights
+	b.net.Store(&net)
+	b.weights = weights
 	b.bytes.Store(held)
 	return nil
 }
@@ -298,7 +304,7 @@ func (s *shelf[N]) Evict(ctx context.Context, model string) (int64, error) {
 	b.weights.Free()
 	b.weights = nil
 	b.bytes.Store(0)
-	if err := b.net.Close(); err != nil {
+	if err := b.network().Close(); err != nil {
 		return freed, s.fault(err)
 	}
 	return freed, nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
@@ -138,8 +139,8 @@ func TestStreamedFilesAreCut(t *testing.T) {
 		t.Error("another image behind the fault")
 	}
 
-	source := d.books[model].net.Source()
-	name := d.books[model].net.Manifest().Params[0].Name
+	source := d.books[model].network().Source()
+	name := d.books[model].network().Manifest().Params[0].Name
 	if _, err := source.Section(name); err != nil {
 		t.Error(err)
 	}
@@ -178,4 +179,37 @@ func TestStreamedImageEncoder(t *testing.T) {
 	if peaks[true] >= peaks[false] {
 		t.Errorf("a peak of %d bytes streamed, %d without", peaks[true], peaks[false])
 	}
+}
+
+// Plans are made while the network is loaded, within ever other limits, and evicted. The race detector has the say here.
+func TestPlanBesideLoads(t *testing.T) {
+	_, d, _, _ := streamingStages(t, filepath.Join(repo, "models/starter"), nil)
+	model := d.Library.Names()[0]
+	plan := func() {
+		if _, err := d.Plan(t.Context(), stage.PlanRequest{Model: model, Batch: 2, LatentHeight: 8, LatentWidth: 8, LimitBytes: 5 << 20}); err != nil {
+			t.Error(err)
+		}
+	}
+	var planning sync.WaitGroup
+	ended := make(chan struct{})
+	planning.Go(func() {
+		for {
+			select {
+			case <-ended:
+				return
+			default:
+				plan()
+			}
+		}
+	})
+	for _, limit := range []int64{5 << 20, 0, 8 << 20} {
+		if _, err := d.Evict(t.Context(), model); err != nil {
+			t.Error(err)
+		}
+		if err := d.Load(t.Context(), stage.LoadRequest{Model: model, LimitBytes: limit}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	close(ended)
+	planning.Wait()
 }
