@@ -49,10 +49,7 @@ type way struct {
 // makeRoom picks of the idle components those whose eviction lets r have short more bytes at s with the least loading
 // from then on, in seconds. It reports whether there are enough.
 func (l *ledger) makeRoom(r *request, s *service, short int64, idle []*component) (victims []*component, cost float64, enough bool) {
-	var sum int64
-	for _, c := range idle {
-		sum += c.bytes
-	}
+	sum := total(idle)
 	if short > 0 && sum < short {
 		return nil, 0, false
 	}

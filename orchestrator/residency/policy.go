@@ -34,13 +34,8 @@ func (l *ledger) trim(d *device) {
 			l.unseat(r)
 		}
 	}
-	var idle int64
-	for _, c := range l.idle(d) {
-		idle += c.bytes
-	}
 	used, others, future := l.used(d), l.others(d), l.future()
-	victims, _ := l.victims(d, min(-l.free(d), idle), future, spareNone)
-	for _, c := range victims {
+	for _, c := range l.pickMost(l.idle(d), -l.free(d), future) {
 		l.evict(c, cause{}, OverBudget, "%s; %s bytes are held of a budget of %s%s", future.phrase(c), count(used), count(d.BudgetBytes), besides(others))
 	}
 }
@@ -169,12 +164,12 @@ func (s *service) cold(model string) cold {
 
 // choose is the best way to serve r now, nil if there is none. line is who waits ahead of it.
 func (l *ledger) choose(r *request, line []*request) (best *placement) {
+	future := l.future()
 	for _, s := range l.candidates(r.need) {
 		d := s.device
 		if s.holder != nil || d.crowded || !l.fits(s, r.need, 0) || l.overtakes(r, s) {
 			continue
 		}
-		future := l.future()
 		p := &placement{service: s, cold: s.cold(r.need.Model)}
 		short, own := s.missing(r.need)-l.free(d), s.present(r.need.Model)
 		if own != nil && own.suits(r.need) {

@@ -159,12 +159,7 @@ func (l *ledger) sweep(d *device) {
 	}
 	excess := inUse - int64(l.policy.LowWatermark*budget)
 	idle := slices.DeleteFunc(l.idle(d), func(c *component) bool { return spare(c) || l.young(c, l.now) })
-	var sum int64
-	for _, c := range idle {
-		sum += c.bytes
-	}
-	victims, _ := l.pick(idle, min(excess, sum), future)
-	for _, c := range victims {
+	for _, c := range l.pickMost(idle, excess, future) {
 		l.evict(c, cause{}, AboveWatermark, "%s; %s bytes are in use, more than %v of %s", future.phrase(c), count(inUse), l.policy.HighWatermark, count(d.BudgetBytes))
 	}
 }

@@ -115,14 +115,23 @@ func (l *ledger) idle(d *device) []*component {
 	return out
 }
 
-// victims picks idle components of at least short bytes, none of which is in vain, and reports
-// whether there are enough. Those of the least loss go first; among equals the smallest that is enough, else the
-// largest; then the least recently used.
-func (l *ledger) victims(d *device, short int64, future uses, spare func(*component) bool) ([]*component, bool) {
-	return l.pick(slices.DeleteFunc(l.idle(d), spare), short, future)
+// total is the bytes of components.
+func total(of []*component) (sum int64) {
+	for _, c := range of {
+		sum += c.bytes
+	}
+	return sum
 }
 
-// pick is victims out of these.
+// pickMost is pick, of all of them if they are not enough.
+func (l *ledger) pickMost(idle []*component, short int64, future uses) []*component {
+	victims, _ := l.pick(idle, min(short, total(idle)), future)
+	return victims
+}
+
+// pick picks of idle components some of at least short bytes, none of which is in vain, and reports
+// whether there are enough. Those of the least loss go first; among equals the smallest that is enough, else the
+// largest; then the least recently used.
 func (l *ledger) pick(idle []*component, short int64, future uses) (chosen []*component, enough bool) {
 	if short <= 0 {
 		return nil, true
@@ -162,5 +171,3 @@ func (l *ledger) pick(idle []*component, short int64, future uses) (chosen []*co
 func (c *component) idle() Idle {
 	return Idle{Bytes: c.bytes, Loaded: uint64(c.op), LastUsed: c.lastUsed}
 }
-
-func spareNone(*component) bool { return false }
