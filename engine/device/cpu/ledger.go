@@ -19,19 +19,21 @@ type ledger struct {
 	refused    int64 // calls of take
 }
 
-// take counts bytes as used if they are under the limit and get succeeds; else it gives a
+// take counts bytes as used if they are under the limit, the lease gives them and get succeeds; else it gives a
 // device.MemoryError and counts nothing.
 func (l *ledger) take(bytes int64, get func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.limit > 0 && bytes > l.available() {
+	refused := func(err error) error {
 		l.refused++
-		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit}
+		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
+	}
+	if l.limit > 0 && bytes > l.available() {
+		return refused(nil)
 	}
 	if l.lease != nil {
 		if err := l.lease.Reserve(bytes); err != nil {
-			l.refused++
-			return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
+			return refused(err)
 		}
 	}
 	err := error(nil)
@@ -42,11 +44,10 @@ func (l *ledger) take(bytes int64, get func() error) error {
 		err = get()
 	}
 	if err != nil {
-		l.refused++
 		if l.lease != nil {
 			l.lease.Release(bytes)
 		}
-		return &device.MemoryError{Device: l.device, NeededBytes: bytes, AvailableBytes: l.available(), CapBytes: l.limit, Err: err}
+		return refused(err)
 	}
 	l.used += bytes
 	l.peak = max(l.peak, l.used)
