@@ -7,6 +7,4 @@ import (
 	"os"
 )
 
-func adviseHuge([]byte) {}
-
 func dropCached(*os.File) error { return errors.ErrUnsupported }

@@ -184,7 +184,7 @@ func intoFresh(x []byte, bytes int) error {
 	if err != nil {
 		return err
 	}
-	adviseHuge(mem)
+	cpu.AdviseHuge(mem) // as arenas are
 	for at := 0; at < len(mem); at += len(x) {
 		copy(mem[at:], x)
 	}

@@ -38,7 +38,7 @@ func newArena(l *ledger, bytes int64) (*arena, error) {
 	err := l.take(bytes, func() (err error) {
 		a.mem, err = unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 		if err == nil {
-			adviseHuge(a.mem)
+			AdviseHuge(a.mem)
 		}
 		return err
 	})

@@ -2,6 +2,6 @@ package cpu
 
 import "golang.org/x/sys/unix"
 
-// adviseHuge asks for pages of 2 MiB before memory is touched. Filling 1 GB of new memory takes a fraction
+// AdviseHuge asks for pages of 2 MiB before memory is touched. Filling 1 GB of new memory takes a fraction
 // of the faults' time then. A system that has none (the error) uses small ones.
-func adviseHuge(mem []byte) { _ = unix.Madvise(mem, unix.MADV_HUGEPAGE) }
+func AdviseHuge(mem []byte) { _ = unix.Madvise(mem, unix.MADV_HUGEPAGE) }

@@ -2,5 +2,5 @@
 
 package cpu
 
-// adviseHuge does nothing: pages are what the system makes them.
-func adviseHuge([]byte) {}
+// AdviseHuge does nothing: pages are what the system makes them.
+func AdviseHuge([]byte) {}
