@@ -331,7 +331,7 @@ func (s *server) goroutines(t *testing.T) int {
 	for pid, args := range family {
 		for _, name := range append([]string{"orchestrator"}, stageNames...) {
 			if strings.HasPrefix(args, program+" "+name+" ") {
-				signal(pid, syscall.SIGQUIT)
+				signal(pid, syscall.SIGSTOP) // nor may one answer to the end of another
 				quit = append(quit, pid)
 			}
 		}
@@ -339,7 +339,9 @@ func (s *server) goroutines(t *testing.T) int {
 	if len(quit) != 4 {
 		t.Errorf("%d processes were told to quit: %v", len(quit), family)
 	}
-	for _, pid := range quit {
+	for _, pid := range quit { // one by one: dumps at once are written into each other
+		signal(pid, syscall.SIGQUIT)
+		signal(pid, syscall.SIGCONT)
 		ended(pid)
 	}
 	signal(s.cmd.Process.Pid, syscall.SIGCONT)
