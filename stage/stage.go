@@ -58,13 +58,15 @@ type Resident interface {
 	// an error: the answer is then the least that can be.
 	// ModelNotFound, ModelInvalid, SizeUnsupported.
 	Plan(ctx context.Context, req PlanRequest) (Footprint, error)
-	// Load makes a model's weights resident; it succeeds at once, and leaves them as they are, if they are resident.
+	// Load makes a model's weights resident; it succeeds at once, and leaves them as they are, if they are resident. Warm
+	// ones that are as large as this load's become resident as they are; others are dropped first, and read anew. When the
+	// device has no room, warm ones stay warm.
 	// progress (which may be nil) is called from one goroutine at a time, the last time with loaded == total.
 	// ModelNotFound, ModelInvalid, ModelDoesNotFit, DeviceBusy, StageDraining, StageOwned.
 	Load(ctx context.Context, req LoadRequest, progress func(loadedBytes, totalBytes int64)) error
-	// Evict frees a model's weights and returns when the bytes are back with the operating system,
-	// after running work has ended. What is not resident frees 0 bytes.
-	Evict(ctx context.Context, model string) (freedBytes int64, err error)
+	// Evict takes a model's weights off the device, after running work has ended, and returns when the bytes are back with
+	// the operating system, or warm. What is not resident frees 0 bytes.
+	Evict(ctx context.Context, req EvictRequest) (Evicted, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(ctx context.Context) error
 }
@@ -115,6 +117,10 @@ type Info struct {
 	// ForeignBytes and ForeignWants are of other processes on the device, see DeviceShare.
 	ForeignBytes int64
 	ForeignWants []Want
+	// WarmBudgetBytes is the most memory of the host that the stage keeps warm weights in; 0 keeps none. Warm ones are not in
+	// UsedBytes, and are lost with the runtime process as what is resident.
+	WarmBudgetBytes int64
+	Warm            []ResidentModel // by name
 }
 
 // Component is one model's part in a stage. Fields of other kinds of stage are zero.
@@ -136,7 +142,7 @@ type Component struct {
 	Problem string // why the model cannot be loaded, without paths; empty when it can
 }
 
-// ResidentModel is a model held in device memory.
+// ResidentModel is a model held in device memory, or warm: in the host's, as large as it was while resident.
 type ResidentModel struct {
 	Model        string
 	WeightsBytes int64
@@ -158,6 +164,20 @@ type LoadRequest struct {
 	// LimitBytes is the most that the weights may take, 0 is no limit. A stage that would need more keeps part of them and
 	// reads the others at each use, with the same results; if it cannot, or was told what to keep, that is ModelDoesNotFit.
 	LimitBytes int64
+}
+
+// EvictRequest is a model, and what becomes of its weights.
+type EvictRequest struct {
+	Model string
+	// Keep keeps the weights warm, packed in the host's memory, if Info.WarmBudgetBytes has room for them. What is warm stays
+	// so with it, and is dropped without.
+	Keep bool
+}
+
+// Evicted is what an eviction did, in bytes.
+type Evicted struct {
+	FreedBytes int64 // of the device; 0 if the model was not resident
+	WarmBytes  int64 // of the model that are warm now
 }
 
 // Footprint is the need of a request, in bytes.

@@ -56,7 +56,7 @@ func (s *stages) all() []stage.Resident { return []stage.Resident{s.encoder, s.d
 func (s *stages) close() error {
 	var problems []error
 	for _, r := range s.all() {
-		_, err := r.Evict(context.Background(), s.model)
+		_, err := r.Evict(context.Background(), stage.EvictRequest{Model: s.model})
 		problems = append(problems, err)
 	}
 	return errors.Join(append(problems, s.device.Close())...)

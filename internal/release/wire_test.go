@@ -46,7 +46,7 @@ func TestCalls(t *testing.T) {
 			{"load", func() error { return s.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil) }, ""},
 		}
 		all = append(all, of...)
-		return append(all, work{"evict", func() error { _, err := s.Evict(ctx, stagetest.Model); return err }, "model_changed"})
+		return append(all, work{"evict", func() error { _, err := s.Evict(ctx, stage.EvictRequest{Model: stagetest.Model}); return err }, "model_changed"})
 	}
 	var image stage.Image
 	for name, c := range map[string]struct {

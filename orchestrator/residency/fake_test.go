@@ -87,19 +87,20 @@ func (f *fake) Load(ctx context.Context, req stage.LoadRequest, progress func(lo
 	return nil
 }
 
-func (f *fake) Evict(ctx context.Context, model string) (int64, error) {
+func (f *fake) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
+	model := req.Model
 	f.note("evict %s", model)
 	if err := gate(ctx, f.evictions); err != nil {
-		return 0, err
+		return stage.Evicted{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.resident[model] {
-		return 0, nil
+		return stage.Evicted{}, nil
 	}
 	f.resident[model] = false
 	f.add(-f.weights)
-	return f.weights, nil
+	return stage.Evicted{FreedBytes: f.weights}, nil
 }
 
 func (*fake) Info(context.Context) (stage.Info, error) { return stage.Info{}, nil }

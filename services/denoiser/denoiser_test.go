@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func run(t *testing.T) *servicetest.Running {
-	s, err := denoiser.New(servicetest.Options(stage.KindDenoiser, ""))
+	s, err := denoiser.New(servicetest.Options(stage.KindDenoiser, servicetest.Warm))
 	return servicetest.Start(t, s, err)
 }
 
@@ -26,7 +26,7 @@ func TestContract(t *testing.T) {
 		Open: func(t *testing.T) (stage.Denoiser, *stagetest.Script) {
 			return stagerpc.NewDenoiser(run(t).Conn), nil
 		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge,
+		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge, Other: stagetest.OtherModel,
 	}, stagetest.DenoiseRequest())
 }
 

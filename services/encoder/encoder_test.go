@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func run(t *testing.T) *servicetest.Running {
-	s, err := encoder.New(servicetest.Options(stage.KindEncoder, ""))
+	s, err := encoder.New(servicetest.Options(stage.KindEncoder, servicetest.Warm))
 	return servicetest.Start(t, s, err)
 }
 
@@ -26,7 +26,7 @@ func TestContract(t *testing.T) {
 		Open: func(t *testing.T) (stage.Encoder, *stagetest.Script) {
 			return stagerpc.NewEncoder(run(t).Conn), nil
 		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge,
+		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge, Other: stagetest.OtherModel,
 	}, stagetest.Prompts()...)
 }
 

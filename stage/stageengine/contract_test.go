@@ -91,7 +91,7 @@ func transports[S stage.Resident](kind stage.Kind, direct func(Options) S, regis
 		s := direct(o)
 		t.Cleanup(func() {
 			for _, name := range o.Library.Names() {
-				if _, err := s.Evict(context.Background(), name); err != nil {
+				if _, err := s.Evict(context.Background(), stage.EvictRequest{Model: name}); err != nil {
 					t.Error(err)
 				}
 			}

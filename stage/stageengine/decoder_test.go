@@ -32,7 +32,7 @@ func starterDecoder(t *testing.T, o cpu.Options) *Decoder {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := d.Evict(context.Background(), "starter"); err != nil {
+		if _, err := d.Evict(context.Background(), stage.EvictRequest{Model: "starter"}); err != nil {
 			t.Error(err)
 		}
 		if used := dev.Memory().UsedBytes; used != 0 {

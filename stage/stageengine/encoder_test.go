@@ -48,7 +48,7 @@ func counted(t *testing.T) (e *Encoder, encode func(prompts ...string) [][]byte,
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := e.Evict(context.Background(), encoderModel); err != nil {
+		if _, err := e.Evict(context.Background(), stage.EvictRequest{Model: encoderModel}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -106,8 +106,8 @@ func TestEncoderRemembersPrompts(t *testing.T) {
 	if used := e.Device.Memory().UsedBytes; used != weights {
 		t.Errorf("%d bytes in use, want the %d that were told", used, weights)
 	}
-	if freed, err := e.Evict(t.Context(), encoderModel); err != nil || freed != weights || e.Device.Memory().UsedBytes != 0 {
-		t.Errorf("eviction freed %d bytes of %d (%v), %d stay in use", freed, weights, err, e.Device.Memory().UsedBytes)
+	if evicted, err := e.Evict(t.Context(), stage.EvictRequest{Model: encoderModel}); err != nil || evicted.FreedBytes != weights || e.Device.Memory().UsedBytes != 0 {
+		t.Errorf("eviction freed %d bytes of %d (%v), %d stay in use", evicted.FreedBytes, weights, err, e.Device.Memory().UsedBytes)
 	}
 	if err := e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func open(t *testing.T, dirs ...string) (*Encoder, *Denoiser, *Decoder) {
 	t.Cleanup(func() {
 		for _, name := range library.Names() {
 			for _, s := range []stage.Resident{e, d, v} {
-				if _, err := s.Evict(context.Background(), name); err != nil {
+				if _, err := s.Evict(context.Background(), stage.EvictRequest{Model: name}); err != nil {
 					t.Error(err)
 				}
 			}

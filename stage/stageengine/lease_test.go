@@ -68,7 +68,7 @@ func TestSharedDevice(t *testing.T) {
 	}
 	_, err = e.Encode(t.Context(), stage.EncodeRequest{Model: model, Prompts: []string{"fox"}})
 	refused(err)
-	if _, err := e.Evict(t.Context(), model); err != nil || lease.left != e.books[model].component.WeightsBytes {
+	if _, err := e.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil || lease.left != e.books[model].component.WeightsBytes {
 		t.Errorf("%d bytes are left: %v", lease.left, err)
 	}
 }

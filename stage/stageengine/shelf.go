@@ -285,17 +285,17 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], limitBytes int64, progr
 }
 
 // Evict implements stage.Resident.
-func (s *shelf[N]) Evict(ctx context.Context, model string) (int64, error) {
-	b, ok := s.books[model]
+func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
+	b, ok := s.books[req.Model]
 	if !ok {
-		return 0, nil // what nobody knows is not resident
+		return stage.Evicted{}, nil // what nobody knows is not resident
 	}
 	if err := b.latch.Acquire(ctx, whole); err != nil {
-		return 0, err
+		return stage.Evicted{}, err
 	}
 	defer b.latch.Release(whole)
 	if b.weights == nil {
-		return 0, nil
+		return stage.Evicted{}, nil
 	}
 	freed := b.bytes.Load()
 	if b.store != nil {
@@ -305,9 +305,9 @@ func (s *shelf[N]) Evict(ctx context.Context, model string) (int64, error) {
 	b.weights = nil
 	b.bytes.Store(0)
 	if err := b.network().Close(); err != nil {
-		return freed, s.fault(err)
+		return stage.Evicted{FreedBytes: freed}, s.fault(err)
 	}
-	return freed, nil
+	return stage.Evicted{FreedBytes: freed}, nil
 }
 
 // Drain implements stage.Resident.

@@ -34,7 +34,7 @@ func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*
 	stages := []stage.Resident{e, d, v}
 	t.Cleanup(func() {
 		for _, s := range stages {
-			if _, err := s.Evict(context.Background(), model); err != nil {
+			if _, err := s.Evict(context.Background(), stage.EvictRequest{Model: model}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -144,7 +144,7 @@ func TestStreamedFilesAreCut(t *testing.T) {
 	if _, err := source.Section(name); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.Evict(t.Context(), model); err != nil {
+	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := source.Section(name); !errors.Is(err, fs.ErrClosed) {
@@ -203,7 +203,7 @@ func TestPlanBesideLoads(t *testing.T) {
 		}
 	})
 	for _, limit := range []int64{5 << 20, 0, 8 << 20} {
-		if _, err := d.Evict(t.Context(), model); err != nil {
+		if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil {
 			t.Error(err)
 		}
 		if err := d.Load(t.Context(), stage.LoadRequest{Model: model, LimitBytes: limit}, nil); err != nil {

@@ -30,9 +30,9 @@ func (n named) Load(ctx context.Context, req stage.LoadRequest, progress func(in
 	return n.Decoder.Load(ctx, req, progress)
 }
 
-func (n named) Evict(ctx context.Context, model string) (int64, error) {
+func (n named) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
 	n.callers["evict"] = stage.CallerOf(ctx)
-	return n.Decoder.Evict(ctx, model)
+	return n.Decoder.Evict(ctx, req)
 }
 
 func (n named) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Image, error) {
@@ -87,7 +87,7 @@ func TestCallerSurvives(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = d.EncodeImage(ctx, stage.EncodeImageRequest{Model: stagetest.Model, Data: []byte("image")}) // whatever it makes of that
-		if _, err := d.Evict(ctx, stagetest.Model); err != nil {
+		if _, err := d.Evict(ctx, stage.EvictRequest{Model: stagetest.Model}); err != nil {
 			t.Fatal(err)
 		}
 		return callers

@@ -32,13 +32,14 @@ func hops[S stage.Resident](n int, open func(*stagetest.Script) S, over func(*te
 	return stagetest.Subject[S]{
 		Open: func(t *testing.T) (S, *stagetest.Script) {
 			script := &stagetest.Script{}
+			script.Warm(stagetest.WarmBudget)
 			s := open(script)
 			for range n {
 				s = over(t, s)
 			}
 			return s, script
 		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge,
+		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge, Other: stagetest.OtherModel,
 	}
 }
 

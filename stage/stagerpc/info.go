@@ -29,7 +29,7 @@ func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
 		Protocol: Protocol, Kind: kinds[i.Kind], Version: clip(i.Version),
 		Host: clip(i.Host), Device: clip(i.Device), MemoryBudgetBytes: i.MemoryBudgetBytes,
 		UsedBytes: i.UsedBytes, PeakBytes: i.PeakBytes, RuntimeGeneration: i.Generation, Draining: i.Draining,
-		Releases: i.Releases, ReleasedBytes: i.ReleasedBytes,
+		Releases: i.Releases, ReleasedBytes: i.ReleasedBytes, WarmBudgetBytes: i.WarmBudgetBytes,
 	}
 	res.ForeignBytes = i.ForeignBytes
 	for _, w := range i.ForeignWants[:min(len(i.ForeignWants), maxWants)] {
@@ -38,10 +38,15 @@ func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
 	for _, c := range i.Models {
 		res.Models = append(res.Models, componentToProto(c))
 	}
-	for _, m := range i.Resident {
-		res.Resident = append(res.Resident, &stagepb.ResidentComponent{Model: clip(m.Model), WeightsBytes: m.WeightsBytes})
-	}
+	res.Resident, res.Warm = residentToProto(i.Resident), residentToProto(i.Warm)
 	return res
+}
+
+func residentToProto(models []stage.ResidentModel) (out []*stagepb.ResidentComponent) {
+	for _, m := range models {
+		out = append(out, &stagepb.ResidentComponent{Model: clip(m.Model), WeightsBytes: m.WeightsBytes})
+	}
+	return out
 }
 
 func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
@@ -49,7 +54,7 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 		Kind: kindFromProto(res.GetKind()), Version: res.GetVersion(),
 		Host: res.GetHost(), Device: res.GetDevice(), MemoryBudgetBytes: res.GetMemoryBudgetBytes(),
 		UsedBytes: res.GetUsedBytes(), PeakBytes: res.GetPeakBytes(), Generation: res.GetRuntimeGeneration(), Draining: res.GetDraining(),
-		Releases: res.GetReleases(), ReleasedBytes: res.GetReleasedBytes(),
+		Releases: res.GetReleases(), ReleasedBytes: res.GetReleasedBytes(), WarmBudgetBytes: max(0, res.GetWarmBudgetBytes()),
 	}
 	i.ForeignBytes = max(0, res.GetForeignBytes())
 	for _, w := range res.GetForeignWants()[:min(len(res.GetForeignWants()), maxWants)] {
@@ -58,10 +63,15 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 	for _, c := range res.GetModels() {
 		i.Models = append(i.Models, componentFromProto(c))
 	}
-	for _, m := range res.GetResident() {
-		i.Resident = append(i.Resident, stage.ResidentModel{Model: m.GetModel(), WeightsBytes: m.GetWeightsBytes()})
-	}
+	i.Resident, i.Warm = residentFromProto(res.GetResident()), residentFromProto(res.GetWarm())
 	return i
+}
+
+func residentFromProto(models []*stagepb.ResidentComponent) (out []stage.ResidentModel) {
+	for _, m := range models {
+		out = append(out, stage.ResidentModel{Model: m.GetModel(), WeightsBytes: m.GetWeightsBytes()})
+	}
+	return out
 }
 
 // maxWants bounds what is told of others' wishes; the oldest come first.

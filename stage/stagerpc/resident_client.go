@@ -79,16 +79,16 @@ func (r resident) Load(ctx context.Context, req stage.LoadRequest, progress func
 	}
 }
 
-func (r resident) Evict(ctx context.Context, model string) (int64, error) {
-	m := &stagepb.EvictComponentRequest{Model: model}
+func (r resident) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
+	m := &stagepb.EvictComponentRequest{Model: req.Model, Keep: req.Keep}
 	if err := sendable(m); err != nil {
-		return 0, err
+		return stage.Evicted{}, err
 	}
 	res, err := r.rpc.EvictComponent(ctx, m)
 	if err != nil {
-		return 0, FromStatus(err, r.kind)
+		return stage.Evicted{}, FromStatus(err, r.kind)
 	}
-	return res.GetFreedBytes(), nil
+	return stage.Evicted{FreedBytes: res.GetFreedBytes(), WarmBytes: res.GetWarmBytes()}, nil
 }
 
 func (r resident) Drain(ctx context.Context) error {

@@ -77,11 +77,11 @@ func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream
 }
 
 func (s *residentServer) EvictComponent(ctx context.Context, req *stagepb.EvictComponentRequest) (*stagepb.EvictComponentResponse, error) {
-	freed, err := s.stage.Evict(incoming(ctx), req.GetModel())
+	evicted, err := s.stage.Evict(incoming(ctx), stage.EvictRequest{Model: req.GetModel(), Keep: req.GetKeep()})
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
 	}
-	return &stagepb.EvictComponentResponse{FreedBytes: freed}, nil
+	return &stagepb.EvictComponentResponse{FreedBytes: evicted.FreedBytes, WarmBytes: evicted.WarmBytes}, nil
 }
 
 func (s *residentServer) Drain(ctx context.Context, _ *stagepb.DrainRequest) (*stagepb.DrainResponse, error) {

@@ -23,6 +23,8 @@ type Subject[S stage.Resident] struct {
 	Model string
 	// Broken has files that cannot be used, and TooLarge never fits. Empty leaves the checks out.
 	Broken, TooLarge string
+	// Other works too, and the stage has memory for the warm weights of Model, and not of both. Empty leaves the checks out.
+	Other string
 }
 
 const (
@@ -192,6 +194,11 @@ func (c contract[S]) run(t *testing.T) {
 		{"LoadCancelled", c.testLoadCancelled},
 		{"Evict", c.testEvict},
 		{"EvictWaits", c.testEvictWaits},
+		{"Keep", c.testKeep},
+		{"KeepLimited", c.testKeepLimited},
+		{"KeepWithin", c.testKeepWithin},
+		{"KeepWaits", c.testKeepWaits},
+		{"KeepTogether", c.testKeepTogether},
 		{"WorkNeedsModel", c.testWorkNeedsModel},
 		{"WorkCounted", c.testWorkCounted},
 		{"WorkTogether", c.testWorkTogether},

@@ -165,8 +165,8 @@ func (c contract[S]) testLoadLimited(t *testing.T) {
 	}
 	evict := func(want int64) {
 		t.Helper()
-		if freed, err := s.Evict(ctx, c.Model); err != nil || freed != want {
-			t.Errorf("Evict = %d, %v; want %d", freed, err, want)
+		if e, err := c.evict(ctx, s); err != nil || e != (stage.Evicted{FreedBytes: want}) {
+			t.Errorf("Evict = %+v, %v; want %d freed", e, err, want)
 		}
 	}
 	load(0)
@@ -246,9 +246,9 @@ func (c contract[S]) testLoadTogether(t *testing.T) {
 	if i := info(t, s); len(i.Resident) != 1 {
 		t.Errorf("resident after loads at once: %v", i.Resident)
 	}
-	freed, err := s.Evict(ctx, c.Model)
-	if err != nil || freed <= 0 {
-		t.Errorf("Evict = %d, %v", freed, err)
+	e, err := c.evict(ctx, s)
+	if err != nil || e.FreedBytes <= 0 {
+		t.Errorf("Evict = %+v, %v", e, err)
 	}
 	if i := info(t, s); i.UsedBytes != 0 {
 		t.Errorf("loads at once left %d bytes behind", i.UsedBytes)
@@ -272,8 +272,8 @@ func (c contract[S]) testLoadCancelled(t *testing.T) {
 		t.Fatalf("Load that was cancelled: %v", err)
 	}
 	// The stage may still be giving the memory back; Evict waits for that.
-	if freed, err := s.Evict(patient(t), c.Model); err != nil || freed != 0 {
-		t.Errorf("Evict after a cancelled load = %d, %v", freed, err)
+	if e, err := c.evict(patient(t), s); err != nil || e != (stage.Evicted{}) {
+		t.Errorf("Evict after a cancelled load = %+v, %v", e, err)
 	}
 	if i := info(t, s); len(i.Resident) > 0 || i.UsedBytes != 0 {
 		t.Errorf("a cancelled load leaves %v resident and %d bytes used", i.Resident, i.UsedBytes)
@@ -287,16 +287,18 @@ func (c contract[S]) testEvict(t *testing.T) {
 	s, _ := c.loaded(t)
 	ctx := patient(t)
 	weights := find(t, s, c.Model).WeightsBytes
-	freed, err := s.Evict(ctx, c.Model)
-	if err != nil || freed < weights {
-		t.Errorf("Evict = %d, %v; expected at least the weights, %d bytes", freed, err, weights)
+	e, err := c.evict(ctx, s)
+	if err != nil || e.FreedBytes < weights || e.WarmBytes != 0 {
+		t.Errorf("Evict = %+v, %v; expected at least the weights, %d bytes, and nothing warm", e, err, weights)
 	}
 	if i := info(t, s); len(i.Resident) > 0 || i.UsedBytes != 0 {
 		t.Errorf("after Evict %v is resident and %d bytes are used", i.Resident, i.UsedBytes)
 	}
 	for _, model := range []string{c.Model, nobody} {
-		if freed, err := s.Evict(ctx, model); err != nil || freed != 0 {
-			t.Errorf("Evict of %q, which is not resident = %d, %v", model, freed, err)
+		for _, keep := range []bool{false, true} {
+			if e, err := s.Evict(ctx, stage.EvictRequest{Model: model, Keep: keep}); err != nil || e != (stage.Evicted{}) {
+				t.Errorf("Evict of %q, which is not resident = %+v, %v", model, e, err)
+			}
 		}
 	}
 	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); err != nil {
@@ -310,14 +312,14 @@ func (c contract[S]) testEvictWaits(t *testing.T) {
 	await(t, "the work to begin", gate.Entered())
 	ctx, cancel := context.WithTimeout(t.Context(), glimpse)
 	defer cancel()
-	if freed, err := s.Evict(ctx, c.Model); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Evict did not wait for running work: %d, %v", freed, err)
+	if e, err := c.evict(ctx, s); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Evict did not wait for running work: %+v, %v", e, err)
 	}
 	gate.Release()
 	if o := await(t, "the work to end", done); o.err != nil {
 		t.Errorf("the work that Evict waited for: %v", o.err)
 	}
-	if _, err := s.Evict(patient(t), c.Model); err != nil {
+	if _, err := c.evict(patient(t), s); err != nil {
 		t.Errorf("Evict: %v", err)
 	}
 	if i := info(t, s); holds(i, c.Model) || i.UsedBytes != 0 {

@@ -17,9 +17,10 @@ func subject[S stage.Resident](open func(*stagetest.Script) S) stagetest.Subject
 	return stagetest.Subject[S]{
 		Open: func(*testing.T) (S, *stagetest.Script) {
 			script := &stagetest.Script{}
+			script.Warm(stagetest.WarmBudget)
 			return open(script), script
 		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge,
+		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge, Other: stagetest.OtherModel,
 	}
 }
 
@@ -83,7 +84,7 @@ func TestParseScript(t *testing.T) {
 	if stage.ReasonOf(err) != stage.EngineFault {
 		t.Fatalf("the scripted failure is %v", err)
 	}
-	for _, bad := range []string{"fail", "jump denoise 1", "exit denoise 1", "panic denoise x"} {
+	for _, bad := range []string{"fail", "jump denoise 1", "exit denoise 1", "panic denoise x", "warm", "warm much", "warm 1 2"} {
 		if _, err := stagetest.ParseScript(bad); err == nil {
 			t.Errorf("ParseScript(%q) gave no error", bad)
 		}

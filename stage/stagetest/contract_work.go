@@ -21,7 +21,7 @@ func (c contract[S]) testWorkNeedsModel(t *testing.T) {
 	if _, err := c.work(ctx, s, c.Model); err != nil {
 		t.Fatalf("work after Load: %v", err)
 	}
-	if _, err := s.Evict(ctx, c.Model); err != nil {
+	if _, err := c.evict(ctx, s); err != nil {
 		t.Fatalf("Evict: %v", err)
 	}
 	_, err = c.work(ctx, s, c.Model)
@@ -89,8 +89,8 @@ func (c contract[S]) testWorkCancelled(t *testing.T) {
 		if o := await(t, "cancelled work to end", done); !errors.Is(o.err, context.Canceled) {
 			t.Errorf("work that was cancelled: %v", o.err)
 		}
-		if freed, err := s.Evict(patient(t), c.Model); err != nil || freed <= 0 { // waits for the work
-			t.Errorf("Evict after cancelled work = %d, %v", freed, err)
+		if e, err := c.evict(patient(t), s); err != nil || e.FreedBytes <= 0 { // waits for the work
+			t.Errorf("Evict after cancelled work = %+v, %v", e, err)
 		}
 		if n := script.Steps(c.op); n > 2 {
 			t.Errorf("cancelled at step 1, the work went on to step %d", n)
@@ -118,8 +118,8 @@ func (c contract[S]) testDrain(t *testing.T) {
 	if _, err := s.Plan(ctx, c.plan); err != nil {
 		t.Errorf("Plan while draining: %v", err)
 	}
-	if freed, err := s.Evict(ctx, c.Model); err != nil || freed <= 0 {
-		t.Errorf("Evict while draining = %d, %v", freed, err)
+	if e, err := c.evict(ctx, s); err != nil || e.FreedBytes <= 0 {
+		t.Errorf("Evict while draining = %+v, %v", e, err)
 	}
 }
 

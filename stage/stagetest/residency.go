@@ -24,6 +24,9 @@ const (
 // Budget is the memory of a fake, in bytes.
 const Budget = 1 << 20
 
+// WarmBudget is memory for the warm weights of one of the models that work, and not of both; see Script.Warm.
+const WarmBudget = 9000
+
 // residency is the memory of a fake: it counts and keeps the rules, and holds no weights. mu guards
 // everything below it; changed is closed and replaced whenever something changed.
 type residency struct {
@@ -39,11 +42,11 @@ type residency struct {
 	draining   bool
 }
 
-// weights are a model's, from the begin of the load to the end of the evict.
+// weights are a model's, from the begin of the load to the end of the evict, or beyond if they are kept warm then.
 type weights struct {
-	bytes            int64
-	loading, leaving bool
-	users            int
+	bytes                  int64
+	loading, leaving, warm bool
+	users                  int
 }
 
 func newResidency(kind stage.Kind, script *Script, component stage.Component) *residency {
@@ -132,6 +135,7 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 	i := stage.Info{
 		Kind: r.kind, Version: "fake", Host: "localhost", Device: "fake:0", MemoryBudgetBytes: Budget,
 		UsedBytes: r.used, PeakBytes: r.peak, Generation: 1, Draining: r.draining,
+		WarmBudgetBytes: r.script.warmBudget(),
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.models)) {
 		c := r.models[name]
@@ -139,14 +143,17 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 		i.Models = append(i.Models, c)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.held)) {
-		if w := r.held[name]; !w.loading && !w.leaving {
-			i.Resident = append(i.Resident, stage.ResidentModel{Model: name, WeightsBytes: w.bytes})
+		switch w, m := r.held[name], (stage.ResidentModel{Model: name, WeightsBytes: r.held[name].bytes}); {
+		case w.warm:
+			i.Warm = append(i.Warm, m)
+		case !w.loading && !w.leaving:
+			i.Resident = append(i.Resident, m)
 		}
 	}
 	return i, nil
 }
 
-// Load counts the weights in, a quarter at a time.
+// Load counts the weights in, a quarter at a time, or at once if they are warm.
 func (r *residency) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
 	model := req.Model
 	if progress == nil {
@@ -168,7 +175,7 @@ func (r *residency) Load(ctx context.Context, req stage.LoadRequest, progress fu
 	if err != nil {
 		return err
 	}
-	if r.held[model] == nil {
+	if w := r.held[model]; w == nil || w.warm {
 		if err := r.load(ctx, c, req.LimitBytes, progress); err != nil {
 			return err
 		}
@@ -187,6 +194,15 @@ func (r *residency) load(ctx context.Context, c stage.Component, limit int64, pr
 	if limit != 0 && bytes > limit {
 		return stage.DoesNotFit(r.kind, c.Model, bytes, limit, Budget)
 	}
+	if w := r.held[c.Model]; w != nil && w.bytes == bytes { // it is warm
+		if err := r.take(c.Model, bytes); err != nil {
+			return err
+		}
+		w.warm = false
+		r.change()
+		return nil
+	}
+	delete(r.held, c.Model)
 	if err := r.take(c.Model, bytes); err != nil {
 		return err
 	}
@@ -221,29 +237,49 @@ func within(whole, limit int64) int64 {
 }
 
 // Evict counts the weights out when nobody uses them.
-func (r *residency) Evict(ctx context.Context, model string) (int64, error) {
+func (r *residency) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
+	model := req.Model
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return stage.Evicted{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.until(ctx, func() bool { w := r.held[model]; return w == nil || !w.loading && !w.leaving }); err != nil {
-		return 0, err
+		return stage.Evicted{}, err
 	}
 	w := r.held[model]
 	if w == nil {
-		return 0, nil
+		return stage.Evicted{}, nil
 	}
-	w.leaving = true
+	var evicted stage.Evicted
 	defer r.change()
-	if err := r.until(ctx, func() bool { return w.users == 0 }); err != nil {
+	if !w.warm {
+		w.leaving = true
+		err := r.until(ctx, func() bool { return w.users == 0 })
 		w.leaving = false
-		return 0, err
+		if err != nil {
+			return stage.Evicted{}, err
+		}
+		evicted.FreedBytes = w.bytes
+		r.used -= w.bytes
 	}
-	freed := w.bytes
-	delete(r.held, model)
-	r.used -= freed
-	return freed, nil
+	if req.Keep && (w.warm || r.warm()+w.bytes <= r.script.warmBudget()) {
+		w.warm = true
+		evicted.WarmBytes = w.bytes
+	} else {
+		delete(r.held, model)
+	}
+	return evicted, nil
+}
+
+// warm is the bytes of all warm weights. mu is held.
+func (r *residency) warm() (sum int64) {
+	for _, w := range r.held {
+		if w.warm {
+			sum += w.bytes
+		}
+	}
+	return sum
 }
 
 // Drain refuses work from now on.
@@ -268,7 +304,7 @@ func (r *residency) begin(ctx context.Context, model string, scratch int64) (end
 		return nil, err
 	}
 	w := r.held[model]
-	if w == nil || w.loading || w.leaving {
+	if w == nil || w.loading || w.leaving || w.warm {
 		return nil, stage.Errorf(stage.StageEvicted, "model %q is not resident in the %v", model, r.kind).
 			With("stage", r.kind.String()).With("model", model)
 	}

@@ -32,6 +32,7 @@ type Script struct {
 	mu      sync.Mutex
 	entries map[point]func(context.Context) error
 	steps   map[Op]int
+	warm    int64
 }
 
 type point struct {
@@ -71,6 +72,19 @@ func (s *Script) Hold(op Op, step int) *Gate {
 	g := &Gate{entered: make(chan struct{}), released: make(chan struct{})}
 	s.on(op, step, g.wait)
 	return g
+}
+
+// Warm gives the fake memory for so many bytes of warm weights; it has none without.
+func (s *Script) Warm(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warm = bytes
+}
+
+func (s *Script) warmBudget() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.warm
 }
 
 // Steps is how many steps of op were begun so far.
@@ -122,8 +136,8 @@ func (g *Gate) wait(ctx context.Context) error {
 }
 
 // ParseScript reads a script for a fake in another process: entries separated by semicolons, each
-// of them "fail OP STEP REASON", "panic OP STEP", "exit OP STEP CODE" or "hold OP STEP" (until the
-// call is cancelled).
+// of them "fail OP STEP REASON", "panic OP STEP", "exit OP STEP CODE", "hold OP STEP" (until the
+// call is cancelled) or "warm BYTES".
 func ParseScript(text string) (*Script, error) {
 	s := &Script{}
 	for entry := range strings.SplitSeq(text, ";") {
@@ -139,6 +153,11 @@ func ParseScript(text string) (*Script, error) {
 }
 
 func (s *Script) parse(words []string) error {
+	if words[0] == "warm" && len(words) == 2 {
+		bytes, err := strconv.ParseInt(words[1], 10, 64)
+		s.Warm(bytes)
+		return err
+	}
 	if len(words) < 3 || len(words) > 4 {
 		return fmt.Errorf("want 3 or 4 words, got %d", len(words))
 	}
@@ -164,7 +183,7 @@ func (s *Script) parse(words []string) error {
 		}
 		s.Exit(op, step, code)
 	default:
-		return errors.New("no such action, want fail, panic, exit or hold")
+		return errors.New("no such action, want fail, panic, exit, hold or warm")
 	}
 	return nil
 }

@@ -21,9 +21,9 @@ import (
 func subject[S stage.Resident](kind stage.Kind, wrap func(*Host) S) stagetest.Subject[S] {
 	return stagetest.Subject[S]{
 		Open: func(t *testing.T) (S, *stagetest.Script) {
-			return wrap(open(t, options(kind), realTime())), nil
+			return wrap(open(t, options(kind, warm), realTime())), nil
 		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge,
+		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge, Other: stagetest.OtherModel,
 	}
 }
 
@@ -52,6 +52,20 @@ func TestKillDuringLoad(t *testing.T) {
 	wantFresh(t, h, 2)
 	if err := h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Errorf("Load into the next child: %v", err)
+	}
+}
+
+// TestKillLosesWarm: what was warm goes with the child, as what was resident.
+func TestKillLosesWarm(t *testing.T) {
+	h := open(t, options(stage.KindEncoder, warm), realTime())
+	load(t, h)
+	if e, err := h.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model, Keep: true}); err != nil || e.WarmBytes == 0 {
+		t.Fatalf("Evict that keeps = %+v, %v", e, err)
+	}
+	kill(t, h)
+	wantFresh(t, h, 2)
+	if e, err := h.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model, Keep: true}); err != nil || e != (stage.Evicted{}) {
+		t.Errorf("Evict in the next child = %+v, %v", e, err)
 	}
 }
 

@@ -80,6 +80,9 @@ func options(kind stage.Kind, env ...string) stageplugin.Options {
 	}
 }
 
+// warm is the script of a fake that keeps weights warm.
+var warm = fmt.Sprintf("%s=warm %d", scriptKey, stagetest.WarmBudget)
+
 // once gives the script to the first child only.
 func once(t *testing.T, script string) []string {
 	return []string{scriptKey + "=" + script, onceKey + "=" + t.TempDir() + "/once"}
@@ -181,9 +184,9 @@ func wantDied(t *testing.T, h *Host, err error) {
 func wantFresh(t *testing.T, h *Host, generation uint64) {
 	t.Helper()
 	info, err := h.Info(t.Context())
-	if err != nil || info.Generation != generation || len(info.Resident) > 0 {
-		t.Errorf("Info = generation %d, resident %v, %v; expected generation %d and nothing resident",
-			info.Generation, info.Resident, err, generation)
+	if err != nil || info.Generation != generation || len(info.Resident) > 0 || len(info.Warm) > 0 {
+		t.Errorf("Info = generation %d, resident %v, warm %v, %v; expected generation %d and nothing resident or warm",
+			info.Generation, info.Resident, info.Warm, err, generation)
 	}
 }
 

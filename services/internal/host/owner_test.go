@@ -21,7 +21,7 @@ func TestOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := func(ctx context.Context) map[string]error {
-		_, evict := e.Evict(ctx, stagetest.Model)
+		_, evict := e.Evict(ctx, stage.EvictRequest{Model: stagetest.Model})
 		_, encode := e.Encode(ctx, encodeRequest())
 		return map[string]error{"Load": e.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil), "Evict": evict, "Encode": encode}
 	}
@@ -73,8 +73,8 @@ func TestTakeover(t *testing.T) {
 	}()
 	<-begun
 	hand.advance(ownerSilence)
-	if freed, err := d.Evict(as(t, "b"), stagetest.Model); err != nil || freed == 0 {
-		t.Errorf("Evict by the one that takes over: %d bytes, %v", freed, err)
+	if evicted, err := d.Evict(as(t, "b"), stage.EvictRequest{Model: stagetest.Model}); err != nil || evicted.FreedBytes == 0 {
+		t.Errorf("Evict by the one that takes over: %+v, %v", evicted, err)
 	}
 	if err := <-result; stage.ReasonOf(err) != stage.StageOwned {
 		t.Errorf("work of the one before: %v", err)

@@ -64,10 +64,10 @@ func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(lo
 }
 
 // Evict is the child's.
-func (h *Host) Evict(ctx context.Context, model string) (int64, error) {
-	return admitted(ctx, h, func(ctx context.Context) (int64, error) {
-		return forward(ctx, h, upkeep, func(g *generation) (int64, error) {
-			return g.child.Stage().Evict(ctx, model)
+func (h *Host) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
+	return admitted(ctx, h, func(ctx context.Context) (stage.Evicted, error) {
+		return forward(ctx, h, upkeep, func(g *generation) (stage.Evicted, error) {
+			return g.child.Stage().Evict(ctx, req)
 		})
 	})
 }

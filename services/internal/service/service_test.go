@@ -87,7 +87,7 @@ func TestStopCuts(t *testing.T) {
 // TestDrain asks a service over the wire to drain. It is evicted and then drained.
 func TestDrain(t *testing.T) {
 	r, d := run(t, servicetest.Options(stage.KindDenoiser, ""))
-	if _, err := d.Evict(t.Context(), stagetest.Model); err != nil {
+	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model}); err != nil {
 		t.Fatal(err)
 	}
 	if status := r.Health(t, "triptych.stage.v1alpha1.DenoiserService"); status != serving {

@@ -62,6 +62,9 @@ func playFake() error {
 	return fmt.Errorf("no such kind: %q", os.Getenv(kindKey))
 }
 
+// Warm is the script of a fake that keeps weights warm.
+var Warm = fmt.Sprintf("warm %d", stagetest.WarmBudget)
+
 // Options are those of a service whose runtime is a fake that follows a script.
 func Options(kind stage.Kind, script string) service.Options {
 	return service.Options{

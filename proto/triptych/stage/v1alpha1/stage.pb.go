@@ -230,6 +230,10 @@ type GetStageInfoResponse struct {
 	Releases int64 `protobuf:"varint,60,opt,name=releases,proto3" json:"releases,omitempty"`
 	// By how much it shrank then, in sum; this memory is not in used_bytes.
 	ReleasedBytes int64 `protobuf:"varint,61,opt,name=released_bytes,json=releasedBytes,proto3" json:"released_bytes,omitempty"`
+	// The most memory of the host that the stage keeps warm weights in; 0 keeps none. Warm ones are not in used_bytes.
+	WarmBudgetBytes int64 `protobuf:"varint,70,opt,name=warm_budget_bytes,json=warmBudgetBytes,proto3" json:"warm_budget_bytes,omitempty"`
+	// Models whose weights are warm now.
+	Warm          []*ResidentComponent `protobuf:"bytes,71,rep,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +378,20 @@ func (x *GetStageInfoResponse) GetReleasedBytes() int64 {
 		return x.ReleasedBytes
 	}
 	return 0
+}
+
+func (x *GetStageInfoResponse) GetWarmBudgetBytes() int64 {
+	if x != nil {
+		return x.WarmBudgetBytes
+	}
+	return 0
+}
+
+func (x *GetStageInfoResponse) GetWarm() []*ResidentComponent {
+	if x != nil {
+		return x.Warm
+	}
+	return nil
 }
 
 // ComponentInfo is one model's part in a stage. Fields of other kinds of stage are unset.
@@ -522,7 +540,7 @@ func (x *ComponentInfo) GetDigest() string {
 	return ""
 }
 
-// ResidentComponent is a model held in device memory.
+// ResidentComponent is a model held in device memory, or warm: in the host's, as large as it was while resident.
 type ResidentComponent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Model name.
@@ -724,7 +742,8 @@ func (x *PlanComponentResponse) GetWholeBytes() int64 {
 	return 0
 }
 
-// LoadComponentRequest names a model to load.
+// LoadComponentRequest names a model to load. Warm weights that are as large as this load's become resident as they are; others
+// are dropped first.
 type LoadComponentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Model name.
@@ -839,7 +858,10 @@ func (x *LoadComponentResponse) GetTotalBytes() int64 {
 type EvictComponentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Model name.
-	Model         string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Whether the weights are kept warm, packed in the host's memory, if warm_budget_bytes has room for them. What is warm stays
+	// so with it, and is dropped without.
+	Keep          bool `protobuf:"varint,2,opt,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -881,11 +903,20 @@ func (x *EvictComponentRequest) GetModel() string {
 	return ""
 }
 
+func (x *EvictComponentRequest) GetKeep() bool {
+	if x != nil {
+		return x.Keep
+	}
+	return false
+}
+
 // EvictComponentResponse tells what came back.
 type EvictComponentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bytes given back to the operating system; 0 when the model was not resident.
-	FreedBytes    int64 `protobuf:"varint,1,opt,name=freed_bytes,json=freedBytes,proto3" json:"freed_bytes,omitempty"`
+	// Bytes taken off the device; 0 when the model was not resident.
+	FreedBytes int64 `protobuf:"varint,1,opt,name=freed_bytes,json=freedBytes,proto3" json:"freed_bytes,omitempty"`
+	// Bytes of the model that are warm now.
+	WarmBytes     int64 `protobuf:"varint,2,opt,name=warm_bytes,json=warmBytes,proto3" json:"warm_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -923,6 +954,13 @@ func (*EvictComponentResponse) Descriptor() ([]byte, []int) {
 func (x *EvictComponentResponse) GetFreedBytes() int64 {
 	if x != nil {
 		return x.FreedBytes
+	}
+	return 0
+}
+
+func (x *EvictComponentResponse) GetWarmBytes() int64 {
+	if x != nil {
+		return x.WarmBytes
 	}
 	return 0
 }
@@ -1012,7 +1050,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
 	"DeviceWant\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
-	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xa3\x05\n" +
+	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\x8f\x06\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
@@ -1032,7 +1070,9 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\rforeign_bytes\x18( \x01(\x03R\fforeignBytes\x12H\n" +
 	"\rforeign_wants\x18) \x03(\v2#.triptych.stage.v1alpha1.DeviceWantR\fforeignWants\x12\x1a\n" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
-	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\"\xa1\x03\n" +
+	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
+	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +
+	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xa1\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
@@ -1071,12 +1111,15 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x15LoadComponentResponse\x12!\n" +
 	"\floaded_bytes\x18\x01 \x01(\x03R\vloadedBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x02 \x01(\x03R\n" +
-	"totalBytes\"-\n" +
+	"totalBytes\"A\n" +
 	"\x15EvictComponentRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\"9\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
+	"\x04keep\x18\x02 \x01(\bR\x04keep\"X\n" +
 	"\x16EvictComponentResponse\x12\x1f\n" +
 	"\vfreed_bytes\x18\x01 \x01(\x03R\n" +
-	"freedBytes\"\x0e\n" +
+	"freedBytes\x12\x1d\n" +
+	"\n" +
+	"warm_bytes\x18\x02 \x01(\x03R\twarmBytes\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
 	"\rDrainResponse*p\n" +
 	"\tStageKind\x12\x1a\n" +
@@ -1127,21 +1170,22 @@ var file_triptych_stage_v1alpha1_stage_proto_depIdxs = []int32{
 	4,  // 2: triptych.stage.v1alpha1.GetStageInfoResponse.models:type_name -> triptych.stage.v1alpha1.ComponentInfo
 	5,  // 3: triptych.stage.v1alpha1.GetStageInfoResponse.resident:type_name -> triptych.stage.v1alpha1.ResidentComponent
 	2,  // 4: triptych.stage.v1alpha1.GetStageInfoResponse.foreign_wants:type_name -> triptych.stage.v1alpha1.DeviceWant
-	1,  // 5: triptych.stage.v1alpha1.StageService.GetStageInfo:input_type -> triptych.stage.v1alpha1.GetStageInfoRequest
-	6,  // 6: triptych.stage.v1alpha1.StageService.PlanComponent:input_type -> triptych.stage.v1alpha1.PlanComponentRequest
-	8,  // 7: triptych.stage.v1alpha1.StageService.LoadComponent:input_type -> triptych.stage.v1alpha1.LoadComponentRequest
-	10, // 8: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
-	12, // 9: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
-	3,  // 10: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
-	7,  // 11: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
-	9,  // 12: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
-	11, // 13: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
-	13, // 14: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	5,  // 5: triptych.stage.v1alpha1.GetStageInfoResponse.warm:type_name -> triptych.stage.v1alpha1.ResidentComponent
+	1,  // 6: triptych.stage.v1alpha1.StageService.GetStageInfo:input_type -> triptych.stage.v1alpha1.GetStageInfoRequest
+	6,  // 7: triptych.stage.v1alpha1.StageService.PlanComponent:input_type -> triptych.stage.v1alpha1.PlanComponentRequest
+	8,  // 8: triptych.stage.v1alpha1.StageService.LoadComponent:input_type -> triptych.stage.v1alpha1.LoadComponentRequest
+	10, // 9: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
+	12, // 10: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
+	3,  // 11: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
+	7,  // 12: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
+	9,  // 13: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
+	11, // 14: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
+	13, // 15: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_triptych_stage_v1alpha1_stage_proto_init() }

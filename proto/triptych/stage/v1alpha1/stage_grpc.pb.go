@@ -47,8 +47,8 @@ type StageServiceClient interface {
 	// LoadComponent makes a model's weights resident and streams progress. Loading what is
 	// already resident succeeds at once.
 	LoadComponent(ctx context.Context, in *LoadComponentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LoadComponentResponse], error)
-	// EvictComponent frees a model's weights. It returns when the bytes are back with the
-	// operating system. Evicting what is not resident succeeds.
+	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
+	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(ctx context.Context, in *EvictComponentRequest, opts ...grpc.CallOption) (*EvictComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
@@ -135,8 +135,8 @@ type StageServiceServer interface {
 	// LoadComponent makes a model's weights resident and streams progress. Loading what is
 	// already resident succeeds at once.
 	LoadComponent(*LoadComponentRequest, grpc.ServerStreamingServer[LoadComponentResponse]) error
-	// EvictComponent frees a model's weights. It returns when the bytes are back with the
-	// operating system. Evicting what is not resident succeeds.
+	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
+	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(context.Context, *EvictComponentRequest) (*EvictComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
