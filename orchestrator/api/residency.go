@@ -66,6 +66,9 @@ func snapshotProto(n residency.News) *triptychv1alpha1.ResidencySnapshot {
 	for _, d := range s.Devices {
 		p.Devices = append(p.Devices, &triptychv1alpha1.DeviceUse{Device: d.Key(), UsedBytes: d.UsedBytes, BudgetBytes: d.BudgetBytes, PeakBytes: d.PeakBytes, ForeignBytes: d.ForeignBytes})
 	}
+	for _, h := range s.Hosts {
+		p.Hosts = append(p.Hosts, &triptychv1alpha1.HostUse{Host: h.Host, UsedBytes: h.UsedBytes, BudgetBytes: h.BudgetBytes})
+	}
 	for _, v := range s.Stages {
 		p.Services = append(p.Services, &triptychv1alpha1.ServiceUse{
 			Service: string(v.Stage), Stage: v.Kind.String(), Device: v.Device, Request: uint64(v.Request), Job: string(v.Job),
@@ -74,7 +77,7 @@ func snapshotProto(n residency.News) *triptychv1alpha1.ResidencySnapshot {
 	}
 	for _, c := range s.Components {
 		p.Components = append(p.Components, &triptychv1alpha1.ComponentUse{
-			Service: string(c.Stage), Model: c.Model, State: triptychv1alpha1.ComponentUse_State(c.State), WeightsBytes: c.WeightsBytes,
+			Service: string(c.Stage), Model: c.Model, State: triptychv1alpha1.ComponentUse_State(c.State), WeightsBytes: c.WeightsBytes, WarmBytes: c.WarmBytes,
 		})
 	}
 	for _, w := range s.Waiting {

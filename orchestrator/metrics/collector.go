@@ -22,6 +22,10 @@ var (
 		"Bytes held on a device by processes that work for other orchestrators.", []string{"device"}, nil)
 	budget = prometheus.NewDesc("triptych_budget_bytes",
 		"Bytes that may be reserved on a device. Absent where there is no limit.", []string{"device"}, nil)
+	warm = prometheus.NewDesc("triptych_warm_bytes",
+		"Bytes of evicted weights that a host's memory keeps, by kind of stage and model.", []string{"host", "kind", "model"}, nil)
+	warmBudget = prometheus.NewDesc("triptych_warm_budget_bytes",
+		"Bytes of evicted weights that a host's memory may keep. Absent where it keeps none.", []string{"host"}, nil)
 	waiting = prometheus.NewDesc("triptych_waiting_requests",
 		"Requests that have no stage yet, by the kind they wait for. Those whose weights load are included.", []string{"kind"}, nil)
 	dropped = prometheus.NewDesc("triptych_dropped_decisions_total",
@@ -33,7 +37,7 @@ const scratch = "scratch"
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, waiting, dropped} {
+	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, warm, warmBudget, waiting, dropped} {
 		to <- d
 	}
 }
@@ -55,6 +59,12 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for labels, bytes := range held(s) {
 		gauge(reserved, bytes, labels[:]...)
 	}
+	for _, h := range s.Hosts {
+		gauge(warmBudget, h.BudgetBytes, h.Host)
+	}
+	for labels, bytes := range kept(s) {
+		gauge(warm, bytes, labels[:]...)
+	}
 	lines := map[stage.Kind]int64{}
 	for _, w := range s.Waiting {
 		lines[w.Need.Kind]++
@@ -75,7 +85,23 @@ func held(s residency.Snapshot) map[[4]string]int64 {
 		}
 	}
 	for _, c := range s.Components {
-		sum[[4]string{devices[c.Stage], c.Kind.String(), c.Model, c.State.String()}] += c.WeightsBytes
+		if c.WeightsBytes > 0 {
+			sum[[4]string{devices[c.Stage], c.Kind.String(), c.Model, c.State.String()}] += c.WeightsBytes
+		}
+	}
+	return sum
+}
+
+// kept adds up warm bytes by host, kind and model.
+func kept(s residency.Snapshot) map[[3]string]int64 {
+	hosts, sum := map[residency.StageID]string{}, map[[3]string]int64{}
+	for _, v := range s.Stages {
+		hosts[v.Stage] = v.Host
+	}
+	for _, c := range s.Components {
+		if c.WarmBytes > 0 {
+			sum[[3]string{hosts[c.Stage], c.Kind.String(), c.Model}] += c.WarmBytes
+		}
 	}
 	return sum
 }

@@ -28,9 +28,9 @@ func BenchmarkStep(b *testing.B) {
 					case startLoad:
 						more, _ = l.step(time.Time{}, loadDone{e.op})
 					case startEvict:
-						more, _ = l.step(time.Time{}, evictDone{e.op, 0})
+						more, _ = l.step(time.Time{}, evictDone{op: e.op})
 					case cancelLoad:
-						more, _ = l.step(time.Time{}, evictDone{e.op, 0})
+						more, _ = l.step(time.Time{}, evictDone{op: e.op})
 					}
 					effects = append(effects, more...)
 				}

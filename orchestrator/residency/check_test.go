@@ -14,6 +14,10 @@ func (m *checked) step(in input) string {
 	for _, d := range m.devices {
 		before[d] = m.ledger.used(d)
 	}
+	var kept int64 // of the one host
+	for _, h := range m.snapshot().Hosts {
+		kept = h.UsedBytes
+	}
 	phases := map[*request]phase{}
 	for _, r := range m.requests {
 		phases[r] = r.phase
@@ -44,6 +48,11 @@ func (m *checked) step(in input) string {
 		}
 		if d.peak < used {
 			fail("the peak of %s is %d, below %d", d.Key(), d.peak, used)
+		}
+	}
+	for _, h := range m.snapshot().Hosts {
+		if h.UsedBytes > h.BudgetBytes && h.UsedBytes > kept && !join {
+			fail("%s keeps %d of %d", h.Host, h.UsedBytes, h.BudgetBytes)
 		}
 	}
 	m.checkRequests(fail)
@@ -116,11 +125,19 @@ func (m *checked) follow(e Event, fail failure) {
 	}
 	switch {
 	case e.Class == Found:
-		become([]State{Absent}, Resident)
+		if e.Action == Keep {
+			become([]State{Absent}, Warm)
+		} else {
+			become([]State{Absent}, Resident)
+		}
 	case e.Action == Load:
-		become([]State{Absent, Resident}, Loading) // one is resident whose eviction failed
+		become([]State{Absent, Warm, Resident}, Loading) // one is resident whose eviction failed
 	case e.Action == Prefetch:
-		become([]State{Absent}, Loading)
+		become([]State{Absent, Warm}, Loading)
+	case e.Action == Drop:
+		become([]State{Warm}, Evicting)
+	case e.Action == Keep:
+		become([]State{Absent, Evicting}, Warm) // of one that fails to be dropped
 	case e.Action == Loaded:
 		become([]State{Loading}, Resident)
 	case e.Action == Evict && e.Class == Failed:
@@ -188,11 +205,11 @@ func (m *checked) checkWorks(in input, effects []effect, fail failure) {
 	for _, s := range m.services {
 		for _, c := range s.components {
 			_, known := m.works[c.op]
-			if (c.state == Loading || c.state == Evicting) != known {
+			if c.pending && (known || c.state != Evicting) || !c.pending && (c.state == Loading || c.state == Evicting) != known {
 				fail("%s %s is %v, its work is known: %v", s.id, c.model, c.state, known)
 			}
-			if (c.state == Absent) && c.bytes != 0 {
-				fail("%s %s is absent with %d bytes", s.id, c.model, c.bytes)
+			if (c.state == Absent || c.state == Warm) && c.bytes != 0 || c.state == Absent && c.kept != 0 || c.state == Warm && c.kept == 0 {
+				fail("%s %s is %v with %d bytes, and %d in the host's memory", s.id, c.model, c.state, c.bytes, c.kept)
 			}
 			if c.prefetch && c.state != Loading {
 				fail("%s %s is %v and a prefetch", s.id, c.model, c.state)

@@ -5,8 +5,12 @@ import (
 	"time"
 )
 
-// nominal is what a stage loads in a second, in bytes, as long as no load on its device was measured.
-const nominal = 500_000_000
+// nominal is what a stage loads in a second, in bytes, as long as no load on its device was measured; of what is
+// warm as well.
+const (
+	nominal       = 500_000_000
+	nominalStowed = 10_000_000_000
+)
 
 // fame is how many runs of jobs the ledger remembers in telling which components are popular.
 const fame = 512
@@ -21,25 +25,41 @@ func (p *pace) add(bytes int64, took time.Duration) {
 	}
 }
 
-// perByte is how many seconds s takes to load a byte: as long as was measured there, else at the others of the
-// device, else at a nominal pace.
-func (l *ledger) perByte(s *service) float64 {
-	p := s.pace
+// pace is that of one kind of loads.
+func (s *service) pace(stowed bool) *pace {
+	if stowed {
+		return &s.unstow
+	}
+	return &s.read
+}
+
+// perByte is how many seconds s takes to load a byte, or to have one back that the host kept: as long as was measured
+// there, else at the others of the device, else at a nominal pace.
+func (l *ledger) perByte(s *service, stowed bool) float64 {
+	p := *s.pace(stowed)
 	if p.seconds == 0 {
 		for _, t := range l.services {
 			if t.device == s.device {
-				p.bytes, p.seconds = p.bytes+t.pace.bytes, p.seconds+t.pace.seconds
+				q := t.pace(stowed)
+				p.bytes, p.seconds = p.bytes+q.bytes, p.seconds+q.seconds
 			}
 		}
 	}
-	if p.bytes == 0 {
-		return 1. / nominal
+	switch {
+	case p.bytes > 0:
+		return p.seconds / p.bytes
+	case stowed:
+		return 1. / nominalStowed
 	}
-	return p.seconds / p.bytes
+	return 1. / nominal
 }
 
-// reload is how many seconds a load of the component takes.
-func (l *ledger) reload(c *component) float64 { return float64(c.bytes) * l.perByte(c.service) }
+// reload is how many seconds a load of the component takes, once it is evicted.
+func (l *ledger) reload(c *component) float64 { return float64(c.bytes) * l.reloadByte(c) }
+
+func (l *ledger) reloadByte(c *component) float64 {
+	return l.perByte(c.service, c.kept > 0 || c.state != Absent && l.roomy(c))
+}
 
 // away is how many needs come before the next one of c: known from the future, or expected behind all that is
 // known, by how often jobs came back to it.
@@ -53,7 +73,7 @@ func (l *ledger) away(c *component, future uses) float64 {
 // loss is what evicting c costs for a byte that it frees: the seconds of its reload, the less the farther its next
 // use is, because whatever comes in its place has the room for so long.
 func (l *ledger) loss(c *component, future uses) float64 {
-	return l.perByte(c.service) / l.away(c, future)
+	return l.reloadByte(c) / l.away(c, future)
 }
 
 // reloads is the seconds that loading all of them again would take.

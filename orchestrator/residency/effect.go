@@ -12,13 +12,15 @@ type (
 		stage    StageID
 		model    string
 		bytes    int64 // that the weights may take
+		stowed   bool  // the host kept just these
 		prefetch bool
 	}
-	// startEvict: evict, and answer with evictDone or evictFailed.
+	// startEvict: evict, or drop what is warm, and answer with evictDone or evictFailed.
 	startEvict struct {
 		op    opID
 		stage StageID
 		model string
+		keep  bool // in the host's memory
 	}
 	// cancelLoad: stop a load, then evict what it may have left, and answer as for startEvict.
 	cancelLoad struct {

@@ -25,11 +25,13 @@ const (
 	Grant                      // the request has its stage and works there from now on
 	Withdraw                   // the request's caller gave up before bytes were reserved
 	Foreign                    // other processes on the device hold or want other bytes than before, as a stage there tells
+	Keep                       // the host's memory keeps weights that are not, or no longer, on the device
+	Drop                       // the host's memory is giving up weights, which count there until their Release
 )
 
 // String is the action's name.
 func (a Action) String() string {
-	names := [...]string{"unspecified", "reserve", "load", "prefetch", "evict", "wait", "refuse", "lost", "release", "loaded", "grant", "withdraw", "foreign"}
+	names := [...]string{"unspecified", "reserve", "load", "prefetch", "evict", "wait", "refuse", "lost", "release", "loaded", "grant", "withdraw", "foreign", "keep", "drop"}
 	if int(a) >= len(names) {
 		return names[0]
 	}
@@ -44,25 +46,26 @@ type Class uint8
 const (
 	ForRequest     Class = iota + 1 // Evict: a request needs the bytes
 	ForPrefetch                     // Evict: a prefetch needs them
-	OverBudget                      // Evict: a stage joined with more than the budget, the budget shrank, or other processes are first
+	OverBudget                      // Evict: a stage joined with more than the budget, the budget shrank, or other processes are first. Drop: likewise, or for weights that are missed more
 	Unneeded                        // Evict: what is being prefetched will not be used
 	OutOfMemory                     // Evict: the device ran out of memory in a load or in work
-	Failed                          // Evict: the eviction failed; Release: the load failed
+	Failed                          // Evict: the eviction failed; Release: the load failed; Keep: that load, or the drop, failed
 	WorkDone                        // Release: scratch of a granted request
 	WorkWithdrawn                   // Release: scratch of a request whose caller gave up while its weights loaded
 	Evicted                         // Release: weights are evicted
-	Found                           // Reserve: a stage held the weights when it joined
+	Found                           // Reserve, Keep: a stage held the weights when it joined
 	Grouped                         // Wait: others go first, whose weights are resident
 	Spared                          // Wait: to wait costs less than to load again what would be evicted
 	AfterUse                        // Evict: the policy has the stage evicted after each use
-	TooLongIdle                     // Evict: nobody has used it for as long as the policy allows
+	TooLongIdle                     // Evict, Drop: nobody has used it for as long as the policy allows
 	AboveWatermark                  // Evict: more is in use than the policy's high watermark
+	FromWarm                        // Loaded: the host's memory had kept the weights
 )
 
 // String is the class's name, empty for 0.
 func (c Class) String() string {
 	names := [...]string{
-		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found", "grouped", "spared", "after_use", "idle", "watermark",
+		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found", "grouped", "spared", "after_use", "idle", "watermark", "from_warm",
 	}
 	if int(c) >= len(names) {
 		return names[0]

@@ -13,6 +13,8 @@ type (
 		device   Device
 		models   []string // that it can load
 		resident []stage.ResidentModel
+		warm     []stage.ResidentModel
+		keeps    int64 // bytes of evicted weights that the host may keep
 		// generation counts the stage's runtime processes.
 		generation uint64
 		draining   bool // holds bytes but takes no requests
@@ -60,6 +62,7 @@ type (
 	evictDone struct {
 		op    opID
 		freed int64 // bytes, as the stage says
+		kept  int64 // bytes of them in the host's memory
 	}
 	loadFailed struct {
 		op  opID

@@ -41,18 +41,19 @@ func (d *device) holds(bytes int64) bool { return d.BudgetBytes == 0 || bytes <=
 
 // service is one stage at one address. It computes for one request at a time.
 type service struct {
-	id         StageID
-	kind       stage.Kind
-	device     *device
-	budget     int64 // of the device, as this service says
-	models     []string
-	generation uint64 // runtime processes started, as far as known
-	draining   bool
-	silent     bool         // does not answer: see silenced
-	components []*component // by model
-	holder     *request     // placed here, nil when free
-	pace       pace
-	expected   expectation
+	id           StageID
+	kind         stage.Kind
+	device       *device
+	budget       int64 // of the device, as this service says
+	warm         int64 // bytes of evicted weights that the host may keep, as this service says
+	models       []string
+	generation   uint64 // runtime processes started, as far as known
+	draining     bool
+	silent       bool         // does not answer: see silenced
+	components   []*component // by model
+	holder       *request     // placed here, nil when free
+	read, unstow pace         // of loads, from files and from the host's memory
+	expected     expectation
 }
 
 // component is one model's part in a service.
@@ -61,6 +62,8 @@ type component struct {
 	model    string
 	state    State
 	bytes    int64 // counted on the device; 0 when absent
+	kept     int64 // bytes in the host's memory, see warm.go
+	pending  bool  // evicting, and waits for room there
 	op       opID  // of the load or eviction under way
 	prefetch bool  // loading, and nobody waits for it
 	failed   bool  // the last load failed: not to be prefetched

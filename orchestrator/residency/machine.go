@@ -34,12 +34,14 @@ type Work struct {
 	Stage   StageID
 	Model   string
 	Evict   bool
+	Keep    bool   // evict to the host's memory
+	Warm    bool   // load from there
 	Cancels uint64 // the load that an eviction stops, of which Done is not to be told any more; 0 is none
 }
 
-// Join adds a stage that can load these models and holds none.
-func (m *Machine) Join(now time.Time, id StageID, kind stage.Kind, device Device, models []string) Decision {
-	return m.step(now, joined{stage: id, kind: kind, device: device, models: models})
+// Join adds a stage that can load these models and holds none. Its host may keep so many bytes of evicted weights.
+func (m *Machine) Join(now time.Time, id StageID, kind stage.Kind, device Device, models []string, warmBytes int64) Decision {
+	return m.step(now, joined{stage: id, kind: kind, device: device, models: models, keeps: warmBytes})
 }
 
 // Announce is Keeper.Announce.
@@ -61,11 +63,14 @@ func (m *Machine) Release(now time.Time, r RequestID) Decision { return m.step(n
 // Done tells that a work has succeeded.
 func (m *Machine) Done(now time.Time, w Work) Decision {
 	if w.Evict {
-		var freed int64
-		if c := m.ledger.busy(opID(w.ID), Evicting); c != nil {
-			freed = c.bytes
+		done := evictDone{op: opID(w.ID)}
+		if c := m.ledger.busy(done.op, Evicting); c != nil {
+			done.freed = c.bytes
+			if w.Keep {
+				done.kept = c.kept
+			}
 		}
-		return m.step(now, evictDone{opID(w.ID), freed})
+		return m.step(now, done)
 	}
 	return m.step(now, loadDone{opID(w.ID)})
 }
@@ -82,9 +87,9 @@ func (m *Machine) step(now time.Time, in input) (d Decision) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Warm: e.stowed})
 		case startEvict:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true, Keep: e.keep})
 		case cancelLoad:
 			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true, Cancels: uint64(e.load)})
 		case grant:

@@ -91,8 +91,12 @@ func (l *ledger) lookAhead(r *request, s *service, future uses) (p plan, ok bool
 	}
 	add := func(s *service, model string, bytes int64) {
 		c := s.find(model)
-		if c == nil || c.bytes == 0 {
+		switch {
+		case c == nil:
 			c = &component{service: s, model: model, bytes: bytes}
+		case c.bytes == 0:
+			away := *c
+			away.bytes, c = bytes, &away
 		}
 		p.parts = append(p.parts, part{service: s, model: model, bytes: c.bytes, cost: l.reload(c)})
 	}

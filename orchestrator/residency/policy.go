@@ -12,8 +12,10 @@ import (
 // before is in the ledger: there are no plans to keep in step.
 func (l *ledger) schedule() {
 	for _, d := range l.devices {
+		l.shrink(d.Host)
 		l.trim(d)
 	}
+	l.stow()
 	l.settle()
 	line := l.place()
 	for _, d := range l.devices {
@@ -84,13 +86,15 @@ func (l *ledger) defers(r *request, best *placement) (why Class, behind *request
 	switch {
 	case best == nil:
 		return 0, nil
-	case r.try || best.cold < absent:
+	case r.try || best.cold < stowed:
 		return seated, nil
-	case l.kept(r, best.service):
-		return Grouped, nil
-	}
-	if behind = l.follower(r, best.service); behind != nil {
-		return Grouped, behind
+	case best.cold > stowed: // else next to nothing is to be loaded
+		if l.kept(r, best.service) {
+			return Grouped, nil
+		}
+		if behind = l.follower(r, best.service); behind != nil {
+			return Grouped, behind
+		}
 	}
 	if l.spares(r, best) {
 		return Spared, nil
@@ -143,8 +147,9 @@ func (p *placement) cheaper(q *placement) *placement {
 type cold uint8
 
 const (
-	hot     cold = iota
-	warming      // loading, or to be loaded again to be sure
+	hot    cold = iota
+	near        // loading, or to be loaded again to be sure
+	stowed      // warm
 	absent
 	leaving // being evicted: it has to be gone before it can come back
 )
@@ -156,8 +161,10 @@ func (s *service) cold(model string) cold {
 		return absent
 	case c.state == Evicting:
 		return leaving
+	case c.state == Warm:
+		return stowed
 	case c.state == Loading || c.doubtful:
-		return warming
+		return near
 	}
 	return hot
 }

@@ -23,7 +23,7 @@ func (l *ledger) prefetch(line []*request) {
 			c := s.find(p.Model)
 			return c != nil && c.failed || !s.device.holds(s.whole(p.Need))
 		})
-		at := slices.IndexFunc(candidates, func(s *service) bool { return s.cold(p.Model) < absent })
+		at := slices.IndexFunc(candidates, func(s *service) bool { return s.cold(p.Model) < stowed })
 		if at >= 0 {
 			d := candidates[at].device
 			scratch[d] = max(scratch[d], p.Footprint.ScratchBytes)
@@ -31,7 +31,7 @@ func (l *ledger) prefetch(line []*request) {
 		}
 		var best *placement
 		for _, s := range candidates {
-			if d := s.device; !closed[d] && s.cold(p.Model) == absent {
+			if d := s.device; !closed[d] && s.cold(p.Model) < leaving {
 				best = best.cheaper(l.ahead(p.Need, s, room[d]+scratch[d]))
 			}
 		}
@@ -98,7 +98,7 @@ func (l *ledger) fetch(p promise, at *placement, leave int64) {
 	c.state, c.bytes, c.prefetch, c.op, c.since = Loading, bytes, true, l.nextOp(), l.now
 	l.mark(d)
 	l.record(Prefetch, c, cause{job: p.job}, bytes, "%s, and there is room%s", future.phrase(c), p.streaming(d))
-	l.do(startLoad{op: c.op, stage: at.service.id, model: c.model, bytes: c.bytes, prefetch: true})
+	l.do(startLoad{op: c.op, stage: at.service.id, model: c.model, bytes: c.bytes, stowed: c.stowed(), prefetch: true})
 }
 
 // prune stops prefetches that nobody will use.

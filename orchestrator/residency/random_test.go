@@ -67,6 +67,10 @@ func newWorld(t *testing.T, seed int64) *world {
 			}
 		}
 	}
+	var keeps int64
+	if w.Intn(2) == 0 {
+		keeps = int64(20 + w.Intn(200))
+	}
 	devices := make([]Device, 1+w.Intn(2))
 	for i := range devices {
 		devices[i] = Device{Host: "h", Name: fmt.Sprint(i), BudgetBytes: int64(w.Intn(4)/3*1000 + 60 + w.Intn(140))}
@@ -76,7 +80,7 @@ func newWorld(t *testing.T, seed int64) *world {
 	}
 	for i := range 3 + w.Intn(4) {
 		w.stages = append(w.stages, joined{
-			stage: StageID(fmt.Sprint("s", i)), kind: stage.Kinds()[i%3], device: devices[w.Intn(len(devices))],
+			keeps: keeps, stage: StageID(fmt.Sprint("s", i)), kind: stage.Kinds()[i%3], device: devices[w.Intn(len(devices))],
 			models: models[:1+w.Intn(len(models))],
 		})
 	}
@@ -179,6 +183,8 @@ func (w *world) any() input {
 		for _, m := range in.models {
 			if w.Intn(2) == 0 {
 				in.resident = append(in.resident, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+			} else if in.keeps > 0 && w.Intn(2) == 0 {
+				in.warm = append(in.warm, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
 			}
 		}
 		return in
@@ -206,7 +212,11 @@ func (w *world) result(fails bool) input {
 	case evicts && fails:
 		return evictFailed{op, err}
 	case evicts:
-		return evictDone{op, 0}
+		done := evictDone{op: op}
+		if c := w.busy(op, Evicting); c.bytes > 0 && w.Intn(8) > 0 { // else it was not kept after all
+			done.kept = c.kept
+		}
+		return done
 	case fails:
 		return loadFailed{op, err}
 	}
@@ -247,12 +257,20 @@ func (w *world) finish() {
 		}
 	}
 	for _, d := range w.devices {
-		var weights int64
+		var weights, pinned int64
 		for c := range w.on(d) {
 			weights += c.bytes
+			if w.policy.pinned(c) { // which stages that joined may hold more of than the budget
+				pinned += c.bytes
+			}
 		}
-		if used := w.ledger.used(d); used != weights || d.BudgetBytes > 0 && used > d.BudgetBytes {
-			w.t.Fatalf("%s has %d bytes of weights and uses %d of %d", d.Key(), weights, used, d.BudgetBytes)
+		if used := w.ledger.used(d); used != weights || d.BudgetBytes > 0 && used > max(d.BudgetBytes, pinned) {
+			w.t.Fatalf("%s: %s has %d bytes of weights and uses %d of %d:\n%s", w.name, d.Key(), weights, used, d.BudgetBytes, describe(w.snapshot()))
+		}
+	}
+	for _, h := range w.snapshot().Hosts {
+		if h.UsedBytes > h.BudgetBytes {
+			w.t.Fatalf("%s: %s keeps %d of %d:\n%s", w.name, h.Host, h.UsedBytes, h.BudgetBytes, describe(w.snapshot()))
 		}
 	}
 	for _, s := range w.stages {

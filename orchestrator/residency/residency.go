@@ -59,15 +59,16 @@ func (n Need) streaming(d *device) string {
 // State is what is known about a component: a model's part in one stage.
 type State uint8
 
-// The states. All but Absent count on the device.
+// The states. All but Absent and Warm count on the device; what is Warm is kept, packed, in the host's memory.
 const (
 	Absent State = iota
 	Loading
 	Resident
-	Evicting
+	Evicting // or, with no bytes on the device, dropped from the host's memory
+	Warm
 )
 
 // String is the state's name.
 func (s State) String() string {
-	return [...]string{Absent: "absent", Loading: "loading", Resident: "resident", Evicting: "evicting"}[s]
+	return [...]string{Absent: "absent", Loading: "loading", Resident: "resident", Evicting: "evicting", Warm: "warm"}[s]
 }

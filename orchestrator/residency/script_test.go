@@ -18,7 +18,7 @@ import (
 //
 //	# what follows                             a comment
 //	footprint KIND MODEL WEIGHTS SCRATCH [ALL] what a need takes from now on, in bytes; ALL weights, if they are streamed
-//	join STAGE KIND DEVICE BUDGET MODEL ... [holds=MODEL:BYTES] [draining]
+//	join STAGE KIND DEVICE BUDGET MODEL ... [holds=MODEL:BYTES] [warm=MODEL:BYTES] [keeps=BYTES] [draining]
 //	silent STAGE | answers STAGE               the service does not answer | does again
 //	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
 //	measure STAGE BUDGET FOREIGN [BYTES@SECOND ...]  others hold so much, and want so much since then
@@ -28,7 +28,7 @@ import (
 //	forget JOB
 //	ask JOB KIND[/MODEL] [try|again]           requests are r1, r2, ... in order
 //	cancel rN | release rN | failed rN | exhausted rN
-//	loaded STAGE[/MODEL] | evicted STAGE[/MODEL]
+//	loaded STAGE[/MODEL] | evicted STAGE[/MODEL] [dropped]   what was to be kept is not
 //	load-failed STAGE[/MODEL] REASON | evict-failed STAGE[/MODEL] REASON
 //	policy SETTING=VALUE ...                   settings of Policy, before all else
 //	pause DURATION                             what a step takes from now on, 1s without
@@ -86,12 +86,16 @@ func (s *script) line(words []string) string {
 		host, name, _ := strings.Cut(arg(2), "/")
 		in := joined{stage: StageID(arg(0)), kind: s.kind(arg(1)), device: Device{Host: host, Name: name, BudgetBytes: s.number(arg(3))}}
 		for _, a := range args[4:] {
-			held, holds := strings.CutPrefix(a, "holds=")
-			model, bytes, _ := strings.Cut(held, ":")
-			switch {
-			case holds:
+			what, value, _ := strings.Cut(a, "=")
+			model, bytes, _ := strings.Cut(value, ":")
+			switch what {
+			case "holds":
 				in.resident = append(in.resident, stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes)})
-			case a == "draining":
+			case "warm":
+				in.warm = append(in.warm, stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes)})
+			case "keeps":
+				in.keeps = s.number(value)
+			case "draining":
 				in.draining = true
 			default:
 				in.models = append(in.models, a)
@@ -145,7 +149,12 @@ func (s *script) line(words []string) string {
 	case "loaded":
 		return s.step(loadDone{s.op(arg(0), Loading)})
 	case "evicted":
-		return s.step(evictDone{s.op(arg(0), Evicting), s.component(arg(0)).bytes})
+		c := s.component(arg(0))
+		done := evictDone{op: s.op(arg(0), Evicting), freed: c.bytes}
+		if c.bytes > 0 && len(args) == 1 {
+			done.kept = c.kept
+		}
+		return s.step(done)
 	case "load-failed":
 		return s.step(loadFailed{s.op(arg(0), Loading), stage.Errorf(stage.Reason(arg(1)), "%s", strings.ToLower(arg(1)))})
 	case "evict-failed":
@@ -289,7 +298,11 @@ func transcript(effects []effect, events []Event) string {
 		case startLoad:
 			fmt.Fprintf(&b, "  -> load %s %s prefetch=%v\n", e.stage, e.model, e.prefetch)
 		case startEvict:
-			fmt.Fprintf(&b, "  -> evict %s %s\n", e.stage, e.model)
+			keep := ""
+			if e.keep {
+				keep = " and keep it"
+			}
+			fmt.Fprintf(&b, "  -> evict %s %s%s\n", e.stage, e.model, keep)
 		case cancelLoad:
 			fmt.Fprintf(&b, "  -> cancel load %s %s\n", e.stage, e.model)
 		case abandon:
@@ -330,13 +343,20 @@ func describe(s Snapshot) string {
 	for _, d := range s.Devices {
 		fmt.Fprintf(&b, "  %s: used %d of %d, peak %d\n", d.Key(), d.UsedBytes, d.BudgetBytes, d.PeakBytes)
 	}
+	for _, h := range s.Hosts {
+		fmt.Fprintf(&b, "  %s keeps %d of %d\n", h.Host, h.UsedBytes, h.BudgetBytes)
+	}
 	for _, v := range s.Stages {
 		if v.Leased {
 			fmt.Fprintf(&b, "  %s: works for %s with %d of scratch\n", v.Stage, v.Job, v.ScratchBytes)
 		}
 	}
 	for _, c := range s.Components {
-		fmt.Fprintf(&b, "  %s: %v %s %v, %d\n", c.Stage, c.Kind, c.Model, c.State, c.WeightsBytes)
+		fmt.Fprintf(&b, "  %s: %v %s %v, %d", c.Stage, c.Kind, c.Model, c.State, c.WeightsBytes)
+		if c.WarmBytes > 0 {
+			fmt.Fprintf(&b, ", warm %d", c.WarmBytes)
+		}
+		fmt.Fprintln(&b)
 	}
 	for _, w := range s.Waiting {
 		fmt.Fprintf(&b, "  r%d of %s waits for %v, %d ahead", w.Request, w.Job, w.Need, w.Ahead)

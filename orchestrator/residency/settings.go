@@ -153,6 +153,16 @@ func (l *ledger) sweep(d *device) {
 			l.evict(c, cause{}, TooLongIdle, "nobody has used %v for %v", c, p.IdleTTL)
 		}
 	}
+	for c := range l.on(d) {
+		left := c.lastUsed.Add(l.policy.IdleTTL)
+		switch {
+		case l.policy.IdleTTL == 0 || !l.droppable(c) || future.next(c) != never:
+		case l.now.Before(left):
+			l.by(left)
+		default:
+			l.discard(c, TooLongIdle, "nobody has used %v for %v", c, l.policy.IdleTTL)
+		}
+	}
 	budget, inUse := float64(d.BudgetBytes), l.used(d)-l.evicting(d)
 	if high := l.policy.HighWatermark; high == 0 || d.BudgetBytes == 0 || float64(inUse) <= high*budget {
 		return

@@ -142,7 +142,7 @@ func (p *player) work(op opID) {
 		freed := p.loaded[id]
 		p.release(id, freed)
 		p.loaded[id] = 0
-		p.step(evictDone{op, freed})
+		p.step(evictDone{op: op, freed: freed})
 		return
 	}
 	c := p.model.busy(op, Loading)

@@ -10,6 +10,7 @@ import (
 type Snapshot struct {
 	Time          time.Time
 	Devices       []DeviceUse    // by host/device
+	Hosts         []HostUse      // that may keep evicted weights, by name
 	Stages        []StageUse     // by id
 	Components    []ComponentUse // that are not absent; by stage and model
 	Waiting       []Waiter       // requests not granted yet, by arrival
@@ -25,10 +26,17 @@ type DeviceUse struct {
 	ForeignBytes int64
 }
 
+// HostUse is the memory of a host for weights that are evicted from its devices.
+type HostUse struct {
+	Host                   string
+	UsedBytes, BudgetBytes int64
+}
+
 // StageUse is a stage and who works there.
 type StageUse struct {
 	Stage        StageID
 	Kind         stage.Kind
+	Host         string
 	Device       string    // host/device
 	Request      RequestID // whose bytes are reserved there, 0 if nobody's
 	Job          JobID     // that request's
@@ -43,7 +51,8 @@ type ComponentUse struct {
 	Kind         stage.Kind
 	Model        string
 	State        State
-	WeightsBytes int64
+	WeightsBytes int64 // on the device
+	WarmBytes    int64 // in the host's memory; of one that is loading or evicting, beside those on the device
 	Leased       bool
 }
 
@@ -74,8 +83,9 @@ func (l *ledger) snapshot() (s Snapshot) {
 	for _, d := range l.devices {
 		s.Devices = append(s.Devices, DeviceUse{Device: d.Device, UsedBytes: l.used(d), PeakBytes: d.peak, ForeignBytes: d.foreign})
 	}
+	s.Hosts = l.hosts()
 	for _, v := range l.services {
-		use := StageUse{Stage: v.id, Kind: v.kind, Device: v.device.Key()}
+		use := StageUse{Stage: v.id, Kind: v.kind, Host: v.device.Host, Device: v.device.Key()}
 		if r := v.holder; r != nil && r.phase >= reserved {
 			use.Request, use.Job, use.Model, use.Leased = r.request, r.job, r.need.Model, r.phase == granted
 			use.ScratchBytes = r.need.Footprint.ScratchBytes
@@ -84,7 +94,7 @@ func (l *ledger) snapshot() (s Snapshot) {
 		for _, c := range v.components {
 			if c.state != Absent {
 				s.Components = append(s.Components, ComponentUse{
-					Stage: v.id, Kind: v.kind, Model: c.model, State: c.state, WeightsBytes: c.bytes,
+					Stage: v.id, Kind: v.kind, Model: c.model, State: c.state, WeightsBytes: c.bytes, WarmBytes: c.kept,
 					Leased: use.Leased && c.holder() != nil,
 				})
 			}

@@ -23,7 +23,6 @@ func (l *ledger) spares(r *request, p *placement) bool {
 	}
 	slices.SortStableFunc(working, func(a, b *request) int { return cmp.Compare(l.rest(a), l.rest(b)) })
 	start := cmp.Or(r.sparing, l.now)
-	waited := l.now.Sub(start).Seconds()
 	short, idle := p.service.missing(r.need)-l.free(d), p.from
 	for _, q := range working {
 		short -= q.need.Footprint.ScratchBytes
@@ -31,10 +30,10 @@ func (l *ledger) spares(r *request, p *placement) bool {
 			idle = append(slices.Clone(idle), c)
 		}
 		_, later, _ := l.makeRoom(r, p.service, short, idle)
-		saved := p.cost - later
-		if waited+l.rest(q) < saved {
+		until := start.Add(time.Duration((p.cost - later) * float64(time.Second)))
+		if l.now.Add(time.Duration(l.rest(q) * float64(time.Second))).Before(until) {
 			r.sparing = start
-			l.by(start.Add(time.Duration(saved * float64(time.Second))))
+			l.by(until)
 			return true
 		}
 	}

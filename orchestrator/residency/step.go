@@ -2,6 +2,7 @@ package residency
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -17,7 +18,7 @@ func (in joined) apply(l *ledger) {
 	}
 	s := &service{
 		id: in.stage, kind: in.kind, device: l.device(in.device), budget: in.device.BudgetBytes,
-		models: in.models, generation: in.generation, draining: in.draining,
+		warm: in.keeps, models: in.models, generation: in.generation, draining: in.draining,
 	}
 	i, _ := slices.BinarySearchFunc(l.services, s.id, func(s *service, id StageID) int { return cmp.Compare(s.id, id) })
 	l.services = slices.Insert(l.services, i, s)
@@ -28,6 +29,7 @@ func (in joined) apply(l *ledger) {
 		l.mark(s.device)
 		l.record(Reserve, c, cause{}, c.bytes, "%v was resident when its stage joined", c).Class = Found
 	}
+	l.found(s, in.warm)
 	in.share.BudgetBytes = in.device.BudgetBytes
 	measured{in.stage, in.share}.apply(l)
 }
@@ -120,13 +122,18 @@ func (in loadDone) apply(l *ledger) {
 	}
 	c.state, c.prefetch, c.failed, c.doubtful, c.lastUsed = Resident, false, false, false, l.now
 	c.loaded, c.spent = l.now, false
-	c.service.pace.add(c.bytes, l.now.Sub(c.since))
+	stowed := c.stowed()
+	c.kept = 0
+	c.service.pace(stowed).add(c.bytes, l.now.Sub(c.since))
 	r, by := c.holder(), cause{}
 	waits := r != nil && r.phase == reserved // else it was a prefetch
 	if waits {
 		by = r.cause
 	}
-	l.record(Loaded, c, by, c.bytes, "%v is resident", c).Took = l.now.Sub(c.since)
+	e := l.record(Loaded, c, by, c.bytes, "%v is resident", c)
+	if e.Took = l.now.Sub(c.since); stowed {
+		e.Class = FromWarm
+	}
 	if waits {
 		l.grant(r)
 	}
@@ -148,6 +155,7 @@ func (in loadFailed) apply(l *ledger) {
 	}
 	e := l.record(Release, c, by, bytes, "the load of %v failed: %v", c, in.err)
 	e.Class, e.Took = Failed, l.now.Sub(c.since)
+	l.settled(c, Failed)
 	c.service.device.crowded = c.service.device.crowded || busy
 	switch {
 	case !waits:
@@ -170,10 +178,14 @@ func (in evictDone) apply(l *ledger) {
 	if c == nil {
 		return
 	}
-	bytes, by := c.bytes, c.cause
-	c.state, c.bytes, c.doubtful, c.cause = Absent, 0, false, cause{}
-	e := l.record(Release, c, by, bytes, "%v is evicted, %s bytes were freed", c, count(in.freed))
+	bytes, by, what := c.bytes, c.cause, fmt.Sprintf("is evicted, %s bytes were freed", count(in.freed))
+	if c.dropping() {
+		what = "is no longer kept by the host's memory"
+	}
+	c.bytes, c.kept, c.doubtful, c.cause = 0, min(in.kept, c.kept), false, cause{}
+	e := l.record(Release, c, by, bytes, "%v %s", c, what)
 	e.Class, e.Took = Evicted, l.now.Sub(c.since)
+	l.settled(c, 0)
 }
 
 func (in evictFailed) apply(l *ledger) {
@@ -186,7 +198,12 @@ func (in evictFailed) apply(l *ledger) {
 		return
 	}
 	by := c.cause
-	c.state, c.doubtful, c.cause = Resident, true, cause{}
+	c.doubtful, c.cause = true, cause{}
+	if c.dropping() {
+		l.settled(c, Failed)
+		return
+	}
+	c.state = Resident
 	l.record(Evict, c, by, 0, "the eviction failed and %s bytes still count: %v", count(c.bytes), in.err).Class = Failed
 }
 

@@ -23,7 +23,7 @@ func (l *ledger) reserve(r *request) {
 	scratch := r.need.Footprint.ScratchBytes
 	waited := l.now.Sub(r.since)
 	r.phase, r.since, c.prefetch = reserved, l.now, false
-	if was == Absent {
+	if was == Absent || was == Warm {
 		c.state, c.bytes = Loading, r.need.Footprint.WeightsBytes
 	}
 	l.mark(r.service.device)
@@ -31,9 +31,13 @@ func (l *ledger) reserve(r *request) {
 		l.record(Reserve, c, r.cause, bytes, reason, args...).Took = waited
 	}
 	switch {
-	case was == Absent:
+	case was == Absent || was == Warm:
 		reserve("%v takes %s bytes of weights and %s of scratch", c, count(c.bytes), count(scratch))
-		l.load(c, r.cause, "%v is not resident%s", c, r.need.streaming(r.service.device))
+		why := "not resident"
+		if was == Warm {
+			why = "kept by the host's memory"
+		}
+		l.load(c, r.cause, "%v is %s%s", c, why, r.need.streaming(r.service.device))
 	case was == Loading:
 		reserve("%v takes %s bytes of scratch; its weights are loading", c, count(scratch))
 	case c.doubtful:
@@ -49,7 +53,7 @@ func (l *ledger) reserve(r *request) {
 func (l *ledger) load(c *component, by cause, reason string, args ...any) {
 	c.state, c.op, c.since = Loading, l.nextOp(), l.now
 	l.record(Load, c, by, c.bytes, reason, args...)
-	l.do(startLoad{op: c.op, stage: c.service.id, model: c.model, bytes: c.bytes})
+	l.do(startLoad{op: c.op, stage: c.service.id, model: c.model, bytes: c.bytes, stowed: c.stowed()})
 }
 
 func (l *ledger) grant(r *request) {
@@ -63,12 +67,18 @@ func (l *ledger) grant(r *request) {
 // evict starts the eviction of an idle component, which may still be loading.
 func (l *ledger) evict(c *component, by cause, class Class, reason string, args ...any) {
 	was, load := c.state, c.op
+	keep := was == Resident && class != OutOfMemory && class != TooLongIdle && l.keep(c)
+	if keep {
+		reason += "; the host's memory keeps it"
+	}
 	c.state, c.op, c.since, c.prefetch, c.cause = Evicting, l.nextOp(), l.now, false, by
 	l.record(Evict, c, by, c.bytes, reason, args...).Class = class
 	if was == Loading {
 		l.do(cancelLoad{op: c.op, load: load, stage: c.service.id, model: c.model})
-	} else {
-		l.do(startEvict{op: c.op, stage: c.service.id, model: c.model})
+		return
+	}
+	if !c.pending {
+		l.do(startEvict{op: c.op, stage: c.service.id, model: c.model, keep: keep})
 	}
 }
 

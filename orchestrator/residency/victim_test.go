@@ -22,7 +22,7 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 		var held int64
 		for i := range 3 {
 			s := &service{id: StageID(fmt.Sprint("s", i)), kind: stage.Kinds()[i], device: d, models: []string{"a", "b"}}
-			s.pace = pace{float64(1 + r.Intn(5)), 1}
+			s.read = pace{float64(1 + r.Intn(5)), 1}
 			l.services = append(l.services, s)
 			for _, m := range s.models {
 				if bytes := int64(1 + r.Intn(9)); held+bytes <= d.BudgetBytes && r.Intn(3) > 0 {
@@ -136,7 +136,7 @@ func TestBeladyOnTheCycle(t *testing.T) {
 					loads++
 					m.step(loadDone{op})
 				} else {
-					m.step(evictDone{op, 50})
+					m.step(evictDone{op: op, freed: 50})
 				}
 				break
 			}

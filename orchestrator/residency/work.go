@@ -37,11 +37,11 @@ func (k *Keeper) load(e startLoad) {
 func (k *Keeper) evict(e startEvict) {
 	resident := k.residents[e.stage]
 	k.start(e.op, spot{e.stage, e.model}, func(ctx context.Context) input {
-		evicted, err := resident.Evict(ctx, stage.EvictRequest{Model: e.model})
+		evicted, err := resident.Evict(ctx, stage.EvictRequest{Model: e.model, Keep: e.keep})
 		if err != nil {
 			return evictFailed{e.op, err}
 		}
-		return evictDone{e.op, evicted.FreedBytes}
+		return evictDone{e.op, evicted.FreedBytes, evicted.WarmBytes}
 	})
 }
 

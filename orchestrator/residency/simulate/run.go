@@ -70,7 +70,7 @@ func Run(t Trace, p Policy, o Options) (Result, error) {
 	s.caching.budget = o.BudgetBytes
 	device := residency.Device{Host: "simulated", Name: "device", BudgetBytes: o.BudgetBytes}
 	for _, k := range stage.Kinds() {
-		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names))
+		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names, 0))
 	}
 	if p.Foretold {
 		for i := range t.Jobs {

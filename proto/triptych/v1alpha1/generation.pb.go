@@ -55,6 +55,10 @@ const (
 	ResidencyEvent_ACTION_WITHDRAW ResidencyEvent_Action = 11
 	// Other processes on the device hold or want other bytes than before. Moves nothing; bytes are those they hold.
 	ResidencyEvent_ACTION_FOREIGN ResidencyEvent_Action = 12
+	// The host's memory keeps weights that are not, or no longer, on the device. Moves nothing on the device; bytes are those it keeps.
+	ResidencyEvent_ACTION_KEEP ResidencyEvent_Action = 13
+	// The host's memory is giving up weights, which count there until their release. Moves nothing on the device.
+	ResidencyEvent_ACTION_DROP ResidencyEvent_Action = 14
 )
 
 // Enum value maps for ResidencyEvent_Action.
@@ -73,6 +77,8 @@ var (
 		10: "ACTION_GRANT",
 		11: "ACTION_WITHDRAW",
 		12: "ACTION_FOREIGN",
+		13: "ACTION_KEEP",
+		14: "ACTION_DROP",
 	}
 	ResidencyEvent_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
@@ -88,6 +94,8 @@ var (
 		"ACTION_GRANT":       10,
 		"ACTION_WITHDRAW":    11,
 		"ACTION_FOREIGN":     12,
+		"ACTION_KEEP":        13,
+		"ACTION_DROP":        14,
 	}
 )
 
@@ -154,6 +162,8 @@ const (
 	ResidencyEvent_CLASS_IDLE ResidencyEvent_Class = 14
 	// Evict: more is in use than the operator's high watermark.
 	ResidencyEvent_CLASS_WATERMARK ResidencyEvent_Class = 15
+	// Loaded: the host's memory had kept the weights.
+	ResidencyEvent_CLASS_FROM_WARM ResidencyEvent_Class = 16
 )
 
 // Enum value maps for ResidencyEvent_Class.
@@ -175,6 +185,7 @@ var (
 		13: "CLASS_AFTER_USE",
 		14: "CLASS_IDLE",
 		15: "CLASS_WATERMARK",
+		16: "CLASS_FROM_WARM",
 	}
 	ResidencyEvent_Class_value = map[string]int32{
 		"CLASS_UNSPECIFIED":    0,
@@ -193,6 +204,7 @@ var (
 		"CLASS_AFTER_USE":      13,
 		"CLASS_IDLE":           14,
 		"CLASS_WATERMARK":      15,
+		"CLASS_FROM_WARM":      16,
 	}
 )
 
@@ -1703,7 +1715,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\x82\b\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\xb9\b\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1717,7 +1729,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12=\n" +
 	"\x05class\x18\n" +
 	" \x01(\x0e2'.triptych.v1alpha1.ResidencyEvent.ClassR\x05class\x12-\n" +
-	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\"\x83\x02\n" +
+	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xa5\x02\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eACTION_RESERVE\x10\x01\x12\x0f\n" +
@@ -1732,7 +1744,9 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\fACTION_GRANT\x10\n" +
 	"\x12\x13\n" +
 	"\x0fACTION_WITHDRAW\x10\v\x12\x12\n" +
-	"\x0eACTION_FOREIGN\x10\f\"\xd5\x02\n" +
+	"\x0eACTION_FOREIGN\x10\f\x12\x0f\n" +
+	"\vACTION_KEEP\x10\r\x12\x0f\n" +
+	"\vACTION_DROP\x10\x0e\"\xea\x02\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CLASS_FOR_REQUEST\x10\x01\x12\x16\n" +
@@ -1751,7 +1765,8 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x0fCLASS_AFTER_USE\x10\r\x12\x0e\n" +
 	"\n" +
 	"CLASS_IDLE\x10\x0e\x12\x13\n" +
-	"\x0fCLASS_WATERMARK\x10\x0f\"7\n" +
+	"\x0fCLASS_WATERMARK\x10\x0f\x12\x13\n" +
+	"\x0fCLASS_FROM_WARM\x10\x10\"7\n" +
 	"\aWarning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x92\x01\n" +

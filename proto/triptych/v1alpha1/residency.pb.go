@@ -34,6 +34,8 @@ const (
 	ComponentUse_STATE_RESIDENT ComponentUse_State = 2
 	// Its weights are being evicted.
 	ComponentUse_STATE_EVICTING ComponentUse_State = 3
+	// The host's memory keeps its weights, from where they are resident again at once.
+	ComponentUse_STATE_WARM ComponentUse_State = 4
 )
 
 // Enum value maps for ComponentUse_State.
@@ -43,12 +45,14 @@ var (
 		1: "STATE_LOADING",
 		2: "STATE_RESIDENT",
 		3: "STATE_EVICTING",
+		4: "STATE_WARM",
 	}
 	ComponentUse_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_LOADING":     1,
 		"STATE_RESIDENT":    2,
 		"STATE_EVICTING":    3,
+		"STATE_WARM":        4,
 	}
 )
 
@@ -76,7 +80,7 @@ func (x ComponentUse_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ComponentUse_State.Descriptor instead.
 func (ComponentUse_State) EnumDescriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{5, 0}
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // WatchResidencyRequest asks for everything.
@@ -218,8 +222,10 @@ type ResidencySnapshot struct {
 	Waiting []*WaitingRequest `protobuf:"bytes,5,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// Decisions that this stream has lost so far, because they were not read in time.
 	DroppedDecisions int64 `protobuf:"varint,6,opt,name=dropped_decisions,json=droppedDecisions,proto3" json:"dropped_decisions,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Hosts that may keep evicted weights in their memory, by name.
+	Hosts         []*HostUse `protobuf:"bytes,7,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResidencySnapshot) Reset() {
@@ -294,6 +300,77 @@ func (x *ResidencySnapshot) GetDroppedDecisions() int64 {
 	return 0
 }
 
+func (x *ResidencySnapshot) GetHosts() []*HostUse {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+// HostUse is the memory of a host for weights that were evicted from its devices.
+type HostUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Bytes of weights there, those on their way in or out included.
+	UsedBytes int64 `protobuf:"varint,2,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	// Bytes that may be there.
+	BudgetBytes   int64 `protobuf:"varint,3,opt,name=budget_bytes,json=budgetBytes,proto3" json:"budget_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostUse) Reset() {
+	*x = HostUse{}
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostUse) ProtoMessage() {}
+
+func (x *HostUse) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostUse.ProtoReflect.Descriptor instead.
+func (*HostUse) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HostUse) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostUse) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *HostUse) GetBudgetBytes() int64 {
+	if x != nil {
+		return x.BudgetBytes
+	}
+	return 0
+}
+
 // DeviceUse is a device and its bytes.
 type DeviceUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -313,7 +390,7 @@ type DeviceUse struct {
 
 func (x *DeviceUse) Reset() {
 	*x = DeviceUse{}
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[3]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -325,7 +402,7 @@ func (x *DeviceUse) String() string {
 func (*DeviceUse) ProtoMessage() {}
 
 func (x *DeviceUse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[3]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -338,7 +415,7 @@ func (x *DeviceUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceUse.ProtoReflect.Descriptor instead.
 func (*DeviceUse) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{3}
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DeviceUse) GetDevice() string {
@@ -401,7 +478,7 @@ type ServiceUse struct {
 
 func (x *ServiceUse) Reset() {
 	*x = ServiceUse{}
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[4]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -413,7 +490,7 @@ func (x *ServiceUse) String() string {
 func (*ServiceUse) ProtoMessage() {}
 
 func (x *ServiceUse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[4]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -426,7 +503,7 @@ func (x *ServiceUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUse.ProtoReflect.Descriptor instead.
 func (*ServiceUse) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{4}
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ServiceUse) GetService() string {
@@ -494,15 +571,17 @@ type ComponentUse struct {
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	// What is known of it.
 	State ComponentUse_State `protobuf:"varint,3,opt,name=state,proto3,enum=triptych.v1alpha1.ComponentUse_State" json:"state,omitempty"`
-	// Bytes of its weights.
-	WeightsBytes  int64 `protobuf:"varint,4,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	// Bytes of its weights on the device.
+	WeightsBytes int64 `protobuf:"varint,4,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	// Bytes of its weights in the host's memory.
+	WarmBytes     int64 `protobuf:"varint,5,opt,name=warm_bytes,json=warmBytes,proto3" json:"warm_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ComponentUse) Reset() {
 	*x = ComponentUse{}
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[5]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +593,7 @@ func (x *ComponentUse) String() string {
 func (*ComponentUse) ProtoMessage() {}
 
 func (x *ComponentUse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[5]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +606,7 @@ func (x *ComponentUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ComponentUse.ProtoReflect.Descriptor instead.
 func (*ComponentUse) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{5}
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ComponentUse) GetService() string {
@@ -558,6 +637,13 @@ func (x *ComponentUse) GetWeightsBytes() int64 {
 	return 0
 }
 
+func (x *ComponentUse) GetWarmBytes() int64 {
+	if x != nil {
+		return x.WarmBytes
+	}
+	return 0
+}
+
 // WaitingRequest is a request that has not been granted a stage yet.
 type WaitingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -581,7 +667,7 @@ type WaitingRequest struct {
 
 func (x *WaitingRequest) Reset() {
 	*x = WaitingRequest{}
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[6]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +679,7 @@ func (x *WaitingRequest) String() string {
 func (*WaitingRequest) ProtoMessage() {}
 
 func (x *WaitingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[6]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +692,7 @@ func (x *WaitingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingRequest.ProtoReflect.Descriptor instead.
 func (*WaitingRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{6}
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WaitingRequest) GetRequest() uint64 {
@@ -675,7 +761,7 @@ type ResidencyDecision struct {
 
 func (x *ResidencyDecision) Reset() {
 	*x = ResidencyDecision{}
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[7]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +773,7 @@ func (x *ResidencyDecision) String() string {
 func (*ResidencyDecision) ProtoMessage() {}
 
 func (x *ResidencyDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[7]
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +786,7 @@ func (x *ResidencyDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResidencyDecision.ProtoReflect.Descriptor instead.
 func (*ResidencyDecision) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{7}
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResidencyDecision) GetEvent() *ResidencyEvent {
@@ -740,7 +826,7 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"\x16WatchResidencyResponse\x12B\n" +
 	"\bsnapshot\x18\x01 \x01(\v2$.triptych.v1alpha1.ResidencySnapshotH\x00R\bsnapshot\x12B\n" +
 	"\bdecision\x18\x02 \x01(\v2$.triptych.v1alpha1.ResidencyDecisionH\x00R\bdecisionB\x06\n" +
-	"\x04news\"\xe1\x02\n" +
+	"\x04news\"\x93\x03\n" +
 	"\x11ResidencySnapshot\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x126\n" +
 	"\adevices\x18\x02 \x03(\v2\x1c.triptych.v1alpha1.DeviceUseR\adevices\x129\n" +
@@ -749,7 +835,13 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"components\x18\x04 \x03(\v2\x1f.triptych.v1alpha1.ComponentUseR\n" +
 	"components\x12;\n" +
 	"\awaiting\x18\x05 \x03(\v2!.triptych.v1alpha1.WaitingRequestR\awaiting\x12+\n" +
-	"\x11dropped_decisions\x18\x06 \x01(\x03R\x10droppedDecisions\"\xa9\x01\n" +
+	"\x11dropped_decisions\x18\x06 \x01(\x03R\x10droppedDecisions\x120\n" +
+	"\x05hosts\x18\a \x03(\v2\x1a.triptych.v1alpha1.HostUseR\x05hosts\"_\n" +
+	"\aHostUse\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x02 \x01(\x03R\tusedBytes\x12!\n" +
+	"\fbudget_bytes\x18\x03 \x01(\x03R\vbudgetBytes\"\xa9\x01\n" +
 	"\tDeviceUse\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1d\n" +
 	"\n" +
@@ -767,17 +859,21 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"\x03job\x18\x05 \x01(\tR\x03job\x12\x14\n" +
 	"\x05model\x18\x06 \x01(\tR\x05model\x12\x18\n" +
 	"\aworking\x18\a \x01(\bR\aworking\x12#\n" +
-	"\rscratch_bytes\x18\b \x01(\x03R\fscratchBytes\"\xfb\x01\n" +
+	"\rscratch_bytes\x18\b \x01(\x03R\fscratchBytes\"\xaa\x02\n" +
 	"\fComponentUse\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12;\n" +
 	"\x05state\x18\x03 \x01(\x0e2%.triptych.v1alpha1.ComponentUse.StateR\x05state\x12#\n" +
-	"\rweights_bytes\x18\x04 \x01(\x03R\fweightsBytes\"Y\n" +
+	"\rweights_bytes\x18\x04 \x01(\x03R\fweightsBytes\x12\x1d\n" +
+	"\n" +
+	"warm_bytes\x18\x05 \x01(\x03R\twarmBytes\"i\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_LOADING\x10\x01\x12\x12\n" +
 	"\x0eSTATE_RESIDENT\x10\x02\x12\x12\n" +
-	"\x0eSTATE_EVICTING\x10\x03\"\xca\x01\n" +
+	"\x0eSTATE_EVICTING\x10\x03\x12\x0e\n" +
+	"\n" +
+	"STATE_WARM\x10\x04\"\xca\x01\n" +
 	"\x0eWaitingRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x14\n" +
@@ -807,38 +903,40 @@ func file_triptych_v1alpha1_residency_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_v1alpha1_residency_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_triptych_v1alpha1_residency_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_triptych_v1alpha1_residency_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_triptych_v1alpha1_residency_proto_goTypes = []any{
 	(ComponentUse_State)(0),        // 0: triptych.v1alpha1.ComponentUse.State
 	(*WatchResidencyRequest)(nil),  // 1: triptych.v1alpha1.WatchResidencyRequest
 	(*WatchResidencyResponse)(nil), // 2: triptych.v1alpha1.WatchResidencyResponse
 	(*ResidencySnapshot)(nil),      // 3: triptych.v1alpha1.ResidencySnapshot
-	(*DeviceUse)(nil),              // 4: triptych.v1alpha1.DeviceUse
-	(*ServiceUse)(nil),             // 5: triptych.v1alpha1.ServiceUse
-	(*ComponentUse)(nil),           // 6: triptych.v1alpha1.ComponentUse
-	(*WaitingRequest)(nil),         // 7: triptych.v1alpha1.WaitingRequest
-	(*ResidencyDecision)(nil),      // 8: triptych.v1alpha1.ResidencyDecision
-	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
-	(*ResidencyEvent)(nil),         // 10: triptych.v1alpha1.ResidencyEvent
+	(*HostUse)(nil),                // 4: triptych.v1alpha1.HostUse
+	(*DeviceUse)(nil),              // 5: triptych.v1alpha1.DeviceUse
+	(*ServiceUse)(nil),             // 6: triptych.v1alpha1.ServiceUse
+	(*ComponentUse)(nil),           // 7: triptych.v1alpha1.ComponentUse
+	(*WaitingRequest)(nil),         // 8: triptych.v1alpha1.WaitingRequest
+	(*ResidencyDecision)(nil),      // 9: triptych.v1alpha1.ResidencyDecision
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(*ResidencyEvent)(nil),         // 11: triptych.v1alpha1.ResidencyEvent
 }
 var file_triptych_v1alpha1_residency_proto_depIdxs = []int32{
 	3,  // 0: triptych.v1alpha1.WatchResidencyResponse.snapshot:type_name -> triptych.v1alpha1.ResidencySnapshot
-	8,  // 1: triptych.v1alpha1.WatchResidencyResponse.decision:type_name -> triptych.v1alpha1.ResidencyDecision
-	9,  // 2: triptych.v1alpha1.ResidencySnapshot.time:type_name -> google.protobuf.Timestamp
-	4,  // 3: triptych.v1alpha1.ResidencySnapshot.devices:type_name -> triptych.v1alpha1.DeviceUse
-	5,  // 4: triptych.v1alpha1.ResidencySnapshot.services:type_name -> triptych.v1alpha1.ServiceUse
-	6,  // 5: triptych.v1alpha1.ResidencySnapshot.components:type_name -> triptych.v1alpha1.ComponentUse
-	7,  // 6: triptych.v1alpha1.ResidencySnapshot.waiting:type_name -> triptych.v1alpha1.WaitingRequest
-	0,  // 7: triptych.v1alpha1.ComponentUse.state:type_name -> triptych.v1alpha1.ComponentUse.State
-	9,  // 8: triptych.v1alpha1.WaitingRequest.since:type_name -> google.protobuf.Timestamp
-	10, // 9: triptych.v1alpha1.ResidencyDecision.event:type_name -> triptych.v1alpha1.ResidencyEvent
-	1,  // 10: triptych.v1alpha1.ResidencyService.WatchResidency:input_type -> triptych.v1alpha1.WatchResidencyRequest
-	2,  // 11: triptych.v1alpha1.ResidencyService.WatchResidency:output_type -> triptych.v1alpha1.WatchResidencyResponse
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 1: triptych.v1alpha1.WatchResidencyResponse.decision:type_name -> triptych.v1alpha1.ResidencyDecision
+	10, // 2: triptych.v1alpha1.ResidencySnapshot.time:type_name -> google.protobuf.Timestamp
+	5,  // 3: triptych.v1alpha1.ResidencySnapshot.devices:type_name -> triptych.v1alpha1.DeviceUse
+	6,  // 4: triptych.v1alpha1.ResidencySnapshot.services:type_name -> triptych.v1alpha1.ServiceUse
+	7,  // 5: triptych.v1alpha1.ResidencySnapshot.components:type_name -> triptych.v1alpha1.ComponentUse
+	8,  // 6: triptych.v1alpha1.ResidencySnapshot.waiting:type_name -> triptych.v1alpha1.WaitingRequest
+	4,  // 7: triptych.v1alpha1.ResidencySnapshot.hosts:type_name -> triptych.v1alpha1.HostUse
+	0,  // 8: triptych.v1alpha1.ComponentUse.state:type_name -> triptych.v1alpha1.ComponentUse.State
+	10, // 9: triptych.v1alpha1.WaitingRequest.since:type_name -> google.protobuf.Timestamp
+	11, // 10: triptych.v1alpha1.ResidencyDecision.event:type_name -> triptych.v1alpha1.ResidencyEvent
+	1,  // 11: triptych.v1alpha1.ResidencyService.WatchResidency:input_type -> triptych.v1alpha1.WatchResidencyRequest
+	2,  // 12: triptych.v1alpha1.ResidencyService.WatchResidency:output_type -> triptych.v1alpha1.WatchResidencyResponse
+	12, // [12:13] is the sub-list for method output_type
+	11, // [11:12] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_triptych_v1alpha1_residency_proto_init() }
@@ -857,7 +955,7 @@ func file_triptych_v1alpha1_residency_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_v1alpha1_residency_proto_rawDesc), len(file_triptych_v1alpha1_residency_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
