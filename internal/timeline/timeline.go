@@ -2,7 +2,7 @@
 // which Perfetto (https://ui.perfetto.dev) opens.
 //
 // A device is a process of the trace and a service a thread of it, with a slice for every load,
-// prefetch, eviction and compute. A compute lasts from the grant of a stage to the release of its
+// prefetch, eviction, drop of what the host kept, and compute. A compute lasts from the grant of a stage to the release of its
 // scratch, so that the way of its tensors to and from the service is included. Requests that wait are
 // on threads of their own. Slices of one thread never overlap: what does gets another thread of the
 // same name. Used bytes and budget of a device are counters.
@@ -22,6 +22,7 @@ const (
 	Load     = "load"
 	Prefetch = "prefetch"
 	Evict    = "evict"
+	Drop     = "drop"
 	Compute  = "compute"
 	Wait     = "wait"
 )
@@ -145,6 +146,12 @@ func (t *Timeline) decision(d *triptychv1alpha1.ResidencyDecision) {
 		weights(Evict)
 		if e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_FOR_REQUEST && t.waits[d.GetRequest()] == nil {
 			t.wait(now, d) // for the room that this makes
+		}
+	case triptychv1alpha1.ResidencyEvent_ACTION_DROP:
+		weights(Drop)
+	case triptychv1alpha1.ResidencyEvent_ACTION_KEEP:
+		if failed {
+			t.closeWeights(now, at, e.GetReason())
 		}
 	case triptychv1alpha1.ResidencyEvent_ACTION_WAIT:
 		if t.waits[d.GetRequest()] == nil {

@@ -24,6 +24,8 @@ const (
 	wait     = triptychv1alpha1.ResidencyEvent_ACTION_WAIT
 	refuse   = triptychv1alpha1.ResidencyEvent_ACTION_REFUSE
 	lost     = triptychv1alpha1.ResidencyEvent_ACTION_LOST
+	keep     = triptychv1alpha1.ResidencyEvent_ACTION_KEEP
+	drop     = triptychv1alpha1.ResidencyEvent_ACTION_DROP
 	release  = triptychv1alpha1.ResidencyEvent_ACTION_RELEASE
 	grant    = triptychv1alpha1.ResidencyEvent_ACTION_GRANT
 	withdraw = triptychv1alpha1.ResidencyEvent_ACTION_WITHDRAW
@@ -181,6 +183,23 @@ func TestOverlap(t *testing.T) {
 		"3-8 waiting for denoiser#4 wait m job=job-2 end=why",
 		"4-7 waiting for denoiser#5 wait m job=job-3",
 		"8 refuse m",
+	)
+}
+
+// TestWarm: what the host keeps is dropped, or fails to be.
+func TestWarm(t *testing.T) {
+	s := begin().
+		then(evict, triptychv1alpha1.ResidencyEvent_CLASS_AFTER_USE, 0, "d", "m", 60).
+		then(release, evicted, 0, "d", "m", 0).
+		then(keep, 0, 0, "d", "m", 0).
+		then(drop, 0, 0, "d", "m", 0).
+		then(keep, failed, 0, "d", "m", 0).
+		then(drop, 0, 0, "d", "m", 0).
+		then(release, evicted, 0, "d", "m", 0)
+	expect(t, s.written(t), "bytes",
+		"1-2 denoiser d#1 evict m job=job-0",
+		"4-5 denoiser d#1 drop m job=job-0 end=why",
+		"6-7 denoiser d#1 drop m job=job-0",
 	)
 }
 

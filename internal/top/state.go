@@ -23,6 +23,7 @@ type State struct {
 	time       time.Time // of the last news
 	dropped    int64
 	devices    []device    // by name
+	hosts      []host      // by name
 	services   []service   // in pipeline order
 	components []component // by service and model
 	requests   []request   // by arrival
@@ -32,6 +33,12 @@ type State struct {
 type device struct {
 	name               string
 	used, budget, peak int64 // bytes
+}
+
+// host is one that may keep evicted weights in its memory.
+type host struct {
+	name   string
+	budget int64 // bytes
 }
 
 type service struct{ address, stage, device string }
@@ -58,6 +65,8 @@ const (
 	prefetching = "prefetching"
 	resident    = "resident"
 	evicting    = "evicting"
+	dropping    = "dropping"
+	warm        = "warm"
 )
 
 // Apply is the state after news.
@@ -77,6 +86,9 @@ func (s State) snapshot(n *triptychv1alpha1.ResidencySnapshot) State {
 	for _, d := range n.GetDevices() {
 		out.devices = append(out.devices, device{d.GetDevice(), d.GetUsedBytes(), d.GetBudgetBytes(), d.GetPeakBytes()})
 	}
+	for _, h := range n.GetHosts() {
+		out.hosts = append(out.hosts, host{h.GetHost(), h.GetBudgetBytes()})
+	}
 	granted := map[uint64]bool{}
 	for _, v := range n.GetServices() {
 		out.services = append(out.services, service{v.GetService(), v.GetStage(), v.GetDevice()})
@@ -92,9 +104,16 @@ func (s State) snapshot(n *triptychv1alpha1.ResidencySnapshot) State {
 	for _, c := range n.GetComponents() {
 		state := map[triptychv1alpha1.ComponentUse_State]string{
 			triptychv1alpha1.ComponentUse_STATE_LOADING: loading, triptychv1alpha1.ComponentUse_STATE_RESIDENT: resident,
-			triptychv1alpha1.ComponentUse_STATE_EVICTING: evicting,
+			triptychv1alpha1.ComponentUse_STATE_EVICTING: evicting, triptychv1alpha1.ComponentUse_STATE_WARM: warm,
 		}[c.GetState()]
-		out.components = append(out.components, component{c.GetService(), c.GetModel(), state, c.GetWeightsBytes()})
+		bytes := c.GetWeightsBytes()
+		switch {
+		case state == warm:
+			bytes = c.GetWarmBytes()
+		case state == evicting && bytes == 0:
+			state, bytes = dropping, c.GetWarmBytes()
+		}
+		out.components = append(out.components, component{c.GetService(), c.GetModel(), state, bytes})
 	}
 	for _, w := range n.GetWaiting() {
 		if !granted[w.GetRequest()] {
@@ -156,6 +175,10 @@ func (s State) weights(d *triptychv1alpha1.ResidencyDecision) []component {
 			return become(resident)
 		}
 		return become(evicting)
+	case triptychv1alpha1.ResidencyEvent_ACTION_KEEP:
+		return put(s.components, component{d.GetService(), e.GetModel(), warm, e.GetBytes()}, same)
+	case triptychv1alpha1.ResidencyEvent_ACTION_DROP:
+		return become(dropping)
 	case triptychv1alpha1.ResidencyEvent_ACTION_RELEASE:
 		if c := e.GetClass(); c == triptychv1alpha1.ResidencyEvent_CLASS_EVICTED || c == triptychv1alpha1.ResidencyEvent_CLASS_FAILED {
 			return drop(s.components, same)

@@ -40,7 +40,10 @@ func first(dropped int64) *news {
 		Components: []*triptychv1alpha1.ComponentUse{
 			{Service: "10.0.0.1:2", Model: "starter", State: triptychv1alpha1.ComponentUse_STATE_RESIDENT, WeightsBytes: 17 * mib},
 			{Service: "10.0.0.1:3", Model: "starter", State: triptychv1alpha1.ComponentUse_STATE_EVICTING, WeightsBytes: 12 * mib},
+			{Service: "10.0.0.1:3", Model: "tiny", State: triptychv1alpha1.ComponentUse_STATE_WARM, WarmBytes: 3 * mib},
+			{Service: "10.0.0.1:3", Model: "turbo", State: triptychv1alpha1.ComponentUse_STATE_EVICTING, WarmBytes: mib},
 		},
+		Hosts:   []*triptychv1alpha1.HostUse{{Host: "host", UsedBytes: 4 * mib, BudgetBytes: 20 * mib}},
 		Waiting: []*triptychv1alpha1.WaitingRequest{{Request: 2, Job: "job-2", Stage: "denoiser", Model: "starter", Since: timestamppb.New(noon.Add(-time.Minute))}},
 	}}}
 }
@@ -87,23 +90,28 @@ func after(m Model, all ...*news) Model {
 
 // TestView is the whole view of a fixed snapshot and a decision after it.
 func TestView(t *testing.T) {
-	m := after(NewModel("127.0.0.1:7420", time.UTC), first(0), then(released, evicted, 2, "10.0.0.1:3", "decoder", 12*mib, 18*mib))
+	m := after(NewModel("127.0.0.1:7420", time.UTC), first(0), then(released, evicted, 2, "10.0.0.1:3", "decoder", 12*mib, 18*mib),
+		then(triptychv1alpha1.ResidencyEvent_ACTION_KEEP, 0, 0, "10.0.0.1:3", "decoder", 12*mib, 18*mib))
 	want := strings.TrimPrefix(`
 triptych top  127.0.0.1:7420  12:00:01
 
 host/cpu:0  ██████████████░░░░░░░░░░░░░░░░  45%  18 MiB of 40 MiB used, at most 39 MiB
 host/cpu:1  0 B used, at most 0 B, no budget
+host  keeps 16 MiB of 20 MiB warm
 
 STAGE     SERVICE     MODEL    STATE     WEIGHTS  DEVICE
 encoder   10.0.0.1:1  -        empty     -        host/cpu:1
 denoiser  10.0.0.1:2  starter  resident  17 MiB   host/cpu:0
-decoder   10.0.0.1:3  -        empty     -        host/cpu:0
+decoder   10.0.0.1:3  starter  warm      12 MiB   host/cpu:0
+decoder   10.0.0.1:3  tiny     warm      3.0 MiB  host/cpu:0
+decoder   10.0.0.1:3  turbo    dropping  1.0 MiB  host/cpu:0
 
 JOB    STAGE     MODEL    DOES   SINCE
 job-1  denoiser  starter  works  12:00:00
 job-2  denoiser  starter  waits  11:59:00
 
 DECISIONS
+12:00:01  keep     decoder starter  12 MiB, 18 MiB of 40 MiB used: it is so
 12:00:01  release  decoder starter  12 MiB, 18 MiB of 40 MiB used: it is so`, "\n")
 	if diff := cmp.Diff(want, view(m, 100, 24)); diff != "" {
 		t.Error(diff)
@@ -132,7 +140,10 @@ func TestTurn(t *testing.T) {
 		{then(act("EVICT"), failed, 3, den, "denoiser", 0, 29*mib), resident, waits, "job-2"},
 		{then(act("EVICT"), 1, 3, den, "denoiser", 17*mib, 29*mib), evicting, waits, "job-2"},
 		{then(released, evicted, 3, den, "denoiser", 17*mib, 12*mib), "", waits, "job-2"},
-		{then(act("RESERVE"), 0, 2, den, "denoiser", 18*mib, 30*mib), "", loads, "job-2"},
+		{then(act("KEEP"), 0, 0, den, "denoiser", 17*mib, 12*mib), warm, waits, "job-2"},
+		{then(act("DROP"), 0, 0, den, "denoiser", 17*mib, 12*mib), dropping, waits, "job-2"},
+		{then(act("KEEP"), failed, 0, den, "denoiser", 17*mib, 12*mib), warm, waits, "job-2"},
+		{then(act("RESERVE"), 0, 2, den, "denoiser", 18*mib, 30*mib), warm, loads, "job-2"},
 		{then(act("LOAD"), 0, 2, den, "denoiser", 17*mib, 30*mib), loading, loads, "job-2"},
 		{then(act("LOADED"), 0, 2, den, "denoiser", 17*mib, 30*mib), resident, loads, "job-2"},
 		{then(act("GRANT"), 0, 2, den, "denoiser", 18*mib, 30*mib), resident, works, "job-2"},

@@ -2,6 +2,7 @@ package top
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -30,6 +31,9 @@ func (s State) View(server string, width, height int, zone *time.Location) strin
 	for _, d := range s.devices {
 		fmt.Fprintf(&b, "%s\n", d.line())
 	}
+	for _, h := range s.hosts {
+		fmt.Fprintf(&b, "%s  keeps %s of %s warm\n", clean(h.name), size(s.warm(h.name)), size(h.budget))
+	}
 	b.WriteString(table("STAGE\tSERVICE\tMODEL\tSTATE\tWEIGHTS\tDEVICE", s.stages()))
 	b.WriteString(table("JOB\tSTAGE\tMODEL\tDOES\tSINCE", s.jobs(zone)))
 	title := "DECISIONS"
@@ -42,6 +46,17 @@ func (s State) View(server string, width, height int, zone *time.Location) strin
 		fmt.Fprintln(&b, decisionLine(s.decisions[len(s.decisions)-1-i], zone, time.TimeOnly))
 	}
 	return lipgloss.NewStyle().MaxWidth(width).MaxHeight(height).Render(strings.TrimSuffix(b.String(), "\n"))
+}
+
+// warm is what a host keeps of evicted weights, in bytes.
+func (s State) warm(host string) (sum int64) {
+	for _, c := range s.components {
+		i := slices.IndexFunc(s.services, func(v service) bool { return v.address == c.service })
+		if (c.state == warm || c.state == dropping) && i >= 0 && strings.HasPrefix(s.services[i].device, host+"/") {
+			sum += c.bytes
+		}
+	}
+	return sum
 }
 
 // line is a device with a bar of its budget.

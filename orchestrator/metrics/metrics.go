@@ -24,8 +24,8 @@ type Metrics struct {
 
 	decisions *prometheus.CounterVec   // by action, class, kind
 	loads     *prometheus.CounterVec   // by kind, model, trigger
-	load      *prometheus.HistogramVec // by kind, model
-	reload    *prometheus.HistogramVec // by kind, model
+	load      *prometheus.HistogramVec // by kind, model, source
+	reload    *prometheus.HistogramVec // by kind, model, source
 	wait      *prometheus.HistogramVec // by kind
 	jobs      *prometheus.CounterVec   // by end
 
@@ -44,6 +44,12 @@ const (
 	triggerPrefetch = "prefetch"
 )
 
+// The values of the label source.
+const (
+	sourceFiles = "files"
+	sourceWarm  = "warm"
+)
+
 // New makes metrics that have counted nothing. snapshot is asked at every scrape.
 func New(snapshot func() residency.Snapshot) *Metrics {
 	seconds := prometheus.ExponentialBuckets(0.01, 2, 16) // to 328 s
@@ -58,13 +64,13 @@ func New(snapshot func() residency.Snapshot) *Metrics {
 			Name: "triptych_loads_total", Help: "Loads of weights that were begun, by what for: a request, or a prefetch before one.",
 		}, []string{"kind", "model", "trigger"}),
 		load: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "triptych_load_seconds", Help: "How long loads took that ended well.", Buckets: seconds,
-		}, []string{"kind", "model"}),
+			Name: "triptych_load_seconds", Help: "How long loads took that ended well, by where the weights were: in the model's files, or warm in the host's memory.", Buckets: seconds,
+		}, []string{"kind", "model", "source"}),
 		reload: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "triptych_reload_seconds",
 			Help:    "How long those of triptych_load_seconds took that loaded again what the same service had held before: the price of evictions and lost processes.",
 			Buckets: seconds,
-		}, []string{"kind", "model"}),
+		}, []string{"kind", "model", "source"}),
 		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "triptych_wait_seconds",
 			Help:    "How long requests waited for a stage and for bytes, evictions included, until they had them or gave up. Loads are not included.",
@@ -93,10 +99,16 @@ func (m *Metrics) Decided(e residency.Event) {
 	case residency.Prefetch:
 		m.loads.WithLabelValues(kind, e.Model, triggerPrefetch).Inc()
 	case residency.Loaded:
-		m.load.WithLabelValues(kind, e.Model).Observe(e.Took.Seconds())
-		if m.held[at] {
-			m.reload.WithLabelValues(kind, e.Model).Observe(e.Took.Seconds())
+		source := sourceFiles
+		if e.Class == residency.FromWarm {
+			source = sourceWarm
 		}
+		m.load.WithLabelValues(kind, e.Model, source).Observe(e.Took.Seconds())
+		if m.held[at] {
+			m.reload.WithLabelValues(kind, e.Model, source).Observe(e.Took.Seconds())
+		}
+		m.held[at] = true
+	case residency.Keep:
 		m.held[at] = true
 	case residency.Reserve:
 		if e.Class == residency.Found { // nobody waited

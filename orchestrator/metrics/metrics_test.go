@@ -93,14 +93,16 @@ func TestBytes(t *testing.T) {
 	gpu, cpu := residency.Device{Host: "h", Name: "gpu:0", BudgetBytes: 1000}, residency.Device{Host: "h", Name: "cpu:0"}
 	snapshot := residency.Snapshot{
 		Devices: []residency.DeviceUse{{Device: cpu, UsedBytes: 40, PeakBytes: 41}, {Device: gpu, UsedBytes: 665, PeakBytes: 900, ForeignBytes: 300}},
+		Hosts:   []residency.HostUse{{Host: "h", UsedBytes: 72, BudgetBytes: 80}},
 		Stages: []residency.StageUse{
-			{Stage: "a", Kind: stage.KindDenoiser, Device: "h/gpu:0", Request: 1, Model: "m", Leased: true, ScratchBytes: 50},
-			{Stage: "b", Kind: stage.KindDenoiser, Device: "h/gpu:0", Request: 2, Model: "m", ScratchBytes: 10},
-			{Stage: "c", Kind: stage.KindEncoder, Device: "h/cpu:0"},
+			{Stage: "a", Kind: stage.KindDenoiser, Host: "h", Device: "h/gpu:0", Request: 1, Model: "m", Leased: true, ScratchBytes: 50},
+			{Stage: "b", Kind: stage.KindDenoiser, Host: "h", Device: "h/gpu:0", Request: 2, Model: "m", ScratchBytes: 10},
+			{Stage: "c", Kind: stage.KindEncoder, Host: "h", Device: "h/cpu:0"},
 		},
 		Components: []residency.ComponentUse{
 			{Stage: "a", Kind: stage.KindDenoiser, Model: "m", State: residency.Resident, WeightsBytes: 300},
-			{Stage: "a", Kind: stage.KindDenoiser, Model: "n", State: residency.Evicting, WeightsBytes: 5},
+			{Stage: "a", Kind: stage.KindDenoiser, Model: "n", State: residency.Evicting, WeightsBytes: 5, WarmBytes: 5},
+			{Stage: "a", Kind: stage.KindDenoiser, Model: "o", State: residency.Warm, WarmBytes: 67},
 			{Stage: "b", Kind: stage.KindDenoiser, Model: "m", State: residency.Resident, WeightsBytes: 300},
 			{Stage: "c", Kind: stage.KindEncoder, Model: "m", State: residency.Loading, WeightsBytes: 40},
 		},
@@ -108,7 +110,7 @@ func TestBytes(t *testing.T) {
 		DroppedEvents: 7,
 	}
 	m := New(func() residency.Snapshot { return snapshot })
-	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes waiting_requests dropped_decisions_total"
+	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total"
 	expect(t, scrape(t, m), families, map[string]float64{
 		"reserved_bytes{device=h/gpu:0 kind=denoiser model=m state=resident}": 600,
 		"reserved_bytes{device=h/gpu:0 kind=denoiser model=n state=evicting}": 5,
@@ -121,6 +123,9 @@ func TestBytes(t *testing.T) {
 		"foreign_bytes{device=h/gpu:0}":                                       300,
 		"foreign_bytes{device=h/cpu:0}":                                       0,
 		"budget_bytes{device=h/gpu:0}":                                        1000,
+		"warm_bytes{host=h kind=denoiser model=n}":                            5,
+		"warm_bytes{host=h kind=denoiser model=o}":                            67,
+		"warm_budget_bytes{host=h}":                                           80,
 		"waiting_requests{kind=encoder}":                                      0,
 		"waiting_requests{kind=denoiser}":                                     2,
 		"waiting_requests{kind=decoder}":                                      0,
@@ -159,24 +164,31 @@ func TestDecisions(t *testing.T) {
 	m.Decided(residency.Event{Action: residency.Reserve, Class: residency.Found, Stage: "b", Kind: stage.KindEncoder, Model: "m"})
 	m.Decided(residency.Event{Action: residency.Loaded, Stage: "b", Kind: stage.KindEncoder, Model: "m", Took: time.Second})
 	m.Decided(residency.Event{Action: residency.Loaded, Stage: "c", Kind: stage.KindEncoder, Model: "m", Took: time.Second})
+	// Weights that the host kept.
+	m.Decided(residency.Event{Action: residency.Keep, Stage: "d", Kind: stage.KindDecoder, Model: "m"})
+	m.Decided(residency.Event{Action: residency.Loaded, Class: residency.FromWarm, Stage: "d", Kind: stage.KindDecoder, Model: "m", Took: time.Second})
 	got := scrape(t, m)
 	expect(t, got, "loads_total load_seconds reload_seconds wait_seconds", map[string]float64{
-		"loads_total{kind=denoiser model=m trigger=request}":  1,
-		"loads_total{kind=denoiser model=m trigger=prefetch}": 1,
-		"load_seconds{kind=denoiser model=m} count":           2,
-		"load_seconds{kind=denoiser model=m} sum":             7,
-		"load_seconds{kind=encoder model=m} count":            2,
-		"load_seconds{kind=encoder model=m} sum":              2,
-		"reload_seconds{kind=denoiser model=m} count":         1,
-		"reload_seconds{kind=denoiser model=m} sum":           3,
-		"reload_seconds{kind=encoder model=m} count":          1,
-		"reload_seconds{kind=encoder model=m} sum":            1,
-		"wait_seconds{kind=encoder} count":                    0,
-		"wait_seconds{kind=encoder} sum":                      0,
-		"wait_seconds{kind=denoiser} count":                   2,
-		"wait_seconds{kind=denoiser} sum":                     18,
-		"wait_seconds{kind=decoder} count":                    0,
-		"wait_seconds{kind=decoder} sum":                      0,
+		"loads_total{kind=denoiser model=m trigger=request}":       1,
+		"loads_total{kind=denoiser model=m trigger=prefetch}":      1,
+		"load_seconds{kind=denoiser model=m source=files} count":   2,
+		"load_seconds{kind=denoiser model=m source=files} sum":     7,
+		"load_seconds{kind=encoder model=m source=files} count":    2,
+		"load_seconds{kind=encoder model=m source=files} sum":      2,
+		"reload_seconds{kind=denoiser model=m source=files} count": 1,
+		"reload_seconds{kind=denoiser model=m source=files} sum":   3,
+		"reload_seconds{kind=encoder model=m source=files} count":  1,
+		"reload_seconds{kind=encoder model=m source=files} sum":    1,
+		"load_seconds{kind=decoder model=m source=warm} count":     1,
+		"load_seconds{kind=decoder model=m source=warm} sum":       1,
+		"reload_seconds{kind=decoder model=m source=warm} count":   1,
+		"reload_seconds{kind=decoder model=m source=warm} sum":     1,
+		"wait_seconds{kind=encoder} count":                         0,
+		"wait_seconds{kind=encoder} sum":                           0,
+		"wait_seconds{kind=denoiser} count":                        2,
+		"wait_seconds{kind=denoiser} sum":                          18,
+		"wait_seconds{kind=decoder} count":                         0,
+		"wait_seconds{kind=decoder} sum":                           0,
 	})
 	if n := got["decisions_total{action=evict class=for_prefetch kind=denoiser}"]; n != 1 {
 		t.Errorf("%v evictions for a prefetch, want 1", n)
