@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -23,13 +24,14 @@ type ledger struct {
 	changes    []change
 	held       map[string]int64 // by kind of stage
 	peaks      map[string]int64 // the most of it
+	still      map[string]int64 // the most of it less what loads or is evicted, which may not be there yet or no more
 	peak       int64
 	loads      int
 	prefetched int
 	evictions  int
 	loaded     int64            // bytes
 	over       int              // decisions that left more than the budget
-	moving     map[string]bool  // components that load or are evicted
+	moving     map[string]int64 // bytes of components that load or are evicted, by stage and model
 	scratch    map[string]int64 // by kind of stage
 
 	cancel context.CancelFunc
@@ -52,7 +54,8 @@ func follow(conn *grpc.ClientConn) (*ledger, error) {
 		cancel()
 		return nil, err
 	}
-	l := &ledger{held: map[string]int64{}, peaks: map[string]int64{}, moving: map[string]bool{}, scratch: map[string]int64{}, cancel: cancel, done: make(chan error, 1)}
+	l := newLedger()
+	l.cancel, l.done = cancel, make(chan error, 1)
 	go func() {
 		for {
 			news, err := stream.Recv()
@@ -73,6 +76,10 @@ func follow(conn *grpc.ClientConn) (*ledger, error) {
 	return l, nil
 }
 
+func newLedger() *ledger {
+	return &ledger{held: map[string]int64{}, peaks: map[string]int64{}, still: map[string]int64{}, moving: map[string]int64{}, scratch: map[string]int64{}}
+}
+
 // stop ends it; what it knows may be read afterwards.
 func (l *ledger) stop() error {
 	l.cancel()
@@ -90,17 +97,17 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		l.held[kind] += e.GetBytes()
 		l.prefetched++
 		l.loaded += e.GetBytes()
-		l.moving[at] = true
+		l.moving[at] = e.GetBytes()
 	case triptychv1alpha1.ResidencyEvent_ACTION_LOAD:
 		l.loads++
 		l.scratch[kind] -= e.GetBytes()
 		l.loaded += e.GetBytes()
-		l.moving[at] = true
+		l.moving[at] = e.GetBytes()
 	case triptychv1alpha1.ResidencyEvent_ACTION_LOADED:
 		delete(l.moving, at)
 	case triptychv1alpha1.ResidencyEvent_ACTION_EVICT:
 		l.evictions++
-		l.moving[at] = true
+		l.moving[at] = e.GetBytes()
 	case triptychv1alpha1.ResidencyEvent_ACTION_RELEASE, triptychv1alpha1.ResidencyEvent_ACTION_LOST:
 		l.held[kind] -= e.GetBytes()
 		if e.GetClass() != triptychv1alpha1.ResidencyEvent_CLASS_EVICTED {
@@ -111,6 +118,13 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		}
 	}
 	l.peaks[kind] = max(l.peaks[kind], l.held[kind])
+	still := l.held[kind]
+	for at, bytes := range l.moving {
+		if strings.HasPrefix(at, kind+" ") {
+			still -= bytes
+		}
+	}
+	l.still[kind] = max(l.still[kind], still)
 	if e.GetDevice() == "" {
 		return
 	}

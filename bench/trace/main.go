@@ -188,7 +188,7 @@ func (o options) measure(ctx context.Context, program string, folders []string, 
 			return row, err
 		}
 		row.Idle.Allocator += used
-		row.Stages = append(row.Stages, stagePeak{Stage: kind.String(), Ledger: followed.peaks[kind.String()], Allocator: peak})
+		row.Stages = append(row.Stages, stagePeak{Stage: kind.String(), Ledger: followed.peaks[kind.String()], Still: followed.still[kind.String()], Allocator: peak})
 	}
 	return row, nil
 }

@@ -55,11 +55,17 @@ type row struct {
 	} `json:"idle"`
 }
 
+// stagePeak has the peak of the ledger, its peak less what was loading or being evicted, which is reserved before it is there
+// and until it is surely gone, and the allocator's, which is to lie between the two.
 type stagePeak struct {
 	Stage     string `json:"stage"`
 	Ledger    int64  `json:"ledger_peak_bytes"`
+	Still     int64  `json:"ledger_still_peak_bytes"`
 	Allocator int64  `json:"allocator_peak_bytes"`
 }
+
+// off is how far the allocator was from the ledger.
+func (s stagePeak) off() int64 { return max(0, s.Allocator-s.Ledger, s.Still-s.Allocator) }
 
 // percent is part of whole, 0 without one.
 func percent(part, whole int64) float64 {
@@ -103,7 +109,7 @@ func (r *report) markdown() string {
 	for _, w := range r.Rows {
 		var off []string
 		for _, s := range w.Stages {
-			off = append(off, fmt.Sprintf("%.2f %%", percent(s.Ledger-s.Allocator, s.Ledger)))
+			off = append(off, fmt.Sprintf("%.2f %%", percent(s.off(), s.Ledger)))
 		}
 		fmt.Fprintf(&b, "| %g %%: %s | %d | %d | %s | %s | %s | %s | %.2f %% | %.2f / %.2f %% | %s / %s | %d of %d |\n", w.Percent, mib(w.BudgetBytes), w.Loads, w.Prefetches,
 			mib(w.LoadedBytes), mib(w.LedgerPeak), strings.Join(off, ", "), mib(w.ArenaPeak), percent(w.LedgerPeak-w.ArenaPeak, w.LedgerPeak),

@@ -61,7 +61,7 @@ func TestLedger(t *testing.T) {
 		workDone = triptychv1alpha1.ResidencyEvent_CLASS_WORK_DONE
 		evicted  = triptychv1alpha1.ResidencyEvent_CLASS_EVICTED
 	)
-	l := &ledger{held: map[string]int64{}, peaks: map[string]int64{}, moving: map[string]bool{}, scratch: map[string]int64{}}
+	l := newLedger()
 	begin := time.Unix(0, 0).UTC()
 	at := func(second int) time.Time { return begin.Add(time.Duration(second) * time.Second) }
 	for i, e := range []*triptychv1alpha1.ResidencyEvent{
@@ -81,8 +81,13 @@ func TestLedger(t *testing.T) {
 		}
 		l.add(&triptychv1alpha1.ResidencyDecision{Event: e})
 	}
-	if l.peak != 160 || l.over != 2 || l.loads != 1 || l.prefetched != 1 || l.evictions != 1 || l.loaded != 140 || l.peaks["denoiser"] != 120 || l.held["denoiser"] != 0 || l.held["decoder"] != 40 {
+	if l.peak != 160 || l.over != 2 || l.loads != 1 || l.prefetched != 1 || l.evictions != 1 || l.loaded != 140 || l.peaks["denoiser"] != 120 || l.still["denoiser"] != 120 || l.still["decoder"] != 40 || l.held["denoiser"] != 0 || l.held["decoder"] != 40 {
 		t.Errorf("%+v", l)
+	}
+	for allocator, off := range map[int64]int64{99: 1, 100: 0, 120: 0, 125: 5} {
+		if got := (stagePeak{Ledger: 120, Still: 100, Allocator: allocator}).off(); got != off {
+			t.Errorf("%d allocated are off by %d", allocator, got)
+		}
 	}
 	half := 500 * time.Millisecond
 	var samples []sample

@@ -100,9 +100,12 @@ func (l *ledger) keepable(c *component) (drops []*component, ok bool) {
 
 // roomy is keepable as it is now, for telling what a reload would cost.
 func (l *ledger) roomy(c *component) bool {
+	if c.service.warm == 0 {
+		return false
+	}
 	host := c.service.device.Host
 	counted, leaving, promised := l.warm(host)
-	return c.service.warm > 0 && counted-leaving+promised+c.bytes <= l.warmBudget(host)
+	return counted-leaving+promised+c.bytes <= l.warmBudget(host)
 }
 
 // keep has the eviction of c, which has just been decided, keep the weights if the host has room for them, or has it when
