@@ -171,7 +171,6 @@ func (s *service) cold(model string) cold {
 
 // choose is the best way to serve r now, nil if there is none. line is who waits ahead of it.
 func (l *ledger) choose(r *request, line []*request) (best *placement) {
-	future := l.future()
 	for _, s := range l.candidates(r.need) {
 		d := s.device
 		if s.holder != nil || d.crowded || !l.fits(s, r.need, 0) || l.overtakes(r, s) {
@@ -205,10 +204,13 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 		if own != nil {
 			p.victims = append(p.victims, own)
 		}
-		for _, c := range p.victims {
-			p.total += c.bytes
-			if future.next(c) != never {
-				p.wanted += c.bytes
+		if len(p.victims) > 0 { // most that wait find no stage free, and need not know the future
+			future := l.future()
+			for _, c := range p.victims {
+				p.total += c.bytes
+				if future.next(c) != never {
+					p.wanted += c.bytes
+				}
 			}
 		}
 		best = best.cheaper(p)

@@ -103,10 +103,12 @@ func (l *ledger) fetch(p promise, at *placement, leave int64) {
 
 // prune stops prefetches that nobody will use.
 func (l *ledger) prune() {
-	future := l.future()
 	for _, s := range l.services {
 		for _, c := range s.components {
-			if c.state == Loading && c.holder() == nil && !l.policy.pinned(c) && future.next(c) == never {
+			if c.state != Loading || c.holder() != nil || l.policy.pinned(c) {
+				continue
+			}
+			if future := l.future(); future.next(c) == never {
 				l.evict(c, cause{}, Unneeded, "%s, so it need not be loaded", future.phrase(c))
 			}
 		}

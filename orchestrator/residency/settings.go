@@ -126,6 +126,9 @@ func (l *ledger) young(c *component, since time.Time) bool {
 
 // sweep evicts what the policy does not let stay, though nobody needs its room.
 func (l *ledger) sweep(d *device) {
+	if p := l.policy; len(p.AfterUse) == 0 && p.IdleTTL == 0 && p.HighWatermark == 0 {
+		return
+	}
 	future := l.future()
 	asked := slices.IndexFunc(future, func(u use) bool { return u.request == nil })
 	if asked < 0 {
