@@ -50,6 +50,7 @@ type Device interface {
 // Memory is a reading of a device's allocator, in bytes. CapBytes is 0 when there is no cap.
 type Memory struct {
 	UsedBytes, PeakBytes, CapBytes int64
+	OffloadedBytes                 int64 // in the host's memory; not in the others
 	Refused                        int64 // allocations that were ErrOutOfMemory, ever; a count
 }
 
@@ -69,18 +70,30 @@ type Source interface {
 	Section(name string) (*io.SectionReader, error)
 }
 
-// Weights is one loaded manifest.
-type Weights interface {
-	// Bytes is what is allocated for it on the device.
+// Allocation is memory that was taken of a device. The methods are safe for concurrent use.
+type Allocation interface {
+	// Bytes is what is allocated on the device, or would be if it were not offloaded.
 	Bytes() int64
-	// Free gives the memory back to the operating system. Idempotent; no Run may still use it. If they are
-	// streamed it waits for the execution that reads them.
+	// Offload takes it off the device and keeps it in the host's memory as it is: it is no longer in Memory's UsedBytes
+	// nor in the device's lease. What would use it until Onload gets ErrOffloaded. Idempotent.
+	Offload()
+	// Onload makes it the device's again. The error is the context's, a MemoryError if the device has no room, or wraps
+	// ErrFreed; it is still offloaded then. Idempotent.
+	Onload(ctx context.Context) error
+	// Free gives the memory back to the operating system, wherever it is. Idempotent.
 	Free()
 }
 
-// Run is one tape with its scratch memory; not safe for concurrent use. Inputs keep their
+// Weights is one loaded manifest. Of Offload and Free: no Run may still use them; if they are streamed they wait for
+// the execution that reads them.
+type Weights interface {
+	Allocation
+}
+
+// Run is one tape with its scratch memory, the Allocation; otherwise not safe for concurrent use. Inputs keep their
 // values between executions, so that only what changes is written again.
 type Run interface {
+	Allocation
 	// Write copies v into the named input. Values are in the order of the input's shape.
 	Write(input string, v []float32) error
 	// WriteIDs copies token ids into the named id input.
@@ -92,10 +105,6 @@ type Run interface {
 	// bands, and can be executed again. Executions over the same streamed weights take turns, and a parameter that
 	// cannot be read again is a StreamError, behind which the run can be executed again too.
 	Execute(ctx context.Context) error
-	// Bytes is the scratch memory allocated.
-	Bytes() int64
-	// Free gives the scratch memory back. Idempotent.
-	Free()
 }
 
 // Layout says how a parameter is used, which decides how a device stores it.

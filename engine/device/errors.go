@@ -9,6 +9,9 @@ import (
 // it was closed.
 var ErrFreed = errors.New("used after it was freed")
 
+// ErrOffloaded is wrapped by every error that means memory was used between its Offload and its Onload.
+var ErrOffloaded = errors.New("used while it is offloaded")
+
 // MemoryError is an allocation that did not happen. It wraps ErrOutOfMemory.
 type MemoryError struct {
 	Device         string

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,12 +16,21 @@ import (
 const lineBytes = device.ScratchAlign
 
 // arena is one private anonymous mapping, zeroed, outside the Go heap. Its bytes are in the
-// ledger from map to free.
+// ledger from map to free, those of an offloaded one apart from the device's.
 type arena struct {
 	ledger *ledger
 	mem    []byte
-	once   sync.Once
+
+	mu    sync.Mutex // held where the state changes; the ledger's comes behind it
+	state atomic.Int32
 }
+
+// The states of an arena. In all but the first its memory must not be used.
+const (
+	onDevice int32 = iota
+	offloaded
+	freed
+)
 
 // mappedBytes is what newArena takes for a size: whole pages.
 func mappedBytes(bytes int64) int64 {
@@ -50,17 +60,70 @@ func newArena(l *ledger, bytes int64) (*arena, error) {
 
 func (a *arena) bytes() int64 { return int64(len(a.mem)) }
 
-// free unmaps at once. Idempotent; slices of the arena must no longer be used.
-func (a *arena) free() {
-	a.once.Do(func() {
-		if len(a.mem) == 0 {
-			return
+// usable reports why what an arena is for must not use it.
+func (a *arena) usable(what string) error {
+	switch a.state.Load() {
+	case offloaded:
+		return fmt.Errorf("%s %w", what, device.ErrOffloaded)
+	case freed:
+		return fmt.Errorf("%s %w", what, device.ErrFreed)
+	}
+	return nil
+}
+
+// offload gives the bytes back to the ledger and leaves the memory as it is, protected: a use is a fault. Idempotent.
+func (a *arena) offload() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.state.Load() != onDevice {
+		return
+	}
+	a.state.Store(offloaded)
+	if len(a.mem) > 0 {
+		_ = unix.Mprotect(a.mem, unix.PROT_NONE) // a guard alone: the system may have no mapping left to split off
+		a.ledger.offload(a.bytes())
+	}
+}
+
+// onload takes the bytes again. The error is a device.MemoryError, or wraps device.ErrFreed. Idempotent.
+func (a *arena) onload() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch a.state.Load() {
+	case onDevice:
+		return nil
+	case freed:
+		return device.ErrFreed
+	}
+	if len(a.mem) > 0 {
+		if err := a.ledger.onload(a.bytes(), func() error { return unix.Mprotect(a.mem, unix.PROT_READ|unix.PROT_WRITE) }); err != nil {
+			return err
 		}
-		if err := unix.Munmap(a.mem); err != nil { // only for memory that is not ours
-			panic(fmt.Sprintf("cpu: munmap of %d bytes: %v", len(a.mem), err))
-		}
-		a.ledger.release(int64(len(a.mem)))
-	})
+	}
+	a.state.Store(onDevice)
+	return nil
+}
+
+// free unmaps at once, and reports whether it did that now. Slices of the arena must no longer be used.
+func (a *arena) free() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.state.Swap(freed)
+	if before == freed {
+		return false
+	}
+	if len(a.mem) == 0 {
+		return true
+	}
+	if err := unix.Munmap(a.mem); err != nil { // only for memory that is not ours
+		panic(fmt.Sprintf("cpu: munmap of %d bytes: %v", len(a.mem), err))
+	}
+	if before == offloaded {
+		a.ledger.drop(a.bytes())
+	} else {
+		a.ledger.release(a.bytes())
+	}
+	return true
 }
 
 // carver hands out pieces of memory one after the other, each on a cache line. Without memory it

@@ -2,9 +2,7 @@ package cpu
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/triptych-serving/triptych/engine/device"
 )
@@ -18,7 +16,6 @@ type bandedRun struct {
 	weights *weights
 	arena   *arena
 	spill   *spill
-	freed   atomic.Bool
 }
 
 func (d *Device) newBandedRun(t *device.Tape, lw device.Weights, p *bandedProgram) (*bandedRun, error) {
@@ -79,8 +76,8 @@ func (r *bandedRun) Read(name string, v []float32) error {
 
 // port finds an input or output that holds so many values.
 func (r *bandedRun) port(kind, name string, ports []device.Named, values int) (device.Named, error) {
-	if r.freed.Load() {
-		return device.Named{}, fmt.Errorf("run %w", device.ErrFreed)
+	if err := r.arena.usable("run"); err != nil {
+		return device.Named{}, err
 	}
 	i := slices.IndexFunc(ports, func(n device.Named) bool { return n.Name == name })
 	if i < 0 {
@@ -95,8 +92,8 @@ func (r *bandedRun) port(kind, name string, ports []device.Named, values int) (d
 // Execute computes op after op. It ends within one band when ctx does; the error may be a
 // device.SpillError.
 func (r *bandedRun) Execute(ctx context.Context) error {
-	if r.freed.Load() {
-		return fmt.Errorf("run %w", device.ErrFreed)
+	if err := executable(r.arena, r.weights); err != nil {
+		return err
 	}
 	return r.feed.execute(ctx, 0, len(r.ops), func(op int) error {
 		x := &execution{r, ctx, r.weights}
@@ -110,10 +107,15 @@ func (r *bandedRun) Execute(ctx context.Context) error {
 // Bytes is the size of the arena.
 func (r *bandedRun) Bytes() int64 { return r.arena.bytes() }
 
+// Offload leaves the arena and the file where they are.
+func (r *bandedRun) Offload() { r.arena.offload() }
+
+// Onload counts the arena again.
+func (r *bandedRun) Onload(ctx context.Context) error { return r.dev.onload(ctx, r.arena) }
+
 // Free unmaps the arena and closes the file.
 func (r *bandedRun) Free() {
-	if r.freed.CompareAndSwap(false, true) {
-		r.arena.free()
+	if r.arena.free() {
 		r.spill.close()
 	}
 }

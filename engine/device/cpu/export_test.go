@@ -12,3 +12,6 @@ func Scratch(r device.Run) (mem []byte, banded bool) {
 	}
 	return nil, false
 }
+
+// Packed is the memory of weights.
+func Packed(w device.Weights) []byte { return w.(*weights).arena.mem }

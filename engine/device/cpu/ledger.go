@@ -12,10 +12,11 @@ type ledger struct {
 	device string
 	limit  int64                   // 0 is none
 	lease  device.Lease            // nil where no other process uses the device
-	refuse func(bytes int64) error // nil refuses nothing; called with mu held
+	refuse func(bytes int64) error // nil refuses nothing; called with mu held, as get is
 
 	mu         sync.Mutex
 	used, peak int64
+	offloaded  int64
 	refused    int64 // calls of take
 }
 
@@ -66,14 +67,45 @@ func (l *ledger) available() int64 {
 func (l *ledger) release(bytes int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.giveBack(bytes)
+}
+
+// giveBack is release; l.mu is held.
+func (l *ledger) giveBack(bytes int64) {
 	l.used -= bytes
 	if l.lease != nil {
 		l.lease.Release(bytes)
 	}
 }
 
+// offload counts what take counted apart from what is used.
+func (l *ledger) offload(bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.giveBack(bytes)
+	l.offloaded += bytes
+}
+
+// onload is take of what was offloaded; if it is refused, that is counted as before.
+func (l *ledger) onload(bytes int64, get func() error) error {
+	return l.take(bytes, func() error {
+		err := get()
+		if err == nil {
+			l.offloaded -= bytes
+		}
+		return err
+	})
+}
+
+// drop forgets what was offloaded.
+func (l *ledger) drop(bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offloaded -= bytes
+}
+
 func (l *ledger) reading() device.Memory {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return device.Memory{UsedBytes: l.used, PeakBytes: l.peak, CapBytes: l.limit, Refused: l.refused}
+	return device.Memory{UsedBytes: l.used, PeakBytes: l.peak, CapBytes: l.limit, OffloadedBytes: l.offloaded, Refused: l.refused}
 }

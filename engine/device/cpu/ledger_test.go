@@ -43,6 +43,19 @@ func TestLease(t *testing.T) {
 	if got := l.reading(); got.UsedBytes != 2*page || lease.taken != 2*page {
 		t.Errorf("%d bytes are used, %d taken of the lease", got.UsedBytes, lease.taken)
 	}
+	a.offload()
+	if got := l.reading(); lease.taken != 0 || got.UsedBytes != 0 || got.OffloadedBytes != 2*page {
+		t.Errorf("offloaded: %d bytes are taken of the lease, %+v", lease.taken, got)
+	}
+	lease.left = page // others took some
+	err = a.onload()
+	if !errors.Is(err, device.ErrOutOfMemory) || !errors.As(err, &busy) || busy.AvailableBytes != page || lease.taken != 0 {
+		t.Errorf("onload beyond the lease: %v, %d bytes are taken of it", err, lease.taken)
+	}
+	lease.left = 2 * page
+	if err := a.onload(); err != nil || lease.taken != 2*page {
+		t.Errorf("onload: %v, %d bytes are taken of the lease", err, lease.taken)
+	}
 	a.free()
 	if lease.taken != 0 {
 		t.Errorf("%d bytes are still taken of the lease", lease.taken)

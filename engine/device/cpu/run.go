@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"sync/atomic"
 
 	"github.com/triptych-serving/triptych/engine/device"
 )
@@ -12,12 +11,12 @@ import (
 // run is a program bound to its arena.
 type run struct {
 	dev     *Device
+	weights *weights
 	arena   *arena
 	inputs  map[string]input
 	outputs map[string]output
 	jobs    [][]*job // by op
 	feed    *feed    // nil if every parameter is resident
-	freed   atomic.Bool
 
 	prologue int  // ops that depend on fixed inputs alone
 	stale    bool // the prologue has not run on the present values of fixed inputs
@@ -56,7 +55,7 @@ func (d *Device) newRun(t *device.Tape, lw device.Weights) (*run, error) {
 	}
 	b := &binding{program: p, weights: w, feed: newFeed(w, t), scratch: arena.mem}
 	r := &run{
-		dev: d, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads), feed: b.feed,
+		dev: d, weights: w, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads), feed: b.feed,
 		prologue: t.Prologue(), stale: true,
 	}
 	for _, in := range t.Inputs() {
@@ -133,8 +132,8 @@ func checkIDs(name string, ids []int32, rows int) error {
 
 // Read copies an output into v.
 func (r *run) Read(name string, v []float32) error {
-	if r.freed.Load() {
-		return fmt.Errorf("run %w", device.ErrFreed)
+	if err := r.arena.usable("run"); err != nil {
+		return err
 	}
 	out, ok := r.outputs[name]
 	if !ok {
@@ -148,8 +147,8 @@ func (r *run) Read(name string, v []float32) error {
 }
 
 func (r *run) input(name string) (input, error) {
-	if r.freed.Load() {
-		return input{}, fmt.Errorf("run %w", device.ErrFreed)
+	if err := r.arena.usable("run"); err != nil {
+		return input{}, err
 	}
 	in, ok := r.inputs[name]
 	if !ok {
@@ -164,8 +163,8 @@ func lengthError(field, shape string, want, got int) error {
 
 // Execute runs op after op on the device's threads, without those of the prologue unless it is stale.
 func (r *run) Execute(ctx context.Context) error {
-	if r.freed.Load() {
-		return fmt.Errorf("run %w", device.ErrFreed)
+	if err := executable(r.arena, r.weights); err != nil {
+		return err
 	}
 	start := r.prologue
 	if r.stale {
@@ -190,8 +189,19 @@ func (r *run) Execute(ctx context.Context) error {
 // Bytes is the size of the arena.
 func (r *run) Bytes() int64 { return r.arena.bytes() }
 
-// Free unmaps the arena.
-func (r *run) Free() {
-	r.freed.Store(true)
-	r.arena.free()
+// executable reports why a run with this memory cannot be executed.
+func executable(scratch *arena, w *weights) error {
+	if err := scratch.usable("run"); err != nil {
+		return err
+	}
+	return w.usable()
 }
+
+// Offload leaves the arena where it is.
+func (r *run) Offload() { r.arena.offload() }
+
+// Onload counts the arena again.
+func (r *run) Onload(ctx context.Context) error { return r.dev.onload(ctx, r.arena) }
+
+// Free unmaps the arena.
+func (r *run) Free() { r.arena.free() }

@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -229,7 +228,7 @@ func (f *feed) weightsOf(op int) *weights {
 }
 
 // execute does ops first to last, the latter not included, each when its parameters are there. The error is do's,
-// the context's, a device.StreamError, or wraps device.ErrFreed.
+// the context's, a device.StreamError, or wraps device.ErrFreed or device.ErrOffloaded.
 func (f *feed) execute(ctx context.Context, first, last int, do func(op int) error) error {
 	if f != nil {
 		return f.streamed(ctx, first, last, do)
@@ -249,8 +248,8 @@ func (f *feed) streamed(ctx context.Context, first, last int, do func(op int) er
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if f.freed.Load() {
-		return fmt.Errorf("weights %w", device.ErrFreed)
+	if err := f.usable(); err != nil { // since the run was asked to execute
+		return err
 	}
 	f.stream.failed.Store(nil)
 	filling, stop := context.WithCancel(ctx)

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -16,8 +17,8 @@ type weights struct {
 	plan   weightPlan
 	arena  *arena
 	params []device.Param
-	freed  atomic.Bool
-	stream *stream // nil if every parameter is resident
+	freed  atomic.Bool // or about to be
+	stream *stream     // nil if every parameter is resident
 }
 
 // weightPlan places the parameters of a manifest in an arena.
@@ -60,17 +61,48 @@ func (w *weights) Bytes() int64 { return w.arena.bytes() }
 // Free unmaps the arena.
 func (w *weights) Free() {
 	w.freed.Store(true)
+	w.alone(func() { w.arena.free() })
+}
+
+// Offload leaves the arena where it is. Of streamed weights the sources stay open.
+func (w *weights) Offload() { w.alone(w.arena.offload) }
+
+// Onload counts the arena again.
+func (w *weights) Onload(ctx context.Context) error { return w.dev.onload(ctx, w.arena) }
+
+// onload is that of weights and runs; it waits for nothing.
+func (d *Device) onload(ctx context.Context, a *arena) error {
+	err := ctx.Err()
+	if err == nil {
+		err = a.onload()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: onload: %w", d.name, err)
+	}
+	return nil
+}
+
+// alone does what no execution that reads the weights may run beside.
+func (w *weights) alone(do func()) {
 	if w.stream != nil {
 		w.stream.turn <- struct{}{}
 		defer func() { <-w.stream.turn }()
 	}
-	w.arena.free()
+	do()
+}
+
+// usable reports why the weights cannot be used.
+func (w *weights) usable() error {
+	if w.freed.Load() {
+		return fmt.Errorf("weights %w", device.ErrFreed)
+	}
+	return w.arena.usable("weights")
 }
 
 // fits reports why the weights cannot serve ops recorded over m.
 func (w *weights) fits(m *device.Manifest) error {
-	if w.freed.Load() {
-		return fmt.Errorf("weights %w", device.ErrFreed)
+	if err := w.usable(); err != nil {
+		return err
 	}
 	if len(m.Params) != len(w.params) {
 		return &device.FieldError{Field: "weights", Expected: fmt.Sprintf("the tape's %d parameters", len(m.Params)), Got: fmt.Sprint(len(w.params))}

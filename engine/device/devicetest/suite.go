@@ -28,6 +28,10 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 	t.Run("Weights", func(t *testing.T) { testWeights(t, newDevice(t, 0), newDevice(t, 0)) })
 	t.Run("Again", func(t *testing.T) { testAgain(t, newDevice(t, 0)) })
 	t.Run("Fixed", func(t *testing.T) { testFixed(t, newDevice(t, 0)) })
+	t.Run("Offload", func(t *testing.T) { testOffload(t, newDevice(t, 0)) })
+	t.Run("OffloadWithin", func(t *testing.T) { testOffload(t, newDevice(t, 0).Within(0)) })
+	t.Run("OffloadCap", func(t *testing.T) { testOffloadCap(t, newDevice) })
+	t.Run("OffloadConcurrent", func(t *testing.T) { testOffloadConcurrent(t, newDevice(t, 0)) })
 	t.Run("Concurrent", func(t *testing.T) { testConcurrent(t, newDevice(t, 0)) })
 }
 
