@@ -53,22 +53,23 @@ func serveChild() error {
 	return stageplugin.ServeDecoder(NewDecoder(o), log)
 }
 
-// contractOptions open models on a device that the small one fits on and the starter does not.
+// contractOptions open models on a device that the small ones fit on and the starter does not, and keep one of them warm.
 func contractOptions(models string, kind stage.Kind) (Options, error) {
 	caps := map[stage.Kind]int64{stage.KindEncoder: 1_700_000, stage.KindDenoiser: 16_000_000, stage.KindDecoder: 1_900_000}
+	warm := map[stage.Kind]int64{stage.KindEncoder: 1_000_000, stage.KindDenoiser: 3_000_000, stage.KindDecoder: 500_000}
 	library, err := OpenLibrary(models, filepath.Join(repo, "models/starter"))
 	if err != nil {
 		return Options{}, err
 	}
 	device, err := cpu.New(cpu.Options{MemoryCapBytes: caps[kind]})
-	return Options{Library: library, Device: device, Host: "test", Version: "test"}, err
+	return Options{Library: library, Device: device, Host: "test", Version: "test", WarmBytes: warm[kind]}, err
 }
 
-// contractModels makes a folder with a model that works and one whose weights are cut.
+// contractModels makes a folder with two models that work and one whose weights are cut.
 func contractModels(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"tiny-v", "broken"} {
+	for _, name := range []string{"tiny-v", "tiny-w", "broken"} {
 		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(repo, "testdata/golden/tiny-v"))); err != nil {
 			t.Fatal(err)
 		}
@@ -95,8 +96,8 @@ func transports[S stage.Resident](kind stage.Kind, direct func(Options) S, regis
 					t.Error(err)
 				}
 			}
-			if used := o.Device.Memory().UsedBytes; used != 0 {
-				t.Errorf("%d bytes are left on the device", used)
+			if m := o.Device.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != 0 {
+				t.Errorf("memory in the end: %+v", m)
 			}
 			if err := o.Device.(*cpu.Device).Close(); err != nil {
 				t.Error(err)
@@ -130,7 +131,7 @@ func transports[S stage.Resident](kind stage.Kind, direct func(Options) S, regis
 func subject[S stage.Resident](open func(*testing.T, string) S, models string) stagetest.Subject[S] {
 	return stagetest.Subject[S]{
 		Open:  func(t *testing.T) (S, *stagetest.Script) { return open(t, models), nil },
-		Model: "tiny-v", Broken: "broken", TooLarge: "starter",
+		Model: "tiny-v", Broken: "broken", TooLarge: "starter", Other: "tiny-w",
 	}
 }
 

@@ -43,7 +43,7 @@ func counted(t *testing.T) (e *Encoder, encode func(prompts ...string) [][]byte,
 	}
 	t.Cleanup(func() { _ = d.Close() }) // it always returns nil
 	c := &counter{Device: d}
-	e = NewEncoder(Options{Library: library, Device: c, Host: "test"})
+	e = NewEncoder(Options{Library: library, Device: c, Host: "test", WarmBytes: 1 << 30})
 	if err := e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
 		t.Fatal(err)
 	}

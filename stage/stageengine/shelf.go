@@ -30,6 +30,8 @@ type Options struct {
 	// model's files at each use (device.Manifest). A stage that is not in it keeps all, or what the limit of a request
 	// to plan or load allows, which others do not heed.
 	ResidentBytes map[stage.Kind]int64
+	// WarmBytes is the most memory of the host that evicted weights are kept in; 0 keeps none.
+	WarmBytes int64
 	// Released tells Info what the process gave back between runs, see stage.Info; nil is nothing.
 	Released func() (times, bytes int64)
 }
@@ -55,8 +57,9 @@ type shelf[N network] struct {
 	open     func(*modeldir.Dir) (N, error)
 	books    map[string]*book[N]
 	draining atomic.Bool
-	working  atomic.Int64 // loads and work under way
-	compare  sync.Once    // starts digests
+	working  atomic.Int64        // loads and work under way
+	compare  sync.Once           // starts digests
+	warmth   *semaphore.Weighted // WarmBytes, less those of what is warm
 }
 
 // book is one model's network.
@@ -69,13 +72,28 @@ type book[N network] struct {
 	net       atomic.Pointer[N] // declared; its files are closed, or open while weights are streamed from them. Plans read it while loads exchange it
 	problem   *stage.Error      // why net is not there
 	latch     *semaphore.Weighted
-	store     *store         // held with the weights; only an encoder has one
-	weights   device.Weights // nil when not resident
-	bytes     atomic.Int64   // of weights and store, for Info, which takes no latch
+	store     *store               // held with the weights; only an encoder has one
+	weights   device.Weights       // nil when neither resident nor warm
+	held      atomic.Pointer[held] // nil with weights; Info, which takes no latch, reads it
 
 	identity string   // see there
 	files    []string // of the weights
 	digest   atomic.Pointer[digest]
+}
+
+// held is what weights and store take, where they are.
+type held struct {
+	bytes int64
+	warm  bool // in the host's memory; else on the device
+}
+
+// resident reports whether the weights are on the device. It takes no latch.
+func (b *book[N]) resident() (bytes int64, ok bool) {
+	h := b.held.Load()
+	if h == nil || h.warm {
+		return 0, false
+	}
+	return h.bytes, true
 }
 
 // network is the one declared last.
@@ -86,7 +104,7 @@ const whole = math.MaxInt64
 // newShelf declares the network of every model. describe fills in what Component tells of it; what
 // is wrong with a model is kept for those who ask for it.
 func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N, error), describe func(*modeldir.Dir, N, *stage.Component) error) *shelf[N] {
-	s := &shelf[N]{Options: o, kind: kind, open: open, books: map[string]*book[N]{}}
+	s := &shelf[N]{Options: o, kind: kind, open: open, books: map[string]*book[N]{}, warmth: semaphore.NewWeighted(o.WarmBytes)}
 	for _, name := range o.Library.Names() {
 		b := &book[N]{path: o.Library.paths[name], component: stage.Component{Model: name}, latch: semaphore.NewWeighted(whole)}
 		if err := b.declare(s, describe); err != nil {
@@ -179,6 +197,7 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	info := stage.Info{
 		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
 		UsedBytes: memory.UsedBytes, PeakBytes: memory.PeakBytes, Generation: 1, Draining: s.draining.Load(),
+		WarmBudgetBytes: s.WarmBytes,
 	}
 	if s.Released != nil {
 		info.Releases, info.ReleasedBytes = s.Released()
@@ -193,8 +212,10 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 		c := b.component
 		c.Digest = b.known()
 		info.Models = append(info.Models, c)
-		if n := b.bytes.Load(); n > 0 {
-			info.Resident = append(info.Resident, stage.ResidentModel{Model: name, WeightsBytes: n})
+		if h := b.held.Load(); h != nil && h.warm {
+			info.Warm = append(info.Warm, stage.ResidentModel{Model: name, WeightsBytes: h.bytes})
+		} else if h != nil {
+			info.Resident = append(info.Resident, stage.ResidentModel{Model: name, WeightsBytes: h.bytes})
 		}
 	}
 	return info, nil
@@ -224,8 +245,8 @@ func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress fun
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	if held := b.bytes.Load(); held > 0 {
-		progress(held, held)
+	if bytes, ok := b.resident(); ok {
+		progress(bytes, bytes)
 		return nil
 	}
 	if err := b.latch.Acquire(ctx, whole); err != nil {
@@ -234,17 +255,35 @@ func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress fun
 	defer b.latch.Release(whole)
 	s.working.Add(1)
 	defer s.working.Add(-1)
-	if b.weights == nil {
-		total := s.limited(b, req.LimitBytes)
-		if req.LimitBytes != 0 && total > req.LimitBytes {
-			return stage.DoesNotFit(s.kind, req.Model, total, req.LimitBytes, s.Device.Memory().CapBytes)
-		}
-		if err := b.read(ctx, s, req.LimitBytes, func(done int64) { progress(min(done, total), total) }); err != nil {
-			return s.loadError(err, b)
+	if _, ok := b.resident(); !ok {
+		if err := s.load(ctx, b, req.LimitBytes, progress); err != nil {
+			return err
 		}
 	}
-	held := b.bytes.Load()
-	progress(held, held)
+	bytes := b.held.Load().bytes
+	progress(bytes, bytes)
+	return nil
+}
+
+// load makes weights resident that are not: as they are if they are warm and as large as asked for, or else by reading them.
+func (s *shelf[N]) load(ctx context.Context, b *book[N], limitBytes int64, progress func(loaded, total int64)) error {
+	total := s.limited(b, limitBytes)
+	if limitBytes != 0 && total > limitBytes {
+		return stage.DoesNotFit(s.kind, b.component.Model, total, limitBytes, s.Device.Memory().CapBytes)
+	}
+	if h := b.held.Load(); h != nil && h.bytes == total {
+		if err := s.rouse(ctx, b); err != nil {
+			return s.loadError(err, b)
+		}
+		return nil
+	} else if h != nil {
+		if err := s.drop(b); err != nil {
+			return err
+		}
+	}
+	if err := b.read(ctx, s, limitBytes, func(done int64) { progress(min(done, total), total) }); err != nil {
+		return s.loadError(err, b)
+	}
 	return nil
 }
 
@@ -270,17 +309,17 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], limitBytes int64, progr
 		}
 		return err
 	}
-	held := weights.Bytes()
+	bytes := weights.Bytes()
 	if b.store != nil {
 		if err := b.store.open(s.Device, weights); err != nil {
 			weights.Free()
 			return errors.Join(err, net.Close())
 		}
-		held += b.store.bytes
+		bytes += b.store.bytes
 	}
 	b.net.Store(&net)
 	b.weights = weights
-	b.bytes.Store(held)
+	b.held.Store(&held{bytes: bytes})
 	return nil
 }
 
@@ -294,20 +333,19 @@ func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evi
 		return stage.Evicted{}, err
 	}
 	defer b.latch.Release(whole)
-	if b.weights == nil {
+	held := b.held.Load()
+	if held == nil {
 		return stage.Evicted{}, nil
 	}
-	freed := b.bytes.Load()
-	if b.store != nil {
-		b.store.close()
+	var evicted stage.Evicted
+	if !held.warm {
+		evicted.FreedBytes = held.bytes
 	}
-	b.weights.Free()
-	b.weights = nil
-	b.bytes.Store(0)
-	if err := b.network().Close(); err != nil {
-		return stage.Evicted{FreedBytes: freed}, s.fault(err)
+	if req.Keep && (held.warm || s.keep(b)) {
+		evicted.WarmBytes = held.bytes
+		return evicted, nil
 	}
-	return stage.Evicted{FreedBytes: freed}, nil
+	return evicted, s.drop(b)
 }
 
 // Drain implements stage.Resident.
@@ -339,7 +377,7 @@ func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func
 		s.working.Add(-1)
 		b.latch.Release(1)
 	}
-	if b.weights == nil {
+	if _, ok := b.resident(); !ok {
 		done()
 		return nil, nil, stage.Errorf(stage.StageEvicted, "the %v does not hold model %q: load it first", s.kind, model).
 			With("stage", s.kind.String()).With("model", model)

@@ -1,6 +1,7 @@
 package stageengine
 
 import (
+	"context"
 	"strconv"
 	"sync"
 
@@ -49,6 +50,20 @@ func (s *store) open(d device.Device, w device.Weights) error {
 		s.slots = append(s.slots, slot{name: in.Name})
 	}
 	return nil
+}
+
+// offload takes the memory off the device; what is remembered stays.
+func (s *store) offload() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.run.Offload()
+}
+
+// onload takes the memory again. The error is that of device.Allocation.
+func (s *store) onload(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.run.Onload(ctx)
 }
 
 // close gives the memory back and forgets everything.

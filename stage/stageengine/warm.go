@@ -1,0 +1,53 @@
+package stageengine
+
+import "context"
+
+// Weights are cold, on the disk; warm, packed in the host's memory; or resident, on the device. The functions here need
+// all of the book's latch.
+
+// keep makes resident weights warm, if there is memory for that, and reports whether they are. The store goes with them.
+func (s *shelf[N]) keep(b *book[N]) bool {
+	bytes := b.held.Load().bytes
+	if !s.warmth.TryAcquire(bytes) {
+		return false
+	}
+	b.weights.Offload()
+	if b.store != nil {
+		b.store.offload()
+	}
+	b.held.Store(&held{bytes: bytes, warm: true})
+	return true
+}
+
+// rouse makes warm weights resident as they are. The error is that of device.Allocation, and they are warm still.
+func (s *shelf[N]) rouse(ctx context.Context, b *book[N]) error {
+	if err := b.weights.Onload(ctx); err != nil {
+		return err
+	}
+	if b.store != nil {
+		if err := b.store.onload(ctx); err != nil {
+			b.weights.Offload()
+			return err
+		}
+	}
+	bytes := b.held.Load().bytes
+	b.held.Store(&held{bytes: bytes})
+	s.warmth.Release(bytes)
+	return nil
+}
+
+// drop frees resident or warm weights, and closes the files that they were streamed from.
+func (s *shelf[N]) drop(b *book[N]) error {
+	if b.store != nil {
+		b.store.close()
+	}
+	b.weights.Free()
+	b.weights = nil
+	if h := b.held.Swap(nil); h.warm {
+		s.warmth.Release(h.bytes)
+	}
+	if err := b.network().Close(); err != nil {
+		return s.fault(err)
+	}
+	return nil
+}

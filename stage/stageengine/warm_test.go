@@ -1,0 +1,148 @@
+package stageengine
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Remembered prompts stay with warm weights, and count with them.
+func TestEncoderRemembersWhileWarm(t *testing.T) {
+	e, encode, batches := counted(t)
+	first := encode("fog", "a boat")
+	batches()
+	weights := e.books[encoderModel].component.WeightsBytes
+	evicted, err := e.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: true})
+	if err != nil || evicted != (stage.Evicted{FreedBytes: weights, WarmBytes: weights}) {
+		t.Errorf("%+v of %d bytes, %v", evicted, weights, err)
+	}
+	if m := e.Device.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != weights {
+		t.Errorf("memory %+v, want %d bytes offloaded", m, weights)
+	}
+	if err := e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if again := encode("fog", "a boat"); !slices.EqualFunc(first, again, bytes.Equal) {
+		t.Error("other states of remembered prompts")
+	}
+	if got := batches(); got != nil {
+		t.Errorf("batches of %v, want all remembered", got)
+	}
+	if m := e.Device.Memory(); m.UsedBytes != weights || m.OffloadedBytes != 0 {
+		t.Errorf("memory %+v, want %d bytes used", m, weights)
+	}
+}
+
+// A device that has no room for warm weights, or for the store behind them, leaves them warm; the load is told so, and is
+// done when there is room.
+func TestWarmRefused(t *testing.T) {
+	library, err := OpenLibrary(filepath.Join(repo, "testdata/golden", encoderModel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := -1 // allocations until one is refused
+	lease := &sharing{left: 1 << 30, share: stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 60}}
+	d, err := cpu.New(cpu.Options{Threads: 1, MemoryCapBytes: 1 << 30, Lease: lease, Refuse: func(int64) error {
+		if left--; left == -1 {
+			return errors.New("injected")
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() }) // it always returns nil
+	e := NewEncoder(Options{Library: library, Device: d, Host: "test", WarmBytes: 1 << 30})
+	load := func() error { return e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil) }
+	if err := load(); err != nil {
+		t.Fatal(err)
+	}
+	weights := e.books[encoderModel].component.WeightsBytes
+	if _, err := e.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: true}); err != nil {
+		t.Fatal(err)
+	}
+	warm := func() {
+		t.Helper()
+		info, err := e.Info(t.Context())
+		if want := []stage.ResidentModel{{Model: encoderModel, WeightsBytes: weights}}; err != nil || !cmp.Equal(info.Warm, want) || info.Resident != nil {
+			t.Errorf("warm %v, resident %v, %v; want %v warm", info.Warm, info.Resident, err, want)
+		}
+		if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != weights || lease.left != 1<<30 {
+			t.Errorf("memory %+v and %d left of the lease, want all of %d bytes offloaded", m, lease.left, weights)
+		}
+	}
+	for i, what := range []string{"the weights", "the store"} {
+		left = i
+		if err := load(); stage.ReasonOf(err) != stage.ModelDoesNotFit {
+			t.Errorf("refused %s: %v, want %s", what, err, stage.ModelDoesNotFit)
+		}
+		warm()
+	}
+	lease.left = weights - 1
+	if err := load(); stage.ReasonOf(err) != stage.DeviceBusy {
+		t.Errorf("held by others: %v, want %s", err, stage.DeviceBusy)
+	}
+	lease.left = 1 << 30
+	warm()
+	if err := load(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Evict(t.Context(), stage.EvictRequest{Model: encoderModel}); err != nil {
+		t.Fatal(err)
+	}
+	if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != 0 || lease.left != 1<<30 {
+		t.Errorf("in the end memory %+v, %d left of the lease", m, lease.left)
+	}
+}
+
+// A stage without memory for warm weights keeps none.
+func TestNothingWarm(t *testing.T) {
+	_, d, _, devices := streamingStages(t, filepath.Join(repo, "testdata/golden", encoderModel), nil)
+	evicted, err := d.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: true})
+	if err != nil || evicted.FreedBytes == 0 || evicted.WarmBytes != 0 {
+		t.Errorf("%+v, %v", evicted, err)
+	}
+	info, err := d.Info(t.Context())
+	if m := devices[stage.KindDenoiser].Memory(); err != nil || info.WarmBudgetBytes != 0 || info.Warm != nil || m.UsedBytes != 0 || m.OffloadedBytes != 0 {
+		t.Errorf("%+v, %v, memory %+v", info, err, m)
+	}
+}
+
+// The files that warm weights are streamed from stay open until they are dropped.
+func TestWarmStreamed(t *testing.T) {
+	_, cold, _, _ := streamingStages(t, filepath.Join(repo, "testdata/golden", encoderModel), map[stage.Kind]int64{stage.KindDenoiser: 0})
+	o := cold.Options
+	o.WarmBytes = 1 << 30
+	d := NewDenoiser(o)
+	evict := func(keep bool) {
+		t.Helper()
+		if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: keep}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
+		t.Fatal(err)
+	}
+	net := d.books[encoderModel].network()
+	name := net.Manifest().Params[0].Name
+	evict(true)
+	if _, err := net.Source().Section(name); err != nil {
+		t.Errorf("while the weights are warm: %v", err)
+	}
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil || d.books[encoderModel].network() != net {
+		t.Errorf("%v, or another network behind a load of warm weights", err)
+	}
+	evict(true)
+	evict(false)
+	if _, err := net.Source().Section(name); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("behind the drop the files give %v, want them closed", err)
+	}
+}
