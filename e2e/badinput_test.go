@@ -97,6 +97,7 @@ func TestBadCommands(t *testing.T) {
 		{[]string{"generate", "x", "-o", ok, "--sampler", "eulr"}, 2, "euler_karras"},
 		{[]string{"generate", "x", "-o", ok, "--model", "sd9"}, 2, "starter"},
 		{[]string{"generate", "x", "-o", ok, "--memory-budget", "lots"}, 2, "64MiB"},
+		{[]string{"generate", "x", "-o", ok, "--warm-memory", "lots"}, 2, "64MiB"},
 		{[]string{"generate", "x", "-o", ok, "--models", filepath.Join(dir, "nothing")}, 2, "models"},
 		{[]string{"generate", "x", "-o", ok, "--server", "127.0.0.1:1"}, 1, "127.0.0.1:1"},
 		{[]string{"up", "extra"}, 2, "extra"},

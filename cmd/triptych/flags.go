@@ -19,7 +19,7 @@ import (
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 )
 
-// byteSize is a flag like 64MiB; 0 is no limit.
+// byteSize is a flag like 64MiB; 0 is as without it.
 type byteSize int64
 
 func (b *byteSize) String() string {
@@ -39,6 +39,10 @@ func (b *byteSize) Set(text string) error {
 }
 
 func (*byteSize) Type() string { return "SIZE" }
+
+func warmFlag(flags *pflag.FlagSet, warm *byteSize) {
+	flags.Var(warm, "warm-memory", "memory of the host for weights that are evicted, which are then resident again at once, such as 2GiB; none without")
+}
 
 // logFlags choose what is logged.
 type logFlags struct{ level string }

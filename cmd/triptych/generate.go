@@ -54,6 +54,7 @@ func generateCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.stack.add(cmd)
+	warmFlag(flags, &f.stack.warm)
 	leaseFlag(flags, &f.stack.lease)
 	f.logs.add(flags, "error")
 	f.server.add(flags, "", "use the orchestrator at this address instead of starting one")

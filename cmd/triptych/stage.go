@@ -30,6 +30,7 @@ type runtimeFlags struct {
 	models  []string
 	device  string
 	budget  byteSize
+	warm    byteSize
 	threads int
 	logs    logFlags
 	weights weightFlags
@@ -44,6 +45,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
 	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
+	warmFlag(flags, &f.warm)
 	leaseFlag(flags, &f.lease)
 	f.weights.add(flags)
 	f.release.add(flags)
@@ -56,6 +58,9 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 	args := []string{"--log-level", f.logs.level, "--device", f.device, "--threads", fmt.Sprint(f.threads)}
 	if f.budget > 0 {
 		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
+	}
+	if f.warm > 0 {
+		args = append(args, "--warm-memory", fmt.Sprint(int64(f.warm)))
 	}
 	if f.lease != "" {
 		args = append(args, "--device-lease", f.lease)
@@ -95,7 +100,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	}
 	o := stageengine.Options{
 		Library: library, Host: host, Version: version(),
-		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(),
+		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(), WarmBytes: int64(f.warm),
 	}
 	hardware, closeLease := cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget), Refuse: f.refuse}, func() error { return nil }
 	if dir := leaseDirectory(f.lease, host, f.budget); dir != "" {

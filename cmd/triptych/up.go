@@ -22,6 +22,7 @@ import (
 // stackFlags configure Triptych on this machine.
 type stackFlags struct {
 	budget  byteSize
+	warm    byteSize // of commands that have it
 	models  []string
 	threads int
 	weights weightFlags
@@ -33,7 +34,7 @@ type stackFlags struct {
 
 // runtime is the flags of a stage's process.
 func (f *stackFlags) runtime(logLevel string, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logFlags{logLevel}}
+	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logFlags{logLevel}}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
@@ -118,6 +119,7 @@ func upCommand() *cobra.Command {
 	}
 	stack.add(cmd)
 	stack.release.add(cmd.Flags())
+	warmFlag(cmd.Flags(), &stack.warm)
 	leaseFlag(cmd.Flags(), &stack.lease)
 	logs.add(cmd.Flags(), "info")
 	memory.add(cmd.Flags())
