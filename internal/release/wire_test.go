@@ -30,23 +30,37 @@ func (l teller) Handle(_ context.Context, r slog.Record) error {
 // before the test has the answer.
 func TestCalls(t *testing.T) {
 	ctx, log := t.Context(), slog.New(slog.DiscardHandler)
-	encoder, denoiser, decoder := stagetest.NewEncoder(nil), stagetest.NewDenoiser(nil), stagetest.NewDecoder(nil)
+	script := &stagetest.Script{}
+	script.Warm(stagetest.WarmBudget)
+	encoder, denoiser, decoder := stagetest.NewEncoder(script), stagetest.NewDenoiser(script), stagetest.NewDecoder(script)
 	type work struct {
 		name string
 		call func() error
 		want string // nothing if no collection follows
 	}
 	resident := func(s stage.Resident, of ...work) []work {
+		load := func() error { return s.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil) }
+		evict := func(keep bool) func() error {
+			return func() error {
+				_, err := s.Evict(ctx, stage.EvictRequest{Model: stagetest.Model, Keep: keep})
+				return err
+			}
+		}
 		all := []work{
 			{"info", func() error { _, err := s.Info(ctx); return err }, ""},
 			{"plan", func() error {
 				_, err := s.Plan(ctx, stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 4, LatentWidth: 4})
 				return err
 			}, ""},
-			{"load", func() error { return s.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil) }, ""},
+			{"load", load, ""},
 		}
 		all = append(all, of...)
-		return append(all, work{"evict", func() error { _, err := s.Evict(ctx, stage.EvictRequest{Model: stagetest.Model}); return err }, "model_changed"})
+		return append(
+			all,
+			work{"evict and keep", evict(true), "model_changed"},
+			work{"load what is warm", load, ""},
+			work{"evict", evict(false), "model_changed:model_changed"},
+		)
 	}
 	var image stage.Image
 	for name, c := range map[string]struct {
