@@ -39,6 +39,8 @@ const (
 	cancelEvery = 6
 	// soakPatience ends a job that hangs: three at once, each tried again many times, take what they take.
 	soakPatience = 10 * time.Minute
+	soakWarm     = "8MiB" // some evicted weights stay, others do not
+	soakFromWarm = "resident again from there"
 	soakFaults   = "encoder every 11; denoiser every 9; decoder every 13"
 )
 
@@ -97,7 +99,7 @@ func TestSoak(t *testing.T) {
 
 	t.Setenv(faults, soakFaults)
 	k.budget = largest * 12 / 10
-	k.s = up(t, append(soakModels, "--memory-budget", strconv.FormatInt(k.budget, 10))...)
+	k.s = up(t, append(soakModels, "--memory-budget", strconv.FormatInt(k.budget, 10), "--warm-memory", soakWarm)...)
 	begin := time.Now()
 	watching, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -135,7 +137,7 @@ func TestSoak(t *testing.T) {
 	if loud > quiet+10 { // connections come and go
 		t.Errorf("%d goroutines in the end, %d after a quiet run:\n%s", loud, quiet, k.s.log)
 	}
-	for _, what := range []string{"completed", "cancelled", "killed", pipelineOutOfMemory} {
+	for _, what := range []string{"completed", "cancelled", "killed", pipelineOutOfMemory, soakFromWarm} {
 		if k.counts[what] == 0 {
 			t.Errorf("nothing was %s: %v", what, k.counts)
 		}
@@ -233,6 +235,9 @@ func (k *soak) watch(ctx context.Context) (peak int64) {
 		if e.GetUsedBytes() > k.budget {
 			k.t.Errorf("%d bytes are reserved of %d: %v", e.GetUsedBytes(), k.budget, e)
 		}
+		if e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_FROM_WARM {
+			k.count(soakFromWarm)
+		}
 		if e != nil && e.GetReason() == "" {
 			k.t.Errorf("no reason: %v", e)
 		}
@@ -255,7 +260,7 @@ func (k *soak) settled() {
 			busy = busy || s.GetRequest() != 0
 		}
 		for _, c := range now.GetComponents() {
-			busy = busy || c.GetState() != triptychv1alpha1.ComponentUse_STATE_RESIDENT
+			busy = busy || c.GetState() != triptychv1alpha1.ComponentUse_STATE_RESIDENT && c.GetState() != triptychv1alpha1.ComponentUse_STATE_WARM
 		}
 		if busy {
 			if _, err := stream.Recv(); err != nil {
@@ -264,11 +269,15 @@ func (k *soak) settled() {
 		}
 		snapshot = now
 	}
-	held := map[string]int64{} // by service
-	var sum int64
+	held, warm := map[string]int64{}, map[string]int64{} // by service
+	var sum, kept int64
 	for _, c := range snapshot.GetComponents() {
 		held[c.GetService()] += c.GetWeightsBytes()
-		sum += c.GetWeightsBytes()
+		warm[c.GetService()] += c.GetWarmBytes()
+		sum, kept = sum+c.GetWeightsBytes(), kept+c.GetWarmBytes()
+	}
+	if h := snapshot.GetHosts(); len(h) != 1 || h[0].GetUsedBytes() != kept || kept > h[0].GetBudgetBytes() {
+		k.t.Errorf("%d bytes are warm: %v", kept, h)
 	}
 	if used := snapshot.GetDevices()[0].GetUsedBytes(); used != sum || len(snapshot.GetDevices()) != 1 {
 		k.t.Errorf("%d bytes are reserved, the resident weights are %d: %v", used, sum, snapshot)
@@ -290,6 +299,12 @@ func (k *soak) settled() {
 		info, err := resident.Info(ctx)
 		if err != nil || info.UsedBytes != held[address] {
 			k.t.Errorf("the %s has allocated %d bytes, reserved are %d: %v", kind, info.UsedBytes, held[address], err)
+		}
+		for _, m := range info.Warm {
+			warm[address] -= m.WeightsBytes
+		}
+		if warm[address] != 0 {
+			k.t.Errorf("of the %s %d more bytes are counted warm than it keeps: %v", kind, warm[address], info.Warm)
 		}
 	}
 }

@@ -1,11 +1,15 @@
+//go:build linux
+
 package e2e
 
 import (
+	"strconv"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
@@ -60,4 +64,41 @@ func TestWarmMemory(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestBudgetWithWarmMemory: what a budget has evicted for one image is there again for the next without a load, and that is the
+// same. With room for less, the rest is read.
+func TestBudgetWithWarmMemory(t *testing.T) {
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox on a blue background", Seed: ptr(uint64(42)), Steps: ptr(int32(2))}
+	largest, _, want := footprints(t, spec)
+	for _, c := range []struct {
+		memory string
+		all    bool // loads of the second image are from there
+	}{{"64MiB", true}, {"3MB", false}} {
+		s := up(t, "--memory-budget", strconv.FormatInt(largest, 10), "--warm-memory", c.memory)
+		loads, fromWarm := 0, 0
+		for image := range 2 {
+			events, err := s.generate(t.Context(), spec, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := images(t, events); string(got[0]) != string(want[0]) {
+				t.Errorf("with %s warm the picture differs", c.memory)
+			}
+			for _, e := range events {
+				r := e.GetResidency()
+				if image == 0 || r.GetAction() != triptychv1alpha1.ResidencyEvent_ACTION_LOADED {
+					continue
+				}
+				loads++
+				if r.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_FROM_WARM {
+					fromWarm++
+				}
+			}
+		}
+		if loads < 2 || fromWarm == 0 || (fromWarm == loads) != c.all {
+			t.Errorf("with %s, %d of %d loads were from warm", c.memory, fromWarm, loads)
+		}
+		s.stop(t)
+	}
 }
