@@ -43,6 +43,12 @@ type planned struct {
 	ReloadBytes     int64    `json:"reload_bytes_per_image"`
 	ReloadSeconds   *float64 `json:"reload_seconds_per_image"`
 	LoadRate        int64    `json:"load_bytes_per_second"`
+
+	Shared []struct { // of models together
+		Stage  string
+		Models []string
+	}
+	NotCompared []string `json:"not_compared"`
 }
 
 // plannedAll is all of it.

@@ -81,6 +81,10 @@ func TestPlanOfAbsentModels(t *testing.T) {
 		t.Errorf("together %+v", together)
 	}
 
+	if len(together.Shared) != 0 || !slices.Equal(together.NotCompared, []string{"tiny-flux"}) {
+		t.Errorf("shared are %v, not compared %v", together.Shared, together.NotCompared)
+	}
+
 	// In what the largest stage takes, others cannot stay.
 	tight := strconv.FormatInt(together.LeastBudgetBytes, 10)
 	all, _ = runPlans(t, "starter", dir, "--memory-budget", tight, "--load-bandwidth", "1MB/s")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,9 @@ config.json of every network, with the headers or indexes of weight files where 
 headers, or else torch_dtype's, or else float16; --precision exchanges them as usual. Models of Stable Diffusion
 1 and 2, XL and FLUX.1 are known; of those that Triptych cannot run yet the plan says so.
 
-With several models the plan tells as well what they take together, asked for in turn.`,
+With several models the plan tells as well what they take together, asked for in turn. Parts that are equal, such as
+the text encoder and autoencoder of a fine-tune, count once; where weights are there and all else agrees, they are read to
+find out.`,
 		Example: "  triptych plan starter --width 1024 --height 1024 --memory-budget 256MiB\n" +
 			"  triptych plan ./sdxl ./flux --memory-budget 16GiB --precision int8 --load-bandwidth 500MB/s",
 		Args: func(_ *cobra.Command, args []string) error {
@@ -49,7 +52,7 @@ With several models the plan tells as well what they take together, asked for in
 					return stage.Invalid(stage.SizeUnsupported, flag, side, "a positive number of pixels")
 				}
 			}
-			p, refused, err := f.plan(cmd.Context(), args)
+			p, refused, err := f.plan(cmd.Context(), args, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -96,8 +99,8 @@ func (b *byteRate) Set(text string) error {
 
 func (*byteRate) Type() string { return "RATE" }
 
-// plan plans every model; refused is about the first stage that exceeds the budget.
-func (f *planFlags) plan(ctx context.Context, args []string) (p plan, refused error, err error) {
+// plan plans every model; refused is about the first stage that exceeds the budget. What takes a while is told to w.
+func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p plan, refused error, err error) {
 	var names, paths []string
 	named := map[string]bool{}
 	for _, arg := range args {
@@ -143,9 +146,16 @@ func (f *planFlags) plan(ctx context.Context, args []string) (p plan, refused er
 		}
 	}
 	if len(p.Models) > 1 {
-		p.Together, err = together(p.Models, p.BudgetBytes)
+		parts, shared, others, err := compare(ctx, o, p.Models, w)
+		if err != nil {
+			return p, nil, err
+		}
+		if p.Together, err = together(p.Models, p.BudgetBytes, parts); err != nil {
+			return p, nil, err
+		}
+		p.Together.Shared, p.Together.NotCompared = shared, others
 	}
-	return p, refused, err
+	return p, refused, nil
 }
 
 // model plans one model.

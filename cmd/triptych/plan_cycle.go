@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
@@ -18,8 +19,8 @@ const (
 // nominalRate is in bytes a second, where nobody knows what is loaded in a second.
 const nominalRate = 500_000_000
 
-// newCycle plans models in turn under a budget, 0 for none.
-func newCycle(models []*modelPlan, budget int64) (cyclePlan, error) {
+// newCycle plans models in turn under a budget, 0 for none; some use parts of others.
+func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, error) {
 	var p cyclePlan
 	var streamed []string
 	for _, m := range models {
@@ -34,21 +35,25 @@ func newCycle(models []*modelPlan, budget int64) (cyclePlan, error) {
 		}
 		p.StreamSecondStep = m.streamSeconds(len(models))
 	}
-	all, err := inTurn(models, budget, warmRounds+countRounds)
+	all, err := inTurn(models, budget, parts, warmRounds+countRounds)
 	if err != nil {
 		return p, err
 	}
-	warm, err := inTurn(models, budget, warmRounds)
+	warm, err := inTurn(models, budget, parts, warmRounds)
 	if err != nil {
 		return p, err
 	}
 	p.PeakBytes = all.PeakBytes
-	seconds, known, loads, stages := 0.0, true, 0, 0
+	seconds, known, loads, uses := 0.0, true, 0, 0
 	for _, m := range models {
 		for _, s := range m.Stages {
+			uses++
+			if parts.of(m.Model, s.kind) != m.Model {
+				continue
+			}
 			of := simulate.Component{Kind: s.kind, Model: m.Model}
 			n := all.LoadsOf[of] - warm.LoadsOf[of]
-			stages, loads = stages+1, loads+n
+			loads += n
 			name := m.prefix(models) + s.Stage
 			if n == 0 {
 				p.Resident = append(p.Resident, name)
@@ -71,7 +76,7 @@ func newCycle(models []*modelPlan, budget int64) (cyclePlan, error) {
 		p.Mode = modeStreamed + " " + strings.Join(streamed, ", ")
 	case loads == 0:
 		p.Mode = modeAll
-	case loads == countRounds*stages:
+	case loads == countRounds*uses:
 		p.Mode = modeOne
 	default:
 		p.Mode = modePartly
@@ -101,22 +106,23 @@ func (p *modelPlan) streamSeconds(models int) *float64 {
 
 // inTurn makes images one after another, of each model in turn, on the clock of a simulation: what is loaded again is
 // then for the orchestrator's own ledger to decide.
-func inTurn(models []*modelPlan, budget int64, rounds int) (simulate.Result, error) {
+func inTurn(models []*modelPlan, budget int64, parts sharing, rounds int) (simulate.Result, error) {
 	const side, turnSeconds = 8, 1
 	var trace simulate.Trace
 	rate, weights := int64(0), int64(0)
 	for _, m := range models {
 		rate = cmp.Or(rate, m.LoadBytesPerSecond)
-		parts := map[stage.Kind]simulate.Part{}
+		of := map[stage.Kind]simulate.Part{}
 		for _, s := range m.Stages {
-			parts[s.kind] = simulate.Part{WeightsBytes: s.footprint.WeightsBytes, ScratchBytes: s.footprint.ScratchBytes, Seconds: turnSeconds}
+			of[s.kind] = simulate.Part{WeightsBytes: s.footprint.WeightsBytes, ScratchBytes: s.footprint.ScratchBytes, Seconds: turnSeconds}
 			weights += s.footprint.WeightsBytes
 		}
 		trace.Models = append(trace.Models, simulate.Model{
-			Name: m.Model, SidePx: side, Encoder: parts[stage.KindEncoder], Denoiser: parts[stage.KindDenoiser], Decoder: parts[stage.KindDecoder],
+			Name: m.Model, SidePx: side, Encoder: of[stage.KindEncoder], Denoiser: of[stage.KindDenoiser], Decoder: of[stage.KindDecoder],
 		})
 	}
-	o := simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: float64(cmp.Or(rate, nominalRate)), OracleWidth: 1}
+	slices.SortFunc(trace.Models, func(a, b simulate.Model) int { return cmp.Compare(a.Name, b.Name) })
+	o := simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: float64(cmp.Or(rate, nominalRate)), OracleWidth: 1, Parts: parts}
 	apart := 10*turnSeconds + float64(weights)/o.LoadBytesPerSecond // until an image is surely there
 	for i := range rounds * len(models) {
 		trace.Jobs = append(trace.Jobs, simulate.Job{AtSeconds: float64(i) * apart, Model: models[i%len(models)].Model, Images: 1, WidthPx: side, HeightPx: side})

@@ -20,6 +20,7 @@ func (p plan) print(w io.Writer) error {
 	}
 	if t := p.Together; t != nil {
 		fmt.Fprintf(w, "\nall %d models, asked for in turn\n", len(p.Models))
+		t.printShared(w)
 		t.print(w, "an image on average")
 		printBudgets(w, t.LeastBudgetBytes, t.LeastStreamedBudgetBytes, t.AllBytes)
 	}

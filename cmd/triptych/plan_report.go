@@ -66,6 +66,9 @@ type togetherPlan struct {
 	LeastBudgetBytes         int64 `json:"least_budget_bytes"`
 	LeastStreamedBudgetBytes int64 `json:"least_streamed_budget_bytes"`
 	AllBytes                 int64 `json:"all_bytes"`
+	// Shared are the parts that several models have in common, NotCompared the models of which that is not known.
+	Shared      []sharedPart `json:"shared,omitempty"`
+	NotCompared []string     `json:"not_compared,omitempty"`
 	cyclePlan
 }
 
@@ -183,13 +186,13 @@ func (p *modelPlan) streamed() []string {
 
 // cycle fills in how the model is served alone under a budget.
 func (p *modelPlan) cycle(budget int64) error {
-	c, err := newCycle([]*modelPlan{p}, budget)
+	c, err := newCycle([]*modelPlan{p}, budget, nil)
 	p.cyclePlan = c
 	return err
 }
 
-// together sums up several models.
-func together(models []modelPlan, budget int64) (*togetherPlan, error) {
+// together sums up several models, some of which use parts of others.
+func together(models []modelPlan, budget int64, parts sharing) (*togetherPlan, error) {
 	t := &togetherPlan{}
 	scratch := map[stage.Kind]int64{} // a stage works on one image at a time
 	var all []*modelPlan
@@ -202,10 +205,13 @@ func together(models []modelPlan, budget int64) (*togetherPlan, error) {
 		for _, s := range m.Stages {
 			t.AllBytes -= min(scratch[s.kind], s.MostScratchBytes)
 			scratch[s.kind] = max(scratch[s.kind], s.MostScratchBytes)
+			if parts.of(m.Model, s.kind) != m.Model {
+				t.AllBytes -= s.footprint.WholeBytes
+			}
 		}
 	}
 	var err error
-	t.cyclePlan, err = newCycle(all, budget)
+	t.cyclePlan, err = newCycle(all, budget, parts)
 	return t, err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"slices"
 	"testing"
 
@@ -39,7 +40,7 @@ func TestCycleModes(t *testing.T) {
 		"two, all":     {[]*modelPlan{sizedModel("a", 10, 1, 2, 3), sizedModel("b", 10, 1, 2, 3)}, 22, modeAll, []string{"a encoder", "a denoiser", "a decoder", "b encoder", "b denoiser", "b decoder"}, 0},
 		"two, one":     {[]*modelPlan{sizedModel("a", 1, 100, 100, 100), sizedModel("b", 1, 100, 100, 100)}, 101, modeOne, nil, 0.3},
 	} {
-		p, err := newCycle(c.models, c.budget)
+		p, err := newCycle(c.models, c.budget, nil)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -65,12 +66,57 @@ func TestCycleModes(t *testing.T) {
 	}
 	unknown := sizedModel("m", 10, 100, 500, 450)
 	unknown.LoadBytesPerSecond = 0
-	if p, err := newCycle([]*modelPlan{unknown}, 510); err != nil || p.ReloadSeconds != nil || p.ReloadedBytes != 1050 {
+	if p, err := newCycle([]*modelPlan{unknown}, 510, nil); err != nil || p.ReloadSeconds != nil || p.ReloadedBytes != 1050 {
 		t.Errorf("without a bandwidth: %+v, %v", p, err)
 	}
 	streamed.StreamSecondStep = streamed.streamSeconds(1)
 	if s := streamed.StreamSecondStep; s == nil || *s != 2 {
 		t.Errorf("a step reads for %v s, want 2", s)
+	}
+}
+
+// TestTogether: a model that has the encoder and decoder of another adds its denoiser alone to what keeps all in memory, which is
+// then enough; less is not. The order of the models does not matter.
+func TestTogether(t *testing.T) {
+	parts := sharing{{Kind: stage.KindEncoder, Model: "tuned"}: "base", {Kind: stage.KindDecoder, Model: "tuned"}: "base"}
+	models := func(names ...string) (out []modelPlan) {
+		for _, name := range names {
+			m := sizedModel(name, 10, 100, 500, 50)
+			for i := range m.Stages {
+				s := &m.Stages[i]
+				s.MostScratchBytes, s.footprint.WholeBytes = s.footprint.ScratchBytes, s.footprint.WeightsBytes
+				m.AllBytes += s.footprint.WholeBytes + s.MostScratchBytes
+			}
+			m.LeastBudgetBytes = 510
+			out = append(out, *m)
+		}
+		return out
+	}
+	for _, order := range [][]string{{"base", "tuned"}, {"tuned", "base"}} {
+		for _, c := range []struct {
+			parts   sharing
+			budget  int64
+			mode    string
+			all     int64
+			stays   int
+			reloads float64
+		}{
+			{nil, 1330, modeAll, 1330, 6, 0},
+			{parts, 1180, modeAll, 1180, 4, 0},
+			{parts, 1150, modePartly, 1180, 2, 0.15}, // the denoisers
+			{parts, 510, modeOne, 1180, 0, 0.65},
+		} {
+			p, err := together(models(order...), c.budget, c.parts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Mode != c.mode || p.AllBytes != c.all || p.LeastBudgetBytes != 510 || len(p.Resident) != c.stays || p.ReloadSeconds == nil || math.Abs(*p.ReloadSeconds-c.reloads) > 1e-9 {
+				t.Errorf("%v, parts %v in %d: %+v, seconds %v", order, c.parts, c.budget, p, *p.ReloadSeconds)
+			}
+			if slices.Contains(p.Resident, "tuned encoder") != (c.parts == nil) {
+				t.Errorf("%v, parts %v: %v stay", order, c.parts, p.Resident)
+			}
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package stageengine
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -84,28 +85,38 @@ func (b *book[N]) known() string {
 	return d.sum
 }
 
-// digests computes the digests of the models that may be equal to another one.
-func (s *shelf[N]) digests() {
-	alike := map[string][]*book[N]{}
-	for _, name := range s.Library.Names() {
-		if b := s.books[name]; b.problem == nil {
-			alike[b.identity] = append(alike[b.identity], b)
+// alike lists the models that may be equal to another one.
+func (s *shelf[N]) alike() (out []*book[N]) {
+	count := map[string]int{}
+	for _, b := range s.books {
+		if b.problem == nil {
+			count[b.identity]++
 		}
 	}
 	for _, name := range s.Library.Names() {
-		b := s.books[name]
-		if b.problem != nil || len(alike[b.identity]) < 2 || s.draining.Load() {
-			continue
+		if b := s.books[name]; b.problem == nil && count[b.identity] > 1 {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// digests computes the digests of the models that may be equal to another one.
+func (s *shelf[N]) digests() {
+	for _, b := range s.alike() {
+		if s.draining.Load() {
+			return
 		}
 		before := stamp(b.files)
-		if sum, err := s.hash(b); err == nil && before != "" { // what cannot be read is told by the load
+		sum, err := s.hash(context.Background(), b, func(int64) {})
+		if err == nil && before != "" { // what cannot be read is told by the load
 			b.digest.Store(&digest{sum, before})
 		}
 	}
 }
 
-// hash reads all tensors of a model's part.
-func (s *shelf[N]) hash(b *book[N]) (string, error) {
+// hash reads all tensors of a model's part, and tells read of them.
+func (s *shelf[N]) hash(ctx context.Context, b *book[N], read func(bytes int64)) (string, error) {
 	dir, err := s.dir(b.path)
 	if err != nil {
 		return "", err
@@ -117,7 +128,7 @@ func (s *shelf[N]) hash(b *book[N]) (string, error) {
 	defer net.Close() //nolint:errcheck // it was only read
 	h := sha256.New()
 	io.WriteString(h, b.identity) //nolint:errcheck // a hash takes everything
-	out := &unhurried{h, func() bool { return s.working.Load() > 0 }}
+	out := &unhurried{h, ctx, func() bool { return s.working.Load() > 0 }, read}
 	buffer := make([]byte, 1<<20)
 	for _, t := range net.Tensors() {
 		section, err := net.Source().Section(t.Name)
@@ -131,15 +142,21 @@ func (s *shelf[N]) hash(b *book[N]) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// unhurried is a hash that takes a twentieth of a processor while the stage works, and all of one else.
+// unhurried is a hash that takes a twentieth of a processor while the stage works, and all of one else. It ends with ctx.
 type unhurried struct {
 	hash.Hash
+	ctx     context.Context
 	working func() bool
+	read    func(bytes int64)
 }
 
 func (u *unhurried) Write(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
 	begin := time.Now()
 	n, err := u.Hash.Write(p)
+	u.read(int64(n))
 	if u.working() {
 		time.Sleep(19 * time.Since(begin))
 	}

@@ -1,10 +1,14 @@
 package stageengine
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/stage"
@@ -118,8 +122,48 @@ func BenchmarkDigest(b *testing.B) {
 	book := d.books["starter"]
 	b.SetBytes(book.network().StoredBytes())
 	for b.Loop() {
-		if _, err := d.hash(book); err != nil {
+		if _, err := d.hash(b.Context(), book, func(int64) {}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestEqualParts: a fine-tune whose U-Net alone was trained shares all else; what differs before any byte is read, is not read.
+func TestEqualParts(t *testing.T) {
+	o := copies(t, map[string]func(string){
+		"a":     func(string) {},
+		"tuned": func(dir string) { flip(t, filepath.Join(dir, "unet/diffusion_pytorch_model.safetensors")) },
+		"other": func(string) {},
+	})
+	other := filepath.Join(o.Library.paths["other"], "tokenizer/more.json")
+	if err := os.WriteFile(other, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	size := func(file string) int64 {
+		info, err := os.Stat(filepath.Join(o.Library.paths["a"], file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	var last, total int64
+	got, err := EqualParts(t.Context(), o, []string{"tuned", "a", "other"}, func(read, all int64) { last, total = read, all })
+	want := []Equal{{stage.KindEncoder, []string{"a", "tuned"}}, {stage.KindDenoiser, []string{"a", "other"}}, {stage.KindDecoder, []string{"a", "other", "tuned"}}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v: %s", err, diff)
+	}
+	files := 2*size("text_encoder/model.safetensors") + 3*size("unet/diffusion_pytorch_model.safetensors") + 3*size("vae/diffusion_pytorch_model.safetensors")
+	if total != files || last > total || last < total*9/10 { // headers are not hashed
+		t.Errorf("%d of %d bytes were read, the files have %d", last, total, files)
+	}
+	if got, err := EqualParts(t.Context(), o, []string{"other"}, func(int64, int64) { t.Error("one model was read") }); err != nil || got != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := EqualParts(ctx, o, []string{"a", "tuned"}, func(int64, int64) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, err := EqualParts(t.Context(), o, []string{"a", "none"}, nil); stage.ReasonOf(err) != stage.ModelNotFound {
+		t.Errorf("%v", err)
 	}
 }

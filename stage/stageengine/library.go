@@ -73,9 +73,13 @@ func (l *Library) path(model string) (string, error) {
 	return path, nil
 }
 
-// only is the library with one of its models alone.
-func (l *Library) only(model string) *Library {
-	return &Library{paths: map[string]string{model: l.paths[model]}}
+// only is the library with some of its models alone.
+func (l *Library) only(models ...string) *Library {
+	out := &Library{paths: map[string]string{}}
+	for _, m := range models {
+		out.paths[m] = l.paths[m]
+	}
+	return out
 }
 
 func (l *Library) add(path string) error {

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
 	"maps"
@@ -16,6 +17,9 @@ type Options struct {
 	BudgetBytes        int64   // of the device that all stages share; 0 is no limit
 	LoadBytesPerSecond float64 // from storage to ready weights
 	EvictSeconds       float64
+	// Parts names, for parts of models that are equal to another model's, the model whose part serves both. That one is in
+	// the trace, and its own part serves it.
+	Parts map[Component]string
 	// OracleWidth is how many sets of components the oracle keeps in view: the more, the slower and the
 	// closer; see Result.OracleExact. 0 is 2000.
 	OracleWidth int
@@ -145,7 +149,6 @@ type job struct {
 	Job
 	id       residency.JobID
 	model    *Model
-	index    int // of the model
 	needs    map[stage.Kind]residency.Need
 	denoised int
 	decoded  int
@@ -163,10 +166,9 @@ func (s *simulation) job(i int) *job {
 	spec := s.trace.Jobs[i]
 	m := s.trace.model(spec.Model)
 	j := &job{Job: spec, id: residency.JobID(fmt.Sprint(i)), model: m, needs: map[stage.Kind]residency.Need{}}
-	j.index = slices.IndexFunc(s.trace.Models, func(o Model) bool { return o.Name == m.Name })
 	for _, k := range stage.Kinds() {
 		p := m.turn(k, spec)
-		j.needs[k] = residency.Need{Kind: k, Model: m.Name, Footprint: stage.Footprint{WeightsBytes: p.WeightsBytes, ScratchBytes: p.ScratchBytes}}
+		j.needs[k] = residency.Need{Kind: k, Model: cmp.Or(s.options.Parts[Component{k, m.Name}], m.Name), Footprint: stage.Footprint{WeightsBytes: p.WeightsBytes, ScratchBytes: p.ScratchBytes}}
 	}
 	return j
 }
@@ -209,7 +211,10 @@ func (s *simulation) fits(j *job) bool {
 		sum += scratch[k]
 	}
 	if s.policy.KeepAll {
-		kept := s.kept | 7<<(3*j.index)
+		kept := s.kept
+		for _, n := range j.needs {
+			kept |= s.bit(n)
+		}
 		if s.caching.size(kept)+sum > budget {
 			return false
 		}
@@ -298,8 +303,15 @@ func (s *simulation) release(id residency.RequestID) {
 // pinned is what those at work hold.
 func (s *simulation) pinned() (u use) {
 	for _, t := range s.granted {
-		u.pinned |= 1 << (3*t.job.index + int(t.kind-stage.KindEncoder))
-		u.scratch += t.job.needs[t.kind].Footprint.ScratchBytes
+		n := t.job.needs[t.kind]
+		u.pinned |= s.bit(n)
+		u.scratch += n.Footprint.ScratchBytes
 	}
 	return u
+}
+
+// bit is that of a component in sets of them.
+func (s *simulation) bit(n residency.Need) uint64 {
+	index := slices.IndexFunc(s.trace.Models, func(m Model) bool { return m.Name == n.Model })
+	return 1 << (3*index + int(n.Kind-stage.KindEncoder))
 }

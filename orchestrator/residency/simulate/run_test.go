@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/triptych-serving/triptych/stage"
 )
 
 // traces are small ones of every kind.
@@ -150,6 +152,47 @@ func TestArrivals(t *testing.T) {
 		}
 		if want := map[Arrivals]int{Poisson: 0, Bursty: 3500}[a]; math.Abs(float64(together-want)) > 200 {
 			t.Errorf("%s: %d jobs came with another, expected %d", a, together, want)
+		}
+	}
+}
+
+// TestSharedParts: a model that has the encoder and decoder of another is loaded as one more denoiser, in whatever order the
+// two are asked for.
+func TestSharedParts(t *testing.T) {
+	part := func(bytes int64) Part { return Part{WeightsBytes: bytes, Seconds: 1} }
+	trace := Trace{}
+	for _, name := range []string{"base", "tuned"} {
+		trace.Models = append(trace.Models, Model{Name: name, SidePx: 8, Encoder: part(10), Denoiser: part(40), Decoder: part(10)})
+	}
+	for i := range 6 {
+		trace.Jobs = append(trace.Jobs, Job{AtSeconds: float64(50 * i), Model: []string{"tuned", "base"}[i%2], Images: 1, WidthPx: 8, HeightPx: 8})
+	}
+	parts := map[Component]string{{stage.KindEncoder, "tuned"}: "base", {stage.KindDecoder, "tuned"}: "base"}
+	for _, c := range []struct {
+		policy string
+		parts  map[Component]string
+		budget int64
+		loads  int // 0 is more than once each
+	}{
+		{Ours, nil, 120, 6},
+		{Ours, parts, 100, 4},
+		{"keep all or fail", parts, 100, 4},
+		{LRU, parts, 60, 0}, // no denoiser fits beside the other
+	} {
+		for _, p := range Policies() {
+			if p.Name != c.policy {
+				continue
+			}
+			r, err := Run(trace, p, Options{BudgetBytes: c.budget, LoadBytesPerSecond: 10, Parts: c.parts})
+			if err != nil || r.Done != 6 || c.loads > 0 && r.Loads != c.loads || c.loads == 0 && r.Loads <= 4 || r.PeakBytes > c.budget || r.OracleSeconds > r.ReloadSeconds {
+				t.Errorf("%s, budget %d, parts %v: %+v, %v", c.policy, c.budget, c.parts, r, err)
+			}
+			if n := r.LoadsOf[Component{stage.KindEncoder, "tuned"}]; (n > 0) != (c.parts == nil) {
+				t.Errorf("%s, parts %v: %d loads of an encoder of tuned", c.policy, c.parts, n)
+			}
+			if c.parts != nil && c.budget == 100 && r.OracleSeconds != 10 {
+				t.Errorf("%s: the least is %v s", c.policy, r.OracleSeconds)
+			}
 		}
 	}
 }
