@@ -31,6 +31,8 @@ type planned struct {
 		SpillBytes        int64 `json:"spill_bytes"`
 		StreamedBytes     int64 `json:"streamed_bytes"`
 		Mode              string
+		LoadRate          int64 `json:"load_bytes_per_second"`
+		Measured          *measured
 	}
 
 	Model, Pipeline string
@@ -42,13 +44,17 @@ type planned struct {
 	Reloaded        []string
 	ReloadBytes     int64    `json:"reload_bytes_per_image"`
 	ReloadSeconds   *float64 `json:"reload_seconds_per_image"`
-	LoadRate        int64    `json:"load_bytes_per_second"`
+	StreamSeconds   *float64 `json:"stream_seconds_per_step"`
 
 	Shared []struct { // of models together
 		Stage  string
 		Models []string
 	}
 	NotCompared []string `json:"not_compared"`
+}
+
+type measured struct {
+	SampleBytes int64 `json:"sample_bytes"`
 }
 
 // plannedAll is all of it.

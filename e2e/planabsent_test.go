@@ -20,8 +20,14 @@ func TestPlannedFlagsRun(t *testing.T) {
 	budget := runPlan(t, "starter").LeastStreamedBudgetBytes + 3<<20
 	p := runPlan(t, "starter", "--memory-budget", strconv.FormatInt(budget, 10))
 	if !strings.HasPrefix(p.Mode, "streamed denoiser (") || p.Stages[1].Mode != "streamed" || p.Stages[0].Mode != "whole" ||
-		!slices.Contains(p.Flags, "--memory-budget") || p.ReloadBytes == 0 || p.ReloadSeconds == nil || p.LoadRate == 0 {
+		!slices.Contains(p.Flags, "--memory-budget") || p.ReloadBytes == 0 || p.ReloadSeconds == nil || p.StreamSeconds == nil {
 		t.Fatalf("planned %+v", p)
+	}
+	for _, s := range p.Stages { // each that is loaded again is measured by itself
+		again := slices.Contains(p.Reloaded, s.Stage) || s.Mode == "streamed"
+		if (s.LoadRate > 0) != again || (s.Measured != nil) != again || again && s.Measured.SampleBytes == 0 {
+			t.Errorf("%v are loaded again: %+v", p.Reloaded, s)
+		}
 	}
 	s := up(t, p.Flags...)
 	events, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Prompt: "fox", Steps: ptr(int32(1))}, nil)
@@ -73,7 +79,7 @@ func TestPlanOfAbsentModels(t *testing.T) {
 	if !starter.Runs || !starter.Present || starter.Model != "starter" || starter.Mode != "all resident" {
 		t.Errorf("%+v", starter)
 	}
-	if flux.Runs || flux.Present || flux.Model != "tiny-flux" || flux.Pipeline != "FluxPipeline" || len(flux.Stages) != 3 || flux.LoadRate != 0 {
+	if flux.Runs || flux.Present || flux.Model != "tiny-flux" || flux.Pipeline != "FluxPipeline" || len(flux.Stages) != 3 || flux.Stages[1].LoadRate != 0 {
 		t.Errorf("%+v", flux)
 	}
 	if together.LeastBudgetBytes != max(starter.LeastBudgetBytes, flux.LeastBudgetBytes) || together.AllBytes >= starter.AllBytes+flux.AllBytes ||
@@ -91,8 +97,12 @@ func TestPlanOfAbsentModels(t *testing.T) {
 	if p := all.Together; len(p.Reloaded) == 0 || p.ReloadSeconds == nil || *p.ReloadSeconds <= 0 || p.Mode == "all resident" {
 		t.Errorf("together in %s bytes: %+v", tight, p)
 	}
-	if p := all.Models[1]; p.LoadRate != 1_000_000 {
-		t.Errorf("%+v", p)
+	for _, m := range all.Models {
+		for _, s := range m.Stages {
+			if s.LoadRate != 1_000_000 || s.Measured != nil {
+				t.Errorf("%s: %+v", m.Model, s)
+			}
+		}
 	}
 
 	got := runCommand(t, "plan", dir)

@@ -130,23 +130,31 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 	}
 	defer closeDevice() //nolint:errcheck // nothing was loaded
 	p.BudgetBytes = int64(f.stack.budget)
+	var estimates []stageengine.Estimate
 	for _, name := range names {
-		m, problem, err := f.model(ctx, o, name)
+		req := f.req
+		req.Model, req.Guided = name, f.scale > 1
+		e, err := stageengine.NewEstimate(ctx, o, req)
 		if err != nil {
 			return p, nil, err
 		}
+		m, problem := newModelPlan(name, e, int64(f.stack.budget))
+		m.Flags = f.flags()
 		if refused == nil {
 			refused = problem
 		}
-		p.Models = append(p.Models, m)
+		estimates, p.Models = append(estimates, e), append(p.Models, m)
 	}
 	for i := range p.Models {
 		if err := p.Models[i].cycle(p.BudgetBytes); err != nil {
 			return p, nil, err
 		}
 	}
+	var parts sharing
 	if len(p.Models) > 1 {
-		parts, shared, others, err := compare(ctx, o, p.Models, w)
+		var shared []sharedPart
+		var others []string
+		parts, shared, others, err = compare(ctx, o, p.Models, w)
 		if err != nil {
 			return p, nil, err
 		}
@@ -155,44 +163,13 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 		}
 		p.Together.Shared, p.Together.NotCompared = shared, others
 	}
+	if err := f.rates(ctx, o.Device.(*cpu.Device).Threads(), &p, estimates, parts); err != nil {
+		return p, nil, err
+	}
+	for _, c := range p.cycles() {
+		c.price()
+	}
 	return p, refused, nil
-}
-
-// model plans one model.
-func (f *planFlags) model(ctx context.Context, o stageengine.Options, name string) (m modelPlan, refused error, err error) {
-	req := f.req
-	req.Model, req.Guided = name, f.scale > 1
-	e, err := stageengine.NewEstimate(ctx, o, req)
-	if err != nil {
-		return m, nil, err
-	}
-	m, refused = newModelPlan(name, e, int64(f.stack.budget))
-	m.Flags = f.flags()
-	m.LoadBytesPerSecond = int64(f.load)
-	if f.load == 0 && e.Present {
-		m.Measured, err = measure(ctx, o.Device.(*cpu.Device).Threads(), e)
-		if err != nil {
-			return m, nil, err
-		}
-		m.LoadBytesPerSecond = int64(m.Measured.rate)
-	}
-	return m, refused, nil
-}
-
-// measure loads a little on a device without a budget.
-func measure(ctx context.Context, threads int, e stageengine.Estimate) (*measured, error) {
-	d, err := cpu.New(cpu.Options{Threads: threads})
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close() //nolint:errcheck // what was loaded is freed
-	r, err := e.MeasureLoad(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	return &measured{
-		ReadBytesPerSecond: int64(r.ReadBytesPerSecond), PackBytesPerSecond: int64(r.PackBytesPerSecond), SampleBytes: r.SampleBytes, rate: r.BytesPerSecond(),
-	}, nil
 }
 
 // flags are those to run a model with as it is planned.

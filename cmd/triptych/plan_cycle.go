@@ -16,24 +16,32 @@ const (
 	countRounds = 12
 )
 
-// nominalRate is in bytes a second, where nobody knows what is loaded in a second.
+// nominalRate is in bytes a second: what is loaded again is planned before it is known how fast.
 const nominalRate = 500_000_000
 
-// newCycle plans models in turn under a budget, 0 for none; some use parts of others.
+// reload is what a stage loads again, in stored bytes of an image on average.
+type reload struct {
+	stage *planStage
+	bytes float64
+}
+
+// newCycle plans models in turn under a budget, 0 for none; some use parts of others. What takes time is priced later.
 func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, error) {
 	var p cyclePlan
 	var streamed []string
 	for _, m := range models {
-		for _, s := range m.Stages {
+		for i := range m.Stages {
+			s := &m.Stages[i]
 			if s.Mode == modeRefused {
-				p.Mode = modeRefused
-				return p, nil
+				return cyclePlan{Mode: modeRefused}, nil
+			}
+			if s.kind == stage.KindDenoiser && s.StreamedBytes > 0 && len(models) == 1 { // of many, each tells its own
+				p.streamed = s
 			}
 		}
 		for _, s := range m.streamed() {
 			streamed = append(streamed, m.prefix(models)+s)
 		}
-		p.StreamSecondStep = m.streamSeconds(len(models))
 	}
 	all, err := inTurn(models, budget, parts, warmRounds+countRounds)
 	if err != nil {
@@ -44,9 +52,10 @@ func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, erro
 		return p, err
 	}
 	p.PeakBytes = all.PeakBytes
-	seconds, known, loads, uses := 0.0, true, 0, 0
+	loads, uses := 0, 0
 	for _, m := range models {
-		for _, s := range m.Stages {
+		for i := range m.Stages {
+			s := &m.Stages[i]
 			uses++
 			if parts.of(m.Model, s.kind) != m.Model {
 				continue
@@ -62,14 +71,8 @@ func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, erro
 			p.Reloaded = append(p.Reloaded, name)
 			bytes := float64(s.LoadedBytes) * float64(n) / float64(countRounds*len(models))
 			p.ReloadedBytes += int64(bytes)
-			known = known && m.LoadBytesPerSecond > 0
-			if known {
-				seconds += bytes / float64(m.LoadBytesPerSecond)
-			}
+			p.reloads = append(p.reloads, reload{s, bytes})
 		}
-	}
-	if known {
-		p.ReloadSeconds = &seconds
 	}
 	switch {
 	case len(streamed) > 0:
@@ -84,6 +87,24 @@ func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, erro
 	return p, nil
 }
 
+// price tells what takes time, as far as it is known how fast stages are loaded.
+func (p *cyclePlan) price() {
+	if s := p.streamed; s != nil && s.LoadBytesPerSecond > 0 {
+		seconds := float64(s.StreamedBytes) / float64(s.LoadBytesPerSecond)
+		p.StreamSecondStep = &seconds
+	}
+	seconds := 0.0
+	for _, r := range p.reloads {
+		if r.stage.LoadBytesPerSecond == 0 {
+			return
+		}
+		seconds += r.bytes / float64(r.stage.LoadBytesPerSecond)
+	}
+	if p.Mode != modeRefused {
+		p.ReloadSeconds = &seconds
+	}
+}
+
 // prefix tells a model's stages apart from others'.
 func (p *modelPlan) prefix(all []*modelPlan) string {
 	if len(all) == 1 {
@@ -92,26 +113,13 @@ func (p *modelPlan) prefix(all []*modelPlan) string {
 	return p.Model + " "
 }
 
-// streamSeconds is what reading a streamed denoiser takes in each step; nil if it is not streamed, nobody knows, or
-// models are many, each of which tells its own.
-func (p *modelPlan) streamSeconds(models int) *float64 {
-	for _, s := range p.Stages {
-		if s.kind == stage.KindDenoiser && s.StreamedBytes > 0 && p.LoadBytesPerSecond > 0 && models == 1 {
-			seconds := float64(s.StreamedBytes) / float64(p.LoadBytesPerSecond)
-			return &seconds
-		}
-	}
-	return nil
-}
-
 // inTurn makes images one after another, of each model in turn, on the clock of a simulation: what is loaded again is
 // then for the orchestrator's own ledger to decide.
 func inTurn(models []*modelPlan, budget int64, parts sharing, rounds int) (simulate.Result, error) {
 	const side, turnSeconds = 8, 1
 	var trace simulate.Trace
-	rate, weights := int64(0), int64(0)
+	weights := int64(0)
 	for _, m := range models {
-		rate = cmp.Or(rate, m.LoadBytesPerSecond)
 		of := map[stage.Kind]simulate.Part{}
 		for _, s := range m.Stages {
 			of[s.kind] = simulate.Part{WeightsBytes: s.footprint.WeightsBytes, ScratchBytes: s.footprint.ScratchBytes, Seconds: turnSeconds}
@@ -122,7 +130,7 @@ func inTurn(models []*modelPlan, budget int64, parts sharing, rounds int) (simul
 		})
 	}
 	slices.SortFunc(trace.Models, func(a, b simulate.Model) int { return cmp.Compare(a.Name, b.Name) })
-	o := simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: float64(cmp.Or(rate, nominalRate)), OracleWidth: 1, Parts: parts}
+	o := simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: nominalRate, OracleWidth: 1, Parts: parts}
 	apart := 10*turnSeconds + float64(weights)/o.LoadBytesPerSecond // until an image is surely there
 	for i := range rounds * len(models) {
 		trace.Jobs = append(trace.Jobs, simulate.Job{AtSeconds: float64(i) * apart, Model: models[i%len(models)].Model, Images: 1, WidthPx: side, HeightPx: side})

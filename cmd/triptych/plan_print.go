@@ -60,14 +60,28 @@ func (p *modelPlan) print(w io.Writer) error {
 	default:
 		fmt.Fprintf(w, "It would run with %s.\n", strings.Join(p.Flags, " "))
 	}
-	switch m := p.Measured; {
-	case m != nil && m.PackBytesPerSecond > 0:
-		fmt.Fprintf(w, "Loading, measured on %s of its weights: read at %s/s, packed at %s/s.\n", size(m.SampleBytes), humanize.Bytes(uint64(m.ReadBytesPerSecond)), humanize.Bytes(uint64(m.PackBytesPerSecond)))
-	case m != nil:
-		fmt.Fprintf(w, "Loading, measured on %s of its weights: read at %s/s.\n", size(m.SampleBytes), humanize.Bytes(uint64(m.ReadBytesPerSecond)))
+	if err := p.printRates(w); err != nil {
+		return err
 	}
 	printBudgets(w, p.LeastBudgetBytes, p.LeastStreamedBudgetBytes, p.AllBytes)
 	return nil
+}
+
+// printRates tells how fast stages were loaded.
+func (p *modelPlan) printRates(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	heading := "LOADING\tREAD\tPACKED\tMEASURED ON\n"
+	for _, s := range p.Stages {
+		if m := s.Measured; m != nil {
+			packed := "-"
+			if m.PackBytesPerSecond > 0 {
+				packed = humanize.Bytes(uint64(m.PackBytesPerSecond)) + "/s"
+			}
+			fmt.Fprintf(t, "%s%s\t%s/s\t%s\t%s\n", heading, s.Stage, humanize.Bytes(uint64(m.ReadBytesPerSecond)), packed, size(m.SampleBytes))
+			heading = ""
+		}
+	}
+	return t.Flush()
 }
 
 // printNetworks tells what the numbers are from, unless that is the model itself, which Triptych runs.

@@ -36,18 +36,6 @@ type modelPlan struct {
 	AllBytes                 int64    `json:"all_bytes"`
 	Flags                    []string `json:"flags,omitempty"` // to run it so
 	cyclePlan
-
-	LoadBytesPerSecond int64     `json:"load_bytes_per_second,omitempty"` // of stored weights, to ready; told or measured
-	Measured           *measured `json:"measured,omitempty"`
-}
-
-// measured is how fast some of the model's weights were loaded.
-type measured struct {
-	ReadBytesPerSecond int64 `json:"read_bytes_per_second"`
-	PackBytesPerSecond int64 `json:"pack_bytes_per_second,omitempty"`
-	SampleBytes        int64 `json:"sample_bytes"`
-
-	rate float64
 }
 
 // cyclePlan is what happens again and again while one image after another is made.
@@ -59,6 +47,9 @@ type cyclePlan struct {
 	ReloadSeconds    *float64 `json:"reload_seconds_per_image"` // null if nobody knows the bandwidth
 	PeakBytes        int64    `json:"peak_bytes,omitempty"`
 	StreamSecondStep *float64 `json:"stream_seconds_per_step,omitempty"` // of the denoiser, while it computes
+
+	reloads  []reload
+	streamed *planStage // the denoiser, of a single model, if it is streamed
 }
 
 // togetherPlan is the models asked for in turn.
@@ -88,6 +79,9 @@ type planStage struct {
 	LoadedBytes       int64         `json:"loaded_bytes"`             // read by a load
 	Convolutions      planConvs     `json:"convolutions,omitempty"`   // by algorithm
 	Mode              string        `json:"mode"`
+	// LoadBytesPerSecond is of stored weights, to ready, told or measured; a stage that nothing is read for again is not measured.
+	LoadBytesPerSecond int64     `json:"load_bytes_per_second,omitempty"`
+	Measured           *measured `json:"measured,omitempty"`
 
 	kind      stage.Kind
 	footprint stage.Footprint

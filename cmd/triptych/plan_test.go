@@ -10,10 +10,10 @@ import (
 
 // sizedModel is a model of so many bytes of weights in each stage, all with equal scratch.
 func sizedModel(name string, scratch int64, weights ...int64) *modelPlan {
-	m := &modelPlan{Model: name, LoadBytesPerSecond: 1000}
+	m := &modelPlan{Model: name}
 	for i, kind := range stage.Kinds() {
 		f := stage.Footprint{WeightsBytes: weights[i], ScratchBytes: scratch}
-		m.Stages = append(m.Stages, planStage{Stage: kind.String(), Mode: modeWhole, kind: kind, footprint: f, LoadedBytes: weights[i]})
+		m.Stages = append(m.Stages, planStage{Stage: kind.String(), Mode: modeWhole, kind: kind, footprint: f, LoadedBytes: weights[i], LoadBytesPerSecond: 1000})
 	}
 	return m
 }
@@ -45,6 +45,7 @@ func TestCycleModes(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
+		p.price()
 		if p.Mode != c.mode {
 			t.Errorf("%s: mode %q, want %q", name, p.Mode, c.mode)
 		}
@@ -64,14 +65,25 @@ func TestCycleModes(t *testing.T) {
 			t.Errorf("%s: a peak of %d bytes, budget %d", name, p.PeakBytes, c.budget)
 		}
 	}
-	unknown := sizedModel("m", 10, 100, 500, 450)
-	unknown.LoadBytesPerSecond = 0
-	if p, err := newCycle([]*modelPlan{unknown}, 510, nil); err != nil || p.ReloadSeconds != nil || p.ReloadedBytes != 1050 {
-		t.Errorf("without a bandwidth: %+v, %v", p, err)
+	// Each stage at its own rate; without one of a stage that is loaded again, nobody knows.
+	uneven := sizedModel("m", 10, 100, 500, 450)
+	uneven.Stages[1].LoadBytesPerSecond = 100
+	p, err := newCycle([]*modelPlan{uneven}, 510, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	streamed.StreamSecondStep = streamed.streamSeconds(1)
-	if s := streamed.StreamSecondStep; s == nil || *s != 2 {
-		t.Errorf("a step reads for %v s, want 2", s)
+	if p.price(); p.ReloadSeconds == nil || math.Abs(*p.ReloadSeconds-5.55) > 1e-9 {
+		t.Errorf("with a slow denoiser: %+v", p)
+	}
+	p.ReloadSeconds, uneven.Stages[2].LoadBytesPerSecond = nil, 0
+	if p.price(); p.ReloadSeconds != nil || p.ReloadedBytes != 1050 {
+		t.Errorf("without a bandwidth: %+v", p)
+	}
+	if p, err = newCycle([]*modelPlan{streamed}, 510, nil); err != nil {
+		t.Fatal(err)
+	}
+	if p.price(); p.StreamSecondStep == nil || *p.StreamSecondStep != 2 {
+		t.Errorf("a step reads for %v s, want 2", p.StreamSecondStep)
 	}
 }
 
@@ -110,6 +122,7 @@ func TestTogether(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			p.price()
 			if p.Mode != c.mode || p.AllBytes != c.all || p.LeastBudgetBytes != 510 || len(p.Resident) != c.stays || p.ReloadSeconds == nil || math.Abs(*p.ReloadSeconds-c.reloads) > 1e-9 {
 				t.Errorf("%v, parts %v in %d: %+v, seconds %v", order, c.parts, c.budget, p, *p.ReloadSeconds)
 			}

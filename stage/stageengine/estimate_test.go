@@ -1,6 +1,7 @@
 package stageengine
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/stage"
@@ -95,18 +97,50 @@ func TestEstimateOfAbsentWeights(t *testing.T) {
 	}
 }
 
-// TestMeasureLoad: a measurement reads what it says and leaves nothing behind.
+// TestMeasureLoad: a measurement of a stage reads what it says, of that stage, and leaves nothing behind.
 func TestMeasureLoad(t *testing.T) {
 	e, o := starterEstimate(t, filepath.Join(repo, "models/starter"), 0, Options{Precision: map[stage.Kind]tensor.DType{stage.KindDenoiser: tensor.I8}}, EstimateRequest{})
-	r, err := e.MeasureLoad(t.Context(), o.Device)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.ReadBytesPerSecond <= 0 || r.PackBytesPerSecond <= 0 || r.SampleBytes <= 0 || r.SampleBytes > rateSample || r.BytesPerSecond() > r.ReadBytesPerSecond {
-		t.Errorf("%+v", r)
+	for i, kind := range stage.Kinds() {
+		r, err := e.MeasureLoad(t.Context(), o.Device, kind, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.ReadBytesPerSecond <= 0 || r.PackBytesPerSecond <= 0 || r.SampleBytes <= 0 || r.SampleBytes > rateSample || r.BytesPerSecond() > r.ReadBytesPerSecond {
+			t.Errorf("%v: %+v", kind, r)
+		}
+		if stored := e.Stages[i].Networks[0].StoredBytes; r.SampleBytes > stored {
+			t.Errorf("%v: %d bytes were measured of %d", kind, r.SampleBytes, stored)
+		}
 	}
 	m := o.Device.Memory()
 	if m.UsedBytes != 0 || m.PeakBytes == 0 || m.PeakBytes > rateSample {
 		t.Errorf("memory %+v", m)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := e.MeasureLoad(ctx, o.Device, stage.KindDenoiser, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// endless is a device whose loads come half as far as they should until they are given up.
+type endless struct{ *cpu.Device }
+
+func (d endless) Load(ctx context.Context, m *device.Manifest, _ device.Source, progress func(int64)) (device.Weights, error) {
+	progress(d.WeightBytes(m) / 2)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestMeasureSlowLoad: a load that takes longer than there is time for is cut off, and what it loaded counts.
+func TestMeasureSlowLoad(t *testing.T) {
+	e, o := starterEstimate(t, filepath.Join(repo, "models/starter"), 0, Options{}, EstimateRequest{})
+	const of = 20
+	r, err := e.MeasureLoad(t.Context(), endless{o.Device.(*cpu.Device)}, stage.KindEncoder, of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := float64(r.SampleBytes) / 2 / (rateLoading.Seconds() / of); r.PackBytesPerSecond <= 0 || r.PackBytesPerSecond > most {
+		t.Errorf("%+v, want at most %g packed", r, most)
 	}
 }

@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// LoadRate is how fast weights are loaded.
+// LoadRate is how fast weights of a stage are loaded.
 type LoadRate struct {
 	ReadBytesPerSecond float64 // of stored weights, from the disk, or from the page cache where they are there
 	PackBytesPerSecond float64 // of stored weights that are in the page cache; 0 if the reading took all the time
@@ -24,70 +25,123 @@ func (r LoadRate) BytesPerSecond() float64 {
 	return min(r.ReadBytesPerSecond, r.PackBytesPerSecond)
 }
 
-// The bounds of a measurement: enough for a rate within some percent, and what a caller may wait.
+// The bounds of all measurements together but for the sample, which is each one's: enough for a rate within some percent, and what
+// a caller may wait.
 const (
-	rateSample    = 64 << 20
-	rateParameter = rateSample / 2
-	rateReading   = 400 * time.Millisecond
-	rateLoads     = 3
-	rateLoading   = 300 * time.Millisecond // no load begins later
-	rateChunk     = 1 << 20
+	rateSample  = 64 << 20
+	rateReading = 400 * time.Millisecond
+	rateLoading = 400 * time.Millisecond
+	rateLoads   = 3
+	rateChunk   = 1 << 20
 )
 
-// MeasureLoad reads some of the denoiser's weights, and then loads them on d, which has room for 64 MiB and more. The
-// model's weights are Present.
-func (e Estimate) MeasureLoad(ctx context.Context, d device.Device) (rate LoadRate, err error) {
-	part := e.outline.Denoiser
+// MeasureLoad reads some of a stage's weights, and then loads them on d, which has room for 64 MiB and more. It is one of so many
+// measurements that share their time. The stage's weights are Present.
+func (e Estimate) MeasureLoad(ctx context.Context, d device.Device, kind stage.Kind, of int) (LoadRate, error) {
+	parts := stagesOf(e.outline)[kind]
+	var m measurement
+	for _, p := range parts {
+		switch err := m.measure(ctx, d, p, of*len(parts)); {
+		case ctx.Err() != nil:
+			return LoadRate{}, ctx.Err()
+		case err != nil:
+			return LoadRate{}, modelError(err, kind, e.outline.Pipeline, e.outline.Path)
+		}
+	}
+	rate := LoadRate{ReadBytesPerSecond: float64(m.read) / m.reading.Seconds(), SampleBytes: m.read}
+	if m.packing > 0 {
+		rate.PackBytesPerSecond = m.packed / m.packing.Seconds()
+	}
+	return rate, nil
+}
+
+// measurement adds up what was measured of the networks of a stage.
+type measurement struct {
+	read             int64   // bytes
+	packed           float64 // stored bytes
+	reading, packing time.Duration
+}
+
+// measure adds a network, in its part of the time.
+func (m *measurement) measure(ctx context.Context, d device.Device, part *modeldir.Part, of int) (err error) {
 	src, err := part.OpenSource()
 	if err != nil {
-		return rate, modelError(err, stage.KindDenoiser, e.outline.Pipeline, e.outline.Path)
+		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	sample := &device.Manifest{}
 	left := int64(rateSample)
 	for _, p := range part.Manifest.Params {
 		n, _ := p.Shape.Elems()
-		if bytes := int64(n * p.DType.Size()); bytes <= min(left, rateParameter) {
+		if bytes := int64(n * p.DType.Size()); bytes <= min(left, rateSample/2) {
 			left -= bytes
 			sample.Add(p)
 		}
 	}
-	whole := &device.Manifest{}
-	stored := int64(0)
+	whole, stored, err := m.readAll(ctx, sample, src, rateReading/time.Duration(of))
+	if err != nil || stored == 0 {
+		return err
+	}
+	return m.packAll(ctx, d, whole, src, stored, rateLoading/time.Duration(of))
+}
+
+// readAll reads for some time and gives the parameters that were read whole, with their bytes.
+func (m *measurement) readAll(ctx context.Context, sample *device.Manifest, src device.Source, span time.Duration) (whole *device.Manifest, stored int64, err error) {
+	whole = &device.Manifest{}
 	chunk := make([]byte, rateChunk)
 	begin := time.Now()
+	defer func() { m.reading += time.Since(begin) }()
 	for _, p := range sample.Params {
 		section, err := src.Section(p.Name)
 		if err != nil {
-			return rate, err
+			return nil, 0, err
 		}
 		at := int64(0)
-		for at < section.Size() && time.Since(begin) < rateReading {
+		for at < section.Size() && time.Since(begin) < span && ctx.Err() == nil {
 			n := min(rateChunk, section.Size()-at)
 			if _, err := section.ReadAt(chunk[:n], at); err != nil {
-				return rate, err
+				return nil, 0, err
 			}
 			at += n
 		}
-		if rate.SampleBytes += at; at < section.Size() {
+		if m.read += at; at < section.Size() {
 			break
 		}
 		whole.Add(p)
 		stored += at
 	}
-	rate.ReadBytesPerSecond = float64(rate.SampleBytes) / time.Since(begin).Seconds()
-	if stored == 0 {
-		return rate, nil
-	}
-	for begin, tries := time.Now(), 0; tries < rateLoads && (tries == 0 || time.Since(begin) < rateLoading); tries++ {
-		start := time.Now()
-		weights, err := d.Load(ctx, whole, src, nil)
-		if err != nil {
-			return rate, err
+	return whole, stored, ctx.Err()
+}
+
+// packAll loads parameters of so many stored bytes for some time, if need be not to their end.
+func (m *measurement) packAll(ctx context.Context, d device.Device, whole *device.Manifest, src device.Source, stored int64, span time.Duration) error {
+	short, cancel := context.WithTimeout(ctx, span)
+	defer cancel()
+	best, least := 0.0, time.Duration(0) // stored bytes, and the time they took
+	for try := 0; try < rateLoads && short.Err() == nil; try++ {
+		done := int64(0)
+		begin := time.Now()
+		weights, err := d.Load(short, whole, src, func(bytes int64) { done = bytes })
+		took := time.Since(begin)
+		share := 1.0
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			weights.Free()
+		case !errors.Is(err, context.DeadlineExceeded):
+			return err
+		case try > 0:
+			continue
+		default:
+			share = min(1, float64(done)/float64(d.WeightBytes(whole)))
 		}
 		// The fastest: what else the machine does can only slow a load.
-		rate.PackBytesPerSecond = max(rate.PackBytesPerSecond, float64(stored)/time.Since(start).Seconds())
-		weights.Free()
+		if n := share * float64(stored); n > 0 && (least == 0 || n/took.Seconds() > best/least.Seconds()) {
+			best, least = n, took
+		}
 	}
-	return rate, nil
+	m.packed += best
+	m.packing += least
+	return nil
 }
