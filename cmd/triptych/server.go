@@ -54,9 +54,9 @@ func told(conn *grpc.ClientConn, err error) error {
 	return stagerpc.FromStatus(err, 0)
 }
 
-// watch hands every news about memory to each, until ctx ends, which is no error, each fails or the
+// watch hands every news about memory, and about jobs if they are asked for, to each, until ctx ends, which is no error, each fails or the
 // server says no more.
-func (f *serverFlags) watch(ctx context.Context, each func(*triptychv1alpha1.WatchResidencyResponse) error) error {
+func (f *serverFlags) watch(ctx context.Context, jobs bool, each func(*triptychv1alpha1.WatchResidencyResponse) error) error {
 	if !strings.Contains(f.address, "/") { // else it is one of gRPC's names, such as dns:///host:port
 		if err := checkAddress("server", f.address); err != nil {
 			return err
@@ -69,7 +69,7 @@ func (f *serverFlags) watch(ctx context.Context, each func(*triptychv1alpha1.Wat
 	defer conn.Close() //nolint:errcheck // nothing is under way then
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := triptychv1alpha1.NewResidencyServiceClient(conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{})
+	stream, err := triptychv1alpha1.NewResidencyServiceClient(conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{Jobs: jobs})
 	for err == nil {
 		var news *triptychv1alpha1.WatchResidencyResponse
 		if news, err = stream.Recv(); err == nil {

@@ -25,7 +25,7 @@ func topCommand() *cobra.Command {
 			if ok && term.IsTerminal(int(out.Fd())) {
 				return showTop(cmd, &server, out)
 			}
-			return server.watch(cmd.Context(), func(news *triptychv1alpha1.WatchResidencyResponse) error {
+			return server.watch(cmd.Context(), false, func(news *triptychv1alpha1.WatchResidencyResponse) error {
 				line := top.Line(news, time.Local)
 				if line == "" {
 					return nil
@@ -46,7 +46,7 @@ func showTop(cmd *cobra.Command, server *serverFlags, out *os.File) error {
 	answered, news, done := make(chan struct{}), make(chan *triptychv1alpha1.WatchResidencyResponse), make(chan error, 1)
 	go func() {
 		first := true
-		err := server.watch(ctx, func(n *triptychv1alpha1.WatchResidencyResponse) error {
+		err := server.watch(ctx, true, func(n *triptychv1alpha1.WatchResidencyResponse) error {
 			if first {
 				first = false
 				close(answered)

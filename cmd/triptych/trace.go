@@ -56,7 +56,7 @@ func trace(cmd *cobra.Command, server *serverFlags, output string, last time.Dur
 		heard time.Time // here, when the server made the last news
 		made  time.Time // there
 	)
-	err := server.watch(ctx, func(news *triptychv1alpha1.WatchResidencyResponse) error {
+	err := server.watch(ctx, false, func(news *triptychv1alpha1.WatchResidencyResponse) error {
 		if heard.IsZero() {
 			fmt.Fprintf(cmd.ErrOrStderr(), "listening to %s; ctrl-C writes %s\n", server.address, output)
 			if last > 0 {

@@ -27,6 +27,7 @@ type State struct {
 	services   []service   // in pipeline order
 	components []component // by service and model
 	requests   []request   // by arrival
+	jobs       []*triptychv1alpha1.JobProgress
 	decisions  []*triptychv1alpha1.ResidencyDecision
 }
 
@@ -77,12 +78,26 @@ func (s State) Apply(news *triptychv1alpha1.WatchResidencyResponse) State {
 	if d := news.GetDecision(); d != nil {
 		return s.decision(d)
 	}
+	if j := news.GetJob(); j != nil {
+		return s.job(j)
+	}
 	return s
 }
 
-// snapshot keeps the decisions that were seen and takes all else from n.
+// job follows how far a job is.
+func (s State) job(j *triptychv1alpha1.JobProgress) State {
+	same := func(o *triptychv1alpha1.JobProgress) bool { return o.GetJob() == j.GetJob() }
+	if j.GetEnded() {
+		s.jobs = drop(s.jobs, same)
+	} else {
+		s.jobs = put(s.jobs, j, same)
+	}
+	return s
+}
+
+// snapshot keeps the decisions that were seen, and how far jobs are, and takes all else from n.
 func (s State) snapshot(n *triptychv1alpha1.ResidencySnapshot) State {
-	out := State{time: n.GetTime().AsTime(), dropped: n.GetDroppedDecisions(), decisions: s.decisions}
+	out := State{time: n.GetTime().AsTime(), dropped: n.GetDroppedDecisions(), decisions: s.decisions, jobs: s.jobs}
 	for _, d := range n.GetDevices() {
 		out.devices = append(out.devices, device{d.GetDevice(), d.GetUsedBytes(), d.GetBudgetBytes(), d.GetPeakBytes()})
 	}

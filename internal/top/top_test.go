@@ -62,6 +62,15 @@ func then(a action, c class, request uint64, service, stage string, bytes, used 
 	}}}
 }
 
+// far is how far a job is, at those works.
+func far(job string, images, done int32, works ...*triptychv1alpha1.Progress) *news {
+	return &news{News: &triptychv1alpha1.WatchResidencyResponse_Job{Job: &triptychv1alpha1.JobProgress{Job: job, Model: "starter", Images: images, ImagesDone: done, Work: works}}}
+}
+
+func at(stage string, step, steps int32) *triptychv1alpha1.Progress {
+	return &triptychv1alpha1.Progress{Stage: stage, Step: step, Steps: steps}
+}
+
 const (
 	released  = triptychv1alpha1.ResidencyEvent_ACTION_RELEASE
 	evicted   = triptychv1alpha1.ResidencyEvent_CLASS_EVICTED
@@ -91,7 +100,8 @@ func after(m Model, all ...*news) Model {
 // TestView is the whole view of a fixed snapshot and a decision after it.
 func TestView(t *testing.T) {
 	m := after(NewModel("127.0.0.1:7420", time.UTC), first(0), then(released, evicted, 2, "10.0.0.1:3", "decoder", 12*mib, 18*mib),
-		then(triptychv1alpha1.ResidencyEvent_ACTION_KEEP, 0, 0, "10.0.0.1:3", "decoder", 12*mib, 18*mib))
+		then(triptychv1alpha1.ResidencyEvent_ACTION_KEEP, 0, 0, "10.0.0.1:3", "decoder", 12*mib, 18*mib),
+		far("job-1", 4, 1, at("denoiser", 6, 20), at("decoder", 0, 1)), far("job-2", 1, 0))
 	want := strings.TrimPrefix(`
 triptych top  127.0.0.1:7420  12:00:01
 
@@ -106,9 +116,9 @@ decoder   10.0.0.1:3  starter  warm      12 MiB   host/cpu:0
 decoder   10.0.0.1:3  tiny     warm      3.0 MiB  host/cpu:0
 decoder   10.0.0.1:3  turbo    dropping  1.0 MiB  host/cpu:0
 
-JOB    STAGE     MODEL    DOES   SINCE
-job-1  denoiser  starter  works  12:00:00
-job-2  denoiser  starter  waits  11:59:00
+JOB    STAGE     MODEL    DOES   STEP             IMAGES  SINCE
+job-1  denoiser  starter  works  ███░░░░░░░ 6/20  1/4     12:00:00
+job-2  denoiser  starter  waits  -                0/1     11:59:00
 
 DECISIONS
 12:00:01  keep     decoder starter  12 MiB, 18 MiB of 40 MiB used: it is so
@@ -185,6 +195,39 @@ func TestLost(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
+	}
+}
+
+// TestProgress: what is told of a job replaces what was before, a snapshot does not, and an ended job is forgotten; the states
+// before stay as they were.
+func TestProgress(t *testing.T) {
+	ended := far("job-1", 0, 0)
+	ended.GetJob().Ended = true
+	s := State{}.Apply(first(0))
+	for i, c := range []struct {
+		news         *news
+		step, images string
+	}{
+		{far("job-2", 9, 8, at("denoiser", 7, 8)), "-", "-"},
+		{far("job-1", 2, 0), "-", "0/2"},
+		{far("job-1", 2, 0, at("denoiser", 0, 3)), "░░░░░░░░░░ 0/3", "0/2"},
+		{far("job-1", 2, 1, at("encoder", 0, 1), at("denoiser", 3, 3)), "██████████ 3/3", "1/2"},
+		{first(7), "██████████ 3/3", "1/2"},
+		{far("job-1", 2, 1, at("denoiser", 9, -1)), "-", "1/2"},
+		{far("job-1", 2, 1, at("denoiser", 900, 3)), "██████████ 900/3", "1/2"},
+		{ended, "-", "-"},
+	} {
+		old, before := s, s.View("x", 200, 100, time.UTC)
+		s = s.Apply(c.news)
+		if now := old.View("x", 200, 100, time.UTC); now != before {
+			t.Errorf("news %d changed the state before it:\n%s\n%s", i, before, now)
+		}
+		if step, images := s.progress(s.requests[0]); ansi.Strip(step) != c.step || images != c.images {
+			t.Errorf("after news %d: %q and %q, want %q and %q", i, step, images, c.step, c.images)
+		}
+	}
+	if len(s.jobs) != 1 || Line(far("job-1", 2, 1), time.UTC) != "" {
+		t.Errorf("left are %v", s.jobs)
 	}
 }
 

@@ -22,7 +22,11 @@ var (
 	full    = lipgloss.NewStyle().Foreground(lipgloss.Color("1"))
 )
 
-const barWidth = 30 // cells
+// The widths of bars, in cells.
+const (
+	barWidth  = 30
+	stepWidth = 10
+)
 
 // View is the state as text of so many cells and lines. Times are shown in the zone given.
 func (s State) View(server string, width, height int, zone *time.Location) string {
@@ -35,7 +39,7 @@ func (s State) View(server string, width, height int, zone *time.Location) strin
 		fmt.Fprintf(&b, "%s  keeps %s of %s warm\n", clean(h.name), size(s.warm(h.name)), size(h.budget))
 	}
 	b.WriteString(table("STAGE\tSERVICE\tMODEL\tSTATE\tWEIGHTS\tDEVICE", s.stages()))
-	b.WriteString(table("JOB\tSTAGE\tMODEL\tDOES\tSINCE", s.jobs(zone)))
+	b.WriteString(table("JOB\tSTAGE\tMODEL\tDOES\tSTEP\tIMAGES\tSINCE", s.work(zone)))
 	title := "DECISIONS"
 	if s.dropped > 0 {
 		title += fmt.Sprintf("  (%d came too fast to be seen)", s.dropped)
@@ -65,7 +69,6 @@ func (d device) line() string {
 		return fmt.Sprintf("%s  %s used, at most %s, no budget", clean(d.name), size(d.used), size(d.peak))
 	}
 	share := float64(d.used) / float64(d.budget)
-	cells := min(barWidth, max(0, int(share*barWidth+0.5)))
 	style := calm
 	switch {
 	case share > 1:
@@ -73,8 +76,7 @@ func (d device) line() string {
 	case share > 0.9:
 		style = tight
 	}
-	bar := style.Render(strings.Repeat("█", cells)) + strings.Repeat("░", barWidth-cells)
-	return fmt.Sprintf("%s  %s %3.0f%%  %s of %s used, at most %s", clean(d.name), bar, 100*share, size(d.used), size(d.budget), size(d.peak))
+	return fmt.Sprintf("%s  %s %3.0f%%  %s of %s used, at most %s", clean(d.name), bar(share, barWidth, style), 100*share, size(d.used), size(d.budget), size(d.peak))
 }
 
 // stages are the rows of services and what they hold.
@@ -97,12 +99,36 @@ func (s State) stages() (rows []string) {
 	return rows
 }
 
-// jobs are the rows of requests.
-func (s State) jobs(zone *time.Location) (rows []string) {
+// bar is a share of so many cells.
+func bar(share float64, width int, style lipgloss.Style) string {
+	cells := min(width, max(0, int(share*float64(width)+0.5)))
+	return style.Render(strings.Repeat("█", cells)) + strings.Repeat("░", width-cells)
+}
+
+// work are the rows of requests, with how far their jobs are.
+func (s State) work(zone *time.Location) (rows []string) {
 	for _, r := range s.requests {
-		rows = append(rows, strings.Join([]string{clean(r.job), clean(r.stage), clean(r.model), r.doing, r.since.In(zone).Format(time.TimeOnly)}, "\t"))
+		step, images := s.progress(r)
+		rows = append(rows, strings.Join([]string{clean(r.job), clean(r.stage), clean(r.model), r.doing, step, images, r.since.In(zone).Format(time.TimeOnly)}, "\t"))
 	}
 	return rows
+}
+
+// progress is the step of a request that works, and the images of its job; "-" where nobody told.
+func (s State) progress(r request) (step, images string) {
+	step, images = "-", "-"
+	for _, j := range s.jobs {
+		if j.GetJob() != r.job {
+			continue
+		}
+		images = fmt.Sprintf("%d/%d", j.GetImagesDone(), j.GetImages())
+		for _, w := range j.GetWork() {
+			if w.GetStage() == r.stage && r.doing == works && w.GetSteps() > 0 {
+				step = fmt.Sprintf("%s %d/%d", bar(float64(w.GetStep())/float64(w.GetSteps()), stepWidth, lipgloss.NewStyle()), w.GetStep(), w.GetSteps())
+			}
+		}
+	}
+	return step, images
 }
 
 // table is an empty line, a heading and rows, in columns. Cells are separated by tabs.

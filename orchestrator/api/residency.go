@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -17,35 +18,75 @@ import (
 const maxWatches = 64
 
 // WatchResidency implements ResidencyService.
-func (s *Service) WatchResidency(_ *triptychv1alpha1.WatchResidencyRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
-	return stagerpc.ToStatus(stream.Context(), s.Logger, s.watch(stream))
+func (s *Service) WatchResidency(req *triptychv1alpha1.WatchResidencyRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
+	return stagerpc.ToStatus(stream.Context(), s.Logger, s.watch(req, stream))
 }
 
-func (s *Service) watch(stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
+func (s *Service) watch(req *triptychv1alpha1.WatchResidencyRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
 	select {
 	case s.watches <- struct{}{}:
 		defer func() { <-s.watches }()
 	default:
 		return stage.Errorf(stage.QueueFull, "%d callers watch already, try again later", cap(s.watches))
 	}
-	ctx, cancel := context.WithCancelCause(stream.Context())
-	defer cancel(context.Canceled)
-	go func() {
+	watch := s.Pipeline.Keeper.Watch()
+	defer watch.Close() // when nobody reads it any more
+	ending, cancel := context.WithCancelCause(stream.Context())
+	group, ctx := errgroup.WithContext(ending)
+	defer func() {
+		cancel(context.Canceled)
+		_ = group.Wait() // its first error is the cause of ctx
+	}()
+	group.Go(func() error {
 		select {
 		case <-s.Ending:
-			cancel(stage.Errorf(stage.StageDraining, "the orchestrator is shutting down"))
+			return stage.Errorf(stage.StageDraining, "the orchestrator is shutting down")
 		case <-ctx.Done():
+			return nil
 		}
-	}()
-	watch := s.Pipeline.Keeper.Watch()
-	defer watch.Close()
+	})
+	first, err := watch.Next(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(newsProto(first)); err != nil {
+		return unsent(stream.Context(), err)
+	}
+	news := make(chan *triptychv1alpha1.WatchResidencyResponse)
+	offer := func(n *triptychv1alpha1.WatchResidencyResponse) error {
+		select {
+		case news <- n:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	group.Go(func() error {
+		for {
+			n, err := watch.Next(ctx)
+			if err != nil {
+				return err
+			}
+			if err := offer(newsProto(n)); err != nil {
+				return err
+			}
+		}
+	})
+	if req.GetJobs() {
+		group.Go(func() error {
+			return s.jobs.follow(ctx, func(p *triptychv1alpha1.JobProgress) error {
+				return offer(&triptychv1alpha1.WatchResidencyResponse{News: &triptychv1alpha1.WatchResidencyResponse_Job{Job: p}})
+			})
+		})
+	}
 	for {
-		news, err := watch.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(newsProto(news)); err != nil {
-			return unsent(stream.Context(), err)
+		select {
+		case n := <-news:
+			if err := stream.Send(n); err != nil {
+				return unsent(stream.Context(), err)
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -45,11 +45,12 @@ type Service struct {
 	places  chan struct{} // one for each job
 	watches chan struct{} // one for each who watches
 	limits  limits        // of each request's queue
+	jobs    *jobs
 }
 
 // New makes the services.
 func New(o Options) *Service {
-	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: make(chan struct{}, maxWatches), limits: defaultLimits}
+	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: make(chan struct{}, maxWatches), limits: defaultLimits, jobs: newJobs()}
 }
 
 // Register adds the services to a server.
@@ -133,7 +134,12 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 		sent <- err
 	}()
 
-	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) { emit(q, e) })
+	s.jobs.begin(id, spec)
+	defer s.jobs.end(id)
+	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) {
+		s.jobs.hear(id, e)
+		emit(q, e)
+	})
 	patience := s.SendTimeout
 	switch tooSlow := context.Cause(work); {
 	case err == nil:

@@ -27,7 +27,7 @@ func TestRun(t *testing.T) {
 	if _, last := events[len(events)-2].(pipeline.Image); !last && len(only[pipeline.Image](j)) != 1 {
 		t.Errorf("the image is not there: %T", events[len(events)-1])
 	}
-	steps := 0
+	steps := -1 // the first is that none is done
 	for _, p := range only[pipeline.Progress](j) {
 		if p.Kind == stage.KindDenoiser {
 			if steps++; p.Step != steps || p.Steps != 12 {

@@ -35,9 +35,16 @@ func (j *job) encode(ctx context.Context) (stage.Conditioning, error) {
 func (j *job) denoise(ctx context.Context, i int, conditioning stage.Conditioning) (stage.Latent, error) {
 	var out stage.Latent
 	var checkpoint *stage.Checkpoint
+	reached := func() int {
+		if checkpoint == nil {
+			return 0
+		}
+		return checkpoint.Step
+	}
 	previews := j.previews(ctx, i)
 	defer previews.close()
 	observer := stage.DenoiseObserver{
+		Ready:      func(all int, _ string) { j.emit(Progress{Kind: stage.KindDenoiser, Image: i, Step: reached(), Steps: all}) },
 		Progress:   func(done, all int) { j.emit(Progress{Kind: stage.KindDenoiser, Image: i, Step: done, Steps: all}) },
 		Preview:    previews.offer,
 		Checkpoint: func(c stage.Checkpoint) { checkpoint = &c },
@@ -49,12 +56,7 @@ func (j *job) denoise(ctx context.Context, i int, conditioning stage.Conditionin
 			PreviewEveryNSteps: j.spec.PreviewEveryNSteps, CheckpointEveryNSteps: j.CheckpointEveryNSteps, Resume: checkpoint,
 		}, observer)
 		return err
-	}, func() int {
-		if checkpoint == nil {
-			return 0
-		}
-		return checkpoint.Step
-	})
+	}, reached)
 	return out, err
 }
 

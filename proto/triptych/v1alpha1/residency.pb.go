@@ -83,9 +83,11 @@ func (ComponentUse_State) EnumDescriptor() ([]byte, []int) {
 	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{6, 0}
 }
 
-// WatchResidencyRequest asks for everything.
+// WatchResidencyRequest asks for every decision.
 type WatchResidencyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tell as well how far jobs are.
+	Jobs          bool `protobuf:"varint,1,opt,name=jobs,proto3" json:"jobs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +122,13 @@ func (*WatchResidencyRequest) Descriptor() ([]byte, []int) {
 	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *WatchResidencyRequest) GetJobs() bool {
+	if x != nil {
+		return x.Jobs
+	}
+	return false
+}
+
 // WatchResidencyResponse is news about memory.
 type WatchResidencyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -129,6 +138,7 @@ type WatchResidencyResponse struct {
 	//
 	//	*WatchResidencyResponse_Snapshot
 	//	*WatchResidencyResponse_Decision
+	//	*WatchResidencyResponse_Job
 	News          isWatchResidencyResponse_News `protobuf_oneof:"news"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -189,6 +199,15 @@ func (x *WatchResidencyResponse) GetDecision() *ResidencyDecision {
 	return nil
 }
 
+func (x *WatchResidencyResponse) GetJob() *JobProgress {
+	if x != nil {
+		if x, ok := x.News.(*WatchResidencyResponse_Job); ok {
+			return x.Job
+		}
+	}
+	return nil
+}
+
 type isWatchResidencyResponse_News interface {
 	isWatchResidencyResponse_News()
 }
@@ -203,9 +222,16 @@ type WatchResidencyResponse_Decision struct {
 	Decision *ResidencyDecision `protobuf:"bytes,2,opt,name=decision,proto3,oneof"`
 }
 
+type WatchResidencyResponse_Job struct {
+	// How far a job is, if that was asked for: of each job at most four times a second, and all of them behind the first snapshot.
+	Job *JobProgress `protobuf:"bytes,3,opt,name=job,proto3,oneof"`
+}
+
 func (*WatchResidencyResponse_Snapshot) isWatchResidencyResponse_News() {}
 
 func (*WatchResidencyResponse_Decision) isWatchResidencyResponse_News() {}
+
+func (*WatchResidencyResponse_Job) isWatchResidencyResponse_News() {}
 
 // ResidencySnapshot is the state of memory at one moment.
 type ResidencySnapshot struct {
@@ -817,15 +843,108 @@ func (x *ResidencyDecision) GetService() string {
 	return ""
 }
 
+// JobProgress is how far a job is. It replaces what was told of the job before.
+type JobProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job.
+	Job string `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// The model it was asked of.
+	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	// Images it makes.
+	Images int32 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	// Those that are finished.
+	ImagesDone int32 `protobuf:"varint,4,opt,name=images_done,json=imagesDone,proto3" json:"images_done,omitempty"`
+	// What it is doing: a stage's work on an image, in pipeline order. None while it waits or loads.
+	Work []*Progress `protobuf:"bytes,5,rep,name=work,proto3" json:"work,omitempty"`
+	// It has ended, well or not, and no more is told of it. All else but job is empty.
+	Ended         bool `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobProgress) Reset() {
+	*x = JobProgress{}
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobProgress) ProtoMessage() {}
+
+func (x *JobProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_residency_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobProgress.ProtoReflect.Descriptor instead.
+func (*JobProgress) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_residency_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *JobProgress) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *JobProgress) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *JobProgress) GetImages() int32 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *JobProgress) GetImagesDone() int32 {
+	if x != nil {
+		return x.ImagesDone
+	}
+	return 0
+}
+
+func (x *JobProgress) GetWork() []*Progress {
+	if x != nil {
+		return x.Work
+	}
+	return nil
+}
+
+func (x *JobProgress) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
 var File_triptych_v1alpha1_residency_proto protoreflect.FileDescriptor
 
 const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"\n" +
-	"!triptych/v1alpha1/residency.proto\x12\x11triptych.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"triptych/v1alpha1/generation.proto\"\x17\n" +
-	"\x15WatchResidencyRequest\"\xa8\x01\n" +
+	"!triptych/v1alpha1/residency.proto\x12\x11triptych.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"triptych/v1alpha1/generation.proto\"+\n" +
+	"\x15WatchResidencyRequest\x12\x12\n" +
+	"\x04jobs\x18\x01 \x01(\bR\x04jobs\"\xdc\x01\n" +
 	"\x16WatchResidencyResponse\x12B\n" +
 	"\bsnapshot\x18\x01 \x01(\v2$.triptych.v1alpha1.ResidencySnapshotH\x00R\bsnapshot\x12B\n" +
-	"\bdecision\x18\x02 \x01(\v2$.triptych.v1alpha1.ResidencyDecisionH\x00R\bdecisionB\x06\n" +
+	"\bdecision\x18\x02 \x01(\v2$.triptych.v1alpha1.ResidencyDecisionH\x00R\bdecision\x122\n" +
+	"\x03job\x18\x03 \x01(\v2\x1e.triptych.v1alpha1.JobProgressH\x00R\x03jobB\x06\n" +
 	"\x04news\"\x93\x03\n" +
 	"\x11ResidencySnapshot\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x126\n" +
@@ -886,7 +1005,15 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"\x05event\x18\x01 \x01(\v2!.triptych.v1alpha1.ResidencyEventR\x05event\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\x04R\arequest\x12\x10\n" +
 	"\x03job\x18\x03 \x01(\tR\x03job\x12\x18\n" +
-	"\aservice\x18\x04 \x01(\tR\aservice2{\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\"\xb5\x01\n" +
+	"\vJobProgress\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\x05R\x06images\x12\x1f\n" +
+	"\vimages_done\x18\x04 \x01(\x05R\n" +
+	"imagesDone\x12/\n" +
+	"\x04work\x18\x05 \x03(\v2\x1b.triptych.v1alpha1.ProgressR\x04work\x12\x14\n" +
+	"\x05ended\x18\x06 \x01(\bR\x05ended2{\n" +
 	"\x10ResidencyService\x12g\n" +
 	"\x0eWatchResidency\x12(.triptych.v1alpha1.WatchResidencyRequest\x1a).triptych.v1alpha1.WatchResidencyResponse0\x01BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
 
@@ -903,7 +1030,7 @@ func file_triptych_v1alpha1_residency_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_v1alpha1_residency_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_triptych_v1alpha1_residency_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_triptych_v1alpha1_residency_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_triptych_v1alpha1_residency_proto_goTypes = []any{
 	(ComponentUse_State)(0),        // 0: triptych.v1alpha1.ComponentUse.State
 	(*WatchResidencyRequest)(nil),  // 1: triptych.v1alpha1.WatchResidencyRequest
@@ -915,28 +1042,32 @@ var file_triptych_v1alpha1_residency_proto_goTypes = []any{
 	(*ComponentUse)(nil),           // 7: triptych.v1alpha1.ComponentUse
 	(*WaitingRequest)(nil),         // 8: triptych.v1alpha1.WaitingRequest
 	(*ResidencyDecision)(nil),      // 9: triptych.v1alpha1.ResidencyDecision
-	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
-	(*ResidencyEvent)(nil),         // 11: triptych.v1alpha1.ResidencyEvent
+	(*JobProgress)(nil),            // 10: triptych.v1alpha1.JobProgress
+	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
+	(*ResidencyEvent)(nil),         // 12: triptych.v1alpha1.ResidencyEvent
+	(*Progress)(nil),               // 13: triptych.v1alpha1.Progress
 }
 var file_triptych_v1alpha1_residency_proto_depIdxs = []int32{
 	3,  // 0: triptych.v1alpha1.WatchResidencyResponse.snapshot:type_name -> triptych.v1alpha1.ResidencySnapshot
 	9,  // 1: triptych.v1alpha1.WatchResidencyResponse.decision:type_name -> triptych.v1alpha1.ResidencyDecision
-	10, // 2: triptych.v1alpha1.ResidencySnapshot.time:type_name -> google.protobuf.Timestamp
-	5,  // 3: triptych.v1alpha1.ResidencySnapshot.devices:type_name -> triptych.v1alpha1.DeviceUse
-	6,  // 4: triptych.v1alpha1.ResidencySnapshot.services:type_name -> triptych.v1alpha1.ServiceUse
-	7,  // 5: triptych.v1alpha1.ResidencySnapshot.components:type_name -> triptych.v1alpha1.ComponentUse
-	8,  // 6: triptych.v1alpha1.ResidencySnapshot.waiting:type_name -> triptych.v1alpha1.WaitingRequest
-	4,  // 7: triptych.v1alpha1.ResidencySnapshot.hosts:type_name -> triptych.v1alpha1.HostUse
-	0,  // 8: triptych.v1alpha1.ComponentUse.state:type_name -> triptych.v1alpha1.ComponentUse.State
-	10, // 9: triptych.v1alpha1.WaitingRequest.since:type_name -> google.protobuf.Timestamp
-	11, // 10: triptych.v1alpha1.ResidencyDecision.event:type_name -> triptych.v1alpha1.ResidencyEvent
-	1,  // 11: triptych.v1alpha1.ResidencyService.WatchResidency:input_type -> triptych.v1alpha1.WatchResidencyRequest
-	2,  // 12: triptych.v1alpha1.ResidencyService.WatchResidency:output_type -> triptych.v1alpha1.WatchResidencyResponse
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 2: triptych.v1alpha1.WatchResidencyResponse.job:type_name -> triptych.v1alpha1.JobProgress
+	11, // 3: triptych.v1alpha1.ResidencySnapshot.time:type_name -> google.protobuf.Timestamp
+	5,  // 4: triptych.v1alpha1.ResidencySnapshot.devices:type_name -> triptych.v1alpha1.DeviceUse
+	6,  // 5: triptych.v1alpha1.ResidencySnapshot.services:type_name -> triptych.v1alpha1.ServiceUse
+	7,  // 6: triptych.v1alpha1.ResidencySnapshot.components:type_name -> triptych.v1alpha1.ComponentUse
+	8,  // 7: triptych.v1alpha1.ResidencySnapshot.waiting:type_name -> triptych.v1alpha1.WaitingRequest
+	4,  // 8: triptych.v1alpha1.ResidencySnapshot.hosts:type_name -> triptych.v1alpha1.HostUse
+	0,  // 9: triptych.v1alpha1.ComponentUse.state:type_name -> triptych.v1alpha1.ComponentUse.State
+	11, // 10: triptych.v1alpha1.WaitingRequest.since:type_name -> google.protobuf.Timestamp
+	12, // 11: triptych.v1alpha1.ResidencyDecision.event:type_name -> triptych.v1alpha1.ResidencyEvent
+	13, // 12: triptych.v1alpha1.JobProgress.work:type_name -> triptych.v1alpha1.Progress
+	1,  // 13: triptych.v1alpha1.ResidencyService.WatchResidency:input_type -> triptych.v1alpha1.WatchResidencyRequest
+	2,  // 14: triptych.v1alpha1.ResidencyService.WatchResidency:output_type -> triptych.v1alpha1.WatchResidencyResponse
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_triptych_v1alpha1_residency_proto_init() }
@@ -948,6 +1079,7 @@ func file_triptych_v1alpha1_residency_proto_init() {
 	file_triptych_v1alpha1_residency_proto_msgTypes[1].OneofWrappers = []any{
 		(*WatchResidencyResponse_Snapshot)(nil),
 		(*WatchResidencyResponse_Decision)(nil),
+		(*WatchResidencyResponse_Job)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -955,7 +1087,7 @@ func file_triptych_v1alpha1_residency_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_v1alpha1_residency_proto_rawDesc), len(file_triptych_v1alpha1_residency_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
