@@ -44,7 +44,9 @@ func (j *job) denoise(ctx context.Context, i int, conditioning stage.Conditionin
 	previews := j.previews(ctx, i)
 	defer previews.close()
 	observer := stage.DenoiseObserver{
-		Ready:      func(all int, _ string) { j.emit(Progress{Kind: stage.KindDenoiser, Image: i, Step: reached(), Steps: all}) },
+		Ready: func(all int, _ string) {
+			j.emit(Progress{Kind: stage.KindDenoiser, Image: i, Step: reached(), Steps: all})
+		},
 		Progress:   func(done, all int) { j.emit(Progress{Kind: stage.KindDenoiser, Image: i, Step: done, Steps: all}) },
 		Preview:    previews.offer,
 		Checkpoint: func(c stage.Checkpoint) { checkpoint = &c },
