@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
@@ -57,51 +58,57 @@ func TestOnloadRefused(t *testing.T) {
 // Offload waits for the execution that reads streamed weights; one behind it gets the error, and the next behind Onload
 // the same bits.
 func TestStreamOffloadedMeanwhile(t *testing.T) {
-	d, n, src, w, r, want := streamedBlock(t)
-	other, err := d.NewRun(n.Tape, w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(other.Free)
-	reached, proceed := make(chan struct{}), make(chan struct{})
-	var once atomic.Bool
-	hold := func(string) error {
-		if once.CompareAndSwap(false, true) {
-			close(reached)
-			<-proceed
+	synctest.Test(t, func(t *testing.T) {
+		d, n, src, w, r, want := streamedBlock(t)
+		other, err := d.NewRun(n.Tape, w)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	}
-	src.each.Store(&hold)
-	executed, offloaded := make(chan error, 1), make(chan struct{})
-	go func() { executed <- r.Execute(context.Background()) }()
-	<-reached
-	go func() {
+		t.Cleanup(other.Free)
+		proceed := make(chan struct{})
+		var once atomic.Bool
+		hold := func(string) error {
+			if once.CompareAndSwap(false, true) {
+				<-proceed
+			}
+			return nil
+		}
+		src.each.Store(&hold)
+		executed, behind := make(chan error, 1), make(chan error, 1)
+		var offloaded atomic.Bool
+		go func() { executed <- r.Execute(context.Background()) }()
+		synctest.Wait()
+		go func() {
+			w.Offload()
+			offloaded.Store(true)
+		}()
+		synctest.Wait()
+		if m := d.Memory(); offloaded.Load() || m.OffloadedBytes != 0 {
+			t.Errorf("the weights were offloaded while they were read: memory %+v", m)
+		}
+		go func() { behind <- other.Execute(context.Background()) }()
+		synctest.Wait()
+		close(proceed)
+		if err := <-executed; err != nil || !slices.Equal(output(t, r, n.Tape), want) {
+			t.Errorf("the execution beside Offload: %v, or other bits", err)
+		}
+		if err := <-behind; !errors.Is(err, device.ErrOffloaded) {
+			t.Errorf("the execution that waited behind Offload: %v, want %v", err, device.ErrOffloaded)
+		}
+		synctest.Wait()
+		if m := d.Memory(); !offloaded.Load() || m.OffloadedBytes != w.Bytes() {
+			t.Errorf("behind Offload: memory %+v", m)
+		}
+		if err := w.Onload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Execute(t.Context()); err != nil || !slices.Equal(output(t, r, n.Tape), want) {
+			t.Errorf("behind Onload: %v, or other bits", err)
+		}
 		w.Offload()
-		close(offloaded)
-	}()
-	select {
-	case <-offloaded:
-		t.Error("the weights were offloaded while they were read")
-	default:
-	}
-	close(proceed)
-	if err := <-executed; err != nil || !slices.Equal(output(t, r, n.Tape), want) {
-		t.Errorf("the execution beside Offload: %v, or other bits", err)
-	}
-	<-offloaded
-	if err := other.Execute(t.Context()); !errors.Is(err, device.ErrOffloaded) {
-		t.Errorf("behind Offload: %v, want %v", err, device.ErrOffloaded)
-	}
-	if err := w.Onload(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Execute(t.Context()); err != nil || !slices.Equal(output(t, r, n.Tape), want) {
-		t.Errorf("behind Onload: %v, or other bits", err)
-	}
-	w.Offload()
-	w.Free()
-	if m := d.Memory(); m.UsedBytes != r.Bytes()+other.Bytes() || m.OffloadedBytes != 0 {
-		t.Errorf("memory %+v, want that of two runs", m)
-	}
+		w.Free()
+		if m := d.Memory(); m.UsedBytes != r.Bytes()+other.Bytes() || m.OffloadedBytes != 0 {
+			t.Errorf("memory %+v, want that of two runs", m)
+		}
+	})
 }
