@@ -186,3 +186,7 @@ type Footprint struct {
 	ScratchBytes int64 // held while the request runs
 	WholeBytes   int64 // of the weights without a limit
 }
+
+// LimitWithin is what the weights may take at most where a budget holds them and the scratch: the limit of a PlanRequest
+// and of the LoadRequest that follows.
+func (f Footprint) LimitWithin(budgetBytes int64) int64 { return max(1, budgetBytes-f.ScratchBytes) }

@@ -20,7 +20,7 @@ func (p *Pipeline) Plan(ctx context.Context, spec Spec) (map[stage.Kind]stage.Fo
 		}
 		device, refused := p.Keeper.Check(need)
 		if errors.Is(refused, &stage.Error{Reason: stage.ModelDoesNotFit}) {
-			if need, err = p.planned(ctx, kind, spec, max(1, device.BudgetBytes-need.Footprint.ScratchBytes)); err != nil {
+			if need, err = p.planned(ctx, kind, spec, need.Footprint.LimitWithin(device.BudgetBytes)); err != nil {
 				return nil, err
 			}
 			device, refused = p.Keeper.Check(need)

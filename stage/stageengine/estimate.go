@@ -154,7 +154,7 @@ func (e *Estimate) ofStages(ctx context.Context, o Options, plan stage.PlanReque
 			return err
 		}
 		if budget := o.Device.Memory().CapBytes; budget > 0 && f.WeightsBytes+f.ScratchBytes > budget {
-			plan.LimitBytes = max(1, budget-f.ScratchBytes)
+			plan.LimitBytes = f.LimitWithin(budget)
 			if f, err = s.Plan(ctx, plan); err != nil {
 				return err
 			}

@@ -70,7 +70,7 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 		scratch = max(scratch, bytes)
 	}
 	if budget := o.Device.Memory().CapBytes; budget > 0 && whole+scratch > budget {
-		d.limit(b, m, max(1, budget-scratch))
+		d.limit(b, m, stage.Footprint{ScratchBytes: scratch}.LimitWithin(budget))
 		if parts[0].Record == nil || len(parts) > 1 {
 			tape = uses(m)
 		}
