@@ -25,7 +25,7 @@ func BenchmarkLoad(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer dev.Close() //nolint:errcheck // it always returns nil
+		defer dev.Close()
 		d := NewDenoiser(Options{Library: library, Device: dev, Host: "test", WarmBytes: 1 << 40})
 		load := func() {
 			if err := d.Load(b.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
