@@ -138,7 +138,10 @@ type Component struct {
 	SpatialFactor  int // decoder: pixels per latent cell, in each direction
 	// Digest is equal for parts that give equal results, of whatever model; empty while it is not known, or where no part is
 	// like this one.
-	Digest  string
+	Digest string
+	// Stamp tells what Digest would be of from what it was of at other times, files and settings, without their having been
+	// read; empty where no part is like this one.
+	Stamp   string
 	Problem string // why the model cannot be loaded, without paths; empty when it can
 }
 

@@ -76,25 +76,34 @@ func stamp(paths []string) string {
 	return b.String()
 }
 
-// known is the digest of a model's part, empty while it is not known or the files are others by now.
-func (b *book[N]) known() string {
-	d := b.digest.Load()
-	if d == nil || stamp(b.files) != d.stamp {
-		return ""
+// known is the digest of a model's part, empty while it is not known or the files are others by now, and the Stamp of what it is
+// or would be of.
+func (b *book[N]) known() (sum, of string) {
+	now := stamp(b.files)
+	if now == "" {
+		return "", ""
 	}
-	return d.sum
+	if d := b.digest.Load(); d != nil && d.stamp == now {
+		sum = d.sum
+	}
+	return sum, fmt.Sprintf("%x", sha256.Sum256([]byte(b.identity+"\n"+now)))
+}
+
+// compareIdentities finds out which models may be equal to another one.
+func (s *shelf[N]) compareIdentities() {
+	count := map[string]int{}
+	for _, b := range s.books {
+		count[b.identity]++
+	}
+	for _, b := range s.books {
+		b.alike = b.problem == nil && count[b.identity] > 1
+	}
 }
 
 // alike lists the models that may be equal to another one.
 func (s *shelf[N]) alike() (out []*book[N]) {
-	count := map[string]int{}
-	for _, b := range s.books {
-		if b.problem == nil {
-			count[b.identity]++
-		}
-	}
 	for _, name := range s.Library.Names() {
-		if b := s.books[name]; b.problem == nil && count[b.identity] > 1 {
+		if b := s.books[name]; b.alike {
 			out = append(out, b)
 		}
 	}

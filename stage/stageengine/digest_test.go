@@ -79,7 +79,7 @@ func TestDigests(t *testing.T) {
 		}
 		digests := map[string]string{}
 		for _, m := range info.Models {
-			if digests[m.Model] = m.Digest; m.Problem != "" || (m.Digest == "") != (m.Model == c.alone) {
+			if digests[m.Model] = m.Digest; m.Problem != "" || (m.Digest == "") != (m.Stamp == "") || (m.Digest == "") != (m.Model == c.alone) {
 				t.Errorf("%v %s: digest %q, %s", kind, m.Model, m.Digest, m.Problem)
 			}
 		}
@@ -93,6 +93,14 @@ func TestDigests(t *testing.T) {
 			}
 		}
 	}
+	stamps := map[string]string{}
+	before, err := d.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range before.Models {
+		stamps[m.Model] = m.Stamp
+	}
 	// Of other files nothing is known any more.
 	if err := os.Chtimes(filepath.Join(o.Library.paths["copy"], "unet", weights), time.Time{}, time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
@@ -101,9 +109,16 @@ func TestDigests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range info.Models {
+	again, err := NewDenoiser(o).Info(t.Context()) // of another process, whose digests are not known yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range info.Models {
 		if (m.Digest == "") != (m.Model == "copy") {
 			t.Errorf("once the files of the copy are others, %s has digest %q", m.Model, m.Digest)
+		}
+		if m.Stamp == "" || m.Stamp != again.Models[i].Stamp || (m.Stamp == stamps[m.Model]) != (m.Model != "copy") {
+			t.Errorf("%s has stamp %q, %q before the copy's file was exchanged, and %q in another process", m.Model, m.Stamp, stamps[m.Model], again.Models[i].Stamp)
 		}
 	}
 }

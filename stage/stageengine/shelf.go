@@ -77,6 +77,7 @@ type book[N network] struct {
 	held      atomic.Pointer[held] // nil with weights; Info, which takes no latch, reads it
 
 	identity string   // see there
+	alike    bool     // another one has it as well
 	files    []string // of the weights
 	digest   atomic.Pointer[digest]
 }
@@ -113,6 +114,7 @@ func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N
 		}
 		s.books[name] = b
 	}
+	s.compareIdentities()
 	return s
 }
 
@@ -210,7 +212,9 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	for _, name := range s.Library.Names() {
 		b := s.books[name]
 		c := b.component
-		c.Digest = b.known()
+		if b.alike {
+			c.Digest, c.Stamp = b.known()
+		}
 		info.Models = append(info.Models, c)
 		if h := b.held.Load(); h != nil && h.warm {
 			info.Warm = append(info.Warm, stage.ResidentModel{Model: name, WeightsBytes: h.bytes})

@@ -96,7 +96,7 @@ func componentToProto(c stage.Component) *stagepb.ComponentInfo {
 	info := &stagepb.ComponentInfo{
 		Model: clip(c.Model), WeightsBytes: c.WeightsBytes, MaxTokens: saturate(c.MaxTokens), ContextDim: saturate(c.ContextDim),
 		LatentChannels: saturate(c.LatentChannels), LatentMultiple: saturate(c.LatentMultiple), LatentDefault: saturate(c.LatentDefault),
-		DefaultSampler: clip(c.DefaultSampler), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem), Digest: clip(c.Digest),
+		DefaultSampler: clip(c.DefaultSampler), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem), Digest: clip(c.Digest), Stamp: clip(c.Stamp),
 	}
 	for _, s := range c.Samplers {
 		info.Samplers = append(info.Samplers, clip(s))
@@ -108,7 +108,7 @@ func componentFromProto(c *stagepb.ComponentInfo) stage.Component {
 	return stage.Component{
 		Model: c.GetModel(), WeightsBytes: c.GetWeightsBytes(), MaxTokens: int(c.GetMaxTokens()), ContextDim: int(c.GetContextDim()),
 		LatentChannels: int(c.GetLatentChannels()), LatentMultiple: int(c.GetLatentMultiple()), LatentDefault: int(c.GetLatentDefault()),
-		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(),
+		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(), Stamp: c.GetStamp(),
 	}
 }
 

@@ -39,6 +39,7 @@ type Host struct {
 	mu       sync.Mutex
 	current  *generation
 	draining bool
+	digests  map[string]stage.Component // the last that had a digest, by model
 }
 
 // generation is one child process and its number, or the wait for it.
@@ -73,7 +74,7 @@ func start(ctx context.Context, o stageplugin.Options, c clock) (*Host, error) {
 	}
 	h := &Host{
 		options: o, logger: o.Logger.With("stage", o.Kind.String()), clock: c,
-		closed: make(chan struct{}), drain: make(chan struct{}), current: newGeneration(1),
+		closed: make(chan struct{}), drain: make(chan struct{}), current: newGeneration(1), digests: map[string]stage.Component{},
 	}
 	h.closing, h.close = context.WithCancel(context.Background())
 	child, err := stageplugin.Launch(ctx, o)

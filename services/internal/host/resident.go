@@ -34,6 +34,7 @@ func (h *Host) info(ctx context.Context) (stage.Info, error) {
 		case err == nil:
 			h.mu.Lock()
 			info.Draining = info.Draining || h.draining
+			h.remember(info.Models)
 			h.mu.Unlock()
 			return info, nil
 		case ctx.Err() == nil && patience.Err() != nil && h.PID() == 0:
@@ -42,6 +43,18 @@ func (h *Host) info(ctx context.Context) (stage.Info, error) {
 			return stage.Info{}, died
 		case stage.ReasonOf(err) != stage.RuntimeDied || h.closing.Err() != nil:
 			return stage.Info{}, err
+		}
+	}
+}
+
+// remember fills in the digests that a child before this one has found out of the same files. h.mu is held.
+func (h *Host) remember(models []stage.Component) {
+	for i := range models {
+		c := &models[i]
+		if c.Digest != "" {
+			h.digests[c.Model] = *c
+		} else if last := h.digests[c.Model]; c.Stamp != "" && last.Stamp == c.Stamp {
+			c.Digest = last.Digest
 		}
 	}
 }

@@ -421,7 +421,10 @@ type ComponentInfo struct {
 	Problem string `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
 	// Equal for parts that give equal results, of whatever model; empty while it is not known, or where no other part is like this
 	// one.
-	Digest        string `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Tells the files and settings that the digest is of from those of other times, without their having been read; empty where no
+	// other part is like this one.
+	Stamp         string `protobuf:"bytes,13,opt,name=stamp,proto3" json:"stamp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -536,6 +539,13 @@ func (x *ComponentInfo) GetProblem() string {
 func (x *ComponentInfo) GetDigest() string {
 	if x != nil {
 		return x.Digest
+	}
+	return ""
+}
+
+func (x *ComponentInfo) GetStamp() string {
+	if x != nil {
+		return x.Stamp
 	}
 	return ""
 }
@@ -1072,7 +1082,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
 	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +
-	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xa1\x03\n" +
+	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xb7\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
@@ -1088,7 +1098,8 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x0espatial_factor\x18\n" +
 	" \x01(\x05R\rspatialFactor\x12\x18\n" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x16\n" +
-	"\x06digest\x18\f \x01(\tR\x06digest\"N\n" +
+	"\x06digest\x18\f \x01(\tR\x06digest\x12\x14\n" +
+	"\x05stamp\x18\r \x01(\tR\x05stamp\"N\n" +
 	"\x11ResidentComponent\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\"\xab\x01\n" +
