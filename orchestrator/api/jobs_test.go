@@ -125,8 +125,16 @@ func TestJobsPace(t *testing.T) {
 		j.end("b")
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := len(told); told[n-1] != "ended" || n > 11 {
+		if told[len(told)-1] != "ended" || len(told) > 11 {
 			t.Errorf("at the end were told %v", told)
+		}
+		n := len(told)
+		j.begin("c", spec) // another, which is over before anybody hears of it
+		j.end("c")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(told) != n {
+			t.Errorf("nothing is new, and told was %v", told[n:])
 		}
 		close(stuck)
 		if err := <-ended; err == nil || err.Error() != "gone" {
