@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -137,6 +138,7 @@ func residencyProto(e residency.Event) *triptychv1alpha1.ResidencyEvent {
 		Time: timestamppb.New(e.Time), Action: triptychv1alpha1.ResidencyEvent_Action(e.Action), Class: triptychv1alpha1.ResidencyEvent_Class(e.Class),
 		Stage: e.Kind.String(), Model: e.Model, Device: e.Device,
 		Bytes: e.Bytes, UsedBytes: e.UsedBytes, BudgetBytes: e.BudgetBytes, Reason: e.Reason,
+		Turns: int32(min(e.Turns, math.MaxInt32)), WholeBytes: e.WholeBytes, Unfinished: e.Unfinished,
 	}
 	if e.Took != 0 {
 		p.Took = durationpb.New(e.Took)

@@ -99,6 +99,9 @@ func (j *job) release(lease *residency.Lease, err error) {
 		lease.Crowded()
 		j.Fleet.Ask(lease.Stage)
 	}
+	if err != nil {
+		lease.Unfinished()
+	}
 	lease.Release()
 }
 

@@ -90,8 +90,15 @@ type Event struct {
 	// Took is how long that lasted which the event ends: of Reserve and Withdraw, the waiting; of Loaded and
 	// a failed load's Release, the load; of Grant, the time since the Reserve; of the Release of scratch, the
 	// work; of evicted weights, the eviction. 0 elsewhere.
-	Took   time.Duration
-	Reason string // in words
+	Took time.Duration
+	// Turns, of a Grant, are those that the job has announced and not taken, this one included; 0 if this one is none of
+	// them and may be left out, as that of a preview.
+	Turns int
+	// WholeBytes, of a Grant, are all weights of the component, of which the rest is streamed.
+	WholeBytes int64
+	// Unfinished, of the Release of scratch: the work failed or was cut off, and the job's turn is still to be taken.
+	Unfinished bool
+	Reason     string // in words
 }
 
 // count writes n with thousands separated.

@@ -97,16 +97,17 @@ const (
 // request is a need asked for.
 type request struct {
 	cause
-	need    Need
-	try     bool
-	phase   phase
-	service *service // from placed on
-	told    []Class  // of Wait
-	ahead   int      // position told last, -1 is none
-	retried bool     // after the device was out of memory: waits for all evictions there
-	losses  int      // services lost while it was loading
-	asked   time.Time
-	sparing time.Time // since when it waits rather than evict, zero if it never did
+	need       Need
+	try        bool
+	phase      phase
+	service    *service // from placed on
+	told       []Class  // of Wait
+	ahead      int      // position told last, -1 is none
+	unfinished bool     // its work failed or was cut off
+	retried    bool     // after the device was out of memory: waits for all evictions there
+	losses     int      // services lost while it was loading
+	asked      time.Time
+	sparing    time.Time // since when it waits rather than evict, zero if it never did
 
 	overtaken, allowance int       // times
 	since                time.Time // of the phase, where waiting and placed are one

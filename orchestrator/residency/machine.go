@@ -33,6 +33,7 @@ type Work struct {
 	ID      uint64 // from 1
 	Stage   StageID
 	Model   string
+	Bytes   int64 // of a load
 	Evict   bool
 	Keep    bool   // evict to the host's memory
 	Warm    bool   // load from there
@@ -87,7 +88,7 @@ func (m *Machine) step(now time.Time, in input) (d Decision) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Warm: e.stowed})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Bytes: e.bytes, Warm: e.stowed})
 		case startEvict:
 			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true, Keep: e.keep})
 		case cancelLoad:

@@ -107,7 +107,7 @@ func (in released) apply(l *ledger) {
 	if r == nil || r.phase != granted {
 		return
 	}
-	if j := l.job(r.job); j != nil && !r.try {
+	if j := l.job(r.job); j != nil && !r.try && !r.unfinished {
 		j.needs = without(j.needs, r.need)
 		l.expect(r, j.needs)
 	}
@@ -217,7 +217,7 @@ func (l *ledger) end(r *request) {
 	r.service.holder = nil
 	if r.phase >= reserved {
 		e := l.record(Release, c, r.cause, r.need.Footprint.ScratchBytes, "the scratch of %v is no longer used", c)
-		e.Class, e.Took = WorkDone, l.now.Sub(r.since)
+		e.Class, e.Took, e.Unfinished = WorkDone, l.now.Sub(r.since), r.unfinished
 		if r.phase == reserved {
 			e.Class = WorkWithdrawn
 		}

@@ -58,7 +58,8 @@ func (l *ledger) load(c *component, by cause, reason string, args ...any) {
 
 func (l *ledger) grant(r *request) {
 	loading := l.now.Sub(r.since)
-	l.record(Grant, r.component(), r.cause, r.need.bytes(), "%v works for the request", r.component()).Took = loading
+	e := l.record(Grant, r.component(), r.cause, r.need.bytes(), "%v works for the request", r.component())
+	e.Took, e.Turns, e.WholeBytes = loading, l.turns(r), max(r.need.Footprint.WholeBytes, r.need.Footprint.WeightsBytes)
 	l.do(grant{request: r.request, stage: r.service.id, queued: r.since.Sub(r.asked), loading: loading})
 	r.phase, r.since = granted, l.now
 	l.came(r)

@@ -1297,7 +1297,14 @@ type ResidencyEvent struct {
 	// How long that lasted which the event ends: of a reserve or withdraw, the waiting; of a loaded or a
 	// failed load's release, the load; of a grant, the time since the reserve; of the release of scratch,
 	// the work; of evicted weights, the eviction. Unset elsewhere.
-	Took          *durationpb.Duration `protobuf:"bytes,11,opt,name=took,proto3" json:"took,omitempty"`
+	Took *durationpb.Duration `protobuf:"bytes,11,opt,name=took,proto3" json:"took,omitempty"`
+	// Of a grant: the turns that the job has announced and not taken, this one included; 0 if this one is none
+	// of them and may be left out, as that of a preview.
+	Turns int32 `protobuf:"varint,12,opt,name=turns,proto3" json:"turns,omitempty"`
+	// Of a grant: all weights of the model's part; what bytes do not hold of them is streamed.
+	WholeBytes int64 `protobuf:"varint,13,opt,name=whole_bytes,json=wholeBytes,proto3" json:"whole_bytes,omitempty"`
+	// Of the release of scratch: the work failed or was cut off, and the job's turn is still to be taken.
+	Unfinished    bool `protobuf:"varint,14,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1407,6 +1414,27 @@ func (x *ResidencyEvent) GetTook() *durationpb.Duration {
 		return x.Took
 	}
 	return nil
+}
+
+func (x *ResidencyEvent) GetTurns() int32 {
+	if x != nil {
+		return x.Turns
+	}
+	return 0
+}
+
+func (x *ResidencyEvent) GetWholeBytes() int64 {
+	if x != nil {
+		return x.WholeBytes
+	}
+	return 0
+}
+
+func (x *ResidencyEvent) GetUnfinished() bool {
+	if x != nil {
+		return x.Unfinished
+	}
+	return false
 }
 
 // Warning is something the caller should know.
@@ -1715,7 +1743,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\xb9\b\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\x90\t\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1729,7 +1757,13 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x04time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12=\n" +
 	"\x05class\x18\n" +
 	" \x01(\x0e2'.triptych.v1alpha1.ResidencyEvent.ClassR\x05class\x12-\n" +
-	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xa5\x02\n" +
+	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x14\n" +
+	"\x05turns\x18\f \x01(\x05R\x05turns\x12\x1f\n" +
+	"\vwhole_bytes\x18\r \x01(\x03R\n" +
+	"wholeBytes\x12\x1e\n" +
+	"\n" +
+	"unfinished\x18\x0e \x01(\bR\n" +
+	"unfinished\"\xa5\x02\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eACTION_RESERVE\x10\x01\x12\x0f\n" +
