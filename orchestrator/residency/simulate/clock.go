@@ -56,7 +56,7 @@ func (s *simulation) work(w residency.Work) {
 	}
 	s.result.Loads++
 	s.result.LoadsOf[Component{kindOf(w.Stage), w.Model}]++
-	end := s.after(s.loadTime(s.weights(w)), func() {
+	end := s.after(s.loadTime(w.Bytes), func() {
 		s.loaded(w.ID)
 		s.heed(s.machine.Done(s.now, w))
 	})
@@ -73,11 +73,6 @@ type loading struct {
 func (s *simulation) loaded(id uint64) {
 	s.reload += s.now.Sub(s.loads[id].since)
 	delete(s.loads, id)
-}
-
-// weights is what a load reads, in bytes.
-func (s *simulation) weights(w residency.Work) int64 {
-	return s.trace.model(w.Model).part(kindOf(w.Stage)).WeightsBytes
 }
 
 // count adds an event up.
@@ -107,7 +102,7 @@ func (s *simulation) finish() (Result, error) {
 	r.ReloadSeconds, r.WaitingSeconds = s.reload.Seconds(), s.waited.Seconds()
 	width := cmp.Or(s.options.OracleWidth, oracleWidth)
 	least, exact := s.caching.least(width)
-	r.OracleSeconds, r.OracleExact = least.Seconds(), exact
+	r.OracleSeconds, r.OracleExact = least.Seconds(), exact && !s.varies
 	slices.Sort(s.latency)
 	r.P50Seconds, r.P95Seconds, r.P99Seconds = s.percentile(50), s.percentile(95), s.percentile(99)
 	return r, nil

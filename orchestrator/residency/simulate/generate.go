@@ -124,7 +124,7 @@ func (g Generate) Trace() (Trace, error) {
 	for range g.Jobs {
 		t.Jobs = append(t.Jobs, g.job(random))
 	}
-	t, err := t.complete()
+	t, err := t.Complete()
 	if err != nil {
 		return Trace{}, err
 	}

@@ -60,26 +60,25 @@ const oracleWidth = 2000
 func Run(t Trace, p Policy, o Options) (Result, error) {
 	s := &simulation{
 		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy), result: Result{Policy: p.Name, LoadsOf: map[Component]int{}},
-		turns: map[residency.RequestID]*turn{}, scratch: map[stage.Kind]int64{}, loads: map[uint64]*loading{}, now: time.Unix(0, 0).UTC(),
+		turns: map[residency.RequestID]*turn{}, scratch: map[stage.Kind]int64{}, loads: map[uint64]*loading{}, bits: map[Component]uint64{}, now: time.Unix(0, 0).UTC(),
 	}
-	names := make([]string, len(t.Models))
-	for i := range t.Models {
-		names[i] = t.Models[i].Name
-		for _, k := range stage.Kinds() {
-			bytes := t.Models[i].part(k).WeightsBytes
-			s.caching.bytes = append(s.caching.bytes, bytes)
-			s.caching.cost = append(s.caching.cost, s.loadTime(bytes))
-		}
+	names := map[stage.Kind][]string{}
+	for i, p := range t.parts() {
+		names[p.Kind] = append(names[p.Kind], p.Model)
+		s.bits[p.Component] = 1 << i
+		s.caching.bytes = append(s.caching.bytes, p.least)
+		s.caching.cost = append(s.caching.cost, s.loadTime(p.least))
+		s.varies = s.varies || p.least < p.most
 	}
 	s.caching.budget = o.BudgetBytes
 	device := residency.Device{Host: "simulated", Name: "device", BudgetBytes: o.BudgetBytes}
 	for _, k := range stage.Kinds() {
-		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names, 0))
+		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names[k], 0))
 	}
 	if p.Foretold {
 		for i := range t.Jobs {
 			if j := s.job(i); s.fits(j) {
-				s.heed(s.machine.Announce(s.now, j.id, j.turns()))
+				s.heed(s.machine.Announce(s.now, j.id, j.needs()))
 			}
 		}
 	}
@@ -131,14 +130,16 @@ type simulation struct {
 	latency  []time.Duration
 
 	tick    *event // what wake asked for, nil if nothing
+	bits    map[Component]uint64
+	varies  bool // a component is kept in more than one size; the oracle's is the least
 	caching caching
 	granted []*turn // at work
 }
 
 // turn is one stage's work for a job.
 type turn struct {
-	job  *job
-	kind stage.Kind
+	asking
+	job *job
 	// reserved is when its bytes were its own.
 	reserved time.Time
 	then     func()
@@ -148,8 +149,7 @@ type turn struct {
 type job struct {
 	Job
 	id       residency.JobID
-	model    *Model
-	needs    map[stage.Kind]residency.Need
+	turns    map[stage.Kind][]asking // by image
 	denoised int
 	decoded  int
 	refused  bool
@@ -161,23 +161,33 @@ func (s *simulation) loadTime(bytes int64) time.Duration {
 	return seconds(float64(bytes) / s.options.LoadBytesPerSecond)
 }
 
+// asking is a turn that is to come.
+type asking struct {
+	place   int // in the order of asking
+	need    residency.Need
+	seconds float64 // of computing
+}
+
 // job makes the i-th job of the trace.
 func (s *simulation) job(i int) *job {
 	spec := s.trace.Jobs[i]
-	m := s.trace.model(spec.Model)
-	j := &job{Job: spec, id: residency.JobID(fmt.Sprint(i)), model: m, needs: map[stage.Kind]residency.Need{}}
-	for _, k := range stage.Kinds() {
-		p := m.turn(k, spec)
-		j.needs[k] = residency.Need{Kind: k, Model: cmp.Or(s.options.Parts[Component{k, m.Name}], m.Name), Footprint: stage.Footprint{WeightsBytes: p.WeightsBytes, ScratchBytes: p.ScratchBytes}}
+	j := &job{Job: spec, id: residency.JobID(fmt.Sprint(i)), turns: map[stage.Kind][]asking{}}
+	for place, t := range s.trace.turns(spec) {
+		k := t.kind()
+		need := residency.Need{Kind: k, Model: cmp.Or(s.options.Parts[Component{k, t.Model}], t.Model), Footprint: stage.Footprint{WeightsBytes: t.WeightsBytes, ScratchBytes: t.ScratchBytes}}
+		j.turns[k] = append(j.turns[k], asking{place, need, t.Seconds})
 	}
 	return j
 }
 
-// turns are all that a job will ask for, in order.
-func (j *job) turns() []residency.Need {
-	needs := []residency.Need{j.needs[stage.KindEncoder]}
-	for range j.Images {
-		needs = append(needs, j.needs[stage.KindDenoiser], j.needs[stage.KindDecoder])
+// images is how many a job makes.
+func (j *job) images() int { return len(j.turns[stage.KindDecoder]) }
+
+// needs are all that a job will ask for, as it is announced.
+func (j *job) needs() []residency.Need {
+	needs := []residency.Need{j.turns[stage.KindEncoder][0].need}
+	for i := range j.images() {
+		needs = append(needs, j.turns[stage.KindDenoiser][i].need, j.turns[stage.KindDecoder][i].need)
 	}
 	return needs
 }
@@ -189,9 +199,9 @@ func (s *simulation) arrive(i int) {
 		return
 	}
 	if !s.policy.Foretold {
-		s.heed(s.machine.Announce(s.now, j.id, j.turns()))
+		s.heed(s.machine.Announce(s.now, j.id, j.needs()))
 	}
-	s.ask(j, stage.KindEncoder, func() { s.denoise(j) })
+	s.ask(j, j.turns[stage.KindEncoder][0], func() { s.denoise(j) })
 }
 
 // fits tells whether a job is let in: one that could never be served is not, like in production, nor with
@@ -202,19 +212,18 @@ func (s *simulation) fits(j *job) bool {
 	if budget == 0 {
 		return true
 	}
-	scratch, sum := maps.Clone(s.scratch), int64(0)
-	for k, n := range j.needs {
+	scratch, kept, sum := maps.Clone(s.scratch), s.kept, int64(0)
+	for _, n := range j.needs() {
 		if n.Footprint.WeightsBytes+n.Footprint.ScratchBytes > budget {
 			return false
 		}
-		scratch[k] = max(scratch[k], n.Footprint.ScratchBytes)
-		sum += scratch[k]
+		scratch[n.Kind] = max(scratch[n.Kind], n.Footprint.ScratchBytes)
+		kept |= s.bit(n)
+	}
+	for _, bytes := range scratch {
+		sum += bytes
 	}
 	if s.policy.KeepAll {
-		kept := s.kept
-		for _, n := range j.needs {
-			kept |= s.bit(n)
-		}
 		if s.caching.size(kept)+sum > budget {
 			return false
 		}
@@ -223,29 +232,37 @@ func (s *simulation) fits(j *job) bool {
 	return true
 }
 
+// denoise has the next image made, and the one after.
 func (s *simulation) denoise(j *job) {
-	s.ask(j, stage.KindDenoiser, func() {
+	denoise, decode := j.turns[stage.KindDenoiser], j.turns[stage.KindDecoder]
+	i := j.denoised
+	s.ask(j, denoise[i], func() {
 		j.denoised++
-		s.ask(j, stage.KindDecoder, func() {
-			if j.decoded++; j.decoded == j.Images {
+		more := j.denoised < j.images()
+		ahead := more && denoise[i+1].place < decode[i].place
+		if ahead {
+			s.denoise(j)
+		}
+		s.ask(j, decode[i], func() {
+			if j.decoded++; j.decoded == j.images() {
 				s.heed(s.machine.Forget(s.now, j.id))
 				s.latency = append(s.latency, s.now.Sub(time.Unix(0, 0))-seconds(j.AtSeconds))
 			}
 		})
-		if j.denoised < j.Images {
+		if more && !ahead {
 			s.denoise(j)
 		}
 	})
 }
 
 // ask asks for a turn; then follows its end.
-func (s *simulation) ask(j *job, k stage.Kind, then func()) {
+func (s *simulation) ask(j *job, a asking, then func()) {
 	if j.refused {
 		return
 	}
 	s.requests++
-	s.turns[s.requests] = &turn{job: j, kind: k, then: then}
-	s.heed(s.machine.Acquire(s.now, s.requests, j.id, j.needs[k]))
+	s.turns[s.requests] = &turn{asking: a, job: j, then: then}
+	s.heed(s.machine.Acquire(s.now, s.requests, j.id, a.need))
 }
 
 // kindOf is the kind of a stage, of which there is one of each.
@@ -267,7 +284,7 @@ func (s *simulation) heed(d residency.Decision) {
 		s.waited += s.now.Sub(t.reserved)
 		s.granted = append(s.granted, t)
 		s.caching.uses = append(s.caching.uses, s.pinned())
-		s.after(seconds(t.job.model.turn(t.kind, t.job.Job).Seconds), func() { s.release(id) })
+		s.after(seconds(t.seconds), func() { s.release(id) })
 	}
 	s.wake()
 	for _, r := range d.Refused {
@@ -303,15 +320,11 @@ func (s *simulation) release(id residency.RequestID) {
 // pinned is what those at work hold.
 func (s *simulation) pinned() (u use) {
 	for _, t := range s.granted {
-		n := t.job.needs[t.kind]
-		u.pinned |= s.bit(n)
-		u.scratch += n.Footprint.ScratchBytes
+		u.pinned |= s.bit(t.need)
+		u.scratch += t.need.Footprint.ScratchBytes
 	}
 	return u
 }
 
 // bit is that of a component in sets of them.
-func (s *simulation) bit(n residency.Need) uint64 {
-	index := slices.IndexFunc(s.trace.Models, func(m Model) bool { return m.Name == n.Model })
-	return 1 << (3*index + int(n.Kind-stage.KindEncoder))
-}
+func (s *simulation) bit(n residency.Need) uint64 { return s.bits[Component{n.Kind, n.Model}] }

@@ -38,11 +38,12 @@ const (
 //	{"model": {"name": "sd15", "side_px": 512, "encoder": {"weights_bytes": 1, "scratch_bytes": 1, "seconds": 1}, "denoiser": {...}, "decoder": {...}}}
 //	{"job": {"at_seconds": 0.25, "model": "sd15", "images": 2, "width_px": 512, "height_px": 512}}
 //
-// A model that no line describes is looked up with CatalogModel. images is 1 and the sides are the model's
+// A job may say what it takes instead, as recorded ones do: {"job": {"at_seconds": 0.25, "turns": [...]}}, see Turn. A model that no line describes is looked up with CatalogModel. images is 1 and the sides are the model's
 // unless given. Lines may come in any order; jobs are sorted by arrival.
 type Trace struct {
-	Models []Model // by name, all that jobs name
-	Jobs   []Job   // by arrival
+	Models    []Model // by name, all that jobs name
+	Jobs      []Job   // by arrival
+	described int     // turns, by jobs
 }
 
 // Model is what a model takes in each stage, for one image of SidePx x SidePx. Scratch and seconds of the
@@ -65,10 +66,11 @@ type Part struct {
 // Job is a request: a turn of the encoder, and one of denoiser and decoder for each image.
 type Job struct {
 	AtSeconds float64 `json:"at_seconds"` // since the trace began
-	Model     string  `json:"model"`
-	Images    int     `json:"images"`
-	WidthPx   int     `json:"width_px"`
-	HeightPx  int     `json:"height_px"`
+	Model     string  `json:"model,omitempty"`
+	Images    int     `json:"images,omitempty"`
+	WidthPx   int     `json:"width_px,omitempty"`
+	HeightPx  int     `json:"height_px,omitempty"`
+	Turns     []Turn  `json:"turns,omitempty"` // instead of all but the time
 }
 
 // part is the model's part in a stage of a kind.
@@ -95,10 +97,8 @@ func (m *Model) turn(k stage.Kind, j Job) Part {
 
 // WeightsBytes is all weights of all models: what it takes never to load twice, but for scratch.
 func (t Trace) WeightsBytes() (sum int64) {
-	for _, m := range t.Models {
-		for _, k := range stage.Kinds() {
-			sum += m.part(k).WeightsBytes
-		}
+	for _, p := range t.parts() {
+		sum += p.most
 	}
 	return sum
 }
@@ -127,6 +127,7 @@ func ReadTrace(r io.Reader) (Trace, error) {
 	n := 0
 	for lines.Scan() {
 		n++
+		where := fmt.Sprintf("line %d", n)
 		text := bytes.TrimSpace(lines.Bytes())
 		if len(text) == 0 {
 			continue
@@ -135,69 +136,76 @@ func ReadTrace(r io.Reader) (Trace, error) {
 		in := json.NewDecoder(bytes.NewReader(text))
 		in.DisallowUnknownFields()
 		if err := in.Decode(&l); err != nil {
-			return Trace{}, stage.Invalid(stage.InvalidField, at(n, "object"), text, fmt.Sprintf("a model or a job in JSON (%v)", err))
+			return Trace{}, stage.Invalid(stage.InvalidField, at(where, "object"), string(text), fmt.Sprintf("a model or a job in JSON (%v)", err))
 		}
 		if (l.Model == nil) == (l.Job == nil) || in.More() {
-			return Trace{}, stage.Invalid(stage.InvalidField, at(n, "object"), text, `one object with either "model" or "job"`)
+			return Trace{}, stage.Invalid(stage.InvalidField, at(where, "object"), string(text), `one object with either "model" or "job"`)
 		}
-		if err := t.add(n, l); err != nil {
+		if err := t.add(where, l); err != nil {
 			return Trace{}, err
 		}
 	}
 	if err := lines.Err(); err != nil {
 		if errors.Is(err, bufio.ErrTooLong) {
-			return Trace{}, stage.Invalid(stage.InvalidField, at(n+1, "length"), "more", fmt.Sprintf("lines of less than %d bytes", maxLineBytes))
+			return Trace{}, stage.Invalid(stage.InvalidField, at(fmt.Sprintf("line %d", n+1), "length"), "more", fmt.Sprintf("lines of less than %d bytes", maxLineBytes))
 		}
 		return Trace{}, err
 	}
-	return t.complete()
+	return t.Complete()
 }
 
 // at names a field in errors.
-func at(n int, field string) string { return fmt.Sprintf("line %d: %s", n, field) }
+func at(where, field string) string { return where + ": " + field }
 
-func (t *Trace) add(n int, l line) error {
+func (t *Trace) add(where string, l line) error {
 	if m := l.Model; m != nil {
 		if slices.ContainsFunc(t.Models, func(o Model) bool { return o.Name == m.Name }) {
-			return stage.Invalid(stage.InvalidField, at(n, "model.name"), m.Name, "each model described once")
+			return stage.Invalid(stage.InvalidField, at(where, "model.name"), m.Name, "each model described once")
 		}
-		if err := m.check(n); err != nil {
+		if err := m.check(where); err != nil {
 			return err
 		}
 		t.Models = append(t.Models, *m)
-		return t.few(n)
+		return t.few(where)
 	}
+	return t.Add(where, *l.Job)
+}
+
+// Add adds a job, which errors name by where it was found. INVALID_FIELD. Complete follows the last.
+func (t *Trace) Add(where string, j Job) error {
 	if len(t.Jobs) == MaxJobs {
-		return stage.Invalid(stage.InvalidField, at(n, "job"), len(t.Jobs)+1, fmt.Sprintf("at most %d jobs", MaxJobs))
+		return stage.Invalid(stage.InvalidField, at(where, "job"), len(t.Jobs)+1, fmt.Sprintf("at most %d jobs", MaxJobs))
 	}
-	j := *l.Job
-	if j.Images == 0 {
+	if t.described += len(j.Turns); t.described > MaxTurns {
+		return stage.Invalid(stage.InvalidField, at(where, "job.turns"), t.described, fmt.Sprintf("at most %d turns of all jobs", MaxTurns))
+	}
+	if len(j.Turns) == 0 && j.Images == 0 {
 		j.Images = 1
 	}
-	if err := j.check(n); err != nil {
+	if err := j.check(where); err != nil {
 		return err
 	}
 	t.Jobs = append(t.Jobs, j)
 	return nil
 }
 
-func (t *Trace) few(n int) error {
+func (t *Trace) few(where string) error {
 	if len(t.Models) > MaxModels {
-		return stage.Invalid(stage.InvalidField, at(n, "model"), len(t.Models), fmt.Sprintf("at most %d models", MaxModels))
+		return stage.Invalid(stage.InvalidField, at(where, "model"), len(t.Models), fmt.Sprintf("at most %d models", MaxModels))
 	}
 	return nil
 }
 
-func (m *Model) check(n int) error {
+func (m *Model) check(where string) error {
 	switch {
 	case m.Name == "" || len(m.Name) > maxName:
-		return stage.Invalid(stage.InvalidField, at(n, "model.name"), m.Name, fmt.Sprintf("1 to %d bytes", maxName))
+		return stage.Invalid(stage.InvalidField, at(where, "model.name"), m.Name, fmt.Sprintf("1 to %d bytes", maxName))
 	case m.SidePx < 1 || m.SidePx > MaxSidePx:
-		return stage.Invalid(stage.InvalidField, at(n, "model.side_px"), m.SidePx, fmt.Sprintf("1 to %d", MaxSidePx))
+		return stage.Invalid(stage.InvalidField, at(where, "model.side_px"), m.SidePx, fmt.Sprintf("1 to %d", MaxSidePx))
 	}
 	for _, k := range stage.Kinds() {
 		p := m.part(k)
-		field := func(name string) string { return at(n, fmt.Sprintf("model.%v.%s", k, name)) }
+		field := func(name string) string { return at(where, fmt.Sprintf("model.%v.%s", k, name)) }
 		switch {
 		case p.WeightsBytes < 1 || p.WeightsBytes > maxBytes:
 			return stage.Invalid(stage.InvalidField, field("weights_bytes"), p.WeightsBytes, fmt.Sprintf("1 to %d", int64(maxBytes)))
@@ -210,26 +218,28 @@ func (m *Model) check(n int) error {
 	return nil
 }
 
-func (j *Job) check(n int) error {
+func (j *Job) check(where string) error {
 	switch {
 	case !within(j.AtSeconds, 1000*maxSeconds):
-		return stage.Invalid(stage.InvalidField, at(n, "job.at_seconds"), j.AtSeconds, fmt.Sprintf("0 to %g", 1000*maxSeconds))
+		return stage.Invalid(stage.InvalidField, at(where, "job.at_seconds"), j.AtSeconds, fmt.Sprintf("0 to %g", 1000*maxSeconds))
+	case len(j.Turns) > 0:
+		return j.checkTurns(where)
 	case j.Model == "" || len(j.Model) > maxName:
-		return stage.Invalid(stage.InvalidField, at(n, "job.model"), j.Model, fmt.Sprintf("1 to %d bytes", maxName))
+		return stage.Invalid(stage.InvalidField, at(where, "job.model"), j.Model, fmt.Sprintf("1 to %d bytes", maxName))
 	case j.Images < 1 || j.Images > MaxImages:
-		return stage.Invalid(stage.InvalidField, at(n, "job.images"), j.Images, fmt.Sprintf("1 to %d", MaxImages))
+		return stage.Invalid(stage.InvalidField, at(where, "job.images"), j.Images, fmt.Sprintf("1 to %d", MaxImages))
 	case j.WidthPx < 0 || j.WidthPx > MaxSidePx:
-		return stage.Invalid(stage.InvalidField, at(n, "job.width_px"), j.WidthPx, fmt.Sprintf("1 to %d, or nothing", MaxSidePx))
+		return stage.Invalid(stage.InvalidField, at(where, "job.width_px"), j.WidthPx, fmt.Sprintf("1 to %d, or nothing", MaxSidePx))
 	case j.HeightPx < 0 || j.HeightPx > MaxSidePx:
-		return stage.Invalid(stage.InvalidField, at(n, "job.height_px"), j.HeightPx, fmt.Sprintf("1 to %d, or nothing", MaxSidePx))
+		return stage.Invalid(stage.InvalidField, at(where, "job.height_px"), j.HeightPx, fmt.Sprintf("1 to %d, or nothing", MaxSidePx))
 	}
 	return nil
 }
 
 func within(x, limit float64) bool { return !math.IsNaN(x) && x >= 0 && x <= limit }
 
-// complete looks up models that jobs name, drops those that none names, and sorts.
-func (t Trace) complete() (Trace, error) {
+// Complete looks up models that jobs name, drops those that none names, and sorts. INVALID_FIELD, MODEL_NOT_FOUND.
+func (t Trace) Complete() (Trace, error) {
 	described := map[string]Model{}
 	for _, m := range t.Models {
 		described[m.Name] = m
@@ -238,6 +248,9 @@ func (t Trace) complete() (Trace, error) {
 	t.Models = nil
 	for i := range t.Jobs {
 		j := &t.Jobs[i]
+		if len(j.Turns) > 0 {
+			continue
+		}
 		m, ok := described[j.Model]
 		if !ok {
 			var err error
@@ -249,7 +262,7 @@ func (t Trace) complete() (Trace, error) {
 		if !named[j.Model] {
 			named[j.Model] = true
 			t.Models = append(t.Models, m)
-			if err := t.few(i + 1); err != nil {
+			if err := t.few(fmt.Sprintf("line %d", i+1)); err != nil {
 				return Trace{}, err
 			}
 		}
@@ -259,6 +272,9 @@ func (t Trace) complete() (Trace, error) {
 		if j.HeightPx == 0 {
 			j.HeightPx = m.SidePx
 		}
+	}
+	if n := len(t.parts()); n > maxParts {
+		return Trace{}, stage.Invalid(stage.InvalidField, "models", n, fmt.Sprintf("jobs that use at most %d parts of models together", maxParts))
 	}
 	slices.SortFunc(t.Models, func(a, b Model) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortStableFunc(t.Jobs, func(a, b Job) int { return cmp.Compare(a.AtSeconds, b.AtSeconds) })

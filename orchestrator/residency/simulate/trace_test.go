@@ -24,7 +24,7 @@ func TestReadTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Job{{1, "sd15:a", 1, 512, 512}, {2, "m", 3, 128, 64}}
+	want := []Job{{AtSeconds: 1, Model: "sd15:a", Images: 1, WidthPx: 512, HeightPx: 512}, {AtSeconds: 2, Model: "m", Images: 3, WidthPx: 128, HeightPx: 64}}
 	if !reflect.DeepEqual(got.Jobs, want) || len(got.Models) != 2 || got.Models[0].Name != "m" || got.Models[1].Denoiser.WeightsBytes != 1_719_000_000 {
 		t.Errorf("got %+v", got)
 	}
@@ -94,6 +94,7 @@ func FuzzTrace(f *testing.F) {
 	f.Add([]byte(described + `{"job": {"at_seconds": 1, "model": "m"}}`))
 	f.Add([]byte(`{"job": {"at_seconds": 1e300, "model": "sd15:a", "images": 2}}`))
 	f.Add([]byte(`{"job":{"model":"sdxl"}}` + "\n" + `{"job":{"model":"starter","width_px":8}}`))
+	f.Add([]byte(turned))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		trace, err := ReadTrace(bytes.NewReader(text))
 		if err != nil {
@@ -102,10 +103,16 @@ func FuzzTrace(f *testing.F) {
 			}
 			return
 		}
-		if len(trace.Models) > MaxModels || len(trace.Jobs) > MaxJobs {
+		if len(trace.Models) > MaxModels || len(trace.parts()) > maxParts || len(trace.Jobs) > MaxJobs {
 			t.Fatalf("%d models and %d jobs", len(trace.Models), len(trace.Jobs))
 		}
 		for _, j := range trace.Jobs {
+			if len(j.Turns) > 0 {
+				if len(j.Turns)%2 == 0 || len(j.Turns) > 1+2*MaxImages {
+					t.Fatalf("%+v was read", j)
+				}
+				continue
+			}
 			if trace.model(j.Model) == nil || j.Images < 1 || j.WidthPx < 1 || j.HeightPx < 1 {
 				t.Fatalf("%+v was read", j)
 			}
