@@ -28,18 +28,18 @@ type pendingImage struct {
 
 // newOutput refuses a path that cannot be written, before any work is done.
 func newOutput(path string) (*output, error) {
-	name, err := probe(path)
+	name, err := probe("output", path)
 	return &output{path: path, probe: name, count: 1, pending: map[int32]*pendingImage{}, written: map[int32]string{}}, err
 }
 
-// probe shows that a path can be written, by a temporary file beside it, whose name it gives.
-func probe(path string) (string, error) {
+// probe shows that the path of a flag can be written, by a temporary file beside it, whose name it gives.
+func probe(flag, path string) (string, error) {
 	if isDir(path) {
-		return "", usageError{fmt.Errorf("--output %s is a folder, expected a file", path)}
+		return "", usageError{fmt.Errorf("--%s %s is a folder, expected a file", flag, path)}
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".triptych-*")
 	if err != nil {
-		return "", usageError{fmt.Errorf("--output %s cannot be written: %w", path, err)}
+		return "", usageError{fmt.Errorf("--%s %s cannot be written: %w", flag, path, err)}
 	}
 	return f.Name(), f.Close()
 }

@@ -14,14 +14,16 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/triptych-serving/triptych/internal/recording"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
 )
 
 // simulateFlags are what `triptych simulate` is told. The traces are every mix with every kind of
-// arrivals, or the one of a file.
+// arrivals, or the one of a file or a recording.
 type simulateFlags struct {
 	file     string
+	from     string
 	mixes    []string
 	arrivals []string
 	budgets  []string
@@ -35,12 +37,15 @@ type simulateFlags struct {
 
 // simulated is every policy on one trace under one budget.
 type simulated struct {
-	Trace        string            `json:"trace"`
-	Jobs         int               `json:"jobs"`
-	WeightsBytes int64             `json:"weights_bytes"` // of all models
-	Budget       string            `json:"budget"`
-	BudgetBytes  int64             `json:"budget_bytes"`
-	Results      []simulate.Result `json:"results"`
+	Trace        string `json:"trace"`
+	Jobs         int    `json:"jobs"`
+	WeightsBytes int64  `json:"weights_bytes"` // of all models
+	Budget       string `json:"budget"`
+	BudgetBytes  int64  `json:"budget_bytes"`
+	// LoadBytesPerSecond is what the flag says, or what was measured in a recording.
+	LoadBytesPerSecond float64            `json:"load_bytes_per_second"`
+	Recording          *recording.Summary `json:"recording,omitempty"`
+	Results            []simulate.Result  `json:"results"`
 }
 
 func simulateCommand() *cobra.Command {
@@ -51,19 +56,24 @@ func simulateCommand() *cobra.Command {
 		Long: `Replay a trace of jobs through the memory policy on a virtual clock, beside other policies and the least
 loading that any policy could have done for the same turns in the same order.
 
-A trace is generated, or read from JSON lines, each one of:
+A trace is generated, rebuilt from a recording of 'triptych trace --record' (--from), or read from JSON lines (--trace),
+each one of:
   {"job": {"at_seconds": 0.5, "model": "sd15", "images": 2, "width_px": 512, "height_px": 512}}
   {"model": {"name": "mine", "side_px": 512, "encoder": PART, "denoiser": PART, "decoder": PART}}
 where PART is {"weights_bytes": 1000000, "scratch_bytes": 1000, "seconds": 0.1}: scratch and computing time of
-one turn at side_px x side_px. images is 1 and the sides are the model's unless given.
+one turn at side_px x side_px. images is 1 and the sides are the model's unless given. A job may tell its turns
+instead, as those of a recording do: {"job": {"at_seconds": 0.5, "turns": [TURN, TURN, TURN]}} with the encoder's, then
+the denoiser's and the decoder's of each image, each {"stage": "encoder", "model": "sd15", "weights_bytes": 1000000,
+"scratch_bytes": 1000, "seconds": 0.1}.
 Models that are not described are of known sizes: starter, sd15, sdxl, pyramid, or any of them under another
 name as in sd15:anime.`,
-		Example: "  triptych simulate --models-mix sd15:a=3,sd15:b,sdxl --arrivals bursty --budget 60%\n  triptych simulate --trace jobs.jsonl --budget 8GiB",
+		Example: "  triptych simulate --models-mix sd15:a=3,sd15:b,sdxl --arrivals bursty --budget 60%\n  triptych simulate --trace jobs.jsonl --budget 8GiB\n  triptych simulate --from events.jsonl",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "trace", "", "file of a trace; generated without")
+	flags.StringVar(&f.from, "from", "", "recording to rebuild a trace from; budget, load bandwidth and seconds of an eviction are those recorded unless given")
 	flags.StringVar(&f.write, "write-trace", "", "write the trace, if it is one, to this file")
 	flags.StringArrayVar(&f.mixes, "models-mix", []string{"sd15:a,sd15:b,sd15:c,sdxl"}, "models and how often each is asked for, as in sd15=3,sdxl; may be repeated, for more traces")
 	flags.StringSliceVar(&f.arrivals, "arrivals", []string{"poisson"}, "poisson or bursty, or both")
@@ -81,7 +91,14 @@ name as in sd15:anime.`,
 }
 
 func (f *simulateFlags) run(cmd *cobra.Command) error {
+	if err := f.exclude(cmd); err != nil {
+		return err
+	}
 	f.options.LoadBytesPerSecond = float64(f.load)
+	names, traces, recorded, err := f.traces(cmd)
+	if err != nil {
+		return err
+	}
 	switch {
 	case f.load == 0:
 		return stage.Invalid(stage.InvalidField, "load-bandwidth", 0, "a positive size")
@@ -89,10 +106,6 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 		return stage.Invalid(stage.InvalidField, "evict-seconds", f.options.EvictSeconds, "0 to 3600")
 	case f.options.OracleWidth < 1:
 		return stage.Invalid(stage.InvalidField, "oracle-width", f.options.OracleWidth, "a positive number")
-	}
-	names, traces, err := f.traces()
-	if err != nil {
-		return err
 	}
 	if f.write != "" {
 		if len(traces) != 1 {
@@ -105,7 +118,7 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 	var rows []simulated
 	for i, t := range traces {
 		for _, budget := range f.budgets {
-			row := simulated{Trace: names[i], Jobs: len(t.Jobs), WeightsBytes: t.WeightsBytes(), Budget: budget}
+			row := simulated{Trace: names[i], Jobs: len(t.Jobs), WeightsBytes: t.WeightsBytes(), Budget: budget, LoadBytesPerSecond: f.options.LoadBytesPerSecond, Recording: recorded}
 			if row.BudgetBytes, err = parseBudget(budget, row.WeightsBytes); err != nil {
 				return err
 			}
@@ -132,35 +145,39 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 	return printGoals(cmd.OutOrStdout(), rows)
 }
 
-// traces are all that the flags ask for, with names.
-func (f *simulateFlags) traces() (names []string, traces []simulate.Trace, err error) {
-	if f.file != "" {
+// traces are all that the flags ask for, with names, and what there is to say of a recording.
+func (f *simulateFlags) traces(cmd *cobra.Command) (names []string, traces []simulate.Trace, recorded *recording.Summary, err error) {
+	switch {
+	case f.from != "":
+		t, found, err := f.recorded(cmd)
+		return []string{f.from}, []simulate.Trace{t}, found, err
+	case f.file != "":
 		file, err := os.Open(f.file)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		defer file.Close()
 		t, err := simulate.ReadTrace(file)
 		if err == nil && len(t.Jobs) == 0 {
 			err = stage.Invalid(stage.InvalidField, "trace", f.file, "a file with at least one job")
 		}
-		return []string{f.file}, []simulate.Trace{t}, err
+		return []string{f.file}, []simulate.Trace{t}, nil, err
 	}
 	for _, mix := range f.mixes {
 		for _, arrivals := range f.arrivals {
 			g := f.generate
 			g.Arrivals = simulate.Arrivals(arrivals)
 			if g.Mix, err = simulate.ParseMix(mix); err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 			t, err := g.Trace()
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 			names, traces = append(names, mix+" "+arrivals), append(traces, t)
 		}
 	}
-	return names, traces, nil
+	return names, traces, nil, nil
 }
 
 // parseBudget reads a percentage of all weights, or a size.
