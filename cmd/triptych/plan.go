@@ -68,6 +68,7 @@ find out.`,
 		},
 	}
 	f.stack.add(cmd)
+	warmFlag(cmd.Flags(), &f.stack.warm)
 	flags := cmd.Flags()
 	flags.IntVar(&f.req.WidthPx, "width", 0, "width in pixels (default: the model's own)")
 	flags.IntVar(&f.req.HeightPx, "height", 0, "height in pixels (default: the model's own)")
@@ -145,8 +146,9 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 		}
 		estimates, p.Models = append(estimates, e), append(p.Models, m)
 	}
+	memory := planMemory{p.BudgetBytes, int64(f.stack.warm)}
 	for i := range p.Models {
-		if err := p.Models[i].cycle(p.BudgetBytes); err != nil {
+		if err := p.Models[i].cycle(memory); err != nil {
 			return p, nil, err
 		}
 	}
@@ -158,7 +160,7 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 		if err != nil {
 			return p, nil, err
 		}
-		if p.Together, err = together(p.Models, p.BudgetBytes, parts); err != nil {
+		if p.Together, err = together(p.Models, memory, parts); err != nil {
 			return p, nil, err
 		}
 		p.Together.Shared, p.Together.NotCompared = shared, others
@@ -177,6 +179,9 @@ func (f *planFlags) flags() []string {
 	var out []string
 	if f.stack.budget > 0 {
 		out = append(out, "--memory-budget", flagSize(int64(f.stack.budget)))
+	}
+	if f.stack.warm > 0 {
+		out = append(out, "--warm-memory", flagSize(int64(f.stack.warm)))
 	}
 	for _, kind := range stage.Kinds() {
 		out = append(out, f.stack.weights.args(kind)...)

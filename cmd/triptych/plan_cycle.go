@@ -12,7 +12,7 @@ import (
 // The rounds of a cycle: what is loaded for the first time is over after a few, and then everything repeats itself
 // within a few.
 const (
-	warmRounds  = 8
+	firstRounds = 8
 	countRounds = 12
 )
 
@@ -25,8 +25,11 @@ type reload struct {
 	bytes float64
 }
 
-// newCycle plans models in turn under a budget, 0 for none; some use parts of others. What takes time is priced later.
-func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, error) {
+// planMemory is what there is: a device's budget, 0 for no limit, and the host's memory for evicted weights.
+type planMemory struct{ budget, warm int64 }
+
+// newCycle plans models in turn; some use parts of others. What takes time is priced later.
+func newCycle(models []*modelPlan, memory planMemory, parts sharing) (cyclePlan, error) {
 	var p cyclePlan
 	var streamed []string
 	for _, m := range models {
@@ -43,11 +46,11 @@ func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, erro
 			streamed = append(streamed, m.prefix(models)+s)
 		}
 	}
-	all, err := inTurn(models, budget, parts, warmRounds+countRounds)
+	all, err := inTurn(models, memory, parts, firstRounds+countRounds)
 	if err != nil {
 		return p, err
 	}
-	warm, err := inTurn(models, budget, parts, warmRounds)
+	first, err := inTurn(models, memory, parts, firstRounds)
 	if err != nil {
 		return p, err
 	}
@@ -61,11 +64,16 @@ func newCycle(models []*modelPlan, budget int64, parts sharing) (cyclePlan, erro
 				continue
 			}
 			of := simulate.Component{Kind: s.kind, Model: m.Model}
-			n := all.LoadsOf[of] - warm.LoadsOf[of]
-			loads += n
+			n, warm := all.LoadsOf[of]-first.LoadsOf[of], all.FromWarmOf[of]-first.FromWarmOf[of]
+			loads += n + warm
 			name := m.prefix(models) + s.Stage
+			if warm > 0 {
+				p.Warm = append(p.Warm, name)
+			}
 			if n == 0 {
-				p.Resident = append(p.Resident, name)
+				if warm == 0 {
+					p.Resident = append(p.Resident, name)
+				}
 				continue
 			}
 			p.Reloaded = append(p.Reloaded, name)
@@ -115,7 +123,7 @@ func (p *modelPlan) prefix(all []*modelPlan) string {
 
 // inTurn makes images one after another, of each model in turn, on the clock of a simulation: what is loaded again is
 // then for the orchestrator's own ledger to decide.
-func inTurn(models []*modelPlan, budget int64, parts sharing, rounds int) (simulate.Result, error) {
+func inTurn(models []*modelPlan, memory planMemory, parts sharing, rounds int) (simulate.Result, error) {
 	const side, turnSeconds = 8, 1
 	var trace simulate.Trace
 	weights := int64(0)
@@ -130,7 +138,7 @@ func inTurn(models []*modelPlan, budget int64, parts sharing, rounds int) (simul
 		})
 	}
 	slices.SortFunc(trace.Models, func(a, b simulate.Model) int { return cmp.Compare(a.Name, b.Name) })
-	o := simulate.Options{BudgetBytes: budget, LoadBytesPerSecond: nominalRate, OracleWidth: 1, Parts: parts}
+	o := simulate.Options{BudgetBytes: memory.budget, WarmBytes: memory.warm, LoadBytesPerSecond: nominalRate, OracleWidth: 1, Parts: parts}
 	apart := 10*turnSeconds + float64(weights)/o.LoadBytesPerSecond // until an image is surely there
 	for i := range rounds * len(models) {
 		trace.Jobs = append(trace.Jobs, simulate.Job{AtSeconds: float64(i) * apart, Model: models[i%len(models)].Model, Images: 1, WidthPx: side, HeightPx: side})

@@ -133,6 +133,9 @@ func (c *cyclePlan) print(w io.Writer, each string) {
 		if len(c.Resident) > 0 {
 			fmt.Fprintf(w, " What stays: %s.", strings.Join(c.Resident, ", "))
 		}
+		if len(c.Warm) > 0 {
+			fmt.Fprintf(w, " Warm in between: %s.", strings.Join(c.Warm, ", "))
+		}
 		if len(c.Reloaded) > 0 {
 			fmt.Fprintf(w, " Loaded again: %s.", strings.Join(c.Reloaded, ", "))
 		}

@@ -42,7 +42,8 @@ type modelPlan struct {
 type cyclePlan struct {
 	Mode             string   `json:"mode"`
 	Resident         []string `json:"resident,omitempty"` // stages that are never evicted
-	Reloaded         []string `json:"reloaded,omitempty"` // and those that are
+	Warm             []string `json:"warm,omitempty"`     // those that are, and which the host's memory keeps
+	Reloaded         []string `json:"reloaded,omitempty"` // those that are loaded again
 	ReloadedBytes    int64    `json:"reload_bytes_per_image"`
 	ReloadSeconds    *float64 `json:"reload_seconds_per_image"` // null if nobody knows the bandwidth
 	PeakBytes        int64    `json:"peak_bytes,omitempty"`
@@ -179,14 +180,14 @@ func (p *modelPlan) streamed() []string {
 }
 
 // cycle fills in how the model is served alone under a budget.
-func (p *modelPlan) cycle(budget int64) error {
-	c, err := newCycle([]*modelPlan{p}, budget, nil)
+func (p *modelPlan) cycle(memory planMemory) error {
+	c, err := newCycle([]*modelPlan{p}, memory, nil)
 	p.cyclePlan = c
 	return err
 }
 
 // together sums up several models, some of which use parts of others.
-func together(models []modelPlan, budget int64, parts sharing) (*togetherPlan, error) {
+func together(models []modelPlan, memory planMemory, parts sharing) (*togetherPlan, error) {
 	t := &togetherPlan{}
 	scratch := map[stage.Kind]int64{} // a stage works on one image at a time
 	var all []*modelPlan
@@ -205,7 +206,7 @@ func together(models []modelPlan, budget int64, parts sharing) (*togetherPlan, e
 		}
 	}
 	var err error
-	t.cyclePlan, err = newCycle(all, budget, parts)
+	t.cyclePlan, err = newCycle(all, memory, parts)
 	return t, err
 }
 

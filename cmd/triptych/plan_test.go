@@ -40,7 +40,7 @@ func TestCycleModes(t *testing.T) {
 		"two, all":     {[]*modelPlan{sizedModel("a", 10, 1, 2, 3), sizedModel("b", 10, 1, 2, 3)}, 22, modeAll, []string{"a encoder", "a denoiser", "a decoder", "b encoder", "b denoiser", "b decoder"}, 0},
 		"two, one":     {[]*modelPlan{sizedModel("a", 1, 100, 100, 100), sizedModel("b", 1, 100, 100, 100)}, 101, modeOne, nil, 0.3},
 	} {
-		p, err := newCycle(c.models, c.budget, nil)
+		p, err := newCycle(c.models, planMemory{budget: c.budget}, nil)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -65,10 +65,17 @@ func TestCycleModes(t *testing.T) {
 			t.Errorf("%s: a peak of %d bytes, budget %d", name, p.PeakBytes, c.budget)
 		}
 	}
+	// With room for all that is evicted nothing is loaded again, with less the rest is.
+	for warm, reloaded := range map[int64]int{1000: 0, 510: 1, 5: 3} {
+		p, err := newCycle([]*modelPlan{sizedModel("m", 10, 100, 500, 450)}, planMemory{budget: 510, warm: warm}, nil)
+		if err != nil || len(p.Reloaded) != reloaded || len(p.Warm) != 3-reloaded || p.Mode != modeOne {
+			t.Errorf("with %d bytes warm: %+v, %v", warm, p, err)
+		}
+	}
 	// Each stage at its own rate; without one of a stage that is loaded again, nobody knows.
 	uneven := sizedModel("m", 10, 100, 500, 450)
 	uneven.Stages[1].LoadBytesPerSecond = 100
-	p, err := newCycle([]*modelPlan{uneven}, 510, nil)
+	p, err := newCycle([]*modelPlan{uneven}, planMemory{budget: 510}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +86,7 @@ func TestCycleModes(t *testing.T) {
 	if p.price(); p.ReloadSeconds != nil || p.ReloadedBytes != 1050 {
 		t.Errorf("without a bandwidth: %+v", p)
 	}
-	if p, err = newCycle([]*modelPlan{streamed}, 510, nil); err != nil {
+	if p, err = newCycle([]*modelPlan{streamed}, planMemory{budget: 510}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if p.price(); p.StreamSecondStep == nil || *p.StreamSecondStep != 2 {
@@ -118,7 +125,7 @@ func TestTogether(t *testing.T) {
 			{parts, 1150, modePartly, 1180, 2, 0.15}, // the denoisers
 			{parts, 510, modeOne, 1180, 0, 0.65},
 		} {
-			p, err := together(models(order...), c.budget, c.parts)
+			p, err := together(models(order...), planMemory{budget: c.budget}, c.parts)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -54,9 +54,16 @@ func (s *simulation) work(w residency.Work) {
 		s.after(seconds(s.options.EvictSeconds), func() { s.heed(s.machine.Done(s.now, w)) })
 		return
 	}
-	s.result.Loads++
-	s.result.LoadsOf[Component{kindOf(w.Stage), w.Model}]++
-	end := s.after(s.loadTime(w.Bytes), func() {
+	var took time.Duration
+	if of := (Component{kindOf(w.Stage), w.Model}); w.Warm {
+		s.result.FromWarm++
+		s.result.FromWarmOf[of]++
+	} else {
+		s.result.Loads++
+		s.result.LoadsOf[of]++
+		took = s.loadTime(w.Bytes)
+	}
+	end := s.after(took, func() {
 		s.loaded(w.ID)
 		s.heed(s.machine.Done(s.now, w))
 	})
@@ -101,8 +108,10 @@ func (s *simulation) finish() (Result, error) {
 	}
 	r.ReloadSeconds, r.WaitingSeconds = s.reload.Seconds(), s.waited.Seconds()
 	width := cmp.Or(s.options.OracleWidth, oracleWidth)
-	least, exact := s.caching.least(width)
-	r.OracleSeconds, r.OracleExact = least.Seconds(), exact && !s.varies
+	if s.options.WarmBytes == 0 {
+		least, exact := s.caching.least(width)
+		r.OracleSeconds, r.OracleExact = least.Seconds(), exact && !s.varies
+	}
 	slices.Sort(s.latency)
 	r.P50Seconds, r.P95Seconds, r.P99Seconds = s.percentile(50), s.percentile(95), s.percentile(99)
 	return r, nil

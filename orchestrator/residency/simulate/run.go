@@ -17,6 +17,9 @@ type Options struct {
 	BudgetBytes        int64   // of the device that all stages share; 0 is no limit
 	LoadBytesPerSecond float64 // from storage to ready weights
 	EvictSeconds       float64
+	// WarmBytes is host memory for weights that are evicted, which are then resident again at no cost; 0 is none. The oracle
+	// knows nothing of it, so that there is none with it.
+	WarmBytes int64
 	// Parts names, for parts of models that are equal to another model's, the model whose part serves both. That one is in
 	// the trace, and its own part serves it.
 	Parts map[Component]string
@@ -28,8 +31,10 @@ type Options struct {
 // Result is how a policy did.
 type Result struct {
 	Policy        string            `json:"policy"`
-	Loads         int               `json:"loads"`          // begun
+	Loads         int               `json:"loads"`          // begun, but for warm weights
 	LoadsOf       map[Component]int `json:"-"`              // the same, of each component that was ever loaded
+	FromWarm      int               `json:"from_warm"`      // loads of warm weights
+	FromWarmOf    map[Component]int `json:"-"`
 	ReloadSeconds float64           `json:"reload_seconds"` // of loads, first ones and given-up ones included
 	// OracleSeconds is the least that any policy could have spent on loads to grant the same turns in the
 	// same order and with the same overlaps, all known from the beginning; a lower bound of it if not exact.
@@ -59,7 +64,7 @@ const oracleWidth = 2000
 // refused, which is a fault of the policy.
 func Run(t Trace, p Policy, o Options) (Result, error) {
 	s := &simulation{
-		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy), result: Result{Policy: p.Name, LoadsOf: map[Component]int{}},
+		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy), result: Result{Policy: p.Name, LoadsOf: map[Component]int{}, FromWarmOf: map[Component]int{}},
 		turns: map[residency.RequestID]*turn{}, scratch: map[stage.Kind]int64{}, loads: map[uint64]*loading{}, bits: map[Component]uint64{}, now: time.Unix(0, 0).UTC(),
 	}
 	names := map[stage.Kind][]string{}
@@ -73,7 +78,7 @@ func Run(t Trace, p Policy, o Options) (Result, error) {
 	s.caching.budget = o.BudgetBytes
 	device := residency.Device{Host: "simulated", Name: "device", BudgetBytes: o.BudgetBytes}
 	for _, k := range stage.Kinds() {
-		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names[k], 0))
+		s.heed(s.machine.Join(s.now, residency.StageID(k.String()), k, device, names[k], o.WarmBytes))
 	}
 	if p.Foretold {
 		for i := range t.Jobs {

@@ -89,8 +89,8 @@ func TestByHand(t *testing.T) {
 	}
 	for _, c := range []struct {
 		policy                string
-		budget                int64
-		loads                 int
+		budget, warm          int64
+		loads, fromWarm       int
 		reload, waited, p50   float64
 		p99, least            float64
 		done, refused, placed int
@@ -105,16 +105,19 @@ func TestByHand(t *testing.T) {
 		// Two of three fit: the least recently used loads all each time, 6 s and then 6 again. The best keeps the
 		// denoiser; the first decoder pushes the encoder out, and the other way round: 6 + 2.
 		{policy: LRU, budget: 50, loads: 6, reload: 12, waited: 12, p50: 9, p99: 9, least: 8, done: 2},
+		// Whatever was evicted is there again at once; with less room, all but the denoiser, which is not missed for longer.
+		{policy: LRU, budget: 50, warm: 60, loads: 3, fromWarm: 3, reload: 6, waited: 6, p50: 3, p99: 9, done: 2},
+		{policy: LRU, budget: 50, warm: 39, loads: 4, fromWarm: 2, reload: 10, waited: 10, p50: 7, p99: 9, done: 2},
 	} {
-		t.Run(fmt.Sprint(c.policy, c.budget), func(t *testing.T) {
+		t.Run(fmt.Sprint(c.policy, c.budget, c.warm), func(t *testing.T) {
 			for _, p := range Policies() {
 				if p.Name != c.policy {
 					continue
 				}
-				r, err := Run(trace, p, Options{BudgetBytes: c.budget, LoadBytesPerSecond: 10})
+				r, err := Run(trace, p, Options{BudgetBytes: c.budget, WarmBytes: c.warm, LoadBytesPerSecond: 10})
 				want := Result{
-					Policy: c.policy, Loads: c.loads, ReloadSeconds: c.reload, OracleSeconds: c.least, OracleExact: true, WaitingSeconds: c.waited,
-					P50Seconds: c.p50, P95Seconds: c.p99, P99Seconds: c.p99, Done: c.done, Refused: c.refused, PeakBytes: r.PeakBytes, LoadsOf: r.LoadsOf,
+					Policy: c.policy, Loads: c.loads, FromWarm: c.fromWarm, ReloadSeconds: c.reload, OracleSeconds: c.least, OracleExact: c.warm == 0, WaitingSeconds: c.waited,
+					P50Seconds: c.p50, P95Seconds: c.p99, P99Seconds: c.p99, Done: c.done, Refused: c.refused, PeakBytes: r.PeakBytes, LoadsOf: r.LoadsOf, FromWarmOf: r.FromWarmOf,
 				}
 				if err != nil || !reflect.DeepEqual(r, want) {
 					t.Errorf("got %+v, %v\nexpected %+v", r, err, want)
