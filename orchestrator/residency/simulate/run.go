@@ -31,9 +31,9 @@ type Options struct {
 // Result is how a policy did.
 type Result struct {
 	Policy        string            `json:"policy"`
-	Loads         int               `json:"loads"`          // begun, but for warm weights
-	LoadsOf       map[Component]int `json:"-"`              // the same, of each component that was ever loaded
-	FromWarm      int               `json:"from_warm"`      // loads of warm weights
+	Loads         int               `json:"loads"`     // begun, but for warm weights
+	LoadsOf       map[Component]int `json:"-"`         // the same, of each component that was ever loaded
+	FromWarm      int               `json:"from_warm"` // loads of warm weights
 	FromWarmOf    map[Component]int `json:"-"`
 	ReloadSeconds float64           `json:"reload_seconds"` // of loads, first ones and given-up ones included
 	// OracleSeconds is the least that any policy could have spent on loads to grant the same turns in the
