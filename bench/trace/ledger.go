@@ -24,12 +24,16 @@ type ledger struct {
 	changes    []change
 	held       map[string]int64 // by kind of stage
 	peaks      map[string]int64 // the most of it
-	still      map[string]int64 // the most of it less what loads or is evicted, which may not be there yet or no more
+	sure       map[string]int64 // the most of it that must have been there at once: see certain
+	works      map[string]*span // at work now, by kind of stage
 	peak       int64
 	loads      int
 	prefetched int
 	evictions  int
 	loaded     int64            // bytes
+	kept       map[string]int64 // bytes that the host's memory keeps, by stage and model
+	keptPeak   int64            // the most of it
+	fromWarm   int              // loads and prefetches from there
 	over       int              // decisions that left more than the budget
 	moving     map[string]int64 // bytes of components that load or are evicted, by stage and model
 	scratch    map[string]int64 // by kind of stage
@@ -77,7 +81,7 @@ func follow(conn *grpc.ClientConn) (*ledger, error) {
 }
 
 func newLedger() *ledger {
-	return &ledger{held: map[string]int64{}, peaks: map[string]int64{}, still: map[string]int64{}, moving: map[string]int64{}, scratch: map[string]int64{}}
+	return &ledger{held: map[string]int64{}, peaks: map[string]int64{}, sure: map[string]int64{}, works: map[string]*span{}, moving: map[string]int64{}, scratch: map[string]int64{}, kept: map[string]int64{}}
 }
 
 // stop ends it; what it knows may be read afterwards.
@@ -105,11 +109,22 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		l.moving[at] = e.GetBytes()
 	case triptychv1alpha1.ResidencyEvent_ACTION_LOADED:
 		delete(l.moving, at)
+		delete(l.kept, at)
+		if e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_FROM_WARM {
+			l.fromWarm++
+			l.loaded -= e.GetBytes()
+		}
+	case triptychv1alpha1.ResidencyEvent_ACTION_KEEP:
+		l.kept[at] = e.GetBytes()
+		l.keptPeak = max(l.keptPeak, total(l.kept))
 	case triptychv1alpha1.ResidencyEvent_ACTION_EVICT:
 		l.evictions++
 		l.moving[at] = e.GetBytes()
 	case triptychv1alpha1.ResidencyEvent_ACTION_RELEASE, triptychv1alpha1.ResidencyEvent_ACTION_LOST:
 		l.held[kind] -= e.GetBytes()
+		if e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_EVICTED && e.GetBytes() == 0 || e.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_LOST {
+			delete(l.kept, at) // it was dropped
+		}
 		if e.GetClass() != triptychv1alpha1.ResidencyEvent_CLASS_EVICTED {
 			l.scratch[kind] = 0
 		}
@@ -118,13 +133,7 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		}
 	}
 	l.peaks[kind] = max(l.peaks[kind], l.held[kind])
-	still := l.held[kind]
-	for at, bytes := range l.moving {
-		if strings.HasPrefix(at, kind+" ") {
-			still -= bytes
-		}
-	}
-	l.still[kind] = max(l.still[kind], still)
+	l.certain(e)
 	if e.GetDevice() == "" {
 		return
 	}
@@ -133,10 +142,44 @@ func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 		l.over++
 	}
 	c := change{time: e.GetTime().AsTime(), used: e.GetUsedBytes(), busy: len(l.moving)}
-	for _, bytes := range l.scratch {
-		c.scratch += bytes
-	}
+	c.scratch = total(l.scratch)
 	l.changes = append(l.changes, c)
+}
+
+// span is a stage's work: scratch, which is mapped some time after the grant and unmapped before it is given back, and the least
+// weights that were there from the one to the other.
+type span struct{ scratch, weights int64 }
+
+// certain follows what must have been there: weights that neither load nor are evicted, and with the scratch of a work that came
+// to its end those that were there for all of it. Everything else is reserved before it is there and until it is surely gone.
+func (l *ledger) certain(e *triptychv1alpha1.ResidencyEvent) {
+	kind := e.GetStage()
+	weights := l.held[kind] - l.scratch[kind]
+	for at, bytes := range l.moving {
+		if strings.HasPrefix(at, kind+" ") {
+			weights -= bytes
+		}
+	}
+	l.sure[kind] = max(l.sure[kind], weights)
+	if w := l.works[kind]; w != nil {
+		w.weights = min(w.weights, weights)
+	}
+	switch {
+	case e.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_GRANT:
+		l.works[kind] = &span{l.scratch[kind], weights}
+	case e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_WORK_DONE:
+		if w := l.works[kind]; w != nil && !e.GetUnfinished() {
+			l.sure[kind] = max(l.sure[kind], w.scratch+w.weights)
+		}
+		delete(l.works, kind)
+	}
+}
+
+func total(of map[string]int64) (sum int64) {
+	for _, bytes := range of {
+		sum += bytes
+	}
+	return sum
 }
 
 // settled yields the samples of moments in which nothing was decided for as long as margin before and after and

@@ -53,7 +53,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.clients, "clients", 4, "jobs at once; when one ends the next begins, whenever it was to come")
 	flag.IntVar(&o.steps, "steps", 2, "steps of a job")
 	flag.Uint64Var(&o.seed, "seed", 1, "equal seeds give equal traces")
-	flag.StringVar(&o.budgets, "budgets", "45,60,80,110", "memory budgets, in percent of all weights and the largest scratch")
+	flag.StringVar(&o.budgets, "budgets", "45,60,80,110,45+60", "memory budgets, in percent of all weights and the largest scratch; with + warm memory likewise")
 	flag.DurationVar(&o.every, "every", 5*time.Millisecond, "time between two looks at the processes")
 	flag.DurationVar(&o.margin, "margin", 20*time.Millisecond, "how long nothing is decided before and after a look that counts as settled")
 	flag.StringVar(&o.cache, "cache", filepath.Join("bench", ".cache"), "folder for what is made")
@@ -83,11 +83,13 @@ func run(ctx context.Context) error {
 	}
 	r := &report{Date: time.Now().Format(time.RFC3339), Jobs: o.jobs, Clients: o.clients, Steps: o.steps, Seed: o.seed, AllBytes: all, LeastBytes: least}
 	for _, percent := range strings.Split(o.budgets, ",") {
-		p, err := strconv.ParseFloat(percent, 64)
-		if err != nil || p <= 0 || p > 1000 {
-			return fmt.Errorf("-budgets %q: expected percentages separated by commas, such as 40,110", o.budgets)
+		budget, warm, _ := strings.Cut(percent, "+")
+		p, err := strconv.ParseFloat(budget, 64)
+		w, warmErr := strconv.ParseFloat(cmp.Or(warm, "0"), 64)
+		if err != nil || warmErr != nil || p <= 0 || p > 1000 || w < 0 || w > 1000 {
+			return fmt.Errorf("-budgets %q: expected percentages separated by commas, such as 40,110 or 40+60", o.budgets)
 		}
-		row, err := o.measure(ctx, program, folders, trace, p, int64(p/100*float64(all)))
+		row, err := o.measure(ctx, program, folders, trace, p, int64(p/100*float64(all)), int64(w/100*float64(all)))
 		if err != nil {
 			return fmt.Errorf("budget %s %%: %w", percent, err)
 		}
@@ -112,10 +114,11 @@ func (o options) folders() ([]string, error) {
 	return []string{"models/starter", twin, "testdata/golden/tiny-sd15"}, os.CopyFS(twin, os.DirFS("models/starter"))
 }
 
-// spec is the request of the n-th job.
+// spec is the request of the n-th job. No prompt is like another: one that an encoder remembers takes less scratch than is
+// reserved.
 func (o options) spec(n int, j simulate.Job) *triptychv1alpha1.GenerationSpec {
 	images, steps, seed := int32(j.Images), int32(o.steps), uint64(n)
-	s := &triptychv1alpha1.GenerationSpec{Model: models[j.Model], Prompt: fmt.Sprintf("fox number %d", n), Steps: &steps, Seed: &seed, ImageCount: &images}
+	s := &triptychv1alpha1.GenerationSpec{Model: models[j.Model], Prompt: fmt.Sprintf("fox number %d", n), NegativePrompt: fmt.Sprintf("owl number %d", n), Steps: &steps, Seed: &seed, ImageCount: &images}
 	if strings.HasPrefix(s.Model, "starter") {
 		width, height := int32(j.WidthPx), int32(j.HeightPx)
 		s.WidthPx, s.HeightPx = &width, &height
@@ -157,8 +160,8 @@ func (o options) sizes(ctx context.Context, program string, folders []string, tr
 }
 
 // measure replays the trace under one budget.
-func (o options) measure(ctx context.Context, program string, folders []string, trace simulate.Trace, percent float64, budget int64) (row row, err error) {
-	s, err := start(program, folders, "--memory-budget", strconv.FormatInt(budget, 10))
+func (o options) measure(ctx context.Context, program string, folders []string, trace simulate.Trace, percent float64, budget, warm int64) (row row, err error) {
+	s, err := start(program, folders, "--memory-budget", strconv.FormatInt(budget, 10), "--warm-memory", strconv.FormatInt(warm, 10))
 	if err != nil {
 		return row, err
 	}
@@ -181,6 +184,7 @@ func (o options) measure(ctx context.Context, program string, folders []string, 
 		return row, err
 	}
 	row = newRow(percent, budget, took, base, samples, followed, o.margin)
+	row.WarmBytes = warm
 	row.Idle.Ledger = snapshot.GetDevices()[0].GetUsedBytes()
 	for _, kind := range stage.Kinds() {
 		used, peak, err := s.allocated(ctx, kind)
@@ -188,7 +192,7 @@ func (o options) measure(ctx context.Context, program string, folders []string, 
 			return row, err
 		}
 		row.Idle.Allocator += used
-		row.Stages = append(row.Stages, stagePeak{Stage: kind.String(), Ledger: followed.peaks[kind.String()], Still: followed.still[kind.String()], Allocator: peak})
+		row.Stages = append(row.Stages, stagePeak{Stage: kind.String(), Ledger: followed.peaks[kind.String()], Sure: followed.sure[kind.String()], Allocator: peak})
 	}
 	return row, nil
 }
@@ -235,7 +239,7 @@ func settle(ctx context.Context, s *stack) (*triptychv1alpha1.ResidencySnapshot,
 			busy = busy || v.GetRequest() != 0
 		}
 		for _, c := range now.GetComponents() {
-			busy = busy || c.GetState() != triptychv1alpha1.ComponentUse_STATE_RESIDENT
+			busy = busy || c.GetState() != triptychv1alpha1.ComponentUse_STATE_RESIDENT && c.GetState() != triptychv1alpha1.ComponentUse_STATE_WARM
 		}
 		if !busy {
 			return now, nil

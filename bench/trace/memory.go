@@ -14,8 +14,8 @@ import (
 type sample struct {
 	time time.Time
 	// Arena is resident in the device's mappings: those that asked for huge pages, which nothing else in the
-	// process does. Other is the anonymous memory beside it: Go's heap and stacks.
-	arena, other int64
+	// process does. Of these, warm is what nobody may read. Other is the anonymous memory beside them: Go's heap and stacks.
+	arena, warm, other int64
 }
 
 // sampler reads the runtimes' memory again and again.
@@ -55,15 +55,25 @@ func (s *sampler) stop() ([]sample, error) {
 	return s.samples, s.err
 }
 
-// look reads the maps of the processes.
+// look reads the maps of the processes, one after another, until all of them are as they were the time before: else one could be
+// seen before it gave up what another has meanwhile.
 func look(pids map[string]int) (sample, error) {
-	s := sample{time: time.Now()}
-	for _, pid := range pids {
-		if err := s.add(fmt.Sprintf("/proc/%d/smaps", pid)); err != nil {
-			return s, err
+	before := map[string]sample{}
+	for {
+		sum, same := sample{time: time.Now()}, true
+		for stage, pid := range pids {
+			var s sample
+			if err := s.add(fmt.Sprintf("/proc/%d/smaps", pid)); err != nil {
+				return s, err
+			}
+			same = same && s.arena == before[stage].arena && s.warm == before[stage].warm
+			before[stage] = s
+			sum.arena, sum.warm, sum.other = sum.arena+s.arena, sum.warm+s.warm, sum.other+s.other
+		}
+		if same {
+			return sum, nil
 		}
 	}
-	return s, nil
 }
 
 // add adds one process: mapping by mapping, of which the flags come last.
@@ -85,10 +95,13 @@ func (s *sample) add(path string) error {
 			}
 			anonymous = kib << 10
 		case "VmFlags":
-			if strings.Contains(value+" ", " hg ") {
-				s.arena += anonymous
-			} else {
+			switch flags := value + " "; {
+			case !strings.Contains(flags, " hg "):
 				s.other += anonymous
+			case strings.Contains(flags, " rd "):
+				s.arena += anonymous
+			default:
+				s.warm += anonymous
 			}
 		}
 	}

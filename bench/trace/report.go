@@ -30,6 +30,13 @@ type row struct {
 	Evictions   int     `json:"evictions"`
 	LoadedBytes int64   `json:"loaded_bytes"`
 
+	// WarmBytes may be kept in the host's memory; FromWarm loads and prefetches were from there. The most that was kept, as the
+	// ledger says, and as was resident.
+	WarmBytes      int64 `json:"warm_budget_bytes,omitempty"`
+	FromWarm       int   `json:"from_warm,omitempty"`
+	WarmLedgerPeak int64 `json:"warm_ledger_peak_bytes,omitempty"`
+	WarmPeak       int64 `json:"warm_rss_peak_bytes,omitempty"`
+
 	LedgerPeak int64 `json:"ledger_peak_bytes"`
 	OverBudget int   `json:"decisions_over_budget"`
 	// Stages are the peaks of each stage, as its part of the ledger and as the allocator of its process say.
@@ -55,17 +62,17 @@ type row struct {
 	} `json:"idle"`
 }
 
-// stagePeak has the peak of the ledger, its peak less what was loading or being evicted, which is reserved before it is there
-// and until it is surely gone, and the allocator's, which is to lie between the two.
+// stagePeak has the peak of the ledger, which reserves before something is there and until it is surely gone; the most that must
+// have been there at once, by its record; and the allocator's peak, which is to lie between the two.
 type stagePeak struct {
 	Stage     string `json:"stage"`
 	Ledger    int64  `json:"ledger_peak_bytes"`
-	Still     int64  `json:"ledger_still_peak_bytes"`
+	Sure      int64  `json:"ledger_sure_peak_bytes"`
 	Allocator int64  `json:"allocator_peak_bytes"`
 }
 
 // off is how far the allocator was from the ledger.
-func (s stagePeak) off() int64 { return max(0, s.Allocator-s.Ledger, s.Still-s.Allocator) }
+func (s stagePeak) off() int64 { return max(0, s.Allocator-s.Ledger, s.Sure-s.Allocator) }
 
 // percent is part of whole, 0 without one.
 func percent(part, whole int64) float64 {
@@ -78,9 +85,10 @@ func percent(part, whole int64) float64 {
 func newRow(share float64, budget int64, took time.Duration, base sample, samples []sample, l *ledger, margin time.Duration) row {
 	r := row{
 		Percent: share, BudgetBytes: budget, Seconds: took.Seconds(), Loads: l.loads, Prefetches: l.prefetched, Evictions: l.evictions,
-		LoadedBytes: l.loaded, LedgerPeak: l.peak, OverBudget: l.over, Samples: len(samples), OtherBaseline: base.other,
+		LoadedBytes: l.loaded, FromWarm: l.fromWarm, WarmLedgerPeak: l.keptPeak, LedgerPeak: l.peak, OverBudget: l.over, Samples: len(samples), OtherBaseline: base.other,
 	}
 	for _, s := range samples {
+		r.WarmPeak = max(r.WarmPeak, s.warm)
 		r.ArenaPeak, r.OtherPeak = max(r.ArenaPeak, s.arena), max(r.OtherPeak, s.other)
 		r.AllPeak = max(r.AllPeak, s.arena+s.other-base.other)
 		if s.arena > budget {
@@ -116,6 +124,10 @@ func (r *report) markdown() string {
 			w.BelowMost, w.AboveMost, mib(w.OtherBaseline), mib(w.OtherPeak), w.OverBudget+w.SamplesOver, w.Samples)
 	}
 	for _, w := range r.Rows {
+		if w.WarmBytes > 0 {
+			fmt.Fprintf(&b, "\n%g %% with %s MiB of warm memory: %d loads from there; at most %s MiB kept, %s MiB of them resident.\n",
+				w.Percent, mib(w.WarmBytes), w.FromWarm, mib(w.WarmLedgerPeak), mib(w.WarmPeak))
+		}
 		if w.Idle.Ledger != w.Idle.Allocator {
 			fmt.Fprintf(&b, "\n**%g %%: after the last job the ledger has %d bytes, the allocators %d.**\n", w.Percent, w.Idle.Ledger, w.Idle.Allocator)
 		}

@@ -31,6 +31,10 @@ VmFlags: rd wr mr mw me ac sd hg
 Rss:                1000 kB
 Anonymous:          1000 kB
 VmFlags: rd wr mr mw me hg ac sd
+7f0000400000-7f0000500000 ---p 00000000 00:00 0
+Rss:                 500 kB
+Anonymous:           500 kB
+VmFlags: mr mw me hg ac sd
 `
 	if err := os.WriteFile(path, []byte(maps), 0o600); err != nil {
 		t.Fatal(err)
@@ -41,7 +45,7 @@ VmFlags: rd wr mr mw me hg ac sd
 			t.Fatal(err)
 		}
 	}
-	if s.arena != 2*(3048<<10) || s.other != 2*(4096<<10) {
+	if s.arena != 2*(3048<<10) || s.warm != 2*(500<<10) || s.other != 2*(4096<<10) {
 		t.Errorf("%+v", s)
 	}
 	if err := s.add(path + "x"); err == nil {
@@ -81,11 +85,11 @@ func TestLedger(t *testing.T) {
 		}
 		l.add(&triptychv1alpha1.ResidencyDecision{Event: e})
 	}
-	if l.peak != 160 || l.over != 2 || l.loads != 1 || l.prefetched != 1 || l.evictions != 1 || l.loaded != 140 || l.peaks["denoiser"] != 120 || l.still["denoiser"] != 120 || l.still["decoder"] != 40 || l.held["denoiser"] != 0 || l.held["decoder"] != 40 {
+	if l.peak != 160 || l.over != 2 || l.loads != 1 || l.prefetched != 1 || l.evictions != 1 || l.loaded != 140 || l.peaks["denoiser"] != 120 || l.sure["denoiser"] != 100 || l.sure["decoder"] != 40 || l.held["denoiser"] != 0 || l.held["decoder"] != 40 {
 		t.Errorf("%+v", l)
 	}
 	for allocator, off := range map[int64]int64{99: 1, 100: 0, 120: 0, 125: 5} {
-		if got := (stagePeak{Ledger: 120, Still: 100, Allocator: allocator}).off(); got != off {
+		if got := (stagePeak{Ledger: 120, Sure: 100, Allocator: allocator}).off(); got != off {
 			t.Errorf("%d allocated are off by %d", allocator, got)
 		}
 	}
@@ -106,5 +110,66 @@ func TestLedger(t *testing.T) {
 	table := (&report{Rows: []row{r}}).markdown()
 	if !strings.Contains(table, "| 60 %") {
 		t.Error(table)
+	}
+}
+
+// TestWarm follows what the host's memory keeps.
+func TestWarm(t *testing.T) {
+	l := newLedger()
+	at := func(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha1.ResidencyEvent_Class, model string, bytes int64) {
+		l.add(&triptychv1alpha1.ResidencyDecision{Event: &triptychv1alpha1.ResidencyEvent{Action: a, Class: c, Stage: "denoiser", Model: model, Bytes: bytes}})
+	}
+	const (
+		keep     = triptychv1alpha1.ResidencyEvent_ACTION_KEEP
+		load     = triptychv1alpha1.ResidencyEvent_ACTION_LOAD
+		loaded   = triptychv1alpha1.ResidencyEvent_ACTION_LOADED
+		drop     = triptychv1alpha1.ResidencyEvent_ACTION_DROP
+		release  = triptychv1alpha1.ResidencyEvent_ACTION_RELEASE
+		evicted  = triptychv1alpha1.ResidencyEvent_CLASS_EVICTED
+		fromWarm = triptychv1alpha1.ResidencyEvent_CLASS_FROM_WARM
+	)
+	at(keep, 0, "m", 100)
+	at(keep, 0, "n", 10)
+	at(load, 0, "m", 100)
+	at(loaded, fromWarm, "m", 100)
+	at(drop, 0, "n", 10)
+	at(release, evicted, "n", 0)
+	at(keep, 0, "n", 20)
+	if l.keptPeak != 110 || total(l.kept) != 20 || l.fromWarm != 1 || l.loads != 1 || l.loaded != 0 {
+		t.Errorf("%+v", l)
+	}
+}
+
+// TestCertain: with the scratch of a work goes what was there from its grant to its end.
+func TestCertain(t *testing.T) {
+	l := newLedger()
+	at := func(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha1.ResidencyEvent_Class, model string, bytes int64) {
+		l.add(&triptychv1alpha1.ResidencyDecision{Event: &triptychv1alpha1.ResidencyEvent{Action: a, Class: c, Stage: "denoiser", Model: model, Bytes: bytes}})
+	}
+	const (
+		reserve  = triptychv1alpha1.ResidencyEvent_ACTION_RESERVE
+		grant    = triptychv1alpha1.ResidencyEvent_ACTION_GRANT
+		evict    = triptychv1alpha1.ResidencyEvent_ACTION_EVICT
+		release  = triptychv1alpha1.ResidencyEvent_ACTION_RELEASE
+		found    = triptychv1alpha1.ResidencyEvent_CLASS_FOUND
+		workDone = triptychv1alpha1.ResidencyEvent_CLASS_WORK_DONE
+		evicted  = triptychv1alpha1.ResidencyEvent_CLASS_EVICTED
+	)
+	at(reserve, found, "m", 100)
+	at(reserve, found, "n", 50)
+	l.scratch["denoiser"] = 0 // what was found is no scratch
+	at(reserve, 0, "m", 20)
+	at(grant, 0, "m", 120)
+	at(evict, 0, "n", 50) // perhaps before the scratch is there
+	at(release, evicted, "n", 50)
+	at(release, workDone, "m", 20)
+	if l.peaks["denoiser"] != 170 || l.sure["denoiser"] != 150 {
+		t.Errorf("%+v", l)
+	}
+	at(reserve, 0, "m", 60)
+	at(grant, 0, "m", 160)
+	at(release, workDone, "m", 60)
+	if l.sure["denoiser"] != 160 {
+		t.Errorf("%+v", l)
 	}
 }
