@@ -69,11 +69,11 @@ func (t Trace) turns(j Job) []Turn {
 		p := m.turn(k, j)
 		return Turn{k.String(), m.Name, p.WeightsBytes, p.ScratchBytes, p.Seconds}
 	}
-	turns := []Turn{turn(stage.KindEncoder)}
-	for range j.Images {
+	turns := []Turn{turn(stage.KindEncoder), turn(stage.KindDenoiser)}
+	for range j.Images - 1 { // the next image is denoised while one is decoded, and asked for first
 		turns = append(turns, turn(stage.KindDenoiser), turn(stage.KindDecoder))
 	}
-	return turns
+	return append(turns, turn(stage.KindDecoder))
 }
 
 // part is a component and the bytes of its weights in the turns that keep least and most of them.
