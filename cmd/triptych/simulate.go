@@ -45,6 +45,7 @@ type simulated struct {
 	// LoadBytesPerSecond is what the flag says, or what was measured in a recording.
 	LoadBytesPerSecond float64            `json:"load_bytes_per_second"`
 	Recording          *recording.Summary `json:"recording,omitempty"`
+	Online             *simulate.Online   `json:"online,omitempty"` // none where there is too much to choose from
 	Results            []simulate.Result  `json:"results"`
 }
 
@@ -125,6 +126,9 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 			f.options.BudgetBytes = row.BudgetBytes
 			if row.Results, err = simulate.Compare(t, f.options); err != nil {
 				return fmt.Errorf("%s, budget %s: %w", row.Trace, budget, err)
+			}
+			if online, ok := simulate.FindOnline(t, f.options); ok {
+				row.Online = &online
 			}
 			rows = append(rows, row)
 			if !f.asJSON {
@@ -217,23 +221,6 @@ func ratio(a, b float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f", a/b)
-}
-
-// printGoals prints our reload seconds beside the oracle's, each policy to the oracle of its own order, and those of
-// the least recently used in order of arrival.
-func printGoals(w io.Writer, rows []simulated) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TRACE\tBUDGET\tRELOAD s\tTO ORACLE\tIN ORDER\tFORETOLD\tLRU TO OURS\tVIOLATIONS")
-	for _, r := range rows {
-		by := map[string]simulate.Result{}
-		for _, p := range r.Results {
-			by[p.Policy] = p
-		}
-		ours, order, foretold, lru := by[simulate.Ours], by[simulate.InOrder], by[simulate.Foretold], by[simulate.LRU]
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%s\t%s\t%s\t%s\t%d\n", r.Trace, r.Budget, ours.ReloadSeconds, ratio(ours.ReloadSeconds, ours.OracleSeconds),
-			ratio(order.ReloadSeconds, order.OracleSeconds), ratio(foretold.ReloadSeconds, foretold.OracleSeconds), ratio(lru.ReloadSeconds, ours.ReloadSeconds), ours.Violations)
-	}
-	return t.Flush()
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -61,7 +61,7 @@ func (s *simulation) work(w residency.Work) {
 	} else {
 		s.result.Loads++
 		s.result.LoadsOf[of]++
-		took = s.loadTime(w.Bytes)
+		took = s.options.loadTime(w.Bytes)
 	}
 	end := s.after(took, func() {
 		s.loaded(w.ID)
@@ -107,9 +107,8 @@ func (s *simulation) finish() (Result, error) {
 		return r, fmt.Errorf("of %d jobs %d are done and %d refused, and nothing happens any more", len(s.trace.Jobs), r.Done, r.Refused)
 	}
 	r.ReloadSeconds, r.WaitingSeconds = s.reload.Seconds(), s.waited.Seconds()
-	width := cmp.Or(s.options.OracleWidth, oracleWidth)
 	if s.options.WarmBytes == 0 {
-		least, exact := s.caching.least(width)
+		least, exact := s.caching.least(s.options.width())
 		r.OracleSeconds, r.OracleExact = least.Seconds(), exact && !s.varies
 	}
 	slices.Sort(s.latency)

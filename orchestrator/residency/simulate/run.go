@@ -60,6 +60,8 @@ type Component struct {
 
 const oracleWidth = 2000
 
+func (o Options) width() int { return cmp.Or(o.OracleWidth, oracleWidth) }
+
 // Run replays a trace. The same arguments give the same result. It fails if a job neither ends nor is
 // refused, which is a fault of the policy.
 func Run(t Trace, p Policy, o Options) (Result, error) {
@@ -72,7 +74,7 @@ func Run(t Trace, p Policy, o Options) (Result, error) {
 		names[p.Kind] = append(names[p.Kind], p.Model)
 		s.bits[p.Component] = 1 << i
 		s.caching.bytes = append(s.caching.bytes, p.least)
-		s.caching.cost = append(s.caching.cost, s.loadTime(p.least))
+		s.caching.cost = append(s.caching.cost, o.loadTime(p.least))
 		s.varies = s.varies || p.least < p.most
 	}
 	s.caching.budget = o.BudgetBytes
@@ -162,8 +164,9 @@ type job struct {
 
 func seconds(x float64) time.Duration { return time.Duration(x * float64(time.Second)) }
 
-func (s *simulation) loadTime(bytes int64) time.Duration {
-	return seconds(float64(bytes) / s.options.LoadBytesPerSecond)
+// loadTime is how long so many bytes take.
+func (o Options) loadTime(bytes int64) time.Duration {
+	return seconds(float64(bytes) / o.LoadBytesPerSecond)
 }
 
 // asking is a turn that is to come.
