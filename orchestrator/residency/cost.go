@@ -112,10 +112,14 @@ func (c *component) worked(took time.Duration) {
 	c.work = (c.work + took) / 2
 }
 
-// rest is how many seconds a granted request is still expected to work: what such work took before, less what it
-// has worked; one of which nothing is known, or that takes longer, takes as long again.
+// rest is how many seconds a request is still expected to keep its bytes: what its load and such work took before,
+// less what it has taken; one of which nothing is known, or that takes longer, takes as long again.
 func (l *ledger) rest(r *request) float64 {
-	usual, elapsed := r.component().work, l.now.Sub(r.since)
+	c, elapsed := r.component(), l.now.Sub(r.since)
+	usual := c.work
+	if r.phase == reserved {
+		usual += time.Duration(l.reload(c) * float64(time.Second))
+	}
 	if elapsed < usual {
 		return (usual - elapsed).Seconds()
 	}

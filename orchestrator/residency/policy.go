@@ -86,7 +86,7 @@ func (l *ledger) defers(r *request, best *placement) (why Class, behind *request
 	switch {
 	case best == nil:
 		return 0, nil
-	case r.try || best.cold < stowed:
+	case r.try:
 		return seated, nil
 	case best.cold > stowed: // else next to nothing is to be loaded
 		if l.kept(r, best.service) {

@@ -48,8 +48,8 @@ func (l *ledger) prefetch(line []*request) {
 }
 
 // ahead is how n could be prefetched at s with so many bytes left, nil if it cannot. It evicts only what would go for n as
-// well if that waited for those at work, who give back their scratch and can be evicted then: loading ahead must not be paid
-// for by loading again.
+// well if that waited for those at work, who give back their scratch and can be evicted then, and nothing that takes
+// longer to load again than n does: loading ahead must not be paid for by loading again.
 func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
 	d, future := s.device, l.future()
 	high := l.policy.HighWatermark
@@ -78,7 +78,9 @@ func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
 		}
 		p.total += c.bytes
 	}
-	if p.total < short {
+	c := s.find(n.Model)
+	load := float64(n.Footprint.WeightsBytes) * l.perByte(s, c != nil && c.kept > 0)
+	if p.total < short || l.reloads(p.victims) > load {
 		return nil
 	}
 	return p

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// spares tells whether r does better to wait than to evict the victims of p: those at work will give back scratch,
-// or leave weights that are missed less, and waiting for that is expected to take less time than is saved in
+// spares tells whether r does better to wait than to evict the victims of p: those at work, or about to be, will give back
+// scratch, or leave weights that are missed less, and waiting for that is expected to take less time than is saved in
 // reloads. What r waits altogether is bounded by what it saves, whatever was expected: so it never costs more than
 // twice the better of the two.
 func (l *ledger) spares(r *request, p *placement) bool {
@@ -17,7 +17,7 @@ func (l *ledger) spares(r *request, p *placement) bool {
 	}
 	var working []*request
 	for _, q := range l.requests {
-		if q.phase == granted && q.service.device == d {
+		if q.phase >= reserved && q.service.device == d {
 			working = append(working, q)
 		}
 	}
