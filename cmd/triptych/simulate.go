@@ -27,6 +27,7 @@ type simulateFlags struct {
 	mixes    []string
 	arrivals []string
 	budgets  []string
+	warm     string
 	generate simulate.Generate
 	load     byteSize
 	options  simulate.Options
@@ -42,6 +43,7 @@ type simulated struct {
 	WeightsBytes int64  `json:"weights_bytes"` // of all models
 	Budget       string `json:"budget"`
 	BudgetBytes  int64  `json:"budget_bytes"`
+	WarmBytes    int64  `json:"warm_bytes,omitempty"`
 	// LoadBytesPerSecond is what the flag says, or what was measured in a recording.
 	LoadBytesPerSecond float64            `json:"load_bytes_per_second"`
 	Recording          *recording.Summary `json:"recording,omitempty"`
@@ -82,6 +84,7 @@ name as in sd15:anime.`,
 	flags.Float64Var(&f.generate.Load, "load", 0.5, "part of the time the busiest stage computes, loads not counted")
 	flags.Uint64Var(&f.generate.Seed, "seed", 1, "equal seeds give equal traces")
 	flags.StringSliceVar(&f.budgets, "budget", []string{"60%"}, "memory budgets: percent of all weights, or sizes such as 8GiB")
+	flags.StringVar(&f.warm, "warm-memory", "", "memory of the host for evicted weights, as a budget is given; there is no oracle with it (default: none)")
 	f.load = 500_000_000
 	flags.Var(&f.load, "load-bandwidth", "weights loaded in a second, from storage to ready")
 	flags.Float64Var(&f.options.EvictSeconds, "evict-seconds", 0.01, "time until an evicted stage's bytes are back")
@@ -120,10 +123,15 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 	for i, t := range traces {
 		for _, budget := range f.budgets {
 			row := simulated{Trace: names[i], Jobs: len(t.Jobs), WeightsBytes: t.WeightsBytes(), Budget: budget, LoadBytesPerSecond: f.options.LoadBytesPerSecond, Recording: recorded}
-			if row.BudgetBytes, err = parseBudget(budget, row.WeightsBytes); err != nil {
+			if row.BudgetBytes, err = parseBudget("budget", budget, row.WeightsBytes); err != nil {
 				return err
 			}
-			f.options.BudgetBytes = row.BudgetBytes
+			if f.warm != "" {
+				if row.WarmBytes, err = parseBudget("warm-memory", f.warm, row.WeightsBytes); err != nil {
+					return err
+				}
+			}
+			f.options.BudgetBytes, f.options.WarmBytes = row.BudgetBytes, row.WarmBytes
 			if row.Results, err = simulate.Compare(t, f.options); err != nil {
 				return fmt.Errorf("%s, budget %s: %w", row.Trace, budget, err)
 			}
@@ -143,8 +151,11 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	if f.asJSON {
+	switch {
+	case f.asJSON:
 		return printJSON(cmd.OutOrStdout(), rows)
+	case f.warm != "":
+		return nil // nothing to compare with
 	}
 	return printGoals(cmd.OutOrStdout(), rows)
 }
@@ -185,7 +196,7 @@ func (f *simulateFlags) traces(cmd *cobra.Command) (names []string, traces []sim
 }
 
 // parseBudget reads a percentage of all weights, or a size.
-func parseBudget(text string, all int64) (int64, error) {
+func parseBudget(flag, text string, all int64) (int64, error) {
 	if number, ok := strings.CutSuffix(text, "%"); ok {
 		percent, err := strconv.ParseFloat(number, 64)
 		if bytes := percent / 100 * float64(all); err == nil && bytes >= 1 && bytes < math.MaxInt64/2 {
@@ -194,19 +205,26 @@ func parseBudget(text string, all int64) (int64, error) {
 	} else if n, err := humanize.ParseBytes(text); err == nil && n >= 1 && n < math.MaxInt64/2 {
 		return int64(n), nil
 	}
-	return 0, stage.Invalid(stage.InvalidField, "budget", text, "a part of all weights such as 60%, or a size such as 8GiB")
+	return 0, stage.Invalid(stage.InvalidField, flag, text, "a part of all weights such as 60%, or a size such as 8GiB")
 }
 
 func (r simulated) print(w io.Writer) error {
-	fmt.Fprintf(w, "%s: %d jobs, budget %s = %s of %s of weights\n\n", r.Trace, r.Jobs, r.Budget, humanize.IBytes(uint64(r.BudgetBytes)), humanize.IBytes(uint64(r.WeightsBytes)))
+	fmt.Fprintf(w, "%s: %d jobs, budget %s = %s of %s of weights", r.Trace, r.Jobs, r.Budget, humanize.IBytes(uint64(r.BudgetBytes)), humanize.IBytes(uint64(r.WeightsBytes)))
+	if r.WarmBytes > 0 {
+		fmt.Fprintf(w, ", %s warm", humanize.IBytes(uint64(r.WarmBytes)))
+	}
+	fmt.Fprint(w, "\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "POLICY\tLOADS\tRELOAD s\tORACLE s\tRATIO\tWAITED s\tP50 s\tP95 s\tP99 s\tDONE\tREFUSED\tVIOLATIONS\t")
+	fmt.Fprintln(t, "POLICY\tLOADS\tFROM WARM\tRELOAD s\tORACLE s\tRATIO\tWAITED s\tP50 s\tP95 s\tP99 s\tDONE\tREFUSED\tVIOLATIONS\t")
 	for _, p := range r.Results {
 		oracle := fmt.Sprintf("%.1f", p.OracleSeconds)
-		if !p.OracleExact {
+		switch {
+		case r.WarmBytes > 0:
+			oracle = "-"
+		case !p.OracleExact:
 			oracle = ">=" + oracle
 		}
-		fmt.Fprintf(t, "%s\t%d\t%.1f\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%d\t%d\t\n", p.Policy, p.Loads, p.ReloadSeconds, oracle,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%.1f\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%d\t%d\t\n", p.Policy, p.Loads, p.FromWarm, p.ReloadSeconds, oracle,
 			ratio(p.ReloadSeconds, p.OracleSeconds), p.WaitingSeconds, p.P50Seconds, p.P95Seconds, p.P99Seconds, p.Done, p.Refused, p.Violations)
 	}
 	if err := t.Flush(); err != nil {
