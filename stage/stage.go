@@ -67,6 +67,9 @@ type Resident interface {
 	// Evict takes a model's weights off the device, after running work has ended, and returns when the bytes are back with
 	// the operating system, or warm. What is not resident frees 0 bytes.
 	Evict(ctx context.Context, req EvictRequest) (Evicted, error)
+	// Settle returns when loads of a model and work on its resident weights that were begun before have ended, and their scratch
+	// is back: a call to a stage somewhere else returns before that when its context ends. What is not known has no work.
+	Settle(ctx context.Context, model string) error
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(ctx context.Context) error
 }

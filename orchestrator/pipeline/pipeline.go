@@ -66,7 +66,7 @@ func (s Spec) latentHeight() int { return s.HeightPx / s.Model.SpatialFactor }
 func (s Spec) latentWidth() int  { return s.WidthPx / s.Model.SpatialFactor }
 
 // Run makes the images of a planned request and emits what happens, from several goroutines. It
-// returns when no work of the job is left anywhere.
+// returns when no call of the job is left; what a stage still does for one that was cut off keeps its lease.
 func (p *Pipeline) Run(ctx context.Context, id residency.JobID, spec Spec, needs map[stage.Kind]stage.Footprint, emit func(Event)) (Summary, error) {
 	j := newJob(p, id, spec, needs, emit)
 	defer p.Keeper.Forget(id)

@@ -66,8 +66,9 @@ func (j *job) showPreview(ctx context.Context, image int, v preview) (why string
 	if !ok {
 		return "the decoder is busy or does not fit into memory beside the denoiser"
 	}
+	err := errPanic
+	defer func() { j.release(ctx, lease, err) }()
 	decoded, err := j.Fleet.Decoder(lease.Stage).Decode(ctx, stage.DecodeRequest{Model: j.spec.Model.Part(stage.KindDecoder), Latent: v.latent, Format: stage.PNG})
-	j.release(lease, err)
 	switch {
 	case err != nil:
 		return fmt.Sprintf("the decoder failed: %v", err)

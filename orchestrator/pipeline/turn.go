@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,18 +79,30 @@ func (j *job) try(ctx, waiting context.Context, kind stage.Kind, again bool, wor
 		return false, err
 	}
 	start := time.Now()
+	err = errPanic
 	defer func() { // a panic must not keep the stage
 		j.spent(kind, lease, time.Since(start))
 		if !again && stage.ReasonOf(err) == stage.EngineOOMUnplanned {
 			lease.Exhausted()
 		}
-		j.release(lease, err)
+		j.release(ctx, lease, err)
 	}()
-	return true, work(ctx, lease.Stage)
+	err = work(ctx, lease.Stage)
+	return true, err
 }
 
-// release gives a lease back, and tells what the work found out about the stage.
-func (j *job) release(lease *residency.Lease, err error) {
+// errPanic is what work has failed with that panicked.
+var errPanic = errors.New("the work panicked")
+
+// release gives a lease back, and tells what the work found out about the stage. Work that failed may still be under way
+// there: the call of a caller who gives up returns at once, and the stage needs up to one evaluation of the network to
+// notice. Then the lease stays until the stage says otherwise; release waits for that no longer than ctx lasts.
+func (j *job) release(ctx context.Context, lease *residency.Lease, err error) {
+	if err == nil {
+		lease.Release()
+		return
+	}
+	lease.Unfinished()
 	switch stage.ReasonOf(err) {
 	case stage.RuntimeDied:
 		lease.Lost()
@@ -98,9 +111,9 @@ func (j *job) release(lease *residency.Lease, err error) {
 	case stage.DeviceBusy:
 		lease.Crowded()
 		j.Fleet.Ask(lease.Stage)
-	}
-	if err != nil {
-		lease.Unfinished()
+	default:
+		lease.Settle(ctx)
+		return
 	}
 	lease.Release()
 }

@@ -31,9 +31,9 @@ type fake struct {
 	*memory
 	weights int64
 
-	// loads and evictions, if not nil, are sent to before each one, which then goes on with what comes
+	// loads, evictions and settles, if not nil, are sent to before each one, which then goes on with what comes
 	// back: an error fails it.
-	loads, evictions chan chan error
+	loads, evictions, settles chan chan error
 
 	mu       sync.Mutex
 	resident map[string]bool
@@ -106,5 +106,9 @@ func (f *fake) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted
 func (*fake) Info(context.Context) (stage.Info, error) { return stage.Info{}, nil }
 func (*fake) Plan(context.Context, stage.PlanRequest) (stage.Footprint, error) {
 	return stage.Footprint{}, nil
+}
+func (f *fake) Settle(ctx context.Context, model string) error {
+	f.note("settle %s", model)
+	return gate(ctx, f.settles)
 }
 func (*fake) Drain(context.Context) error { return nil }

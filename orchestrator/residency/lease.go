@@ -30,10 +30,15 @@ type Lease struct {
 type claim struct {
 	id     RequestID
 	job    JobID
+	model  string
 	lease  Lease
 	outbox *outbox
 	done   chan struct{} // closed once granted or refused
 	err    error         // why refused; the owning goroutine's until done
+
+	over    context.Context // ended once refused, released or revoked
+	end     context.CancelFunc
+	settles bool // until the stage's work has ended; the owning goroutine's
 }
 
 // Acquire waits until a stage has the model resident and the bytes are reserved. A caller that
@@ -58,8 +63,9 @@ func (k *Keeper) acquire(ctx context.Context, r AcquireRequest, try bool) (*Leas
 	if ctx.Err() != nil {
 		return nil, reasonOf(ctx)
 	}
-	c := &claim{job: r.Job, outbox: newOutbox(r.Observer), done: make(chan struct{})}
+	c := &claim{job: r.Job, model: r.Need.Model, outbox: newOutbox(r.Observer), done: make(chan struct{})}
 	c.lease.keeper, c.lease.claim = k, c
+	c.over, c.end = context.WithCancel(k.ctx)
 	open := k.do(func() {
 		k.lastRequest++
 		c.id = k.lastRequest
@@ -73,6 +79,7 @@ func (k *Keeper) acquire(ctx context.Context, r AcquireRequest, try bool) (*Leas
 		}
 	})
 	if !open {
+		c.end()
 		return nil, errClosed
 	}
 	select {
@@ -123,6 +130,7 @@ func (k *Keeper) forgetClaim(id RequestID) {
 	if c := k.claims[id]; c != nil {
 		c.outbox.close()
 		delete(k.claims, id)
+		c.end()
 	}
 }
 

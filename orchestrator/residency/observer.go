@@ -95,6 +95,9 @@ func (b *outbox) put(news any) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
 	switch news.(type) {
 	case Event:
 		if len(b.queue) >= maxQueued {
@@ -110,7 +113,7 @@ func (b *outbox) put(news any) {
 	b.changed.Broadcast()
 }
 
-// close ends the outbox once it is empty.
+// close ends the outbox once it is empty; what is put later is not told.
 func (b *outbox) close() {
 	if b == nil {
 		return

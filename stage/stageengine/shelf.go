@@ -310,15 +310,26 @@ func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evi
 	return evicted, s.drop(b)
 }
 
+// Settle implements stage.Resident.
+func (s *shelf[N]) Settle(ctx context.Context, model string) error {
+	b, ok := s.books[model]
+	if !ok {
+		return nil
+	}
+	if err := b.latch.Acquire(ctx, whole); err != nil {
+		return err
+	}
+	b.latch.Release(whole)
+	return nil
+}
+
 // Drain implements stage.Resident.
 func (s *shelf[N]) Drain(ctx context.Context) error {
 	s.draining.Store(true)
 	for _, name := range s.Library.Names() {
-		b := s.books[name]
-		if err := b.latch.Acquire(ctx, whole); err != nil {
+		if err := s.Settle(ctx, name); err != nil {
 			return err
 		}
-		b.latch.Release(whole)
 	}
 	return nil
 }

@@ -91,6 +91,15 @@ func (r resident) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evic
 	return stage.Evicted{FreedBytes: res.GetFreedBytes(), WarmBytes: res.GetWarmBytes()}, nil
 }
 
+func (r resident) Settle(ctx context.Context, model string) error {
+	m := &stagepb.SettleComponentRequest{Model: model}
+	if err := sendable(m); err != nil {
+		return err
+	}
+	_, err := r.rpc.SettleComponent(ctx, m)
+	return FromStatus(err, r.kind)
+}
+
 func (r resident) Drain(ctx context.Context) error {
 	_, err := r.rpc.Drain(ctx, &stagepb.DrainRequest{})
 	return FromStatus(err, r.kind)

@@ -84,6 +84,13 @@ func (s *residentServer) EvictComponent(ctx context.Context, req *stagepb.EvictC
 	return &stagepb.EvictComponentResponse{FreedBytes: evicted.FreedBytes, WarmBytes: evicted.WarmBytes}, nil
 }
 
+func (s *residentServer) SettleComponent(ctx context.Context, req *stagepb.SettleComponentRequest) (*stagepb.SettleComponentResponse, error) {
+	if err := s.stage.Settle(incoming(ctx), req.GetModel()); err != nil {
+		return nil, s.edge.status(ctx, err)
+	}
+	return &stagepb.SettleComponentResponse{}, nil
+}
+
 func (s *residentServer) Drain(ctx context.Context, _ *stagepb.DrainRequest) (*stagepb.DrainResponse, error) {
 	if err := s.stage.Drain(ctx); err != nil {
 		return nil, s.edge.status(ctx, err)

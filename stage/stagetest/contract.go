@@ -192,6 +192,7 @@ func (c contract[S]) run(t *testing.T) {
 		{"LoadRefused", c.testLoadRefused},
 		{"LoadTogether", c.testLoadTogether},
 		{"LoadCancelled", c.testLoadCancelled},
+		{"LoadSettles", c.testLoadSettles},
 		{"Evict", c.testEvict},
 		{"EvictWaits", c.testEvictWaits},
 		{"Keep", c.testKeep},
@@ -203,6 +204,8 @@ func (c contract[S]) run(t *testing.T) {
 		{"WorkCounted", c.testWorkCounted},
 		{"WorkTogether", c.testWorkTogether},
 		{"WorkCancelled", c.testWorkCancelled},
+		{"Settle", c.testSettle},
+		{"SettleWaits", c.testSettleWaits},
 		{"Drain", c.testDrain},
 		{"DrainWaits", c.testDrainWaits},
 	} {

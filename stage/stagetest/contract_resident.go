@@ -283,6 +283,42 @@ func (c contract[S]) testLoadCancelled(t *testing.T) {
 	}
 }
 
+// testLoadSettles: Evict and Settle wait for a load that goes on although its caller has gone, and then nothing of it is left.
+func (c contract[S]) testLoadSettles(t *testing.T) {
+	s, script := c.Open(t)
+	if script == nil {
+		t.Skip("the stage follows no script")
+	}
+	gate := script.Stall(OpLoad, 2)
+	t.Cleanup(gate.Release)
+	loading, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- s.Load(loading, stage.LoadRequest{Model: c.Model}, nil) }()
+	await(t, "the load to begin", gate.Entered())
+	stop()
+	ctx, cancel := context.WithTimeout(t.Context(), glimpse)
+	defer cancel()
+	if err := s.Settle(ctx, c.Model); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Settle did not wait for a cancelled load: %v", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), glimpse)
+	defer cancel()
+	if _, err := c.evict(ctx, s); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Evict did not wait for a cancelled load: %v", err)
+	}
+	gate.Release()
+	if e, err := c.evict(patient(t), s); err != nil || e != (stage.Evicted{}) {
+		t.Errorf("Evict after a cancelled load = %+v, %v", e, err)
+	}
+	if used := info(t, s).UsedBytes; used != 0 {
+		t.Errorf("%d bytes are used when a cancelled load has been evicted", used)
+	}
+	if err := await(t, "the load to end", done); !errors.Is(err, context.Canceled) {
+		t.Errorf("the load that was cancelled: %v", err)
+	}
+}
+
 func (c contract[S]) testEvict(t *testing.T) {
 	s, _ := c.loaded(t)
 	ctx := patient(t)

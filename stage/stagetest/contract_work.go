@@ -101,6 +101,58 @@ func (c contract[S]) testWorkCancelled(t *testing.T) {
 	})
 }
 
+func (c contract[S]) testSettle(t *testing.T) {
+	s, _ := c.loaded(t)
+	for _, model := range []string{c.Model, nobody, ""} {
+		if err := s.Settle(patient(t), model); err != nil {
+			t.Errorf("Settle of %q without work: %v", model, err)
+		}
+	}
+	if i := info(t, s); !holds(i, c.Model) {
+		t.Errorf("after Settle, resident are %v", i.Resident)
+	}
+	if _, err := c.evict(patient(t), s); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Settle(patient(t), c.Model); err != nil {
+		t.Errorf("Settle of what is not resident: %v", err)
+	}
+}
+
+// testSettleWaits: for work that goes on although its caller has gone.
+func (c contract[S]) testSettleWaits(t *testing.T) {
+	s, script := c.loaded(t)
+	if script == nil {
+		t.Skip("the stage follows no script")
+	}
+	before := info(t, s).UsedBytes
+	gate := script.Stall(c.op, 1)
+	t.Cleanup(gate.Release)
+	working, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := c.start(working, s)
+	await(t, "the work to begin", gate.Entered())
+	stop()
+	ctx, cancel := context.WithTimeout(t.Context(), glimpse)
+	defer cancel()
+	if err := s.Settle(ctx, c.Model); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Settle did not wait for cancelled work: %v", err)
+	}
+	if used := info(t, s).UsedBytes; used <= before {
+		t.Errorf("%d bytes are used by work that goes on, %d before it", used, before)
+	}
+	gate.Release()
+	if err := s.Settle(patient(t), c.Model); err != nil {
+		t.Errorf("Settle: %v", err)
+	}
+	if used := info(t, s).UsedBytes; used != before {
+		t.Errorf("%d bytes are used when the work has settled, %d before it", used, before)
+	}
+	if o := await(t, "the work to end", done); !errors.Is(o.err, context.Canceled) {
+		t.Errorf("the work that was cancelled: %v", o.err)
+	}
+}
+
 func (c contract[S]) testDrain(t *testing.T) {
 	s, _ := c.loaded(t)
 	ctx := patient(t)

@@ -282,6 +282,16 @@ func (r *residency) warm() (sum int64) {
 	return sum
 }
 
+// Settle waits until nobody loads or uses the weights.
+func (r *residency) Settle(ctx context.Context, model string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.until(ctx, func() bool { w := r.held[model]; return w == nil || !w.loading && w.users == 0 })
+}
+
 // Drain refuses work from now on.
 func (r *residency) Drain(ctx context.Context) error {
 	r.mu.Lock()

@@ -74,6 +74,17 @@ func (s *Script) Hold(op Op, step int) *Gate {
 	return g
 }
 
+// Stall makes the call wait until the gate is released, even when its context has ended meanwhile.
+func (s *Script) Stall(op Op, step int) *Gate {
+	g := &Gate{entered: make(chan struct{}), released: make(chan struct{})}
+	s.on(op, step, func(ctx context.Context) error {
+		close(g.entered)
+		<-g.released
+		return ctx.Err()
+	})
+	return g
+}
+
 // Warm gives the fake memory for so many bytes of warm weights; it has none without.
 func (s *Script) Warm(bytes int64) {
 	s.mu.Lock()

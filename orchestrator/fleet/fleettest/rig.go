@@ -116,6 +116,12 @@ func (r *Rig) Leased() bool {
 	return false
 }
 
+// Unleased waits until no stage is at work, as far as the keeper knows.
+func (r *Rig) Unleased(t testing.TB) {
+	t.Helper()
+	r.Events.Await(t, "the end of all work", func(residency.Event) bool { return !r.Leased() })
+}
+
 // Soon is a context that ends long after all that a test waits for should have come.
 func Soon(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -13,6 +13,7 @@ var _ stage.Decoder = Decoder{}
 
 // Decode is the child's.
 func (d Decoder) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Image, error) {
+	defer d.underway.begin(req.Model)()
 	return admitted(ctx, d.Host, func(ctx context.Context) (stage.Image, error) {
 		return forward(ctx, d.Host, work, func(g *generation) (stage.Image, error) {
 			return g.child.Stage().(stage.Decoder).Decode(ctx, req)

@@ -35,6 +35,7 @@ type Host struct {
 	drain chan struct{} // closed when draining becomes true
 
 	ownership ownership
+	underway  underway
 
 	mu       sync.Mutex
 	current  *generation

@@ -68,6 +68,7 @@ func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint
 
 // Load loads into the present child; the next one has to be loaded again.
 func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
+	defer h.underway.begin(req.Model)()
 	_, err := admitted(ctx, h, func(ctx context.Context) (struct{}, error) {
 		return forward(ctx, h, work, func(g *generation) (struct{}, error) {
 			return struct{}{}, g.child.Stage().Load(ctx, req, progress)
@@ -76,9 +77,12 @@ func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(lo
 	return err
 }
 
-// Evict is the child's.
+// Evict is the child's, behind what was begun before.
 func (h *Host) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
 	return admitted(ctx, h, func(ctx context.Context) (stage.Evicted, error) {
+		if err := h.underway.settle(ctx, req.Model); err != nil {
+			return stage.Evicted{}, err
+		}
 		return forward(ctx, h, upkeep, func(g *generation) (stage.Evicted, error) {
 			return g.child.Stage().Evict(ctx, req)
 		})
@@ -92,12 +96,30 @@ func (h *Host) Drain(ctx context.Context) error {
 		h.draining = true
 		close(h.drain)
 	}
+	h.mu.Unlock()
+	return h.ended(ctx, stage.Resident.Drain)
+}
+
+// Settle is the child's, behind the calls that were begun before.
+func (h *Host) Settle(ctx context.Context, model string) error {
+	_, err := admitted(ctx, h, func(ctx context.Context) (struct{}, error) {
+		if err := h.underway.settle(ctx, model); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, h.ended(ctx, func(s stage.Resident, ctx context.Context) error { return s.Settle(ctx, model) })
+	})
+	return err
+}
+
+// ended waits for the end of work in the present child. One that dies, or is yet to come, runs none.
+func (h *Host) ended(ctx context.Context, wait func(stage.Resident, context.Context) error) error {
+	h.mu.Lock()
 	g, child := h.current, h.current.child
 	h.mu.Unlock()
 	if child == nil {
 		return nil
 	}
-	err := h.judge(ctx, g, child.Stage().Drain(ctx))
+	err := h.judge(ctx, g, wait(child.Stage(), ctx))
 	if errors.Is(err, &stage.Error{Reason: stage.RuntimeDied}) {
 		return nil
 	}

@@ -975,6 +975,89 @@ func (x *EvictComponentResponse) GetWarmBytes() int64 {
 	return 0
 }
 
+// SettleComponentRequest names a model.
+type SettleComponentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Model name.
+	Model         string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleComponentRequest) Reset() {
+	*x = SettleComponentRequest{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleComponentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleComponentRequest) ProtoMessage() {}
+
+func (x *SettleComponentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleComponentRequest.ProtoReflect.Descriptor instead.
+func (*SettleComponentRequest) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SettleComponentRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+// SettleComponentResponse means that what was begun before has ended.
+type SettleComponentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleComponentResponse) Reset() {
+	*x = SettleComponentResponse{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleComponentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleComponentResponse) ProtoMessage() {}
+
+func (x *SettleComponentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleComponentResponse.ProtoReflect.Descriptor instead.
+func (*SettleComponentResponse) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{12}
+}
+
 // DrainRequest asks a stage to finish.
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -984,7 +1067,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1079,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1092,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{11}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{13}
 }
 
 // DrainResponse means that no work is running.
@@ -1021,7 +1104,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1116,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1129,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{12}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{14}
 }
 
 var File_triptych_stage_v1alpha1_stage_proto protoreflect.FileDescriptor
@@ -1130,19 +1213,23 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\vfreed_bytes\x18\x01 \x01(\x03R\n" +
 	"freedBytes\x12\x1d\n" +
 	"\n" +
-	"warm_bytes\x18\x02 \x01(\x03R\twarmBytes\"\x0e\n" +
+	"warm_bytes\x18\x02 \x01(\x03R\twarmBytes\".\n" +
+	"\x16SettleComponentRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\"\x19\n" +
+	"\x17SettleComponentResponse\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
 	"\rDrainResponse*p\n" +
 	"\tStageKind\x12\x1a\n" +
 	"\x16STAGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STAGE_KIND_ENCODER\x10\x01\x12\x17\n" +
 	"\x13STAGE_KIND_DENOISER\x10\x02\x12\x16\n" +
-	"\x12STAGE_KIND_DECODER\x10\x032\xa8\x04\n" +
+	"\x12STAGE_KIND_DECODER\x10\x032\x9e\x05\n" +
 	"\fStageService\x12k\n" +
 	"\fGetStageInfo\x12,.triptych.stage.v1alpha1.GetStageInfoRequest\x1a-.triptych.stage.v1alpha1.GetStageInfoResponse\x12n\n" +
 	"\rPlanComponent\x12-.triptych.stage.v1alpha1.PlanComponentRequest\x1a..triptych.stage.v1alpha1.PlanComponentResponse\x12p\n" +
 	"\rLoadComponent\x12-.triptych.stage.v1alpha1.LoadComponentRequest\x1a..triptych.stage.v1alpha1.LoadComponentResponse0\x01\x12q\n" +
-	"\x0eEvictComponent\x12..triptych.stage.v1alpha1.EvictComponentRequest\x1a/.triptych.stage.v1alpha1.EvictComponentResponse\x12V\n" +
+	"\x0eEvictComponent\x12..triptych.stage.v1alpha1.EvictComponentRequest\x1a/.triptych.stage.v1alpha1.EvictComponentResponse\x12t\n" +
+	"\x0fSettleComponent\x12/.triptych.stage.v1alpha1.SettleComponentRequest\x1a0.triptych.stage.v1alpha1.SettleComponentResponse\x12V\n" +
 	"\x05Drain\x12%.triptych.stage.v1alpha1.DrainRequest\x1a&.triptych.stage.v1alpha1.DrainResponseBRZPgithub.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1;stagev1alpha1b\x06proto3"
 
 var (
@@ -1158,22 +1245,24 @@ func file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_stage_v1alpha1_stage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_triptych_stage_v1alpha1_stage_proto_goTypes = []any{
-	(StageKind)(0),                 // 0: triptych.stage.v1alpha1.StageKind
-	(*GetStageInfoRequest)(nil),    // 1: triptych.stage.v1alpha1.GetStageInfoRequest
-	(*DeviceWant)(nil),             // 2: triptych.stage.v1alpha1.DeviceWant
-	(*GetStageInfoResponse)(nil),   // 3: triptych.stage.v1alpha1.GetStageInfoResponse
-	(*ComponentInfo)(nil),          // 4: triptych.stage.v1alpha1.ComponentInfo
-	(*ResidentComponent)(nil),      // 5: triptych.stage.v1alpha1.ResidentComponent
-	(*PlanComponentRequest)(nil),   // 6: triptych.stage.v1alpha1.PlanComponentRequest
-	(*PlanComponentResponse)(nil),  // 7: triptych.stage.v1alpha1.PlanComponentResponse
-	(*LoadComponentRequest)(nil),   // 8: triptych.stage.v1alpha1.LoadComponentRequest
-	(*LoadComponentResponse)(nil),  // 9: triptych.stage.v1alpha1.LoadComponentResponse
-	(*EvictComponentRequest)(nil),  // 10: triptych.stage.v1alpha1.EvictComponentRequest
-	(*EvictComponentResponse)(nil), // 11: triptych.stage.v1alpha1.EvictComponentResponse
-	(*DrainRequest)(nil),           // 12: triptych.stage.v1alpha1.DrainRequest
-	(*DrainResponse)(nil),          // 13: triptych.stage.v1alpha1.DrainResponse
+	(StageKind)(0),                  // 0: triptych.stage.v1alpha1.StageKind
+	(*GetStageInfoRequest)(nil),     // 1: triptych.stage.v1alpha1.GetStageInfoRequest
+	(*DeviceWant)(nil),              // 2: triptych.stage.v1alpha1.DeviceWant
+	(*GetStageInfoResponse)(nil),    // 3: triptych.stage.v1alpha1.GetStageInfoResponse
+	(*ComponentInfo)(nil),           // 4: triptych.stage.v1alpha1.ComponentInfo
+	(*ResidentComponent)(nil),       // 5: triptych.stage.v1alpha1.ResidentComponent
+	(*PlanComponentRequest)(nil),    // 6: triptych.stage.v1alpha1.PlanComponentRequest
+	(*PlanComponentResponse)(nil),   // 7: triptych.stage.v1alpha1.PlanComponentResponse
+	(*LoadComponentRequest)(nil),    // 8: triptych.stage.v1alpha1.LoadComponentRequest
+	(*LoadComponentResponse)(nil),   // 9: triptych.stage.v1alpha1.LoadComponentResponse
+	(*EvictComponentRequest)(nil),   // 10: triptych.stage.v1alpha1.EvictComponentRequest
+	(*EvictComponentResponse)(nil),  // 11: triptych.stage.v1alpha1.EvictComponentResponse
+	(*SettleComponentRequest)(nil),  // 12: triptych.stage.v1alpha1.SettleComponentRequest
+	(*SettleComponentResponse)(nil), // 13: triptych.stage.v1alpha1.SettleComponentResponse
+	(*DrainRequest)(nil),            // 14: triptych.stage.v1alpha1.DrainRequest
+	(*DrainResponse)(nil),           // 15: triptych.stage.v1alpha1.DrainResponse
 }
 var file_triptych_stage_v1alpha1_stage_proto_depIdxs = []int32{
 	2,  // 0: triptych.stage.v1alpha1.GetStageInfoRequest.want:type_name -> triptych.stage.v1alpha1.DeviceWant
@@ -1186,14 +1275,16 @@ var file_triptych_stage_v1alpha1_stage_proto_depIdxs = []int32{
 	6,  // 7: triptych.stage.v1alpha1.StageService.PlanComponent:input_type -> triptych.stage.v1alpha1.PlanComponentRequest
 	8,  // 8: triptych.stage.v1alpha1.StageService.LoadComponent:input_type -> triptych.stage.v1alpha1.LoadComponentRequest
 	10, // 9: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
-	12, // 10: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
-	3,  // 11: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
-	7,  // 12: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
-	9,  // 13: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
-	11, // 14: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
-	13, // 15: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
+	12, // 10: triptych.stage.v1alpha1.StageService.SettleComponent:input_type -> triptych.stage.v1alpha1.SettleComponentRequest
+	14, // 11: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
+	3,  // 12: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
+	7,  // 13: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
+	9,  // 14: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
+	11, // 15: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
+	13, // 16: triptych.stage.v1alpha1.StageService.SettleComponent:output_type -> triptych.stage.v1alpha1.SettleComponentResponse
+	15, // 17: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1210,7 +1301,7 @@ func file_triptych_stage_v1alpha1_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_stage_v1alpha1_stage_proto_rawDesc), len(file_triptych_stage_v1alpha1_stage_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

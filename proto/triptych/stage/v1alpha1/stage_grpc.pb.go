@@ -26,11 +26,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	StageService_GetStageInfo_FullMethodName   = "/triptych.stage.v1alpha1.StageService/GetStageInfo"
-	StageService_PlanComponent_FullMethodName  = "/triptych.stage.v1alpha1.StageService/PlanComponent"
-	StageService_LoadComponent_FullMethodName  = "/triptych.stage.v1alpha1.StageService/LoadComponent"
-	StageService_EvictComponent_FullMethodName = "/triptych.stage.v1alpha1.StageService/EvictComponent"
-	StageService_Drain_FullMethodName          = "/triptych.stage.v1alpha1.StageService/Drain"
+	StageService_GetStageInfo_FullMethodName    = "/triptych.stage.v1alpha1.StageService/GetStageInfo"
+	StageService_PlanComponent_FullMethodName   = "/triptych.stage.v1alpha1.StageService/PlanComponent"
+	StageService_LoadComponent_FullMethodName   = "/triptych.stage.v1alpha1.StageService/LoadComponent"
+	StageService_EvictComponent_FullMethodName  = "/triptych.stage.v1alpha1.StageService/EvictComponent"
+	StageService_SettleComponent_FullMethodName = "/triptych.stage.v1alpha1.StageService/SettleComponent"
+	StageService_Drain_FullMethodName           = "/triptych.stage.v1alpha1.StageService/Drain"
 )
 
 // StageServiceClient is the client API for StageService service.
@@ -50,6 +51,10 @@ type StageServiceClient interface {
 	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
 	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(ctx context.Context, in *EvictComponentRequest, opts ...grpc.CallOption) (*EvictComponentResponse, error)
+	// SettleComponent returns when loads of a model and work on it that were begun before have ended, and their scratch is back:
+	// a call that its caller has cancelled ends for him at once, and in the stage within one evaluation of the network. What
+	// is not resident or not known has no work.
+	SettleComponent(ctx context.Context, in *SettleComponentRequest, opts ...grpc.CallOption) (*SettleComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 }
@@ -111,6 +116,16 @@ func (c *stageServiceClient) EvictComponent(ctx context.Context, in *EvictCompon
 	return out, nil
 }
 
+func (c *stageServiceClient) SettleComponent(ctx context.Context, in *SettleComponentRequest, opts ...grpc.CallOption) (*SettleComponentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SettleComponentResponse)
+	err := c.cc.Invoke(ctx, StageService_SettleComponent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *stageServiceClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DrainResponse)
@@ -138,6 +153,10 @@ type StageServiceServer interface {
 	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
 	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(context.Context, *EvictComponentRequest) (*EvictComponentResponse, error)
+	// SettleComponent returns when loads of a model and work on it that were begun before have ended, and their scratch is back:
+	// a call that its caller has cancelled ends for him at once, and in the stage within one evaluation of the network. What
+	// is not resident or not known has no work.
+	SettleComponent(context.Context, *SettleComponentRequest) (*SettleComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	mustEmbedUnimplementedStageServiceServer()
@@ -161,6 +180,9 @@ func (UnimplementedStageServiceServer) LoadComponent(*LoadComponentRequest, grpc
 }
 func (UnimplementedStageServiceServer) EvictComponent(context.Context, *EvictComponentRequest) (*EvictComponentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EvictComponent not implemented")
+}
+func (UnimplementedStageServiceServer) SettleComponent(context.Context, *SettleComponentRequest) (*SettleComponentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SettleComponent not implemented")
 }
 func (UnimplementedStageServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
@@ -251,6 +273,24 @@ func _StageService_EvictComponent_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StageService_SettleComponent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SettleComponentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StageServiceServer).SettleComponent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StageService_SettleComponent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StageServiceServer).SettleComponent(ctx, req.(*SettleComponentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _StageService_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DrainRequest)
 	if err := dec(in); err != nil {
@@ -287,6 +327,10 @@ var StageService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EvictComponent",
 			Handler:    _StageService_EvictComponent_Handler,
+		},
+		{
+			MethodName: "SettleComponent",
+			Handler:    _StageService_SettleComponent_Handler,
 		},
 		{
 			MethodName: "Drain",
