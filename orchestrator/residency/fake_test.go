@@ -107,6 +107,7 @@ func (*fake) Info(context.Context) (stage.Info, error) { return stage.Info{}, ni
 func (*fake) Plan(context.Context, stage.PlanRequest) (stage.Footprint, error) {
 	return stage.Footprint{}, nil
 }
+
 func (f *fake) Settle(ctx context.Context, model string) error {
 	f.note("settle %s", model)
 	return gate(ctx, f.settles)

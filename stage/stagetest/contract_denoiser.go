@@ -223,6 +223,7 @@ func (c denoiserContract) testNotObserved(t *testing.T) {
 
 func (c denoiserContract) testCancelledByObserver(t *testing.T) {
 	s, _ := c.loaded(t)
+	before := info(t, s).UsedBytes
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	calls := 0
@@ -232,6 +233,12 @@ func (c denoiserContract) testCancelledByObserver(t *testing.T) {
 	}})
 	if !errors.Is(err, context.Canceled) || calls > 2 {
 		t.Errorf("cancelled after the first evaluation: %v after %d", err, calls)
+	}
+	if err := s.Settle(patient(t), c.Model); err != nil {
+		t.Errorf("Settle: %v", err)
+	}
+	if used := info(t, s).UsedBytes; used != before {
+		t.Errorf("%d bytes are used when cancelled work has settled, %d before it", used, before)
 	}
 }
 

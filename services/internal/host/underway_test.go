@@ -5,6 +5,9 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
 // TestUnderway: what was begun before is waited for, of that model alone.
@@ -37,4 +40,31 @@ func TestUnderway(t *testing.T) {
 			t.Errorf("%d calls are kept", len(u.calls))
 		}
 	})
+}
+
+// TestKillDuringSettle: a child that dies has settled, and one that is yet to come has no work.
+func TestKillDuringSettle(t *testing.T) {
+	hand := newFakeTime()
+	o := options(stage.KindEncoder, once(t, "hold encode 2")...)
+	begun := watch(&o, "encoding")
+	e := Encoder{open(t, o, hand.clock())}
+	load(t, e)
+	encoded, settled := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := e.Encode(t.Context(), encodeRequest())
+		encoded <- err
+	}()
+	await(t, "Encode to begin", begun)
+	go func() { settled <- e.Settle(t.Context(), stagetest.Model) }()
+	kill(t, e.Host)
+	wantDied(t, e.Host, await(t, "Encode to end", encoded))
+	if err := await(t, "Settle to end", settled); err != nil {
+		t.Errorf("Settle when the child has died: %v", err)
+	}
+	restart := hand.expect(t, 0)
+	if err := e.Settle(t.Context(), stagetest.Model); err != nil {
+		t.Errorf("Settle without a child: %v", err)
+	}
+	close(restart.end)
+	wantFresh(t, e.Host, 2)
 }
