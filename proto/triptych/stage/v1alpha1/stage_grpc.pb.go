@@ -51,9 +51,9 @@ type StageServiceClient interface {
 	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
 	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(ctx context.Context, in *EvictComponentRequest, opts ...grpc.CallOption) (*EvictComponentResponse, error)
-	// SettleComponent returns when loads of a model and work on it that were begun before have ended, and their scratch is back:
-	// a call that its caller has cancelled ends for him at once, and in the stage within one evaluation of the network. What
-	// is not resident or not known has no work.
+	// SettleComponent returns when loads of a model and work on its resident weights that were begun before have ended, and their
+	// scratch is back: a call that its caller cancels ends for the caller at once, and in the stage within one evaluation of the
+	// network. What is not known has no work.
 	SettleComponent(ctx context.Context, in *SettleComponentRequest, opts ...grpc.CallOption) (*SettleComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
@@ -153,9 +153,9 @@ type StageServiceServer interface {
 	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
 	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(context.Context, *EvictComponentRequest) (*EvictComponentResponse, error)
-	// SettleComponent returns when loads of a model and work on it that were begun before have ended, and their scratch is back:
-	// a call that its caller has cancelled ends for him at once, and in the stage within one evaluation of the network. What
-	// is not resident or not known has no work.
+	// SettleComponent returns when loads of a model and work on its resident weights that were begun before have ended, and their
+	// scratch is back: a call that its caller cancels ends for the caller at once, and in the stage within one evaluation of the
+	// network. What is not known has no work.
 	SettleComponent(context.Context, *SettleComponentRequest) (*SettleComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
