@@ -138,7 +138,7 @@ func TestSlowConsumer(t *testing.T) {
 			stream := r.start(fleettest.Soon(t), t, s)
 			var events []*response
 			_, err := stream.Recv()
-			r.finished(t) // although nothing more is read
+			r.finished(t)   // although nothing more is read
 			if err == nil { // else it was cut off before the first event was on its way
 				events, err = rest(stream)
 			}

@@ -118,7 +118,7 @@ func (l *ledger) rest(r *request) float64 {
 	c, elapsed := r.component(), l.now.Sub(r.since)
 	usual := c.work
 	if r.phase == reserved {
-		usual += time.Duration(l.reload(c) * float64(time.Second))
+		usual += time.Duration(float64(c.bytes) * l.perByte(c.service, c.stowed()) * float64(time.Second))
 	}
 	if elapsed < usual {
 		return (usual - elapsed).Seconds()

@@ -126,7 +126,7 @@ func (l *ledger) keep(c *component) bool {
 
 // hosts are those that may keep something, by name.
 func (l *ledger) hosts() (out []HostUse) {
-	for _, d := range l.devices { // sorted by host first
+	for _, d := range l.devices { // those of a host follow each other
 		budget := l.warmBudget(d.Host)
 		if budget > 0 && (len(out) == 0 || out[len(out)-1].Host != d.Host) {
 			used, _, _ := l.warm(d.Host)
