@@ -65,15 +65,7 @@ func TestStreamOffloadedMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(other.Free)
-		proceed := make(chan struct{})
-		var once atomic.Bool
-		hold := func(string) error {
-			if once.CompareAndSwap(false, true) {
-				<-proceed
-			}
-			return nil
-		}
-		src.each.Store(&hold)
+		proceed := src.hold()
 		executed, behind := make(chan error, 1), make(chan error, 1)
 		var offloaded atomic.Bool
 		go func() { executed <- r.Execute(context.Background()) }()
@@ -88,7 +80,7 @@ func TestStreamOffloadedMeanwhile(t *testing.T) {
 		}
 		go func() { behind <- other.Execute(context.Background()) }()
 		synctest.Wait()
-		close(proceed)
+		proceed()
 		if err := <-executed; err != nil || !slices.Equal(output(t, r, n.Tape), want) {
 			t.Errorf("the execution beside Offload: %v, or other bits", err)
 		}

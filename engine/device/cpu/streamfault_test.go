@@ -44,6 +44,20 @@ func (r faultyReader) ReadAt(p []byte, off int64) (int, error) {
 	return r.ReaderAt.ReadAt(p, off)
 }
 
+// hold has the next read wait until proceed.
+func (f *faulty) hold() (proceed func()) {
+	held := make(chan struct{})
+	var once atomic.Bool
+	wait := func(string) error {
+		if once.CompareAndSwap(false, true) {
+			<-held
+		}
+		return nil
+	}
+	f.each.Store(&wait)
+	return func() { close(held) }
+}
+
 // streamedBlock is a run over weights of which nothing but vectors is resident, and what it gives undisturbed.
 func streamedBlock(t *testing.T) (d *cpu.Device, n *devicetest.Network, src *faulty, w device.Weights, r device.Run, want []float32) {
 	t.Helper()
@@ -161,15 +175,7 @@ func TestStreamFreedMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(other.Free)
-		proceed := make(chan struct{})
-		var once atomic.Bool
-		hold := func(string) error {
-			if once.CompareAndSwap(false, true) {
-				<-proceed
-			}
-			return nil
-		}
-		src.each.Store(&hold)
+		proceed := src.hold()
 		executed, waited := make(chan error, 1), make(chan error, 1)
 		go func() { executed <- r.Execute(context.Background()) }()
 		synctest.Wait()
@@ -189,7 +195,7 @@ func TestStreamFreedMeanwhile(t *testing.T) {
 		if freed.Load() {
 			t.Error("the weights were freed while they were read")
 		}
-		close(proceed)
+		proceed()
 		if err := <-executed; err != nil || !slices.Equal(output(t, r, n.Tape), want) {
 			t.Errorf("the execution beside Free: %v, or other bits", err)
 		}
