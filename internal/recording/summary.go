@@ -96,7 +96,7 @@ func (s Summary) String() string {
 		fmt.Fprintf(&b, "\n  the replay begins with empty memory; the recording began with %d parts of models, %s", s.ResidentParts, humanize.IBytes(uint64(max(s.ResidentBytes, 0))))
 	}
 	if s.WarmLoads > 0 {
-		fmt.Fprintf(&b, "\n  %d loads were of weights that the host's memory had kept; the replay keeps none there", s.WarmLoads)
+		fmt.Fprintf(&b, "\n  %d loads were of weights that the host's memory had kept; the replay keeps what --warm-memory says", s.WarmLoads)
 	}
 	if s.StreamedTurns > 0 {
 		fmt.Fprintf(&b, "\n  %d turns streamed part of their weights; the replay keeps the part that they kept, whatever the budget", s.StreamedTurns)
