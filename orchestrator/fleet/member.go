@@ -95,6 +95,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 // not answer in time over a connection that stands: its process lives, and so do its bytes.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
+	moment := f.keeper.Now()
 	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id)})
 	info, err := m.resident().Info(asked)
 	cancel()
@@ -129,7 +130,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	m.info = &info
 	if m.joined && !m.doubted && info.Draining == last.Draining && info.Generation >= last.Generation {
 		f.keeper.Lost(m.id, info.Generation)
-		f.keeper.Measure(m.id, info)
+		f.keeper.Measure(m.id, info, moment)
 		if m.silent {
 			m.silent = false
 			f.keeper.Answers(m.id)

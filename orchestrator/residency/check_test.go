@@ -38,6 +38,9 @@ func (m *checked) step(in input) string {
 	m.checkRecord(events, fail)
 	m.checkWorks(in, effects, fail)
 	_, join := in.(joined)
+	if _, ok := in.(holds); ok {
+		join = true // what is there is there
+	}
 	for _, d := range m.devices {
 		used := m.ledger.used(d)
 		if d.BudgetBytes > 0 && used > d.BudgetBytes && used > before[d] && !join {
@@ -128,7 +131,7 @@ func (m *checked) follow(e Event, fail failure) {
 		if e.Action == Keep {
 			become([]State{Absent}, Warm)
 		} else {
-			become([]State{Absent}, Resident)
+			become([]State{Absent, Warm}, Resident)
 		}
 	case e.Action == Load:
 		become([]State{Absent, Warm, Resident}, Loading) // one is resident whose eviction failed

@@ -118,9 +118,6 @@ func besides(others int64) string {
 	return fmt.Sprintf(", and %s are other processes' or theirs to have", count(others))
 }
 
-// Measure tells what a stage, which has joined, says of its device's budget and of other processes there.
-func (k *Keeper) Measure(id StageID, info stage.Info) { k.tell(measured{id, shareOf(info)}) }
-
 // Want is what a stage is to tell other processes on its device that this Keeper lacks there.
 func (k *Keeper) Want(id StageID) (w stage.Want) {
 	k.do(func() { w = k.ledger.want(id) })

@@ -175,6 +175,17 @@ func (w *world) any() input {
 		return seen{w.anyStage().stage, uint64(w.Intn(4))}
 	case n < 96 && w.Intn(2) == 0:
 		return silenced{w.anyStage().stage, w.Intn(2) == 0}
+	case n < 96 && w.Intn(2) == 0:
+		in := holds{stage: w.anyStage().stage, since: w.lastOp - opID(w.Intn(3))}
+		for _, m := range []string{"a", "b"} {
+			switch w.Intn(4) {
+			case 0:
+				in.resident = append(in.resident, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+			case 1:
+				in.warm = append(in.warm, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+			}
+		}
+		return in
 	case n < 96:
 		return left{w.anyStage().stage}
 	case n < 98:

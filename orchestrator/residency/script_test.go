@@ -22,6 +22,7 @@ import (
 //	silent STAGE | answers STAGE               the service does not answer | does again
 //	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
 //	measure STAGE BUDGET FOREIGN [BYTES@SECOND ...]  others hold so much, and want so much since then
+//	holds STAGE [resident=MODEL:BYTES] [warm=MODEL:BYTES] [before=:N]  a look at what is there, asked N ops ago
 //	crowded rN                                 the work of a request found bytes taken by others
 //	want STAGE                                 what is told to others
 //	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
@@ -115,6 +116,22 @@ func (s *script) line(words []string) string {
 			share.ForeignWants = append(share.ForeignWants, stage.Want{Bytes: s.number(bytes), Since: time.Unix(s.number(since), 0)})
 		}
 		return s.step(measured{StageID(arg(0)), share})
+	case "holds":
+		in := holds{stage: StageID(arg(0)), since: s.model.lastOp}
+		for _, a := range args[1:] {
+			what, value, _ := strings.Cut(a, "=")
+			model, bytes, _ := strings.Cut(value, ":")
+			m := stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes)}
+			switch what {
+			case "resident":
+				in.resident = append(in.resident, m)
+			case "warm":
+				in.warm = append(in.warm, m)
+			case "before":
+				in.since -= opID(m.WeightsBytes)
+			}
+		}
+		return s.step(in)
 	case "crowded":
 		return s.step(crowded{s.request(arg(0))})
 	case "want":

@@ -146,7 +146,7 @@ func (in loadFailed) apply(l *ledger) {
 	}
 	r, bytes, by := c.holder(), c.bytes, cause{}
 	busy := stage.ReasonOf(in.err) == stage.DeviceBusy
-	c.state, c.bytes, c.prefetch, c.failed = Absent, 0, false, !busy
+	c.state, c.bytes, c.op, c.prefetch, c.failed = Absent, 0, l.nextOp(), false, !busy
 	waits := r != nil && r.phase == reserved // else it was a prefetch
 	if waits {
 		by = r.cause
@@ -182,7 +182,7 @@ func (in evictDone) apply(l *ledger) {
 	if c.dropping() {
 		what = "is no longer kept by the host's memory"
 	}
-	c.bytes, c.kept, c.doubtful, c.cause = 0, min(in.kept, c.kept), false, cause{}
+	c.bytes, c.kept, c.op, c.doubtful, c.cause = 0, min(in.kept, c.kept), l.nextOp(), false, cause{}
 	e := l.record(Release, c, by, bytes, "%v %s", c, what)
 	e.Class, e.Took = Evicted, l.now.Sub(c.since)
 	l.settled(c, 0)
@@ -244,7 +244,7 @@ func (l *ledger) lose(s *service, why string) {
 		}
 		// What may have ended the runtime is not prefetched again.
 		*c = component{
-			service: s, model: c.model, failed: c.failed || c.state == Loading,
+			service: s, model: c.model, op: l.nextOp(), failed: c.failed || c.state == Loading,
 			work: c.work, runs: c.runs, visitor: c.visitor,
 		}
 		if held {
