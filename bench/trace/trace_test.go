@@ -113,12 +113,15 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// decide adds a decision about a denoiser.
+func (l *ledger) decide(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha1.ResidencyEvent_Class, model string, bytes int64) {
+	l.add(&triptychv1alpha1.ResidencyDecision{Event: &triptychv1alpha1.ResidencyEvent{Action: a, Class: c, Stage: "denoiser", Model: model, Bytes: bytes}})
+}
+
 // TestWarm follows what the host's memory keeps.
 func TestWarm(t *testing.T) {
 	l := newLedger()
-	at := func(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha1.ResidencyEvent_Class, model string, bytes int64) {
-		l.add(&triptychv1alpha1.ResidencyDecision{Event: &triptychv1alpha1.ResidencyEvent{Action: a, Class: c, Stage: "denoiser", Model: model, Bytes: bytes}})
-	}
+	at := l.decide
 	const (
 		keep     = triptychv1alpha1.ResidencyEvent_ACTION_KEEP
 		load     = triptychv1alpha1.ResidencyEvent_ACTION_LOAD
@@ -143,9 +146,7 @@ func TestWarm(t *testing.T) {
 // TestCertain: with the scratch of a work goes what was there from its grant to its end.
 func TestCertain(t *testing.T) {
 	l := newLedger()
-	at := func(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha1.ResidencyEvent_Class, model string, bytes int64) {
-		l.add(&triptychv1alpha1.ResidencyDecision{Event: &triptychv1alpha1.ResidencyEvent{Action: a, Class: c, Stage: "denoiser", Model: model, Bytes: bytes}})
-	}
+	at := l.decide
 	const (
 		reserve  = triptychv1alpha1.ResidencyEvent_ACTION_RESERVE
 		grant    = triptychv1alpha1.ResidencyEvent_ACTION_GRANT

@@ -20,25 +20,30 @@ func (in holds) apply(l *ledger) {
 	if s == nil {
 		return
 	}
-	for _, m := range in.resident {
-		c := s.component(m.Model)
-		if !c.away(in.since) {
-			continue
-		}
-		c.state, c.bytes, c.kept, c.lastUsed, c.loaded = Resident, m.WeightsBytes, 0, l.now, l.now
-		l.mark(s.device)
-		l.record(Reserve, c, cause{}, c.bytes, "%v is resident, though its load was given up", c).Class = Found
-	}
-	for _, m := range in.warm {
-		if c := s.component(m.Model); c.away(in.since) && c.state == Absent {
-			c.kept, c.lastUsed = m.WeightsBytes, l.now
-			l.settled(c, Found)
-		}
-	}
+	l.found(s, in.resident, in.warm, in.since, "%v is resident, though its load was given up")
 	for _, c := range s.components {
 		if c.state == Warm && c.away(in.since) && !slices.ContainsFunc(in.warm, func(m stage.ResidentModel) bool { return m.Model == c.model }) {
 			c.state, c.kept = Absent, 0
 			l.record(Lost, c, cause{}, 0, "the host's memory does not keep %v any more", c)
+		}
+	}
+}
+
+// found takes up what a stage holds that was off the device, as far as was known here, when it was asked.
+func (l *ledger) found(s *service, resident, warm []stage.ResidentModel, since opID, reason string) {
+	for _, m := range resident {
+		c := s.component(m.Model)
+		if !c.away(since) {
+			continue
+		}
+		c.state, c.bytes, c.kept, c.lastUsed, c.loaded = Resident, m.WeightsBytes, 0, l.now, l.now
+		l.mark(s.device)
+		l.record(Reserve, c, cause{}, c.bytes, reason, c).Class = Found
+	}
+	for _, m := range warm {
+		if c := s.component(m.Model); c.away(since) && c.state == Absent {
+			c.kept, c.lastUsed = m.WeightsBytes, l.now
+			l.settled(c, Found)
 		}
 	}
 }

@@ -23,13 +23,7 @@ func (in joined) apply(l *ledger) {
 	i, _ := slices.BinarySearchFunc(l.services, s.id, func(s *service, id StageID) int { return cmp.Compare(s.id, id) })
 	l.services = slices.Insert(l.services, i, s)
 	l.resize(s.device)
-	for _, m := range in.resident {
-		c := s.component(m.Model)
-		c.state, c.bytes, c.lastUsed, c.loaded = Resident, m.WeightsBytes, l.now, l.now
-		l.mark(s.device)
-		l.record(Reserve, c, cause{}, c.bytes, "%v was resident when its stage joined", c).Class = Found
-	}
-	l.found(s, in.warm)
+	l.found(s, in.resident, in.warm, l.lastOp, "%v was resident when its stage joined")
 	in.share.BudgetBytes = in.device.BudgetBytes
 	measured{in.stage, in.share}.apply(l)
 }

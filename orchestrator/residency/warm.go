@@ -3,8 +3,6 @@ package residency
 import (
 	"cmp"
 	"slices"
-
-	"github.com/triptych-serving/triptych/stage"
 )
 
 // What a host keeps of weights that were evicted from its devices: packed, so that they are resident again at once. Its
@@ -68,12 +66,10 @@ func (c *component) stowed() bool { return c.kept > 0 && c.kept == c.bytes }
 // keepable tells whether the host has room for the weights of c, or would have when those are dropped.
 func (l *ledger) keepable(c *component) (drops []*component, ok bool) {
 	host := c.service.device.Host
-	budget := l.warmBudget(host)
-	if c.service.warm == 0 || c.bytes > budget || c.doubtful {
+	if c.service.warm == 0 || c.bytes > l.warmBudget(host) || c.doubtful {
 		return nil, false
 	}
-	counted, leaving, promised := l.warm(host)
-	short := counted - leaving + promised + c.bytes - budget
+	short := l.lacking(c)
 	if short <= 0 {
 		return nil, true
 	}
@@ -100,12 +96,14 @@ func (l *ledger) keepable(c *component) (drops []*component, ok bool) {
 
 // roomy is keepable as it is now, for telling what a reload would cost.
 func (l *ledger) roomy(c *component) bool {
-	if c.service.warm == 0 {
-		return false
-	}
+	return c.service.warm > 0 && l.lacking(c) <= 0
+}
+
+// lacking is how many bytes the host is short of to keep the weights of c, once what is being dropped is gone.
+func (l *ledger) lacking(c *component) int64 {
 	host := c.service.device.Host
 	counted, leaving, promised := l.warm(host)
-	return counted-leaving+promised+c.bytes <= l.warmBudget(host)
+	return counted - leaving + promised + c.bytes - l.warmBudget(host)
 }
 
 // keep has the eviction of c, which has just been decided, keep the weights if the host has room for them, or has it when
@@ -187,16 +185,4 @@ func (l *ledger) settled(c *component, class Class) {
 	}
 	c.state = Warm
 	l.record(Keep, c, cause{}, c.kept, "the host's memory keeps %v, which is resident again at once", c).Class = class
-}
-
-// found takes up what a stage that joins keeps warm.
-func (l *ledger) found(s *service, warm []stage.ResidentModel) {
-	for _, m := range warm {
-		c := s.component(m.Model)
-		if c.state != Absent {
-			continue
-		}
-		c.kept, c.lastUsed = m.WeightsBytes, l.now
-		l.settled(c, Found)
-	}
 }
