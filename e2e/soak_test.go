@@ -235,8 +235,11 @@ func (k *soak) watch(ctx context.Context) (peak int64) {
 		if e.GetUsedBytes() > k.budget {
 			k.t.Errorf("%d bytes are reserved of %d: %v", e.GetUsedBytes(), k.budget, e)
 		}
-		if e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_FROM_WARM {
+		switch e.GetClass() {
+		case triptychv1alpha1.ResidencyEvent_CLASS_FROM_WARM:
 			k.count(soakFromWarm)
+		case triptychv1alpha1.ResidencyEvent_CLASS_FOUND:
+			k.t.Errorf("weights were held that nobody knew of: %v", e)
 		}
 		if e != nil && e.GetReason() == "" {
 			k.t.Errorf("no reason: %v", e)

@@ -62,7 +62,7 @@ type Resident interface {
 	// ones that are as large as this load's become resident as they are; others are dropped first, and read anew. When the
 	// device has no room, warm ones stay warm.
 	// progress (which may be nil) is called from one goroutine at a time, the last time with loaded == total.
-	// ModelNotFound, ModelInvalid, ModelDoesNotFit, DeviceBusy, StageDraining, StageOwned.
+	// ModelNotFound, ModelInvalid, ModelDoesNotFit, DeviceBusy, RuntimeDied, StageDraining, StageOwned.
 	Load(ctx context.Context, req LoadRequest, progress func(loadedBytes, totalBytes int64)) error
 	// Evict takes a model's weights off the device, after running work has ended, and returns when the bytes are back with
 	// the operating system, or warm. What is not resident frees 0 bytes.
@@ -170,6 +170,9 @@ type LoadRequest struct {
 	// LimitBytes is the most that the weights may take, 0 is no limit. A stage that would need more keeps part of them and
 	// reads the others at each use, with the same results; if it cannot, or was told what to keep, that is ModelDoesNotFit.
 	LimitBytes int64
+	// Generation is the Info.Generation that the load is for, 0 is any. Once another runtime process has followed, the load is
+	// RuntimeDied: whoever asked for it does not know yet that all is lost, and nothing is loaded unseen.
+	Generation uint64
 }
 
 // EvictRequest is a model, and what becomes of its weights.
@@ -177,7 +180,8 @@ type EvictRequest struct {
 	Model string
 	// Keep keeps the weights warm, packed in the host's memory, if Info.WarmBudgetBytes has room for them. What is warm stays
 	// so with it, and is dropped without.
-	Keep bool
+	Keep       bool
+	Generation uint64 // as in a LoadRequest
 }
 
 // Evicted is what an eviction did, in bytes.

@@ -29,7 +29,7 @@ type member struct {
 	info    *stage.Info // the last known, nil before the first answer
 	joined  bool        // the keeper knows it, and what it holds; info is then set
 	silent  bool        // and it does not answer, or has not yet since a report
-	doubted bool        // and may hold something else than the keeper believes: it joins anew when it answers
+	doubted bool        // and may be another, or hold something else, than the keeper believes: it joins again when it answers
 	owned   bool        // it works for another orchestrator
 }
 
@@ -140,7 +140,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	}
 	m.joined, m.silent, m.doubted = true, false, false
 	f.plans.forget() // another program may answer now, with other files
-	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info)
+	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info, moment)
 	log.Info("stage is there", "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
 	return !info.Draining
 }

@@ -126,20 +126,21 @@ func TestReportHolds(t *testing.T) {
 			t.Error("a reported service was given work before it answered")
 		}
 		quiet(t, r, n)
+		s.Edit(func(i *stage.Info) { i.Resident = nil })
 		answer()
-		r.Events.Await(t, "what it holds", says(residency.Reserve, "was resident when its stage joined"))
+		r.Events.Await(t, "the loss", says(residency.Lost, "its stage does not hold it"))
 	})
 }
 
-// TestUnknownWeights: what a stage holds and nobody here has in view, as after a load that went to the next runtime, is found
-// by a look, and then counts.
+// TestUnknownWeights: what a stage holds and nobody here has in view, as after a load whose answer was lost, is found by a
+// look, and then counts.
 func TestUnknownWeights(t *testing.T) {
 	r := fleettest.Up(t)
 	d := r.Fleet.Denoiser(residency.StageID(r.Service(stage.KindDenoiser).Address))
 	if err := d.Load(fleettest.Soon(t), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
 		t.Fatal(err)
 	}
-	r.Events.Await(t, "the find", says(residency.Reserve, "though its load was given up"))
+	r.Events.Await(t, "the find", says(residency.Reserve, "as its stage says"))
 	info, err := d.Info(fleettest.Soon(t))
 	if err != nil || info.UsedBytes == 0 || used(r) != info.UsedBytes {
 		t.Errorf("%d bytes count, the stage holds %d: %v", used(r), info.UsedBytes, err)

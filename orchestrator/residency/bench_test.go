@@ -16,7 +16,7 @@ func BenchmarkStep(b *testing.B) {
 			need := func(k stage.Kind) Need { return Need{k, "m", stage.Footprint{WeightsBytes: 50, ScratchBytes: 5}} }
 			var turns []Need
 			for _, k := range stage.Kinds() {
-				l.step(time.Time{}, joined{stage: StageID(k.String()), kind: k, device: Device{"h", "d", 110}, models: []string{"m"}})
+				l.step(time.Time{}, joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{"h", "d", 110}, models: []string{"m"}})
 				turns = append(turns, need(k))
 			}
 			finish := func(effects []effect) {

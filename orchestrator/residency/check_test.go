@@ -181,26 +181,29 @@ func (m *checked) checkWorks(in input, effects []effect, fail failure) {
 	case evictFailed:
 		delete(m.works, in.op)
 	}
-	start := func(op opID, id StageID, model string) {
+	start := func(op opID, by process, model string) {
+		if s := m.service(by.stage); s == nil || by != s.process() {
+			fail("%v is asked for work, known is %v", by, s)
+		}
 		for _, at := range m.works {
-			if at == string(id)+"/"+model {
+			if at == string(by.stage)+"/"+model {
 				fail("two works at once at %s", at)
 			}
 		}
-		m.works[op] = string(id) + "/" + model
+		m.works[op] = string(by.stage) + "/" + model
 	}
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			start(e.op, e.stage, e.model)
+			start(e.op, e.at, e.model)
 		case startEvict:
-			start(e.op, e.stage, e.model)
+			start(e.op, e.at, e.model)
 		case cancelLoad:
 			if _, ok := m.works[e.load]; !ok {
 				fail("load %d was cancelled and is not under way", e.load)
 			}
 			delete(m.works, e.load)
-			start(e.op, e.stage, e.model)
+			start(e.op, e.at, e.model)
 		case abandon:
 			maps.DeleteFunc(m.works, func(_ opID, at string) bool { return strings.HasPrefix(at, string(e.stage)+"/") })
 		}
@@ -325,4 +328,12 @@ func (m *checked) checkOvertaking(r, w *request, after, passing []*request, fail
 	if n, most := m.overtaken[w.request], (factor-1)*float64(m.ahead[w.request]+1); float64(n) > most {
 		fail("r%d took %s from r%d, who was overtaken %d times and allows %v", r.request, took, w.request, n, most)
 	}
+}
+
+// String names the process in failures and transcripts.
+func (p process) String() string {
+	if p.generation == 0 {
+		return string(p.stage)
+	}
+	return fmt.Sprintf("%s of runtime %d", p.stage, p.generation)
 }

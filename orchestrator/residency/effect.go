@@ -2,6 +2,12 @@ package residency
 
 import "time"
 
+// process is a stage's runtime process, as far as known: what is asked of one is not done by the next.
+type process struct {
+	stage      StageID
+	generation uint64
+}
+
 // effect is something to do outside of the ledger.
 type effect any
 
@@ -9,7 +15,7 @@ type (
 	// startLoad: load, and answer with loadDone or loadFailed.
 	startLoad struct {
 		op       opID
-		stage    StageID
+		at       process
 		model    string
 		bytes    int64 // that the weights may take
 		stowed   bool  // the host kept just these
@@ -18,7 +24,7 @@ type (
 	// startEvict: evict, or drop what is warm, and answer with evictDone or evictFailed.
 	startEvict struct {
 		op    opID
-		stage StageID
+		at    process
 		model string
 		keep  bool // in the host's memory
 	}
@@ -26,7 +32,7 @@ type (
 	cancelLoad struct {
 		op    opID
 		load  opID // the one to stop
-		stage StageID
+		at    process
 		model string
 	}
 	// abandon: the stage was lost; whatever loads or is evicted there is to end.

@@ -53,7 +53,7 @@ const (
 	WorkDone                        // Release: scratch of a granted request
 	WorkWithdrawn                   // Release: scratch of a request whose caller gave up while its weights loaded
 	Evicted                         // Release: weights are evicted
-	Found                           // Reserve, Keep: a stage held the weights when it joined
+	Found                           // Reserve, Keep: a stage holds the weights and it was not known, as when it has joined
 	Grouped                         // Wait: others go first, whose weights are resident
 	Spared                          // Wait: to wait costs less than to load again what would be evicted
 	AfterUse                        // Evict: the policy has the stage evicted after each use

@@ -38,6 +38,7 @@ type fake struct {
 	mu       sync.Mutex
 	resident map[string]bool
 	calls    []string
+	asked    []uint64 // the generations that loads and evictions were for
 }
 
 func newFake(m *memory, weights int64) *fake {
@@ -48,6 +49,12 @@ func (f *fake) note(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) ask(generation uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, generation)
 }
 
 // gate waits for the test.
@@ -72,6 +79,7 @@ func gate(ctx context.Context, at chan chan error) error {
 func (f *fake) Load(ctx context.Context, req stage.LoadRequest, progress func(loaded, total int64)) error {
 	model := req.Model
 	f.note("load %s", model)
+	f.ask(req.Generation)
 	progress(0, f.weights)
 	if err := gate(ctx, f.loads); err != nil {
 		f.note("load %s: %v", model, err)
@@ -90,6 +98,7 @@ func (f *fake) Load(ctx context.Context, req stage.LoadRequest, progress func(lo
 func (f *fake) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
 	model := req.Model
 	f.note("evict %s", model)
+	f.ask(req.Generation)
 	if err := gate(ctx, f.evictions); err != nil {
 		return stage.Evicted{}, err
 	}

@@ -6,15 +6,14 @@ import "github.com/triptych-serving/triptych/stage"
 type input interface{ apply(*ledger) }
 
 type (
-	// joined: a stage is there, with what it holds. Joining again loses what was believed before.
+	// joined: a stage is there, with what it holds, or may be another than it was. Of one that is the same all stays that it
+	// does not deny.
 	joined struct {
-		stage    StageID
-		kind     stage.Kind
-		device   Device
-		models   []string // that it can load
-		resident []stage.ResidentModel
-		warm     []stage.ResidentModel
-		keeps    int64 // bytes of evicted weights that the host may keep
+		holds
+		kind   stage.Kind
+		device Device
+		models []string // that it can load
+		keeps  int64    // bytes of evicted weights that the host may keep
 		// generation counts the stage's runtime processes.
 		generation uint64
 		draining   bool // holds bytes but takes no requests

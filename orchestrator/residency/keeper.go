@@ -111,9 +111,13 @@ func (k *Keeper) do(f func()) bool {
 // tell takes an input to the ledger from outside.
 func (k *Keeper) tell(in input) { k.do(func() { k.step(in) }) }
 
-// Join tells that a stage is there, and what it has and holds. Joining again is a Leave before.
-func (k *Keeper) Join(id StageID, kind stage.Kind, device Device, s stage.Resident, info stage.Info) {
-	in := joined{stage: id, kind: kind, device: device, generation: info.Generation, draining: info.Draining, resident: info.Resident, warm: info.Warm, keeps: info.WarmBudgetBytes, share: shareOf(info)}
+// Join tells that a stage is there, and what it said of itself when it was asked at a moment. Joining again tells that it may
+// be another: what it still holds stays, and who works there goes on.
+func (k *Keeper) Join(id StageID, kind stage.Kind, device Device, s stage.Resident, info stage.Info, asked Moment) {
+	in := joined{
+		holds: holdsOf(id, info, asked), kind: kind, device: device, generation: info.Generation, draining: info.Draining,
+		keeps: info.WarmBudgetBytes, share: shareOf(info),
+	}
 	for _, m := range info.Models {
 		if m.Problem == "" {
 			in.models = append(in.models, m.Model)
@@ -205,7 +209,7 @@ func (k *Keeper) perform(e effect) {
 		k.evict(e)
 	case cancelLoad:
 		w := k.works[e.load]
-		w.then = &startEvict{op: e.op, stage: e.stage, model: e.model}
+		w.then = &startEvict{op: e.op, at: e.at, model: e.model}
 		w.cancel()
 	case abandon:
 		for _, w := range k.works {

@@ -43,7 +43,7 @@ func newHouse(t *testing.T, budget int64, o Options) *house {
 
 func (h *house) join(k stage.Kind) {
 	h.Join(StageID(k.String()), k, Device{"h", "cpu", h.memory.budget}, h.stages[k],
-		stage.Info{Models: []stage.Component{{Model: "m"}, {Model: "n"}, {Model: "broken", Problem: "it is"}}})
+		stage.Info{Models: []stage.Component{{Model: "m"}, {Model: "n"}, {Model: "broken", Problem: "it is"}}}, h.Now())
 }
 
 func (h *house) request(k stage.Kind) AcquireRequest {
@@ -291,6 +291,9 @@ func TestLost(t *testing.T) {
 		<-p.done
 		if p.err != nil {
 			t.Fatal(p.err)
+		}
+		if diff := cmp.Diff([]uint64{0, 1, 2}, denoiser.asked); diff != "" {
+			t.Errorf("runtimes were asked by other numbers: %s", diff)
 		}
 		h.Leave("denoiser")
 		p.lease.Lost()

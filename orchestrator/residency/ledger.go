@@ -226,6 +226,9 @@ func (l *ledger) on(d *device) func(yield func(*component) bool) {
 	}
 }
 
+// process is the service's present one.
+func (s *service) process() process { return process{s.id, s.generation} }
+
 func (l *ledger) service(id StageID) *service {
 	i := slices.IndexFunc(l.services, func(s *service) bool { return s.id == id })
 	if i < 0 {

@@ -42,7 +42,7 @@ type Work struct {
 
 // Join adds a stage that can load these models and holds none. Its host may keep so many bytes of evicted weights.
 func (m *Machine) Join(now time.Time, id StageID, kind stage.Kind, device Device, models []string, warmBytes int64) Decision {
-	return m.step(now, joined{stage: id, kind: kind, device: device, models: models, keeps: warmBytes})
+	return m.step(now, joined{holds: holds{stage: id}, kind: kind, device: device, models: models, keeps: warmBytes})
 }
 
 // Announce is Keeper.Announce.
@@ -88,11 +88,11 @@ func (m *Machine) step(now time.Time, in input) (d Decision) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Bytes: e.bytes, Warm: e.stowed})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Model: e.model, Bytes: e.bytes, Warm: e.stowed})
 		case startEvict:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true, Keep: e.keep})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Model: e.model, Evict: true, Keep: e.keep})
 		case cancelLoad:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.stage, Model: e.model, Evict: true, Cancels: uint64(e.load)})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Model: e.model, Evict: true, Cancels: uint64(e.load)})
 		case grant:
 			d.Granted = append(d.Granted, e.request)
 		case refuse:

@@ -100,7 +100,7 @@ func (l *ledger) fetch(p promise, at *placement, leave int64) {
 	c.state, c.bytes, c.prefetch, c.op, c.since = Loading, bytes, true, l.nextOp(), l.now
 	l.mark(d)
 	l.record(Prefetch, c, cause{job: p.job}, bytes, "%s, and there is room%s", future.phrase(c), p.streaming(d))
-	l.do(startLoad{op: c.op, stage: at.service.id, model: c.model, bytes: c.bytes, stowed: c.stowed(), prefetch: true})
+	l.do(startLoad{op: c.op, at: at.service.process(), model: c.model, bytes: c.bytes, stowed: c.stowed(), prefetch: true})
 }
 
 // prune stops prefetches that nobody will use.

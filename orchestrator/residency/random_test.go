@@ -80,7 +80,7 @@ func newWorld(t *testing.T, seed int64) *world {
 	}
 	for i := range 3 + w.Intn(4) {
 		w.stages = append(w.stages, joined{
-			keeps: keeps, stage: StageID(fmt.Sprint("s", i)), kind: stage.Kinds()[i%3], device: devices[w.Intn(len(devices))],
+			keeps: keeps, holds: holds{stage: StageID(fmt.Sprint("s", i))}, kind: stage.Kinds()[i%3], device: devices[w.Intn(len(devices))],
 			models: models[:1+w.Intn(len(models))],
 		})
 	}
@@ -190,7 +190,7 @@ func (w *world) any() input {
 		return left{w.anyStage().stage}
 	case n < 98:
 		in := w.anyStage()
-		in.draining = w.Intn(8) == 0
+		in.draining, in.since, in.generation = w.Intn(8) == 0, w.lastOp-opID(w.Intn(3)), uint64(w.Intn(4))
 		for _, m := range in.models {
 			if w.Intn(2) == 0 {
 				in.resident = append(in.resident, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})

@@ -6,9 +6,12 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// holds: what a stage says that it holds, asked for when the last load or eviction was since. It is what tells of weights
-// that nobody here has in view: a load that was given up because its runtime had ended may have gone to the next one, and
-// one that began there is lost with the news that the one before has ended.
+// holds: what a stage says that it holds, asked for when the last load or eviction was since. What was resident or warm then,
+// and is said not to be, is lost; what is said to be and was not known is found. What has been loaded or evicted since, or
+// is being, is not touched: that answers for itself.
+//
+// Nothing is to be found or missed while a stage serves one orchestrator over one connection. It is when the answer of a
+// load or eviction was lost on the way, or somebody else was there in between.
 type holds struct {
 	stage          StageID
 	resident, warm []stage.ResidentModel
@@ -20,43 +23,33 @@ func (in holds) apply(l *ledger) {
 	if s == nil {
 		return
 	}
-	l.found(s, in.resident, in.warm, in.since, "%v is resident, though its load was given up")
 	for _, c := range s.components {
-		if c.state == Warm && c.away(in.since) && !slices.ContainsFunc(in.warm, func(m stage.ResidentModel) bool { return m.Model == c.model }) {
-			c.state, c.kept = Absent, 0
-			l.record(Lost, c, cause{}, 0, "the host's memory does not keep %v any more", c)
+		named := func(m stage.ResidentModel) bool { return m.Model == c.model }
+		there := slices.ContainsFunc(in.resident, named) || c.state == Warm && slices.ContainsFunc(in.warm, named)
+		if c.op <= in.since && (c.state == Resident || c.state == Warm) && !there {
+			l.miss(c, "its stage does not hold it")
 		}
 	}
-}
-
-// found takes up what a stage holds that was off the device, as far as was known here, when it was asked.
-func (l *ledger) found(s *service, resident, warm []stage.ResidentModel, since opID, reason string) {
-	for _, m := range resident {
-		c := s.component(m.Model)
-		if !c.away(since) {
-			continue
+	away := func(c *component) bool { return c.op <= in.since && (c.state == Absent || c.state == Warm) }
+	for _, m := range in.resident {
+		if c := s.component(m.Model); away(c) {
+			c.state, c.bytes, c.kept, c.lastUsed, c.loaded = Resident, m.WeightsBytes, 0, l.now, l.now
+			l.mark(s.device)
+			l.record(Reserve, c, cause{}, c.bytes, "%v is resident, as its stage says", c).Class = Found
 		}
-		c.state, c.bytes, c.kept, c.lastUsed, c.loaded = Resident, m.WeightsBytes, 0, l.now, l.now
-		l.mark(s.device)
-		l.record(Reserve, c, cause{}, c.bytes, reason, c).Class = Found
 	}
-	for _, m := range warm {
-		if c := s.component(m.Model); c.away(since) && c.state == Absent {
+	for _, m := range in.warm {
+		if c := s.component(m.Model); away(c) && c.state == Absent {
 			c.kept, c.lastUsed = m.WeightsBytes, l.now
 			l.settled(c, Found)
 		}
 	}
 }
 
-// away tells whether c was off the device when a stage was asked, and is so still.
-func (c *component) away(since opID) bool {
-	return c.op <= since && (c.state == Absent || c.state == Warm)
-}
-
 // Moment orders what a stage says after what was decided.
 type Moment uint64
 
-// Now is the present moment, for Measure.
+// Now is the present moment, for Join and Measure.
 func (k *Keeper) Now() (m Moment) {
 	k.do(func() { m = Moment(k.ledger.lastOp) })
 	return m
@@ -67,6 +60,10 @@ func (k *Keeper) Now() (m Moment) {
 func (k *Keeper) Measure(id StageID, info stage.Info, asked Moment) {
 	k.do(func() {
 		k.step(measured{id, shareOf(info)})
-		k.step(holds{id, info.Resident, info.Warm, opID(asked)})
+		k.step(holdsOf(id, info, asked))
 	})
+}
+
+func holdsOf(id StageID, info stage.Info, asked Moment) holds {
+	return holds{id, info.Resident, info.Warm, opID(asked)}
 }

@@ -85,7 +85,7 @@ func (s *script) line(words []string) string {
 		return ""
 	case "join":
 		host, name, _ := strings.Cut(arg(2), "/")
-		in := joined{stage: StageID(arg(0)), kind: s.kind(arg(1)), device: Device{Host: host, Name: name, BudgetBytes: s.number(arg(3))}}
+		in := joined{holds: holds{stage: StageID(arg(0)), since: s.model.lastOp}, kind: s.kind(arg(1)), device: Device{Host: host, Name: name, BudgetBytes: s.number(arg(3))}}
 		for _, a := range args[4:] {
 			what, value, _ := strings.Cut(a, "=")
 			model, bytes, _ := strings.Cut(value, ":")
@@ -313,15 +313,15 @@ func transcript(effects []effect, events []Event) string {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			fmt.Fprintf(&b, "  -> load %s %s prefetch=%v\n", e.stage, e.model, e.prefetch)
+			fmt.Fprintf(&b, "  -> load %v %s prefetch=%v\n", e.at, e.model, e.prefetch)
 		case startEvict:
 			keep := ""
 			if e.keep {
 				keep = " and keep it"
 			}
-			fmt.Fprintf(&b, "  -> evict %s %s%s\n", e.stage, e.model, keep)
+			fmt.Fprintf(&b, "  -> evict %v %s%s\n", e.at, e.model, keep)
 		case cancelLoad:
-			fmt.Fprintf(&b, "  -> cancel load %s %s\n", e.stage, e.model)
+			fmt.Fprintf(&b, "  -> cancel load %v %s\n", e.at, e.model)
 		case abandon:
 			fmt.Fprintf(&b, "  -> abandon work at %s\n", e.stage)
 		case grant:

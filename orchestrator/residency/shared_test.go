@@ -74,7 +74,7 @@ func newShared(t *testing.T, random *rand.Rand) *shared {
 			}
 			t.Cleanup(func() { _ = l.Close() })
 			p.leases[id] = l
-			p.step(joined{stage: id, kind: kind, device: Device{"h", "gpu:0", s.budget}, models: []string{"m"}})
+			p.step(joined{holds: holds{stage: id}, kind: kind, device: Device{"h", "gpu:0", s.budget}, models: []string{"m"}})
 			needs = append(needs, Need{kind, "m", f})
 		}
 		for j := range 3 {

@@ -15,7 +15,12 @@ func (in silenced) apply(l *ledger) {
 		return
 	}
 	s.silent = in.silent
-	if r := s.holder; s.silent && r != nil && r.phase == placed {
+	l.turnAway(s)
+}
+
+// turnAway lets a request for which room is being made look for another service, if this one does not serve it any more.
+func (l *ledger) turnAway(s *service) {
+	if r := s.holder; r != nil && r.phase == placed && !s.serves(r.need) {
 		l.unseat(r)
 	}
 }

@@ -13,19 +13,22 @@ import (
 const maxLosses = 2
 
 func (in joined) apply(l *ledger) {
-	if s := l.service(in.stage); s != nil {
-		l.drop(s, "joined again")
+	s := l.service(in.stage)
+	if s != nil && (s.kind != in.kind || s.device.Key() != in.device.Key() || in.generation < s.generation) {
+		l.drop(s, "another program answers")
+		s = nil
 	}
-	s := &service{
-		id: in.stage, kind: in.kind, device: l.device(in.device), budget: in.device.BudgetBytes,
-		warm: in.keeps, models: in.models, generation: in.generation, draining: in.draining,
+	if s == nil {
+		s = &service{id: in.stage, kind: in.kind, device: l.device(in.device), generation: in.generation}
+		i, _ := slices.BinarySearchFunc(l.services, s.id, func(s *service, id StageID) int { return cmp.Compare(s.id, id) })
+		l.services = slices.Insert(l.services, i, s)
 	}
-	i, _ := slices.BinarySearchFunc(l.services, s.id, func(s *service, id StageID) int { return cmp.Compare(s.id, id) })
-	l.services = slices.Insert(l.services, i, s)
-	l.resize(s.device)
-	l.found(s, in.resident, in.warm, l.lastOp, "%v was resident when its stage joined")
+	s.warm, s.models, s.draining, s.silent = in.keeps, in.models, in.draining, false
+	l.turnAway(s)
+	seen{in.stage, in.generation}.apply(l)
 	in.share.BudgetBytes = in.device.BudgetBytes
 	measured{in.stage, in.share}.apply(l)
+	in.holds.apply(l)
 }
 
 func (in left) apply(l *ledger) {
@@ -115,7 +118,7 @@ func (in loadDone) apply(l *ledger) {
 		return
 	}
 	c.state, c.prefetch, c.failed, c.doubtful, c.lastUsed = Resident, false, false, false, l.now
-	c.loaded, c.spent = l.now, false
+	c.loaded, c.spent, c.op = l.now, false, l.nextOp()
 	stowed := c.stowed()
 	c.kept = 0
 	c.service.pace(stowed).add(c.bytes, l.now.Sub(c.since))
@@ -197,7 +200,7 @@ func (in evictFailed) apply(l *ledger) {
 		l.settled(c, Failed)
 		return
 	}
-	c.state = Resident
+	c.state, c.op = Resident, l.nextOp()
 	l.record(Evict, c, by, 0, "the eviction failed and %s bytes still count: %v", count(c.bytes), in.err).Class = Failed
 }
 
@@ -230,23 +233,28 @@ func (l *ledger) lose(s *service, why string) {
 		l.do(abandon{s.id})
 	}
 	for _, c := range s.components {
-		bytes, by, held := c.bytes, cause{}, c.state != Absent
-		if r := c.holder(); r != nil && r.phase >= reserved {
-			bytes += r.need.Footprint.ScratchBytes
-			by = r.cause
-			l.unseat(r)
-		}
-		// What may have ended the runtime is not prefetched again.
-		*c = component{
-			service: s, model: c.model, op: l.nextOp(), failed: c.failed || c.state == Loading,
-			work: c.work, runs: c.runs, visitor: c.visitor,
-		}
-		if held {
-			l.record(Lost, c, by, bytes, "%s: %v is lost", why, c)
-		}
+		l.miss(c, why)
 	}
 	if s.holder != nil { // for which room was being made
 		l.unseat(s.holder)
+	}
+}
+
+// miss takes off what a service held of a model.
+func (l *ledger) miss(c *component, why string) {
+	bytes, by, held := c.bytes, cause{}, c.state != Absent
+	if r := c.holder(); r != nil && r.phase >= reserved {
+		bytes += r.need.Footprint.ScratchBytes
+		by = r.cause
+		l.unseat(r)
+	}
+	// What may have ended the runtime is not prefetched again.
+	*c = component{
+		service: c.service, model: c.model, op: l.nextOp(), failed: c.failed || c.state == Loading,
+		work: c.work, runs: c.runs, visitor: c.visitor,
+	}
+	if held {
+		l.record(Lost, c, by, bytes, "%s: %v is lost", why, c)
 	}
 }
 

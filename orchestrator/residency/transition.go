@@ -53,7 +53,7 @@ func (l *ledger) reserve(r *request) {
 func (l *ledger) load(c *component, by cause, reason string, args ...any) {
 	c.state, c.op, c.since = Loading, l.nextOp(), l.now
 	l.record(Load, c, by, c.bytes, reason, args...)
-	l.do(startLoad{op: c.op, stage: c.service.id, model: c.model, bytes: c.bytes, stowed: c.stowed()})
+	l.do(startLoad{op: c.op, at: c.service.process(), model: c.model, bytes: c.bytes, stowed: c.stowed()})
 }
 
 func (l *ledger) grant(r *request) {
@@ -75,11 +75,11 @@ func (l *ledger) evict(c *component, by cause, class Class, reason string, args 
 	c.state, c.op, c.since, c.prefetch, c.cause = Evicting, l.nextOp(), l.now, false, by
 	l.record(Evict, c, by, c.bytes, reason, args...).Class = class
 	if was == Loading {
-		l.do(cancelLoad{op: c.op, load: load, stage: c.service.id, model: c.model})
+		l.do(cancelLoad{op: c.op, load: load, at: c.service.process(), model: c.model})
 		return
 	}
 	if !c.pending {
-		l.do(startEvict{op: c.op, stage: c.service.id, model: c.model, keep: keep})
+		l.do(startEvict{op: c.op, at: c.service.process(), model: c.model, keep: keep})
 	}
 }
 

@@ -32,8 +32,8 @@ func TestTurnsInTheRecord(t *testing.T) {
 	}
 	for _, k := range []stage.Kind{stage.KindDenoiser, stage.KindDecoder} {
 		step(joined{
-			stage: StageID(k.String()), kind: k, device: Device{"h", "cpu", 100}, models: []string{"m"},
-			resident: []stage.ResidentModel{{Model: "m", WeightsBytes: 10}},
+			holds: holds{stage: StageID(k.String()), resident: []stage.ResidentModel{{Model: "m", WeightsBytes: 10}}},
+			kind:  k, device: Device{"h", "cpu", 100}, models: []string{"m"},
 		})
 	}
 	step(announced{"job", []Need{denoise, decode}})

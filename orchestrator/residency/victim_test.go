@@ -120,7 +120,7 @@ func TestBeladyOnTheCycle(t *testing.T) {
 	need := func(k stage.Kind) Need { return Need{k, "m", stage.Footprint{WeightsBytes: 50}} }
 	var cycle []Need
 	for _, k := range stage.Kinds() {
-		m.step(joined{stage: StageID(k.String()), kind: k, device: Device{Host: "h", Name: "d", BudgetBytes: 100}, models: []string{"m"}})
+		m.step(joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{Host: "h", Name: "d", BudgetBytes: 100}, models: []string{"m"}})
 		cycle = append(cycle, need(k))
 	}
 	var trace []stage.Kind

@@ -151,7 +151,7 @@ func (l *ledger) stow() {
 				c.kept = 0
 			}
 			c.pending = false
-			l.do(startEvict{op: c.op, stage: s.id, model: c.model, keep: c.kept > 0})
+			l.do(startEvict{op: c.op, at: s.process(), model: c.model, keep: c.kept > 0})
 		}
 	}
 }
@@ -175,7 +175,7 @@ func (l *ledger) shrink(host string) {
 func (l *ledger) discard(c *component, class Class, reason string, args ...any) {
 	c.state, c.op, c.since = Evicting, l.nextOp(), l.now
 	l.record(Drop, c, cause{}, c.kept, reason, args...).Class = class
-	l.do(startEvict{op: c.op, stage: c.service.id, model: c.model})
+	l.do(startEvict{op: c.op, at: c.service.process(), model: c.model})
 }
 
 // settled is what becomes of a component that is no longer on the device: warm if the host keeps it.

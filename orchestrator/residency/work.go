@@ -21,9 +21,9 @@ type spot struct {
 
 // load loads, and tells the ledger how it went, unless it was cancelled.
 func (k *Keeper) load(e startLoad) {
-	resident := k.residents[e.stage]
-	k.start(e.op, spot{e.stage, e.model}, func(ctx context.Context) input {
-		err := resident.Load(ctx, stage.LoadRequest{Model: e.model, LimitBytes: e.bytes}, func(loaded, total int64) {
+	resident := k.residents[e.at.stage]
+	k.start(e.op, spot{e.at.stage, e.model}, func(ctx context.Context) input {
+		err := resident.Load(ctx, stage.LoadRequest{Model: e.model, LimitBytes: e.bytes, Generation: e.at.generation}, func(loaded, total int64) {
 			k.do(func() { k.loading(e.op, progress{loaded, total}) })
 		})
 		if err != nil {
@@ -35,9 +35,9 @@ func (k *Keeper) load(e startLoad) {
 
 // evict evicts, and tells the ledger how it went.
 func (k *Keeper) evict(e startEvict) {
-	resident := k.residents[e.stage]
-	k.start(e.op, spot{e.stage, e.model}, func(ctx context.Context) input {
-		evicted, err := resident.Evict(ctx, stage.EvictRequest{Model: e.model, Keep: e.keep})
+	resident := k.residents[e.at.stage]
+	k.start(e.op, spot{e.at.stage, e.model}, func(ctx context.Context) input {
+		evicted, err := resident.Evict(ctx, stage.EvictRequest{Model: e.model, Keep: e.keep, Generation: e.at.generation})
 		if err != nil {
 			return evictFailed{e.op, err}
 		}

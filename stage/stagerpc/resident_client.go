@@ -54,7 +54,7 @@ func (r resident) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footpr
 }
 
 func (r resident) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
-	m := &stagepb.LoadComponentRequest{Model: req.Model, LimitBytes: req.LimitBytes}
+	m := &stagepb.LoadComponentRequest{Model: req.Model, LimitBytes: req.LimitBytes, RuntimeGeneration: req.Generation}
 	if err := sendable(m); err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (r resident) Load(ctx context.Context, req stage.LoadRequest, progress func
 }
 
 func (r resident) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
-	m := &stagepb.EvictComponentRequest{Model: req.Model, Keep: req.Keep}
+	m := &stagepb.EvictComponentRequest{Model: req.Model, Keep: req.Keep, RuntimeGeneration: req.Generation}
 	if err := sendable(m); err != nil {
 		return stage.Evicted{}, err
 	}

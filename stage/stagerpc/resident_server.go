@@ -70,14 +70,14 @@ func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream
 	ctx, cancel := context.WithCancel(incoming(stream.Context()))
 	defer cancel()
 	out := noted(serverOutbox(stream), cancel)
-	err := s.stage.Load(ctx, stage.LoadRequest{Model: req.GetModel(), LimitBytes: req.GetLimitBytes()}, func(loaded, total int64) {
+	err := s.stage.Load(ctx, stage.LoadRequest{Model: req.GetModel(), LimitBytes: req.GetLimitBytes(), Generation: req.GetRuntimeGeneration()}, func(loaded, total int64) {
 		out.send(&stagepb.LoadComponentResponse{LoadedBytes: loaded, TotalBytes: total})
 	})
 	return s.edge.status(ctx, out.instead(err))
 }
 
 func (s *residentServer) EvictComponent(ctx context.Context, req *stagepb.EvictComponentRequest) (*stagepb.EvictComponentResponse, error) {
-	evicted, err := s.stage.Evict(incoming(ctx), stage.EvictRequest{Model: req.GetModel(), Keep: req.GetKeep()})
+	evicted, err := s.stage.Evict(incoming(ctx), stage.EvictRequest{Model: req.GetModel(), Keep: req.GetKeep(), Generation: req.GetRuntimeGeneration()})
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
 	}

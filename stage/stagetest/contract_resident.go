@@ -123,8 +123,8 @@ func (c contract[S]) testLoad(t *testing.T) {
 			t.Errorf("weights of %d bytes, but used %d and peak %d", w, i.UsedBytes, i.PeakBytes)
 		}
 	}
-	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); err != nil {
-		t.Errorf("Load without progress: %v", err)
+	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model, Generation: info(t, s).Generation}, nil); err != nil {
+		t.Errorf("Load for the present generation, without progress: %v", err)
 	}
 }
 

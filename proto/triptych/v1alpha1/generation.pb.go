@@ -150,7 +150,7 @@ const (
 	ResidencyEvent_CLASS_WORK_WITHDRAWN ResidencyEvent_Class = 8
 	// Release: weights are evicted.
 	ResidencyEvent_CLASS_EVICTED ResidencyEvent_Class = 9
-	// Reserve: a stage held the weights when it joined.
+	// Reserve, Keep: a stage holds the weights and it was not known, as when it has joined.
 	ResidencyEvent_CLASS_FOUND ResidencyEvent_Class = 10
 	// Wait: others go first, whose weights are resident.
 	ResidencyEvent_CLASS_GROUPED ResidencyEvent_Class = 11

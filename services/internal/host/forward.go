@@ -13,15 +13,24 @@ import (
 // usually seen within milliseconds.
 const lineGrace = time.Second
 
-// duty says whether a call is work, which a draining stage refuses.
-type duty bool
+// duty says what a call may meet.
+type duty struct {
+	work  bool   // a draining stage refuses it
+	until uint64 // the last generation that it may go to; 0 is any
+}
 
-const (
-	work   duty = true
-	upkeep duty = false
+var (
+	work   = duty{work: true}
+	upkeep = duty{}
 )
 
-// forward makes a call to the present child, or to the next one if that is being started.
+// within is d for a generation and those before it; 0 is any.
+func (d duty) within(generation uint64) duty {
+	d.until = generation
+	return d
+}
+
+// forward makes a call to the present child, or to the next one if that is being started and the call may go there.
 func forward[T any](ctx context.Context, h *Host, d duty, call func(*generation) (T, error)) (T, error) {
 	g, err := h.acquire(ctx, d)
 	if err != nil {
@@ -40,8 +49,11 @@ func (h *Host) acquire(ctx context.Context, d duty) (*generation, error) {
 		h.mu.Lock()
 		g, child, draining := h.current, h.current.child, h.draining
 		h.mu.Unlock()
-		if h.closing.Err() != nil || (draining && d == work) {
+		switch {
+		case h.closing.Err() != nil, draining && d.work:
 			return nil, h.drainingError()
+		case d.until > 0 && g.number > d.until:
+			return nil, h.died("that the call was for has ended")
 		}
 		changed := g.ready
 		if child != nil {
@@ -64,7 +76,7 @@ func (h *Host) acquire(ctx context.Context, d duty) (*generation, error) {
 
 // drainsWork is closed when the host drains, if that matters to the duty.
 func (h *Host) drainsWork(d duty) <-chan struct{} {
-	if d == work {
+	if d.work {
 		return h.drain
 	}
 	return nil

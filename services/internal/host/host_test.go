@@ -69,6 +69,39 @@ func TestKillLosesWarm(t *testing.T) {
 	}
 }
 
+// TestEndedGeneration: what is asked of a child that has ended is not done by the next one, and is not waited for.
+func TestEndedGeneration(t *testing.T) {
+	clock := newFakeTime()
+	h := open(t, options(stage.KindEncoder), clock.clock())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	calls := func(generation uint64) map[string]error {
+		_, evict := h.Evict(ctx, stage.EvictRequest{Model: stagetest.Model, Generation: generation})
+		return map[string]error{
+			"Evict": evict,
+			"Load":  h.Load(ctx, stage.LoadRequest{Model: stagetest.Model, Generation: generation}, nil),
+		}
+	}
+	refused := func() {
+		t.Helper()
+		for _, err := range calls(1) {
+			wantDied(t, h, err)
+		}
+	}
+	kill(t, h)
+	restart := clock.expect(t, 0)
+	refused() // before the next child is there
+	close(restart.end)
+	wantFresh(t, h, 2)
+	refused()
+	wantFresh(t, h, 2)
+	for name, err := range calls(2) {
+		if err != nil {
+			t.Errorf("%s for the child that is there: %v", name, err)
+		}
+	}
+}
+
 func encodeRequest() stage.EncodeRequest {
 	return stage.EncodeRequest{Model: stagetest.Model, Prompts: stagetest.Prompts()}
 }

@@ -66,11 +66,12 @@ func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint
 	})
 }
 
-// Load loads into the present child; the next one has to be loaded again.
+// Load loads into the present child, if that is still the one it is for; the next one has to be loaded again.
 func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
 	defer h.underway.begin(req.Model)()
 	_, err := admitted(ctx, h, func(ctx context.Context) (struct{}, error) {
-		return forward(ctx, h, work, func(g *generation) (struct{}, error) {
+		return forward(ctx, h, work.within(req.Generation), func(g *generation) (struct{}, error) {
+			req.Generation = 0 // a child counts none
 			return struct{}{}, g.child.Stage().Load(ctx, req, progress)
 		})
 	})
@@ -83,7 +84,8 @@ func (h *Host) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted
 		if err := h.underway.settle(ctx, req.Model); err != nil {
 			return stage.Evicted{}, err
 		}
-		return forward(ctx, h, upkeep, func(g *generation) (stage.Evicted, error) {
+		return forward(ctx, h, upkeep.within(req.Generation), func(g *generation) (stage.Evicted, error) {
+			req.Generation = 0
 			return g.child.Stage().Evict(ctx, req)
 		})
 	})

@@ -760,9 +760,12 @@ type LoadComponentRequest struct {
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// The most that the weights may take; 0 is no limit. A stage that would need more keeps part of them and reads the others at
 	// each use, with the same results; one that cannot, or is configured otherwise, refuses. What is resident stays as it is.
-	LimitBytes    int64 `protobuf:"varint,2,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LimitBytes int64 `protobuf:"varint,2,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
+	// The runtime_generation that the load is for; 0 is any. Once another runtime process has followed, it fails with RUNTIME_DIED,
+	// so that nothing is loaded where nobody knows of it.
+	RuntimeGeneration uint64 `protobuf:"varint,3,opt,name=runtime_generation,json=runtimeGeneration,proto3" json:"runtime_generation,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LoadComponentRequest) Reset() {
@@ -805,6 +808,13 @@ func (x *LoadComponentRequest) GetModel() string {
 func (x *LoadComponentRequest) GetLimitBytes() int64 {
 	if x != nil {
 		return x.LimitBytes
+	}
+	return 0
+}
+
+func (x *LoadComponentRequest) GetRuntimeGeneration() uint64 {
+	if x != nil {
+		return x.RuntimeGeneration
 	}
 	return 0
 }
@@ -871,9 +881,11 @@ type EvictComponentRequest struct {
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// Whether the weights are kept warm, packed in the host's memory, if warm_budget_bytes has room for them. What is warm stays
 	// so with it, and is dropped without.
-	Keep          bool `protobuf:"varint,2,opt,name=keep,proto3" json:"keep,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Keep bool `protobuf:"varint,2,opt,name=keep,proto3" json:"keep,omitempty"`
+	// As in LoadComponentRequest.
+	RuntimeGeneration uint64 `protobuf:"varint,3,opt,name=runtime_generation,json=runtimeGeneration,proto3" json:"runtime_generation,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *EvictComponentRequest) Reset() {
@@ -918,6 +930,13 @@ func (x *EvictComponentRequest) GetKeep() bool {
 		return x.Keep
 	}
 	return false
+}
+
+func (x *EvictComponentRequest) GetRuntimeGeneration() uint64 {
+	if x != nil {
+		return x.RuntimeGeneration
+	}
+	return 0
 }
 
 // EvictComponentResponse tells what came back.
@@ -1197,18 +1216,20 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\rweights_bytes\x18\x01 \x01(\x03R\fweightsBytes\x12#\n" +
 	"\rscratch_bytes\x18\x02 \x01(\x03R\fscratchBytes\x12\x1f\n" +
 	"\vwhole_bytes\x18\x03 \x01(\x03R\n" +
-	"wholeBytes\"M\n" +
+	"wholeBytes\"|\n" +
 	"\x14LoadComponentRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1f\n" +
 	"\vlimit_bytes\x18\x02 \x01(\x03R\n" +
-	"limitBytes\"[\n" +
+	"limitBytes\x12-\n" +
+	"\x12runtime_generation\x18\x03 \x01(\x04R\x11runtimeGeneration\"[\n" +
 	"\x15LoadComponentResponse\x12!\n" +
 	"\floaded_bytes\x18\x01 \x01(\x03R\vloadedBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x02 \x01(\x03R\n" +
-	"totalBytes\"A\n" +
+	"totalBytes\"p\n" +
 	"\x15EvictComponentRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
-	"\x04keep\x18\x02 \x01(\bR\x04keep\"X\n" +
+	"\x04keep\x18\x02 \x01(\bR\x04keep\x12-\n" +
+	"\x12runtime_generation\x18\x03 \x01(\x04R\x11runtimeGeneration\"X\n" +
 	"\x16EvictComponentResponse\x12\x1f\n" +
 	"\vfreed_bytes\x18\x01 \x01(\x03R\n" +
 	"freedBytes\x12\x1d\n" +
