@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
@@ -88,6 +89,31 @@ func TestDiesForEver(t *testing.T) {
 			r.idle(t)
 		})
 	}
+}
+
+// TestRefusedForEver: work that never finds the bytes which nobody is known to have ends with the numbers, and leaves nothing
+// behind.
+func TestRefusedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := over(fleettest.New(t, fleettest.Trio()...))
+		tries := 0
+		r.Service(stage.KindDenoiser).Before = func(_ context.Context, call string) error {
+			if call != "denoise" {
+				return nil
+			}
+			tries++
+			return stage.Busy(stage.KindDenoiser, stagetest.Model, 9, 5, 20, 15, 0)
+		}
+		for _, s := range r.Services {
+			s.Start()
+		}
+		j := r.run(t, r.spec(t))
+		var e *stage.Error
+		if !errors.As(j.err, &e) || e.Reason != stage.DeviceBusy || e.Metadata["others_bytes"] != "15" || tries != 30 {
+			t.Errorf("ended with %v after %d tries", j.err, tries)
+		}
+		r.idle(t)
+	})
 }
 
 // TestDiesButGetsOn: deaths between which the work gets further do not add up.

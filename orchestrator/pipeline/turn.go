@@ -11,11 +11,13 @@ import (
 )
 
 // How a turn is tried again: the pause doubles, and a stage that is lost so often under the work
-// without its getting further is not to be asked again: the work itself may be what ends it.
+// without its getting further is not to be asked again: the work itself may be what ends it. What a stage has is heard of
+// within a second, so that work which is refused its bytes so often is refused them for another reason than a race.
 const (
-	firstPause = 50 * time.Millisecond
-	lastPause  = 2 * time.Second
-	maxDeaths  = 5
+	firstPause  = 50 * time.Millisecond
+	lastPause   = 2 * time.Second
+	maxDeaths   = 5
+	maxRefusals = 30
 )
 
 // turn works once in a stage of a kind, under a lease, and again for as long as what fails is the
@@ -26,7 +28,7 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 	// Only waiting ends with patience: the work in a stage that drains, say, is to end well.
 	waiting, done := j.Fleet.Guard(ctx, kind, j.spec.Model.Part(kind), j.Patience)
 	defer done()
-	deaths, reached, pause := 0, 0, firstPause
+	deaths, refusals, reached, pause := 0, 0, 0, firstPause
 	failing := false // the stage was lost, and has not been granted since
 	again := false   // the device ran out of memory
 	for {
@@ -47,6 +49,11 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 			return err
 		case waiting.Err() != nil:
 			return j.Fleet.Ended(waiting, kind, true)
+		}
+		if reason == stage.DeviceBusy {
+			if refusals++; !granted || refusals == maxRefusals {
+				return err
+			}
 		}
 		failing = true
 		if reason == stage.RuntimeDied || granted && reason != stage.StageDraining && reason != stage.DeviceBusy {

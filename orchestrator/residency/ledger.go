@@ -106,6 +106,7 @@ type request struct {
 	unfinished bool     // its work failed or was cut off
 	retried    bool     // after the device was out of memory: waits for all evictions there
 	losses     int      // services lost while it was loading
+	refusals   int      // loads that other processes left no bytes for
 	asked      time.Time
 	sparing    time.Time // since when it waits rather than evict, zero if it never did
 

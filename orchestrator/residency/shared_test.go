@@ -186,3 +186,21 @@ func (p *player) ask(job JobID) {
 	p.asked[p.last] = job
 	p.step(asked{request: p.last, job: job, need: p.turns[job][0]})
 }
+
+// TestNeverRoom: a request whose loads find again and again that others have the bytes, of which nobody tells, is refused in
+// the end.
+func TestNeverRoom(t *testing.T) {
+	m := newChecked(t)
+	need := Need{stage.KindDenoiser, "m", stage.Footprint{WeightsBytes: 50}}
+	m.step(joined{holds: holds{stage: "den"}, kind: need.Kind, device: Device{"h", "d", 100}, models: []string{"m"}})
+	m.step(asked{request: 1, need: need})
+	loads := 0
+	for len(m.requests) > 0 && loads < 100 {
+		m.step(loadFailed{m.service("den").find("m").op, stage.Errorf(stage.DeviceBusy, "busy")})
+		m.step(measured{"den", stage.DeviceShare{BudgetBytes: 100}})
+		loads++
+	}
+	if loads != maxRefusals+1 {
+		t.Errorf("%d loads were tried", loads)
+	}
+}

@@ -9,8 +9,12 @@ import (
 )
 
 // maxLosses is how many runtimes may end while they load for one request: beyond it, the load is
-// taken for what ends them.
-const maxLosses = 2
+// taken for what ends them. maxRefusals is how many of its loads may find that other processes have the bytes, which
+// each time is heard of before the next.
+const (
+	maxLosses   = 2
+	maxRefusals = 30
+)
 
 func (in joined) apply(l *ledger) {
 	s := l.service(in.stage)
@@ -156,7 +160,8 @@ func (in loadFailed) apply(l *ledger) {
 	c.service.device.crowded = c.service.device.crowded || busy
 	switch {
 	case !waits:
-	case busy:
+	case busy && r.refusals < maxRefusals:
+		r.refusals++
 		l.unseat(r)
 	case outOfMemory(in.err) && !r.retried:
 		l.evictIdle(r)
