@@ -43,7 +43,7 @@ race: ## Run the concurrent packages under the race detector
 SOAK ?= 30m
 
 .PHONY: soak
-soak: ## Run jobs for SOAK while runtimes are killed, callers give up and allocations fail
+soak: ## Run jobs for SOAK while runtimes and services are killed, callers give up and allocations fail
 	go test ./e2e -run '^TestSoak$$' -soak $(SOAK) -timeout 0 -count=1 -v
 
 .PHONY: fuzz

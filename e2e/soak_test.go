@@ -30,12 +30,13 @@ import (
 
 var soakTime = flag.Duration("soak", 0, "how long TestSoak goes on; 0 for some jobs")
 
-// What the soak does beside jobs: a runtime is killed for one job in killEvery, a job is cancelled one time in
-// cancelEvery, and allocations of the runtimes fail.
+// What the soak does beside jobs: a runtime, or one time in killService its service, is killed for one job in killEvery,
+// a job is cancelled one time in cancelEvery, and allocations of the runtimes fail.
 const (
 	soakJobs    = 30
 	soakClients = 3
 	killEvery   = 8
+	killService = 4
 	cancelEvery = 6
 	// soakPatience ends a job that hangs: three at once, each tried again many times, take what they take.
 	soakPatience = 10 * time.Minute
@@ -77,7 +78,7 @@ func (k *soak) count(what string) {
 	k.counts[what]++
 }
 
-// TestSoak runs jobs of several models in a tight budget while runtimes are killed, callers give up and
+// TestSoak runs jobs of several models in a tight budget while runtimes and services are killed, callers give up and
 // allocations fail. Every job ends well, with the bytes of a quiet run, or with a typed error; in the end nothing
 // is reserved but the weights that are there, and nothing is left of anybody: no byte, no goroutine, no process.
 // What happens to which job depends on its number alone.
@@ -162,7 +163,10 @@ func (k *soak) job(n int) {
 	if random.IntN(cancelEvery) == 0 {
 		cancelAt = 1 + random.IntN(20)
 	}
-	victim := "runtime " + stageNames[random.IntN(3)]
+	victim := stageNames[random.IntN(3)]
+	if random.IntN(killService) > 0 {
+		victim = "runtime " + victim
+	}
 	events, err := k.s.generateFor(ctx, k.specs[which], func(e *triptychv1alpha1.GenerateResponse) {
 		if w := e.GetWarning(); w != nil {
 			k.count(w.GetCode())
