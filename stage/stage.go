@@ -112,7 +112,7 @@ type Info struct {
 	Resident          []ResidentModel // by name
 	UsedBytes         int64           // weights and scratch allocated now
 	PeakBytes         int64           // the most ever allocated at once by the present runtime process
-	Generation        uint64          // runtime processes started so far; a change means that residency was lost
+	Generation        uint64          // of the present runtime process: the next one's is greater; a change means that residency was lost
 	Draining          bool
 	// Releases is how often the present runtime process gave back memory that it kept between runs, which is not in
 	// UsedBytes, and ReleasedBytes by how much it shrank then.

@@ -10,19 +10,18 @@ type (
 	// does not deny.
 	joined struct {
 		holds
-		kind   stage.Kind
-		device Device
-		models []string // that it can load
-		keeps  int64    // bytes of evicted weights that the host may keep
-		// generation counts the stage's runtime processes.
-		generation uint64
-		draining   bool // holds bytes but takes no requests
+		kind       stage.Kind
+		device     Device
+		models     []string // that it can load
+		keeps      int64    // bytes of evicted weights that the host may keep
+		generation uint64   // of the stage's runtime processes
+		draining   bool     // holds bytes but takes no requests
 		share      stage.DeviceShare
 	}
 	// left: a service is gone.
 	left struct{ stage StageID }
-	// seen: the service is there and has started so many runtime processes. More than were known
-	// mean that the last one ended, and its bytes with it.
+	// seen: the service is there, with a runtime process of that generation. A later one than was known
+	// means that the last one ended, and its bytes with it.
 	seen struct {
 		stage      StageID
 		generation uint64

@@ -137,7 +137,7 @@ func (k *Keeper) Leave(id StageID) {
 	})
 }
 
-// Lost tells how many runtime processes a stage has started. When that is more than was known, the
+// Lost tells of which generation a stage's runtime process is. When that is later than was known, the
 // one before has ended with all it held; else nothing happens.
 func (k *Keeper) Lost(id StageID, generation uint64) { k.tell(seen{id, generation}) }
 

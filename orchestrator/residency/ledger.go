@@ -47,7 +47,7 @@ type service struct {
 	budget       int64 // of the device, as this service says
 	warm         int64 // bytes of evicted weights that the host may keep, as this service says
 	models       []string
-	generation   uint64 // runtime processes started, as far as known
+	generation   uint64 // of the runtime process, as far as known
 	draining     bool
 	silent       bool         // does not answer: see silenced
 	components   []*component // by model

@@ -43,7 +43,8 @@ type Host struct {
 	digests  map[string]stage.Component // the last that had a digest, by model
 }
 
-// generation is one child process and its number, or the wait for it.
+// generation is one child process and its number, or the wait for it. The first number of a service is the time, so that
+// those of a service that follows it at its address are greater, and what was asked of a child here is not done there.
 type generation struct {
 	number uint64
 	ready  chan struct{} // closed when child is set
@@ -66,16 +67,16 @@ type clock struct {
 // not start, the error is stageplugin.Launch's: a command that never worked is not tried again. ctx
 // is for this start alone.
 func New(ctx context.Context, o stageplugin.Options) (*Host, error) {
-	return start(ctx, o, clock{now: time.Now, after: time.After})
+	return start(ctx, o, clock{now: time.Now, after: time.After}, uint64(time.Now().UnixMilli()))
 }
 
-func start(ctx context.Context, o stageplugin.Options, c clock) (*Host, error) {
+func start(ctx context.Context, o stageplugin.Options, c clock, first uint64) (*Host, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	h := &Host{
 		options: o, logger: o.Logger.With("stage", o.Kind.String()), clock: c,
-		closed: make(chan struct{}), drain: make(chan struct{}), current: newGeneration(1), digests: map[string]stage.Component{},
+		closed: make(chan struct{}), drain: make(chan struct{}), current: newGeneration(first), digests: map[string]stage.Component{},
 	}
 	h.closing, h.close = context.WithCancel(context.Background())
 	child, err := stageplugin.Launch(ctx, o)

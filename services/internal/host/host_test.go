@@ -102,6 +102,23 @@ func TestEndedGeneration(t *testing.T) {
 	}
 }
 
+// TestNumbers: the generations of a host that follows another one are later.
+func TestNumbers(t *testing.T) {
+	var last uint64
+	for range 3 {
+		h, err := New(t.Context(), options(stage.KindEncoder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := h.Info(t.Context())
+		h.Close()
+		if err != nil || info.Generation <= last {
+			t.Errorf("generation %d after %d: %v", info.Generation, last, err)
+		}
+		last = info.Generation + 1 // of the child that would have come next
+	}
+}
+
 func encodeRequest() stage.EncodeRequest {
 	return stage.EncodeRequest{Model: stagetest.Model, Prompts: stagetest.Prompts()}
 }

@@ -91,7 +91,7 @@ func once(t *testing.T, script string) []string {
 // open starts a host that ends with the test.
 func open(t *testing.T, o stageplugin.Options, c clock) *Host {
 	t.Helper()
-	h, err := start(t.Context(), o, c)
+	h, err := start(t.Context(), o, c, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

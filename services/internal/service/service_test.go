@@ -120,12 +120,16 @@ func TestDrain(t *testing.T) {
 // TestDeath is how a caller over the wire sees a runtime that dies.
 func TestDeath(t *testing.T) {
 	_, d := run(t, servicetest.Options(stage.KindDenoiser, "exit denoise 2 9"))
-	_, err := d.Denoise(t.Context(), stagetest.DenoiseRequest(), stage.DenoiseObserver{})
+	before, err := d.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Denoise(t.Context(), stagetest.DenoiseRequest(), stage.DenoiseObserver{})
 	var e *stage.Error
 	if !errors.As(err, &e) || e.Reason != stage.RuntimeDied || e.Metadata["stage"] != "denoiser" {
 		t.Errorf("Denoise = %v", err)
 	}
-	if info, err := d.Info(t.Context()); err != nil || info.Generation != 2 || len(info.Resident) > 0 {
+	if info, err := d.Info(t.Context()); err != nil || info.Generation != before.Generation+1 || len(info.Resident) > 0 {
 		t.Errorf("Info after a death: %+v, %v", info, err)
 	}
 }

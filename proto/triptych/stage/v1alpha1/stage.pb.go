@@ -218,7 +218,8 @@ type GetStageInfoResponse struct {
 	UsedBytes int64 `protobuf:"varint,9,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
 	// The most bytes ever allocated at once by the present runtime process.
 	PeakBytes int64 `protobuf:"varint,10,opt,name=peak_bytes,json=peakBytes,proto3" json:"peak_bytes,omitempty"`
-	// Counts the runtime processes started so far; a change means that residency was lost.
+	// Numbers the runtime processes: the next one's is greater, also after the service itself has started again. A change means
+	// that residency was lost.
 	RuntimeGeneration uint64 `protobuf:"varint,11,opt,name=runtime_generation,json=runtimeGeneration,proto3" json:"runtime_generation,omitempty"`
 	// Whether the stage refuses new work.
 	Draining bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
