@@ -54,6 +54,7 @@ const (
 	PreviewSkipped  = "PREVIEW_SKIPPED"
 	StageRestarted  = "STAGE_RESTARTED"
 	OutOfMemory     = "OUT_OF_MEMORY"
+	DeviceBusy      = "DEVICE_BUSY"
 )
 
 // Warning is something the caller should know; the job goes on.

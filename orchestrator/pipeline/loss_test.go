@@ -45,7 +45,7 @@ func TestStageLost(t *testing.T) {
 			same(t, j, quiet)
 			warned := 0
 			for _, w := range only[pipeline.Warning](j) {
-				if w.Code == pipeline.StageRestarted && strings.Contains(w.Message, "scripted loss") {
+				if (w.Code == pipeline.DeviceBusy) == (c.reason == stage.DeviceBusy) && strings.Contains(w.Message, "scripted loss") {
 					warned++
 				}
 			}

@@ -50,13 +50,15 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 		case waiting.Err() != nil:
 			return j.Fleet.Ended(waiting, kind, true)
 		}
-		if reason == stage.DeviceBusy {
+		failing = true
+		warning := Warning{Code: StageRestarted, Message: fmt.Sprintf("%v; the work goes on from its last checkpoint", err)}
+		switch {
+		case reason == stage.DeviceBusy:
 			if refusals++; !granted || refusals == maxRefusals {
 				return err
 			}
-		}
-		failing = true
-		if reason == stage.RuntimeDied || granted && reason != stage.StageDraining && reason != stage.DeviceBusy {
+			warning = Warning{Code: DeviceBusy, Message: fmt.Sprintf("%v; the work waits for them", err)}
+		case reason == stage.RuntimeDied, granted && reason != stage.StageDraining:
 			if deaths++; progress != nil && progress() > reached {
 				deaths, reached, pause = 1, progress(), firstPause
 			}
@@ -64,7 +66,7 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 				return err
 			}
 		}
-		j.emit(Warning{Code: StageRestarted, Message: fmt.Sprintf("%v; the work goes on from its last checkpoint", err)})
+		j.emit(warning)
 		select {
 		case <-time.After(pause):
 			pause = min(2*pause, lastPause)

@@ -1441,7 +1441,7 @@ func (x *ResidencyEvent) GetUnfinished() bool {
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which it is, e.g. "PROMPT_TRUNCATED", "PREVIEW_SKIPPED", "STAGE_RESTARTED",
-	// "OUT_OF_MEMORY".
+	// "OUT_OF_MEMORY", "DEVICE_BUSY".
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	// In words.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
