@@ -1,6 +1,7 @@
 package residency
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -78,8 +79,7 @@ func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
 		}
 		p.total += c.bytes
 	}
-	c := s.find(n.Model)
-	load := float64(n.Footprint.WeightsBytes) * l.perByte(s, c != nil && c.kept > 0)
+	load := float64(n.Footprint.WeightsBytes) * l.reloadByte(cmp.Or(s.find(n.Model), &component{service: s}))
 	if p.total < short || l.reloads(p.victims) > load {
 		return nil
 	}
