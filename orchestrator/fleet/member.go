@@ -129,11 +129,9 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	last := m.info
 	m.info = &info
 	if m.joined && !m.doubted && info.Draining == last.Draining && info.Generation >= last.Generation {
-		f.keeper.Lost(m.id, info.Generation)
 		f.keeper.Measure(m.id, info, moment)
 		if m.silent {
 			m.silent = false
-			f.keeper.Answers(m.id)
 			log.Info("stage answers again", "generation", info.Generation)
 		}
 		return !info.Draining

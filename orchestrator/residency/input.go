@@ -5,6 +5,15 @@ import "github.com/triptych-serving/triptych/stage"
 // input is something that happened. The ledger takes it up with apply and then decides.
 type input interface{ apply(*ledger) }
 
+// news are inputs that come at once: nothing is decided in between.
+type news []input
+
+func (in news) apply(l *ledger) {
+	for _, one := range in {
+		one.apply(l)
+	}
+}
+
 type (
 	// joined: a stage is there, with what it holds, or may be another than it was. Of one that is the same all stays that it
 	// does not deny.

@@ -137,10 +137,6 @@ func (k *Keeper) Leave(id StageID) {
 	})
 }
 
-// Lost tells of which generation a stage's runtime process is. When that is later than was known, the
-// one before has ended with all it held; else nothing happens.
-func (k *Keeper) Lost(id StageID, generation uint64) { k.tell(seen{id, generation}) }
-
 // Announce tells which turns a job has yet to finish, in order, those it is at included. It replaces
 // what the job announced before; Release takes a turn off.
 func (k *Keeper) Announce(job JobID, needs []Need) { k.tell(announced{job, needs}) }

@@ -276,7 +276,7 @@ func TestLost(t *testing.T) {
 		denoiser.resident["m"] = false
 		denoiser.add(-denoiser.weights)
 		lease.Lost()
-		h.Lost("denoiser", 1) // the same news
+		h.tell(seen{"denoiser", 1}) // the same news
 		if used := h.used(); used != 0 {
 			t.Errorf("%d bytes are used", used)
 		}
@@ -285,8 +285,8 @@ func TestLost(t *testing.T) {
 		denoiser.loads = make(chan chan error)
 		p := h.start(t.Context(), h.request(stage.KindDenoiser))
 		<-denoiser.loads
-		h.Lost("denoiser", 2)
-		h.Lost("denoiser", 2)
+		h.tell(seen{"denoiser", 2})
+		h.tell(seen{"denoiser", 2})
 		(<-denoiser.loads) <- nil
 		<-p.done
 		if p.err != nil {

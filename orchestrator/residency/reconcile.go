@@ -55,13 +55,10 @@ func (k *Keeper) Now() (m Moment) {
 	return m
 }
 
-// Measure tells what a stage, which has joined, said when it was asked at a moment: of its device's budget, of other processes
-// there, and of what it holds.
+// Measure tells what a stage, which has joined, said when it was asked at a moment: of its runtime process, of its device's
+// budget, of other processes there, and of what it holds. A silent one has answered with that.
 func (k *Keeper) Measure(id StageID, info stage.Info, asked Moment) {
-	k.do(func() {
-		k.step(measured{id, shareOf(info)})
-		k.step(holdsOf(id, info, asked))
-	})
+	k.tell(news{seen{id, info.Generation}, measured{id, shareOf(info)}, holdsOf(id, info, asked), silenced{id, false}})
 }
 
 func holdsOf(id StageID, info stage.Info, asked Moment) holds {

@@ -53,7 +53,7 @@ func TestSettle(t *testing.T) {
 func TestSettleEnds(t *testing.T) {
 	for name, end := range map[string]func(h *house, denoiser *fake){
 		"gone":    func(h *house, _ *fake) { h.Leave("denoiser") },
-		"lost":    func(h *house, _ *fake) { h.Lost("denoiser", 2) },
+		"lost":    func(h *house, _ *fake) { h.tell(seen{"denoiser", 2}) },
 		"closed":  func(h *house, _ *fake) { h.Close() },
 		"died":    func(_ *house, f *fake) { (<-f.settles) <- stage.Errorf(stage.RuntimeDied, "dead") },
 		"old one": func(_ *house, f *fake) { (<-f.settles) <- stage.Errorf(stage.StageProtocolUnsupported, "what?") },

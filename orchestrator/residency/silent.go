@@ -26,11 +26,8 @@ func (l *ledger) turnAway(s *service) {
 }
 
 // Silent tells that a service does not answer although it may well live: it keeps its bytes and gets no
-// new work until it answers or leaves.
+// new work until it answers (see Join and Measure) or leaves.
 func (k *Keeper) Silent(id StageID) { k.tell(silenced{id, true}) }
-
-// Answers tells that a silent service answers again, and holds what it held.
-func (k *Keeper) Answers(id StageID) { k.tell(silenced{id, false}) }
 
 // unanswered says in words that a need waits for a service that is silent, nil and empty if none has it.
 func (l *ledger) unanswered(n Need) (*device, string) {

@@ -51,8 +51,7 @@ func (in seen) apply(l *ledger) {
 // died is for news of a runtime's end that come before the next look, which will then see no more
 // than is counted here.
 func (l *ledger) died(s *service) {
-	s.generation++
-	l.lose(s, "the runtime process ended")
+	seen{s.id, s.generation + 1}.apply(l)
 }
 
 func (in failed) apply(l *ledger) {
