@@ -68,10 +68,8 @@ func TestKeeperHears(t *testing.T) {
 			load(t, r)
 			c.happens(t, r, r.Service(stage.KindDenoiser))
 			r.Events.Await(t, name, says(c.action, c.text))
-			for _, d := range r.Keeper.Snapshot().Devices {
-				if d.UsedBytes != 0 {
-					t.Errorf("%d bytes count afterwards", d.UsedBytes)
-				}
+			if used := r.Used(); used != 0 {
+				t.Errorf("%d bytes count afterwards", used)
 			}
 		})
 	}

@@ -12,14 +12,6 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
-// used is what counts on the devices.
-func used(r *fleettest.Rig) (bytes int64) {
-	for _, d := range r.Keeper.Snapshot().Devices {
-		bytes += d.UsedBytes
-	}
-	return bytes
-}
-
 // quiet fails if the keeper has recorded anything else of the denoiser's memory since n events.
 func quiet(t *testing.T, r *fleettest.Rig, n int) {
 	t.Helper()
@@ -38,14 +30,14 @@ func TestNoAnswer(t *testing.T) {
 		s := r.Service(stage.KindDenoiser)
 		load(t, r)
 		synctest.Wait() // until all of it is told
-		before, n := used(r), len(r.Events.All())
+		before, n := r.Used(), len(r.Events.All())
 		if before == 0 {
 			t.Fatal("nothing counts")
 		}
 		answer := s.Hang()
 		time.Sleep(20 * time.Second) // of the bubble's: some looks time out
 		synctest.Wait()
-		if now := used(r); now != before {
+		if now := r.Used(); now != before {
 			t.Errorf("%d bytes count, want %d", now, before)
 		}
 		if all := r.Logs.All(); !strings.HasPrefix(all[len(all)-1], "stage does not answer") {
@@ -79,14 +71,14 @@ func TestNoAnswerThenGone(t *testing.T) {
 		defer s.Hang()()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if used(r) == 0 {
+		if r.Used() == 0 {
 			t.Error("nothing counts of a service that does not answer")
 		}
 		if err := s.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		r.Events.Await(t, "the loss", says(residency.Lost, "the service is gone"))
-		if now := used(r); now != 0 {
+		if now := r.Used(); now != 0 {
 			t.Errorf("%d bytes count of a service that is gone", now)
 		}
 	})
@@ -114,12 +106,12 @@ func TestReportHolds(t *testing.T) {
 		s := r.Service(stage.KindDenoiser)
 		load(t, r)
 		synctest.Wait() // until all of it is told
-		before, n := used(r), len(r.Events.All())
+		before, n := r.Used(), len(r.Events.All())
 		answer := s.Hang()
 		r.Fleet.Report(s.ID())
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		if now := used(r); now != before {
+		if now := r.Used(); now != before {
 			t.Errorf("%d bytes count after a report, want %d", now, before)
 		}
 		if _, ok := r.Keeper.TryAcquire(t.Context(), residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDenoiser, Model: stagetest.Model}}); ok {
@@ -142,7 +134,7 @@ func TestUnknownWeights(t *testing.T) {
 	}
 	r.Events.Await(t, "the find", says(residency.Reserve, "as its stage says"))
 	info, err := d.Info(fleettest.Soon(t))
-	if err != nil || info.UsedBytes == 0 || used(r) != info.UsedBytes {
-		t.Errorf("%d bytes count, the stage holds %d: %v", used(r), info.UsedBytes, err)
+	if err != nil || info.UsedBytes == 0 || r.Used() != info.UsedBytes {
+		t.Errorf("%d bytes count, the stage holds %d: %v", r.Used(), info.UsedBytes, err)
 	}
 }

@@ -12,14 +12,6 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
-// used is what counts on the devices.
-func (r *rig) used() (bytes int64) {
-	for _, d := range r.Pipeline.Keeper.Snapshot().Devices {
-		bytes += d.UsedBytes
-	}
-	return bytes
-}
-
 // TestCancelledWorkCounts: a stage that goes on for a while after the caller has gone keeps its lease, and what it holds
 // counts; the caller does not wait for it, but the next job does.
 func TestCancelledWorkCounts(t *testing.T) {
@@ -29,18 +21,18 @@ func TestCancelledWorkCounts(t *testing.T) {
 			spec := r.spec(t)
 			r.good(t, spec) // all is resident
 			r.idle(t)
-			before := r.used()
+			before := r.Used()
 			gate := r.script(kind).Stall(op, 2)
 			defer gate.Release()
 			ctx, cancel := context.WithCancel(fleettest.Soon(t))
 			j := r.start(ctx, "job", spec)
 			entered(t, gate)
-			during := r.used()
+			during := r.Used()
 			cancel()
 			if <-j.done; !errors.Is(j.err, context.Canceled) {
 				t.Errorf("ended with %v", j.err)
 			}
-			if now := r.used(); now != during || now <= before {
+			if now := r.Used(); now != during || now <= before {
 				t.Fatalf("%d bytes count while the work goes on, %d before it was cancelled, %d without it", now, during, before)
 			}
 			heard := len(j.events.All())
@@ -54,7 +46,7 @@ func TestCancelledWorkCounts(t *testing.T) {
 				t.Fatal(next.err)
 			}
 			r.idle(t)
-			if now := r.used(); now != before {
+			if now := r.Used(); now != before {
 				t.Errorf("%d bytes count in the end, %d before", now, before)
 			}
 			if n := len(j.events.All()); n != heard {

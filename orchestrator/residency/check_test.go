@@ -329,11 +329,3 @@ func (m *checked) checkOvertaking(r, w *request, after, passing []*request, fail
 		fail("r%d took %s from r%d, who was overtaken %d times and allows %v", r.request, took, w.request, n, most)
 	}
 }
-
-// String names the process in failures and transcripts.
-func (p process) String() string {
-	if p.generation == 0 {
-		return string(p.stage)
-	}
-	return fmt.Sprintf("%s of runtime %d", p.stage, p.generation)
-}

@@ -69,14 +69,14 @@ func (s *Script) Exit(op Op, step, code int) {
 
 // Hold makes the call wait until the gate is released or its context ends.
 func (s *Script) Hold(op Op, step int) *Gate {
-	g := &Gate{entered: make(chan struct{}), released: make(chan struct{})}
+	g := newGate()
 	s.on(op, step, g.wait)
 	return g
 }
 
 // Stall makes the call wait until the gate is released, even when its context has ended meanwhile.
 func (s *Script) Stall(op Op, step int) *Gate {
-	g := &Gate{entered: make(chan struct{}), released: make(chan struct{})}
+	g := newGate()
 	s.on(op, step, func(ctx context.Context) error {
 		close(g.entered)
 		<-g.released
@@ -129,6 +129,8 @@ type Gate struct {
 	entered, released chan struct{}
 	once              sync.Once
 }
+
+func newGate() *Gate { return &Gate{entered: make(chan struct{}), released: make(chan struct{})} }
 
 // Entered is closed when a call is held.
 func (g *Gate) Entered() <-chan struct{} { return g.entered }

@@ -116,6 +116,14 @@ func (r *Rig) Leased() bool {
 	return false
 }
 
+// Used is what counts on the devices, in bytes.
+func (r *Rig) Used() (bytes int64) {
+	for _, d := range r.Keeper.Snapshot().Devices {
+		bytes += d.UsedBytes
+	}
+	return bytes
+}
+
 // Unleased waits until no stage is at work, as far as the keeper knows.
 func (r *Rig) Unleased(t testing.TB) {
 	t.Helper()
