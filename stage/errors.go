@@ -75,15 +75,20 @@ func (e *Error) With(key, value string) *Error {
 
 // Invalid is a field of a request that cannot be accepted. accepted says in words what would be.
 func Invalid(reason Reason, field string, value any, accepted string) *Error {
-	text := fmt.Sprint(value)
-	if len(text) > 80 {
-		text = strings.ToValidUTF8(text[:80], "") + "..."
-	}
+	text := Excerpt(fmt.Sprint(value), 80)
 	return &Error{
 		Reason:   reason,
 		Message:  fmt.Sprintf("%s = %q is not accepted, expected %s", field, text, accepted),
 		Metadata: map[string]string{"field": field, "value": text, "accepted": accepted},
 	}
+}
+
+// Excerpt is what an error tells of a text of any length: its first bytes, at most so many, and dots for the others.
+func Excerpt(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
 // DoesNotFit is a request for more memory than can be had.

@@ -79,7 +79,7 @@ func Read(r io.Reader, each func(line int, news *triptychv1alpha1.WatchResidency
 		}
 		news := &triptychv1alpha1.WatchResidencyResponse{}
 		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, news); err != nil {
-			return invalid(n, "message", string(text), fmt.Sprintf("a WatchResidencyResponse in JSON (%v)", err))
+			return invalid(n, "message", string(text), fmt.Sprintf("a WatchResidencyResponse in JSON (%s)", stage.Excerpt(err.Error(), 300)))
 		}
 		if messages == 1 && news.GetSnapshot() == nil {
 			return invalid(n, "message", string(text), "a snapshot, which is the first of a recording")

@@ -248,6 +248,7 @@ func FuzzRecording(f *testing.F) {
 		}
 	}
 	f.Add([]byte(`{"snapshot":{"time":"0001-01-01T00:00:00Z"}}` + "\n" + `{"decision":{"event":{"time":"9999-12-31T23:59:59Z","took":"315576000000s","action":"ACTION_GRANT","stage":"encoder","turns":3},"request":1,"job":"a"}}`))
+	f.Add([]byte(`{"decision":{"event":{"usedBytes":"` + strings.Repeat("9", 20_000) + `"}}}`)) // of which the decoder's error tells all
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var (
 			jobs Jobs

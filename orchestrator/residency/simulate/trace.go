@@ -136,7 +136,7 @@ func ReadTrace(r io.Reader) (Trace, error) {
 		in := json.NewDecoder(bytes.NewReader(text))
 		in.DisallowUnknownFields()
 		if err := in.Decode(&l); err != nil {
-			return Trace{}, stage.Invalid(stage.InvalidField, at(where, "object"), string(text), fmt.Sprintf("a model or a job in JSON (%v)", err))
+			return Trace{}, stage.Invalid(stage.InvalidField, at(where, "object"), string(text), fmt.Sprintf("a model or a job in JSON (%s)", stage.Excerpt(err.Error(), 300)))
 		}
 		if (l.Model == nil) == (l.Job == nil) || in.More() {
 			return Trace{}, stage.Invalid(stage.InvalidField, at(where, "object"), string(text), `one object with either "model" or "job"`)
