@@ -77,11 +77,14 @@ proto-breaking: ## Fail if a proto breaks its callers since the last release
 		--config '{"version":"v2","modules":[{"path":"proto"}],"breaking":{"use":["WIRE"]}}' \
 		--against-config '{"version":"v2","modules":[{"path":"proto"}]}'
 
+# What of SHARED's goldens the tests read; a family's goldens join this list with its tests.
+GOLDENS := README.md make_golden.py samplers starter tiny-sd15 tiny-v tokens
+
 .PHONY: sync-shared
-sync-shared: ## Replace the starter model and the goldens by those of SHARED, together
-	rm -rf models/starter testdata/golden
+sync-shared: ## Replace the starter model and the goldens that tests read by those of SHARED, together
+	rm -rf models/starter $(addprefix testdata/golden/,$(GOLDENS))
 	cp -r $(SHARED)/models/starter models/starter
-	cp -r $(SHARED)/golden testdata/golden
+	cp -r $(addprefix $(SHARED)/golden/,$(GOLDENS)) testdata/golden
 	chmod -R u+w models/starter testdata/golden
 
 # Where the reports of the targets below go: bench/results/NAME.json.
