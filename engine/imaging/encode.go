@@ -24,7 +24,7 @@ const (
 type Options struct {
 	Format  Format
 	Quality int    // of JPEG: 1 to 100, 0 means DefaultQuality
-	Text    []Text // kept by PNG; the other formats have no place for it and leave it out
+	Text    []Text // all of it is kept by PNG; JPEG and WebP keep the parameters, see exif.go
 }
 
 // Encode writes an opaque image, such as FromFloats makes, as a file. Options are checked whatever
@@ -40,13 +40,18 @@ func Encode(img *image.RGBA, o Options) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch o.Format {
-	case PNG:
+	if o.Format == PNG {
 		return encodePNG(img, text)
+	}
+	exif, err := exifOf(o.Text)
+	if err != nil {
+		return nil, err
+	}
+	switch o.Format {
 	case JPEG:
-		return encodeJPEG(img, o.Quality)
+		return encodeJPEG(img, o.Quality, exif)
 	case WEBP:
-		return encodeWebP(img)
+		return encodeWebP(img, exif)
 	}
 	return nil, &Error{Subject: "format", Expected: "PNG, JPEG or WEBP", Got: o.Format.String()}
 }
@@ -75,7 +80,7 @@ func encodePNG(img *image.RGBA, text []byte) ([]byte, error) {
 	return bytes.Join([][]byte{out.Bytes()[:afterHeader], text, out.Bytes()[afterHeader:]}, nil), nil
 }
 
-func encodeJPEG(img *image.RGBA, quality int) ([]byte, error) {
+func encodeJPEG(img *image.RGBA, quality int, exif []byte) ([]byte, error) {
 	expected := fmt.Sprintf("sides of 1 to %d pixels", maxJPEGSide)
 	if s := img.Rect.Size(); s.X < 1 || s.Y < 1 || s.X > maxJPEGSide || s.Y > maxJPEGSide {
 		return nil, cannotEncode(JPEG, expected, img, nil)
@@ -84,11 +89,14 @@ func encodeJPEG(img *image.RGBA, quality int) ([]byte, error) {
 	if err := jpeg.Encode(&out, img, &jpeg.Options{Quality: quality}); err != nil {
 		return nil, cannotEncode(JPEG, expected, img, err)
 	}
+	if exif != nil {
+		return withJPEGExif(out.Bytes(), exif), nil
+	}
 	return out.Bytes(), nil
 }
 
 // encodeWebP writes the lossless kind of WebP, the one that has an encoder in Go.
-func encodeWebP(img *image.RGBA) ([]byte, error) {
+func encodeWebP(img *image.RGBA, exif []byte) ([]byte, error) {
 	expected := fmt.Sprintf("sides of 1 to %d pixels", maxWebPSide)
 	if s := img.Rect.Size(); s.X < 1 || s.Y < 1 || s.X > maxWebPSide || s.Y > maxWebPSide {
 		return nil, cannotEncode(WEBP, expected, img, nil)
@@ -96,6 +104,9 @@ func encodeWebP(img *image.RGBA) ([]byte, error) {
 	var out bytes.Buffer
 	if err := nativewebp.Encode(&out, img, nil); err != nil {
 		return nil, cannotEncode(WEBP, expected, img, err)
+	}
+	if exif != nil {
+		return withWebPExif(out.Bytes(), exif, img.Rect.Size()), nil
 	}
 	return out.Bytes(), nil
 }

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Text is a note kept inside a PNG. The key "parameters" is the one other programs look for.
+// Text is a note kept inside a file. The key "parameters" is the one other programs look for.
 type Text struct {
 	Key   string // 1 to 79 Latin-1 characters, no spaces at the ends or in a row
 	Value string // at most 1 MiB of UTF-8 without NUL
