@@ -146,6 +146,9 @@ type Component struct {
 	// read; empty where no part is like this one.
 	Stamp   string
 	Problem string // why the model cannot be loaded, without paths; empty when it can
+	// Warnings tell what is odd about a model that is used all the same, without paths: tensors of its files that nothing
+	// reads, a variant of weights for want of others.
+	Warnings []string
 }
 
 // ResidentModel is a model held in device memory, or warm: in the host's, as large as it was while resident.

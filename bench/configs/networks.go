@@ -115,6 +115,9 @@ type Unwritten struct{}
 // Info implements nn.Source.
 func (Unwritten) Info(string) (tensor.DType, tensor.Shape, bool) { return tensor.Invalid, nil, false }
 
+// TypeName implements nn.Source.
+func (Unwritten) TypeName(string) string { return "" }
+
 // Where implements nn.Source.
 func (Unwritten) Where(string) string { return "" }
 

@@ -13,7 +13,7 @@ const (
 	Missing     Fault = iota + 1 // the network needs it, the file does not have it
 	Misshapen                    // it is there with another shape
 	Unsupported                  // it is there in a type that cannot be read
-	Surplus                      // it is there and the network has no use for it
+	Surplus                      // it is there and the network has no use for it; no fault beside no other
 )
 
 // String names the fault as it reads in an error.
@@ -42,7 +42,7 @@ type TensorError struct {
 
 // Error reads "FILE: tensor NAME is misshapen: expected [64, 4, 3, 3], got [64, 9, 3, 3]".
 func (e *TensorError) Error() string {
-	return fmt.Sprintf("%s: tensor %q is %v: expected %s, got %s", e.File, e.Tensor, e.Fault, e.Expected, e.Got)
+	return fmt.Sprintf("%s: tensor %.200q is %v: expected %s, got %s", e.File, e.Tensor, e.Fault, e.Expected, e.Got)
 }
 
 // TensorErrors is everything a declaration found wrong, in the order of the network, surplus

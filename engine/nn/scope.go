@@ -1,7 +1,7 @@
 package nn
 
 import (
-	"sort"
+	"slices"
 	"strconv"
 
 	"github.com/triptych-serving/triptych/engine/device"
@@ -10,9 +10,11 @@ import (
 
 // Source describes the tensors of a model file (or of the files of one directory).
 type Source interface {
-	// Info gives the stored type and shape of a tensor. The type is tensor.Invalid when the file
-	// has the tensor in a format this project cannot read.
+	// Info gives the type and shape a tensor is read in. The type is tensor.Invalid when the file has the tensor in a
+	// format this project cannot read.
 	Info(name string) (tensor.DType, tensor.Shape, bool)
+	// TypeName is the stored type as the file names it.
+	TypeName(name string) string
 	// Where names the file that has the tensor, or that a missing one belongs in.
 	Where(name string) string
 	// Names lists every tensor.
@@ -81,29 +83,30 @@ func (s *Scope) Table(name string, rows, dim int) device.Weight {
 	return s.add(name, device.Table, tensor.Shape{rows, dim}, nil)
 }
 
-// Finish reports every problem of the declaration as TensorErrors, together with the tensors that
-// were not declared and that ignore (which may be nil) does not excuse.
-func (s *Scope) Finish(ignore func(name string) bool) error {
+// Finish reports every problem of the declaration as TensorErrors. surplus are the tensors, sorted, that were not declared
+// and that ignore (which may be nil) does not excuse; beside problems, which they may explain, they are reported too.
+func (s *Scope) Finish(ignore func(name string) bool) (surplus []string, err error) {
 	d := s.decl
-	problems := append(TensorErrors(nil), d.problems...)
-	names := append([]string(nil), d.src.Names()...)
-	sort.Strings(names)
-	for _, name := range names {
-		if d.used[name] || (ignore != nil && ignore(name)) {
-			continue
+	for _, name := range d.src.Names() {
+		if !d.used[name] && (ignore == nil || !ignore(name)) {
+			surplus = append(surplus, name)
 		}
+	}
+	slices.Sort(surplus)
+	if len(d.problems) == 0 {
+		return surplus, nil
+	}
+	problems := slices.Clone(d.problems)
+	for _, name := range surplus {
 		got := "a tensor"
-		if t, shape, ok := d.src.Info(name); ok {
-			got = t.String() + " " + shape.String()
+		if _, shape, ok := d.src.Info(name); ok {
+			got = d.src.TypeName(name) + " " + shape.String()
 		}
 		problems = append(problems, &TensorError{
 			File: d.src.Where(name), Tensor: name, Fault: Surplus, Expected: "no tensor of that name", Got: got,
 		})
 	}
-	if len(problems) == 0 {
-		return nil
-	}
-	return problems
+	return nil, problems
 }
 
 func (s *Scope) full(name string) string {
@@ -124,7 +127,7 @@ func (s *Scope) add(name string, layout device.Layout, shape, alternative tensor
 	case !ok:
 		problem(Missing, shape.String(), "no such tensor")
 	case !dtype.IsFloat():
-		problem(Unsupported, "F32, F16 or BF16", dtype.String())
+		problem(Unsupported, "F64, F32, F16 or BF16", d.src.TypeName(full))
 	case !stored.Equal(shape) && (alternative == nil || !stored.Equal(alternative)):
 		problem(Misshapen, shape.String(), stored.String())
 	}

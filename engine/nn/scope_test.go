@@ -3,6 +3,7 @@ package nn
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,13 @@ type stored struct {
 func (f file) Info(name string) (tensor.DType, tensor.Shape, bool) {
 	s, ok := f[name]
 	return s.dtype, s.shape, ok
+}
+
+func (f file) TypeName(name string) string {
+	if t := f[name].dtype; t != tensor.Invalid {
+		return t.String()
+	}
+	return "F8_E4M3"
 }
 func (f file) Where(string) string { return "model.safetensors" }
 func (f file) Names() []string {
@@ -45,8 +53,11 @@ func TestScopeDeclares(t *testing.T) {
 		a.Sub("b").Matrix("weight", 4, 3), a.Sub("b").Vector("bias", 4), s.Index("a", 0).Matrix("weight", 4, 3),
 		s.Filter("conv.weight", 4, 3, 1, 1), s.Table("table.weight", 9, 3),
 	}
-	if err := a.Finish(func(name string) bool { return name == "position_ids" }); err != nil {
-		t.Fatal(err)
+	if surplus, err := a.Finish(func(name string) bool { return name == "position_ids" }); err != nil || len(surplus) > 0 {
+		t.Fatal(surplus, err)
+	}
+	if surplus, err := a.Finish(nil); err != nil || !slices.Equal(surplus, []string{"position_ids"}) {
+		t.Errorf("surplus %v, %v, want position_ids and no error", surplus, err)
 	}
 	want := []device.Param{
 		{Name: "a.b.weight", Layout: device.Matrix, DType: tensor.F16, Shape: tensor.Shape{4, 3}},
@@ -84,7 +95,7 @@ func TestScopeKeeps(t *testing.T) {
 			t.Errorf("%s is kept as %v, want %v", p.Name, p.Resident, want)
 		}
 	}
-	if err := s.Finish(nil); err != nil {
+	if _, err := s.Finish(nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -104,15 +115,15 @@ func TestScopeReportsEverything(t *testing.T) {
 	s.Filter("f", 4, 3, 1, 1)
 	s.Vector("v", 4)
 	s.Vector("gone", 4)
-	err := s.Finish(nil)
+	_, err := s.Finish(nil)
 	var all TensorErrors
 	if !errors.As(err, &all) {
 		t.Fatalf("%v, want TensorErrors", err)
 	}
 	want := TensorErrors{
 		{"model.safetensors", "w", Misshapen, "[4, 3]", "[3, 4]"},
-		{"model.safetensors", "fp8", Unsupported, "F32, F16 or BF16", "INVALID"},
-		{"model.safetensors", "int", Unsupported, "F32, F16 or BF16", "I32"},
+		{"model.safetensors", "fp8", Unsupported, "F64, F32, F16 or BF16", "F8_E4M3"},
+		{"model.safetensors", "int", Unsupported, "F64, F32, F16 or BF16", "I32"},
 		{"model.safetensors", "f", Misshapen, "[4, 3, 1, 1]", "[4, 3]"},
 		{"model.safetensors", "v", Misshapen, "[4]", "[4, 1, 1, 1]"},
 		{"model.safetensors", "gone", Missing, "[4]", "no such tensor"},

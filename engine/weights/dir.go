@@ -2,12 +2,9 @@ package weights
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,75 +13,35 @@ import (
 // maxIndex bounds an index file, in bytes; that of a model with 1,000 tensors has about 120 KB.
 const maxIndex = 16 << 20
 
-const extension = ".safetensors"
-
-// OpenDir opens the weights in a folder: for one of the stems ("model",
-// "diffusion_pytorch_model") STEM.safetensors, or the files that STEM.safetensors.index.json
-// lists. Their fp16 variants are opened when there is nothing else. Errors are an Error.
-func OpenDir(dir string, stems ...string) (*Set, error) {
-	names := candidates(stems)
-	for _, name := range names {
-		path := filepath.Join(dir, name)
-		if _, err := os.Lstat(path); err != nil {
-			continue // if the folder itself is at fault, describe says so
-		}
-		if strings.HasSuffix(name, ".json") {
-			return openIndex(path)
-		}
-		return OpenFile(path)
+// OpenDir opens the weights in a folder by the names that a library gives them: one file, or those that an index lists.
+// Where there is only a variant of them (diffusion_pytorch_model.fp16.safetensors), that is opened, see Set.Variant.
+// Errors are an Error.
+func OpenDir(dir string, naming Naming) (*Set, error) {
+	f, got, err := naming.find(dir)
+	if err == nil && f.path == "" {
+		err = naming.missing(dir, got, nil)
 	}
-	got, err := describe(dir)
-	return nil, &Error{File: dir, Expected: "one of " + strings.Join(names, ", "), Got: got, Err: err}
-}
-
-// candidates lists the names weights may have, the preferred ones first.
-func candidates(stems []string) []string {
-	var plain, variants []string
-	for _, stem := range stems {
-		plain = append(plain, stem+extension, stem+extension+".index.json")
-		variants = append(variants, stem+".fp16"+extension, stem+extension+".index.fp16.json")
-	}
-	return append(plain, variants...)
-}
-
-// describe says what a folder without weights has instead.
-func describe(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "no folder", err
-	} else if err != nil {
-		return reason(err), err
-	}
-	var pickled, others []string
-	for _, e := range entries {
-		switch filepath.Ext(e.Name()) {
-		case ".bin", ".pt", ".pth", ".ckpt":
-			pickled = append(pickled, e.Name())
-		case extension:
-			others = append(others, e.Name())
-		}
-	}
-	switch {
-	case len(others) > 0:
-		return strings.Join(others, ", "), nil
-	case len(pickled) > 0:
-		return "pickled weights only (" + strings.Join(pickled, ", ") + "), which are not read because they can run code: convert them to safetensors", nil
-	}
-	return "none of them", nil
-}
-
-// openIndex opens every file an index lists, and checks that each has the tensors the index says.
-func openIndex(path string) (*Set, error) {
-	shards, _, err := readIndex(path)
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{home: path, owners: map[string]*file{}}
-	if err := s.addShards(filepath.Dir(path), shards); err != nil {
+	s := &Set{home: f.path, variant: f.variant, owners: map[string]*file{}}
+	if err := s.open(f); err != nil {
 		_ = s.Close() // read-only, and the first error says more
 		return nil, err
 	}
 	return s, nil
+}
+
+// open opens a file, or every file that an index lists, each of which must have the tensors the index says.
+func (s *Set) open(f found) error {
+	if !f.isIndex() {
+		return s.add(f.path)
+	}
+	shards, _, err := readIndex(f.path)
+	if err != nil {
+		return err
+	}
+	return s.addShards(filepath.Dir(f.path), shards)
 }
 
 // addShards opens the files that tensors are mapped to.

@@ -4,21 +4,37 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
+// TestOpenDirPrefers has in each folder files that say which they are, and tells which is opened.
 func TestOpenDirPrefers(t *testing.T) {
-	const single, listed, variant, variantListed = "model.safetensors", "model.safetensors.index.json", "model.fp16.safetensors", "model.safetensors.index.fp16.json"
+	const (
+		single, listed                = "model.safetensors", "model.safetensors.index.json"
+		variant, variantListed        = "model.fp16.safetensors", "model.safetensors.index.fp16.json"
+		other, olderListed            = "model.non_ema.safetensors", "model.safetensors.fp16.index.json"
+		neighbour, ofNobody           = "diffusion_pytorch_model.safetensors", "model-00001-of-00002.safetensors"
+		unetSingle, unetListed        = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"
+		unetVariant, unetVariantIndex = "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"
+	)
 	for _, c := range []struct {
-		has  []string
-		want string // the marker tensor of the file that is opened
+		naming  Naming
+		has     []string
+		want    string // the marker tensor of the file that is opened
+		variant string
 	}{
-		{[]string{single, listed, variant, variantListed}, single},
-		{[]string{listed, variant}, listed},
-		{[]string{variant, variantListed}, variant},
-		{[]string{variantListed}, variantListed},
-		{[]string{"other.safetensors", variant}, "other.safetensors"},
+		{Transformers(), []string{single, listed, variant, variantListed, neighbour}, single, ""},
+		{Transformers(), []string{listed, variant, neighbour, ofNobody}, listed, ""},
+		{Transformers(), []string{variant, variantListed, neighbour, ofNobody}, variant, "fp16"},
+		{Transformers(), []string{variantListed, "model.fp16-00001-of-00002.safetensors"}, variantListed, "fp16"},
+		{Transformers(), []string{olderListed}, olderListed, "fp16"},
+		{Transformers(), []string{other}, other, "non_ema"},
+		{Diffusers(), []string{unetSingle, unetListed, single, listed}, unetListed, ""},
+		{Diffusers(), []string{unetSingle, single, listed, unetVariant, unetVariantIndex}, unetSingle, ""},
+		{Diffusers(), []string{unetVariant, unetVariantIndex, single}, unetVariantIndex, "fp16"},
+		{Diffusers(), []string{unetVariant, single}, unetVariant, "fp16"},
 	} {
 		dir := t.TempDir()
 		for _, name := range c.has {
@@ -29,13 +45,17 @@ func TestOpenDirPrefers(t *testing.T) {
 			}
 			write(t, dir, name, file)
 		}
-		s, err := OpenDir(dir, "model", "other")
+		s, err := OpenDir(dir, c.naming)
 		if err != nil {
 			t.Errorf("%v: %v", c.has, err)
 			continue
 		}
-		if got := s.Names(); len(got) != 1 || got[0] != c.want {
-			t.Errorf("%v: opened the file of %v, want %s", c.has, got, c.want)
+		if got := s.Names(); len(got) != 1 || got[0] != c.want || s.Variant() != c.variant {
+			t.Errorf("%v: opened the file of %v, variant %q, want %s, %q", c.has, got, s.Variant(), c.want, c.variant)
+		}
+		h, err := OpenHeaders(dir, c.naming)
+		if err != nil || h.Set == nil || !slices.Equal(h.Set.Names(), s.Names()) || h.Set.Variant() != c.variant || h.Path != s.Where("") {
+			t.Errorf("%v: the headers are those of %+v, %v", c.has, h, err)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -45,12 +65,12 @@ func TestOpenDirPrefers(t *testing.T) {
 
 func TestShards(t *testing.T) {
 	dir := t.TempDir()
-	one := write(t, dir, "m-00001-of-00002.safetensors", bytesFile(map[string][]byte{"a": {1, 2}, "b": {3}}))
-	two := write(t, dir, "m-00002-of-00002.safetensors", bytesFile(map[string][]byte{"c": {4, 5, 6}, "unlisted": {7}}))
-	home := write(t, dir, "m.safetensors.index.json", index(t, map[string]string{
+	one := write(t, dir, "model-00001-of-00002.safetensors", bytesFile(map[string][]byte{"a": {1, 2}, "b": {3}}))
+	two := write(t, dir, "model-00002-of-00002.safetensors", bytesFile(map[string][]byte{"c": {4, 5, 6}, "unlisted": {7}}))
+	home := write(t, dir, "model.safetensors.index.json", index(t, map[string]string{
 		"a": filepath.Base(one), "b": filepath.Base(one), "c": filepath.Base(two),
 	}))
-	s, err := OpenDir(dir, "m")
+	s, err := OpenDir(dir, Transformers())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,29 +95,29 @@ func TestHostileIndexes(t *testing.T) {
 		file, tensor string
 		text         string
 	}{
-		"empty":                 {"", "m.safetensors.index.json", "", "got nothing"},
-		"not JSON":              {"{", "m.safetensors.index.json", "", "ends too early"},
-		"not UTF-8":             {"{\"weight_map\":{\"a\xff\":\"1.safetensors\"}}", "m.safetensors.index.json", "", "not UTF-8"},
-		"no map":                {"{}", "m.safetensors.index.json", "", "no weight_map"},
-		"empty map":             {`{"weight_map":{}}`, "m.safetensors.index.json", "", "no weight_map"},
-		"map is null":           {`{"weight_map":null}`, "m.safetensors.index.json", "", "null where { belongs"},
-		"file is a number":      {`{"weight_map":{"a":1}}`, "m.safetensors.index.json", "", "1 where a string belongs"},
-		"tensor twice":          {`{"weight_map":{"a":"1.safetensors","a":"2.safetensors"}}`, "m.safetensors.index.json", "", `key "a" twice`},
-		"file above":            {`{"weight_map":{"a":"../1.safetensors"}}`, "m.safetensors.index.json", "a", `got "../1.safetensors"`},
-		"file by way of above":  {`{"weight_map":{"a":"x/../../1.safetensors"}}`, "m.safetensors.index.json", "a", "same folder"},
-		"file below":            {`{"weight_map":{"a":"x/1.safetensors"}}`, "m.safetensors.index.json", "a", "same folder"},
-		"absolute file":         {`{"weight_map":{"a":"/etc/passwd"}}`, "m.safetensors.index.json", "a", "same folder"},
-		"back slash":            {`{"weight_map":{"a":"..\\1.safetensors"}}`, "m.safetensors.index.json", "a", "same folder"},
-		"a pickle":              {`{"weight_map":{"a":"1.bin"}}`, "m.safetensors.index.json", "a", `got "1.bin"`},
-		"no name":               {`{"weight_map":{"a":""}}`, "m.safetensors.index.json", "a", "same folder"},
+		"empty":                 {"", "model.safetensors.index.json", "", "got nothing"},
+		"not JSON":              {"{", "model.safetensors.index.json", "", "ends too early"},
+		"not UTF-8":             {"{\"weight_map\":{\"a\xff\":\"1.safetensors\"}}", "model.safetensors.index.json", "", "not UTF-8"},
+		"no map":                {"{}", "model.safetensors.index.json", "", "no weight_map"},
+		"empty map":             {`{"weight_map":{}}`, "model.safetensors.index.json", "", "no weight_map"},
+		"map is null":           {`{"weight_map":null}`, "model.safetensors.index.json", "", "null where { belongs"},
+		"file is a number":      {`{"weight_map":{"a":1}}`, "model.safetensors.index.json", "", "1 where a string belongs"},
+		"tensor twice":          {`{"weight_map":{"a":"1.safetensors","a":"2.safetensors"}}`, "model.safetensors.index.json", "", `key "a" twice`},
+		"file above":            {`{"weight_map":{"a":"../1.safetensors"}}`, "model.safetensors.index.json", "a", `got "../1.safetensors"`},
+		"file by way of above":  {`{"weight_map":{"a":"x/../../1.safetensors"}}`, "model.safetensors.index.json", "a", "same folder"},
+		"file below":            {`{"weight_map":{"a":"x/1.safetensors"}}`, "model.safetensors.index.json", "a", "same folder"},
+		"absolute file":         {`{"weight_map":{"a":"/etc/passwd"}}`, "model.safetensors.index.json", "a", "same folder"},
+		"back slash":            {`{"weight_map":{"a":"..\\1.safetensors"}}`, "model.safetensors.index.json", "a", "same folder"},
+		"a pickle":              {`{"weight_map":{"a":"1.bin"}}`, "model.safetensors.index.json", "a", `got "1.bin"`},
+		"no name":               {`{"weight_map":{"a":""}}`, "model.safetensors.index.json", "a", "same folder"},
 		"a shard is missing":    {`{"weight_map":{"a":"1.safetensors","b":"3.safetensors"}}`, "3.safetensors", "", "got nothing"},
 		"a shard is damaged":    {`{"weight_map":{"a":"1.safetensors","b":"bad.safetensors"}}`, "bad.safetensors", "", "got 3 bytes"},
 		"a shard is a folder":   {`{"weight_map":{"a":"1.safetensors","b":"folder.safetensors"}}`, "folder.safetensors", "", "got a folder"},
 		"the shard lacks it":    {`{"weight_map":{"a":"1.safetensors","b":"1.safetensors"}}`, "1.safetensors", "b", "no such tensor"},
 		"it is in another":      {`{"weight_map":{"a":"other.safetensors","o":"1.safetensors"}}`, "other.safetensors", "a", "got it in"},
 		"two shards have it":    {`{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}`, "2.safetensors", "a", "one file only"},
-		"text after the object": {`{"weight_map":{"a":"1.safetensors"}} 1`, "m.safetensors.index.json", "", "more text"},
-		"too large":             {`{"weight_map":{"a":"1.safetensors"}}` + strings.Repeat(" ", maxIndex), "m.safetensors.index.json", "", "at most 16777216 bytes"},
+		"text after the object": {`{"weight_map":{"a":"1.safetensors"}} 1`, "model.safetensors.index.json", "", "more text"},
+		"too large":             {`{"weight_map":{"a":"1.safetensors"}}` + strings.Repeat(" ", maxIndex), "model.safetensors.index.json", "", "at most 16777216 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -108,8 +128,8 @@ func TestHostileIndexes(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, "folder.safetensors"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			write(t, dir, "m.safetensors.index.json", []byte(c.index))
-			_, err := OpenDir(dir, "m")
+			write(t, dir, "model.safetensors.index.json", []byte(c.index))
+			_, err := OpenDir(dir, Transformers())
 			var e *Error
 			if !errors.As(err, &e) {
 				t.Fatalf("error %v, want an Error", err)
@@ -122,23 +142,31 @@ func TestHostileIndexes(t *testing.T) {
 }
 
 func TestOpenDirSaysWhatIsThere(t *testing.T) {
-	for name, c := range map[string]struct{ file, text string }{
-		"nothing":  {"", "one of m.safetensors, m.safetensors.index.json, m.fp16.safetensors, m.safetensors.index.fp16.json, got none of them"},
-		"a pickle": {"pytorch_model.bin", "pickled weights only (pytorch_model.bin)"},
-		"another":  {"n.safetensors", "got n.safetensors"},
+	for name, c := range map[string]struct {
+		naming Naming
+		files  []string
+		text   string
+	}{
+		"nothing":          {Transformers(), nil, "expected model.safetensors or model.safetensors.index.json, or one variant of them, got none of them"},
+		"nothing, unet":    {Diffusers(), nil, "expected diffusion_pytorch_model.safetensors.index.json or diffusion_pytorch_model.safetensors, or one"},
+		"pickles":          {Transformers(), []string{"pytorch_model.bin", "pytorch_model.fp16.bin"}, "pickled weights only (pytorch_model.bin, pytorch_model.fp16.bin)"},
+		"another library":  {Diffusers(), []string{"model.safetensors", "diffusion_pytorch_model.bin"}, "got model.safetensors"},
+		"another, text":    {Transformers(), []string{"diffusion_pytorch_model.safetensors"}, "got diffusion_pytorch_model.safetensors"},
+		"several variants": {Transformers(), []string{"model.non_ema.safetensors", "model.fp16.safetensors", "model.safetensors.index.fp16.json"}, "got variants only, fp16 and non_ema"},
+		"shards only":      {Transformers(), []string{"model-00001-of-00002.safetensors"}, "got model-00001-of-00002.safetensors"},
 	} {
 		dir := t.TempDir()
-		if c.file != "" {
-			write(t, dir, c.file, nil)
+		for _, file := range c.files {
+			write(t, dir, file, nil)
 		}
-		_, err := OpenDir(dir, "m")
+		_, err := OpenDir(dir, c.naming)
 		var e *Error
 		if !errors.As(err, &e) || e.File != dir || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v, want %q", name, err, c.text)
 		}
 	}
 	for _, dir := range []string{filepath.Join(t.TempDir(), "absent"), write(t, t.TempDir(), "file", nil)} {
-		_, err := OpenDir(dir, "m")
+		_, err := OpenDir(dir, Transformers())
 		var e *Error
 		if !errors.As(err, &e) || e.File != dir {
 			t.Errorf("%s: %v, want an Error", dir, err)
@@ -149,12 +177,12 @@ func TestOpenDirSaysWhatIsThere(t *testing.T) {
 // A link that leads nowhere is reported as such, not passed over for a variant.
 func TestOpenDirReportsBrokenLinks(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "m.fp16.safetensors", bytesFile(nil))
-	path := filepath.Join(dir, "m.safetensors")
+	write(t, dir, "model.fp16.safetensors", bytesFile(nil))
+	path := filepath.Join(dir, "model.safetensors")
 	if err := os.Symlink("nowhere", path); err != nil {
 		t.Skip(err)
 	}
-	_, err := OpenDir(dir, "m")
+	_, err := OpenDir(dir, Transformers())
 	var e *Error
 	if !errors.As(err, &e) || e.File != path {
 		t.Errorf("%v, want an Error of %s", err, path)
@@ -163,19 +191,22 @@ func TestOpenDirReportsBrokenLinks(t *testing.T) {
 
 // The indexes of published models, when they are at hand beside the repository. Their shards are not.
 func TestPublishedIndexes(t *testing.T) {
-	for path, tensors := range map[string]int{
-		"text_encoder_2/model.safetensors.index.json":                219,
-		"transformer/diffusion_pytorch_model.safetensors.index.json": 1156,
+	for path, c := range map[string]struct {
+		tensors int
+		naming  Naming
+	}{
+		"text_encoder_2/model.safetensors.index.json":                {219, Transformers()},
+		"transformer/diffusion_pytorch_model.safetensors.index.json": {1156, Diffusers()},
 	} {
 		full := filepath.Join(repo, "../shared/assets/configs/flux", filepath.FromSlash(path))
 		if _, err := os.Stat(full); err != nil {
 			t.Skip("no published configs beside the repository")
 		}
 		shards, _, err := readIndex(full)
-		if err != nil || len(shards) != tensors {
-			t.Errorf("%s: %d tensors, %v, want %d", path, len(shards), err, tensors)
+		if err != nil || len(shards) != c.tensors {
+			t.Errorf("%s: %d tensors, %v, want %d", path, len(shards), err, c.tensors)
 		}
-		if _, err := OpenDir(filepath.Dir(full), "model", "diffusion_pytorch_model"); err == nil || !strings.Contains(err.Error(), "00001-of-") {
+		if _, err := OpenDir(filepath.Dir(full), c.naming); err == nil || !strings.Contains(err.Error(), "00001-of-") {
 			t.Errorf("%s: %v, want the first shard missed", path, err)
 		}
 	}

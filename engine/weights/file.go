@@ -81,6 +81,9 @@ func newFile(path string, data io.ReaderAt, size int64, allowBare bool) (*file, 
 	if _, err := data.ReadAt(prefix[:], 0); err != nil {
 		return fail(err, "a header length", reason(err))
 	}
+	if string(prefix[:]) == "version " {
+		return fail(nil, "a safetensors file", "a pointer of git-lfs: run git lfs pull in the model's folder")
+	}
 	n := binary.LittleEndian.Uint64(prefix[:])
 	if n > maxHeader {
 		return fail(nil, fmt.Sprintf("a safetensors header of at most %d bytes", maxHeader), fmt.Sprintf("length %d", n))

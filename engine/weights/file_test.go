@@ -30,20 +30,21 @@ func TestOpenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []struct {
-		name  string
-		dtype tensor.DType
-		shape tensor.Shape
-		data  string
+		name   string
+		dtype  tensor.DType
+		stored string
+		shape  tensor.Shape
+		data   string
 	}{
-		{"b", tensor.F16, tensor.Shape{2, 2}, "456789ab"},
-		{"a", tensor.F32, tensor.Shape{}, "0123"},
-		{"odd", tensor.Invalid, tensor.Shape{3}, "cde"},
-		{"new", tensor.Invalid, tensor.Shape{8}, "f"},
-		{"none", tensor.I64, tensor.Shape{0, 5}, ""},
+		{"b", tensor.F16, "F16", tensor.Shape{2, 2}, "456789ab"},
+		{"a", tensor.F32, "F32", tensor.Shape{}, "0123"},
+		{"odd", tensor.Invalid, "F8_E4M3", tensor.Shape{3}, "cde"},
+		{"new", tensor.Invalid, "F1_FUTURE", tensor.Shape{8}, "f"},
+		{"none", tensor.I64, "I64", tensor.Shape{0, 5}, ""},
 	} {
 		dtype, shape, ok := s.Info(want.name)
-		if !ok || dtype != want.dtype || !shape.Equal(want.shape) {
-			t.Errorf("%s: %v %v %v", want.name, dtype, shape, ok)
+		if !ok || dtype != want.dtype || !shape.Equal(want.shape) || s.TypeName(want.name) != want.stored {
+			t.Errorf("%s: %v %v %v, stored as %s", want.name, dtype, shape, ok, s.TypeName(want.name))
 		}
 		if got, err := s.Data(want.name); err != nil || string(got) != want.data {
 			t.Errorf("%s: data %q, %v, want %q", want.name, got, err, want.data)
@@ -144,6 +145,7 @@ func TestHostileFiles(t *testing.T) {
 		text   string // of the error
 	}{
 		"empty":                      {nil, "", "got 0 bytes"},
+		"a pointer of git-lfs":       {[]byte("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"), "", "run git lfs pull"},
 		"seven bytes":                {valid[:7], "", "got 7 bytes"},
 		"length only":                {valid[:8], "", "got a file of 8 bytes"},
 		"header cut":                 {valid[:20], "", "got a file of 20 bytes"},
@@ -253,7 +255,7 @@ func TestOpenFileFollowsLinks(t *testing.T) { // as the cache of the hub is made
 	if err := os.Symlink("../blob", path); err != nil {
 		t.Skip(err)
 	}
-	s, err := OpenDir(filepath.Dir(path), "model")
+	s, err := OpenDir(filepath.Dir(path), Transformers())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 )
 
 // Headers is what the files in a folder tell of a network's tensors, whether their data is there or not. There
@@ -22,28 +21,28 @@ type Headers struct {
 
 // OpenHeaders looks for files by the names that OpenDir knows. That there are none is no error; a damaged one is an
 // Error.
-func OpenHeaders(dir string, stems ...string) (Headers, error) {
-	for _, name := range candidates(stems) {
-		path := filepath.Join(dir, name)
-		if _, err := os.Lstat(path); err != nil {
-			continue
-		}
-		s := &Set{home: path, owners: map[string]*file{}, allowBare: true}
-		if !strings.HasSuffix(name, ".json") {
-			return s.headers(s.add(path))
-		}
-		shards, total, err := readIndex(path)
-		if err != nil {
-			return Headers{}, err
-		}
-		for _, shard := range shards {
-			if _, err := os.Stat(filepath.Join(dir, shard)); errors.Is(err, fs.ErrNotExist) {
-				return Headers{Names: slices.Sorted(maps.Keys(shards)), Bytes: total, Path: path}, nil
-			}
-		}
-		return s.headers(s.addShards(dir, shards))
+func OpenHeaders(dir string, naming Naming) (Headers, error) {
+	f, _, err := naming.find(dir)
+	switch {
+	case err != nil:
+		return Headers{}, err
+	case f.path == "":
+		return Headers{Path: dir}, nil
 	}
-	return Headers{Path: dir}, nil
+	s := &Set{home: f.path, variant: f.variant, owners: map[string]*file{}, allowBare: true}
+	if !f.isIndex() {
+		return s.headers(s.add(f.path))
+	}
+	shards, total, err := readIndex(f.path)
+	if err != nil {
+		return Headers{}, err
+	}
+	for _, shard := range shards {
+		if _, err := os.Stat(filepath.Join(dir, shard)); errors.Is(err, fs.ErrNotExist) {
+			return Headers{Names: slices.Sorted(maps.Keys(shards)), Bytes: total, Path: f.path}, nil
+		}
+	}
+	return s.headers(s.addShards(dir, shards))
 }
 
 // headers closes the files, behind err if there was one.

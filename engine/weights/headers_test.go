@@ -46,7 +46,7 @@ func TestHeaders(t *testing.T) {
 		for file, data := range c.files {
 			write(t, dir, file, data)
 		}
-		h, err := OpenHeaders(dir, "model")
+		h, err := OpenHeaders(dir, Transformers())
 		if c.err {
 			var e *Error
 			if !errors.As(err, &e) || e.File == "" {

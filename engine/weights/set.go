@@ -20,10 +20,11 @@ import (
 
 // Set is the tensors of one or more open files. It is used by one goroutine at a time, its sections by any number.
 type Set struct {
-	home   string // where a tensor that no file has belongs
-	files  []*file
-	owners map[string]*file
-	closed bool
+	home    string // where a tensor that no file has belongs
+	variant string // see Variant
+	files   []*file
+	owners  map[string]*file
+	closed  bool
 
 	allowBare bool // files may end behind their headers
 }
@@ -53,17 +54,33 @@ func (s *Set) add(path string) error {
 	return nil
 }
 
-// Info gives the stored type and shape of a tensor. The type is tensor.Invalid when it is one
-// that this project cannot read, such as F8_E4M3. The shape must not be written to.
+// Info gives the type and shape a tensor is read in: those it is stored in, but F32 for F64. The type is tensor.Invalid
+// when it is one that this project cannot read, such as F8_E4M3. The shape must not be written to.
 func (s *Set) Info(name string) (tensor.DType, tensor.Shape, bool) {
 	f := s.owners[name]
 	if f == nil {
 		return tensor.Invalid, nil, false
 	}
 	e := f.tensors[name]
+	if e.dtype == float64s {
+		return tensor.F32, e.shape, true
+	}
 	dtype, _ := tensor.ParseDType(e.dtype)
 	return dtype, e.shape, true
 }
+
+// TypeName is the stored type as the file names it, for errors; empty if there is no such tensor.
+func (s *Set) TypeName(name string) string {
+	f := s.owners[name]
+	if f == nil {
+		return ""
+	}
+	return shorten(f.tensors[name].dtype)
+}
+
+// Variant is what tells the names of the files from those that a library reads by itself, as fp16 does in
+// model.fp16.safetensors; empty if nothing does.
+func (s *Set) Variant() string { return s.variant }
 
 // Where names the file that has the tensor, or that a missing one belongs in (the index, when
 // there is one).
@@ -77,7 +94,7 @@ func (s *Set) Where(name string) string {
 // Names lists every tensor, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.owners)) }
 
-// Section gives the stored bytes of a tensor, little-endian and row-major. Any number of sections may be
+// Section gives the bytes of a tensor in the type that Info tells, little-endian and row-major. Any number of sections may be
 // read at once, until Close. Errors, those of reading too, are an Error.
 func (s *Set) Section(name string) (*io.SectionReader, error) {
 	f := s.owners[name]
@@ -88,10 +105,13 @@ func (s *Set) Section(name string) (*io.SectionReader, error) {
 		return nil, &Error{File: f.path, Tensor: name, Expected: "an open file", Got: "a closed one", Err: fs.ErrClosed}
 	}
 	e := f.tensors[name]
+	if e.dtype == float64s {
+		return narrowedSection(f, f.start+e.begin, e.end-e.begin), nil
+	}
 	return io.NewSectionReader(f, f.start+e.begin, e.end-e.begin), nil
 }
 
-// Data reads the stored bytes of a tensor at once. Errors are an Error.
+// Data reads the bytes of a Section at once. Errors are an Error.
 func (s *Set) Data(name string) ([]byte, error) {
 	section, err := s.Section(name)
 	if err != nil {

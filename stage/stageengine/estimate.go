@@ -53,9 +53,10 @@ type NetworkEstimate struct {
 	Folder, Class string
 	Parameters    int64
 	StoredBytes   int64
-	DType         string // as stored, of most parameters
-	Present       bool   // its weights are there; else their type may be assumed
-	Runs          bool   // the engine has the network
+	DType         string   // as stored, of most parameters
+	Present       bool     // its weights are there; else their type may be assumed
+	Runs          bool     // the engine has the network
+	Warnings      []string // see stage.Component
 }
 
 // planner is a stage that knows the tape it runs for a request.

@@ -103,7 +103,7 @@ func (e *Estimate) describe() {
 	parts := stagesOf(e.outline)
 	for i := range e.Stages {
 		for _, p := range parts[e.Stages[i].Kind] {
-			n := NetworkEstimate{Folder: p.Folder, Class: p.Class, Present: p.Complete, Runs: p.Record != nil}
+			n := NetworkEstimate{Folder: p.Folder, Class: p.Class, Present: p.Complete, Runs: p.Record != nil, Warnings: p.Warnings}
 			byType := map[string]int64{}
 			for _, param := range p.Manifest.Params {
 				elems, _ := param.Shape.Elems()

@@ -3,6 +3,7 @@ package stageengine
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,8 @@ type Options struct {
 	WarmBytes int64
 	// Released tells Info what the process gave back between runs, see stage.Info; nil is nothing.
 	Released func() (times, bytes int64)
+	// Logger gets the warnings of each model (stage.Component) once, when its network is declared; nil is no log.
+	Logger *slog.Logger
 }
 
 // Lease is the device as its processes share it.
@@ -47,6 +50,7 @@ type network interface {
 	Manifest() *device.Manifest
 	Source() device.Source
 	Tensors() []modeldir.Tensor
+	Warnings() []string
 	Close() error
 }
 
@@ -105,12 +109,18 @@ const whole = math.MaxInt64
 // newShelf declares the network of every model. describe fills in what Component tells of it; what
 // is wrong with a model is kept for those who ask for it.
 func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N, error), describe func(*modeldir.Dir, N, *stage.Component) error) *shelf[N] {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	s := &shelf[N]{Options: o, kind: kind, open: open, books: map[string]*book[N]{}, warmth: semaphore.NewWeighted(o.WarmBytes)}
 	for _, name := range o.Library.Names() {
 		b := &book[N]{path: o.Library.paths[name], component: stage.Component{Model: name}, latch: semaphore.NewWeighted(whole)}
 		if err := b.declare(s, describe); err != nil {
 			b.problem = modelError(err, kind, name, b.path)
 			b.component.Problem = b.problem.Message
+		}
+		for _, warning := range b.component.Warnings {
+			s.Logger.Warn("weights are not as expected", "model", name, "warning", warning)
 		}
 		s.books[name] = b
 	}
@@ -130,6 +140,7 @@ func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Co
 	b.net.Store(&net)
 	s.limit(b, net.Manifest(), 0)
 	b.component.WeightsBytes = s.Device.WeightBytes(net.Manifest())
+	b.component.Warnings = net.Warnings()
 	b.files = filesOf(net.Tensors())
 	if err = errors.Join(describe(dir, net, &b.component), net.Close()); err != nil {
 		return err

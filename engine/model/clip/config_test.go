@@ -25,8 +25,9 @@ type agreeable struct{ prefix string }
 func (a agreeable) Info(name string) (tensor.DType, tensor.Shape, bool) {
 	return tensor.F16, nil, len(name) >= len(a.prefix) && name[:len(a.prefix)] == a.prefix
 }
-func (agreeable) Where(string) string { return "model.safetensors" }
-func (agreeable) Names() []string     { return nil }
+func (agreeable) TypeName(string) string { return "" }
+func (agreeable) Where(string) string    { return "model.safetensors" }
+func (agreeable) Names() []string        { return nil }
 
 // 123,060,480 is the published count of CLIP-L's text half. For 2.x the sum is done by hand: two
 // tables, 23 layers, the final norm.

@@ -16,6 +16,7 @@ import (
 type empty struct{}
 
 func (empty) Info(string) (tensor.DType, tensor.Shape, bool) { return tensor.Invalid, nil, false }
+func (empty) TypeName(string) string                         { return "" }
 func (empty) Where(string) string                            { return "empty" }
 func (empty) Names() []string                                { return nil }
 

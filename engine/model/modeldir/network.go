@@ -13,15 +13,7 @@ import (
 type Network struct {
 	manifest *device.Manifest
 	weights  weightFile
-}
-
-// weightFile is what a network needs of its open weight files.
-type weightFile interface {
-	nn.Source
-	device.Source
-	Names() []string
-	Where(name string) string
-	Close() error
+	warnings []string
 }
 
 // Tensor is a tensor of a network's weight files.
@@ -46,6 +38,10 @@ func (n *Network) Manifest() *device.Manifest { return n.manifest }
 
 // Source gives the stored parameters, for Device.Load.
 func (n *Network) Source() device.Source { return n.weights }
+
+// Warnings tells, without paths, what is odd about weight files that are used all the same: tensors that are ignored, and
+// a variant for want of plain weights.
+func (n *Network) Warnings() []string { return n.warnings }
 
 // Close closes the weight files. Idempotent.
 func (n *Network) Close() error { return n.weights.Close() }
@@ -75,7 +71,7 @@ func Measure(dev device.Device, m *device.Manifest, t *device.Tape) (Footprint, 
 	return Footprint{Weights: dev.WeightBytes(m), Scratch: scratch}, nil
 }
 
-// open declares a network over the weight files of a folder and reports every tensor that does not
+// open declares a network over the weight files of a folder and reports every tensor that is missing or does not
 // fit, as nn.TensorErrors.
 func (d *Dir) open(folder string, declare func(*nn.Scope), ignore func(string) bool) (Network, error) {
 	files, err := openWeights(filepath.Join(d.path, folder))
@@ -85,9 +81,10 @@ func (d *Dir) open(folder string, declare func(*nn.Scope), ignore func(string) b
 	s := nn.NewScope(files)
 	s.Keep(d.Resident)
 	declare(s)
-	if err := s.Finish(ignore); err != nil {
+	surplus, err := s.Finish(ignore)
+	if err != nil {
 		_ = files.Close() // read-only, and the declaration's error says more
 		return Network{}, err
 	}
-	return Network{manifest: s.Manifest(), weights: files}, nil
+	return Network{manifest: s.Manifest(), weights: files, warnings: warnings(folder, files, surplus)}, nil
 }

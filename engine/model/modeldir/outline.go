@@ -37,7 +37,8 @@ type Part struct {
 	Folder   string
 	Class    string
 	Manifest *device.Manifest
-	Complete bool // its weights are there
+	Complete bool     // its weights are there
+	Warnings []string // of those, see Network
 
 	// Record is the tape for a batch of latents of h x w or, in a text encoder, of prompts. It is nil for a network
 	// that the engine cannot run, of which AtLeast tells a lower bound of scratch, and Formula how.

@@ -22,7 +22,7 @@ type Keep struct {
 // else F16, as weights are mostly published.
 func (o *Outline) declare(p *Part, folder string, declare func(*nn.Scope), ignore func(string) bool, keep tensor.DType) error {
 	p.Folder, p.dir = folder, filepath.Join(o.Path, folder)
-	h, err := weights.OpenHeaders(p.dir, "model", "diffusion_pytorch_model")
+	h, err := weights.OpenHeaders(p.dir, namingOf(folder))
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,11 @@ func (o *Outline) declare(p *Part, folder string, declare func(*nn.Scope), ignor
 	s.Keep(keep)
 	declare(s)
 	p.Manifest = s.Manifest()
-	return s.Finish(ignore)
+	surplus, err := s.Finish(ignore)
+	if err == nil && h.Set != nil {
+		p.Warnings = warnings(folder, h.Set, surplus)
+	}
+	return err
 }
 
 // torchType reads the type that transformers notes in a config.
@@ -97,6 +101,9 @@ func (w *absentWeights) Info(name string) (tensor.DType, tensor.Shape, bool) {
 	}
 	return w.dtype, shape, ok
 }
+
+// TypeName implements nn.Source.
+func (w *absentWeights) TypeName(string) string { return w.dtype.String() }
 
 // Where implements nn.Source.
 func (w *absentWeights) Where(string) string { return w.path }

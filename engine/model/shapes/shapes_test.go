@@ -28,6 +28,7 @@ const (
 type none struct{}
 
 func (none) Info(string) (tensor.DType, tensor.Shape, bool) { return tensor.F16, nil, false }
+func (none) TypeName(string) string                         { return "" }
 func (none) Where(string) string                            { return "none" }
 func (none) Names() []string                                { return nil }
 

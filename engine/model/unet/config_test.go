@@ -29,6 +29,7 @@ const (
 type agreeable struct{}
 
 func (agreeable) Info(string) (tensor.DType, tensor.Shape, bool) { return tensor.F16, nil, true }
+func (agreeable) TypeName(string) string                         { return "" }
 func (agreeable) Where(string) string                            { return "unet.safetensors" }
 func (agreeable) Names() []string                                { return nil }
 

@@ -26,8 +26,9 @@ func (a agreeable) Info(name string) (tensor.DType, tensor.Shape, bool) {
 	isQuery := len(name) > len(query) && name[len(name)-len(query):] == query
 	return tensor.F32, nil, a.deprecated || !isQuery
 }
-func (agreeable) Where(string) string { return "diffusion_pytorch_model.safetensors" }
-func (agreeable) Names() []string     { return nil }
+func (agreeable) TypeName(string) string { return "" }
+func (agreeable) Where(string) string    { return "diffusion_pytorch_model.safetensors" }
+func (agreeable) Names() []string        { return nil }
 
 func mustParse(t *testing.T, data string) Config {
 	t.Helper()
