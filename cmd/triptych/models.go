@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -39,6 +40,7 @@ func modelsCommand() *cobra.Command {
 					return err
 				}
 			}
+			var warnings []string
 			for m, name := range library.Names() {
 				row := []string{name}
 				problem := ""
@@ -48,15 +50,34 @@ func modelsCommand() *cobra.Command {
 					if problem == "" {
 						problem = c.Problem
 					}
+					for _, warning := range c.Warnings {
+						warnings = append(warnings, name+"/"+warning)
+					}
 				}
 				denoiser, decoder := infos[1].Models[m], infos[2].Models[m]
 				side := denoiser.LatentDefault * decoder.SpatialFactor
 				row = append(row, fmt.Sprintf("%dx%d", side, side), denoiser.DefaultSampler, problem)
 				fmt.Fprintln(w, strings.Join(row, "\t"))
 			}
-			return w.Flush()
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			return printWarnings(cmd.OutOrStdout(), warnings)
 		},
 	}
 	modelsFlag(cmd.Flags(), &dirs)
 	return cmd
+}
+
+// printWarnings prints what is odd about weights that are used all the same, behind a table.
+func printWarnings(w io.Writer, warnings []string) error {
+	for i, warning := range warnings {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		if _, err := fmt.Fprintln(w, "warning: "+warning); err != nil {
+			return err
+		}
+	}
+	return nil
 }

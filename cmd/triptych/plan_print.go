@@ -64,7 +64,13 @@ func (p *modelPlan) print(w io.Writer) error {
 		return err
 	}
 	printBudgets(w, p.LeastBudgetBytes, p.LeastStreamedBudgetBytes, p.AllBytes)
-	return nil
+	var warnings []string
+	for _, s := range p.Stages {
+		for _, n := range s.Networks {
+			warnings = append(warnings, n.Warnings...)
+		}
+	}
+	return printWarnings(w, warnings)
 }
 
 // printRates tells how fast stages were loaded.

@@ -96,6 +96,8 @@ type planNetwork struct {
 	StoredBytes int64  `json:"stored_bytes"`
 	Present     bool   `json:"present"`
 	Runs        bool   `json:"runs"`
+
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // planConvs is convolutions by algorithm.
@@ -140,7 +142,7 @@ func newModelPlan(model string, e stageengine.Estimate, budget int64) (p modelPl
 			StreamedBytes: s.StreamedBytes, Convolutions: s.Convolutions, Mode: modeWhole, kind: s.Kind, footprint: s.Footprint,
 		}
 		for _, n := range s.Networks {
-			row.Networks = append(row.Networks, planNetwork{n.Folder, n.Class, n.Parameters, n.DType, n.StoredBytes, n.Present, n.Runs})
+			row.Networks = append(row.Networks, planNetwork{n.Folder, n.Class, n.Parameters, n.DType, n.StoredBytes, n.Present, n.Runs, n.Warnings})
 			row.LoadedBytes += n.StoredBytes
 		}
 		if bytes := s.ResidentBytes; s.StreamedBytes > 0 {

@@ -222,7 +222,7 @@ func runtimeCommand() *cobra.Command {
 			}
 			defer closeDevice() //nolint:errcheck // the process ends
 			collector := flags.release.collector(kind, o.Device, log)
-			o.Released = collector.Released
+			o.Released, o.Logger = collector.Released, log
 			releases := grpc.StatsHandler(collector)
 			switch kind {
 			case stage.KindEncoder:
