@@ -33,6 +33,8 @@ const (
 	EngineOOMUnplanned       Reason = "ENGINE_OOM_UNPLANNED"
 	StageOwned               Reason = "STAGE_OWNED"
 	DeviceBusy               Reason = "DEVICE_BUSY"
+	NotFinite                Reason = "NOT_FINITE"
+	ModelChanged             Reason = "MODEL_CHANGED"
 )
 
 // Error is every error that a caller of a stage or of the public API can see. Message and Metadata

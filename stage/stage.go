@@ -155,6 +155,7 @@ type Component struct {
 type ResidentModel struct {
 	Model        string
 	WeightsBytes int64
+	Stale        string // why the weights are not to be used again, without paths; empty when they can be. Work on them is StageEvicted
 }
 
 // PlanRequest is a model and the shape of a request.

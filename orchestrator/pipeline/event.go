@@ -55,6 +55,7 @@ const (
 	StageRestarted  = "STAGE_RESTARTED"
 	OutOfMemory     = "OUT_OF_MEMORY"
 	DeviceBusy      = "DEVICE_BUSY"
+	WeightsReread   = "WEIGHTS_REREAD"
 )
 
 // Warning is something the caller should know; the job goes on.

@@ -57,6 +57,9 @@ func (j *job) denoise(ctx context.Context, i int, conditioning stage.Conditionin
 			Steps: j.spec.Steps, GuidanceScale: j.spec.GuidanceScale, Sampler: j.spec.Sampler, Seed: j.spec.seed(i),
 			PreviewEveryNSteps: j.spec.PreviewEveryNSteps, CheckpointEveryNSteps: j.CheckpointEveryNSteps, Resume: checkpoint,
 		}, observer)
+		if stage.ReasonOf(err) == stage.NotFinite {
+			checkpoint = nil // of the same weights
+		}
 		return err
 	}, reached)
 	return out, err

@@ -23,7 +23,8 @@ const (
 // turn works once in a stage of a kind, under a lease, and again for as long as what fails is the
 // stage and not the work. progress (which may be nil) tells how far the work got; a death that got
 // further than the one before does not count against the stage. Work that finds the device out of memory is done
-// once more when all that is idle there has been evicted.
+// once more when all that is idle there has been evicted, and work that gave no finite numbers once the weights have been read
+// anew.
 func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error, progress func() int) error {
 	// Only waiting ends with patience: the work in a stage that drains, say, is to end well.
 	waiting, done := j.Fleet.Guard(ctx, kind, j.spec.Model.Part(kind), j.Patience)
@@ -31,6 +32,7 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 	deaths, refusals, reached, pause := 0, 0, 0, firstPause
 	failing := false // the stage was lost, and has not been granted since
 	again := false   // the device ran out of memory
+	anew := false    // the weights were not to be trusted
 	for {
 		granted, err := j.try(ctx, waiting, kind, again, work)
 		failing = failing && !granted
@@ -44,6 +46,10 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 		case reason == stage.EngineOOMUnplanned && !again:
 			again = true
 			j.emit(Warning{Code: OutOfMemory, Message: fmt.Sprintf("%v; the work is tried once more without what is idle there", err)})
+			continue
+		case reason == stage.NotFinite && !anew:
+			anew = true
+			j.emit(Warning{Code: WeightsReread, Message: fmt.Sprintf("%v; the weights are read anew and the work is done once more", err)})
 			continue
 		case !lost(err):
 			return err
@@ -120,6 +126,10 @@ func (j *job) release(ctx context.Context, lease *residency.Lease, err error) {
 	case stage.DeviceBusy:
 		lease.Crowded()
 		j.Fleet.Ask(lease.Stage)
+	case stage.NotFinite, stage.ModelInvalid: // which a file is that is cut while weights are streamed from it
+		lease.Distrust(err.Error())
+		lease.Settle(ctx)
+		return
 	default:
 		lease.Settle(ctx)
 		return

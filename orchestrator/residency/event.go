@@ -60,12 +60,14 @@ const (
 	TooLongIdle                     // Evict, Drop: nobody has used it for as long as the policy allows
 	AboveWatermark                  // Evict: more is in use than the policy's high watermark
 	FromWarm                        // Loaded: the host's memory had kept the weights
+	Stale                           // Evict, Drop: the weights are not to be used again; their files have changed, or what they gave is not finite
+	Changed                         // Loaded: what was read is not what had been read of the model before
 )
 
 // String is the class's name, empty for 0.
 func (c Class) String() string {
 	names := [...]string{
-		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found", "grouped", "spared", "after_use", "idle", "watermark", "from_warm",
+		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found", "grouped", "spared", "after_use", "idle", "watermark", "from_warm", "stale", "changed",
 	}
 	if int(c) >= len(names) {
 		return names[0]

@@ -75,6 +75,8 @@ type component struct {
 	runs     int           // of jobs that came here
 	visitor  JobID         // the last of them
 	cause    cause         // of the eviction under way
+	stale    string        // why what is held is not to be used again, empty if it may be
+	staleFor cause         // who found out
 	since    time.Time     // of the load or eviction under way
 }
 

@@ -15,6 +15,7 @@ func (l *ledger) schedule() {
 		l.shrink(d.Host)
 		l.trim(d)
 	}
+	l.renew()
 	l.stow()
 	l.settle()
 	line := l.place()

@@ -152,6 +152,8 @@ func (w *world) any() input {
 		return askedAgain{asked{w.last, job, w.needs[w.Intn(len(w.needs))], false}}
 	case n < 2:
 		return exhausted{w.anyRequest()}
+	case n < 3:
+		return distrusted{w.anyRequest(), "a test says so"}
 	case n < 20:
 		w.last++
 		return asked{w.last, job, w.needs[w.Intn(len(w.needs))], w.Intn(5) == 0}
@@ -180,9 +182,9 @@ func (w *world) any() input {
 		for _, m := range []string{"a", "b"} {
 			switch w.Intn(4) {
 			case 0:
-				in.resident = append(in.resident, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+				in.resident = append(in.resident, w.held(m))
 			case 1:
-				in.warm = append(in.warm, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+				in.warm = append(in.warm, w.held(m))
 			}
 		}
 		return in
@@ -193,14 +195,19 @@ func (w *world) any() input {
 		in.draining, in.since, in.generation = w.Intn(8) == 0, w.lastOp-opID(w.Intn(3)), uint64(w.Intn(4))
 		for _, m := range in.models {
 			if w.Intn(2) == 0 {
-				in.resident = append(in.resident, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+				in.resident = append(in.resident, w.held(m))
 			} else if in.keeps > 0 && w.Intn(2) == 0 {
-				in.warm = append(in.warm, stage.ResidentModel{Model: m, WeightsBytes: int64(1 + w.Intn(60))})
+				in.warm = append(in.warm, w.held(m))
 			}
 		}
 		return in
 	}
 	return loadDone{op: 0} // no such op
+}
+
+// held is some weights of a model, which may be stale.
+func (w *world) held(model string) stage.ResidentModel {
+	return stage.ResidentModel{Model: model, WeightsBytes: int64(1 + w.Intn(60)), Stale: []string{"", "", "", "old"}[w.Intn(4)]}
 }
 
 func (w *world) anyStage() joined { return w.stages[w.Intn(len(w.stages))] }

@@ -44,6 +44,11 @@ func (in holds) apply(l *ledger) {
 			l.settled(c, Found)
 		}
 	}
+	for _, m := range slices.Concat(in.resident, in.warm) {
+		if c := s.component(m.Model); m.Stale != "" && c.op <= in.since && (c.state == Resident || c.state == Warm) {
+			c.stale, c.staleFor = m.Stale, cause{}
+		}
+	}
 }
 
 // Moment orders what a stage says after what was decided.

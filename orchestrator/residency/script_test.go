@@ -22,13 +22,13 @@ import (
 //	silent STAGE | answers STAGE               the service does not answer | does again
 //	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
 //	measure STAGE BUDGET FOREIGN [BYTES@SECOND ...]  others hold so much, and want so much since then
-//	holds STAGE [resident=MODEL:BYTES] [warm=MODEL:BYTES] [before=N]  a look at what is there, asked N ops ago
+//	holds STAGE [resident=MODEL:BYTES[:stale]] [warm=MODEL:BYTES[:stale]] [before=N]  a look at what is there, asked N ops ago
 //	crowded rN                                 the work of a request found bytes taken by others
 //	want STAGE                                 what is told to others
 //	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
 //	forget JOB
 //	ask JOB KIND[/MODEL] [try|again]           requests are r1, r2, ... in order
-//	cancel rN | release rN | failed rN | exhausted rN
+//	cancel rN | release rN | failed rN | exhausted rN | distrust rN
 //	loaded STAGE[/MODEL] | evicted STAGE[/MODEL] [dropped]   what was to be kept is not
 //	load-failed STAGE[/MODEL] REASON | evict-failed STAGE[/MODEL] REASON
 //	policy SETTING=VALUE ...                   settings of Policy, before all else
@@ -160,6 +160,8 @@ func (s *script) line(words []string) string {
 		return s.step(released{s.request(arg(0))})
 	case "exhausted":
 		return s.step(exhausted{s.request(arg(0))})
+	case "distrust":
+		return s.step(distrusted{s.request(arg(0)), "a test says so"})
 	case "failed":
 		return s.step(failed{s.request(arg(0))})
 	case "loaded":
@@ -259,10 +261,11 @@ func (s *script) request(name string) RequestID {
 	return RequestID(s.number(strings.TrimPrefix(name, "r")))
 }
 
-// held reads MODEL:BYTES.
+// held reads MODEL:BYTES[:stale].
 func (s *script) held(text string) stage.ResidentModel {
 	model, bytes, _ := strings.Cut(text, ":")
-	return stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes)}
+	bytes, stale, _ := strings.Cut(bytes, ":")
+	return stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes), Stale: stale}
 }
 
 // need reads KIND[/MODEL].

@@ -121,7 +121,7 @@ func (in loadDone) apply(l *ledger) {
 		return
 	}
 	c.state, c.prefetch, c.failed, c.doubtful, c.lastUsed = Resident, false, false, false, l.now
-	c.loaded, c.spent, c.op = l.now, false, l.nextOp()
+	c.loaded, c.spent, c.op, c.stale = l.now, false, l.nextOp(), ""
 	stowed := c.stowed()
 	c.kept = 0
 	c.service.pace(stowed).add(c.bytes, l.now.Sub(c.since))
@@ -183,7 +183,7 @@ func (in evictDone) apply(l *ledger) {
 	if c.dropping() {
 		what = "is no longer kept by the host's memory"
 	}
-	c.bytes, c.kept, c.op, c.doubtful, c.cause = 0, min(in.kept, c.kept), l.nextOp(), false, cause{}
+	c.bytes, c.kept, c.op, c.doubtful, c.cause, c.stale = 0, min(in.kept, c.kept), l.nextOp(), false, cause{}, ""
 	e := l.record(Release, c, by, bytes, "%v %s", c, what)
 	e.Class, e.Took = Evicted, l.now.Sub(c.since)
 	l.settled(c, 0)

@@ -68,7 +68,7 @@ func (l *ledger) grant(r *request) {
 // evict starts the eviction of an idle component, which may still be loading.
 func (l *ledger) evict(c *component, by cause, class Class, reason string, args ...any) {
 	was, load := c.state, c.op
-	keep := was == Resident && class != OutOfMemory && class != TooLongIdle && l.keep(c)
+	keep := was == Resident && class != OutOfMemory && class != TooLongIdle && c.stale == "" && l.keep(c)
 	if keep {
 		reason += "; the host's memory keeps it"
 	}

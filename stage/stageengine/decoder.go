@@ -112,6 +112,9 @@ func (d *Decoder) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Im
 	if err := d.evaluate(ctx, d.budgeted(b.component.WeightsBytes), b, tape, b.weights, modeldir.InputLatents, last, modeldir.OutputImage, pixels); err != nil {
 		return stage.Image{}, err
 	}
+	if !finite(pixels) {
+		return stage.Image{}, d.notFinite(b, "pixels")
+	}
 	data, err := imaging.Encode(imaging.FromFloats(pixels, height, width), options)
 	var refused *imaging.Error
 	if errors.As(err, &refused) {
@@ -202,6 +205,9 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 	moments := make([]float32, 2*channels*h*w)
 	if err := d.evaluate(ctx, d.budgeted(d.Device.Memory().UsedBytes), b, tape, weights, modeldir.InputImage, pixels, modeldir.OutputMoments, moments); err != nil {
 		return stage.Latent{}, err
+	}
+	if !finite(moments) {
+		return stage.Latent{}, d.notFiniteError(b, "moments") // of weights that are gone behind this
 	}
 	z := net.Config.Sample(moments, nil)
 	net.Config.Scale(z)

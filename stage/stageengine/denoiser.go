@@ -139,8 +139,8 @@ func (d *Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observ
 		}
 		before := state
 		state = steps.Step(state, p.prediction, noise.Draw)
-		if !finite(state.Latents) {
-			return stage.Latent{}, stage.Errorf(stage.EngineFault, "the latents are not finite after evaluation %d", i+1).With("stage", d.kind.String())
+		if !finite(p.prediction) || !finite(state.Latents) { // a sampler that clips makes a number of infinity
+			return stage.Latent{}, d.notFinite(b, fmt.Sprintf("latents after evaluation %d", i+1))
 		}
 		if now := time.Now(); observer.Progress != nil && (now.Sub(told) >= progressEvery || state.Step == steps.Evaluations()) {
 			observer.Progress(state.Step, steps.Evaluations())

@@ -182,6 +182,9 @@ func (e *Encoder) compute(ctx context.Context, b *book[*modeldir.TextEncoder], i
 	); err != nil {
 		return e.runError(err, b, run.Bytes())
 	}
+	if !finite(output) {
+		return e.notFinite(b, "states")
+	}
 	for at, i := range rows {
 		copy(states[i*n:][:n], output[at*n:])
 	}

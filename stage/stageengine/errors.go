@@ -123,6 +123,18 @@ func (s *shelf[N]) fault(err error) error {
 	return e
 }
 
+// notFinite is values that are NaN or infinite. The weights that gave them are not used again: a bit in memory may have
+// flipped, which reading them anew cures.
+func (s *shelf[N]) notFinite(b *book[N], what string) error {
+	b.distrust("it gave " + what + " that are not finite")
+	return s.notFiniteError(b, what)
+}
+
+func (s *shelf[N]) notFiniteError(b *book[N], what string) error {
+	return stage.Errorf(stage.NotFinite, "the %v of model %q gave %s that are not finite", s.kind, b.component.Model, what).
+		With("stage", s.kind.String()).With("model", b.component.Model)
+}
+
 func (s *shelf[N]) drainingError() error {
 	return stage.Errorf(stage.StageDraining, "the %v is draining and takes no new work", s.kind).With("stage", s.kind.String())
 }

@@ -76,9 +76,10 @@ type book[N network] struct {
 	net       atomic.Pointer[N] // declared; its files are closed, or open while weights are streamed from them. Plans read it while loads exchange it
 	problem   *stage.Error      // why net is not there
 	latch     *semaphore.Weighted
-	store     *store               // held with the weights; only an encoder has one
-	weights   device.Weights       // nil when neither resident nor warm
-	held      atomic.Pointer[held] // nil with weights; Info, which takes no latch, reads it
+	store     *store                 // held with the weights; only an encoder has one
+	weights   device.Weights         // nil when neither resident nor warm
+	held      atomic.Pointer[held]   // nil with weights; Info, which takes no latch, reads it
+	stale     atomic.Pointer[string] // why what is held is not to be used again; nil if it may be
 
 	identity string   // see there
 	alike    bool     // another one has it as well
@@ -92,14 +93,17 @@ type held struct {
 	warm  bool // in the host's memory; else on the device
 }
 
-// resident reports whether the weights are on the device. It takes no latch.
+// resident reports whether the weights are on the device and may be used. It takes no latch.
 func (b *book[N]) resident() (bytes int64, ok bool) {
 	h := b.held.Load()
-	if h == nil || h.warm {
+	if h == nil || h.warm || b.stale.Load() != nil {
 		return 0, false
 	}
 	return h.bytes, true
 }
+
+// distrust has what is held evicted, and not used again. Part of the latch is held.
+func (b *book[N]) distrust(why string) { b.stale.CompareAndSwap(nil, &why) }
 
 // network is the one declared last.
 func (b *book[N]) network() N { return *b.net.Load() }
@@ -185,10 +189,16 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 			c.Digest, c.Stamp = b.known()
 		}
 		info.Models = append(info.Models, c)
-		if h := b.held.Load(); h != nil && h.warm {
-			info.Warm = append(info.Warm, stage.ResidentModel{Model: name, WeightsBytes: h.bytes})
-		} else if h != nil {
-			info.Resident = append(info.Resident, stage.ResidentModel{Model: name, WeightsBytes: h.bytes})
+		if h := b.held.Load(); h != nil {
+			m := stage.ResidentModel{Model: name, WeightsBytes: h.bytes}
+			if why := b.stale.Load(); why != nil {
+				m.Stale = *why
+			}
+			if h.warm {
+				info.Warm = append(info.Warm, m)
+			} else {
+				info.Resident = append(info.Resident, m)
+			}
 		}
 	}
 	return info, nil
@@ -244,7 +254,7 @@ func (s *shelf[N]) load(ctx context.Context, b *book[N], limitBytes int64, progr
 	if limitBytes != 0 && total > limitBytes {
 		return stage.DoesNotFit(s.kind, b.component.Model, total, limitBytes, s.Device.Memory().CapBytes)
 	}
-	if h := b.held.Load(); h != nil && h.bytes == total {
+	if h := b.held.Load(); h != nil && h.bytes == total && b.stale.Load() == nil {
 		if err := s.rouse(ctx, b); err != nil {
 			return s.loadError(err, b)
 		}
@@ -314,7 +324,7 @@ func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evi
 	if !held.warm {
 		evicted.FreedBytes = held.bytes
 	}
-	if req.Keep && (held.warm || s.keep(b)) {
+	if req.Keep && b.stale.Load() == nil && (held.warm || s.keep(b)) {
 		evicted.WarmBytes = held.bytes
 		return evicted, nil
 	}

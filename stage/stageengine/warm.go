@@ -46,6 +46,7 @@ func (s *shelf[N]) drop(b *book[N]) error {
 	if h := b.held.Swap(nil); h.warm {
 		s.warmth.Release(h.bytes)
 	}
+	b.stale.Store(nil)
 	if err := b.network().Close(); err != nil {
 		return s.fault(err)
 	}

@@ -40,11 +40,11 @@ func codeOf(r stage.Reason) (c codes.Code, ok bool) {
 		return codes.ResourceExhausted, true
 	case stage.StageUnreachable, stage.StageDraining, stage.RuntimeDied, stage.StageOwned, stage.DeviceBusy:
 		return codes.Unavailable, true
-	case stage.StageEvicted:
+	case stage.StageEvicted, stage.ModelChanged:
 		return codes.Aborted, true
 	case stage.ChecksumMismatch:
 		return codes.DataLoss, true
-	case stage.EngineFault, stage.EngineOOMUnplanned:
+	case stage.EngineFault, stage.EngineOOMUnplanned, stage.NotFinite:
 		return codes.Internal, true
 	}
 	return codes.Internal, false

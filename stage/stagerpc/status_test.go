@@ -80,7 +80,7 @@ func TestStatusGolden(t *testing.T) {
 	for _, name := range wireReasons() {
 		e := &stage.Error{Reason: stage.Reason(name), Message: "message of " + name, Metadata: map[string]string{"stage": "denoiser"}}
 		switch {
-		case strings.HasPrefix(name, "ENGINE"):
+		case strings.HasPrefix(name, "ENGINE"), name == "NOT_FINITE":
 			e.Metadata = map[string]string{"incident_id": "golden"}
 		case strings.HasSuffix(name, "_FIELD"), strings.HasSuffix(name, "UNSUPPORTED"):
 			e.Metadata = map[string]string{"field": "steps"}

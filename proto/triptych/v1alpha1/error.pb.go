@@ -68,6 +68,10 @@ const (
 	// UNAVAILABLE: other processes hold the device's memory. Metadata stage, model, needed_bytes, available_bytes,
 	// budget_bytes, others_bytes, awaited_bytes.
 	ErrorReason_ERROR_REASON_DEVICE_BUSY ErrorReason = 41
+	// INTERNAL: a stage computed NaN or infinity, also with weights read anew. Metadata stage, model, incident_id.
+	ErrorReason_ERROR_REASON_NOT_FINITE ErrorReason = 50
+	// ABORTED: the files of the model changed after the request had begun; a new request takes the new ones. Metadata stage, model.
+	ErrorReason_ERROR_REASON_MODEL_CHANGED ErrorReason = 51
 )
 
 // Enum value maps for ErrorReason.
@@ -93,6 +97,8 @@ var (
 		17: "ERROR_REASON_ENGINE_OOM_UNPLANNED",
 		40: "ERROR_REASON_STAGE_OWNED",
 		41: "ERROR_REASON_DEVICE_BUSY",
+		50: "ERROR_REASON_NOT_FINITE",
+		51: "ERROR_REASON_MODEL_CHANGED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -115,6 +121,8 @@ var (
 		"ERROR_REASON_ENGINE_OOM_UNPLANNED":       17,
 		"ERROR_REASON_STAGE_OWNED":                40,
 		"ERROR_REASON_DEVICE_BUSY":                41,
+		"ERROR_REASON_NOT_FINITE":                 50,
+		"ERROR_REASON_MODEL_CHANGED":              51,
 	}
 )
 
@@ -149,7 +157,7 @@ var File_triptych_v1alpha1_error_proto protoreflect.FileDescriptor
 
 const file_triptych_v1alpha1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtriptych/v1alpha1/error.proto\x12\x11triptych.v1alpha1*\xb0\x05\n" +
+	"\x1dtriptych/v1alpha1/error.proto\x12\x11triptych.v1alpha1*\xed\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12$\n" +
@@ -171,7 +179,9 @@ const file_triptych_v1alpha1_error_proto_rawDesc = "" +
 	"\x19ERROR_REASON_ENGINE_FAULT\x10\x10\x12%\n" +
 	"!ERROR_REASON_ENGINE_OOM_UNPLANNED\x10\x11\x12\x1c\n" +
 	"\x18ERROR_REASON_STAGE_OWNED\x10(\x12\x1c\n" +
-	"\x18ERROR_REASON_DEVICE_BUSY\x10)BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
+	"\x18ERROR_REASON_DEVICE_BUSY\x10)\x12\x1b\n" +
+	"\x17ERROR_REASON_NOT_FINITE\x102\x12\x1e\n" +
+	"\x1aERROR_REASON_MODEL_CHANGED\x103BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
 
 var (
 	file_triptych_v1alpha1_error_proto_rawDescOnce sync.Once

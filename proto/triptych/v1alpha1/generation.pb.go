@@ -164,6 +164,10 @@ const (
 	ResidencyEvent_CLASS_WATERMARK ResidencyEvent_Class = 15
 	// Loaded: the host's memory had kept the weights.
 	ResidencyEvent_CLASS_FROM_WARM ResidencyEvent_Class = 16
+	// Evict, Drop: the weights are not to be used again; their files have changed, or what they gave is not finite.
+	ResidencyEvent_CLASS_STALE ResidencyEvent_Class = 17
+	// Loaded: what was read is not what had been read of the model before.
+	ResidencyEvent_CLASS_CHANGED ResidencyEvent_Class = 18
 )
 
 // Enum value maps for ResidencyEvent_Class.
@@ -186,6 +190,8 @@ var (
 		14: "CLASS_IDLE",
 		15: "CLASS_WATERMARK",
 		16: "CLASS_FROM_WARM",
+		17: "CLASS_STALE",
+		18: "CLASS_CHANGED",
 	}
 	ResidencyEvent_Class_value = map[string]int32{
 		"CLASS_UNSPECIFIED":    0,
@@ -205,6 +211,8 @@ var (
 		"CLASS_IDLE":           14,
 		"CLASS_WATERMARK":      15,
 		"CLASS_FROM_WARM":      16,
+		"CLASS_STALE":          17,
+		"CLASS_CHANGED":        18,
 	}
 )
 
@@ -1441,7 +1449,7 @@ func (x *ResidencyEvent) GetUnfinished() bool {
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which it is, e.g. "PROMPT_TRUNCATED", "PREVIEW_SKIPPED", "STAGE_RESTARTED",
-	// "OUT_OF_MEMORY", "DEVICE_BUSY".
+	// "OUT_OF_MEMORY", "DEVICE_BUSY", "WEIGHTS_REREAD".
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	// In words.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -1743,7 +1751,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\x90\t\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\xb4\t\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1780,7 +1788,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x0fACTION_WITHDRAW\x10\v\x12\x12\n" +
 	"\x0eACTION_FOREIGN\x10\f\x12\x0f\n" +
 	"\vACTION_KEEP\x10\r\x12\x0f\n" +
-	"\vACTION_DROP\x10\x0e\"\xea\x02\n" +
+	"\vACTION_DROP\x10\x0e\"\x8e\x03\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CLASS_FOR_REQUEST\x10\x01\x12\x16\n" +
@@ -1800,7 +1808,9 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\n" +
 	"CLASS_IDLE\x10\x0e\x12\x13\n" +
 	"\x0fCLASS_WATERMARK\x10\x0f\x12\x13\n" +
-	"\x0fCLASS_FROM_WARM\x10\x10\"7\n" +
+	"\x0fCLASS_FROM_WARM\x10\x10\x12\x0f\n" +
+	"\vCLASS_STALE\x10\x11\x12\x11\n" +
+	"\rCLASS_CHANGED\x10\x12\"7\n" +
 	"\aWarning\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x92\x01\n" +

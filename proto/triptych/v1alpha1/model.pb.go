@@ -124,7 +124,9 @@ type Model struct {
 	// Its stages, in pipeline order.
 	Stages []*ModelStage `protobuf:"bytes,8,rep,name=stages,proto3" json:"stages,omitempty"`
 	// Why it cannot be used; empty when it can.
-	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	// What is to be known of it although it can be used, as that services have different files of it.
+	Warning       string `protobuf:"bytes,10,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,13 +224,22 @@ func (x *Model) GetProblem() string {
 	return ""
 }
 
+func (x *Model) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
 // ModelStage is a model's part in one stage.
 type ModelStage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "encoder", "denoiser" or "decoder".
 	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
 	// Bytes of its weights once resident.
-	WeightsBytes  int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	WeightsBytes int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	// Equal where files and settings are, on whatever machine; empty while the stage has not read them.
+	Identity      string `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,6 +288,13 @@ func (x *ModelStage) GetWeightsBytes() int64 {
 	return 0
 }
 
+func (x *ModelStage) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
 var File_triptych_v1alpha1_model_proto protoreflect.FileDescriptor
 
 const file_triptych_v1alpha1_model_proto_rawDesc = "" +
@@ -284,7 +302,7 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\x1dtriptych/v1alpha1/model.proto\x12\x11triptych.v1alpha1\"\x13\n" +
 	"\x11ListModelsRequest\"F\n" +
 	"\x12ListModelsResponse\x120\n" +
-	"\x06models\x18\x01 \x03(\v2\x18.triptych.v1alpha1.ModelR\x06models\"\xd0\x02\n" +
+	"\x06models\x18\x01 \x03(\v2\x18.triptych.v1alpha1.ModelR\x06models\"\xea\x02\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10default_width_px\x18\x02 \x01(\x05R\x0edefaultWidthPx\x12*\n" +
@@ -295,11 +313,14 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\bsamplers\x18\x06 \x03(\tR\bsamplers\x12'\n" +
 	"\x0fdefault_sampler\x18\a \x01(\tR\x0edefaultSampler\x125\n" +
 	"\x06stages\x18\b \x03(\v2\x1d.triptych.v1alpha1.ModelStageR\x06stages\x12\x18\n" +
-	"\aproblem\x18\t \x01(\tR\aproblem\"G\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x12\x18\n" +
+	"\awarning\x18\n" +
+	" \x01(\tR\awarning\"c\n" +
 	"\n" +
 	"ModelStage\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12#\n" +
-	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes2i\n" +
+	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1a\n" +
+	"\bidentity\x18\x03 \x01(\tR\bidentity2i\n" +
 	"\fModelService\x12Y\n" +
 	"\n" +
 	"ListModels\x12$.triptych.v1alpha1.ListModelsRequest\x1a%.triptych.v1alpha1.ListModelsResponseBOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"

@@ -423,9 +423,10 @@ type ComponentInfo struct {
 	// Equal for parts that give equal results, of whatever model; empty while it is not known, or where no other part is like this
 	// one.
 	Digest string `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`
-	// Tells the files and settings that the digest is of from those of other times, without their having been read; empty where no
-	// other part is like this one.
-	Stamp         string `protobuf:"bytes,13,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	// Tells files and settings from those of other times, without their having been read.
+	Stamp string `protobuf:"bytes,13,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	// Equal for parts that were read with the same bytes and settings, wherever that was; empty while they have not been read whole.
+	Identity      string `protobuf:"bytes,14,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,13 +552,22 @@ func (x *ComponentInfo) GetStamp() string {
 	return ""
 }
 
+func (x *ComponentInfo) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
 // ResidentComponent is a model held in device memory, or warm: in the host's, as large as it was while resident.
 type ResidentComponent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Model name.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// Bytes of its weights.
-	WeightsBytes  int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	WeightsBytes int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	// Why they are not to be used again; empty when they can be. Work on them fails with STAGE_EVICTED, and a load reads anew.
+	Stale         string `protobuf:"bytes,3,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +614,13 @@ func (x *ResidentComponent) GetWeightsBytes() int64 {
 		return x.WeightsBytes
 	}
 	return 0
+}
+
+func (x *ResidentComponent) GetStale() string {
+	if x != nil {
+		return x.Stale
+	}
+	return ""
 }
 
 // PlanComponentRequest is a model and the shape of a request.
@@ -826,7 +843,11 @@ type LoadComponentResponse struct {
 	// Bytes resident so far.
 	LoadedBytes int64 `protobuf:"varint,1,opt,name=loaded_bytes,json=loadedBytes,proto3" json:"loaded_bytes,omitempty"`
 	// Bytes when done.
-	TotalBytes    int64 `protobuf:"varint,2,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	TotalBytes int64 `protobuf:"varint,2,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// Of the last: the ComponentInfo.stamp of the files that are held.
+	Stamp string `protobuf:"bytes,3,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	// Of the last: the ComponentInfo.identity of what is held.
+	Identity      string `protobuf:"bytes,4,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -873,6 +894,20 @@ func (x *LoadComponentResponse) GetTotalBytes() int64 {
 		return x.TotalBytes
 	}
 	return 0
+}
+
+func (x *LoadComponentResponse) GetStamp() string {
+	if x != nil {
+		return x.Stamp
+	}
+	return ""
+}
+
+func (x *LoadComponentResponse) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
 }
 
 // EvictComponentRequest names a model to evict.
@@ -1185,7 +1220,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
 	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +
-	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xb7\x03\n" +
+	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xd3\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
@@ -1202,10 +1237,12 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	" \x01(\x05R\rspatialFactor\x12\x18\n" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x16\n" +
 	"\x06digest\x18\f \x01(\tR\x06digest\x12\x14\n" +
-	"\x05stamp\x18\r \x01(\tR\x05stamp\"N\n" +
+	"\x05stamp\x18\r \x01(\tR\x05stamp\x12\x1a\n" +
+	"\bidentity\x18\x0e \x01(\tR\bidentity\"d\n" +
 	"\x11ResidentComponent\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
-	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\"\xab\x01\n" +
+	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\tR\x05stale\"\xab\x01\n" +
 	"\x14PlanComponentRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\x05R\x05batch\x12#\n" +
@@ -1222,11 +1259,13 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1f\n" +
 	"\vlimit_bytes\x18\x02 \x01(\x03R\n" +
 	"limitBytes\x12-\n" +
-	"\x12runtime_generation\x18\x03 \x01(\x04R\x11runtimeGeneration\"[\n" +
+	"\x12runtime_generation\x18\x03 \x01(\x04R\x11runtimeGeneration\"\x8d\x01\n" +
 	"\x15LoadComponentResponse\x12!\n" +
 	"\floaded_bytes\x18\x01 \x01(\x03R\vloadedBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x02 \x01(\x03R\n" +
-	"totalBytes\"p\n" +
+	"totalBytes\x12\x14\n" +
+	"\x05stamp\x18\x03 \x01(\tR\x05stamp\x12\x1a\n" +
+	"\bidentity\x18\x04 \x01(\tR\bidentity\"p\n" +
 	"\x15EvictComponentRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
 	"\x04keep\x18\x02 \x01(\bR\x04keep\x12-\n" +

@@ -1,0 +1,203 @@
+package stageengine
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/engine/weights"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+const staleModel = "tiny-sd15"
+
+// weightFiles are those of a model, by the stage that reads them.
+var weightFiles = map[stage.Kind]string{
+	stage.KindEncoder:  "text_encoder/model.safetensors",
+	stage.KindDenoiser: "unet/diffusion_pytorch_model.safetensors",
+	stage.KindDecoder:  "vae/diffusion_pytorch_model.safetensors",
+}
+
+// copied is a copy of a small model, which a test may spoil.
+func copied(t testing.TB) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), staleModel)
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(repo, "testdata/golden", staleModel))); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// overwrite puts a value in the place of the first of a tensor's, in a file that keeps its size. It returns how to take it back.
+func overwrite(t testing.TB, file, name string, value float32) (restore func()) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := weights.OpenFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	section, err := set.Section(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, at, _ := section.Outer()
+	if err := set.Close(); err != nil {
+		t.Fatal(err)
+	}
+	spoilt := append([]byte(nil), data...)
+	binary.LittleEndian.PutUint32(spoilt[at:], math.Float32bits(value))
+	write := func(data []byte) {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(spoilt)
+	return func() { write(data) }
+}
+
+// clipping has a model's samplers clip, which makes a number of infinity.
+func clipping(t testing.TB, dir string) {
+	t.Helper()
+	path := filepath.Join(dir, "scheduler/scheduler_config.json")
+	settings := map[string]any{}
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &settings)
+	}
+	if err == nil {
+		settings["clip_sample"] = true
+		data, err = json.Marshal(settings)
+	}
+	if err = errors.Join(err, os.WriteFile(path, data, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Values that are not finite are an error that names the stage, whatever else was asked of it, and the weights are not used
+// again: neither resident nor warm, nor what was remembered of them.
+func TestNotFinite(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	const latent = 8
+	states := stage.Conditioning{States: tensor.FromF32(make([]float32, 77*32), 1, 77, 32)}
+	for name, c := range map[string]struct {
+		kind   stage.Kind
+		tensor string
+		value  float32
+		stream bool
+		band   bool
+		what   string
+	}{
+		"encoder":  {kind: stage.KindEncoder, tensor: "text_model.final_layer_norm.bias", value: nan, what: "states"},
+		"denoiser": {kind: stage.KindDenoiser, tensor: "conv_out.bias", value: nan, what: "latents after evaluation 1"},
+		"infinite": {kind: stage.KindDenoiser, tensor: "conv_out.bias", value: inf, what: "latents after evaluation 1"},
+		"decoder":  {kind: stage.KindDecoder, tensor: "decoder.conv_in.bias", value: nan, what: "pixels"},
+		"white":    {kind: stage.KindDecoder, tensor: "decoder.conv_out.bias", value: inf, what: "pixels"},
+		"streamed": {kind: stage.KindDecoder, tensor: "decoder.conv_in.weight", value: nan, what: "pixels", stream: true},
+		"banded":   {kind: stage.KindDecoder, tensor: "decoder.conv_in.bias", value: nan, what: "pixels", band: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := copied(t)
+			clipping(t, dir)
+			restore := overwrite(t, filepath.Join(dir, weightFiles[c.kind]), c.tensor, c.value)
+			library, err := OpenLibrary(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dev, err := cpu.New(cpu.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := Options{Library: library, Device: dev, WarmBytes: 1 << 30}
+			if c.stream {
+				o.ResidentBytes = map[stage.Kind]int64{c.kind: 0}
+			}
+			var s stage.Resident
+			work := func() error {
+				switch s := s.(type) {
+				case *Encoder:
+					_, err := s.Encode(t.Context(), stage.EncodeRequest{Model: staleModel, Prompts: []string{"a fox"}})
+					return err
+				case *Denoiser:
+					_, err := s.Denoise(t.Context(), stage.DenoiseRequest{Model: staleModel, Conditioning: states, LatentHeight: latent, LatentWidth: latent, Steps: 2, GuidanceScale: 1, Sampler: "ddpm"}, stage.DenoiseObserver{})
+					return err
+				}
+				_, err := s.(*Decoder).Decode(t.Context(), stage.DecodeRequest{Model: staleModel, Latent: stage.Latent{Tensor: tensor.FromF32(make([]float32, 4*latent*latent), 1, 4, latent, latent)}})
+				return err
+			}
+			switch c.kind {
+			case stage.KindEncoder:
+				s = NewEncoder(o)
+			case stage.KindDenoiser:
+				s = NewDenoiser(o)
+			case stage.KindDecoder:
+				d := NewDecoder(o)
+				if c.band {
+					d.Device = narrow{dev}
+				}
+				s = d
+			}
+			load := func() {
+				t.Helper()
+				if err := s.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			load()
+			err = work()
+			if stage.ReasonOf(err) != stage.NotFinite || !strings.Contains(err.Error(), c.kind.String()) || !strings.Contains(err.Error(), c.what) {
+				t.Fatalf("%v, want NotFinite of the %v's %s", err, c.kind, c.what)
+			}
+			if err := work(); stage.ReasonOf(err) != stage.StageEvicted {
+				t.Errorf("the second time %v, want StageEvicted", err)
+			}
+			info, err := s.Info(t.Context())
+			if err != nil || len(info.Resident) != 1 || !strings.Contains(info.Resident[0].Stale, "not finite") {
+				t.Errorf("it tells %+v, %v", info.Resident, err)
+			}
+			if e, err := s.Evict(t.Context(), stage.EvictRequest{Model: staleModel, Keep: true}); err != nil || e.WarmBytes != 0 || e.FreedBytes == 0 {
+				t.Errorf("evicted %+v, %v; want nothing warm", e, err)
+			}
+			restore()
+			load()
+			if err := work(); err != nil {
+				t.Errorf("with good files: %v", err)
+			}
+			if _, err := s.Evict(t.Context(), stage.EvictRequest{Model: staleModel}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Likewise the latents of an image, whose network nobody holds.
+func TestNotFiniteImageEncoder(t *testing.T) {
+	dir := copied(t)
+	overwrite(t, filepath.Join(dir, weightFiles[stage.KindDecoder]), "encoder.conv_out.bias", float32(math.Inf(-1)))
+	_, _, d := open(t, dir)
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); err != nil {
+		t.Fatal(err)
+	}
+	img, err := d.Decode(t.Context(), stage.DecodeRequest{Model: staleModel, Latent: stage.Latent{Tensor: tensor.FromF32(make([]float32, 4*8*8), 1, 4, 8, 8)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: staleModel, Data: img.Data}); stage.ReasonOf(err) != stage.NotFinite || !strings.Contains(err.Error(), "decoder") {
+		t.Errorf("%v, want NotFinite of the decoder", err)
+	}
+}
+
+// narrow is a device that computes every image in bands.
+type narrow struct{ *cpu.Device }
+
+func (n narrow) Within(int64) device.Device { return n.Device.Within(0) }
