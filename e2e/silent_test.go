@@ -16,9 +16,9 @@ import (
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
 
-// TestStoppedRuntime: a runtime that does not get the processor, as on a starved machine, holds its bytes, and so
+// TestStoppedService: a service that does not get the processor, as on a starved machine, holds its bytes, and so
 // they count; when it goes on it is used as it is.
-func TestStoppedRuntime(t *testing.T) {
+func TestStoppedService(t *testing.T) {
 	s := up(t)
 	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox", Seed: ptr(uint64(5)), Steps: ptr(int32(2))}
 	events, err := s.generate(t.Context(), spec, nil)
@@ -86,8 +86,8 @@ func TestStoppedRuntime(t *testing.T) {
 		t.Fatal("nothing is resident")
 	}
 
-	runtime := s.find(t, program+" runtime denoiser")
-	if err := syscall.Kill(runtime, syscall.SIGSTOP); err != nil {
+	service := s.find(t, program+" denoiser")
+	if err := syscall.Kill(service, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	if line := await(1, "stage does not answer"); !strings.Contains(line, "denoiser") {
@@ -96,7 +96,7 @@ func TestStoppedRuntime(t *testing.T) {
 	if now := used(); now != before {
 		t.Errorf("%d bytes count of a process that lives and holds %d", now, before)
 	}
-	if err := syscall.Kill(runtime, syscall.SIGCONT); err != nil {
+	if err := syscall.Kill(service, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	await(1, "stage answers again")

@@ -126,6 +126,12 @@ type Info struct {
 	Warm            []ResidentModel // by name
 }
 
+// Pulse is a sign of life of a runtime process.
+type Pulse struct {
+	Running int    // loads and evaluations of networks that are under way on the device
+	Moved   uint64 // another number whenever one of them has got on
+}
+
 // Component is one model's part in a stage. Fields of other kinds of stage are zero.
 type Component struct {
 	Model        string

@@ -54,6 +54,18 @@ type Memory struct {
 	Refused                        int64 // allocations that were ErrOutOfMemory, ever; a count
 }
 
+// Active is a Device that tells whether its work gets on.
+type Active interface {
+	// Activity waits for nothing.
+	Activity() Activity
+}
+
+// Activity is a reading of the loads and executions on a device.
+type Activity struct {
+	Running int    // under way
+	Moved   uint64 // another number whenever one of them has got on: by a task of an op, or a chunk of weights
+}
+
 // Lease is a device's memory where other processes use it too: each takes what it is about to allocate, so that
 // all of them together keep to the device's budget.
 type Lease interface {

@@ -47,6 +47,9 @@ func TestSettle(t *testing.T) {
 	case err := <-result:
 		t.Fatal(err)
 	}
+	if p := d.Pulse(); p.Running != 0 || p.Moved == 0 { // whoever reads slowly is no hang of the stage
+		t.Errorf("the pulse is %+v behind a load and while the caller is told", p)
+	}
 	cancel()
 	soon, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer stop()

@@ -204,6 +204,15 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	return info, nil
 }
 
+// Pulse tells whether the device gets on with its work. It waits for nothing.
+func (s *shelf[N]) Pulse() stage.Pulse {
+	if d, ok := s.Device.(device.Active); ok {
+		a := d.Activity()
+		return stage.Pulse{Running: a.Running, Moved: a.Moved}
+	}
+	return stage.Pulse{}
+}
+
 // find gives a model's book, or why it has none.
 func (s *shelf[N]) find(model string) (*book[N], error) {
 	if _, err := s.Library.path(model); err != nil {

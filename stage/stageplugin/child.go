@@ -1,6 +1,7 @@
 package stageplugin
 
 import (
+	"context"
 	"os"
 	"sync"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/hashicorp/go-plugin"
 
 	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
 // stopGrace is how long a child may take to answer the request to stop. go-plugin gives it 2 s more
@@ -18,7 +20,7 @@ const stopGrace = 2 * time.Second
 type Child struct {
 	kind   stage.Kind
 	client *plugin.Client
-	stage  stage.Resident
+	line   line
 	tail   tail
 
 	process   *process
@@ -37,7 +39,7 @@ func (c *Child) start() error {
 	if err != nil {
 		return err
 	}
-	c.stage = raw.(stage.Resident)
+	c.line = raw.(line)
 	if err := protocol.Ping(); err != nil {
 		return err
 	}
@@ -51,7 +53,19 @@ func (c *Child) start() error {
 func (c *Child) Kind() stage.Kind { return c.kind }
 
 // Stage is the stage in the child: a stage.Encoder, stage.Denoiser or stage.Decoder by its kind.
-func (c *Child) Stage() stage.Resident { return c.stage }
+func (c *Child) Stage() stage.Resident { return c.line.stage }
+
+// Pulse asks the process for a sign of life. One that is stopped gives none: ctx bounds how long is waited for it.
+func (c *Child) Pulse(ctx context.Context) (stage.Pulse, error) {
+	return stagerpc.Pulse(ctx, c.line.conn)
+}
+
+// Usage is a text that differs whenever the process has had the processor since, or a page of memory; empty where the system
+// does not tell.
+func (c *Child) Usage() string { return usage(c.PID()) }
+
+// End ends the process now, which shows in Exited.
+func (c *Child) End() { c.process.kill() }
 
 // PID is the process id.
 func (c *Child) PID() int { return c.process.cmd.Process.Pid }

@@ -4,12 +4,14 @@ package stageplugin
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,6 +61,15 @@ func TestKillFrozen(t *testing.T) {
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(child.PID(), &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
 		t.Fatalf("the child is not frozen: %v, %v", status, err)
+	}
+	before := child.Usage()
+	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if p, err := child.Pulse(soon); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it has a pulse: %v, %v", p, err)
+	}
+	if now := child.Usage(); now != before || runtime.GOOS == "linux" && now == "" {
+		t.Errorf("it has used %q, before %q", now, before)
 	}
 	child.Kill()
 	gone(t, child.PID())

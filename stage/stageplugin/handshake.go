@@ -47,21 +47,27 @@ type wire struct {
 	register func(grpc.ServiceRegistrar) // nil in the parent
 }
 
+// line is what the parent has of a child: the stage in it, and the connection.
+type line struct {
+	stage stage.Resident
+	conn  grpc.ClientConnInterface
+}
+
 // GRPCServer registers the stage in the child.
 func (w wire) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
 	w.register(s)
 	return nil
 }
 
-// GRPCClient makes the stage's client in the parent.
+// GRPCClient makes the line to the child in the parent.
 func (w wire) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
 	switch w.kind {
 	case stage.KindEncoder:
-		return stagerpc.NewEncoder(conn), nil
+		return line{stagerpc.NewEncoder(conn), conn}, nil
 	case stage.KindDenoiser:
-		return stagerpc.NewDenoiser(conn), nil
+		return line{stagerpc.NewDenoiser(conn), conn}, nil
 	case stage.KindDecoder:
-		return stagerpc.NewDecoder(conn), nil
+		return line{stagerpc.NewDecoder(conn), conn}, nil
 	}
 	return nil, fmt.Errorf("no such stage: %v", w.kind)
 }

@@ -25,20 +25,23 @@ import (
 // makes one at level info. A panic is not caught: the child ends, and its parent knows what to do
 // about that.
 func ServeEncoder(e stage.Encoder, logger *slog.Logger, options ...grpc.ServerOption) error {
-	return serve(stage.KindEncoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterEncoder(s, e, l) })
+	return serve(e, stage.KindEncoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterEncoder(s, e, l) })
 }
 
 // ServeDenoiser is ServeEncoder for a denoiser.
 func ServeDenoiser(d stage.Denoiser, logger *slog.Logger, options ...grpc.ServerOption) error {
-	return serve(stage.KindDenoiser, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDenoiser(s, d, l) })
+	return serve(d, stage.KindDenoiser, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDenoiser(s, d, l) })
 }
 
 // ServeDecoder is ServeEncoder for a decoder.
 func ServeDecoder(d stage.Decoder, logger *slog.Logger, options ...grpc.ServerOption) error {
-	return serve(stage.KindDecoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDecoder(s, d, l) })
+	return serve(d, stage.KindDecoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDecoder(s, d, l) })
 }
 
-func serve(kind stage.Kind, logger *slog.Logger, options []grpc.ServerOption, register func(grpc.ServiceRegistrar, *slog.Logger)) error {
+// pulsing is a stage that tells whether its work gets on. Of another one only a sign of life is to be had.
+type pulsing interface{ Pulse() stage.Pulse }
+
+func serve(served stage.Resident, kind stage.Kind, logger *slog.Logger, options []grpc.ServerOption, register func(grpc.ServiceRegistrar, *slog.Logger)) error {
 	if !IsChild() {
 		return ErrNotAChild
 	}
@@ -54,10 +57,17 @@ func serve(kind stage.Kind, logger *slog.Logger, options []grpc.ServerOption, re
 		return err
 	}
 	go endWithParent(stdin)
+	pulse := func() stage.Pulse { return stage.Pulse{} }
+	if p, ok := served.(pulsing); ok {
+		pulse = p.Pulse
+	}
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: handshake,
 		TLSProvider:     func() (*tls.Config, error) { return own.config(), nil },
-		Plugins:         wire{kind: kind, register: func(s grpc.ServiceRegistrar) { register(s, logger) }}.plugins(),
+		Plugins: wire{kind: kind, register: func(s grpc.ServiceRegistrar) {
+			register(s, logger)
+			stagerpc.RegisterPulse(s, pulse)
+		}}.plugins(),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(slices.Concat(opts, []grpc.ServerOption{grpc.MaxRecvMsgSize(stagerpc.MaxMessageBytes)}, options)...)
 		},

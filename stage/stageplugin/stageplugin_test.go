@@ -29,6 +29,18 @@ func (c chatty) Encode(ctx context.Context, req stage.EncodeRequest) (stage.Cond
 	return c.Encoder.Encode(ctx, req)
 }
 
+// Pulse is that of nothing in particular.
+func (chatty) Pulse() stage.Pulse { return stage.Pulse{Running: 3, Moved: 14} }
+
+// TestPulse: a stage's own, and a sign of life of one that has none.
+func TestPulse(t *testing.T) {
+	for kind, want := range map[stage.Kind]stage.Pulse{stage.KindEncoder: {Running: 3, Moved: 14}, stage.KindDecoder: {}} {
+		if p, err := launch(t, kind).Pulse(t.Context()); err != nil || p != want {
+			t.Errorf("the pulse of the %v is %+v, %v", kind, p, err)
+		}
+	}
+}
+
 // records is a slog.Handler that keeps what it is given; its lines are "LEVEL message key=value".
 type records struct {
 	mu    *sync.Mutex

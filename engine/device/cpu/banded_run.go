@@ -95,6 +95,7 @@ func (r *bandedRun) Execute(ctx context.Context) error {
 	if err := executable(r.arena, r.weights); err != nil {
 		return err
 	}
+	defer r.dev.runs()()
 	return r.feed.execute(ctx, 0, len(r.ops), func(op int) error {
 		x := &execution{r, ctx, r.weights}
 		if r.feed != nil {

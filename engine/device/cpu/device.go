@@ -44,9 +44,14 @@ type Device struct {
 	pool     *pool
 	conv     Algorithm // empty for the fastest
 	closed   atomic.Bool
+	running  atomic.Int64  // loads and executions under way
+	read     atomic.Uint64 // chunks of weights, and pieces of streamed ones
 }
 
-var _ device.Device = (*Device)(nil)
+var (
+	_ device.Device = (*Device)(nil)
+	_ device.Active = (*Device)(nil)
+)
 
 // New starts a device. The error is a device.FieldError for a setting out of range or a ConvEnv that names no
 // algorithm, or kernel.Check's.
@@ -85,6 +90,18 @@ func (d *Device) Algorithm(o *device.Conv2D, m *device.Manifest) Algorithm { ret
 
 // Memory reads the ledger.
 func (d *Device) Memory() device.Memory { return d.ledger.reading() }
+
+// Activity counts tasks of the threads and chunks of weights. A load whose caller is being told of its progress is not
+// running: how long that takes is the caller's.
+func (d *Device) Activity() device.Activity {
+	return device.Activity{Running: int(d.running.Load()), Moved: d.pool.moved() + d.read.Load()}
+}
+
+// runs counts a load or an execution until its end.
+func (d *Device) runs() (end func()) {
+	d.running.Add(1)
+	return func() { d.running.Add(-1) }
+}
 
 // WeightBytes is the packed parameters, each on a cache line, rounded up to whole pages. For a
 // manifest that Load refuses (a parameter without a size) it counts the others.

@@ -44,6 +44,7 @@ func (d *Device) load(ctx context.Context, m *device.Manifest, src device.Source
 	if d.closed.Load() {
 		return nil, device.ErrFreed
 	}
+	defer d.runs()()
 	plan, err := planWeights(m)
 	if err != nil {
 		return nil, err
@@ -160,7 +161,9 @@ func (l *loading) run(ctx context.Context, pieces []int, progress func(int64)) e
 			done = l.arena.bytes()
 		}
 		if progress != nil && running.Err() == nil {
+			l.dev.running.Add(-1)
 			progress(done)
+			l.dev.running.Add(1)
 		}
 	}
 	for _, n := range pieces {
@@ -222,6 +225,7 @@ func (l *loading) read(ctx context.Context, s *staging) ([]piece, error) {
 		if _, err := p.stored.ReadAt(data[:p.bytes], p.offset); err != nil {
 			return nil, fmt.Errorf("parameter %s: %w", l.params[p.param].Name, err)
 		}
+		l.dev.read.Add(1)
 		data = data[alignLine(p.bytes):]
 	}
 	return chunk, nil

@@ -10,6 +10,7 @@ import (
 type pool struct {
 	threads int
 	current atomic.Pointer[job]
+	jobs    atomic.Uint64   // begun, or tasks of those that no other thread helps with
 	wake    []chan struct{} // by thread-1, one token each
 	ended   sync.WaitGroup
 
@@ -89,10 +90,12 @@ func (p *pool) run(j *job) bool {
 	if j.tasks <= 1 || p.threads == 1 {
 		for task := range j.tasks {
 			j.do(0, task)
+			p.jobs.Add(1)
 		}
 		return true
 	}
 	j.start(p.threads)
+	p.jobs.Add(1)
 	p.current.Store(j)
 	for _, wake := range p.wake[:min(len(p.wake), j.tasks-1)] {
 		select {
@@ -148,6 +151,15 @@ func (j *job) await() {
 		}
 	}
 	<-j.done
+}
+
+// moved is another number whenever a task has been done. It costs them nothing: what is pending is counted anyway.
+func (p *pool) moved() uint64 {
+	moved := p.jobs.Load() << 32
+	if j := p.current.Load(); j != nil {
+		moved -= uint64(j.pending.Load())
+	}
+	return moved
 }
 
 // close ends the goroutines, behind the job that runs.

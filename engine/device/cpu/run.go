@@ -166,6 +166,7 @@ func (r *run) Execute(ctx context.Context) error {
 	if err := executable(r.arena, r.weights); err != nil {
 		return err
 	}
+	defer r.dev.runs()()
 	start := r.prologue
 	if r.stale {
 		start = 0

@@ -311,6 +311,7 @@ func (f *feed) read(ctx context.Context, params []int, view *weights) error {
 			if err == nil {
 				err = l.pack(p, data, s)
 			}
+			f.dev.read.Add(1)
 			if err != nil {
 				return f.streamError(param, err)
 			}

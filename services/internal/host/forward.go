@@ -106,7 +106,7 @@ func (h *Host) judge(ctx context.Context, g *generation, err error) error {
 		}
 		g.child.Kill()
 	}
-	died := h.died(fmt.Sprintf("ended during the call (%s)", g.child.Exit()))
+	died := h.died(h.end(g))
 	died.Cause = err
 	return died
 }

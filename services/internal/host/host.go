@@ -51,6 +51,7 @@ type generation struct {
 	over   chan struct{} // closed when the next generation has become the current one
 
 	child *stageplugin.Child // nil until ready; below Host.mu
+	hung  string             // why the watchdog ended it, empty if it did not; below Host.mu
 }
 
 func newGeneration(number uint64) *generation {

@@ -133,7 +133,7 @@ func load(t *testing.T, r stage.Resident) {
 
 func TestKillDuringEncode(t *testing.T) {
 	o := options(stage.KindEncoder, once(t, "hold encode 2")...)
-	begun := watch(&o, "encoding")
+	begun := watchLog(&o, "encoding")
 	e := Encoder{open(t, o, realTime())}
 	load(t, e)
 	result := make(chan error, 1)
@@ -293,7 +293,7 @@ func TestFirstStartFails(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	o := options(stage.KindEncoder, scriptKey+"=hold encode 1")
-	begun := watch(&o, "encoding")
+	begun := watchLog(&o, "encoding")
 	e := Encoder{open(t, o, realTime())}
 	load(t, e)
 	pid := e.PID()

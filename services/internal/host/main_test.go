@@ -196,7 +196,7 @@ type watcher struct {
 	seen    chan struct{}
 }
 
-func watch(o *stageplugin.Options, message string) <-chan struct{} {
+func watchLog(o *stageplugin.Options, message string) <-chan struct{} {
 	w := watcher{message, make(chan struct{}, 100)}
 	o.Logger = slog.New(w)
 	return w.seen

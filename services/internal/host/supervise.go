@@ -58,6 +58,7 @@ func (h *Host) fill(child *stageplugin.Child) {
 	defer h.mu.Unlock()
 	h.current.child = child
 	close(h.current.ready)
+	go h.guard(h.current)
 }
 
 // vacate begins the next generation, which has no child yet, and returns its number.

@@ -46,7 +46,7 @@ func TestUnderway(t *testing.T) {
 func TestKillDuringSettle(t *testing.T) {
 	hand := newFakeTime()
 	o := options(stage.KindEncoder, once(t, "hold encode 2")...)
-	begun := watch(&o, "encoding")
+	begun := watchLog(&o, "encoding")
 	e := Encoder{open(t, o, hand.clock())}
 	load(t, e)
 	encoded, settled := make(chan error, 1), make(chan error, 1)

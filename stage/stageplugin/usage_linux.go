@@ -1,0 +1,22 @@
+package stageplugin
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// usage is the process's page faults and processor time in proc_pid_stat(5). A process that is stopped or frozen has none, one
+// that has to share the processors with a hundred others has some within a second.
+func usage(pid int) string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:])) // from the third on
+	if len(fields) < 13 {
+		return ""
+	}
+	return fmt.Sprint(fields[7], fields[9], fields[11], fields[12]) // minflt, majflt, utime, stime
+}
