@@ -170,8 +170,13 @@ func TestBrokenModels(t *testing.T) {
 			t["dtype"], t["shape"] = "F8_E4M3", []int{64}
 		})
 	})
+	breakModel("more", func(m string) {
+		header(filepath.Join(m, unet), 0, func(h map[string]map[string]any) {
+			h["foo.bar"] = map[string]any{"dtype": "F8_E4M3", "shape": []int{0}, "data_offsets": []int{0, 0}}
+		})
+	})
 	s := up(t, "--models", dir)
-	for name, says := range map[string]string{"no-vae": "vae", "truncated": unet, "huge-header": unet, "fp8": "conv_in.bias"} {
+	for name, says := range map[string]string{"no-vae": "vae", "truncated": unet, "huge-header": unet, "fp8": "F8_E4M3"} {
 		_, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Model: name, Prompt: "x", Steps: ptr(int32(1))}, nil)
 		if info := errorInfo(err); status.Code(err) != codes.FailedPrecondition || info.GetReason() != "MODEL_INVALID" || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v with %v, want MODEL_INVALID that names %s", name, err, info, says)
@@ -180,13 +185,20 @@ func TestBrokenModels(t *testing.T) {
 			t.Errorf("%s: the error tells where the model is: %v", name, err)
 		}
 	}
-	if _, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Model: "whole", Prompt: "x", Steps: ptr(int32(1))}, nil); err != nil {
-		t.Errorf("the whole model beside them: %v", err)
+	for _, name := range []string{"whole", "more"} {
+		if _, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Model: name, Prompt: "x", Steps: ptr(int32(1))}, nil); err != nil {
+			t.Errorf("the model %s beside them: %v", name, err)
+		}
 	}
 	got := runCommand(t, "models", "--models", dir)
 	for _, name := range []string{"no-vae", "truncated", "huge-header", "fp8"} {
 		if got.code != 0 || !strings.Contains(got.stdout, name) {
 			t.Errorf("models: exit code %d\n%s", got.code, got.stdout)
 		}
+	}
+	const warning = `unet: ignores tensors that the network does not have: "foo.bar"`
+	plan := runCommand(t, "plan", filepath.Join(dir, "more"))
+	if !strings.Contains(got.stdout, "warning: more/"+warning) || !strings.Contains(plan.stdout, "warning: "+warning) {
+		t.Errorf("no warning of foo.bar:\n%s\n%s", got.stdout, plan.stdout)
 	}
 }

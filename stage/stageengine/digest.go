@@ -33,10 +33,11 @@ func identity(kind stage.Kind, dir *modeldir.Dir, net network) (string, error) {
 			return "", err
 		}
 		for _, f := range files {
-			if !f.Type().IsRegular() {
+			path := filepath.Join(dir.Tokenizer(), f.Name())
+			if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // a link's file
 				continue
 			}
-			data, err := os.ReadFile(filepath.Join(dir.Tokenizer(), f.Name()))
+			data, err := os.ReadFile(path)
 			if err != nil {
 				return "", err
 			}

@@ -123,6 +123,29 @@ func TestDigests(t *testing.T) {
 	}
 }
 
+// TestLinkedTokenizers: files that are links, as in the hub's cache, tell tokenizers apart.
+func TestLinkedTokenizers(t *testing.T) {
+	const name = "tokenizer/more.json"
+	add := func(text string, file string) func(string) {
+		return func(dir string) {
+			err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600)
+			if err == nil && file != name {
+				err = os.Symlink("../"+file, filepath.Join(dir, name))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	books := NewEncoder(copies(t, map[string]func(string){"plain": add("{}", name), "linked": add("{}", "blob"), "another": add("[]", "blob")})).books
+	if books["linked"].identity != books["plain"].identity {
+		t.Errorf("a link to a file is not like the file:\n%s\n%s", books["linked"].identity, books["plain"].identity)
+	}
+	if books["another"].problem != nil || books["another"].identity == books["linked"].identity {
+		t.Errorf("a link to another file is like a link to the file: %v", books["another"].problem)
+	}
+}
+
 func BenchmarkDigest(b *testing.B) {
 	library, err := OpenLibrary(filepath.Join(repo, "models"))
 	if err != nil {
