@@ -187,13 +187,21 @@ func TestFilesAsTheyAreFound(t *testing.T) {
 			}
 			writeTensors(t, path(textFile), whole)
 		}, `text_encoder: ignores tensors that the network does not have: \"logit_scale\", \"vision_model.`, false},
-		"names without a prefix": {func(t *testing.T, path func(string) string) {
-			plain := map[string]stored{"foo.bar": {"I8", []int{}, []byte{1}}}
+		"names with another prefix": {func(t *testing.T, path func(string) string) {
+			other := map[string]stored{}
 			for name, v := range readTensors(t, path(textFile)) {
-				plain[strings.TrimPrefix(name, "text_model.")] = v
+				other["clip."+strings.TrimPrefix(name, "text_model.")] = v
 			}
-			writeTensors(t, path(textFile), plain)
-		}, "foo.bar", false},
+			writeTensors(t, path(textFile), other)
+		}, "", false},
+		"names without a prefix before those with one": {func(t *testing.T, path func(string) string) {
+			both := map[string]stored{"foo.bar": {"I8", []int{}, []byte{1}}}
+			for name, v := range readTensors(t, path(textFile)) {
+				name = strings.TrimPrefix(name, "text_model.")
+				both[name], both["text_model."+name] = v, stored{v.dtype, v.shape, make([]byte, len(v.data))}
+			}
+			writeTensors(t, path(textFile), both)
+		}, `\"foo.bar\", \"text_model.`, false},
 		"float64": {func(t *testing.T, path func(string) string) {
 			for _, file := range []string{textFile, unetFile, vaeFile} {
 				widened(t, path(file))

@@ -24,17 +24,21 @@ type layer struct {
 	act          device.Activation
 }
 
-// prefix is on every name in files of transformers before 5.
-const prefix = "text_model"
+// prefixes are on every name in some files, names without one before: text_model in those of transformers before 5 and of a
+// whole CLIP, and the name that transformers has for the model in a larger one.
+func prefixes() []string { return []string{"text_model", "clip"} }
 
 // New declares the model's parameters on s; s.Finish(Ignore) tells what did not fit.
 func New(s *nn.Scope, cfg Config) *Model {
-	if s.Has(prefix + ".embeddings.token_embedding.weight") {
-		s = s.Sub(prefix)
+	const tokens = "embeddings.token_embedding.weight"
+	for _, prefix := range prefixes() {
+		if !s.Has(tokens) && s.Has(prefix+"."+tokens) {
+			s = s.Sub(prefix)
+		}
 	}
 	m := &Model{
 		cfg:       cfg,
-		tokens:    s.Table("embeddings.token_embedding.weight", cfg.VocabSize, cfg.HiddenSize),
+		tokens:    s.Table(tokens, cfg.VocabSize, cfg.HiddenSize),
 		positions: s.Table("embeddings.position_embedding.weight", cfg.MaxPositions, cfg.HiddenSize),
 	}
 	for i := range cfg.Layers {
@@ -47,7 +51,9 @@ func New(s *nn.Scope, cfg Config) *Model {
 // Ignore excuses tensors that files carry and the model does not use: the position numbers that
 // transformers before 4.31 saved, and the head of a CLIPTextModelWithProjection.
 func Ignore(name string) bool {
-	name = strings.TrimPrefix(name, prefix+".")
+	for _, prefix := range prefixes() {
+		name = strings.TrimPrefix(name, prefix+".")
+	}
 	return name == "embeddings.position_ids" || name == "text_projection.weight"
 }
 
