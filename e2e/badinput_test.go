@@ -190,6 +190,8 @@ func TestBrokenModels(t *testing.T) {
 			t.Errorf("the model %s beside them: %v", name, err)
 		}
 	}
+	models, err := triptychv1alpha1.NewModelServiceClient(s.conn).ListModels(t.Context(), &triptychv1alpha1.ListModelsRequest{})
+	must(err)
 	got := runCommand(t, "models", "--models", dir)
 	for _, name := range []string{"no-vae", "truncated", "huge-header", "fp8"} {
 		if got.code != 0 || !strings.Contains(got.stdout, name) {
@@ -200,5 +202,10 @@ func TestBrokenModels(t *testing.T) {
 	plan := runCommand(t, "plan", filepath.Join(dir, "more"))
 	if !strings.Contains(got.stdout, "warning: more/"+warning) || !strings.Contains(plan.stdout, "warning: "+warning) {
 		t.Errorf("no warning of foo.bar:\n%s\n%s", got.stdout, plan.stdout)
+	}
+	for _, m := range models.GetModels() {
+		if (m.GetName() == "more") != (m.GetWarning() == warning) {
+			t.Errorf("ListModels: %s has the warning %q", m.GetName(), m.GetWarning())
+		}
 	}
 }

@@ -24,11 +24,11 @@ func narrowedSection(f *file, offset, n int64) *io.SectionReader {
 }
 
 // wideBuffers hold what narrowed reads of a file at a time.
-var wideBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+var wideBuffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
 // ReadAt implements io.ReaderAt. Errors are those of the file.
 func (n narrowed) ReadAt(p []byte, off int64) (int, error) {
-	wide := wideBuffers.Get().(*[32 << 10]byte)
+	wide := wideBuffers.Get().(*[256 << 10]byte)
 	defer wideBuffers.Put(wide)
 	done := 0
 	for done < len(p) {

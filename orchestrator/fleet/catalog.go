@@ -23,6 +23,7 @@ type Model struct {
 	Samplers       []string
 	DefaultSampler string
 	Problem        *stage.Error // why it cannot be used, nil when it can
+	Warnings       []string     // see stage.Component
 
 	parts map[stage.Kind]string // see Part
 }
@@ -70,6 +71,7 @@ func join(name string, parts map[stage.Kind]stage.Component) Model {
 			invalid("%s", c.Problem)
 		}
 		m.WeightsBytes[kind] = c.WeightsBytes
+		m.Warnings = append(m.Warnings, c.Warnings...)
 	}
 	if m.Problem != nil {
 		return m

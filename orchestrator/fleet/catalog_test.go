@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestJoin(t *testing.T) {
 		p := parts{
 			e: {MaxTokens: 8, ContextDim: 6, WeightsBytes: 1},
 			d: {ContextDim: 6, LatentChannels: 4, LatentMultiple: 2, LatentDefault: 8, WeightsBytes: 2, Samplers: []string{"euler"}, DefaultSampler: "euler"},
-			v: {LatentChannels: 4, SpatialFactor: 8, WeightsBytes: 3},
+			v: {LatentChannels: 4, SpatialFactor: 8, WeightsBytes: 3, Warnings: []string{"vae: odd"}},
 		}
 		c.spoil(p)
 		given := map[stage.Kind]stage.Component{}
@@ -38,7 +39,7 @@ func TestJoin(t *testing.T) {
 		}
 		m := join("tiny", given)
 		switch {
-		case c.says == "" && (m.Problem != nil || m.SizeMultiple != 16 || m.DefaultSizePx != 64 || m.MaxTokens != 8):
+		case c.says == "" && (m.Problem != nil || m.SizeMultiple != 16 || m.DefaultSizePx != 64 || m.MaxTokens != 8 || !slices.Equal(m.Warnings, []string{"vae: odd"})):
 			t.Errorf("%s: %+v", name, m)
 		case c.says != "" && (m.Problem == nil || m.Problem.Reason != stage.ModelInvalid || !strings.Contains(m.Problem.Message, c.says)):
 			t.Errorf("%s: problem %v, want one that says %q", name, m.Problem, c.says)

@@ -84,6 +84,7 @@ func TestInfoSurvives(t *testing.T) {
 		Models: []stage.Component{{
 			Model: "m", WeightsBytes: 2, MaxTokens: 3, ContextDim: 4, LatentChannels: 5, LatentMultiple: 6, LatentDefault: 7,
 			Samplers: []string{"a", "b"}, DefaultSampler: "a", SpatialFactor: 8, Problem: "p", Digest: "q", Stamp: "r",
+			Warnings: []string{"s", "t"},
 		}, {Model: "n"}},
 		Resident:  []stage.ResidentModel{{Model: "m", WeightsBytes: 2}},
 		UsedBytes: 9, PeakBytes: 10, Generation: 11, Draining: true, Releases: 12, ReleasedBytes: 13,

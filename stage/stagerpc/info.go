@@ -101,6 +101,9 @@ func componentToProto(c stage.Component) *stagepb.ComponentInfo {
 	for _, s := range c.Samplers {
 		info.Samplers = append(info.Samplers, clip(s))
 	}
+	for _, w := range c.Warnings {
+		info.Warnings = append(info.Warnings, clip(w))
+	}
 	return info
 }
 
@@ -109,6 +112,7 @@ func componentFromProto(c *stagepb.ComponentInfo) stage.Component {
 		Model: c.GetModel(), WeightsBytes: c.GetWeightsBytes(), MaxTokens: int(c.GetMaxTokens()), ContextDim: int(c.GetContextDim()),
 		LatentChannels: int(c.GetLatentChannels()), LatentMultiple: int(c.GetLatentMultiple()), LatentDefault: int(c.GetLatentDefault()),
 		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(), Stamp: c.GetStamp(),
+		Warnings: c.GetWarnings(),
 	}
 }
 

@@ -125,7 +125,8 @@ type Model struct {
 	Stages []*ModelStage `protobuf:"bytes,8,rep,name=stages,proto3" json:"stages,omitempty"`
 	// Why it cannot be used; empty when it can.
 	Problem string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
-	// What is to be known of it although it can be used, as that services have different files of it.
+	// What is to be known of it although it can be used, as tensors of its files that nothing reads, or that services have different
+	// files of it.
 	Warning       string `protobuf:"bytes,10,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

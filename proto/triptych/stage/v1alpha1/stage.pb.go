@@ -426,7 +426,10 @@ type ComponentInfo struct {
 	// Tells files and settings from those of other times, without their having been read.
 	Stamp string `protobuf:"bytes,13,opt,name=stamp,proto3" json:"stamp,omitempty"`
 	// Equal for parts that were read with the same bytes and settings, wherever that was; empty while they have not been read whole.
-	Identity      string `protobuf:"bytes,14,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity string `protobuf:"bytes,14,opt,name=identity,proto3" json:"identity,omitempty"`
+	// What is odd about a model that is used all the same, without paths: tensors of its files that nothing reads, a variant of
+	// weights for want of others.
+	Warnings      []string `protobuf:"bytes,15,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +560,13 @@ func (x *ComponentInfo) GetIdentity() string {
 		return x.Identity
 	}
 	return ""
+}
+
+func (x *ComponentInfo) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 // ResidentComponent is a model held in device memory, or warm: in the host's, as large as it was while resident.
@@ -1220,7 +1230,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
 	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +
-	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xd3\x03\n" +
+	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xef\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
@@ -1238,7 +1248,8 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x16\n" +
 	"\x06digest\x18\f \x01(\tR\x06digest\x12\x14\n" +
 	"\x05stamp\x18\r \x01(\tR\x05stamp\x12\x1a\n" +
-	"\bidentity\x18\x0e \x01(\tR\bidentity\"d\n" +
+	"\bidentity\x18\x0e \x01(\tR\bidentity\x12\x1a\n" +
+	"\bwarnings\x18\x0f \x03(\tR\bwarnings\"d\n" +
 	"\x11ResidentComponent\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x14\n" +
