@@ -68,11 +68,12 @@ func New(o Options) (*Fleet, error) {
 			if _, ok := f.members[id]; ok {
 				return nil, errors.Join(errors.New("fleet: the address "+address+" is given twice"), f.Close())
 			}
-			conn, err := grpc.NewClient(address, options...)
+			ear := newEar()
+			conn, err := grpc.NewClient(address, append(options, grpc.WithStatsHandler(ear))...)
 			if err != nil {
 				return nil, errors.Join(err, f.Close())
 			}
-			f.members[id] = newMember(id, kind, conn, o.ID)
+			f.members[id] = newMember(id, kind, conn, ear, o.ID)
 		}
 	}
 	return f, nil

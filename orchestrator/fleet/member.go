@@ -19,6 +19,7 @@ type member struct {
 	id   residency.StageID
 	kind stage.Kind
 	conn *grpc.ClientConn
+	ear  *ear
 	kick chan struct{} // asks for an immediate look
 
 	encoder  stage.Encoder // the one of its kind is set
@@ -29,13 +30,14 @@ type member struct {
 	info    *stage.Info // the last known, nil before the first answer
 	joined  bool        // the keeper knows it, and what it holds; info is then set
 	silent  bool        // and it does not answer, or has not yet since a report
+	mute    bool        // and nothing else was heard of it since it was asked, not of work either
 	doubted bool        // and may be another, or hold something else, than the keeper believes: it joins again when it answers
 	owned   bool        // it works for another orchestrator
 }
 
-func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, orchestrator string) *member {
+func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, ear *ear, orchestrator string) *member {
 	as := stagerpc.As(conn, orchestrator)
-	m := &member{id: id, kind: kind, conn: conn, kick: make(chan struct{}, 1)}
+	m := &member{id: id, kind: kind, conn: conn, ear: ear, kick: make(chan struct{}, 1)}
 	switch kind {
 	case stage.KindEncoder:
 		m.encoder = stagerpc.NewEncoder(as)
@@ -95,7 +97,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 // not answer in time over a connection that stands: its process lives, and so do its bytes.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
-	moment := f.keeper.Now()
+	moment, begin := f.keeper.Now(), time.Now()
 	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id)})
 	info, err := m.resident().Info(asked)
 	cancel()
@@ -118,6 +120,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 			log.Warn("stage does not answer; it keeps what it holds and gets no new work", "waited", infoTimeout)
 		}
 		f.silence(m)
+		m.mute = !m.ear.heardSince(begin)
 		return false
 	default:
 		if m.joined && !owned {
@@ -131,12 +134,12 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	if m.joined && !m.doubted && info.Draining == last.Draining && info.Generation >= last.Generation {
 		f.keeper.Measure(m.id, info, moment)
 		if m.silent {
-			m.silent = false
+			m.silent, m.mute = false, false
 			log.Info("stage answers again", "generation", info.Generation)
 		}
 		return !info.Draining
 	}
-	m.joined, m.silent, m.doubted = true, false, false
+	m.joined, m.silent, m.mute, m.doubted = true, false, false, false
 	f.plans.forget() // another program may answer now, with other files
 	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info, moment)
 	log.Info("stage is there", "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
@@ -154,7 +157,7 @@ func (f *Fleet) silence(m *member) {
 // drop takes a service from the keeper; the next look that finds it brings it back. m.mu is held.
 func (f *Fleet) drop(m *member) {
 	if m.joined {
-		m.joined, m.silent, m.doubted = false, false, false
+		m.joined, m.silent, m.mute, m.doubted = false, false, false, false
 		f.keeper.Leave(m.id)
 	}
 }

@@ -36,12 +36,15 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 	for deaths := 0; ; {
 		changed := f.next()
 		if m := f.having(kind, req.Model); m != nil {
-			fp, err := m.resident().Plan(ctx, req)
+			asking, done := f.unlessMute(ctx, m.id)
+			fp, err := m.resident().Plan(asking, req)
+			mute := asking.Err() != nil
+			done()
 			switch reason := stage.ReasonOf(err); {
 			case err == nil:
 				f.plans.remember(key, fp)
 				return fp, nil
-			case ctx.Err() != nil: // whatever the call made of it
+			case ctx.Err() != nil, mute: // whatever the call made of it
 			case reason == stage.StageUnreachable:
 				f.Report(m.id)
 			case reason == stage.RuntimeDied && deaths < maxPlanDeaths:

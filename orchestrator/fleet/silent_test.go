@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -137,4 +138,31 @@ func TestUnknownWeights(t *testing.T) {
 	if err != nil || info.UsedBytes == 0 || r.Used() != info.UsedBytes {
 		t.Errorf("%d bytes count, the stage holds %d: %v", r.Used(), info.UsedBytes, err)
 	}
+}
+
+// TestPlanLeavesMute: a question that a service does not answer, of which nothing else is heard either, goes to another one.
+func TestPlanLeavesMute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const kind = stage.KindDenoiser
+		r := fleettest.New(t, append(fleettest.Trio(), fleettest.NewService(kind, "another"))...)
+		asked := make(chan *fleettest.Service, 2)
+		for _, s := range r.Services {
+			s.Before = func(ctx context.Context, _ string) error {
+				if asked <- s; len(asked) == 1 {
+					s.Hang()
+					<-ctx.Done()
+				}
+				return ctx.Err()
+			}
+			s.Start()
+		}
+		r.Known(t)
+		begin := time.Now()
+		if _, err := r.Fleet.Plan(t.Context(), kind, tiny(8)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 10*time.Second || <-asked == <-asked {
+			t.Errorf("it took %v", took)
+		}
+	})
 }

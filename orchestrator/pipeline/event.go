@@ -53,6 +53,7 @@ const (
 	PromptTruncated = "PROMPT_TRUNCATED"
 	PreviewSkipped  = "PREVIEW_SKIPPED"
 	StageRestarted  = "STAGE_RESTARTED"
+	StageSilent     = "STAGE_SILENT"
 	OutOfMemory     = "OUT_OF_MEMORY"
 	DeviceBusy      = "DEVICE_BUSY"
 	WeightsReread   = "WEIGHTS_REREAD"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -82,28 +83,83 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 	}
 }
 
-// try takes a lease, for which it waits no longer than waiting lasts, and works once.
-// again is work that ran out of memory before.
+// try takes a lease, for which it waits no longer than waiting lasts, and works once: where the lease is, or elsewhere when the
+// stage there falls silent. again is work that ran out of memory before.
 func (j *job) try(ctx, waiting context.Context, kind stage.Kind, again bool, work func(context.Context, residency.StageID) error) (granted bool, err error) {
-	lease, err := j.Keeper.Acquire(waiting, residency.AcquireRequest{Job: j.id, Need: j.need(kind), Again: again, Observer: residency.Observer{
+	lease, err := j.acquire(waiting, kind, again)
+	if err != nil {
+		return false, err
+	}
+	for lease != nil {
+		lease, err = j.hold(ctx, kind, lease, again, work)
+	}
+	return true, err
+}
+
+func (j *job) acquire(ctx context.Context, kind stage.Kind, again bool) (*residency.Lease, error) {
+	return j.Keeper.Acquire(ctx, residency.AcquireRequest{Job: j.id, Need: j.need(kind), Again: again, Observer: residency.Observer{
 		Event:    j.decided,
 		Position: func(position int) { j.emit(Queued{Kind: kind, Position: position}) },
 		Loading:  func(loaded, total int64) { j.emit(Loading{Kind: kind, LoadedBytes: loaded, TotalBytes: total}) },
 	}})
-	if err != nil {
-		return false, err
-	}
+}
+
+// hold works under a lease and gives it back. Work that was cut because its stage is silent is to be done again under the lease
+// returned, which is of another one.
+func (j *job) hold(ctx context.Context, kind stage.Kind, lease *residency.Lease, again bool, work func(context.Context, residency.StageID) error) (next *residency.Lease, err error) {
+	call, cut := context.WithCancel(ctx)
+	watching, stop := context.WithCancel(ctx)
+	standby := make(chan *residency.Lease, 1)
+	go func() { standby <- j.standby(watching, kind, lease.Stage, cut) }()
 	start := time.Now()
 	err = errPanic
-	defer func() { // a panic must not keep the stage
+	defer func() { // a panic must not keep the stages
+		stop()
+		next = <-standby
+		moved := next != nil && ctx.Err() == nil && errors.Is(err, context.Canceled)
+		if next != nil && !moved {
+			next.Unfinished()
+			next.Release()
+			next = nil
+		}
+		cut()
 		j.spent(kind, lease, time.Since(start))
 		if !again && stage.ReasonOf(err) == stage.EngineOOMUnplanned {
 			lease.Exhausted()
 		}
+		if moved {
+			j.release(call, lease, err) // which has ended: nobody waits for a stage that is silent
+			return
+		}
 		j.release(ctx, lease, err)
 	}()
-	err = work(ctx, lease.Stage)
-	return true, err
+	err = work(call, lease.Stage)
+	return nil, err
+}
+
+// standby takes a lease elsewhere while the stage at id, where the job works, is silent, and cuts the work when it has one. It
+// returns that lease, or nil when ctx has ended. The stage keeps what it holds, and the lease there, until it says that the work
+// has ended, or is gone.
+func (j *job) standby(ctx context.Context, kind stage.Kind, id residency.StageID, cut func()) *residency.Lease {
+	for j.Fleet.AwaitMute(ctx, id) == nil {
+		j.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("the %v at %s has not answered for %v; the work waits for it, or for another that can take it", kind, id, fleet.Patience)})
+		silent, end := context.WithCancel(ctx)
+		go func() {
+			if j.Fleet.AwaitVoice(silent, id) == nil {
+				end()
+			}
+		}()
+		lease, err := j.acquire(silent, kind, false)
+		if err == nil {
+			end()
+			j.emit(Warning{Code: StageRestarted, Message: fmt.Sprintf("the %v at %s does not answer; the work goes on from its last checkpoint at %s", kind, id, lease.Stage)})
+			cut()
+			return lease
+		}
+		<-silent.Done() // also where nobody else can take it
+		end()
+	}
+	return nil
 }
 
 // errPanic is what work has failed with that panicked.

@@ -51,7 +51,7 @@ const (
 	OutOfMemory                     // Evict: the device ran out of memory in a load or in work
 	Failed                          // Evict: the eviction failed; Release: the load failed; Keep: that load, or the drop, failed
 	WorkDone                        // Release: scratch of a granted request
-	WorkWithdrawn                   // Release: scratch of a request whose caller gave up while its weights loaded
+	WorkWithdrawn                   // Release: scratch of a request whose caller gave up, or whose service fell silent, while its weights loaded
 	Evicted                         // Release: weights are evicted
 	Found                           // Reserve, Keep: a stage holds the weights and it was not known, as when it has joined
 	Grouped                         // Wait: others go first, whose weights are resident

@@ -107,7 +107,7 @@ func (l *ledger) fetch(p promise, at *placement, leave int64) {
 func (l *ledger) prune() {
 	for _, s := range l.services {
 		for _, c := range s.components {
-			if c.state != Loading || c.holder() != nil || l.policy.pinned(c) {
+			if c.state != Loading || s.silent || c.holder() != nil || l.policy.pinned(c) {
 				continue
 			}
 			if future := l.future(); future.next(c) == never {

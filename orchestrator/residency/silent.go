@@ -18,15 +18,27 @@ func (in silenced) apply(l *ledger) {
 	l.turnAway(s)
 }
 
-// turnAway lets a request for which room is being made look for another service, if this one does not serve it any more.
+// turnAway lets a request for which room is being made, or weights are loaded at a silent service, look for another one, if
+// this one does not serve it any more. The load goes on as a prefetch.
 func (l *ledger) turnAway(s *service) {
-	if r := s.holder; r != nil && r.phase == placed && !s.serves(r.need) {
+	r := s.holder
+	switch {
+	case r == nil || s.serves(r.need):
+	case r.phase == placed:
 		l.unseat(r)
+	case r.phase == reserved && s.silent:
+		c, since := r.component(), r.since
+		c.prefetch = true
+		r.losses-- // nothing is lost
+		l.unseat(r)
+		e := l.record(Release, c, r.cause, r.need.Footprint.ScratchBytes, "the scratch of %v is not used: %s, which loads it, does not answer", c, s.id)
+		e.Class, e.Took = WorkWithdrawn, l.now.Sub(since)
 	}
 }
 
 // Silent tells that a service does not answer although it may well live: it keeps its bytes and gets no
-// new work until it answers (see Join and Measure) or leaves.
+// new work until it answers (see Join and Measure) or leaves. Who is at work there stays so; who waits for a load there
+// may have another service.
 func (k *Keeper) Silent(id StageID) { k.tell(silenced{id, true}) }
 
 // unanswered says in words that a need waits for a service that is silent, nil and empty if none has it.

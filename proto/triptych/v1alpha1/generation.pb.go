@@ -146,7 +146,7 @@ const (
 	ResidencyEvent_CLASS_FAILED ResidencyEvent_Class = 6
 	// Release: scratch of a request that worked.
 	ResidencyEvent_CLASS_WORK_DONE ResidencyEvent_Class = 7
-	// Release: scratch of a request whose caller gave up while its weights loaded.
+	// Release: scratch of a request whose caller gave up, or whose service fell silent, while its weights loaded.
 	ResidencyEvent_CLASS_WORK_WITHDRAWN ResidencyEvent_Class = 8
 	// Release: weights are evicted.
 	ResidencyEvent_CLASS_EVICTED ResidencyEvent_Class = 9
@@ -1449,7 +1449,7 @@ func (x *ResidencyEvent) GetUnfinished() bool {
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which it is, e.g. "PROMPT_TRUNCATED", "PREVIEW_SKIPPED", "STAGE_RESTARTED",
-	// "OUT_OF_MEMORY", "DEVICE_BUSY", "WEIGHTS_REREAD".
+	// "STAGE_SILENT", "OUT_OF_MEMORY", "DEVICE_BUSY", "WEIGHTS_REREAD".
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	// In words.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
