@@ -30,13 +30,15 @@ import (
 
 var soakTime = flag.Duration("soak", 0, "how long TestSoak goes on; 0 for some jobs")
 
-// What the soak does beside jobs: a runtime, or one time in killService its service, is killed for one job in killEvery,
+// What the soak does beside jobs: a runtime, or one time in killService its service, is killed for one job in killEvery, or, a
+// runtime one time in stopRuntime, stopped for good,
 // a job is cancelled one time in cancelEvery, and allocations of the runtimes fail.
 const (
 	soakJobs    = 30
 	soakClients = 3
 	killEvery   = 8
 	killService = 4
+	stopRuntime = 2
 	cancelEvery = 6
 	// soakPatience ends a job that hangs: three at once, each tried again many times, take what they take.
 	soakPatience = 10 * time.Minute
@@ -138,7 +140,7 @@ func TestSoak(t *testing.T) {
 	if loud > quiet+10 { // connections come and go
 		t.Errorf("%d goroutines in the end, %d after a quiet run:\n%s", loud, quiet, k.s.log)
 	}
-	for _, what := range []string{"completed", "cancelled", "killed", pipelineOutOfMemory, soakFromWarm} {
+	for _, what := range []string{"completed", "cancelled", syscall.SIGKILL.String(), syscall.SIGSTOP.String(), pipelineOutOfMemory, soakFromWarm} {
 		if k.counts[what] == 0 {
 			t.Errorf("nothing was %s: %v", what, k.counts)
 		}
@@ -163,9 +165,12 @@ func (k *soak) job(n int) {
 	if random.IntN(cancelEvery) == 0 {
 		cancelAt = 1 + random.IntN(20)
 	}
-	victim := stageNames[random.IntN(3)]
+	victim, signal := stageNames[random.IntN(3)], syscall.SIGKILL
 	if random.IntN(killService) > 0 {
 		victim = "runtime " + victim
+		if random.IntN(stopRuntime) == 0 {
+			signal = syscall.SIGSTOP
+		}
 	}
 	events, err := k.s.generateFor(ctx, k.specs[which], func(e *triptychv1alpha1.GenerateResponse) {
 		if w := e.GetWarning(); w != nil {
@@ -173,7 +178,7 @@ func (k *soak) job(n int) {
 		}
 		switch seen++; seen {
 		case killAt:
-			k.kill(victim)
+			k.signal(victim, signal)
 		case cancelAt:
 			cancel()
 		}
@@ -200,11 +205,11 @@ func (k *soak) job(n int) {
 	}
 }
 
-// kill ends a process of the stack, unless it is being started again.
-func (k *soak) kill(name string) {
+// signal kills or stops a process of the stack, unless it is being started again.
+func (k *soak) signal(name string, signal syscall.Signal) {
 	for pid, args := range descendants(k.t, k.s.cmd.Process.Pid) {
-		if strings.Contains(args, program+" "+name) && syscall.Kill(pid, syscall.SIGKILL) == nil {
-			k.count("killed")
+		if strings.Contains(args, program+" "+name) && syscall.Kill(pid, signal) == nil {
+			k.count(signal.String())
 			return
 		}
 	}
