@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Reason says what kind of error an Error is. Reasons survive every hop; the canonical gRPC code
@@ -35,6 +36,7 @@ const (
 	DeviceBusy               Reason = "DEVICE_BUSY"
 	NotFinite                Reason = "NOT_FINITE"
 	ModelChanged             Reason = "MODEL_CHANGED"
+	DiskFull                 Reason = "DISK_FULL"
 )
 
 // Error is every error that a caller of a stage or of the public API can see. Message and Metadata
@@ -43,7 +45,9 @@ type Error struct {
 	Reason   Reason
 	Message  string
 	Metadata map[string]string // e.g. field, value, accepted; stage; needed_bytes, available_bytes
-	Cause    error
+	// RetryAfter is when trying again makes sense, of an error that passes by itself; 0 leaves it to the reason.
+	RetryAfter time.Duration
+	Cause      error
 }
 
 // Error is the message.

@@ -56,7 +56,7 @@ type Resident interface {
 	Info(ctx context.Context) (Info, error)
 	// Plan tells the bytes a request would take, from configs and file headers alone. A limit that is too small is not
 	// an error: the answer is then the least that can be.
-	// ModelNotFound, ModelInvalid, SizeUnsupported.
+	// ModelNotFound, ModelInvalid, SizeUnsupported, DiskFull.
 	Plan(ctx context.Context, req PlanRequest) (Footprint, error)
 	// Load makes a model's weights resident; it succeeds at once, and leaves them as they are, if they are resident. Warm
 	// ones that are as large as this load's become resident as they are; others are dropped first, and read anew. When the
@@ -205,6 +205,7 @@ type Footprint struct {
 	WeightsBytes int64 // held while the model is resident
 	ScratchBytes int64 // held while the request runs
 	WholeBytes   int64 // of the weights without a limit
+	SpillBytes   int64 // of a temporary file on the stage's disk, held while the request runs
 }
 
 // LimitWithin is what the weights may take at most where a budget holds them and the scratch: the limit of a PlanRequest

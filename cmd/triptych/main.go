@@ -85,7 +85,7 @@ func exitCode(ctx context.Context, err error) int {
 	switch stage.ReasonOf(err) {
 	case stage.InvalidField, stage.SamplerUnsupported, stage.SizeUnsupported, stage.ModelNotFound:
 		return exitUsage
-	case stage.ModelDoesNotFit, stage.ModelInvalid, stage.QueueFull:
+	case stage.ModelDoesNotFit, stage.ModelInvalid, stage.QueueFull, stage.DiskFull:
 		return exitRefused
 	}
 	if ctx.Err() != nil {

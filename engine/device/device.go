@@ -47,6 +47,14 @@ type Device interface {
 	NewRun(t *Tape, w Weights) (Run, error)
 }
 
+// Spiller is a Device that Within gave, whose runs may keep arrays in a temporary file.
+type Spiller interface {
+	// SpillBytes is the size of the file that NewRun of the tape will make, 0 for none.
+	SpillBytes(t *Tape) (int64, error)
+	// CheckSpill asks the disk whether it has room for a file of so many bytes now. The error is a SpillError.
+	CheckSpill(bytes int64) error
+}
+
 // Memory is a reading of a device's allocator, in bytes. CapBytes is 0 when there is no cap.
 type Memory struct {
 	UsedBytes, PeakBytes, CapBytes int64

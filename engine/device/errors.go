@@ -3,6 +3,8 @@ package device
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 )
 
 // ErrFreed is wrapped by every error that means memory was used after its Free, or a device after
@@ -67,9 +69,20 @@ func (e *FieldError) Error() string {
 // SpillError is a temporary file for the arrays of a run that could not be made, written or read: the
 // disk is full, say. Nothing is left of the file.
 type SpillError struct {
-	Device string
-	Bytes  int64 // of the file
-	Err    error // what the operating system said
+	Device         string
+	Bytes          int64 // of the file
+	AvailableBytes int64 // that the disk has; 0 where there is no disk to ask
+	Err            error // what the operating system said
+}
+
+// NoRoom tells whether there is no place for such a file, rather than a fault of the disk.
+func (e *SpillError) NoRoom() bool {
+	for _, why := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS, syscall.ENOTDIR, fs.ErrNotExist, fs.ErrPermission} {
+		if errors.Is(e.Err, why) {
+			return true
+		}
+	}
+	return false
 }
 
 // Error reads "cpu:0: 4096 bytes in a temporary file: no space left on device".

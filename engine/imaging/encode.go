@@ -27,14 +27,23 @@ type Options struct {
 	Text    []Text // all of it is kept by PNG; JPEG and WebP keep the parameters, see exif.go
 }
 
+// Check refuses what Encode would of any image, whatever the format. Errors are an Error.
+func (o Options) Check() error {
+	if o.Quality < 0 || o.Quality > 100 {
+		return &Error{Subject: "quality", Expected: "1 to 100, or 0 for the default", Got: fmt.Sprint(o.Quality)}
+	}
+	_, err := textChunks(o.Text)
+	return err
+}
+
 // Encode writes an opaque image, such as FromFloats makes, as a file. Options are checked whatever
 // the format. A PNG is exact, and compressed for speed rather than size. Errors are an Error.
 func Encode(img *image.RGBA, o Options) ([]byte, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	if o.Quality == 0 {
 		o.Quality = DefaultQuality
-	}
-	if o.Quality < 1 || o.Quality > 100 {
-		return nil, &Error{Subject: "quality", Expected: "1 to 100", Got: fmt.Sprint(o.Quality)}
 	}
 	text, err := textChunks(o.Text)
 	if err != nil {

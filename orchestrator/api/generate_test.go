@@ -99,6 +99,26 @@ func TestLargeImage(t *testing.T) {
 	}
 }
 
+// TestPace: who finds no place hears when one is likely to be free.
+func TestPace(t *testing.T) {
+	var p pace
+	if got := p.next(4); got != shortestRetry {
+		t.Errorf("before anything is measured: %v", got)
+	}
+	for range 50 {
+		p.spent(40 * time.Second)
+	}
+	if got := p.next(4); got != 10*time.Second {
+		t.Errorf("with 4 places held 40 s each: %v", got)
+	}
+	for range 50 {
+		p.spent(time.Hour)
+	}
+	if got := p.next(4); got != longestRetry {
+		t.Errorf("with places held an hour: %v", got)
+	}
+}
+
 func TestQueueFull(t *testing.T) {
 	r := up(t, func(s *Service) { s.places = make(chan struct{}, 1) })
 	gate := r.Service(stage.KindDenoiser).Script.Hold(stagetest.OpDenoise, 1)
@@ -106,6 +126,9 @@ func TestQueueFull(t *testing.T) {
 	<-gate.Entered()
 	_, err := r.generate(t, small())
 	refused(t, err, codes.ResourceExhausted, stage.QueueFull)
+	if after := retry(err); after < shortestRetry || after > longestRetry {
+		t.Errorf("to be tried again after %v", after)
+	}
 	gate.Release()
 	if _, err := rest(first); err != nil {
 		t.Fatal(err)

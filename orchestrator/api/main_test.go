@@ -115,6 +115,16 @@ func info(err error) *errdetails.ErrorInfo {
 	return &errdetails.ErrorInfo{}
 }
 
+// retry is when an error says to try again, 0 if it does not.
+func retry(err error) time.Duration {
+	for _, d := range status.Convert(err).Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok {
+			return r.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
+}
+
 func refused(t *testing.T, err error, code codes.Code, reason stage.Reason) {
 	t.Helper()
 	if status.Code(err) != code || info(err).GetReason() != string(reason) {

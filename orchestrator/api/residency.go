@@ -15,8 +15,12 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
-// maxWatches is how many may watch at once: every decision is told to each of them.
-const maxWatches = 64
+// maxWatches is how many may watch at once: every decision is told to each of them. maxPeerWatches is how many of them may come
+// from one address.
+const (
+	maxWatches     = 64
+	maxPeerWatches = 16
+)
 
 // WatchResidency implements ResidencyService.
 func (s *Service) WatchResidency(req *triptychv1alpha1.WatchResidencyRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
@@ -24,12 +28,11 @@ func (s *Service) WatchResidency(req *triptychv1alpha1.WatchResidencyRequest, st
 }
 
 func (s *Service) watch(req *triptychv1alpha1.WatchResidencyRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.WatchResidencyResponse]) error {
-	select {
-	case s.watches <- struct{}{}:
-		defer func() { <-s.watches }()
-	default:
-		return stage.Errorf(stage.QueueFull, "%d callers watch already, try again later", cap(s.watches))
+	leave, err := s.watches.enter(peerOf(stream.Context()))
+	if err != nil {
+		return err
 	}
+	defer leave()
 	watch := s.Pipeline.Keeper.Watch()
 	defer watch.Close() // when nobody reads it any more
 	ending, cancel := context.WithCancelCause(stream.Context())

@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -140,10 +143,52 @@ func TestSlowWatcher(t *testing.T) {
 	}
 }
 
+// TestWatchesShared: one address cannot take every place, and whoever is refused hears when to try again.
+func TestWatchesShared(t *testing.T) {
+	w := newWatches(maxWatches, maxPeerWatches)
+	var leaves []func()
+	enter := func(from string) (retry time.Duration) {
+		leave, err := w.enter(from)
+		if err == nil {
+			leaves = append(leaves, leave)
+			return 0
+		}
+		var e *stage.Error
+		if !errors.As(err, &e) || e.Reason != stage.QueueFull {
+			t.Fatal(err)
+		}
+		return e.RetryAfter
+	}
+	for range maxPeerWatches {
+		if enter("10.0.0.1") != 0 {
+			t.Fatal("refused below the share")
+		}
+	}
+	if enter("10.0.0.1") == 0 {
+		t.Error("one address has more than its share")
+	}
+	for host := 2; len(leaves) < maxWatches; host++ {
+		for range maxPeerWatches {
+			if enter(fmt.Sprint("10.0.0.", host)) != 0 {
+				t.Fatal("refused though there are places")
+			}
+		}
+	}
+	if enter("10.0.0.99") == 0 {
+		t.Error("more than there are places")
+	}
+	for _, leave := range leaves {
+		leave()
+	}
+	if w.all != 0 || len(w.held) != 0 {
+		t.Errorf("%d are counted who have left, of %v", w.all, w.held)
+	}
+}
+
 // TestWatchesEnd: with the server, and there are not too many.
 func TestWatchesEnd(t *testing.T) {
 	ending := make(chan struct{})
-	r := up(t, func(s *Service) { s.Ending, s.watches = ending, make(chan struct{}, 1) })
+	r := up(t, func(s *Service) { s.Ending, s.watches = ending, newWatches(1, 1) })
 	stream, _ := r.watch(fleettest.Soon(t), t)
 	second, err := r.memory.WatchResidency(fleettest.Soon(t), &triptychv1alpha1.WatchResidencyRequest{})
 	if err == nil {

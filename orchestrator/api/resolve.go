@@ -131,9 +131,13 @@ func sides(p *triptychv1alpha1.GenerationSpec, spec *pipeline.Spec) []side {
 	return []side{{"width_px", p.WidthPx, &spec.WidthPx}, {"height_px", p.HeightPx, &spec.HeightPx}}
 }
 
+// prompt refuses what the encoder cannot take, or the file not carry as text.
 func prompt(field, text string, least int) error {
 	if len(text) < least || len(text) > maxPromptBytes || !utf8.ValidString(text) {
 		return stage.Invalid(stage.InvalidField, field, text, fmt.Sprintf("%d to %d bytes of UTF-8, got %d", least, maxPromptBytes, len(text)))
+	}
+	if at := strings.IndexByte(text, 0); at >= 0 {
+		return stage.Invalid(stage.InvalidField, field, text, fmt.Sprintf("text without NUL, got one at byte %d", at))
 	}
 	return nil
 }

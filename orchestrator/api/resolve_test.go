@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"math"
 	"slices"
 	"strings"
@@ -19,6 +20,29 @@ func everyStep() *triptychv1alpha1.PreviewOptions {
 	return &triptychv1alpha1.PreviewOptions{EveryNSteps: 1}
 }
 
+// TestDiskFull: a disk that has no room for a large image's temporary file refuses the request before any work.
+func TestDiskFull(t *testing.T) {
+	fleet := fleettest.New(t, fleettest.Trio()...)
+	fleet.Service(stage.KindDecoder).Before = func(_ context.Context, call string) error {
+		if call == "plan" {
+			return stage.Errorf(stage.DiskFull, "scripted").With("needed_bytes", "2").With("available_bytes", "1")
+		}
+		return nil
+	}
+	for _, s := range fleet.Services {
+		s.Start()
+	}
+	r := over(t, fleet, nil)
+	events, err := r.generate(t, small())
+	refused(t, err, codes.ResourceExhausted, stage.DiskFull)
+	if m := info(err).GetMetadata(); len(events) > 0 || m["needed_bytes"] != "2" || m["available_bytes"] != "1" {
+		t.Errorf("%d events, metadata %v", len(events), m)
+	}
+	if n := len(r.Rig.Service(stage.KindEncoder).Encodes()); n > 0 {
+		t.Errorf("%d prompts were encoded", n)
+	}
+}
+
 // TestRefused has every error of resolve.go. None needs work of a stage.
 func TestRefused(t *testing.T) {
 	r := up(t, nil)
@@ -29,6 +53,8 @@ func TestRefused(t *testing.T) {
 		field  string
 	}{
 		"no prompt":           {func(s *spec) { s.Prompt = "" }, stage.InvalidField, "prompt"},
+		"NUL in a prompt":     {func(s *spec) { s.Prompt = "fox\x00on blue" }, stage.InvalidField, "prompt"},
+		"NUL in a JPEG's":     {func(s *spec) { s.NegativePrompt, s.Output = "\x00", &triptychv1alpha1.OutputOptions{Format: "jpeg"} }, stage.InvalidField, "negative_prompt"},
 		"long prompt":         {func(s *spec) { s.Prompt = strings.Repeat("x", maxPromptBytes+1) }, stage.InvalidField, "prompt"},
 		"long negative":       {func(s *spec) { s.NegativePrompt = strings.Repeat("é", maxPromptBytes/2+1) }, stage.InvalidField, "negative_prompt"},
 		"guidance NaN":        {func(s *spec) { s.GuidanceScale = ptr(float32(math.NaN())) }, stage.InvalidField, "guidance_scale"},
@@ -65,6 +91,11 @@ func TestRefused(t *testing.T) {
 		refused(t, err, code, c.reason)
 		if m := info(err).GetMetadata(); m["field"] != c.field || m["accepted"] == "" || len(events) > 0 {
 			t.Errorf("%s: metadata %v after %d events", name, m, len(events))
+		}
+	}
+	for at := range r.Services { // nothing was paid for
+		if n := len(r.Services[at].Encodes()) + len(r.Services[at].Denoises()); n > 0 {
+			t.Errorf("%d calls of %s for requests that are refused", n, r.Services[at].Address)
 		}
 	}
 	for model, reason := range map[string]stage.Reason{stagetest.Broken: stage.ModelInvalid, stagetest.TooLarge: stage.ModelDoesNotFit} {

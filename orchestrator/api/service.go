@@ -44,14 +44,15 @@ type Service struct {
 	triptychv1alpha1.UnimplementedResidencyServiceServer
 	Options
 	places  chan struct{} // one for each job
-	watches chan struct{} // one for each who watches
-	limits  limits        // of each request's queue
+	pace    pace          // of those who hold them
+	watches *watches
+	limits  limits // of each request's queue
 	jobs    *jobs
 }
 
 // New makes the services.
 func New(o Options) *Service {
-	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: make(chan struct{}, maxWatches), limits: defaultLimits, jobs: newJobs()}
+	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: newWatches(maxWatches, maxPeerWatches), limits: defaultLimits, jobs: newJobs()}
 }
 
 // Register adds the services to a server.
@@ -105,7 +106,7 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 	case s.places <- struct{}{}:
 		defer func() { <-s.places }()
 	default:
-		return stage.Errorf(stage.QueueFull, "%d requests are at work or waiting, try again later", s.MaxJobs)
+		return full(s.pace.next(cap(s.places)), "%d requests are at work or waiting, try again later", cap(s.places))
 	}
 	spec, err := s.resolve(ctx, asked)
 	if err != nil {
@@ -135,6 +136,8 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 		sent <- err
 	}()
 
+	begun := time.Now()
+	defer func() { s.pace.spent(time.Since(begun)) }()
 	s.jobs.begin(id, spec)
 	defer s.jobs.end(id)
 	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) {

@@ -24,7 +24,7 @@ const (
 )
 
 // Plan tells what a request takes in a stage of that kind. It waits for a service that answers;
-// when ctx ends first, the error is StageUnreachable. SizeUnsupported, ModelNotFound, ModelInvalid.
+// when ctx ends first, the error is StageUnreachable. SizeUnsupported, ModelNotFound, ModelInvalid, DiskFull.
 func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest) (stage.Footprint, error) {
 	key := planKey{kind, req}
 	f.plans.mu.Lock()
@@ -42,7 +42,9 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 			done()
 			switch reason := stage.ReasonOf(err); {
 			case err == nil:
-				f.plans.remember(key, fp)
+				if fp.SpillBytes == 0 { // else a disk is asked each time
+					f.plans.remember(key, fp)
+				}
 				return fp, nil
 			case ctx.Err() != nil, mute: // whatever the call made of it
 			case reason == stage.StageUnreachable:

@@ -108,6 +108,30 @@ func TestPlanWaits(t *testing.T) {
 	}
 }
 
+// TestPlanAsksTheDisk: whether a temporary file has room is asked for every request.
+func TestPlanAsksTheDisk(t *testing.T) {
+	const kind = stage.KindDecoder
+	r := fleettest.New(t, fleettest.Trio()...)
+	s := r.Service(kind)
+	full := false
+	s.Before = func(context.Context, string) error {
+		if full {
+			return stage.Errorf(stage.DiskFull, "scripted")
+		}
+		return nil
+	}
+	s.Planned = func(f *stage.Footprint) { f.SpillBytes = 1 }
+	s.Start()
+	req := stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 8, LatentWidth: 8}
+	if f, err := r.Fleet.Plan(fleettest.Soon(t), kind, req); err != nil || f.SpillBytes != 1 {
+		t.Fatal(f, err)
+	}
+	full = true
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, req); stage.ReasonOf(err) != stage.DiskFull {
+		t.Errorf("once the disk is full: %v", err)
+	}
+}
+
 func TestPlanGivesUp(t *testing.T) {
 	const kind = stage.KindEncoder
 	r := fleettest.New(t, fleettest.Trio()...)

@@ -30,16 +30,42 @@ func NewDecoder(o Options) *Decoder {
 
 // Plan implements stage.Resident.
 func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprint, error) {
+	f, err := d.footprint(req)
+	if err != nil || f.SpillBytes == 0 {
+		return f, err
+	}
+	b := d.books[req.Model]
+	if err := d.budgeted(b.component.WeightsBytes).(device.Spiller).CheckSpill(f.SpillBytes); err != nil {
+		return stage.Footprint{}, d.runError(err, b, f.ScratchBytes)
+	}
+	return f, nil
+}
+
+// footprint is what Plan tells, wherever there is room for it.
+func (d *Decoder) footprint(req stage.PlanRequest) (stage.Footprint, error) {
 	tape, err := d.planned(req)
 	if err != nil {
 		return stage.Footprint{}, err
 	}
 	b := d.books[req.Model]
-	scratch, err := d.budgeted(b.component.WeightsBytes).ScratchBytes(tape)
+	scratch, spill, err := taking(d.budgeted(b.component.WeightsBytes), tape)
 	if err != nil {
 		return stage.Footprint{}, d.fault(err)
 	}
-	return d.holding(b, req.LimitBytes, scratch), nil
+	f := d.holding(b, req.LimitBytes, scratch)
+	f.SpillBytes = spill
+	return f, nil
+}
+
+// taking is the scratch of a tape's run, and its temporary file.
+func taking(dev device.Device, tape *device.Tape) (scratch, spill int64, err error) {
+	if scratch, err = dev.ScratchBytes(tape); err != nil {
+		return 0, 0, err
+	}
+	if s, ok := dev.(device.Spiller); ok {
+		spill, err = s.SpillBytes(tape)
+	}
+	return scratch, spill, err
 }
 
 // planned is the tape of a request.
@@ -116,17 +142,13 @@ func (d *Decoder) Decode(ctx context.Context, req stage.DecodeRequest) (stage.Im
 		return stage.Image{}, d.notFinite(b, "pixels")
 	}
 	data, err := imaging.Encode(imaging.FromFloats(pixels, height, width), options)
-	var refused *imaging.Error
-	if errors.As(err, &refused) {
-		return stage.Image{}, stage.Invalid(stage.InvalidField, refused.Subject, refused.Got, refused.Expected)
-	}
-	if err != nil {
+	if err != nil { // not of the options, which were checked
 		return stage.Image{}, d.fault(err)
 	}
 	return stage.Image{Format: req.Format, WidthPx: width, HeightPx: height, Data: data}, nil
 }
 
-// imageOptions checks how an image is to be encoded.
+// imageOptions checks how an image is to be encoded: what the encoding refuses is refused before the work.
 func imageOptions(req stage.DecodeRequest) (imaging.Options, error) {
 	o := imaging.Options{Quality: req.Quality}
 	switch req.Format {
@@ -144,6 +166,10 @@ func imageOptions(req stage.DecodeRequest) (imaging.Options, error) {
 	}
 	for _, t := range req.Text {
 		o.Text = append(o.Text, imaging.Text{Key: t.Key, Value: t.Value})
+	}
+	var refused *imaging.Error
+	if err := o.Check(); errors.As(err, &refused) {
+		return o, stage.Invalid(stage.InvalidField, refused.Subject, refused.Got, refused.Expected)
 	}
 	return o, nil
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"image/png"
+	"io/fs"
 	"math"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/device"
@@ -105,6 +107,10 @@ func TestDecodeWithinBudget(t *testing.T) {
 func TestDecodeBounded(t *testing.T) {
 	d := starterDecoder(t, cpu.Options{})
 	large, larger := plan(t, d, 128, 128), plan(t, d, 192, 256)
+	if 3*large.SpillBytes != larger.SpillBytes || large.SpillBytes == 0 { // the disk is another matter
+		t.Errorf("planned files of %d bytes for 1024x1024 and %d for 2048x1536", large.SpillBytes, larger.SpillBytes)
+	}
+	large.SpillBytes, larger.SpillBytes = 0, 0
 	if large != larger || large.ScratchBytes > MaxImageScratch/8 {
 		t.Errorf("planned %+v for 1024x1024 and %+v for 2048x1536", large, larger)
 	}
@@ -142,15 +148,57 @@ func differences(t *testing.T, a, b []byte) (off [2]int, values int) {
 	return off, values
 }
 
-// A disk that does not take the temporary file is told, without where it is.
+// A disk that has no room for the temporary file is told before the work, and in it, without where it is.
 func TestDecodeWithoutDisk(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	d := starterDecoder(t, cpu.Options{MemoryCapBytes: 8 << 20, SpillDir: missing})
-	_, err := d.Decode(t.Context(), decodeRequest(32, 32))
-	var e *stage.Error
-	var spill *device.SpillError
-	if !errors.As(err, &e) || e.Reason != stage.EngineFault || !errors.As(err, &spill) || e.Metadata["needed_bytes"] == "" ||
-		!strings.Contains(e.Message, "temporary file") || !strings.Contains(e.Message, "no such file") || strings.Contains(e.Message, missing) {
-		t.Errorf("error %v (%+v)", err, e)
+	_, planned := d.Plan(t.Context(), stage.PlanRequest{Model: "starter", Batch: 1, LatentHeight: 32, LatentWidth: 32})
+	_, decoded := d.Decode(t.Context(), decodeRequest(32, 32))
+	filled := d.runError(&device.SpillError{Bytes: 1000, AvailableBytes: 7, Err: &fs.PathError{Op: "write", Path: missing, Err: syscall.ENOSPC}}, nil, 0)
+	for name, err := range map[string]error{"Plan": planned, "Decode": decoded, "a disk that fills up": filled} {
+		var e *stage.Error
+		var spill *device.SpillError
+		if !errors.As(err, &e) || e.Reason != stage.DiskFull || !errors.As(err, &spill) || e.Metadata["needed_bytes"] == "" || e.Metadata["available_bytes"] == "" ||
+			e.RetryAfter == 0 || !strings.Contains(e.Message, "temporary file") || strings.Contains(e.Message, missing) {
+			t.Errorf("%s: error %v (%+v)", name, err, e)
+		}
+	}
+	if err := d.runError(&device.SpillError{Err: syscall.EIO}, nil, 0); stage.ReasonOf(err) != stage.EngineFault {
+		t.Errorf("a broken disk: %v", err)
+	}
+	if f := plan(t, d, 4, 4); f.SpillBytes != 0 {
+		t.Errorf("a small image needs no disk: %+v", f)
+	}
+}
+
+// What an image file cannot carry is refused before the work: here nothing is loaded that could do it.
+func TestTextRefusedFirst(t *testing.T) {
+	d := starterDecoder(t, cpu.Options{})
+	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: "starter"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []stage.ImageFormat{stage.PNG, stage.JPEG, stage.WebP} {
+		req := decodeRequest(4, 4)
+		req.Format, req.Text = format, []stage.ImageText{{Key: "parameters", Value: "fox\x00"}}
+		if _, err := d.Decode(t.Context(), req); stage.ReasonOf(err) != stage.InvalidField {
+			t.Errorf("%v with NUL: %v", format, err)
+		}
+	}
+}
+
+// Every character that a prompt may have is carried by every format.
+func TestTextOfPrompts(t *testing.T) {
+	text := []rune{}
+	for r := rune(1); r < 0x3000; r++ {
+		text = append(text, r)
+	}
+	text = append(text, 0xfffd, 0xfffe, 0xffff, 0x1f98a, 0x10ffff)
+	d := starterDecoder(t, cpu.Options{})
+	for _, format := range []stage.ImageFormat{stage.PNG, stage.JPEG, stage.WebP} {
+		req := decodeRequest(4, 4)
+		req.Format, req.Text = format, []stage.ImageText{{Key: "parameters", Value: string(text)}}
+		if _, err := d.Decode(t.Context(), req); err != nil {
+			t.Errorf("%v: %v", format, err)
+		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/config"
@@ -79,9 +81,13 @@ func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 	}
 	var spill *device.SpillError
 	if errors.As(err, &spill) {
-		e := stage.Errorf(stage.EngineFault, "the %v needs a temporary file of %d bytes to keep to its memory budget, and got: %s", s.kind, spill.Bytes, withoutPath(spill.Err)).
-			With("stage", s.kind.String()).With("needed_bytes", fmt.Sprint(spill.Bytes))
-		e.Cause = err
+		reason := stage.EngineFault
+		if spill.NoRoom() {
+			reason = stage.DiskFull
+		}
+		e := stage.Errorf(reason, "the %v needs a temporary file of %d bytes to keep to its memory, its disk has %d: %s", s.kind, spill.Bytes, spill.AvailableBytes, withoutPath(spill.Err)).
+			With("stage", s.kind.String()).With("needed_bytes", fmt.Sprint(spill.Bytes)).With("available_bytes", fmt.Sprint(spill.AvailableBytes))
+		e.Cause, e.RetryAfter = err, diskPause
 		return e
 	}
 	var stream *device.StreamError
@@ -91,11 +97,20 @@ func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 	return s.fault(err)
 }
 
+// diskPause is when a disk that was full may be so no more: the files of others that it holds live as long as an image takes.
+const diskPause = 10 * time.Second
+
 // withoutPath is what the operating system said of a file, which stays on this machine.
 func withoutPath(err error) string {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	var (
+		p    *fs.PathError
+		code syscall.Errno
+	)
+	switch {
+	case errors.As(err, &p):
 		return p.Err.Error()
+	case errors.As(err, &code):
+		return code.Error()
 	}
 	return "an error"
 }

@@ -136,13 +136,21 @@ func (e *Estimate) request(m *modeldir.Outline, req EstimateRequest) (stage.Plan
 	return stage.PlanRequest{Model: req.Model, Batch: batch, LatentHeight: e.HeightPx / factor, LatentWidth: e.WidthPx / factor}, nil
 }
 
+// diskless is a decoder that is planned whatever room the disk has here and now.
+type diskless struct{ *Decoder }
+
+// Plan tells what a request takes.
+func (d diskless) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprint, error) {
+	return d.footprint(req)
+}
+
 // ofStages asks the stages themselves.
 func (e *Estimate) ofStages(ctx context.Context, o Options, plan stage.PlanRequest) error {
 	encoder, denoiser, decoder := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
 	for _, s := range []struct {
 		kind stage.Kind
 		planner
-	}{{stage.KindEncoder, encoder}, {stage.KindDenoiser, denoiser}, {stage.KindDecoder, decoder}} {
+	}{{stage.KindEncoder, encoder}, {stage.KindDenoiser, denoiser}, {stage.KindDecoder, diskless{decoder}}} {
 		if s.kind == stage.KindDecoder {
 			plan.Batch = 1
 		}

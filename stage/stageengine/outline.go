@@ -47,7 +47,7 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 	}
 	d.limit(b, m, 0)
 	whole := o.Device.WeightBytes(m) + b.beside()
-	tape, scratch := uses(m), int64(0)
+	tape, scratch, spill := uses(m), int64(0), int64(0)
 	for _, p := range parts {
 		bytes, dev := int64(0), o.Device
 		if p.Record == nil {
@@ -60,7 +60,7 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 			if row.Kind == stage.KindDecoder {
 				dev = d.budgeted(whole)
 			}
-			if bytes, err = dev.ScratchBytes(recorded); err != nil {
+			if bytes, spill, err = taking(dev, recorded); err != nil {
 				return d.fault(err)
 			}
 			if len(parts) == 1 {
@@ -75,7 +75,7 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 			tape = uses(m)
 		}
 	}
-	row.Footprint = stage.Footprint{WeightsBytes: o.Device.WeightBytes(m) + b.beside(), ScratchBytes: scratch, WholeBytes: whole}
+	row.Footprint = stage.Footprint{WeightsBytes: o.Device.WeightBytes(m) + b.beside(), ScratchBytes: scratch, WholeBytes: whole, SpillBytes: spill}
 	row.MostScratch, row.LeastScratch = scratch, scratch
 	row.ofManifest(o.Device, m, b.beside())
 	row.ofTape(o.Device, tape)

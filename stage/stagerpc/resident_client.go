@@ -50,7 +50,7 @@ func (r resident) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footpr
 	if err != nil {
 		return stage.Footprint{}, FromStatus(err, r.kind)
 	}
-	return stage.Footprint{WeightsBytes: res.GetWeightsBytes(), ScratchBytes: res.GetScratchBytes(), WholeBytes: res.GetWholeBytes()}, nil
+	return stage.Footprint{WeightsBytes: res.GetWeightsBytes(), ScratchBytes: res.GetScratchBytes(), WholeBytes: res.GetWholeBytes(), SpillBytes: res.GetSpillBytes()}, nil
 }
 
 func (r resident) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {

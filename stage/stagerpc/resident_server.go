@@ -63,7 +63,9 @@ func (s *residentServer) PlanComponent(ctx context.Context, req *stagepb.PlanCom
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
 	}
-	return &stagepb.PlanComponentResponse{WeightsBytes: footprint.WeightsBytes, ScratchBytes: footprint.ScratchBytes, WholeBytes: footprint.WholeBytes}, nil
+	return &stagepb.PlanComponentResponse{
+		WeightsBytes: footprint.WeightsBytes, ScratchBytes: footprint.ScratchBytes, WholeBytes: footprint.WholeBytes, SpillBytes: footprint.SpillBytes,
+	}, nil
 }
 
 func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream grpc.ServerStreamingServer[stagepb.LoadComponentResponse]) error {

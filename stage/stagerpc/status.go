@@ -36,7 +36,7 @@ func codeOf(r stage.Reason) (c codes.Code, ok bool) {
 		return codes.NotFound, true
 	case stage.ModelInvalid, stage.ModelDoesNotFit, stage.StageProtocolUnsupported:
 		return codes.FailedPrecondition, true
-	case stage.QueueFull, stage.SlowConsumer:
+	case stage.QueueFull, stage.SlowConsumer, stage.DiskFull:
 		return codes.ResourceExhausted, true
 	case stage.StageUnreachable, stage.StageDraining, stage.RuntimeDied, stage.StageOwned, stage.DeviceBusy:
 		return codes.Unavailable, true
@@ -100,6 +100,9 @@ func details(code codes.Code, e *stage.Error) []protoadapt.MessageV1 {
 		}
 	}
 	all := []protoadapt.MessageV1{info}
+	if delay := retryAfter(code, e); delay > 0 {
+		all = append(all, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	}
 	switch code {
 	case codes.InvalidArgument:
 		if field := info.Metadata["field"]; field != "" {
@@ -111,10 +114,19 @@ func details(code codes.Code, e *stage.Error) []protoadapt.MessageV1 {
 		all = append(all, &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 			{Type: info.Reason, Subject: cmp.Or(info.Metadata["stage"], info.Metadata["model"]), Description: message},
 		}})
-	case codes.Unavailable:
-		all = append(all, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
 	}
 	return all
+}
+
+// retryAfter is when to try again what was refused for now, 0 for what trying again does not help.
+func retryAfter(code codes.Code, e *stage.Error) time.Duration {
+	switch {
+	case e.RetryAfter > 0:
+		return e.RetryAfter
+	case code == codes.Unavailable, code == codes.Aborted, code == codes.ResourceExhausted && e.Reason != stage.SlowConsumer:
+		return retryDelay
+	}
+	return 0
 }
 
 // clip makes s fit a trailer.
@@ -133,10 +145,21 @@ func FromStatus(err error, kind stage.Kind) error {
 		return nil
 	}
 	st := status.Convert(err)
+	var known *stage.Error
+	var delay time.Duration
 	for _, d := range st.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
-			return fromInfo(st.Message(), info)
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			if d.GetDomain() == Domain && known == nil {
+				known = fromInfo(st.Message(), d)
+			}
+		case *errdetails.RetryInfo:
+			delay = max(0, d.GetRetryDelay().AsDuration())
 		}
+	}
+	if known != nil {
+		known.RetryAfter = delay
+		return known
 	}
 	who := "peer"
 	if kind != 0 {

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	publicpb "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
@@ -88,8 +89,11 @@ func TestStatusGolden(t *testing.T) {
 		wanted[name] = e
 		st := status.Convert(stagerpc.ToStatus(t.Context(), quiet(), e))
 		var kinds []string
-		for _, d := range st.Proto().GetDetails() {
+		for i, d := range st.Proto().GetDetails() {
 			kinds = append(kinds, strings.TrimPrefix(d.GetTypeUrl(), "type.googleapis.com/google.rpc."))
+			if retry, ok := st.Details()[i].(*errdetails.RetryInfo); ok {
+				e.RetryAfter = retry.GetRetryDelay().AsDuration()
+			}
 		}
 		wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(st.Proto())
 		if err != nil {
@@ -124,6 +128,33 @@ func TestStatusGolden(t *testing.T) {
 		}
 		if diff := cmp.Diff(error(wanted[words[0]]), stagerpc.FromStatus(status.ErrorProto(&p), stage.KindDenoiser)); diff != "" {
 			t.Errorf("%s does not survive the wire:\n%s", words[0], diff)
+		}
+	}
+}
+
+// TestRetry: whatever passes by itself says when to try again, through every hop; what does not, does not.
+func TestRetry(t *testing.T) {
+	retryable := []stage.Reason{
+		stage.QueueFull, stage.DiskFull, stage.StageUnreachable, stage.StageDraining, stage.StageEvicted, stage.RuntimeDied, stage.StageOwned, stage.DeviceBusy,
+		stage.ModelChanged,
+	}
+	delay := func(e *stage.Error) time.Duration {
+		back := stagerpc.FromStatus(stagerpc.ToStatus(t.Context(), quiet(), e), stage.KindDecoder)
+		var known *stage.Error
+		if !errors.As(back, &known) {
+			t.Fatalf("%v came back as %v", e, back)
+		}
+		return known.RetryAfter
+	}
+	for _, name := range wireReasons() {
+		reason := stage.Reason(name)
+		if got := delay(stage.Errorf(reason, "refused")); (got > 0) != slices.Contains(retryable, reason) {
+			t.Errorf("%s: try again after %v", name, got)
+		}
+	}
+	for _, reason := range retryable {
+		if got := delay(&stage.Error{Reason: reason, RetryAfter: 7 * time.Second}); got != 7*time.Second {
+			t.Errorf("%s with a delay of its own: try again after %v", reason, got)
 		}
 	}
 }

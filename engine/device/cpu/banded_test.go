@@ -265,6 +265,54 @@ func TestSpillFails(t *testing.T) {
 	decode(t, r, tape)
 }
 
+// The file's size is told before anything is computed, and whether the disk has room for it.
+func TestSpillBytes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "spill")
+	d := open(t, cpu.Options{Threads: 2, SpillDir: dir})
+	v, _ := starterDecoder(t, d)
+	tape := decoderTape(t, v, 16, 16)
+	ask := func(limit int64) (int64, *device.SpillError) {
+		t.Helper()
+		spiller := d.Within(limit).(device.Spiller)
+		bytes, err := spiller.SpillBytes(tape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes == 0 {
+			return 0, nil
+		}
+		var s *device.SpillError
+		if err := spiller.CheckSpill(bytes); err != nil && !errors.As(err, &s) {
+			t.Fatal(err)
+		}
+		return bytes, s
+	}
+	if bytes, err := ask(math.MaxInt64); bytes != 0 || err != nil {
+		t.Errorf("a whole run: %d bytes, %v", bytes, err)
+	}
+	need, err := ask(0)
+	if need < 4*128*128*3 || err == nil || !err.NoRoom() || err.AvailableBytes != 0 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a directory: %d bytes, %v", need, err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if bytes, err := ask(0); bytes != need || err != nil {
+		t.Errorf("with a directory: %d bytes of %d, %v", bytes, need, err)
+	}
+	cpu.SetDiskRoom(d, need-1)
+	if _, err := ask(0); err == nil || !err.NoRoom() || err.Bytes != need || err.AvailableBytes != need-1 {
+		t.Errorf("a byte too few: %v", err)
+	}
+	cpu.SetDiskRoom(d, need)
+	if _, err := ask(0); err != nil {
+		t.Errorf("just enough: %v", err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("left in the directory: %v (%v)", files, err)
+	}
+}
+
 // Bands do not depend on the threads that compute them.
 func TestBandedThreadsGiveTheSameBits(t *testing.T) {
 	n := devicetest.Block(3, 2, 40)

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"sync/atomic"
 
@@ -40,6 +41,7 @@ const maxThreads = 4096
 type Device struct {
 	name     string
 	spillDir string
+	room     func(*os.File) (bytes int64, known bool) // of a file's disk
 	ledger   *ledger
 	pool     *pool
 	conv     Algorithm // empty for the fastest
@@ -76,7 +78,7 @@ func New(o Options) (*Device, error) {
 	}
 	name := fmt.Sprintf("cpu:%d", o.Index)
 	ledger := &ledger{device: name, limit: o.MemoryCapBytes, lease: o.Lease, refuse: o.Refuse}
-	return &Device{name: name, spillDir: cmp.Or(o.SpillDir, spillDir()), ledger: ledger, pool: newPool(o.Threads), conv: conv}, nil
+	return &Device{name: name, spillDir: cmp.Or(o.SpillDir, spillDir()), room: diskRoom, ledger: ledger, pool: newPool(o.Threads), conv: conv}, nil
 }
 
 // Name is "cpu:INDEX".

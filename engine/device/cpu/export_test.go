@@ -1,6 +1,15 @@
 package cpu
 
-import "github.com/triptych-serving/triptych/engine/device"
+import (
+	"os"
+
+	"github.com/triptych-serving/triptych/engine/device"
+)
+
+// SetDiskRoom makes the disk of a device's temporary files have so many bytes left.
+func SetDiskRoom(d *Device, bytes int64) {
+	d.room = func(*os.File) (int64, bool) { return bytes, true }
+}
 
 // Scratch is a run's memory, and whether the run is in bands.
 func Scratch(r device.Run) (mem []byte, banded bool) {

@@ -23,15 +23,16 @@ func newSpill(name, dir string, bytes int64) (*spill, error) {
 	if err != nil {
 		return nil, s.failed(err)
 	}
-	if err := os.Remove(file.Name()); err != nil {
-		_ = file.Close() // the first error says more
-		return nil, s.failed(err)
-	}
-	if err := file.Truncate(bytes); err != nil {
-		_ = file.Close()
-		return nil, s.failed(err)
-	}
 	s.file = file
+	err = os.Remove(file.Name())
+	if err == nil {
+		err = file.Truncate(bytes)
+	}
+	if err != nil {
+		err = s.failed(err)
+		s.close()
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -46,7 +47,11 @@ func spillDir() string {
 }
 
 func (s *spill) failed(err error) error {
-	return &device.SpillError{Device: s.device, Bytes: s.bytes, Err: err}
+	e := &device.SpillError{Device: s.device, Bytes: s.bytes, Err: err}
+	if s.file != nil {
+		e.AvailableBytes, _ = diskRoom(s.file)
+	}
+	return e
 }
 
 // read fills v from a byte offset. The error is a device.SpillError.

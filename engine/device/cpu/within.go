@@ -2,9 +2,12 @@ package cpu
 
 import (
 	"fmt"
+	"syscall"
 
 	"github.com/triptych-serving/triptych/engine/device"
 )
+
+var _ device.Spiller = within{}
 
 // within is a device whose runs keep to a limit of scratch.
 type within struct {
@@ -29,6 +32,28 @@ func (w within) ScratchBytes(t *device.Tape) (int64, error) {
 		return mappedBytes(banded.bytes), nil
 	}
 	return mappedBytes(whole.bytes()), nil
+}
+
+// SpillBytes is the arrays of a banded run.
+func (w within) SpillBytes(t *device.Tape) (int64, error) {
+	_, banded, err := w.plan(t)
+	if err != nil || banded == nil {
+		return 0, err
+	}
+	return banded.arrays.Bytes, nil
+}
+
+// CheckSpill makes such a file and takes it away again.
+func (w within) CheckSpill(bytes int64) error {
+	file, err := newSpill(w.name, w.spillDir, bytes)
+	if err != nil {
+		return err
+	}
+	defer file.close()
+	if room, known := w.room(file.file); known && room < bytes {
+		return &device.SpillError{Device: w.name, Bytes: bytes, AvailableBytes: room, Err: syscall.ENOSPC}
+	}
+	return nil
 }
 
 // NewRun is whole or banded. Beside what Device.NewRun gives, the error may be a device.SpillError.

@@ -27,6 +27,8 @@ type Service struct {
 	Script  *stagetest.Script
 	// Before is called before work (encode, denoise, decode) and planning; what it returns fails them.
 	Before func(ctx context.Context, call string) error
+	// Planned may change what planning returns.
+	Planned func(*stage.Footprint)
 	// Decoded may change what a decoder returns.
 	Decoded func(*stage.Image)
 

@@ -30,7 +30,11 @@ func (s *Service) plan(ctx context.Context, r stage.Resident, req stage.PlanRequ
 	if err := s.before(ctx, "plan"); err != nil {
 		return stage.Footprint{}, err
 	}
-	return r.Plan(ctx, req)
+	f, err := r.Plan(ctx, req)
+	if err == nil && s.Planned != nil {
+		s.Planned(&f)
+	}
+	return f, err
 }
 
 func (e encoder) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint, error) {

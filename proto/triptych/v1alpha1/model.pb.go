@@ -62,7 +62,9 @@ func (*ListModelsRequest) Descriptor() ([]byte, []int) {
 type ListModelsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By name.
-	Models        []*Model `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	Models []*Model `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	// The stage services that the orchestrator was told of, in pipeline order.
+	Services      []*StageService `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,6 +106,77 @@ func (x *ListModelsResponse) GetModels() []*Model {
 	return nil
 }
 
+func (x *ListModelsResponse) GetServices() []*StageService {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// StageService is one service of a stage, and whether it can be reached.
+type StageService struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "encoder", "denoiser" or "decoder".
+	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	// Where it is.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Why it gets no work; empty when it does.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageService) Reset() {
+	*x = StageService{}
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageService) ProtoMessage() {}
+
+func (x *StageService) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageService.ProtoReflect.Descriptor instead.
+func (*StageService) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StageService) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *StageService) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *StageService) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Model is one model and what requests may ask of it.
 type Model struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -134,7 +207,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_triptych_v1alpha1_model_proto_msgTypes[2]
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -146,7 +219,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_model_proto_msgTypes[2]
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -159,7 +232,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{2}
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Model) GetName() string {
@@ -247,7 +320,7 @@ type ModelStage struct {
 
 func (x *ModelStage) Reset() {
 	*x = ModelStage{}
-	mi := &file_triptych_v1alpha1_model_proto_msgTypes[3]
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +332,7 @@ func (x *ModelStage) String() string {
 func (*ModelStage) ProtoMessage() {}
 
 func (x *ModelStage) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_model_proto_msgTypes[3]
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +345,7 @@ func (x *ModelStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelStage.ProtoReflect.Descriptor instead.
 func (*ModelStage) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{3}
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ModelStage) GetStage() string {
@@ -301,9 +374,14 @@ var File_triptych_v1alpha1_model_proto protoreflect.FileDescriptor
 const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\n" +
 	"\x1dtriptych/v1alpha1/model.proto\x12\x11triptych.v1alpha1\"\x13\n" +
-	"\x11ListModelsRequest\"F\n" +
+	"\x11ListModelsRequest\"\x83\x01\n" +
 	"\x12ListModelsResponse\x120\n" +
-	"\x06models\x18\x01 \x03(\v2\x18.triptych.v1alpha1.ModelR\x06models\"\xea\x02\n" +
+	"\x06models\x18\x01 \x03(\v2\x18.triptych.v1alpha1.ModelR\x06models\x12;\n" +
+	"\bservices\x18\x02 \x03(\v2\x1f.triptych.v1alpha1.StageServiceR\bservices\"X\n" +
+	"\fStageService\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\xea\x02\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10default_width_px\x18\x02 \x01(\x05R\x0edefaultWidthPx\x12*\n" +
@@ -338,23 +416,25 @@ func file_triptych_v1alpha1_model_proto_rawDescGZIP() []byte {
 	return file_triptych_v1alpha1_model_proto_rawDescData
 }
 
-var file_triptych_v1alpha1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_triptych_v1alpha1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_triptych_v1alpha1_model_proto_goTypes = []any{
 	(*ListModelsRequest)(nil),  // 0: triptych.v1alpha1.ListModelsRequest
 	(*ListModelsResponse)(nil), // 1: triptych.v1alpha1.ListModelsResponse
-	(*Model)(nil),              // 2: triptych.v1alpha1.Model
-	(*ModelStage)(nil),         // 3: triptych.v1alpha1.ModelStage
+	(*StageService)(nil),       // 2: triptych.v1alpha1.StageService
+	(*Model)(nil),              // 3: triptych.v1alpha1.Model
+	(*ModelStage)(nil),         // 4: triptych.v1alpha1.ModelStage
 }
 var file_triptych_v1alpha1_model_proto_depIdxs = []int32{
-	2, // 0: triptych.v1alpha1.ListModelsResponse.models:type_name -> triptych.v1alpha1.Model
-	3, // 1: triptych.v1alpha1.Model.stages:type_name -> triptych.v1alpha1.ModelStage
-	0, // 2: triptych.v1alpha1.ModelService.ListModels:input_type -> triptych.v1alpha1.ListModelsRequest
-	1, // 3: triptych.v1alpha1.ModelService.ListModels:output_type -> triptych.v1alpha1.ListModelsResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: triptych.v1alpha1.ListModelsResponse.models:type_name -> triptych.v1alpha1.Model
+	2, // 1: triptych.v1alpha1.ListModelsResponse.services:type_name -> triptych.v1alpha1.StageService
+	4, // 2: triptych.v1alpha1.Model.stages:type_name -> triptych.v1alpha1.ModelStage
+	0, // 3: triptych.v1alpha1.ModelService.ListModels:input_type -> triptych.v1alpha1.ListModelsRequest
+	1, // 4: triptych.v1alpha1.ModelService.ListModels:output_type -> triptych.v1alpha1.ListModelsResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_triptych_v1alpha1_model_proto_init() }
@@ -368,7 +448,7 @@ func file_triptych_v1alpha1_model_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_v1alpha1_model_proto_rawDesc), len(file_triptych_v1alpha1_model_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -9,7 +9,8 @@
 //
 // An orchestrator sends its id with every call, as the metadata "triptych-orchestrator", and asks each of its services
 // for its info every second. A service works for the first that it hears of, until that has been silent for 10 s;
-// another one's calls fail with STAGE_OWNED, but for PlanComponent and Drain.
+// another one's calls fail with STAGE_OWNED. Whoever sends no id may call as long as the service works for nobody, and may
+// always ask for its info.
 
 package stagev1alpha1
 
@@ -91,7 +92,10 @@ type GetStageInfoRequest struct {
 	// Stage protocol numbers the caller speaks. Empty means 1.
 	Protocols []uint32 `protobuf:"varint,1,rep,packed,name=protocols,proto3" json:"protocols,omitempty"`
 	// What the requests of the orchestrator that asks wait for on the stage's device.
-	Want          *DeviceWant `protobuf:"bytes,40,opt,name=want,proto3" json:"want,omitempty"`
+	Want *DeviceWant `protobuf:"bytes,40,opt,name=want,proto3" json:"want,omitempty"`
+	// Whether the orchestrator that asks is going away: the service works for nobody from then on, and what it still does for that
+	// one is cut.
+	Leaving       bool `protobuf:"varint,50,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -138,6 +142,13 @@ func (x *GetStageInfoRequest) GetWant() *DeviceWant {
 		return x.Want
 	}
 	return nil
+}
+
+func (x *GetStageInfoRequest) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
 }
 
 // DeviceWant is what an orchestrator's requests wait for on a device.
@@ -724,7 +735,10 @@ type PlanComponentResponse struct {
 	// Scratch, held while the request runs.
 	ScratchBytes int64 `protobuf:"varint,2,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
 	// Weights without a limit.
-	WholeBytes    int64 `protobuf:"varint,3,opt,name=whole_bytes,json=wholeBytes,proto3" json:"whole_bytes,omitempty"`
+	WholeBytes int64 `protobuf:"varint,3,opt,name=whole_bytes,json=wholeBytes,proto3" json:"whole_bytes,omitempty"`
+	// The temporary file on the stage's disk, held while the request runs. A disk that has not so much room now is refused with
+	// DISK_FULL.
+	SpillBytes    int64 `protobuf:"varint,4,opt,name=spill_bytes,json=spillBytes,proto3" json:"spill_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +790,13 @@ func (x *PlanComponentResponse) GetScratchBytes() int64 {
 func (x *PlanComponentResponse) GetWholeBytes() int64 {
 	if x != nil {
 		return x.WholeBytes
+	}
+	return 0
+}
+
+func (x *PlanComponentResponse) GetSpillBytes() int64 {
+	if x != nil {
+		return x.SpillBytes
 	}
 	return 0
 }
@@ -1197,14 +1218,89 @@ func (*DrainResponse) Descriptor() ([]byte, []int) {
 	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{14}
 }
 
+// UndrainRequest asks a stage to take work again.
+type UndrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainRequest) Reset() {
+	*x = UndrainRequest{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainRequest) ProtoMessage() {}
+
+func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
+func (*UndrainRequest) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{15}
+}
+
+// UndrainResponse means that new work is taken.
+type UndrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainResponse) Reset() {
+	*x = UndrainResponse{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainResponse) ProtoMessage() {}
+
+func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
+func (*UndrainResponse) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{16}
+}
+
 var File_triptych_stage_v1alpha1_stage_proto protoreflect.FileDescriptor
 
 const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
-	"#triptych/stage/v1alpha1/stage.proto\x12\x17triptych.stage.v1alpha1\"l\n" +
+	"#triptych/stage/v1alpha1/stage.proto\x12\x17triptych.stage.v1alpha1\"\x86\x01\n" +
 	"\x13GetStageInfoRequest\x12\x1c\n" +
 	"\tprotocols\x18\x01 \x03(\rR\tprotocols\x127\n" +
-	"\x04want\x18( \x01(\v2#.triptych.stage.v1alpha1.DeviceWantR\x04want\"L\n" +
+	"\x04want\x18( \x01(\v2#.triptych.stage.v1alpha1.DeviceWantR\x04want\x12\x18\n" +
+	"\aleaving\x182 \x01(\bR\aleaving\"L\n" +
 	"\n" +
 	"DeviceWant\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
@@ -1260,12 +1356,14 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\rlatent_height\x18\x03 \x01(\x05R\flatentHeight\x12!\n" +
 	"\flatent_width\x18\x04 \x01(\x05R\vlatentWidth\x12\x1f\n" +
 	"\vlimit_bytes\x18\x05 \x01(\x03R\n" +
-	"limitBytes\"\x82\x01\n" +
+	"limitBytes\"\xa3\x01\n" +
 	"\x15PlanComponentResponse\x12#\n" +
 	"\rweights_bytes\x18\x01 \x01(\x03R\fweightsBytes\x12#\n" +
 	"\rscratch_bytes\x18\x02 \x01(\x03R\fscratchBytes\x12\x1f\n" +
 	"\vwhole_bytes\x18\x03 \x01(\x03R\n" +
-	"wholeBytes\"|\n" +
+	"wholeBytes\x12\x1f\n" +
+	"\vspill_bytes\x18\x04 \x01(\x03R\n" +
+	"spillBytes\"|\n" +
 	"\x14LoadComponentRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1f\n" +
 	"\vlimit_bytes\x18\x02 \x01(\x03R\n" +
@@ -1290,19 +1388,22 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"\x19\n" +
 	"\x17SettleComponentResponse\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
-	"\rDrainResponse*p\n" +
+	"\rDrainResponse\"\x10\n" +
+	"\x0eUndrainRequest\"\x11\n" +
+	"\x0fUndrainResponse*p\n" +
 	"\tStageKind\x12\x1a\n" +
 	"\x16STAGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STAGE_KIND_ENCODER\x10\x01\x12\x17\n" +
 	"\x13STAGE_KIND_DENOISER\x10\x02\x12\x16\n" +
-	"\x12STAGE_KIND_DECODER\x10\x032\x9e\x05\n" +
+	"\x12STAGE_KIND_DECODER\x10\x032\xfc\x05\n" +
 	"\fStageService\x12k\n" +
 	"\fGetStageInfo\x12,.triptych.stage.v1alpha1.GetStageInfoRequest\x1a-.triptych.stage.v1alpha1.GetStageInfoResponse\x12n\n" +
 	"\rPlanComponent\x12-.triptych.stage.v1alpha1.PlanComponentRequest\x1a..triptych.stage.v1alpha1.PlanComponentResponse\x12p\n" +
 	"\rLoadComponent\x12-.triptych.stage.v1alpha1.LoadComponentRequest\x1a..triptych.stage.v1alpha1.LoadComponentResponse0\x01\x12q\n" +
 	"\x0eEvictComponent\x12..triptych.stage.v1alpha1.EvictComponentRequest\x1a/.triptych.stage.v1alpha1.EvictComponentResponse\x12t\n" +
 	"\x0fSettleComponent\x12/.triptych.stage.v1alpha1.SettleComponentRequest\x1a0.triptych.stage.v1alpha1.SettleComponentResponse\x12V\n" +
-	"\x05Drain\x12%.triptych.stage.v1alpha1.DrainRequest\x1a&.triptych.stage.v1alpha1.DrainResponseBRZPgithub.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1;stagev1alpha1b\x06proto3"
+	"\x05Drain\x12%.triptych.stage.v1alpha1.DrainRequest\x1a&.triptych.stage.v1alpha1.DrainResponse\x12\\\n" +
+	"\aUndrain\x12'.triptych.stage.v1alpha1.UndrainRequest\x1a(.triptych.stage.v1alpha1.UndrainResponseBRZPgithub.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1;stagev1alpha1b\x06proto3"
 
 var (
 	file_triptych_stage_v1alpha1_stage_proto_rawDescOnce sync.Once
@@ -1317,7 +1418,7 @@ func file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_stage_v1alpha1_stage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_triptych_stage_v1alpha1_stage_proto_goTypes = []any{
 	(StageKind)(0),                  // 0: triptych.stage.v1alpha1.StageKind
 	(*GetStageInfoRequest)(nil),     // 1: triptych.stage.v1alpha1.GetStageInfoRequest
@@ -1335,6 +1436,8 @@ var file_triptych_stage_v1alpha1_stage_proto_goTypes = []any{
 	(*SettleComponentResponse)(nil), // 13: triptych.stage.v1alpha1.SettleComponentResponse
 	(*DrainRequest)(nil),            // 14: triptych.stage.v1alpha1.DrainRequest
 	(*DrainResponse)(nil),           // 15: triptych.stage.v1alpha1.DrainResponse
+	(*UndrainRequest)(nil),          // 16: triptych.stage.v1alpha1.UndrainRequest
+	(*UndrainResponse)(nil),         // 17: triptych.stage.v1alpha1.UndrainResponse
 }
 var file_triptych_stage_v1alpha1_stage_proto_depIdxs = []int32{
 	2,  // 0: triptych.stage.v1alpha1.GetStageInfoRequest.want:type_name -> triptych.stage.v1alpha1.DeviceWant
@@ -1349,14 +1452,16 @@ var file_triptych_stage_v1alpha1_stage_proto_depIdxs = []int32{
 	10, // 9: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
 	12, // 10: triptych.stage.v1alpha1.StageService.SettleComponent:input_type -> triptych.stage.v1alpha1.SettleComponentRequest
 	14, // 11: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
-	3,  // 12: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
-	7,  // 13: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
-	9,  // 14: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
-	11, // 15: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
-	13, // 16: triptych.stage.v1alpha1.StageService.SettleComponent:output_type -> triptych.stage.v1alpha1.SettleComponentResponse
-	15, // 17: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
+	16, // 12: triptych.stage.v1alpha1.StageService.Undrain:input_type -> triptych.stage.v1alpha1.UndrainRequest
+	3,  // 13: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
+	7,  // 14: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
+	9,  // 15: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
+	11, // 16: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
+	13, // 17: triptych.stage.v1alpha1.StageService.SettleComponent:output_type -> triptych.stage.v1alpha1.SettleComponentResponse
+	15, // 18: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
+	17, // 19: triptych.stage.v1alpha1.StageService.Undrain:output_type -> triptych.stage.v1alpha1.UndrainResponse
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1373,7 +1478,7 @@ func file_triptych_stage_v1alpha1_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_stage_v1alpha1_stage_proto_rawDesc), len(file_triptych_stage_v1alpha1_stage_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

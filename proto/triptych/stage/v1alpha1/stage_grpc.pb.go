@@ -9,7 +9,8 @@
 //
 // An orchestrator sends its id with every call, as the metadata "triptych-orchestrator", and asks each of its services
 // for its info every second. A service works for the first that it hears of, until that has been silent for 10 s;
-// another one's calls fail with STAGE_OWNED, but for PlanComponent and Drain.
+// another one's calls fail with STAGE_OWNED. Whoever sends no id may call as long as the service works for nobody, and may
+// always ask for its info.
 
 package stagev1alpha1
 
@@ -32,6 +33,7 @@ const (
 	StageService_EvictComponent_FullMethodName  = "/triptych.stage.v1alpha1.StageService/EvictComponent"
 	StageService_SettleComponent_FullMethodName = "/triptych.stage.v1alpha1.StageService/SettleComponent"
 	StageService_Drain_FullMethodName           = "/triptych.stage.v1alpha1.StageService/Drain"
+	StageService_Undrain_FullMethodName         = "/triptych.stage.v1alpha1.StageService/Undrain"
 )
 
 // StageServiceClient is the client API for StageService service.
@@ -57,6 +59,8 @@ type StageServiceClient interface {
 	SettleComponent(ctx context.Context, in *SettleComponentRequest, opts ...grpc.CallOption) (*SettleComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Undrain takes new work again, unless the stage is shutting down: that fails with STAGE_DRAINING.
+	Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (*UndrainResponse, error)
 }
 
 type stageServiceClient struct {
@@ -136,6 +140,16 @@ func (c *stageServiceClient) Drain(ctx context.Context, in *DrainRequest, opts .
 	return out, nil
 }
 
+func (c *stageServiceClient) Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (*UndrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndrainResponse)
+	err := c.cc.Invoke(ctx, StageService_Undrain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StageServiceServer is the server API for StageService service.
 // All implementations must embed UnimplementedStageServiceServer
 // for forward compatibility.
@@ -159,6 +173,8 @@ type StageServiceServer interface {
 	SettleComponent(context.Context, *SettleComponentRequest) (*SettleComponentResponse, error)
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Undrain takes new work again, unless the stage is shutting down: that fails with STAGE_DRAINING.
+	Undrain(context.Context, *UndrainRequest) (*UndrainResponse, error)
 	mustEmbedUnimplementedStageServiceServer()
 }
 
@@ -186,6 +202,9 @@ func (UnimplementedStageServiceServer) SettleComponent(context.Context, *SettleC
 }
 func (UnimplementedStageServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedStageServiceServer) Undrain(context.Context, *UndrainRequest) (*UndrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Undrain not implemented")
 }
 func (UnimplementedStageServiceServer) mustEmbedUnimplementedStageServiceServer() {}
 func (UnimplementedStageServiceServer) testEmbeddedByValue()                      {}
@@ -309,6 +328,24 @@ func _StageService_Drain_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StageService_Undrain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StageServiceServer).Undrain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StageService_Undrain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StageServiceServer).Undrain(ctx, req.(*UndrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // StageService_ServiceDesc is the grpc.ServiceDesc for StageService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -335,6 +372,10 @@ var StageService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Drain",
 			Handler:    _StageService_Drain_Handler,
+		},
+		{
+			MethodName: "Undrain",
+			Handler:    _StageService_Undrain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
