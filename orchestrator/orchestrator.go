@@ -5,7 +5,6 @@ package orchestrator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -40,7 +39,32 @@ type Options struct {
 	Metrics               net.Listener  // where Prometheus scrapes, nil for nowhere
 }
 
-// Run serves the public API on lis, and metrics, until ctx ends, and closes lis and o.Metrics.
+// OptionError is an option that no orchestrator can run with.
+type OptionError struct{ Err error }
+
+// Error is the cause's.
+func (e *OptionError) Error() string { return "orchestrator: " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// check refuses numbers out of range.
+func (o Options) check() error {
+	switch {
+	case o.MaxJobs < 1:
+		return stage.Invalid(stage.InvalidField, "max-jobs", o.MaxJobs, "1 or more")
+	case o.CheckpointEveryNSteps < 0:
+		return stage.Invalid(stage.InvalidField, "checkpoint-every", o.CheckpointEveryNSteps, "a number of steps, or 0 for none")
+	case o.Patience < 0:
+		return stage.Invalid(stage.InvalidField, "patience", o.Patience, "0 or a positive duration, such as 1m")
+	case o.SendTimeout < 0:
+		return stage.Invalid(stage.InvalidField, "send-timeout", o.SendTimeout, "0 or a positive duration, such as 30s")
+	}
+	return o.Memory.Check()
+}
+
+// Run serves the public API on lis, and metrics, until ctx ends, and closes lis and o.Metrics. Options that cannot be used are
+// an OptionError.
 func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer func() {
 		if err == nil {
@@ -51,19 +75,16 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 			_ = o.Metrics.Close()
 		}
 	}()
-	if o.MaxJobs < 1 || o.CheckpointEveryNSteps < 0 {
-		return fmt.Errorf("orchestrator: %d jobs at once and a checkpoint every %d steps are not possible", o.MaxJobs, o.CheckpointEveryNSteps)
-	}
-	if err := o.Memory.Check(); err != nil {
-		return fmt.Errorf("orchestrator: %w", err)
+	if err := o.check(); err != nil {
+		return &OptionError{err}
 	}
 	credentials, err := rpcserver.DialCredentials(o.StageTLS)
 	if err != nil {
-		return err
+		return &OptionError{err}
 	}
 	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS})
 	if err != nil {
-		return err
+		return &OptionError{err}
 	}
 	var keeper *residency.Keeper
 	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() })
@@ -76,7 +97,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		ID: o.ID, Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
 	})
 	if err != nil {
-		return err
+		return &OptionError{err}
 	}
 	serving, until := errgroup.WithContext(ctx)
 	api.New(api.Options{

@@ -131,14 +131,16 @@ func TestRunRefuses(t *testing.T) {
 	for name, spoil := range map[string]func(*Options){
 		"no jobs":            func(o *Options) { o.MaxJobs = 0 },
 		"negative steps":     func(o *Options) { o.CheckpointEveryNSteps = -1 },
+		"negative patience":  func(o *Options) { o.Patience = -1 },
+		"no time to send":    func(o *Options) { o.SendTimeout = -1 },
 		"no such authority":  func(o *Options) { o.StageTLS = rpcserver.ClientTLS{CAFile: "no/such/file"} },
 		"no certificate":     func(o *Options) { o.TLS = rpcserver.TLS{CertFile: "no/such/file"} },
 		"one address, twice": func(o *Options) { o.Stages = map[stage.Kind][]string{stage.KindEncoder: {"x:1", "x:1"}} },
 	} {
 		o, lis := options(), listen(t)
 		spoil(&o)
-		if err := Run(t.Context(), lis, o); err == nil {
-			t.Errorf("%s: no error", name)
+		if err := Run(t.Context(), lis, o); !errors.As(err, new(*OptionError)) {
+			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := lis.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%s: the listener is open: %v", name, err)

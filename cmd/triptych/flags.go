@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -89,7 +90,8 @@ func (f *listenFlags) listen() (net.Listener, error) {
 		if err := checkAddress(f.name, f.address); err != nil {
 			return nil, err
 		}
-		return rpcserver.Listen(f.address)
+		lis, err := rpcserver.Listen(f.address)
+		return lis, listenError(err)
 	}
 	file := os.NewFile(uintptr(f.fd), "listener")
 	if file == nil {
@@ -98,9 +100,17 @@ func (f *listenFlags) listen() (net.Listener, error) {
 	defer file.Close()
 	lis, err := net.FileListener(file)
 	if err != nil {
-		return nil, fmt.Errorf("--%s-fd %d: %w", f.name, f.fd, err)
+		return nil, usageError{fmt.Errorf("--%s-fd %d: %w", f.name, f.fd, err)}
 	}
 	return lis, nil
+}
+
+// listenError is bad usage but for an address that is in use, which passes.
+func listenError(err error) error {
+	if refused := (*net.OpError)(nil); errors.As(err, &refused) && !errors.As(err, new(*rpcserver.PortInUseError)) {
+		return usageError{err}
+	}
+	return err
 }
 
 // checkAddress refuses what is no address as bad usage.

@@ -82,6 +82,12 @@ func exitCode(ctx context.Context, err error) int {
 	if usage := (usageError{}); errors.As(err, &usage) {
 		return exitUsage
 	}
+	if refused := (*stageplugin.StartError)(nil); errors.As(err, &refused) && refused.Refused {
+		return exitUsage
+	}
+	if gone := (*local.GivenUpError)(nil); errors.As(err, &gone) && gone.Code == exitUsage {
+		return exitUsage
+	}
 	switch stage.ReasonOf(err) {
 	case stage.InvalidField, stage.SamplerUnsupported, stage.SizeUnsupported, stage.ModelNotFound:
 		return exitUsage

@@ -27,7 +27,7 @@ func modelsCommand() *cobra.Command {
 			}
 			device, err := cpu.New(cpu.Options{})
 			if err != nil {
-				return err
+				return usageError{err}
 			}
 			defer device.Close() //nolint:errcheck // nothing was loaded
 			o := stageengine.Options{Library: library, Device: device}

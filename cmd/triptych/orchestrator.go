@@ -30,6 +30,11 @@ func orchestratorCommand() *cobra.Command {
 				if len(*a) == 0 {
 					return usageError{fmt.Errorf("--%v is missing: the addresses of the %v services", kind, kind)}
 				}
+				for _, address := range *a {
+					if err := checkTarget(kind.String(), "stage", address); err != nil {
+						return err
+					}
+				}
 				o.Stages[kind] = *a
 			}
 			if o.Memory, err = memory.parse(); err != nil {
@@ -45,7 +50,11 @@ func orchestratorCommand() *cobra.Command {
 			if o.Metrics, err = metrics.listen(); err != nil {
 				return errors.Join(err, lis.Close())
 			}
-			return orchestrator.Run(cmd.Context(), lis, o)
+			err = orchestrator.Run(cmd.Context(), lis, o)
+			if refused := (*orchestrator.OptionError)(nil); errors.As(err, &refused) {
+				return usageError{err}
+			}
+			return err
 		},
 	}
 	flags := cmd.Flags()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
@@ -32,6 +31,9 @@ func (f *serverFlags) add(flags *pflag.FlagSet, address, usage string) {
 func (f *serverFlags) dial() (*grpc.ClientConn, error) { return dial(f.address, f.tls) }
 
 func dial(address string, tls rpcserver.ClientTLS) (*grpc.ClientConn, error) {
+	if err := checkTarget("server", "server", address); err != nil {
+		return nil, err
+	}
 	credentials, err := rpcserver.DialCredentials(tls)
 	if err != nil {
 		return nil, usageError{err}
@@ -57,11 +59,6 @@ func told(conn *grpc.ClientConn, err error) error {
 // watch hands every news about memory, and about jobs if they are asked for, to each, until ctx ends, which is no error, each fails or the
 // server says no more.
 func (f *serverFlags) watch(ctx context.Context, jobs bool, each func(*triptychv1alpha1.WatchResidencyResponse) error) error {
-	if !strings.Contains(f.address, "/") { // else it is one of gRPC's names, such as dns:///host:port
-		if err := checkAddress("server", f.address); err != nil {
-			return err
-		}
-	}
 	conn, err := f.dial()
 	if err != nil {
 		return err

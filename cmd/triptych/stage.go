@@ -73,6 +73,18 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 	return args
 }
 
+// check refuses flags that no runtime can start with.
+func (f *runtimeFlags) check() error {
+	if err := stageplugin.CheckTempDir(); err != nil {
+		return usageError{err}
+	}
+	_, closeDevice, err := f.open()
+	if err != nil {
+		return err
+	}
+	return closeDevice()
+}
+
 // open opens the models and the device, which the caller must close.
 func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	var none stageengine.Options
@@ -84,8 +96,8 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	if n, err := fmt.Sscanf(f.device+"\n", "cpu:%d\n", &index); err != nil || n != 1 || index < 0 {
 		return none, nil, usageError{fmt.Errorf("--device %q: expected cpu:0, cpu:1 and so on", f.device)}
 	}
-	if f.threads < 0 {
-		return none, nil, usageError{fmt.Errorf("--threads %d: expected a positive number, or 0 for the default", f.threads)}
+	if f.threads < 0 || f.threads > cpu.MaxThreads {
+		return none, nil, usageError{fmt.Errorf("--threads %d: expected 1 to %d, or 0 for the default", f.threads, cpu.MaxThreads)}
 	}
 	threads := f.threads
 	if threads == 0 {
@@ -115,7 +127,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	}
 	device, err := cpu.New(hardware)
 	if err != nil {
-		return none, nil, errors.Join(err, closeLease())
+		return none, nil, usageError{errors.Join(err, closeLease())}
 	}
 	o.Device = device
 	return o, func() error { return errors.Join(device.Close(), closeLease()) }, nil
@@ -140,9 +152,7 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err := errors.Join(flags.weights.only(kind), flags.release.only(kind)); err != nil {
 				return err
 			}
-			if _, closeDevice, err := flags.open(); err != nil { // told here, not by a child that cannot start
-				return err
-			} else if err := closeDevice(); err != nil {
+			if err := flags.check(); err != nil { // told here, not by a child that cannot start
 				return err
 			}
 			program, err := os.Executable()
@@ -180,7 +190,7 @@ func serveStage(ctx context.Context, kind stage.Kind, o encoder.Options, lis net
 		service, err = decoder.New(o)
 	}
 	if err != nil {
-		return err
+		return errors.Join(usageError{err}, lis.Close())
 	}
 	return service.Run(ctx, lis)
 }

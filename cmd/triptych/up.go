@@ -10,13 +10,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-
 	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
 // stackFlags configure Triptych on this machine.
@@ -52,12 +47,13 @@ func (f *stackFlags) start(listen, metrics, logLevel string, stderr io.Writer, l
 		return nil, err
 	}
 	stages := f.runtime(logLevel, append(f.models, extraModels...)...)
-	if _, err := stageengine.OpenLibrary(stages.models...); err != nil {
-		return nil, usageError{err} // told once, here, and not by three processes
+	if err := stages.check(); err != nil { // told once, here, and not by three processes
+		return nil, err
 	}
-	return local.Start(local.Options{
+	s, err := local.Start(local.Options{
 		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: append([]string{"--log-level", logLevel, "--id", rand.Text()}, f.orchestratorArgs...), Stderr: stderr, Logger: log,
 	})
+	return s, listenError(err)
 }
 
 func upCommand() *cobra.Command {
@@ -96,7 +92,7 @@ func upCommand() *cobra.Command {
 			ctx, cancel := whileRunning(cmd.Context(), s)
 			defer cancel()
 			out := cmd.OutOrStdout()
-			if awaitServing(ctx, s) == nil {
+			if s.AwaitServing(ctx) == nil {
 				for _, kind := range stage.Kinds() {
 					fmt.Fprintf(out, "%-13s %s\n", kind, s.Address(kind.String()))
 				}
@@ -140,26 +136,4 @@ func whileRunning(ctx context.Context, s *local.Stack) (context.Context, func())
 		}
 	}()
 	return ctx, func() { cancel(context.Canceled) }
-}
-
-// awaitServing returns when every process answers that it serves, or ctx ends.
-func awaitServing(ctx context.Context, s *local.Stack) error {
-	for _, name := range append([]string{local.Orchestrator}, stageNames()...) {
-		conn, err := grpc.NewClient(s.Address(name), grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			return err
-		}
-		_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
-		if err := errors.Join(err, conn.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func stageNames() (names []string) {
-	for _, kind := range stage.Kinds() {
-		names = append(names, kind.String())
-	}
-	return names
 }

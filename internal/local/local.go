@@ -13,6 +13,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/stage"
@@ -43,12 +48,16 @@ type Stack struct {
 	processes []*process
 	listeners []*net.TCPListener
 	failed    chan error
+	probes    sync.WaitGroup
+	running   context.Context // ended by Stop
+	end       context.CancelFunc
 }
 
 // Start opens the listeners and starts the processes. Errors are those of rpcserver.Listen and of
 // starting a program. The processes run until Stop.
 func Start(o Options) (*Stack, error) {
 	s := &Stack{addresses: map[string]string{}, failed: make(chan error, len(stage.Kinds())+1)}
+	s.running, s.end = context.WithCancel(context.Background())
 	args := append([]string{Orchestrator}, o.OrchestratorArgs...)
 	for _, kind := range stage.Kinds() {
 		if err := s.add(o, append([]string{kind.String()}, o.StageArgs(kind)...), at{kind.String(), "listen", "127.0.0.1:0"}); err != nil {
@@ -72,14 +81,43 @@ type at struct{ name, flag, address string }
 // Address is where a process listens, and where Metrics are.
 func (s *Stack) Address(name string) string { return s.addresses[name] }
 
-// Failed tells that a process was given up: it exited with ExitHopeless.
+// Failed gives a GivenUpError for each process that was given up.
 func (s *Stack) Failed() <-chan error { return s.failed }
+
+// AwaitServing returns when every process has answered that it is there, or ctx ends.
+func (s *Stack) AwaitServing(ctx context.Context) error {
+	for _, p := range s.processes {
+		select {
+		case <-p.served:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// probe asks a process for its health until it answers, whatever it says, or the stack stops. Its listener is open from the
+// beginning, so that a call waits for the process that will serve it.
+func (s *Stack) probe(p *process) {
+	conn, err := grpc.NewClient(s.Address(p.name), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		p.log.Error("process cannot be asked how it is", "error", err)
+		return
+	}
+	defer conn.Close() //nolint:errcheck // nothing is under way then
+	for s.running.Err() == nil {
+		if _, err = healthpb.NewHealthClient(conn).Check(s.running, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true)); err == nil {
+			close(p.served)
+			return
+		}
+	}
+}
 
 // add opens listeners and starts the process that serves on them.
 func (s *Stack) add(o Options, args []string, listen ...at) (err error) {
 	p := &process{
-		name: args[0], program: o.Program, args: args, stderr: o.Stderr, log: o.Logger.With("process", args[0]),
-		stopping: make(chan struct{}), done: make(chan struct{}), failed: s.failed,
+		name: args[0], program: o.Program, args: args, stderr: &words{to: o.Stderr}, log: o.Logger.With("process", args[0]),
+		served: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}), failed: s.failed,
 	}
 	defer func() {
 		if err != nil {
@@ -99,6 +137,7 @@ func (s *Stack) add(o Options, args []string, listen ...at) (err error) {
 	}
 	s.processes = append(s.processes, p)
 	go p.supervise()
+	s.probes.Go(func() { s.probe(p) })
 	return nil
 }
 
@@ -120,6 +159,8 @@ func (s *Stack) listen(l at) (*os.File, error) {
 // Stop ends the processes, the orchestrator first, and returns when none is left. Idempotent.
 func (s *Stack) Stop() error {
 	var err error
+	s.end()
+	s.probes.Wait()
 	for i := len(s.processes) - 1; i >= 0; i-- {
 		err = errors.Join(err, s.processes[i].stop())
 	}

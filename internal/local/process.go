@@ -12,25 +12,43 @@ import (
 	"time"
 )
 
-// A process that dies is started again, at once if it had been well for wellAfter, else after a
-// pause that doubles. One that is asked to stop gets stopTimeout.
+// A process that has served and dies is started again, at once if it had been well for wellAfter, else after a
+// pause that doubles. One that has never served is given up after maxStarts, or at once if it says itself that it is hopeless.
+// One that is asked to stop gets stopTimeout.
 const (
+	maxStarts   = 3
 	wellAfter   = 5 * time.Second
 	firstPause  = 100 * time.Millisecond
 	lastPause   = 5 * time.Second
 	stopTimeout = 10 * time.Second
 )
 
-// ExitHopeless is the exit code of a program that says it cannot run as it was asked to: it is not
+// ExitHopeless is the exit code of a program that says it cannot run as it was asked to: unless it has served before, it is not
 // started again.
 const ExitHopeless = 2
+
+// GivenUpError is a process that has never served and is not started again.
+type GivenUpError struct {
+	Name  string
+	Words string // the last that it said
+	Code  int    // that it exited with; -1 for a signal
+}
+
+// Error names the process and gives its words.
+func (e *GivenUpError) Error() string {
+	if e.Words == "" {
+		return fmt.Sprintf("the %s does not start: exit code %d", e.Name, e.Code)
+	}
+	return fmt.Sprintf("the %s does not start: %s", e.Name, e.Words)
+}
 
 // process is one program that is kept running.
 type process struct {
 	name, program string
 	args          []string
 	listeners     []*os.File // become files 3 and up of the program
-	stderr        io.Writer
+	stderr        *words
+	served        chan struct{} // closed when it has answered that it is there
 	log           *slog.Logger
 	stopping      chan struct{} // closed by stop
 	done          chan struct{} // closed when supervise has returned
@@ -72,15 +90,15 @@ var errStopped = errors.New("stopped")
 func (p *process) supervise() {
 	defer close(p.done)
 	pause := firstPause
-	for {
+	for starts := 1; ; starts++ {
 		err := p.cmd.Wait() // cmd is written by start alone, which only this goroutine calls from now on
 		select {
 		case <-p.stopping:
 			return
 		default:
 		}
-		if p.cmd.ProcessState.ExitCode() == ExitHopeless {
-			p.failed <- fmt.Errorf("the %s cannot run with these settings", p.name)
+		if code := p.cmd.ProcessState.ExitCode(); !p.hasServed() && (code == ExitHopeless || starts == maxStarts) {
+			p.failed <- &GivenUpError{Name: p.name, Words: p.stderr.last(), Code: code}
 			return
 		}
 		if time.Since(p.started) > wellAfter {
@@ -100,6 +118,15 @@ func (p *process) supervise() {
 			}
 			p.log.Error("process cannot be started", "error", err)
 		}
+	}
+}
+
+func (p *process) hasServed() bool {
+	select {
+	case <-p.served:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -1,6 +1,7 @@
 package stageplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,11 +43,20 @@ type StartError struct {
 	Exit string
 	// Stderr is the end of what it wrote there.
 	Stderr string
-	Cause  error
+	// Refused is set when another try would end alike: the child said that it cannot run as it was told to, or there is no
+	// place for its socket.
+	Refused bool
+	Cause   error
 }
 
-// Error tells everything.
+// ExitRefused is the exit code of a child that cannot run as it was told to, whose last line says why.
+const ExitRefused = 2
+
+// Error tells everything; of a refusal the reason alone.
 func (e *StartError) Error() string {
+	if e.Refused {
+		return cmp.Or(lastLine(e.Stderr), fmt.Sprint(e.Cause))
+	}
 	text := fmt.Sprintf("the %v runtime %q did not start", e.Kind, strings.Join(e.Command, " "))
 	if e.Timeout > 0 {
 		text += fmt.Sprintf(" within %v", e.Timeout)
@@ -62,6 +72,12 @@ func (e *StartError) Error() string {
 	return text
 }
 
+// lastLine is what a command said last, without its name before it.
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return strings.TrimPrefix(text[strings.LastIndexByte(text, '\n')+1:], "triptych: ")
+}
+
 // Unwrap gives the cause.
 func (e *StartError) Unwrap() error { return e.Cause }
 
@@ -74,6 +90,9 @@ var errStartTimeout = errors.New("start timeout")
 func Launch(ctx context.Context, o Options) (*Child, error) {
 	if len(o.Command) == 0 {
 		return nil, &StartError{Kind: o.Kind, Cause: errors.New("the command is empty")}
+	}
+	if err := CheckTempDir(); err != nil {
+		return nil, &StartError{Kind: o.Kind, Command: o.Command, Refused: true, Cause: err}
 	}
 	if o.StartTimeout == 0 {
 		o.StartTimeout = defaultStartTimeout
@@ -102,6 +121,7 @@ func Launch(ctx context.Context, o Options) (*Child, error) {
 	}
 	if c.process != nil && c.process.started() {
 		failure.Exit = c.process.exit()
+		failure.Refused = c.process.cmd.ProcessState.ExitCode() == ExitRefused
 	}
 	return nil, failure
 }

@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	case role == "refuser":
 		fmt.Fprintln(os.Stderr, "there is no model folder")
 		os.Exit(7)
+	case role == "hopeless":
+		fmt.Fprint(os.Stderr, "first this\ntriptych: --threads 10000: too many\n")
+		os.Exit(ExitRefused)
 	case role == "encoder":
 		exit(ServeEncoder(stagetest.NewEncoder(nil), nil))
 	case IsChild():

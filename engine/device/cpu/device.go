@@ -33,8 +33,8 @@ type Options struct {
 	Refuse func(bytes int64) error
 }
 
-// maxThreads is more than any machine has, and few enough to start.
-const maxThreads = 4096
+// MaxThreads is more than any machine has, and few enough to start.
+const MaxThreads = 4096
 
 // Device is a device.Device with one pool of threads. Runs on it may execute concurrently and
 // take turns op by op. Close it when no Run follows; what was loaded must still be freed.
@@ -61,7 +61,7 @@ func New(o Options) (*Device, error) {
 	for _, f := range []struct {
 		name       string
 		value, top int64
-	}{{"Index", int64(o.Index), math.MaxInt32}, {"Threads", int64(o.Threads), maxThreads}, {"MemoryCapBytes", o.MemoryCapBytes, math.MaxInt64}} {
+	}{{"Index", int64(o.Index), math.MaxInt32}, {"Threads", int64(o.Threads), MaxThreads}, {"MemoryCapBytes", o.MemoryCapBytes, math.MaxInt64}} {
 		if f.value < 0 || f.value > f.top {
 			return nil, &device.FieldError{Field: "option " + f.name, Expected: fmt.Sprintf("0 to %d", f.top), Got: fmt.Sprint(f.value)}
 		}

@@ -1,0 +1,173 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// The test binary is the program of a Stack when folderKey is set: a folder where every start is noted, by process. hopelessKey
+// names the process that says that it is, dyingKey the one that dies, servedKey the one that does so once it has served.
+const (
+	folderKey   = "LOCAL_TEST_FOLDER"
+	hopelessKey = "LOCAL_TEST_HOPELESS"
+	dyingKey    = "LOCAL_TEST_DYING"
+	servedKey   = "LOCAL_TEST_SERVED"
+)
+
+func TestMain(m *testing.M) {
+	if folder := os.Getenv(folderKey); folder != "" {
+		os.Exit(play(folder, os.Args[1]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func play(folder, name string) int {
+	starts, _ := filepath.Glob(filepath.Join(folder, name+"-*"))
+	if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%s-%d", name, len(starts))), nil, 0o600); err != nil {
+		return 1
+	}
+	switch name {
+	case os.Getenv(hopelessKey):
+		fmt.Fprint(os.Stderr, "a line of its log\ntriptych: --threads 10000: too many\n")
+		return ExitHopeless
+	case os.Getenv(dyingKey):
+		fmt.Fprintln(os.Stderr, "out of luck")
+		return 1
+	}
+	lis, err := net.FileListener(os.NewFile(firstFile, "listener"))
+	if err != nil {
+		return 1
+	}
+	server := grpc.NewServer()
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	go func() { _ = server.Serve(lis) }()
+	if name == os.Getenv(servedKey) && len(starts) == 0 {
+		for { // until the test has seen that it serves
+			if _, err := os.Stat(filepath.Join(folder, "end")); err == nil {
+				return ExitHopeless
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the stack ends
+	server.Stop()
+	return 0
+}
+
+// run starts a stack of test binaries with the environment given.
+func run(t *testing.T, env ...string) (s *Stack, folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	t.Setenv(folderKey, folder)
+	for _, e := range env {
+		key, value, _ := strings.Cut(e, "=")
+		t.Setenv(key, value)
+	}
+	s, err := Start(Options{
+		Program: os.Args[0], Listen: "127.0.0.1:0", StageArgs: func(stage.Kind) []string { return nil },
+		Stderr: io.Discard, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, folder
+}
+
+func starts(t *testing.T, folder, name string) int {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, name+"-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
+}
+
+// TestGivenUp: a process that has never served is given up with its words, at once if it says that it is hopeless.
+func TestGivenUp(t *testing.T) {
+	for _, c := range []struct {
+		env, words   string
+		code, starts int
+	}{
+		{hopelessKey, "--threads 10000: too many", ExitHopeless, 1},
+		{dyingKey, "out of luck", 1, maxStarts},
+	} {
+		s, folder := run(t, c.env+"=denoiser")
+		var gone *GivenUpError
+		if err := <-s.Failed(); !errors.As(err, &gone) || *gone != (GivenUpError{Name: "denoiser", Words: c.words, Code: c.code}) || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s: %v", c.env, err)
+		}
+		if n := starts(t, folder, "denoiser"); n != c.starts {
+			t.Errorf("%s: it was started %d times, want %d", c.env, n, c.starts)
+		}
+		t.Setenv(c.env, "")
+	}
+}
+
+// TestServedIsRestarted: a process that has served is started again whatever it says at its end.
+func TestServedIsRestarted(t *testing.T) {
+	s, folder := run(t, servedKey+"=denoiser")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.AwaitServing(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "end"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for starts(t, folder, "denoiser") < 2 {
+		select {
+		case err := <-s.Failed():
+			t.Fatal(err)
+		case <-ctx.Done():
+			t.Fatal("it was not started again")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// TestWords: the last line is kept, however it is cut, and bounded.
+func TestWords(t *testing.T) {
+	for _, c := range []struct {
+		writes []string
+		last   string
+	}{
+		{nil, ""},
+		{[]string{"one\ntriptych: two\n"}, "two"},
+		{[]string{"on", "e\ntrip", "tych: tw", "o"}, "two"},
+		{[]string{"one\n", "\n"}, "one"},
+		{[]string{strings.Repeat("x", 2*maxWords)}, strings.Repeat("x", maxWords)},
+		{slices.Repeat([]string{"x"}, 2*maxWords), strings.Repeat("x", maxWords)},
+	} {
+		w := &words{to: io.Discard}
+		for _, text := range c.writes {
+			if n, err := w.Write([]byte(text)); n != len(text) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if got := w.last(); got != c.last {
+			t.Errorf("%.40q: last is %.40q, want %.40q", c.writes, got, c.last)
+		}
+	}
+}
