@@ -4,6 +4,10 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/pem"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,5 +100,32 @@ func refusedAtOnce(t *testing.T, name, env, says string, args ...string) {
 	last := lines[len(lines)-1]
 	if code := cmd.ProcessState.ExitCode(); code != 2 || took > atOnce || !strings.HasPrefix(last, "triptych: ") || !strings.Contains(last, says) {
 		t.Errorf("%s %s %q: exit code %d after %v, want 2 with %q at the end of:\n%s", env, name, args, code, took, says, errOut.String())
+	}
+}
+
+// TestWrongServer: a server that is there and is spoken to in the wrong way is told apart from one that is not there.
+func TestWrongServer(t *testing.T) {
+	secure, web := httptest.NewUnstartedServer(nil), httptest.NewServer(nil)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	defer web.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := up(t)
+	image := filepath.Join(t.TempDir(), "x.png")
+	for _, c := range [][]string{
+		{"the server speaks TLS", "--server", secure.Listener.Addr().String()},
+		{"does not speak TLS", "--server", s.addresses["orchestrator"], "--server-ca", authority},
+		{"HTTP/1", "--server", strings.TrimPrefix(web.URL, "http://")},
+		{"nobody listens", "--server", "127.0.0.1:1"},
+		{"no host nobody.invalid", "--server", "nobody.invalid:7420"},
+	} {
+		got := runCommand(t, append([]string{"generate", "x", "-o", image}, c[1:]...)...)
+		if got.code != 1 || !strings.Contains(got.stderr, c[0]) {
+			t.Errorf("%q: exit code %d, want 1 with %q: %s", c[1:], got.code, c[0], got.stderr)
+		}
 	}
 }

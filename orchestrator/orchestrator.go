@@ -19,6 +19,7 @@ import (
 	"github.com/triptych-serving/triptych/orchestrator/metrics"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -95,6 +96,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer keeper.Close()
 	stages, err := fleet.New(fleet.Options{
 		ID: o.ID, Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
+		Diagnose: func(ctx context.Context, address string) string { return rpcserver.Diagnose(ctx, address, o.StageTLS) },
 	})
 	if err != nil {
 		return &OptionError{err}
@@ -113,6 +115,9 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls that are ending still need their stages
 	var watch sync.WaitGroup
 	watch.Go(func() { stages.Run(watching) })
+	watch.Go(func() {
+		stages.Follow(until, func(ready bool) { server.SetServing(ready, triptychv1alpha1.GenerationService_ServiceDesc.ServiceName) })
+	})
 	err = serving.Wait()
 	stop()
 	watch.Wait()

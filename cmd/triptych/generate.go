@@ -92,7 +92,7 @@ func (f *generateFlags) run(cmd *cobra.Command, prompt string) (err error) {
 	defer func() { err = errors.Join(err, stop()) }()
 
 	view := newView(cmd, f.json)
-	err = receive(ctx, conn, spec, files, view, f.server.address == "")
+	err = f.receive(ctx, conn, spec, files, view)
 	view.close()
 	if err != nil && cmd.Context().Err() == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // the server that was started cannot run
@@ -176,10 +176,10 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 
 // receive asks for the images, shows what happens and writes the files. A server that was just
 // started needs a moment, for which it waits; one that was given should be there.
-func receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, files *output, view view, started bool) error {
+func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, files *output, view view) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(started))
+	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(f.server.address == ""))
 	for err == nil {
 		var event *triptychv1alpha1.GenerateResponse
 		if event, err = stream.Recv(); err == nil {
@@ -189,7 +189,7 @@ func receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.
 			view.show(event, files)
 		}
 	}
-	return told(conn, err)
+	return f.server.told(conn, err)
 }
 
 // jsonView prints events as they are, without the bytes of images.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,12 +47,20 @@ func dial(address string, tls rpcserver.ClientTLS) (*grpc.ClientConn, error) {
 }
 
 // told is what the error of a call means: nil at the end of a stream.
-func told(conn *grpc.ClientConn, err error) error {
+func (f *serverFlags) told(conn *grpc.ClientConn, err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	if st := status.Convert(err); st.Code() == codes.Unavailable && len(st.Details()) == 0 { // it did not say so itself
-		return fmt.Errorf("no Triptych server answers at %s: %s", conn.Target(), st.Message())
+		// The command may be ending, which is no reason not to tell why.
+		why := cmp.Or(rpcserver.Diagnose(context.Background(), conn.Target(), f.tls), st.Message())
+		switch why {
+		case rpcserver.SpeaksTLS:
+			why += "; --server-ca asks for TLS"
+		case rpcserver.SpeaksPlain:
+			why += "; without --server-ca and --server-client-cert it is plaintext"
+		}
+		return fmt.Errorf("no Triptych server answers at %s: %s", conn.Target(), why)
 	}
 	return stagerpc.FromStatus(err, 0)
 }
@@ -78,5 +87,5 @@ func (f *serverFlags) watch(ctx context.Context, jobs bool, each func(*triptychv
 	if ctx.Err() != nil {
 		return nil
 	}
-	return told(conn, err)
+	return f.told(conn, err)
 }

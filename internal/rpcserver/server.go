@@ -71,6 +71,8 @@ func New(o Options) (*Server, error) {
 	}
 	if creds == nil {
 		creds = insecure.NewCredentials()
+	} else {
+		creds = toldHandshakes{creds, newRefusals(o.Logger)}
 	}
 	alive := stagerpc.ServerKeepalive()
 	alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = o.MaxConnectionAge, connectionAgeGrace
@@ -97,6 +99,17 @@ func New(o Options) (*Server, error) {
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
 	s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_SERVING)
+}
+
+// SetServing turns the health of some services, and of the server as a whole, to SERVING or back.
+func (s *Server) SetServing(on bool, services ...string) {
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if on {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, name := range append(services, "") {
+		s.health.SetServingStatus(name, status)
+	}
 }
 
 // NotServing turns the health of all services to NOT_SERVING for good: callers should go elsewhere,

@@ -56,6 +56,15 @@ func DialCredentials(t ClientTLS) (credentials.TransportCredentials, error) {
 	if t == (ClientTLS{}) {
 		return insecure.NewCredentials(), nil
 	}
+	config, err := t.config()
+	if err != nil {
+		return nil, err
+	}
+	return credentials.NewTLS(config), nil
+}
+
+// config reads the files.
+func (t ClientTLS) config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: t.ServerName}
 	if t.CAFile != "" {
 		var err error
@@ -74,7 +83,7 @@ func DialCredentials(t ClientTLS) (credentials.TransportCredentials, error) {
 		}
 		config.Certificates = []tls.Certificate{cert}
 	}
-	return credentials.NewTLS(config), nil
+	return config, nil
 }
 
 // loadAuthorities reads a file of CA certificates.

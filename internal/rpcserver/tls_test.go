@@ -1,6 +1,7 @@
 package rpcserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -28,6 +31,8 @@ type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	file string
+
+	validity time.Duration // of what is issued, from now; 0 is an hour
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -81,7 +86,7 @@ func (a *authority) issue(t *testing.T, name string, usage x509.ExtKeyUsage) (ce
 	key := newKey(t)
 	cert := a.sign(t, &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(cmp.Or(a.validity, time.Hour)),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{usage},
 	}, a.cert, key)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -167,5 +172,146 @@ func TestTLSOptions(t *testing.T) {
 	creds, err := DialCredentials(ClientTLS{})
 	if err != nil || creds.Info().SecurityProtocol != insecure.NewCredentials().Info().SecurityProtocol {
 		t.Errorf("the zero ClientTLS is not plaintext: %v", err)
+	}
+}
+
+// TestDiagnose: every wrong way to speak to a server is told in words.
+func TestDiagnose(t *testing.T) {
+	ours, theirs := newAuthority(t), newAuthority(t)
+	serverCert, serverKey := ours.issue(t, "server", x509.ExtKeyUsageServerAuth)
+	clientCert, clientKey := ours.issue(t, "client", x509.ExtKeyUsageClientAuth)
+	otherCert, otherKey := theirs.issue(t, "client", x509.ExtKeyUsageClientAuth)
+	ours.validity = -30 * time.Minute
+	oldCert, oldKey := ours.issue(t, "old", x509.ExtKeyUsageServerAuth)
+	ok := func(context.Context) error { return nil }
+	plain := serve(t, Options{}, ok).addr
+	oneWay := serve(t, Options{TLS: TLS{CertFile: serverCert, KeyFile: serverKey}}, ok).addr
+	mutual := serve(t, Options{TLS: TLS{CertFile: serverCert, KeyFile: serverKey, ClientCAFile: ours.file}}, ok).addr
+	expired := serve(t, Options{TLS: TLS{CertFile: oldCert, KeyFile: oldKey}}, ok).addr
+	trusting := ClientTLS{CAFile: ours.file}
+	for _, c := range []struct {
+		name, target string
+		client       ClientTLS
+		says         string
+	}{
+		{"plain", plain, ClientTLS{}, ""},
+		{"TLS", oneWay, trusting, ""},
+		{"mTLS", mutual, ClientTLS{CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}, ""},
+		{"TLS by a name of gRPC's", "dns:///" + oneWay, ClientTLS{}, SpeaksTLS},
+		{"plain client of TLS", oneWay, ClientTLS{}, SpeaksTLS},
+		{"plain client of mTLS", mutual, ClientTLS{}, SpeaksTLS},
+		{"TLS client of plain", plain, trusting, SpeaksPlain},
+		{"authority of another", oneWay, ClientTLS{CAFile: theirs.file}, "not known"},
+		{"authorities of the system", oneWay, ClientTLS{ServerName: "127.0.0.1"}, "not known"},
+		{"other server name", oneWay, ClientTLS{CAFile: ours.file, ServerName: "example.org"}, "another name"},
+		{"expired", expired, trusting, "expired"},
+		{"client's certificate for a server", oneWay, ClientTLS{CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}, ""},
+		{"mTLS without certificate", mutual, trusting, "wants a certificate"},
+		{"mTLS with certificate of another", mutual, ClientTLS{CAFile: ours.file, CertFile: otherCert, KeyFile: otherKey}, "refuses the certificate"},
+		{"nobody", closedPort(t), ClientTLS{}, "nobody listens"},
+		{"unknown host", "nobody.invalid:1", ClientTLS{}, "nobody.invalid"},
+		{"HTTP", scripted(t, "HTTP/1.1 400 Bad Request\r\n\r\n"), ClientTLS{}, "HTTP/1"},
+		{"something else", scripted(t, "SSH-2.0-OpenSSH_9.9\r\n"), ClientTLS{}, "not speak gRPC"},
+		{"something else in TLS", scripted(t, "SSH-2.0-OpenSSH_9.9\r\n"), trusting, SpeaksPlain},
+		{"a socket", "unix:/nowhere", ClientTLS{}, ""},
+	} {
+		if got := Diagnose(t.Context(), c.target, c.client); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.says)
+		}
+	}
+}
+
+// closedPort is an address where nobody listens.
+func closedPort(t *testing.T) string {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	return lis.Addr().String()
+}
+
+// scripted is the address of a server that says one thing to everybody.
+func scripted(t *testing.T, says string) string {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte(says))
+			_, _ = conn.Read(make([]byte, 1<<10)) // so that closing does not reset what was written
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = lis.Close()
+		<-done
+	})
+	return lis.Addr().String()
+}
+
+// TestRefusedHandshakes: a server tells each peer's refused handshake once for each cause, and no port scan.
+func TestRefusedHandshakes(t *testing.T) {
+	ours, theirs := newAuthority(t), newAuthority(t)
+	cert, key := ours.issue(t, "server", x509.ExtKeyUsageServerAuth)
+	otherCert, otherKey := theirs.issue(t, "client", x509.ExtKeyUsageClientAuth)
+	var log buffer
+	server := serve(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), TLS: TLS{CertFile: cert, KeyFile: key, ClientCAFile: ours.file}}, func(context.Context) error { return nil })
+	scan, err := net.Dial("tcp", server.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scan.Close()
+	for range 3 {
+		for _, client := range []ClientTLS{{}, {CAFile: theirs.file}, {CAFile: ours.file}, {CAFile: ours.file, CertFile: otherCert, KeyFile: otherKey}} {
+			Diagnose(t.Context(), server.addr, client)
+		}
+	}
+	server.stop()
+	if err := <-server.done; err != nil { // nothing is under way any more
+		t.Fatal(err)
+	}
+	for _, cause := range []string{"does not speak TLS", "the client refuses", "didn't provide a certificate", "unknown authority"} {
+		if !strings.Contains(log.String(), cause) {
+			t.Errorf("%q is not told", cause)
+		}
+	}
+	if n := strings.Count(log.String(), "a handshake was refused"); n != 4 {
+		t.Errorf("%d lines, want one for each cause:\n%s", n, log.String())
+	}
+}
+
+// TestRefusalsAreBounded: the same cause is told again after a while, and peers are not remembered without end.
+func TestRefusalsAreBounded(t *testing.T) {
+	var log buffer
+	r := newRefusals(slog.New(slog.NewTextHandler(&log, nil)))
+	told := func() int { return strings.Count(log.String(), "a handshake was refused") }
+	now := time.Unix(0, 0)
+	r.now = func() time.Time { return now }
+	peer := func(n int) net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, byte(n>>8), byte(n)), Port: n} }
+	cause := errors.New("tls: too old")
+	r.tell(peer(1), cause)
+	now = now.Add(refusalPause - 1)
+	r.tell(peer(1), cause)
+	if n := told(); n != 1 {
+		t.Errorf("told %d times within the pause", n)
+	}
+	now = now.Add(1)
+	r.tell(peer(1), cause)
+	if n := told(); n != 2 {
+		t.Errorf("told %d times behind the pause", n)
+	}
+	for n := range 3 * maxRefusals {
+		r.tell(peer(n), cause)
+	}
+	if len(r.last) > maxRefusals {
+		t.Errorf("%d are remembered", len(r.last))
 	}
 }

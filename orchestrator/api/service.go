@@ -175,6 +175,9 @@ func (s *Service) ListModels(context.Context, *triptychv1alpha1.ListModelsReques
 	for _, m := range s.Pipeline.Fleet.Models() {
 		out.Models = append(out.Models, modelProto(m))
 	}
+	for _, f := range s.Pipeline.Fleet.Services() {
+		out.Services = append(out.Services, &triptychv1alpha1.StageService{Stage: f.Kind.String(), Address: f.Address, Problem: f.Problem})
+	}
 	return out, nil
 }
 

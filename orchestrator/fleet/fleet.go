@@ -27,16 +27,19 @@ type Options struct {
 	ID        string
 	Addresses map[stage.Kind][]string
 	Dial      []grpc.DialOption // transport credentials and the like
-	Keeper    *residency.Keeper
-	Logger    *slog.Logger
+	// Diagnose tells in words why the service at an address cannot be reached, "" if it finds nothing; nil is not asked.
+	Diagnose func(ctx context.Context, address string) string
+	Keeper   *residency.Keeper
+	Logger   *slog.Logger
 }
 
 // Fleet is the services. Safe for concurrent use.
 type Fleet struct {
-	keeper  *residency.Keeper
-	log     *slog.Logger
-	members map[residency.StageID]*member
-	plans   plans
+	keeper   *residency.Keeper
+	log      *slog.Logger
+	diagnose func(context.Context, string) string
+	members  map[residency.StageID]*member
+	plans    plans
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and renewed whenever a member has been looked at
@@ -53,7 +56,7 @@ const (
 
 // New dials every service. Run must be called for anybody to be found.
 func New(o Options) (*Fleet, error) {
-	f := &Fleet{keeper: o.Keeper, log: o.Logger, members: map[residency.StageID]*member{}, changed: make(chan struct{})}
+	f := &Fleet{keeper: o.Keeper, log: o.Logger, diagnose: o.Diagnose, members: map[residency.StageID]*member{}, changed: make(chan struct{})}
 	if o.ID == "" {
 		o.ID = rand.Text()
 	}

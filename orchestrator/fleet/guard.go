@@ -51,14 +51,3 @@ func (f *Fleet) Ended(ctx context.Context, kind stage.Kind, failing bool) error 
 	}
 	return ctx.Err()
 }
-
-// absent is the error for a stage of which no service answers: StageOwned if one works for another orchestrator, else
-// StageUnreachable.
-func (f *Fleet) absent(kind stage.Kind) *stage.Error {
-	for _, m := range f.members {
-		if m.kind == kind && m.elsewhere() {
-			return stage.Errorf(stage.StageOwned, "a %v service works for another orchestrator, and no other one answers", kind).With("stage", kind.String())
-		}
-	}
-	return stage.Errorf(stage.StageUnreachable, "no %v service that has the model answers", kind).With("stage", kind.String())
-}

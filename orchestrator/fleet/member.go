@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -32,7 +33,11 @@ type member struct {
 	silent  bool        // and it does not answer, or has not yet since a report
 	mute    bool        // and nothing else was heard of it since it was asked, not of work either
 	doubted bool        // and may be another, or hold something else, than the keeper believes: it joins again when it answers
-	owned   bool        // it works for another orchestrator
+
+	problem   string // why it gets no work, as the last look found; empty when it answers
+	diagnosis string // of a service that cannot be reached, "" if nothing was found
+	diagnosed bool   // it was asked for
+	logged    string // the problem that was logged last
 }
 
 func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, ear *ear, orchestrator string) *member {
@@ -66,27 +71,35 @@ func (m *member) last() (info *stage.Info, up bool) {
 	return m.info, m.joined && !m.silent && !m.info.Draining
 }
 
-// elsewhere tells whether the service works for another orchestrator.
-func (m *member) elsewhere() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.owned
-}
-
 // watch asks a service how it is, again and again, and tells the keeper what changed.
 func (f *Fleet) watch(ctx context.Context, m *member) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var (
+		diagnosing sync.WaitGroup
+		found      chan string // nil while nobody diagnoses
+		again      time.Time   // when somebody may
+	)
+	defer diagnosing.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case words := <-found:
+			found = nil
+			f.conclude(m, words)
+			continue
 		case <-m.kick:
 		case <-timer.C:
 		}
 		wait := watchInterval
 		if !f.look(ctx, m) {
 			wait = retryInterval
+			if now := time.Now(); found == nil && !now.Before(again) && f.wantsDiagnosis(m) {
+				asked := make(chan string, 1)
+				found, again = asked, now.Add(diagnosePause)
+				diagnosing.Go(func() { asked <- f.diagnose(ctx, string(m.id)) })
+			}
 		}
 		timer.Reset(wait)
 	}
@@ -104,17 +117,13 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	log := f.log.With("stage", m.kind.String(), "address", string(m.id))
+	log := f.logOf(m)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	defer f.notify()
-	owned := stage.ReasonOf(err) == stage.StageOwned
-	if owned && !m.owned {
-		log.Warn("stage works for another orchestrator")
-	}
-	m.owned = owned
 	switch {
 	case err == nil:
+		m.well()
 	case m.joined && errors.Is(err, context.DeadlineExceeded) && m.conn.GetState() == connectivity.Ready:
 		if !m.silent {
 			log.Warn("stage does not answer; it keeps what it holds and gets no new work", "waited", infoTimeout)
@@ -123,9 +132,10 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 		m.mute = !m.ear.heardSince(begin)
 		return false
 	default:
-		if m.joined && !owned {
+		if m.joined && stage.ReasonOf(err) != stage.StageOwned {
 			log.Warn("stage is gone", "error", err)
 		}
+		f.fail(m, err)
 		f.drop(m)
 		return false
 	}
@@ -144,6 +154,10 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info, moment)
 	log.Info("stage is there", "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
 	return !info.Draining
+}
+
+func (f *Fleet) logOf(m *member) *slog.Logger {
+	return f.log.With("stage", m.kind.String(), "address", string(m.id))
 }
 
 // silence has the keeper give a service nothing to do until it answers. m.mu is held.

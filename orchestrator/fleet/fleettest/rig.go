@@ -39,6 +39,12 @@ func Trio() []*Service {
 // New runs a fleet over services until the test ends. It starts none of them, but stops them all.
 func New(t testing.TB, services ...*Service) *Rig {
 	t.Helper()
+	return Diagnosed(t, nil, services...)
+}
+
+// Diagnosed is New with somebody to ask why a service cannot be reached.
+func Diagnosed(t testing.TB, diagnose func(ctx context.Context, address string) string, services ...*Service) *Rig {
+	t.Helper()
 	r := &Rig{Services: services}
 	r.Keeper = residency.New(residency.Options{Sink: r.Events.Add})
 	addresses := map[stage.Kind][]string{}
@@ -49,7 +55,7 @@ func New(t testing.TB, services ...*Service) *Rig {
 	}
 	var err error
 	r.Fleet, err = fleet.New(fleet.Options{
-		Addresses: addresses, Keeper: r.Keeper, Logger: slog.New(logs{slog.DiscardHandler, &r.Logs}),
+		Addresses: addresses, Diagnose: diagnose, Keeper: r.Keeper, Logger: slog.New(logs{slog.DiscardHandler, &r.Logs}),
 		Dial: []grpc.DialOption{
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) { return byName[name].dial(ctx) }),
@@ -188,7 +194,7 @@ func (r *Record[T]) Await(t testing.TB, what string, ok func(T) bool) {
 	}
 }
 
-// logs is a slog.Handler that keeps messages.
+// logs is a slog.Handler that keeps messages, with their cause if they have one.
 type logs struct {
 	slog.Handler
 	to *Record[string]
@@ -198,6 +204,13 @@ func (l logs) Enabled(context.Context, slog.Level) bool { return true }
 func (l logs) WithAttrs([]slog.Attr) slog.Handler       { return l }
 func (l logs) WithGroup(string) slog.Handler            { return l }
 func (l logs) Handle(_ context.Context, r slog.Record) error {
-	l.to.Add(r.Message)
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "cause" {
+			text += ": " + a.Value.String()
+		}
+		return true
+	})
+	l.to.Add(text)
 	return nil
 }
