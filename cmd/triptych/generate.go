@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
@@ -67,7 +66,7 @@ func generateCommand() *cobra.Command {
 	flags.StringVar(&f.sampler, "sampler", "", "sampler, e.g. euler (default: the model's own)")
 	flags.Uint64Var(&f.seed, "seed", 0, "seed of the noise (default: a new one)")
 	flags.Int32Var(&f.count, "count", 0, "images to make, with seeds that count up (default 1)")
-	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp; several images get numbers")
+	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp, several images get numbers; - writes a PNG to standard output")
 	flags.Int32Var(&f.preview, "preview", 0, "write a preview beside the output every so many steps")
 	flags.BoolVar(&f.json, "json", false, "print events as JSON lines instead of progress")
 	return cmd
@@ -79,27 +78,21 @@ func (f *generateFlags) run(cmd *cobra.Command, prompt string) (err error) {
 	if err != nil {
 		return err
 	}
-	files, err := newOutput(f.output)
+	files, err := newOutput(f.output, cmd.OutOrStdout())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, files.close()) }()
-
 	ctx, conn, stop, err := f.connect(cmd, spec)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 
-	view := newView(cmd, f.json)
+	view := newView(cmd, f.json, talk(cmd, f.output))
 	err = f.receive(ctx, conn, spec, files, view)
 	view.close()
 	if err != nil && cmd.Context().Err() == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // the server that was started cannot run
-	}
-	if err != nil && f.json {
-		fmt.Fprintln(cmd.ErrOrStderr(), "triptych:", err)
-		return fmt.Errorf("%w%w", err, errSilent)
 	}
 	return err
 }
@@ -114,12 +107,9 @@ func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alph
 	if g := float64(f.guidanceScale); math.IsNaN(g) || math.IsInf(g, 0) {
 		return nil, usageError{fmt.Errorf("--guidance-scale %v is not a number", g)}
 	}
-	format := strings.TrimPrefix(strings.ToLower(filepath.Ext(f.output)), ".")
-	if format == "jpg" {
-		format = "jpeg"
-	}
-	if _, ok := stage.ParseImageFormat(format); !ok || format == "" {
-		return nil, usageError{fmt.Errorf("--output %s: expected a name that ends in .png, .jpg, .jpeg or .webp", f.output)}
+	format, err := f.format()
+	if err != nil {
+		return nil, err
 	}
 	spec := &triptychv1alpha1.GenerationSpec{
 		Model: f.model, Prompt: prompt, NegativePrompt: f.negativePrompt, Sampler: f.sampler,
@@ -137,6 +127,35 @@ func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alph
 		}
 	}
 	return spec, nil
+}
+
+// format is that of the output: what the name ends in, or png for a stream.
+func (f *generateFlags) format() (string, error) {
+	if isStream(f.output) {
+		for _, refused := range []struct {
+			is       bool
+			flag, as string
+		}{
+			{f.count > 1, fmt.Sprintf("count %d", f.count), "takes one image"},
+			{f.preview > 0, fmt.Sprintf("preview %d", f.preview), "has no place for previews"},
+			{f.json && isStandardOutput(f.output), "json", "is where events would go"},
+		} {
+			if refused.is {
+				return "", usageError{fmt.Errorf("--%s: --output %s %s, expected the name of a file", refused.flag, f.output, refused.as)}
+			}
+		}
+	}
+	format := strings.TrimPrefix(strings.ToLower(filepath.Ext(f.output)), ".")
+	switch {
+	case format == "jpg":
+		format = "jpeg"
+	case format == "" && isStream(f.output):
+		format = "png"
+	}
+	if _, ok := stage.ParseImageFormat(format); !ok || format == "" {
+		return "", usageError{fmt.Errorf("--output %s: expected a name that ends in .png, .jpg, .jpeg or .webp, or - for a PNG to standard output", f.output)}
+	}
+	return format, nil
 }
 
 // connect reaches the server asked for, or starts one on this machine; ctx ends when that one cannot
@@ -183,10 +202,12 @@ func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec
 	for err == nil {
 		var event *triptychv1alpha1.GenerateResponse
 		if event, err = stream.Recv(); err == nil {
-			if err := files.take(event); err != nil {
+			if err := files.take(ctx, event); err != nil {
 				return err
 			}
-			view.show(event, files)
+			if err := view.show(event, files); err != nil {
+				return err
+			}
 		}
 	}
 	return f.server.told(conn, err)
@@ -195,7 +216,7 @@ func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec
 // jsonView prints events as they are, without the bytes of images.
 type jsonView struct{ w io.Writer }
 
-func (v jsonView) show(event *triptychv1alpha1.GenerateResponse, _ *output) {
+func (v jsonView) show(event *triptychv1alpha1.GenerateResponse, _ *output) error {
 	switch e := event.GetEvent().(type) {
 	case *triptychv1alpha1.GenerateResponse_ImageReady:
 		e.ImageReady.Data = nil
@@ -208,9 +229,7 @@ func (v jsonView) show(event *triptychv1alpha1.GenerateResponse, _ *output) {
 	if err == nil {
 		_, err = fmt.Fprintf(v.w, "%s\n", line)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "triptych: cannot print an event:", err)
-	}
+	return err
 }
 
 func (jsonView) close() {}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -38,11 +39,39 @@ func run() int {
 		ctx, release = local.EndWithParent(ctx)
 		defer release()
 	}
-	err := rootCommand().ExecuteContext(ctx)
-	if err != nil && !errors.Is(err, errSilent) {
+	root, out := rootCommand(), &sticky{w: os.Stdout}
+	root.SetOut(out)
+	err := root.ExecuteContext(ctx)
+	if out.err != nil && !errors.Is(err, out.err) {
+		err = errors.Join(err, out.err)
+	}
+	code := exitCode(ctx, err)
+	switch {
+	case err == nil:
+	case code == exitInterrupted && errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "triptych: cancelled")
+	default:
 		fmt.Fprintln(os.Stderr, "triptych:", err)
 	}
-	return exitCode(ctx, err)
+	return code
+}
+
+// sticky is standard output; after an error it takes nothing more, and the error is the command's.
+type sticky struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (s *sticky) Write(data []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.w.Write(data)
+	if err != nil {
+		s.err = fmt.Errorf("standard output: %w", err)
+	}
+	return n, s.err
 }
 
 func rootCommand() *cobra.Command {
@@ -70,9 +99,6 @@ func rootCommand() *cobra.Command {
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
-
-// errSilent is an error that has been told already.
-var errSilent = errors.New("already told")
 
 // exitCode sorts an error by what the user can do about it.
 func exitCode(ctx context.Context, err error) int {

@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -15,7 +15,7 @@ import (
 // output writes the images of a request. A file appears whole or not at all.
 type output struct {
 	path    string
-	probe   string // a temporary file that showed that the folder can be written
+	stdout  io.Writer // nil if images go to files
 	count   int
 	pending map[int32]*pendingImage
 	written map[int32]string // by image
@@ -26,38 +26,27 @@ type pendingImage struct {
 	data  []byte
 }
 
-// newOutput refuses a path that cannot be written, before any work is done.
-func newOutput(path string) (*output, error) {
-	name, err := probe("output", path)
-	return &output{path: path, probe: name, count: 1, pending: map[int32]*pendingImage{}, written: map[int32]string{}}, err
-}
-
-// probe shows that the path of a flag can be written, by a temporary file beside it, whose name it gives.
-func probe(flag, path string) (string, error) {
-	if isDir(path) {
-		return "", usageError{fmt.Errorf("--%s %s is a folder, expected a file", flag, path)}
+// newOutput refuses a path that cannot be written, before any work is done. stdout gets the image whose path is that.
+func newOutput(path string, stdout io.Writer) (*output, error) {
+	o := &output{path: path, count: 1, pending: map[int32]*pendingImage{}, written: map[int32]string{}}
+	if isStandardOutput(path) {
+		o.stdout = stdout
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".triptych-*")
-	if err != nil {
-		return "", usageError{fmt.Errorf("--%s %s cannot be written: %w", flag, path, err)}
-	}
-	return f.Name(), f.Close()
+	return o, probe("output", path)
 }
-
-func (o *output) close() error { return os.Remove(o.probe) }
 
 // take keeps what an event carries of an image, and writes an image that is complete.
-func (o *output) take(event *triptychv1alpha1.GenerateResponse) error {
+func (o *output) take(ctx context.Context, event *triptychv1alpha1.GenerateResponse) error {
 	switch e := event.GetEvent().(type) {
 	case *triptychv1alpha1.GenerateResponse_Accepted:
 		o.count = int(e.Accepted.GetSpec().GetImageCount())
 	case *triptychv1alpha1.GenerateResponse_Preview:
 		ext := filepath.Ext(o.path)
-		return writeWhole(strings.TrimSuffix(o.name(e.Preview.GetImageIndex()), ext)+".preview.png", e.Preview.GetData())
+		return writeWhole(ctx, strings.TrimSuffix(o.name(e.Preview.GetImageIndex()), ext)+".preview.png", e.Preview.GetData())
 	case *triptychv1alpha1.GenerateResponse_ImageReady:
 		i := e.ImageReady.GetImageIndex()
 		o.pending[i] = &pendingImage{e.ImageReady, e.ImageReady.GetData()}
-		return o.finish(i)
+		return o.finish(ctx, i)
 	case *triptychv1alpha1.GenerateResponse_ImageChunk:
 		i := e.ImageChunk.GetImageIndex()
 		p := o.pending[i]
@@ -65,13 +54,13 @@ func (o *output) take(event *triptychv1alpha1.GenerateResponse) error {
 			return fmt.Errorf("image %d: a part came out of order", i)
 		}
 		p.data = append(p.data, e.ImageChunk.GetData()...)
-		return o.finish(i)
+		return o.finish(ctx, i)
 	}
 	return nil
 }
 
 // finish writes image i if all of it is there.
-func (o *output) finish(i int32) error {
+func (o *output) finish(ctx context.Context, i int32) error {
 	p := o.pending[i]
 	if int64(len(p.data)) < p.ready.GetSizeBytes() {
 		return nil
@@ -81,12 +70,22 @@ func (o *output) finish(i int32) error {
 		return fmt.Errorf("image %d arrived damaged: its SHA-256 is wrong", i)
 	}
 	name := o.name(i)
-	if err := writeWhole(name, p.data); err != nil {
+	if err := o.write(ctx, name, p.data); err != nil {
 		return err
 	}
 	delete(o.pending, i)
 	o.written[i] = name
 	return nil
+}
+
+func (o *output) write(ctx context.Context, name string, data []byte) error {
+	if o.stdout == nil {
+		return writeWhole(ctx, name, data)
+	}
+	return whileLasts(ctx, func() error {
+		_, err := o.stdout.Write(data)
+		return err
+	})
 }
 
 // name is the file of image i: the path, with a number from 1 if there are several.
@@ -96,20 +95,4 @@ func (o *output) name(i int32) string {
 	}
 	ext := filepath.Ext(o.path)
 	return fmt.Sprintf("%s-%d%s", strings.TrimSuffix(o.path, ext), i+1, ext)
-}
-
-// writeWhole replaces a file at once, so that nobody sees half of it.
-func writeWhole(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".triptych-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

@@ -12,11 +12,20 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// exclude refuses flags of traces that are generated beside one that is read.
+// exclude refuses flags that contradict each other, as those of traces that are generated beside one that is read.
 func (f *simulateFlags) exclude(cmd *cobra.Command) error {
 	flags := cmd.Flags()
 	if f.file != "" && f.from != "" {
 		return usageError{fmt.Errorf("--trace %s and --from %s: expected one of them", f.file, f.from)}
+	}
+	printed := 0
+	for _, is := range []bool{f.asJSON, isStandardOutput(f.write), isStandardOutput(f.report)} {
+		if is {
+			printed++
+		}
+	}
+	if printed > 1 {
+		return usageError{fmt.Errorf("--json, --write-trace %s, --report %s: expected one of them on standard output", standardOutput, standardOutput)}
 	}
 	for _, name := range []string{"models-mix", "arrivals", "jobs", "load", "seed"} {
 		if flags.Changed(name) && (f.file != "" || f.from != "") {
@@ -56,7 +65,7 @@ func (f *simulateFlags) recorded(cmd *cobra.Command) (simulate.Trace, *recording
 		f.options.EvictSeconds = found.EvictSeconds / float64(found.Evictions)
 	}
 	if !f.asJSON {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: replays %v\n  the replay loads %s/s and evicts in %.3f s\n\n", f.from, found,
+		fmt.Fprintf(talk(cmd, f.write, f.report), "%s: replays %v\n  the replay loads %s/s and evicts in %.3f s\n\n", f.from, found,
 			humanize.IBytes(uint64(f.options.LoadBytesPerSecond)), f.options.EvictSeconds)
 	}
 	return trace, &found, nil

@@ -72,12 +72,14 @@ Models that are not described are of known sizes: starter, sd15, sdxl, pyramid, 
 name as in sd15:anime.`,
 		Example: "  triptych simulate --models-mix sd15:a=3,sd15:b,sdxl --arrivals bursty --budget 60%\n  triptych simulate --trace jobs.jsonl --budget 8GiB\n  triptych simulate --from events.jsonl",
 		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return whileLasts(cmd.Context(), func() error { return f.run(cmd) }) // a replay asks nobody whether to go on
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.file, "trace", "", "file of a trace; generated without")
 	flags.StringVar(&f.from, "from", "", "recording to rebuild a trace from; budget, load bandwidth and seconds of an eviction are those recorded unless given")
-	flags.StringVar(&f.write, "write-trace", "", "write the trace, if it is one, to this file")
+	flags.StringVar(&f.write, "write-trace", "", "write the trace, if it is one, to this file, or - for standard output")
 	flags.StringArrayVar(&f.mixes, "models-mix", []string{"sd15:a,sd15:b,sd15:c,sdxl"}, "models and how often each is asked for, as in sd15=3,sdxl; may be repeated, for more traces")
 	flags.StringSliceVar(&f.arrivals, "arrivals", []string{"poisson"}, "poisson or bursty, or both")
 	flags.IntVar(&f.generate.Jobs, "jobs", 200, "jobs of a generated trace")
@@ -90,7 +92,7 @@ name as in sd15:anime.`,
 	flags.Float64Var(&f.options.EvictSeconds, "evict-seconds", 0.01, "time until an evicted stage's bytes are back")
 	flags.IntVar(&f.options.OracleWidth, "oracle-width", 2000, "sets of components the oracle keeps in view; it is exact unless there are more")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
-	flags.StringVar(&f.report, "report", "", "write JSON to this file as well")
+	flags.StringVar(&f.report, "report", "", "write JSON to this file as well, or - for standard output")
 	return cmd
 }
 
@@ -115,10 +117,11 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 		if len(traces) != 1 {
 			return usageError{fmt.Errorf("--write-trace writes one trace, and these flags make %d", len(traces))}
 		}
-		if err := writeFile(f.write, traces[0].Write); err != nil {
+		if err := writeFile(f.write, cmd.OutOrStdout(), traces[0].Write); err != nil {
 			return err
 		}
 	}
+	out := talk(cmd, f.write, f.report)
 	var rows []simulated
 	for i, t := range traces {
 		for _, budget := range f.budgets {
@@ -140,14 +143,14 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 			}
 			rows = append(rows, row)
 			if !f.asJSON {
-				if err := row.print(cmd.OutOrStdout()); err != nil {
+				if err := row.print(out); err != nil {
 					return err
 				}
 			}
 		}
 	}
 	if f.report != "" {
-		if err := writeFile(f.report, func(w io.Writer) error { return printJSON(w, rows) }); err != nil {
+		if err := writeFile(f.report, cmd.OutOrStdout(), func(w io.Writer) error { return printJSON(w, rows) }); err != nil {
 			return err
 		}
 	}
@@ -157,7 +160,7 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 	case f.warm != "":
 		return nil // nothing to compare with
 	}
-	return printGoals(cmd.OutOrStdout(), rows)
+	return printGoals(out, rows)
 }
 
 // traces are all that the flags ask for, with names, and what there is to say of a recording.
@@ -247,8 +250,11 @@ func printJSON(w io.Writer, v any) error {
 	return out.Encode(v)
 }
 
-// writeFile writes a file that is readable for everybody, like those of the user's other programs.
-func writeFile(path string, write func(io.Writer) error) error {
+// writeFile writes a file, or to stdout.
+func writeFile(path string, stdout io.Writer, write func(io.Writer) error) error {
+	if isStandardOutput(path) {
+		return write(stdout)
+	}
 	file, err := os.Create(path)
 	if err != nil {
 		return err

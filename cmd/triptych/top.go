@@ -21,9 +21,8 @@ func topCommand() *cobra.Command {
 		Short: "Show who is in memory, who works and why, until q or ctrl-C; off a terminal, a line for each decision",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out, ok := cmd.OutOrStdout().(*os.File)
-			if ok && term.IsTerminal(int(out.Fd())) {
-				return showTop(cmd, &server, out)
+			if term.IsTerminal(int(os.Stdout.Fd())) {
+				return showTop(cmd, &server, os.Stdout)
 			}
 			return server.watch(cmd.Context(), false, func(news *triptychv1alpha1.WatchResidencyResponse) error {
 				line := top.Line(news, time.Local)

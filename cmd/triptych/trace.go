@@ -48,8 +48,8 @@ is what 'triptych trace --from' makes a timeline of, and what 'triptych simulate
 	}
 	flags := cmd.Flags()
 	f.server.add(flags, defaultListen, "address of the orchestrator to listen to")
-	flags.StringVarP(&f.output, "output", "o", "trace.json", "timeline to write; with --record, none unless it is given")
-	flags.StringVar(&f.record, "record", "", "recording to write")
+	flags.StringVarP(&f.output, "output", "o", "trace.json", "timeline to write, or - for standard output; with --record, none unless it is given")
+	flags.StringVar(&f.record, "record", "", "recording to write, or - for standard output")
 	flags.StringVar(&f.from, "from", "", "recording to make a timeline of, instead of listening")
 	flags.DurationVar(&f.last, "for", 0, "how long to listen (default: until ctrl-C)")
 	return cmd
@@ -83,11 +83,7 @@ func (f *traceFlags) check(cmd *cobra.Command) error {
 		if file.path == "" {
 			continue
 		}
-		name, err := probe(file.flag, file.path)
-		if err != nil {
-			return err
-		}
-		if err := os.Remove(name); err != nil {
+		if err := probe(file.flag, file.path); err != nil {
 			return err
 		}
 	}
@@ -111,7 +107,11 @@ func (f *traceFlags) listen(cmd *cobra.Command) error {
 	defer context.AfterFunc(cmd.Context(), end)()
 	err := f.server.watch(ctx, false, func(news *triptychv1alpha1.WatchResidencyResponse) error {
 		if count.Add(1) == 1 {
-			if f.record != "" {
+			switch {
+			case f.record == "":
+			case isStandardOutput(f.record):
+				tape = recording.NewWriter(cmd.OutOrStdout())
+			default:
 				var err error
 				if file, err = os.Create(f.record); err != nil {
 					return err
@@ -134,7 +134,9 @@ func (f *traceFlags) listen(cmd *cobra.Command) error {
 	})
 	if file != nil {
 		err = errors.Join(err, file.Close())
-		fmt.Fprintf(cmd.OutOrStdout(), "%s  %d messages; replay them with triptych simulate --from\n", f.record, tape.Messages())
+	}
+	if tape != nil {
+		fmt.Fprintf(talk(cmd, f.output, f.record), "%s  %d messages; replay them with triptych simulate --from\n", f.record, tape.Messages())
 	}
 	if heard.IsZero() || f.output == "" {
 		return err
@@ -198,10 +200,14 @@ func (f *traceFlags) picture(cmd *cobra.Command, seen *timeline.Timeline, end ti
 	if err := seen.Write(&data, end); err != nil {
 		return err
 	}
-	if err := writeWhole(f.output, data.Bytes()); err != nil {
+	if isStandardOutput(f.output) {
+		_, err := data.WriteTo(cmd.OutOrStdout())
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%s  %v; open it at https://ui.perfetto.dev\n", f.output, seen)
+	if err := writeWhole(context.WithoutCancel(cmd.Context()), f.output, data.Bytes()); err != nil { // ctrl-C has ended the listening alone
+		return err
+	}
+	fmt.Fprintf(talk(cmd, f.record), "%s  %v; open it at https://ui.perfetto.dev\n", f.output, seen)
 	return nil
 }
 

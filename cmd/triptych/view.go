@@ -18,16 +18,16 @@ import (
 
 // view shows the events of a request to a person or a program.
 type view interface {
-	show(event *triptychv1alpha1.GenerateResponse, files *output)
+	show(event *triptychv1alpha1.GenerateResponse, files *output) error
 	close()
 }
 
-// newView draws a bar on a terminal, else prints plain lines; json goes to standard output.
-func newView(cmd *cobra.Command, json bool) view {
+// newView draws a bar on a terminal, else prints plain lines; events in json and what comes out at the end go to out.
+func newView(cmd *cobra.Command, json bool, out io.Writer) view {
 	if json {
-		return jsonView{cmd.OutOrStdout()}
+		return jsonView{out}
 	}
-	text := &textView{w: cmd.ErrOrStderr(), out: cmd.OutOrStdout()}
+	text := &textView{w: cmd.ErrOrStderr(), out: out}
 	if f, ok := text.w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		text.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40), mpb.WithRefreshRate(100*time.Millisecond))
 	}
@@ -46,7 +46,7 @@ type textView struct {
 	spec   *triptychv1alpha1.GenerationSpec
 }
 
-func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output) {
+func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output) error {
 	switch e := event.GetEvent().(type) {
 	case *triptychv1alpha1.GenerateResponse_Accepted:
 		v.spec = e.Accepted.GetSpec()
@@ -58,7 +58,7 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 		}
 	case *triptychv1alpha1.GenerateResponse_StageLoading:
 		if v.bars == nil && e.StageLoading.GetLoadedBytes() < e.StageLoading.GetTotalBytes() {
-			return
+			return nil
 		}
 		v.progress("loading "+e.StageLoading.GetStage(), e.StageLoading.GetLoadedBytes(), e.StageLoading.GetTotalBytes(), true)
 	case *triptychv1alpha1.GenerateResponse_Progress:
@@ -77,6 +77,7 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 		v.close()
 		v.completed(e.Completed, files)
 	}
+	return nil
 }
 
 // pace is so many steps in some time in words, empty for none.
