@@ -161,6 +161,27 @@ func TestModelDirectory(t *testing.T) {
 	}
 }
 
+// TestModelPaths: a model is found whatever its folder is called.
+func TestModelPaths(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), `a,b "c" 'd'`)
+	model := filepath.Join(dir, `x, "y" $z`)
+	if err := os.CopyFS(model, os.DirFS("../testdata/golden/tiny-sd15")); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "out, 1.png")
+	for _, args := range [][]string{
+		{"generate", "fox", "--steps", "1", "-o", out, "--model", model},
+		{"generate", "fox", "--steps", "1", "-o", out, "--models", dir, "--model", filepath.Base(model)},
+		{"generate", "fox", "--steps", "1", "-o", out, "--models", "testdata/golden/tiny-v,testdata/golden/tiny-sd15", "--models", model, "--model", filepath.Base(model)},
+		{"models", "--models", dir},
+		{"plan", model},
+	} {
+		if got := runCommand(t, args...); got.code != 0 || !strings.Contains(got.stdout+got.stderr, filepath.Base(model)) {
+			t.Errorf("%q: exit code %d: %s%s", args, got.code, got.stdout, got.stderr)
+		}
+	}
+}
+
 func TestModelsAndVersion(t *testing.T) {
 	got := runCommand(t, "models")
 	if got.code != 0 || !strings.Contains(got.stdout, "starter") || !strings.Contains(got.stdout, "MiB") {

@@ -89,6 +89,7 @@ func runCommand(t *testing.T, args ...string) result {
 type server struct {
 	cmd       *exec.Cmd
 	addresses map[string]string
+	examples  []string // commands that it tells to try
 	client    triptychv1alpha1.GenerationServiceClient
 	conn      *grpc.ClientConn
 	log       *bytes.Buffer
@@ -112,9 +113,12 @@ func up(t testing.TB, args ...string) *server {
 	}
 	t.Cleanup(func() { s.stop(t) })
 	lines := bufio.NewScanner(out)
-	for lines.Scan() && lines.Text() != "Try it:" {
+	for lines.Scan() && lines.Text() != "ctrl-C stops everything." {
 		if m := addressLine.FindStringSubmatch(lines.Text()); m != nil {
 			s.addresses[m[1]] = m[2]
+		}
+		if example, ok := strings.CutPrefix(lines.Text(), "  "); ok {
+			s.examples = append(s.examples, example)
 		}
 	}
 	if len(s.addresses) < 4 {

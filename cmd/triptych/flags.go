@@ -148,8 +148,39 @@ func modelsFlag(flags *pflag.FlagSet, dirs *[]string) {
 			}
 		}
 	}
-	def = cmp.Or(os.Getenv(modelsEnv), def)
-	flags.StringSliceVar(dirs, "models", strings.Split(def, ","), "model directories, or folders of them ($"+modelsEnv+")")
+	*dirs = splitPaths(cmp.Or(os.Getenv(modelsEnv), def))
+	flags.Var(&paths{to: dirs}, "models", "model directories, or folders of them, separated by commas; may be repeated ($"+modelsEnv+")")
+}
+
+// paths is a flag that may be repeated; the first one given replaces the default.
+type paths struct {
+	to    *[]string
+	given bool
+}
+
+func (p *paths) String() string {
+	if p.to == nil {
+		return ""
+	}
+	return strings.Join(*p.to, ",")
+}
+
+func (p *paths) Set(text string) error {
+	if !p.given {
+		*p.to, p.given = nil, true
+	}
+	*p.to = append(*p.to, splitPaths(text)...)
+	return nil
+}
+
+func (*paths) Type() string { return "DIR,..." }
+
+// splitPaths gives the paths that are separated by commas, or the one that has them in its name.
+func splitPaths(text string) []string {
+	if _, err := os.Stat(text); err == nil {
+		return []string{text}
+	}
+	return strings.Split(text, ",")
 }
 
 // modelDirectory tells whether a model is given by its directory, and then the directory and the name it

@@ -42,7 +42,7 @@ func generateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "generate PROMPT",
 		Short:   "Make one image (or several) and exit",
-		Example: "  triptych generate \"cool face on a pink background\" -o face.png",
+		Example: "  triptych generate \"" + examplePrompt + "\" -o face.png",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("expected one prompt, in quotes, got %d arguments", len(args))}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
@@ -25,21 +28,12 @@ func modelsCommand() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			device, err := cpu.New(cpu.Options{})
+			infos, err := inspect(cmd.Context(), library)
 			if err != nil {
 				return usageError{err}
 			}
-			defer device.Close() //nolint:errcheck // nothing was loaded
-			o := stageengine.Options{Library: library, Device: device}
-			stages := []stage.Resident{stageengine.NewEncoder(o), stageengine.NewDenoiser(o), stageengine.NewDecoder(o)}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tPROBLEM")
-			infos := make([]stage.Info, len(stages))
-			for i, s := range stages {
-				if infos[i], err = s.Info(cmd.Context()); err != nil {
-					return err
-				}
-			}
 			var warnings []string
 			for m, name := range library.Names() {
 				row := []string{name}
@@ -67,6 +61,47 @@ func modelsCommand() *cobra.Command {
 	}
 	modelsFlag(cmd.Flags(), &dirs)
 	return cmd
+}
+
+// inspect gives what each stage knows of the models of a library, without loading any.
+func inspect(ctx context.Context, library *stageengine.Library) (infos []stage.Info, err error) {
+	device, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer device.Close() //nolint:errcheck // nothing was loaded
+	o := stageengine.Options{Library: library, Device: device}
+	for _, s := range []stage.Resident{stageengine.NewEncoder(o), stageengine.NewDenoiser(o), stageengine.NewDecoder(o)} {
+		info, err := s.Info(ctx)
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// exampleModel gives a model of those that stages know which can be used, for an example: it is empty where an example
+// needs to name none, as the only one that can be used is the default. ok is false where none can be used.
+func exampleModel(infos []stage.Info) (model string, ok bool) {
+	var usable []string
+	for m, c := range infos[0].Models {
+		if !slices.ContainsFunc(infos, func(i stage.Info) bool { return i.Models[m].Problem != "" }) {
+			usable = append(usable, c.Model)
+		}
+	}
+	switch {
+	case len(usable) == 0:
+		return "", false
+	case slices.Contains(usable, fleet.DefaultModel):
+		model = fleet.DefaultModel
+	default:
+		model = usable[0]
+	}
+	if len(infos[0].Models) == 1 {
+		model = ""
+	}
+	return model, true
 }
 
 // printWarnings prints what is odd about weights that are used all the same, behind a table.

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/triptych-serving/triptych/internal/local"
@@ -100,9 +102,10 @@ func upCommand() *cobra.Command {
 				if metrics != "" {
 					fmt.Fprintf(out, "%-13s http://%s/metrics\n", local.Metrics, s.Address(local.Metrics))
 				}
-				fmt.Fprint(out, "\nTry it:\n")
-				fmt.Fprintf(out, "  grpcurl -plaintext -d '{\"spec\":{\"prompt\":\"cool face on a pink background\"}}' %s triptych.v1alpha1.GenerationService/Generate\n", s.Address(local.Orchestrator))
-				fmt.Fprintf(out, "  triptych generate --server %s \"cool face on a pink background\" -o face.png\n\nctrl-C stops everything.\n", s.Address(local.Orchestrator))
+				if err := printExamples(ctx, out, s.Address(local.Orchestrator), stack.models); err != nil {
+					log.Warn("no example can be given", "error", err)
+				}
+				fmt.Fprint(out, "\nctrl-C stops everything.\n")
 			}
 			<-ctx.Done()
 			fmt.Fprintln(out, "stopping")
@@ -122,6 +125,41 @@ func upCommand() *cobra.Command {
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address of the orchestrator, host:port; port 0 takes a free one")
 	cmd.Flags().StringVar(&metrics, metricsListen, "", metricsUsage)
 	return cmd
+}
+
+// printExamples tells how to have an image made of a model that is there.
+func printExamples(ctx context.Context, out io.Writer, address string, models []string) error {
+	library, err := stageengine.OpenLibrary(models...)
+	if err != nil {
+		return err
+	}
+	infos, err := inspect(ctx, library)
+	if err != nil {
+		return err
+	}
+	model, ok := exampleModel(infos)
+	if !ok {
+		_, err := fmt.Fprint(out, "\nNone of the models can be used; `triptych models` tells why.\n")
+		return err
+	}
+	spec, flag := map[string]string{"prompt": examplePrompt}, ""
+	if model != "" {
+		spec["model"], flag = model, " --model "+shellQuote(model)
+	}
+	request, err := json.Marshal(map[string]any{"spec": spec})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\nTry it:\n  triptych generate --server %s%s \"%s\" -o face.png\n  grpcurl -plaintext -d %s %s triptych.v1alpha1.GenerationService/Generate\n",
+		address, flag, examplePrompt, shellQuote(string(request)), address)
+	return err
+}
+
+const examplePrompt = "cool face on a pink background"
+
+// shellQuote makes one word of text for a shell.
+func shellQuote(text string) string {
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // whileRunning returns a context that ends when a process of the stack is given up, with that as its

@@ -16,8 +16,6 @@ import (
 
 // The bounds and defaults of a request, as documented in generation.proto.
 const (
-	DefaultModel = "starter"
-
 	maxPromptBytes   = 8192
 	maxSidePx        = 4096
 	maxImages        = 64
@@ -94,12 +92,8 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 
 // resolveForModel checks what the model decides.
 func (s *Service) resolveForModel(ctx context.Context, p *triptychv1alpha1.GenerationSpec, spec *pipeline.Spec) error {
-	name := p.GetModel()
-	if name == "" {
-		name = DefaultModel
-	}
 	var err error
-	if spec.Model, err = s.Pipeline.Fleet.Model(ctx, name, s.Pipeline.Patience); err != nil {
+	if spec.Model, err = s.Pipeline.Fleet.Model(ctx, p.GetModel(), s.Pipeline.Patience); err != nil {
 		return err
 	}
 	for _, side := range sides(p, spec) {

@@ -92,7 +92,28 @@ func join(name string, parts map[stage.Kind]stage.Component) Model {
 	return m
 }
 
-// Model gives a model that can be used. It waits for stages that have not answered yet; when
+// DefaultModel is what a request that names no model gets where there are several.
+const DefaultModel = "starter"
+
+// byDefault is the model of a request that names none: DefaultModel, or else the only one that can be used. It is empty
+// where nothing says which.
+func byDefault(models []Model) string {
+	only := ""
+	for _, m := range models {
+		switch {
+		case m.Name == DefaultModel:
+			return m.Name
+		case m.Problem != nil:
+		case only != "":
+			return ""
+		default:
+			only = m.Name
+		}
+	}
+	return only
+}
+
+// Model gives a model that can be used; of no name, the one that is the default. It waits for stages that have not answered yet; when
 // patience or ctx ends first, the error is StageUnreachable and names the first that is missing.
 // ModelNotFound, ModelInvalid.
 func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) (Model, error) {
@@ -110,6 +131,7 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 			}
 		}
 		models := f.Models()
+		name := cmp.Or(name, byDefault(models))
 		i := slices.IndexFunc(models, func(m Model) bool { return m.Name == name })
 		if i < 0 {
 			var names []string

@@ -46,3 +46,24 @@ func TestJoin(t *testing.T) {
 		}
 	}
 }
+
+func TestByDefault(t *testing.T) {
+	broken := stage.Errorf(stage.ModelInvalid, "cut off")
+	starter, a, b := Model{Name: DefaultModel}, Model{Name: "a"}, Model{Name: "b"}
+	for _, c := range []struct {
+		models []Model
+		want   string
+	}{
+		{nil, ""},
+		{[]Model{a}, "a"},
+		{[]Model{a, b}, ""},
+		{[]Model{a, starter}, DefaultModel},
+		{[]Model{a, {Name: "b", Problem: broken}}, "a"},
+		{[]Model{{Name: "a", Problem: broken}}, ""},
+		{[]Model{a, {Name: DefaultModel, Problem: broken}}, DefaultModel}, // whoever expects it is told what is wrong with it
+	} {
+		if got := byDefault(c.models); got != c.want {
+			t.Errorf("%v: %q, want %q", c.models, got, c.want)
+		}
+	}
+}

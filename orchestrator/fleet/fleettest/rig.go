@@ -97,7 +97,7 @@ func Up(t testing.TB) *Rig {
 // Known waits until every kind of stage is known.
 func (r *Rig) Known(t testing.TB) {
 	t.Helper()
-	if _, err := r.Fleet.Model(Soon(t), "", time.Hour); stage.ReasonOf(err) != stage.ModelNotFound {
+	if _, err := r.Fleet.Model(Soon(t), "no such model", time.Hour); stage.ReasonOf(err) != stage.ModelNotFound {
 		t.Fatalf("waiting for the stages: %v", err)
 	}
 }

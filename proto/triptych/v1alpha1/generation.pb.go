@@ -292,7 +292,7 @@ func (x *GenerateRequest) GetSpec() *GenerationSpec {
 // GenerationSpec says what to make. Unset fields take the defaults named at each.
 type GenerationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Model name; default "starter". ModelService.ListModels lists them.
+	// Model name; default the only model there is, or of several "starter". ModelService.ListModels lists them.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// What to draw; 1 to 8,192 bytes of UTF-8. Tokens beyond the model's limit are cut, with a warning.
 	Prompt string `protobuf:"bytes,2,opt,name=prompt,proto3" json:"prompt,omitempty"`
@@ -441,7 +441,7 @@ type OutputOptions struct {
 	Format string `protobuf:"bytes,1,opt,name=format,proto3" json:"format,omitempty"`
 	// Quality of JPEG files, 1 to 100; default 90.
 	Quality *int32 `protobuf:"varint,2,opt,name=quality,proto3,oneof" json:"quality,omitempty"`
-	// Leave out the parameters that PNG files carry in a text chunk.
+	// Leave out the parameters that files carry: PNG in a text chunk, JPEG and WebP as Exif's UserComment.
 	OmitMetadata  bool `protobuf:"varint,3,opt,name=omit_metadata,json=omitMetadata,proto3" json:"omit_metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
