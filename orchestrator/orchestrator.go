@@ -36,7 +36,7 @@ type Options struct {
 	Patience time.Duration
 	// CheckpointEveryNSteps is how much denoising a lost stage can cost.
 	CheckpointEveryNSteps int
-	SendTimeout           time.Duration // how long a caller may leave finished events unread
+	SendTimeout           time.Duration // how long a caller may take to read a message while images wait for him
 	Metrics               net.Listener  // where Prometheus scrapes, nil for nowhere
 }
 

@@ -72,7 +72,7 @@ func orchestratorCommand() *cobra.Command {
 	flags.IntVar(&o.MaxJobs, "max-jobs", 64, "requests at work or waiting at once; more are refused")
 	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long a request waits for a stage of which no service answers, within its own deadline")
 	flags.IntVar(&o.CheckpointEveryNSteps, "checkpoint-every", 5, "denoising steps between checkpoints: what a lost denoiser costs at most")
-	flags.DurationVar(&o.SendTimeout, "send-timeout", 30*time.Second, "how long a caller may leave the last events unread")
+	flags.DurationVar(&o.SendTimeout, "send-timeout", 30*time.Second, "how long a caller may take to read a message, of at most 1 MiB, while images wait for him")
 	return cmd
 }
 

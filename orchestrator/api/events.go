@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 
@@ -13,8 +14,8 @@ import (
 // maxInline is the most image bytes in one message: grpc's default limit is 4 MiB.
 const maxInline = 1 << 20
 
-// emit turns an event of the pipeline into messages.
-func emit(q *queue, event pipeline.Event) {
+// emit turns an event of the pipeline into messages. An image waits for a slow reader, no longer than ctx lasts.
+func emit(ctx context.Context, q *queue, event pipeline.Event) {
 	switch e := event.(type) {
 	case pipeline.Queued:
 		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Queued{
@@ -37,7 +38,7 @@ func emit(q *queue, event pipeline.Event) {
 			Preview: &triptychv1alpha1.Preview{ImageIndex: int32(e.Image), Step: int32(e.Step), MimeType: e.File.Format.MIMEType(), Data: e.File.Data},
 		}}, fmt.Sprintf("preview %d", e.Image))
 	case pipeline.Image:
-		emitImage(q, e)
+		q.pushImage(ctx, imageParts(e))
 	case pipeline.Residency:
 		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Residency{Residency: residencyProto(e.Event)}}, "")
 	case pipeline.Warning:
@@ -47,19 +48,21 @@ func emit(q *queue, event pipeline.Event) {
 	}
 }
 
-func emitImage(q *queue, e pipeline.Image) {
+// imageParts are the messages of an image.
+func imageParts(e pipeline.Image) []*triptychv1alpha1.GenerateResponse {
 	data := e.Image.Data
 	sum := sha256.Sum256(data)
 	n := min(len(data), maxInline)
-	q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_ImageReady{ImageReady: &triptychv1alpha1.ImageReady{
+	parts := []*triptychv1alpha1.GenerateResponse{{Event: &triptychv1alpha1.GenerateResponse_ImageReady{ImageReady: &triptychv1alpha1.ImageReady{
 		ImageIndex: int32(e.Index), Seed: e.Seed, MimeType: e.Image.Format.MIMEType(), WidthPx: int32(e.Image.WidthPx), HeightPx: int32(e.Image.HeightPx),
 		SizeBytes: int64(len(data)), Sha256: sum[:], Data: data[:n],
-	}}}, "")
+	}}}}
 	for at := n; at < len(data); at += maxInline {
-		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_ImageChunk{ImageChunk: &triptychv1alpha1.ImageChunk{
+		parts = append(parts, &triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_ImageChunk{ImageChunk: &triptychv1alpha1.ImageChunk{
 			ImageIndex: int32(e.Index), Offset: int64(at), Data: data[at:min(at+maxInline, len(data))],
-		}}}, "")
+		}}})
 	}
+	return parts
 }
 
 // specProto is a resolved request.

@@ -139,19 +139,65 @@ func TestQueueFull(t *testing.T) {
 	}
 }
 
-// TestSlowConsumer: a caller that does not read is cut off when too much waits for it.
+// largeImages is a fleet whose images fill half a message, and tells of each that is made.
+func largeImages(t *testing.T) (f *fleettest.Rig, made chan struct{}) {
+	f, made = fleettest.New(t, fleettest.Trio()...), make(chan struct{}, maxImages)
+	f.Service(stage.KindDecoder).Decoded = func(i *stage.Image) {
+		i.Data = make([]byte, maxInline/2)
+		made <- struct{}{}
+	}
+	for _, s := range f.Services {
+		s.Start()
+	}
+	return f, made
+}
+
+// TestSlowReader: a caller that reads late or slowly gets every image, though the queue has room for two, and the last word.
+func TestSlowReader(t *testing.T) {
+	for name, change := range map[string]func(*Service){
+		"bytes":  func(s *Service) { s.limits.bytes = maxInline },
+		"events": func(s *Service) { s.limits.events = 8 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, made := largeImages(t)
+			r := over(t, f, change)
+			s := small()
+			s.ImageCount = ptr(int32(12))
+			stream := r.start(fleettest.Soon(t), t, s)
+			if _, err := stream.Recv(); err != nil {
+				t.Fatal(err)
+			}
+			for range 5 { // more than the queue has room for
+				<-made
+			}
+			events, err := rest(stream)
+			if err != nil || events[len(events)-1].GetCompleted() == nil {
+				t.Fatalf("ended with %v", err)
+			}
+			got := map[int32]int{}
+			for _, e := range events {
+				if i := e.GetImageReady(); i != nil {
+					got[i.GetImageIndex()] += len(i.GetData())
+				}
+			}
+			for i := range s.GetImageCount() {
+				if got[i] != maxInline/2 {
+					t.Errorf("image %d has %d bytes", i, got[i])
+				}
+			}
+			r.Unleased(t)
+		})
+	}
+}
+
+// TestSlowConsumer: a caller that does not read is cut off, and what it holds up is bounded.
 func TestSlowConsumer(t *testing.T) {
 	for name, change := range map[string]func(*Service){
-		"bytes":        func(s *Service) { s.limits.bytes = maxInline },
-		"events":       func(s *Service) { s.limits.events = 8 },
+		"bytes":        func(s *Service) { s.limits.bytes, s.SendTimeout = maxInline, 100*time.Millisecond },
 		"the last few": func(s *Service) { s.SendTimeout = time.Millisecond },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := fleettest.New(t, fleettest.Trio()...)
-			f.Service(stage.KindDecoder).Decoded = func(i *stage.Image) { i.Data = make([]byte, maxInline/2) }
-			for _, s := range f.Services {
-				s.Start()
-			}
+			f, _ := largeImages(t)
 			r := over(t, f, func(s *Service) {
 				s.places = make(chan struct{}, 1)
 				change(s)

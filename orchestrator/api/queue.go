@@ -3,8 +3,11 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
+	"github.com/dustin/go-humanize"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -13,17 +16,18 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
-// limits are what may wait for a slow reader. Events that a newer one makes worthless replace each
-// other and are few; the others are never dropped, so a reader that falls further behind is cut off.
+// limits are what may wait for a slow reader. Events that a newer one makes worthless replace each other; of the others
+// that tell how a job goes the oldest is left out for one too many. Images never are: the job waits until there is room.
 type limits struct{ events, bytes int }
 
 // defaultLimits have room for the largest image twice, so that one alone never is too much.
 var defaultLimits = limits{events: 512, bytes: 2 * stagerpc.MaxImageBytes}
 
-// queue holds the events of one request between the job, which must not wait, and the caller, who
-// may be slow.
+// queue holds the events of one request between the job, which waits for nothing but room for images, and the caller,
+// who may be slow.
 type queue struct {
 	limits
+	patience time.Duration           // how long images wait for a reader who takes nothing
 	overflow context.CancelCauseFunc // ends the job
 
 	mu     sync.Mutex
@@ -31,42 +35,101 @@ type queue struct {
 	held   int // bytes
 	closed bool
 	wake   chan struct{} // of capacity 1
+	taken  chan struct{} // closed and renewed whenever an event is taken
 }
 
 type item struct {
 	event *triptychv1alpha1.GenerateResponse
 	key   string // events of one key replace each other; "" is never replaced
+	keep  bool   // it is never left out
 	size  int
 }
 
-func newQueue(l limits, overflow context.CancelCauseFunc) *queue {
-	return &queue{limits: l, overflow: overflow, wake: make(chan struct{}, 1)}
+func newQueue(l limits, patience time.Duration, overflow context.CancelCauseFunc) *queue {
+	return &queue{limits: l, patience: patience, overflow: overflow, wake: make(chan struct{}, 1), taken: make(chan struct{})}
 }
 
-// push appends an event; one of the same key that still waits is dropped.
-func (q *queue) push(e *triptychv1alpha1.GenerateResponse, key string) {
-	e.Time = timestamppb.Now()
+// push appends an event that tells how the job goes; one of the same key that still waits is dropped.
+func (q *queue) push(e *triptychv1alpha1.GenerateResponse, key string) { q.append(item{event: e, key: key}) }
+
+// pushAlways appends an event that is never left out. There are few of them.
+func (q *queue) pushAlways(e *triptychv1alpha1.GenerateResponse) { q.append(item{event: e, keep: true}) }
+
+// pushImage appends the parts of an image, once there is room for them beside other images or nothing else waits. A reader who takes nothing
+// for as long as patience ends the job; so does ctx the waiting.
+func (q *queue) pushImage(ctx context.Context, parts []*triptychv1alpha1.GenerateResponse) {
+	size := 0
+	for _, e := range parts {
+		size += proto.Size(e)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for q.held > 0 && q.held+size > q.bytes && !q.closed {
+		if q.drop(dispensable) {
+			continue
+		}
+		held, taken := q.held, q.taken
+		q.mu.Unlock()
+		waited := time.NewTimer(q.patience)
+		select {
+		case <-taken:
+		case <-waited.C:
+			q.overflow(slowConsumer(fmt.Sprintf("images wait behind %s that nobody took for %v", humanize.IBytes(uint64(held)), q.patience)))
+			q.mu.Lock()
+			return
+		case <-ctx.Done():
+			q.mu.Lock()
+			return
+		}
+		waited.Stop()
+		q.mu.Lock()
+	}
+	for _, e := range parts {
+		q.appendLocked(item{event: e, keep: true})
+	}
+}
+
+func (q *queue) append(it item) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.appendLocked(it)
+}
+
+// appendLocked appends an event; q.mu is held.
+func (q *queue) appendLocked(it item) {
 	if q.closed {
 		return
 	}
-	if key != "" {
-		for i, it := range q.items {
-			if it.key == key {
-				q.held -= it.size
-				q.items = append(q.items[:i], q.items[i+1:]...)
-				break
-			}
-		}
+	it.event.Time = timestamppb.Now()
+	it.size = proto.Size(it.event)
+	if it.key != "" {
+		q.drop(func(old item) bool { return old.key == it.key })
 	}
-	size := proto.Size(e)
-	q.items = append(q.items, item{e, key, size})
-	q.held += size
-	if len(q.items) > q.events || q.held > q.bytes {
-		q.overflow(slowConsumer(fmt.Sprintf("%d events of %d bytes wait to be read", len(q.items), q.held)))
+	q.items = append(q.items, it)
+	q.held += it.size
+	for (len(q.items) > q.events || q.held > q.bytes) && q.drop(dispensable) {
 	}
 	q.signal()
+}
+
+func dispensable(it item) bool { return !it.keep }
+
+// drop takes out the oldest event that is so, if there is one; q.mu is held.
+func (q *queue) drop(so func(item) bool) bool {
+	i := slices.IndexFunc(q.items, so)
+	if i < 0 {
+		return false
+	}
+	q.held -= q.items[i].size
+	q.items = slices.Delete(q.items, i, i+1)
+	return true
+}
+
+// next is closed when the next event is taken.
+func (q *queue) next() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.taken
 }
 
 // close says that no event follows.
@@ -115,6 +178,8 @@ func (q *queue) pop() *triptychv1alpha1.GenerateResponse {
 			next := q.items[0]
 			q.held -= next.size
 			q.items = q.items[1:]
+			close(q.taken)
+			q.taken = make(chan struct{})
 			q.mu.Unlock()
 			return next.event
 		}

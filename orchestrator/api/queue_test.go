@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
@@ -32,7 +34,7 @@ func drained(t *testing.T, q *queue) (codes []string) {
 }
 
 func TestQueueOrder(t *testing.T) {
-	q := newQueue(defaultLimits, func(err error) { t.Error(err) })
+	q := newQueue(defaultLimits, time.Hour, func(err error) { t.Error(err) })
 	for _, p := range [][2]string{{"a", ""}, {"b1", "b"}, {"c1", "c"}, {"d", ""}, {"b2", "b"}, {"a", ""}, {"b3", "b"}, {"c2", "c"}} {
 		q.push(event(p[0]), p[1])
 	}
@@ -43,33 +45,62 @@ func TestQueueOrder(t *testing.T) {
 	}
 }
 
+// TestQueueOverflow: of what tells how a job goes the oldest is left out, and no image.
 func TestQueueOverflow(t *testing.T) {
 	for name, c := range map[string]struct {
 		limits limits
-		key    string
-		over   int // the push that is too much, 0 if none
+		want   []string
 	}{
-		"events":   {limits{events: 3, bytes: 1 << 20}, "", 4},
-		"bytes":    {limits{events: 100, bytes: 50}, "", 2},
-		"replaced": {limits{events: 1, bytes: 50}, "key", 0},
+		"events": {limits{events: 4, bytes: 1 << 20}, []string{"first", "image 1", "image 2", "5"}},
+		"bytes":  {limits{events: 100, bytes: 100}, []string{"first", "image 1", "image 2", "5"}},
+		"none":   {limits{events: 100, bytes: 1 << 20}, []string{"first", "1", "2", "image 1", "3", "4", "image 2", "5"}},
 	} {
-		var got error
-		q := newQueue(c.limits, func(err error) {
-			if got == nil {
-				got = err
+		q := newQueue(c.limits, time.Hour, func(err error) { t.Error(name, err) })
+		q.pushAlways(event("first"))
+		for i := range 5 {
+			if i == 2 || i == 4 {
+				q.pushImage(t.Context(), []*response{event(fmt.Sprint("image ", i/2))})
 			}
-		})
-		for i := 1; i <= 10; i++ {
-			q.push(event("twenty bytes or more"), c.key)
-			if late := c.over > 0 && i >= c.over; late != (stage.ReasonOf(got) == stage.SlowConsumer) {
-				t.Errorf("%s: after %d events: %v", name, i, got)
-			}
+			q.push(event(fmt.Sprint(i+1)), "")
+		}
+		q.close()
+		if got := drained(t, q); !slices.Equal(got, c.want) {
+			t.Errorf("%s: sent %v, want %v", name, got, c.want)
 		}
 	}
 }
 
+// TestQueueImageWaits: an image waits for as long as a slow reader takes something within patience, and no longer.
+func TestQueueImageWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		q := newQueue(limits{events: 100, bytes: 1}, time.Minute, cancel) // one at a time
+		for i := range 4 {
+			go q.pushImage(ctx, []*response{event(fmt.Sprint("image ", i)), event(fmt.Sprint("its rest ", i))})
+		}
+		for i := range 6 { // of three images
+			synctest.Wait()
+			if n := len(q.items); n != 2-i%2 {
+				t.Errorf("%d parts wait in the queue", n)
+			}
+			time.Sleep(59 * time.Second)
+			q.pop()
+		}
+		synctest.Wait()
+		if ctx.Err() != nil || len(q.items) != 2 {
+			t.Errorf("a reader who takes something every minute: %v, %d parts", context.Cause(ctx), len(q.items))
+		}
+		go q.pushImage(ctx, []*response{event("too much")})
+		time.Sleep(61 * time.Second)
+		synctest.Wait()
+		if err := context.Cause(ctx); stage.ReasonOf(err) != stage.SlowConsumer || len(q.items) != 2 {
+			t.Errorf("one who takes nothing: %v, %d parts", err, len(q.items))
+		}
+	})
+}
+
 func TestQueueSendFails(t *testing.T) {
-	q := newQueue(defaultLimits, nil)
+	q := newQueue(defaultLimits, time.Hour, nil)
 	q.push(event("a"), "")
 	q.push(event("b"), "")
 	failure := errors.New("gone")
@@ -81,7 +112,7 @@ func TestQueueSendFails(t *testing.T) {
 
 // TestQueueAbandon: whatever a send is doing meanwhile, none begins afterwards.
 func TestQueueAbandon(t *testing.T) {
-	q := newQueue(defaultLimits, nil)
+	q := newQueue(defaultLimits, time.Hour, nil)
 	q.push(event("a"), "")
 	q.push(event("b"), "")
 	blocked, release, ended := make(chan struct{}), make(chan struct{}), make(chan error)
@@ -105,7 +136,7 @@ func TestQueueAbandon(t *testing.T) {
 // TestQueueConcurrent: nothing is lost between writers and a reader, and the writers' order is kept.
 func TestQueueConcurrent(t *testing.T) {
 	const writers, each = 4, 100
-	q := newQueue(defaultLimits, nil)
+	q := newQueue(defaultLimits, time.Hour, nil)
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {

@@ -29,7 +29,7 @@ type Options struct {
 	Logger   *slog.Logger
 	// MaxJobs is how many requests may be at work or wait at once.
 	MaxJobs int
-	// SendTimeout is how long a caller may leave finished events unread.
+	// SendTimeout is how long a caller may take to read a message, of at most 1 MiB, while images wait for him.
 	SendTimeout time.Duration
 	// Ended, if not nil, hears of the end of every call of Generate, and its error. It may be called at once.
 	Ended func(error)
@@ -122,11 +122,11 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(context.Canceled)
-	q := newQueue(s.limits, cancel)
+	q := newQueue(s.limits, s.SendTimeout, cancel)
 	defer q.abandon() // what is in Send then, because the caller does not read, ends with the call
-	q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Accepted{
+	q.pushAlways(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Accepted{
 		Accepted: &triptychv1alpha1.Accepted{RequestId: id, Spec: specProto(spec)},
-	}}, "")
+	}})
 	sent := make(chan error, 1)
 	go func() {
 		err := q.drain(send)
@@ -142,13 +142,13 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 	defer s.jobs.end(id)
 	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) {
 		s.jobs.hear(id, e)
-		emit(q, e)
+		emit(work, q, e)
 	})
 	patience := s.SendTimeout
 	switch tooSlow := context.Cause(work); {
 	case err == nil:
 		log.Info("completed", "total", summary.Total, "peak_bytes", summary.PeakBytes)
-		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Completed{Completed: completed(summary)}}, "")
+		q.pushAlways(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Completed{Completed: completed(summary)}})
 	case stage.ReasonOf(tooSlow) != "":
 		err, patience = tooSlow, 0
 	}
@@ -156,17 +156,23 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 		log.Warn("failed", "reason", string(stage.ReasonOf(err)), "error", err)
 	}
 	q.close()
-	select {
-	case sendErr := <-sent:
-		if sendErr != nil {
-			err = sendErr
-		}
-	case <-time.After(patience):
-		if err == nil {
-			err = slowConsumer("the last events of the request were not read in time")
+	for {
+		taken := q.next()
+		select {
+		case sendErr := <-sent:
+			if sendErr != nil {
+				err = sendErr
+			}
+			return err
+		case <-taken: // a reader who is slow, but reads
+			continue
+		case <-time.After(patience):
+			if err == nil {
+				err = slowConsumer("the last events of the request were not read in time")
+			}
+			return err
 		}
 	}
-	return err
 }
 
 // ListModels implements ModelService.

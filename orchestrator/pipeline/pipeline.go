@@ -65,6 +65,9 @@ func (s Spec) seed(i int) uint64 { return s.Seed + uint64(i) }
 func (s Spec) latentHeight() int { return s.HeightPx / s.Model.SpatialFactor }
 func (s Spec) latentWidth() int  { return s.WidthPx / s.Model.SpatialFactor }
 
+// maxAhead is how many images of a job are denoised and not told of yet: decoders may be busy, and who is told slow.
+const maxAhead = 4
+
 // Run makes the images of a planned request and emits what happens, from several goroutines. It
 // returns when no call of the job is left; what a stage still does for one that was cut off keeps its lease.
 func (p *Pipeline) Run(ctx context.Context, id residency.JobID, spec Spec, needs map[stage.Kind]stage.Footprint, emit func(Event)) (Summary, error) {
@@ -77,6 +80,7 @@ func (p *Pipeline) Run(ctx context.Context, id residency.JobID, spec Spec, needs
 		return Summary{}, err
 	}
 	decoding, ctx := errgroup.WithContext(ctx)
+	decoding.SetLimit(maxAhead)
 	for i := range spec.ImageCount { // while image i+1 denoises, image i decodes
 		latent, err := j.denoise(ctx, i, conditioning)
 		if err != nil {
