@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
 // stackFlags configure Triptych on this machine.
