@@ -51,3 +51,11 @@ func (f *Fleet) Ended(ctx context.Context, kind stage.Kind, failing bool) error 
 	}
 	return ctx.Err()
 }
+
+// Absent is why no service has the model of a kind of stage now: StageUnreachable or StageOwned, nil if one has it.
+func (f *Fleet) Absent(kind stage.Kind, model string) *stage.Error {
+	if f.having(kind, model) != nil {
+		return nil
+	}
+	return f.absent(kind)
+}

@@ -233,3 +233,35 @@ func TestMuteWhileLoading(t *testing.T) {
 		r.good(t, spec)
 	})
 }
+
+// TestAbsentStage: a job that waits because nobody answers hears so.
+func TestAbsentStage(t *testing.T) {
+	for name, away := range map[string]func(*testing.T, *fleettest.Service) (back func()){
+		"gone": func(t *testing.T, s *fleettest.Service) func() {
+			if err := s.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			return s.Start
+		},
+		"mute": func(_ *testing.T, s *fleettest.Service) func() { return s.Hang() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := up(t)
+				spec := r.spec(t)
+				r.good(t, spec) // what it takes is known
+				back := away(t, r.Service(stage.KindDecoder))
+				time.Sleep(10 * time.Second)
+				j := r.start(fleettest.Soon(t), "job", spec)
+				j.events.Await(t, "the warning", func(e pipeline.Event) bool {
+					w, ok := e.(pipeline.Warning)
+					return ok && w.Code == pipeline.StageSilent && strings.HasPrefix(w.Message, "no decoder service that has the model answers; ") && strings.HasSuffix(w.Message, "; the work waits")
+				})
+				back()
+				if <-j.done; j.err != nil || j.warnings(pipeline.StageSilent) != 1 {
+					t.Errorf("ended with %v, warned of %+v", j.err, only[pipeline.Warning](j))
+				}
+			})
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
@@ -86,7 +87,7 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 // try takes a lease, for which it waits no longer than waiting lasts, and works once: where the lease is, or elsewhere when the
 // stage there falls silent. again is work that ran out of memory before.
 func (j *job) try(ctx, waiting context.Context, kind stage.Kind, again bool, work func(context.Context, residency.StageID) error) (granted bool, err error) {
-	lease, err := j.acquire(waiting, kind, again)
+	lease, err := j.await(waiting, kind, again)
 	if err != nil {
 		return false, err
 	}
@@ -94,6 +95,24 @@ func (j *job) try(ctx, waiting context.Context, kind stage.Kind, again bool, wor
 		lease, err = j.hold(ctx, kind, lease, again, work)
 	}
 	return true, err
+}
+
+// await takes a lease, and tells the caller when it is long in coming because no stage that could give one answers.
+func (j *job) await(ctx context.Context, kind stage.Kind, again bool) (*residency.Lease, error) {
+	var warning sync.WaitGroup
+	waited := make(chan struct{})
+	warning.Go(func() {
+		select {
+		case <-waited:
+		case <-time.After(fleet.Patience):
+			if why := j.Fleet.Absent(kind, j.spec.Model.Part(kind)); why != nil {
+				j.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("%v; the work waits", why)})
+			}
+		}
+	})
+	defer warning.Wait()
+	defer close(waited)
+	return j.acquire(ctx, kind, again)
 }
 
 func (j *job) acquire(ctx context.Context, kind stage.Kind, again bool) (*residency.Lease, error) {

@@ -42,6 +42,7 @@ type Service struct {
 	denoises []stage.DenoiseRequest
 	listener *bufconn.Listener
 	server   *grpc.Server
+	stopping chan struct{} // closed by Stop
 	served   chan error
 }
 
@@ -83,8 +84,8 @@ func (s *Service) Edit(edit func(*stage.Info)) {
 	s.edit = edit
 }
 
-// Hang makes the service, which stays connected, not answer when it is asked how it is, until the func
-// returned is called.
+// Hang makes the service, which stays connected, not answer when it is asked how it is, not even that it is late, until the
+// func returned is called.
 func (s *Service) Hang() (answer func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,19 +148,20 @@ func (s *Service) Start() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.listener, s.server, s.served = bufconn.Listen(1<<20), server, make(chan error, 1)
+	s.listener, s.server, s.served, s.stopping = bufconn.Listen(1<<20), server, make(chan error, 1), make(chan struct{})
 	go func(l net.Listener, served chan<- error) { served <- server.Serve(l) }(s.listener, s.served)
 }
 
 // Stop cuts every connection and makes the service unreachable, if it is reachable.
 func (s *Service) Stop() error {
 	s.mu.Lock()
-	server, served := s.server, s.served
+	server, served, stopping := s.server, s.served, s.stopping
 	s.listener, s.server = nil, nil
 	s.mu.Unlock()
 	if server == nil {
 		return nil
 	}
+	close(stopping)
 	server.Stop()
 	return <-served
 }
@@ -184,13 +186,12 @@ func (s *Service) before(ctx context.Context, call string) error {
 // info is what a stage says of itself, edited, once nothing hangs.
 func (s *Service) info(ctx context.Context, st stage.Resident) (stage.Info, error) {
 	s.mu.Lock()
-	hangs := s.hangs
+	hangs, stopping := s.hangs, s.stopping
 	s.mu.Unlock()
 	if hangs != nil {
 		select {
 		case <-hangs:
-		case <-ctx.Done():
-			return stage.Info{}, ctx.Err()
+		case <-stopping: // that the time is over is no more said than anything else
 		}
 	}
 	info, err := st.Info(ctx)
