@@ -295,6 +295,9 @@ func startServer(t *testing.T, cmd *exec.Cmd) *server {
 	s.client = triptychv1alpha1.NewGenerationServiceClient(s.conn)
 	t.Cleanup(func() {
 		_ = s.conn.Close()
+		if cmd.ProcessState != nil {
+			return // the test has ended it
+		}
 		_ = cmd.Process.Signal(os.Interrupt)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v ended with %v:\n%s", cmd.Args, err, s.log)

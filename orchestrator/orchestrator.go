@@ -26,6 +26,7 @@ import (
 // Options configure an orchestrator.
 type Options struct {
 	ID       string                  // whose its services are, see fleet.Options
+	Undrain  bool                    // see fleet.Options
 	Stages   map[stage.Kind][]string // addresses of the services
 	StageTLS rpcserver.ClientTLS     // towards the services
 	TLS      rpcserver.TLS           // towards callers
@@ -95,7 +96,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	}})
 	defer keeper.Close()
 	stages, err := fleet.New(fleet.Options{
-		ID: o.ID, Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
+		ID: o.ID, Undrain: o.Undrain, Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
 		Diagnose: func(ctx context.Context, address string) string { return rpcserver.Diagnose(ctx, address, o.StageTLS) },
 	})
 	if err != nil {
@@ -121,6 +122,8 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	err = serving.Wait()
 	stop()
 	watch.Wait()
+	keeper.Close() // so that it asks nothing of services that are given back
+	stages.Leave()
 	return errors.Join(err, stages.Close())
 }
 

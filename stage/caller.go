@@ -12,6 +12,8 @@ type Caller struct {
 	Orchestrator string
 	// Want is what the orchestrator lacks on the stage's device. Only Info looks at it.
 	Want Want
+	// Leaving is that the orchestrator goes away: behind this look the service works for nobody. Only Info looks at it.
+	Leaving bool
 }
 
 // Want is what an orchestrator's requests wait for on a device.

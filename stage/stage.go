@@ -72,6 +72,8 @@ type Resident interface {
 	Settle(ctx context.Context, model string) error
 	// Drain refuses new work from now on and returns when running work has ended.
 	Drain(ctx context.Context) error
+	// Undrain takes new work again, unless the stage is shutting down: StageDraining.
+	Undrain(ctx context.Context) error
 }
 
 // Encoder turns prompts into conditioning.

@@ -33,11 +33,15 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx := context.Background()
 	if !stageplugin.IsChild() { // a runtime ends when its service says so
-		var stop, release func()
-		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		signalled, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		ctx, release = local.EndWithParent(ctx)
+		supervised, release, err := local.Supervised(signalled)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "triptych:", err)
+			return exitFailed
+		}
 		defer release()
+		ctx = supervised
 	}
 	root, out := rootCommand(), &sticky{w: os.Stdout}
 	root.SetOut(out)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/orchestrator"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -50,6 +51,8 @@ func orchestratorCommand() *cobra.Command {
 			if o.Metrics, err = metrics.listen(); err != nil {
 				return errors.Join(err, lis.Close())
 			}
+			o.ID = local.OwnerOf(cmd.Context())
+			o.Undrain = o.ID != "" // services that are its alone drain for nobody else
 			err = orchestrator.Run(cmd.Context(), lis, o)
 			if refused := (*orchestrator.OptionError)(nil); errors.As(err, &refused) {
 				return usageError{err}
@@ -64,8 +67,6 @@ func orchestratorCommand() *cobra.Command {
 	listen.add(flags, defaultListen, "address to listen on, host:port; port 0 takes a free one")
 	metrics.add(flags, "", metricsUsage)
 	logs.add(flags, "info")
-	flags.StringVar(&o.ID, "id", "", "id under which services belong to the orchestrator, when it is started again too (default: a new one)")
-	hide(flags, "id") // for supervisors that never run two
 	memory.add(flags)
 	tlsFlags(flags, &o.TLS)
 	clientTLSFlags(flags, "stage-", &o.StageTLS)

@@ -15,6 +15,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
 	"github.com/triptych-serving/triptych/internal/devicelease"
+	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/decoder"
 	"github.com/triptych-serving/triptych/services/denoiser"
@@ -163,7 +164,7 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := encoder.Options{Command: append([]string{program, "runtime", kind.String()}, flags.args(kind)...), TLS: tls, Logger: log}
+			o := encoder.Options{Command: append([]string{program, "runtime", kind.String()}, flags.args(kind)...), TLS: tls, Owner: local.OwnerOf(cmd.Context()), Logger: log}
 			return serveStage(cmd.Context(), kind, o, lis)
 		},
 	}

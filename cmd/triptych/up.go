@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,7 +53,7 @@ func (f *stackFlags) start(listen, metrics, logLevel string, stderr io.Writer, l
 		return nil, err
 	}
 	s, err := local.Start(local.Options{
-		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: append([]string{"--log-level", logLevel, "--id", rand.Text()}, f.orchestratorArgs...), Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: append([]string{"--log-level", logLevel}, f.orchestratorArgs...), Stderr: stderr, Logger: log,
 	})
 	return s, listenError(err)
 }

@@ -7,6 +7,7 @@ package local
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,7 @@ type Stack struct {
 	processes []*process
 	listeners []*net.TCPListener
 	failed    chan error
+	owner     string // the id of the orchestrator, which its services alone hear, so that they are nobody else's
 	probes    sync.WaitGroup
 	running   context.Context // ended by Stop
 	end       context.CancelFunc
@@ -56,7 +58,7 @@ type Stack struct {
 // Start opens the listeners and starts the processes. Errors are those of rpcserver.Listen and of
 // starting a program. The processes run until Stop.
 func Start(o Options) (*Stack, error) {
-	s := &Stack{addresses: map[string]string{}, failed: make(chan error, len(stage.Kinds())+1)}
+	s := &Stack{addresses: map[string]string{}, failed: make(chan error, len(stage.Kinds())+1), owner: rand.Text()}
 	s.running, s.end = context.WithCancel(context.Background())
 	args := append([]string{Orchestrator}, o.OrchestratorArgs...)
 	for _, kind := range stage.Kinds() {
@@ -117,7 +119,7 @@ func (s *Stack) probe(p *process) {
 func (s *Stack) add(o Options, args []string, listen ...at) (err error) {
 	p := &process{
 		name: args[0], program: o.Program, args: args, stderr: &words{to: o.Stderr}, log: o.Logger.With("process", args[0]),
-		served: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}), failed: s.failed,
+		owner: s.owner, served: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}), failed: s.failed,
 	}
 	defer func() {
 		if err != nil {
@@ -169,21 +171,4 @@ func (s *Stack) Stop() error {
 	}
 	s.processes, s.listeners = nil, nil
 	return err
-}
-
-// SupervisedEnv is set in the processes of a Stack. Their standard input is a pipe that closes when
-// the stack's own process ends, however it ends: see EndWithParent.
-const SupervisedEnv = "TRIPTYCH_SUPERVISED"
-
-// EndWithParent returns a context that ends when the process that supervises this one is gone. In a
-// process that nobody supervises it is ctx.
-func EndWithParent(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	if os.Getenv(SupervisedEnv) != "" {
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			cancel()
-		}()
-	}
-	return ctx, cancel
 }

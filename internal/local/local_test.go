@@ -51,6 +51,16 @@ func play(folder, name string) int {
 		fmt.Fprintln(os.Stderr, "out of luck")
 		return 1
 	}
+	ctx, cancel, err := Supervised(context.Background())
+	if err != nil {
+		return 1
+	}
+	defer cancel()
+	if id := OwnerOf(ctx); id == "" || strings.Contains(strings.Join(append(os.Args, os.Environ()...), " "), id) {
+		return 1
+	} else if err := os.WriteFile(filepath.Join(folder, "owner-"+id), nil, 0o600); err != nil {
+		return 1
+	}
 	lis, err := net.FileListener(os.NewFile(firstFile, "listener"))
 	if err != nil {
 		return 1
@@ -66,7 +76,7 @@ func play(folder, name string) int {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the stack ends
+	<-ctx.Done() // the stack's end
 	server.Stop()
 	return 0
 }
@@ -144,6 +154,27 @@ func TestServedIsRestarted(t *testing.T) {
 			t.Fatal("it was not started again")
 		case <-time.After(time.Millisecond):
 		}
+	}
+}
+
+// TestOwner: all processes of a stack hear one id, which no list of processes shows, and those of another one another.
+func TestOwner(t *testing.T) {
+	ids := map[string]bool{}
+	for range 2 {
+		s, folder := run(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.AwaitServing(ctx); err != nil {
+			t.Fatal(err)
+		}
+		all, err := filepath.Glob(filepath.Join(folder, "owner-*"))
+		if err != nil || len(all) != 1 {
+			t.Fatalf("ids are %q: %v", all, err)
+		}
+		ids[filepath.Base(all[0])] = true
+	}
+	if len(ids) != 2 {
+		t.Errorf("two stacks have the ids %v", ids)
 	}
 }
 

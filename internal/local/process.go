@@ -48,6 +48,7 @@ type process struct {
 	args          []string
 	listeners     []*os.File // become files 3 and up of the program
 	stderr        *words
+	owner         string        // told to the program on its standard input
 	served        chan struct{} // closed when it has answered that it is there
 	log           *slog.Logger
 	stopping      chan struct{} // closed by stop
@@ -69,7 +70,7 @@ func (p *process) start() error {
 		return errStopped
 	}
 	cmd := exec.Command(p.program, p.args...)
-	cmd.Env = append(os.Environ(), SupervisedEnv+"=1")
+	cmd.Env = append(os.Environ(), supervisedEnv+"=1")
 	cmd.Stderr = p.stderr
 	cmd.ExtraFiles = p.listeners
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-C is for the supervisor
@@ -81,6 +82,7 @@ func (p *process) start() error {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.cmd, p.life, p.started = cmd, life, time.Now()
+	_, _ = io.WriteString(life, p.owner+"\n") // one that does not read has ended, which is noticed
 	return nil
 }
 

@@ -41,6 +41,9 @@ type Options struct {
 	MaxRecvMsgSize   int           // 0 takes PublicRecvBytes
 	MaxConnectionAge time.Duration // 0 is no limit; set it where clients balance over several replicas
 	StopTimeout      time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
+	// Unary and Stream stand before every call's handler; nil stands for nothing.
+	Unary  grpc.UnaryServerInterceptor
+	Stream grpc.StreamServerInterceptor
 }
 
 // Server is a gRPC server with health and reflection. It is a grpc.ServiceRegistrar: register
@@ -74,6 +77,15 @@ func New(o Options) (*Server, error) {
 	} else {
 		creds = toldHandshakes{creds, newRefusals(o.Logger)}
 	}
+	// The log is outside: it sees what a recovered panic was turned into.
+	unary := []grpc.UnaryServerInterceptor{logUnary(o.Logger), recoverUnary(o.Logger)}
+	stream := []grpc.StreamServerInterceptor{logStream(o.Logger), recoverStream(o.Logger)}
+	if o.Unary != nil {
+		unary = append(unary, o.Unary)
+	}
+	if o.Stream != nil {
+		stream = append(stream, o.Stream)
+	}
 	alive := stagerpc.ServerKeepalive()
 	alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = o.MaxConnectionAge, connectionAgeGrace
 	s := &Server{
@@ -82,9 +94,8 @@ func New(o Options) (*Server, error) {
 			grpc.MaxRecvMsgSize(o.MaxRecvMsgSize),
 			grpc.KeepaliveEnforcementPolicy(stagerpc.KeepalivePolicy()),
 			grpc.KeepaliveParams(alive),
-			// The log is outside: it sees what a recovered panic was turned into.
-			grpc.ChainUnaryInterceptor(logUnary(o.Logger), recoverUnary(o.Logger)),
-			grpc.ChainStreamInterceptor(logStream(o.Logger), recoverStream(o.Logger)),
+			grpc.ChainUnaryInterceptor(unary...),
+			grpc.ChainStreamInterceptor(stream...),
 		),
 		health:      health.NewServer(),
 		logger:      o.Logger,
@@ -112,9 +123,12 @@ func (s *Server) SetServing(on bool, services ...string) {
 	}
 }
 
-// NotServing turns the health of all services to NOT_SERVING for good: callers should go elsewhere,
+// NotServing turns the health of all services to NOT_SERVING until Serving: callers should go elsewhere,
 // but calls are still answered. It may be called at any time and more than once.
 func (s *Server) NotServing() { s.health.Shutdown() }
+
+// Serving turns the health of all services to SERVING.
+func (s *Server) Serving() { s.health.Resume() }
 
 // Serve answers calls on lis until ctx ends and closes lis. Then it takes no new calls and gives the
 // running ones StopTimeout before it cuts them. It returns nil after ctx has ended, else why it

@@ -27,6 +27,8 @@ type Options struct {
 	ID        string
 	Addresses map[stage.Kind][]string
 	Dial      []grpc.DialOption // transport credentials and the like
+	// Undrain has services that drain take work again, unless they shut down.
+	Undrain bool
 	// Diagnose tells in words why the service at an address cannot be reached, "" if it finds nothing; nil is not asked.
 	Diagnose func(ctx context.Context, address string) string
 	Keeper   *residency.Keeper
@@ -37,6 +39,7 @@ type Options struct {
 type Fleet struct {
 	keeper   *residency.Keeper
 	log      *slog.Logger
+	undrain  bool
 	diagnose func(context.Context, string) string
 	members  map[residency.StageID]*member
 	plans    plans
@@ -56,7 +59,7 @@ const (
 
 // New dials every service. Run must be called for anybody to be found.
 func New(o Options) (*Fleet, error) {
-	f := &Fleet{keeper: o.Keeper, log: o.Logger, diagnose: o.Diagnose, members: map[residency.StageID]*member{}, changed: make(chan struct{})}
+	f := &Fleet{keeper: o.Keeper, log: o.Logger, undrain: o.Undrain, diagnose: o.Diagnose, members: map[residency.StageID]*member{}, changed: make(chan struct{})}
 	if o.ID == "" {
 		o.ID = rand.Text()
 	}
@@ -87,6 +90,23 @@ func (f *Fleet) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, m := range f.members {
 		wg.Go(func() { f.watch(ctx, m) })
+	}
+	wg.Wait()
+}
+
+// leaveTimeout is how long a service may take to hear that the orchestrator goes away; else it finds out by the silence.
+const leaveTimeout = time.Second
+
+// Leave gives the services back that answer, so that another orchestrator need not wait for this one's silence. It is called
+// behind Run and behind the keeper's end.
+func (f *Fleet) Leave() {
+	ctx, cancel := context.WithTimeout(stage.WithCaller(context.Background(), stage.Caller{Leaving: true}), leaveTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, m := range f.members {
+		if m.known() {
+			wg.Go(func() { _, _ = m.resident().Info(ctx) }) // whatever it says, nothing follows
+		}
 	}
 	wg.Wait()
 }

@@ -71,6 +71,13 @@ func (m *member) last() (info *stage.Info, up bool) {
 	return m.info, m.joined && !m.silent && !m.info.Draining
 }
 
+// known tells whether the keeper knows the service.
+func (m *member) known() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.joined
+}
+
 // watch asks a service how it is, again and again, and tells the keeper what changed.
 func (f *Fleet) watch(ctx context.Context, m *member) {
 	timer := time.NewTimer(0)
@@ -95,6 +102,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 		wait := watchInterval
 		if !f.look(ctx, m) {
 			wait = retryInterval
+			f.heal(ctx, m)
 			if now := time.Now(); found == nil && !now.Before(again) && f.wantsDiagnosis(m) {
 				asked := make(chan string, 1)
 				found, again = asked, now.Add(diagnosePause)
@@ -158,6 +166,19 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 
 func (f *Fleet) logOf(m *member) *slog.Logger {
 	return f.log.With("stage", m.kind.String(), "address", string(m.id))
+}
+
+// heal has a service take work again that drains, if that is wanted.
+func (f *Fleet) heal(ctx context.Context, m *member) {
+	info, _ := m.last()
+	if !f.undrain || !m.known() || !info.Draining {
+		return
+	}
+	asked, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	if err := m.resident().Undrain(asked); err == nil {
+		f.logOf(m).Info("stage was drained, and takes work again")
+	}
 }
 
 // silence has the keeper give a service nothing to do until it answers. m.mu is held.

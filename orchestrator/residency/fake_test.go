@@ -122,3 +122,5 @@ func (f *fake) Settle(ctx context.Context, model string) error {
 	return gate(ctx, f.settles)
 }
 func (*fake) Drain(context.Context) error { return nil }
+
+func (*fake) Undrain(context.Context) error { return nil }

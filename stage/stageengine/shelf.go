@@ -364,6 +364,12 @@ func (s *shelf[N]) Drain(ctx context.Context) error {
 	return nil
 }
 
+// Undrain implements stage.Resident.
+func (s *shelf[N]) Undrain(context.Context) error {
+	s.draining.Store(false)
+	return nil
+}
+
 // use gives a resident model's book to work with; the caller must call done.
 func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func(), err error) {
 	if b, err = s.find(model); err != nil {

@@ -44,8 +44,8 @@ func (c callerConn) outgoing(ctx context.Context) context.Context {
 	return ctx
 }
 
-// incoming is the context of a call that has arrived, with its Caller.
-func incoming(ctx context.Context) context.Context {
+// Incoming is the context of a call that has arrived, with its Caller.
+func Incoming(ctx context.Context) context.Context {
 	ids := metadata.ValueFromIncomingContext(ctx, orchestratorKey)
 	if len(ids) == 0 || len(ids[0]) > maxOrchestratorBytes {
 		return ctx

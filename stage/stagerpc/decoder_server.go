@@ -73,7 +73,7 @@ func (s *decoderServer) decode(stream decodeServerStream) error {
 	for _, t := range open.GetText() {
 		req.Text = append(req.Text, stage.ImageText{Key: t.GetKey(), Value: t.GetValue()})
 	}
-	image, err := s.stage.Decode(incoming(stream.Context()), req)
+	image, err := s.stage.Decode(Incoming(stream.Context()), req)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (s *decoderServer) encodeImage(stream encodeServerStream) error {
 	if err := end(in); err != nil {
 		return err
 	}
-	latent, err := s.stage.EncodeImage(incoming(stream.Context()), stage.EncodeImageRequest{Model: open.GetModel(), Data: data})
+	latent, err := s.stage.EncodeImage(Incoming(stream.Context()), stage.EncodeImageRequest{Model: open.GetModel(), Data: data})
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (s *denoiserServer) denoise(stream denoiseServerStream) error {
 	if err := end(in); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(incoming(stream.Context()))
+	ctx, cancel := context.WithCancel(Incoming(stream.Context()))
 	defer cancel()
 	out := noted(send, cancel)
 	latent, err := s.stage.Denoise(ctx, denoiseFromOpen(open, tensors), reporter(out))

@@ -29,7 +29,7 @@ func (s *encoderServer) Encode(req *stagepb.EncodeRequest, stream grpc.ServerStr
 }
 
 func (s *encoderServer) encode(req *stagepb.EncodeRequest, stream grpc.ServerStreamingServer[stagepb.EncodeResponse]) error {
-	conditioning, err := s.stage.Encode(incoming(stream.Context()), stage.EncodeRequest{Model: req.GetModel(), Prompts: req.GetPrompts()})
+	conditioning, err := s.stage.Encode(Incoming(stream.Context()), stage.EncodeRequest{Model: req.GetModel(), Prompts: req.GetPrompts()})
 	if err != nil {
 		return err
 	}

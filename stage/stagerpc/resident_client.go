@@ -24,7 +24,7 @@ func newResident(conn grpc.ClientConnInterface, kind stage.Kind) resident {
 // Info also negotiates: StageProtocolUnsupported when the peer speaks another protocol or is
 // another kind of stage.
 func (r resident) Info(ctx context.Context) (stage.Info, error) {
-	res, err := r.rpc.GetStageInfo(ctx, &stagepb.GetStageInfoRequest{Protocols: []uint32{Protocol}, Want: wantToProto(stage.CallerOf(ctx).Want)})
+	res, err := r.rpc.GetStageInfo(ctx, &stagepb.GetStageInfoRequest{Protocols: []uint32{Protocol}, Want: wantToProto(stage.CallerOf(ctx).Want), Leaving: stage.CallerOf(ctx).Leaving})
 	if err != nil {
 		return stage.Info{}, FromStatus(err, r.kind)
 	}
@@ -97,6 +97,11 @@ func (r resident) Settle(ctx context.Context, model string) error {
 		return err
 	}
 	_, err := r.rpc.SettleComponent(ctx, m)
+	return FromStatus(err, r.kind)
+}
+
+func (r resident) Undrain(ctx context.Context) error {
+	_, err := r.rpc.Undrain(ctx, &stagepb.UndrainRequest{})
 	return FromStatus(err, r.kind)
 }
 

@@ -46,8 +46,8 @@ func (s *residentServer) GetStageInfo(ctx context.Context, req *stagepb.GetStage
 	if offered := req.GetProtocols(); len(offered) > 0 && !slices.Contains(offered, Protocol) {
 		return nil, s.edge.status(ctx, unsupported(fmt.Sprintf("no common stage protocol, offered were %v", offered[:min(len(offered), 16)])))
 	}
-	c := stage.CallerOf(incoming(ctx))
-	c.Want = wantFromProto(req.GetWant())
+	c := stage.CallerOf(Incoming(ctx))
+	c.Want, c.Leaving = wantFromProto(req.GetWant()), req.GetLeaving()
 	info, err := s.stage.Info(stage.WithCaller(ctx, c))
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
@@ -69,7 +69,7 @@ func (s *residentServer) PlanComponent(ctx context.Context, req *stagepb.PlanCom
 }
 
 func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream grpc.ServerStreamingServer[stagepb.LoadComponentResponse]) error {
-	ctx, cancel := context.WithCancel(incoming(stream.Context()))
+	ctx, cancel := context.WithCancel(Incoming(stream.Context()))
 	defer cancel()
 	out := noted(serverOutbox(stream), cancel)
 	err := s.stage.Load(ctx, stage.LoadRequest{Model: req.GetModel(), LimitBytes: req.GetLimitBytes(), Generation: req.GetRuntimeGeneration()}, func(loaded, total int64) {
@@ -79,7 +79,7 @@ func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream
 }
 
 func (s *residentServer) EvictComponent(ctx context.Context, req *stagepb.EvictComponentRequest) (*stagepb.EvictComponentResponse, error) {
-	evicted, err := s.stage.Evict(incoming(ctx), stage.EvictRequest{Model: req.GetModel(), Keep: req.GetKeep(), Generation: req.GetRuntimeGeneration()})
+	evicted, err := s.stage.Evict(Incoming(ctx), stage.EvictRequest{Model: req.GetModel(), Keep: req.GetKeep(), Generation: req.GetRuntimeGeneration()})
 	if err != nil {
 		return nil, s.edge.status(ctx, err)
 	}
@@ -87,7 +87,7 @@ func (s *residentServer) EvictComponent(ctx context.Context, req *stagepb.EvictC
 }
 
 func (s *residentServer) SettleComponent(ctx context.Context, req *stagepb.SettleComponentRequest) (*stagepb.SettleComponentResponse, error) {
-	if err := s.stage.Settle(incoming(ctx), req.GetModel()); err != nil {
+	if err := s.stage.Settle(Incoming(ctx), req.GetModel()); err != nil {
 		return nil, s.edge.status(ctx, err)
 	}
 	return &stagepb.SettleComponentResponse{}, nil
@@ -98,6 +98,13 @@ func (s *residentServer) Drain(ctx context.Context, _ *stagepb.DrainRequest) (*s
 		return nil, s.edge.status(ctx, err)
 	}
 	return &stagepb.DrainResponse{}, nil
+}
+
+func (s *residentServer) Undrain(ctx context.Context, _ *stagepb.UndrainRequest) (*stagepb.UndrainResponse, error) {
+	if err := s.stage.Undrain(ctx); err != nil {
+		return nil, s.edge.status(ctx, err)
+	}
+	return &stagepb.UndrainResponse{}, nil
 }
 
 // A notebook sends what a stage reports through callbacks that return nothing: the first error is

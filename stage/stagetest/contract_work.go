@@ -173,6 +173,20 @@ func (c contract[S]) testDrain(t *testing.T) {
 	if e, err := c.evict(ctx, s); err != nil || e.FreedBytes <= 0 {
 		t.Errorf("Evict while draining = %+v, %v", e, err)
 	}
+	for range 2 {
+		if err := s.Undrain(ctx); err != nil {
+			t.Fatalf("Undrain: %v", err)
+		}
+	}
+	if info(t, s).Draining {
+		t.Errorf("Info tells that the stage drains, which it does no more")
+	}
+	if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil); err != nil {
+		t.Fatalf("Load behind Undrain: %v", err)
+	}
+	if _, err := c.work(ctx, s, c.Model); err != nil {
+		t.Errorf("work behind Undrain: %v", err)
+	}
 }
 
 func (c contract[S]) testDrainWaits(t *testing.T) {

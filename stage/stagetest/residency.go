@@ -300,6 +300,14 @@ func (r *residency) Drain(ctx context.Context) error {
 	return r.until(ctx, func() bool { return r.running == 0 })
 }
 
+// Undrain takes new work again.
+func (r *residency) Undrain(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.draining = false
+	return nil
+}
+
 // begin starts work with scratch on a resident model; end has to be called when it is over.
 func (r *residency) begin(ctx context.Context, model string, scratch int64) (end func(), err error) {
 	if err := ctx.Err(); err != nil {

@@ -22,6 +22,7 @@ type Rig struct {
 	Fleet    *fleet.Fleet
 	Keeper   *residency.Keeper
 	Services []*Service
+	End      func() // ends the watching of the services, and returns when it has ended; idempotent
 
 	Events Record[residency.Event] // every decision about memory
 	Logs   Record[string]          // what the fleet says
@@ -39,11 +40,22 @@ func Trio() []*Service {
 // New runs a fleet over services until the test ends. It starts none of them, but stops them all.
 func New(t testing.TB, services ...*Service) *Rig {
 	t.Helper()
-	return Diagnosed(t, nil, services...)
+	return with(t, fleet.Options{}, services...)
 }
 
 // Diagnosed is New with somebody to ask why a service cannot be reached.
 func Diagnosed(t testing.TB, diagnose func(ctx context.Context, address string) string, services ...*Service) *Rig {
+	t.Helper()
+	return with(t, fleet.Options{Diagnose: diagnose}, services...)
+}
+
+// Undraining is New of a fleet whose services take work again when they drain.
+func Undraining(t testing.TB, services ...*Service) *Rig {
+	t.Helper()
+	return with(t, fleet.Options{Undrain: true}, services...)
+}
+
+func with(t testing.TB, o fleet.Options, services ...*Service) *Rig {
 	t.Helper()
 	r := &Rig{Services: services}
 	r.Keeper = residency.New(residency.Options{Sink: r.Events.Add})
@@ -54,22 +66,24 @@ func Diagnosed(t testing.TB, diagnose func(ctx context.Context, address string) 
 		byName[s.Address[len("passthrough:///"):]] = s
 	}
 	var err error
-	r.Fleet, err = fleet.New(fleet.Options{
-		Addresses: addresses, Diagnose: diagnose, Keeper: r.Keeper, Logger: slog.New(logs{slog.DiscardHandler, &r.Logs}),
-		Dial: []grpc.DialOption{
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) { return byName[name].dial(ctx) }),
-		},
-	})
+	o.Addresses, o.Keeper, o.Logger = addresses, r.Keeper, slog.New(logs{slog.DiscardHandler, &r.Logs})
+	o.Dial = []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) { return byName[name].dial(ctx) }),
+	}
+	r.Fleet, err = fleet.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { r.Fleet.Run(ctx) })
-	t.Cleanup(func() {
+	r.End = func() {
 		cancel()
 		run.Wait()
+	}
+	t.Cleanup(func() {
+		r.End()
 		if err := r.Fleet.Close(); err != nil {
 			t.Errorf("closing the fleet: %v", err)
 		}

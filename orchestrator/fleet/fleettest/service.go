@@ -27,6 +27,8 @@ type Service struct {
 	Script  *stagetest.Script
 	// Before is called before work (encode, denoise, decode) and planning; what it returns fails them.
 	Before func(ctx context.Context, call string) error
+	// Looked hears of every look.
+	Looked func(ctx context.Context)
 	// Planned may change what planning returns.
 	Planned func(*stage.Footprint)
 	// Decoded may change what a decoder returns.
@@ -193,6 +195,9 @@ func (s *Service) info(ctx context.Context, st stage.Resident) (stage.Info, erro
 		case <-hangs:
 		case <-stopping: // that the time is over is no more said than anything else
 		}
+	}
+	if s.Looked != nil {
+		s.Looked(ctx)
 	}
 	info, err := st.Info(ctx)
 	s.mu.Lock()

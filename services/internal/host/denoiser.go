@@ -15,9 +15,7 @@ var _ stage.Denoiser = Denoiser{}
 // for the caller to resume from.
 func (d Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observer stage.DenoiseObserver) (stage.Latent, error) {
 	defer d.underway.begin(req.Model)()
-	return admitted(ctx, d.Host, func(ctx context.Context) (stage.Latent, error) {
-		return forward(ctx, d.Host, work, func(g *generation) (stage.Latent, error) {
-			return g.child.Stage().(stage.Denoiser).Denoise(ctx, req, observer)
-		})
+	return forward(ctx, d.Host, work, func(g *generation) (stage.Latent, error) {
+		return g.child.Stage().(stage.Denoiser).Denoise(ctx, req, observer)
 	})
 }

@@ -14,9 +14,7 @@ var _ stage.Encoder = Encoder{}
 // Encode is the child's.
 func (e Encoder) Encode(ctx context.Context, req stage.EncodeRequest) (stage.Conditioning, error) {
 	defer e.underway.begin(req.Model)()
-	return admitted(ctx, e.Host, func(ctx context.Context) (stage.Conditioning, error) {
-		return forward(ctx, e.Host, work, func(g *generation) (stage.Conditioning, error) {
-			return g.child.Stage().(stage.Encoder).Encode(ctx, req)
-		})
+	return forward(ctx, e.Host, work, func(g *generation) (stage.Conditioning, error) {
+		return g.child.Stage().(stage.Encoder).Encode(ctx, req)
 	})
 }

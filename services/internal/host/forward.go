@@ -47,7 +47,7 @@ func forward[T any](ctx context.Context, h *Host, d duty, call func(*generation)
 func (h *Host) acquire(ctx context.Context, d duty) (*generation, error) {
 	for {
 		h.mu.Lock()
-		g, child, draining := h.current, h.current.child, h.draining
+		g, child, draining, drain := h.current, h.current.child, h.draining, h.drain
 		h.mu.Unlock()
 		switch {
 		case h.closing.Err() != nil, draining && d.work:
@@ -66,7 +66,7 @@ func (h *Host) acquire(ctx context.Context, d duty) (*generation, error) {
 		}
 		select {
 		case <-changed:
-		case <-h.drainsWork(d):
+		case <-d.refusedBy(drain):
 		case <-h.closing.Done():
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for the runtime of the %v: %w", h.options.Kind, ctx.Err())
@@ -74,10 +74,10 @@ func (h *Host) acquire(ctx context.Context, d duty) (*generation, error) {
 	}
 }
 
-// drainsWork is closed when the host drains, if that matters to the duty.
-func (h *Host) drainsWork(d duty) <-chan struct{} {
+// refusedBy is drain, if that matters to the duty.
+func (d duty) refusedBy(drain <-chan struct{}) <-chan struct{} {
 	if d.work {
-		return h.drain
+		return drain
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -32,14 +33,14 @@ type Host struct {
 	close   context.CancelFunc
 	closed  chan struct{} // closed when supervise has ended
 
-	drain chan struct{} // closed when draining becomes true
-
-	ownership ownership
-	underway  underway
+	underway underway
+	stopping atomic.Bool // it drains for good
 
 	mu       sync.Mutex
 	current  *generation
 	draining bool
+	drain    chan struct{}              // closed while it is draining
+	undrain  chan struct{}              // closed when it drains no more; both are then new ones
 	digests  map[string]stage.Component // the last that had a digest, by model
 }
 
@@ -77,7 +78,7 @@ func start(ctx context.Context, o stageplugin.Options, c clock, first uint64) (*
 	}
 	h := &Host{
 		options: o, logger: o.Logger.With("stage", o.Kind.String()), clock: c,
-		closed: make(chan struct{}), drain: make(chan struct{}), current: newGeneration(first), digests: map[string]stage.Component{},
+		closed: make(chan struct{}), drain: make(chan struct{}), undrain: make(chan struct{}), current: newGeneration(first), digests: map[string]stage.Component{},
 	}
 	h.closing, h.close = context.WithCancel(context.Background())
 	child, err := stageplugin.Launch(ctx, o)
@@ -107,8 +108,12 @@ func (h *Host) PID() int {
 	return h.current.child.PID()
 }
 
-// Draining is closed when Drain is called for the first time.
-func (h *Host) Draining() <-chan struct{} { return h.drain }
+// Draining is closed when it drains, and then over when it does so no more.
+func (h *Host) Draining() (drains, over <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.drain, h.undrain
+}
 
 // drainingError is for work that comes after Drain or Close.
 func (h *Host) drainingError() error {

@@ -338,7 +338,8 @@ func TestDrainOutlivesChild(t *testing.T) {
 	if err := d.Drain(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Drain did not wait for Denoise: %v", err)
 	}
-	await(t, "the signal that the stage drains", d.Draining())
+	drains, _ := d.Draining()
+	await(t, "the signal that the stage drains", drains)
 	drained := make(chan error, 1)
 	go func() { drained <- d.Drain(t.Context()) }()
 	kill(t, d.Host)
@@ -359,6 +360,43 @@ func TestDrainOutlivesChild(t *testing.T) {
 	}
 	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("Load while draining: %v", err)
+	}
+}
+
+// TestUndrain: a drained stage works again, with its child and with the next; one that shuts down does not.
+func TestUndrain(t *testing.T) {
+	h := open(t, options(stage.KindEncoder), realTime())
+	for range 2 {
+		if err := h.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, over := h.Draining()
+		if err := h.Undrain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the signal that it drains no more", over)
+		if info, err := h.Info(t.Context()); err != nil || info.Draining {
+			t.Errorf("Info: %+v, %v", info, err)
+		}
+		if err := h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+			t.Errorf("Load: %v", err)
+		}
+	}
+	if err := h.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, h)
+	if err := h.Undrain(t.Context()); err != nil {
+		t.Errorf("Undrain without a child: %v", err)
+	}
+	if err := h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+		t.Errorf("Load into the next child: %v", err)
+	}
+	if err := h.Shut(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Undrain(t.Context()); stage.ReasonOf(err) != stage.StageDraining {
+		t.Errorf("Undrain while it shuts down: %v", err)
 	}
 }
 

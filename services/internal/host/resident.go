@@ -13,15 +13,8 @@ const infoPatience = 5 * time.Second
 
 // Info is the child's, with the number of the present generation. If the child dies it asks the next
 // one, for a while; then it is RuntimeDied. A child that lives and does not answer for as long, and so may hold
-// what it held, is DeadlineExceeded. Anybody may look, but an orchestrator only as the owner.
+// what it held, is DeadlineExceeded.
 func (h *Host) Info(ctx context.Context) (stage.Info, error) {
-	if stage.CallerOf(ctx).Orchestrator == "" {
-		return h.info(ctx)
-	}
-	return admitted(ctx, h, h.info)
-}
-
-func (h *Host) info(ctx context.Context) (stage.Info, error) {
 	patience, cancel := context.WithTimeout(ctx, infoPatience)
 	defer cancel()
 	for {
@@ -69,29 +62,25 @@ func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint
 // Load loads into the present child, if that is still the one it is for; the next one has to be loaded again.
 func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
 	defer h.underway.begin(req.Model)()
-	_, err := admitted(ctx, h, func(ctx context.Context) (struct{}, error) {
-		return forward(ctx, h, work.within(req.Generation), func(g *generation) (struct{}, error) {
-			req.Generation = 0 // a child counts none
-			return struct{}{}, g.child.Stage().Load(ctx, req, progress)
-		})
+	_, err := forward(ctx, h, work.within(req.Generation), func(g *generation) (struct{}, error) {
+		req.Generation = 0 // a child counts none
+		return struct{}{}, g.child.Stage().Load(ctx, req, progress)
 	})
 	return err
 }
 
 // Evict is the child's, behind what was begun before.
 func (h *Host) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
-	return admitted(ctx, h, func(ctx context.Context) (stage.Evicted, error) {
-		if err := h.underway.settle(ctx, req.Model); err != nil {
-			return stage.Evicted{}, err
-		}
-		return forward(ctx, h, upkeep.within(req.Generation), func(g *generation) (stage.Evicted, error) {
-			req.Generation = 0
-			return g.child.Stage().Evict(ctx, req)
-		})
+	if err := h.underway.settle(ctx, req.Model); err != nil {
+		return stage.Evicted{}, err
+	}
+	return forward(ctx, h, upkeep.within(req.Generation), func(g *generation) (stage.Evicted, error) {
+		req.Generation = 0
+		return g.child.Stage().Evict(ctx, req)
 	})
 }
 
-// Drain holds for this child and all that come after it. A child that dies runs no more work.
+// Drain holds for this child and all that come after it, until Undrain. A child that dies runs no more work.
 func (h *Host) Drain(ctx context.Context) error {
 	h.mu.Lock()
 	if !h.draining {
@@ -102,18 +91,37 @@ func (h *Host) Drain(ctx context.Context) error {
 	return h.ended(ctx, stage.Resident.Drain)
 }
 
-// Settle is the child's, behind the calls that were begun before.
-func (h *Host) Settle(ctx context.Context, model string) error {
-	_, err := admitted(ctx, h, func(ctx context.Context) (struct{}, error) {
-		if err := h.underway.settle(ctx, model); err != nil {
-			return struct{}{}, err
-		}
-		return struct{}{}, h.ended(ctx, func(s stage.Resident, ctx context.Context) error { return s.Settle(ctx, model) })
-	})
-	return err
+// Undrain takes new work again, unless the service shuts down: StageDraining. The present child is told; one that dies is followed
+// by one that never drained.
+func (h *Host) Undrain(ctx context.Context) error {
+	if h.stopping.Load() {
+		return h.drainingError()
+	}
+	h.mu.Lock()
+	if h.draining {
+		h.draining = false
+		close(h.undrain)
+		h.drain, h.undrain = make(chan struct{}), make(chan struct{})
+	}
+	h.mu.Unlock()
+	return h.ended(ctx, stage.Resident.Undrain)
 }
 
-// ended waits for the end of work in the present child. One that dies, or is yet to come, runs none.
+// Shut is Drain for good.
+func (h *Host) Shut(ctx context.Context) error {
+	h.stopping.Store(true)
+	return h.Drain(ctx)
+}
+
+// Settle is the child's, behind the calls that were begun before.
+func (h *Host) Settle(ctx context.Context, model string) error {
+	if err := h.underway.settle(ctx, model); err != nil {
+		return err
+	}
+	return h.ended(ctx, func(s stage.Resident, ctx context.Context) error { return s.Settle(ctx, model) })
+}
+
+// ended is for a call about what the present child does and is: one that dies, or is yet to come, does nothing and has heard nothing.
 func (h *Host) ended(ctx context.Context, wait func(stage.Resident, context.Context) error) error {
 	h.mu.Lock()
 	g, child := h.current, h.current.child

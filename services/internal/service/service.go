@@ -15,6 +15,7 @@ import (
 
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/internal/host"
+	"github.com/triptych-serving/triptych/services/internal/owner"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageplugin"
 )
@@ -33,7 +34,9 @@ type Options struct {
 	// DrainTimeout is how long running work may go on once Run's context has ended; 0 takes 20 s.
 	DrainTimeout time.Duration
 	TLS          rpcserver.TLS
-	Logger       *slog.Logger // nil takes slog.Default
+	// Owner is the id of the one orchestrator that the service works for; empty is whoever comes first.
+	Owner  string
+	Logger *slog.Logger // nil takes slog.Default
 }
 
 // Service is the service of one stage. It runs once.
@@ -59,8 +62,9 @@ func New(kind stage.Kind, o Options, register Register) (*Service, error) {
 	if len(o.Command) == 0 {
 		return nil, errors.New("the " + kind.String() + " service needs the command of its runtime")
 	}
+	owned := owner.New(owner.Options{Kind: kind, Only: o.Owner, Logger: o.Logger})
 	server, err := rpcserver.New(rpcserver.Options{
-		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: rpcserver.StageRecvBytes,
+		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: rpcserver.StageRecvBytes, Unary: owned.Unary, Stream: owned.Stream,
 	})
 	if err != nil {
 		return nil, err
@@ -102,26 +106,30 @@ func (s *Service) Run(ctx context.Context, lis net.Listener) error {
 	return err
 }
 
-// drain watches for the end of ctx and then drains h, and reports draining as health, whoever asked
+// drain watches for the end of ctx and then drains h for good, and reports draining as health, whoever asked
 // for it. It returns early when the server has ended.
 func (s *Service) drain(ctx, serving context.Context, h *host.Host) {
-	select {
-	case <-serving.Done():
-		return
-	case <-h.Draining():
-		s.server.NotServing()
+	for drains, over := h.Draining(); ctx.Err() == nil; drains, over = h.Draining() {
 		select {
 		case <-serving.Done():
 			return
 		case <-ctx.Done():
+		case <-drains:
+			s.server.NotServing()
+			select {
+			case <-serving.Done():
+				return
+			case <-ctx.Done():
+			case <-over:
+				s.server.Serving()
+			}
 		}
-	case <-ctx.Done():
-		s.server.NotServing()
 	}
+	s.server.NotServing()
 	bound, cancel := context.WithTimeout(serving, s.options.DrainTimeout)
 	defer cancel()
 	s.options.Logger.Info("draining", "timeout", s.options.DrainTimeout)
-	if err := h.Drain(bound); err != nil {
+	if err := h.Shut(bound); err != nil {
 		s.options.Logger.Warn("work still runs, ending it", "error", err)
 		h.Close()
 	}

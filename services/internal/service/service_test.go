@@ -84,7 +84,7 @@ func TestStopCuts(t *testing.T) {
 	}
 }
 
-// TestDrain asks a service over the wire to drain. It is evicted and then drained.
+// TestDrain asks a service over the wire to drain, and to work again. It is evicted and then drained.
 func TestDrain(t *testing.T) {
 	r, d := run(t, servicetest.Options(stage.KindDenoiser, ""))
 	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model}); err != nil {
@@ -114,6 +114,21 @@ func TestDrain(t *testing.T) {
 	}
 	if info, err := d.Info(t.Context()); err != nil || !info.Draining {
 		t.Errorf("Info while draining: %+v, %v", info, err)
+	}
+	if err := d.Undrain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		res, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.GetStatus() == serving {
+			break
+		}
+	}
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+		t.Errorf("Load behind Undrain: %v", err)
 	}
 }
 

@@ -8,7 +8,7 @@
 // runtime process.
 //
 // An orchestrator sends its id with every call, as the metadata "triptych-orchestrator", and asks each of its services
-// for its info every second. A service works for the first that it hears of, until that has been silent for 10 s;
+// for its info every second. A service works for the first that it hears of, until that has left or been silent for 10 s;
 // another one's calls fail with STAGE_OWNED. Whoever sends no id may call as long as the service works for nobody, and may
 // always ask for its info.
 

@@ -1,0 +1,189 @@
+package owner
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+	"github.com/triptych-serving/triptych/stage/stagetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// hand is a clock that stands still.
+type hand struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (h *hand) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at
+}
+
+func (h *hand) advance(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.at = h.at.Add(d)
+}
+
+// owned serves a fake denoiser behind an ownership.
+func owned(t *testing.T, only, script string) (stage.Denoiser, *hand) {
+	t.Helper()
+	var h hand
+	log := slog.New(slog.DiscardHandler)
+	o := New(Options{Kind: stage.KindDenoiser, Only: only, Logger: log, Now: h.now})
+	s, err := stagetest.ParseScript(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(r, stagetest.NewDenoiser(s), log) },
+		grpc.ChainUnaryInterceptor(o.Unary), grpc.ChainStreamInterceptor(o.Stream))
+	return stagerpc.NewDenoiser(conn), &h
+}
+
+func as(t *testing.T, id string) context.Context {
+	return stage.WithCaller(t.Context(), stage.Caller{Orchestrator: id})
+}
+
+// leaves is the last look of an orchestrator that goes away.
+func leaves(t *testing.T, d stage.Denoiser, id string) {
+	t.Helper()
+	_, err := d.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: id, Leaving: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func load(ctx context.Context, d stage.Denoiser) error {
+	return d.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil)
+}
+
+// calls makes one call of each method but Info.
+func calls(ctx context.Context, d stage.Denoiser) map[string]error {
+	_, plan := d.Plan(ctx, stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 8, LatentWidth: 8})
+	_, evict := d.Evict(ctx, stage.EvictRequest{Model: stagetest.Model})
+	_, denoise := d.Denoise(ctx, stagetest.DenoiseRequest(), stage.DenoiseObserver{})
+	return map[string]error{
+		"Plan": plan, "Load": load(ctx, d), "Evict": evict, "Denoise": denoise, "Settle": d.Settle(ctx, stagetest.Model),
+		"Drain": d.Drain(ctx), "Undrain": d.Undrain(ctx),
+	}
+}
+
+// TestOwner: a service works for the first orchestrator that it hears of until that is silent.
+func TestOwner(t *testing.T) {
+	d, hand := owned(t, "", "")
+	if err := load(t.Context(), d); err != nil { // nobody owns it yet
+		t.Fatal(err)
+	}
+	if _, err := d.Info(as(t, "a")); err != nil {
+		t.Fatal(err)
+	}
+	hand.advance(Silence - 1)
+	for _, id := range []string{"b", "", "aa"} {
+		for call, err := range calls(as(t, id), d) {
+			if stage.ReasonOf(err) != stage.StageOwned {
+				t.Errorf("%s by %q: %v", call, id, err)
+			}
+		}
+	}
+	if _, err := d.Info(as(t, "b")); stage.ReasonOf(err) != stage.StageOwned {
+		t.Errorf("Info by another orchestrator: %v", err)
+	}
+	if info, err := d.Info(t.Context()); err != nil || info.Draining {
+		t.Errorf("Info by somebody: %+v, %v", info, err)
+	}
+	if err := load(as(t, "a"), d); err != nil { // and is heard of
+		t.Errorf("Load by the owner: %v", err)
+	}
+	hand.advance(Silence - 1)
+	if _, err := d.Info(as(t, "b")); stage.ReasonOf(err) != stage.StageOwned {
+		t.Errorf("Info by another orchestrator: %v", err)
+	}
+	hand.advance(1)
+	if info, err := d.Info(as(t, "b")); err != nil || len(info.Resident) != 1 {
+		t.Errorf("Info by the one that takes over: %+v, %v", info, err)
+	}
+	if _, err := d.Info(as(t, "a")); stage.ReasonOf(err) != stage.StageOwned {
+		t.Errorf("Info by the one before: %v", err)
+	}
+}
+
+// TestOnly: a service that was told whom it works for works for nobody else, heard of or not.
+func TestOnly(t *testing.T) {
+	d, hand := owned(t, "a", "")
+	for range 2 {
+		for _, id := range []string{"b", ""} {
+			for call, err := range calls(as(t, id), d) {
+				if stage.ReasonOf(err) != stage.StageOwned {
+					t.Errorf("%s by %q: %v", call, id, err)
+				}
+			}
+		}
+		if _, err := d.Info(as(t, "b")); stage.ReasonOf(err) != stage.StageOwned {
+			t.Errorf("Info by another orchestrator: %v", err)
+		}
+		if _, err := d.Info(as(t, "a")); err != nil {
+			t.Errorf("Info by the owner: %v", err)
+		}
+		hand.advance(2 * Silence)
+	}
+}
+
+// TestLeaving: an orchestrator that goes away gives its services back at once, and nobody else can for it.
+func TestLeaving(t *testing.T) {
+	d, _ := owned(t, "", "")
+	if err := load(as(t, "a"), d); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"b", ""} {
+		_, _ = d.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: id, Leaving: true}))
+	}
+	if _, err := d.Info(as(t, "b")); stage.ReasonOf(err) != stage.StageOwned {
+		t.Errorf("others have made the owner leave: %v", err)
+	}
+	leaves(t, d, "a")
+	if info, err := d.Info(as(t, "b")); err != nil || len(info.Resident) != 1 {
+		t.Errorf("Info by the next one: %+v, %v", info, err)
+	}
+}
+
+// TestTakeover: work of an orchestrator that is silent, or leaves, is cut.
+func TestTakeover(t *testing.T) {
+	for name, over := range map[string]func(stage.Denoiser, *hand){
+		"silent": func(_ stage.Denoiser, h *hand) { h.advance(Silence) },
+		"leaves": func(d stage.Denoiser, _ *hand) { leaves(t, d, "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, hand := owned(t, "", "hold denoise 2")
+			if err := load(as(t, "a"), d); err != nil {
+				t.Fatal(err)
+			}
+			begun, result := make(chan struct{}), make(chan error, 1)
+			go func() {
+				_, err := d.Denoise(as(t, "a"), stagetest.DenoiseRequest(), stage.DenoiseObserver{Progress: func(done, _ int) {
+					if done == 1 {
+						close(begun)
+					}
+				}})
+				result <- err
+			}()
+			<-begun
+			over(d, hand)
+			if evicted, err := d.Evict(as(t, "b"), stage.EvictRequest{Model: stagetest.Model}); err != nil || evicted.FreedBytes == 0 {
+				t.Errorf("Evict by the one that takes over: %+v, %v", evicted, err)
+			}
+			if err := <-result; stage.ReasonOf(err) != stage.StageOwned {
+				t.Errorf("work of the one before: %v", err)
+			}
+		})
+	}
+}
