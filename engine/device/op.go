@@ -60,10 +60,20 @@ type Conv2D struct {
 	Stride                   int
 	Top, Left, Bottom, Right int   // zero padding
 	Upsample                 bool  // read X as if enlarged 2x by nearest neighbour first
+	CropBottom, CropRight    int   // rows and columns of the enlarged X that are left out: 0 or 1
 	PerImage                 Array // optional [B, O] or [1, O], added to every pixel: the time embedding
 	Act                      Activation
 	Residual                 Array
 	Out                      Array
+}
+
+// Read is the height and width of X as the filter sees it, without the padding.
+func (o *Conv2D) Read() (h, w int) {
+	h, w = o.X.Shape[1], o.X.Shape[2]
+	if o.Upsample {
+		h, w = 2*h-o.CropBottom, 2*w-o.CropRight
+	}
+	return h, w
 }
 
 // GroupNorm normalises each image over pixels and groups of channels, then applies act.

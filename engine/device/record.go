@@ -35,10 +35,11 @@ func (t *Tape) Conv2D(op Conv2D) Array {
 		t.fail(name, "x %v (want [B, H, W, I]) does not match weight %v", op.X.Shape, w.Shape)
 		return Array{}
 	}
-	h, wd := op.X.Shape[1], op.X.Shape[2]
-	if op.Upsample {
-		h, wd = 2*h, 2*wd
+	if bottom, right := op.CropBottom, op.CropRight; bottom|right != 0 && (!op.Upsample || bottom|right != 1) {
+		t.fail(name, "crop of %d rows and %d columns, want 0 or 1 of an enlarged image", bottom, right)
+		return Array{}
 	}
+	h, wd := op.Read()
 	if op.Stride < 1 || h+op.Top+op.Bottom < w.Shape[2] || wd+op.Left+op.Right < w.Shape[3] {
 		t.fail(name, "x %v is too small for weight %v with stride %d", op.X.Shape, w.Shape, op.Stride)
 		return Array{}

@@ -14,7 +14,7 @@ func NewDownsample(s *Scope, channels, padding int) Downsample {
 	return Downsample{conv: NewConv2D(s.Sub("conv"), channels, channels, 3), symmetric: padding == 1}
 }
 
-// Forward maps [B, H, W, C] to [B, H/2, W/2, C]; H and W are even.
+// Forward maps [B, H, W, C] to [B, H/2, W/2, C]. Halves of odd sides are rounded up with padding 1, down without.
 func (d Downsample) Forward(t *device.Tape, x device.Array) device.Array {
 	op := d.conv.op(x)
 	op.Stride = 2
@@ -38,5 +38,15 @@ func NewUpsample(s *Scope, channels int) Upsample {
 func (u Upsample) Forward(t *device.Tape, x device.Array) device.Array {
 	op := u.conv.op(x)
 	op.Upsample = true
+	return t.Conv2D(op)
+}
+
+// To maps [B, H, W, C] to [B, h, w, C], where h is 2H or 2H-1 and w likewise.
+func (u Upsample) To(t *device.Tape, x device.Array, h, w int) device.Array {
+	if t.Err() != nil {
+		return device.Array{}
+	}
+	op := u.conv.op(x)
+	op.Upsample, op.CropBottom, op.CropRight = true, 2*x.Shape[1]-h, 2*x.Shape[2]-w
 	return t.Conv2D(op)
 }

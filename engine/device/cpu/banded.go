@@ -93,7 +93,7 @@ func (x *execution) do(j *job) error {
 }
 
 // grid is an array as images of h x w pixels. With up it is enlarged 2x by nearest neighbour, and h and
-// w are those of the enlarged image.
+// w are those of the enlarged image, which may lack the last row or column.
 type grid struct {
 	array           device.Array
 	images, h, w, c int
@@ -165,7 +165,7 @@ func (x *execution) write(g grid, w window, src []float32) error {
 
 // at is the byte offset of a pixel, given as it is stored.
 func (x *execution) at(g grid, image, y, px int) int64 {
-	pixel := int64(image*(g.h>>g.up)+y)*int64(g.w>>g.up) + int64(px)
+	pixel := int64(image*((g.h+g.up)>>g.up)+y)*int64((g.w+g.up)>>g.up) + int64(px)
 	return x.arrays.Offsets[g.array.ID-1] + 4*pixel*int64(g.c)
 }
 

@@ -89,8 +89,9 @@ func (b *tiled) conv(o *device.Conv2D) {
 	w := b.manifest.At(o.W).Shape
 	x := pixelsGrid(o.X)
 	if o.Upsample {
-		x.h, x.w, x.up = 2*x.h, 2*x.w, 1
+		x.up = 1
 	}
+	x.h, x.w = o.Read()
 	shift := grid{array: o.PerImage, h: 1, w: 1}
 	if o.PerImage.Present() {
 		shift.images, shift.c = o.PerImage.Shape[0], o.PerImage.Shape[1]
@@ -106,7 +107,7 @@ func (b *tiled) conv(o *device.Conv2D) {
 	b.tile = func(side int) (h, w int) { return side, side }
 	b.record = func(t *device.Tape, in []device.Array) device.Array {
 		op := *o
-		op.Top, op.Left, op.Bottom, op.Right, op.Upsample = 0, 0, 0, 0, false
+		op.Top, op.Left, op.Bottom, op.Right, op.Upsample, op.CropBottom, op.CropRight = 0, 0, 0, 0, false, 0, 0
 		op.X, op.Residual = in[0], in[2]
 		if in[1].Present() {
 			op.PerImage = t.Reshape(in[1], 1, shift.c)

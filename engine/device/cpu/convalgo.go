@@ -124,7 +124,7 @@ func (a Algorithm) winograd(o *device.Conv2D) kernel.Winograd {
 	switch {
 	case a == Winograd2:
 		return kernel.F2
-	case o.Upsample && o.Top%2 == 1 && o.Left%2 == 1:
+	case o.Upsample && o.Top%2 == 1 && o.Left%2 == 1 && o.CropBottom == 0 && o.CropRight == 0:
 		return kernel.F4Up
 	}
 	return kernel.F4

@@ -222,6 +222,7 @@ func (e *epilogue) finish(g *matmul, first, rows, c0, c1 int) {
 // geometry is where the taps of a Conv2D's pixels lie.
 type geometry struct {
 	h, w, c           int // of x
+	rh, rw            int // of x as it is read
 	oh, ow            int
 	kh, kw            int
 	stride, top, left int
@@ -236,6 +237,7 @@ func newGeometry(o *device.Conv2D, kh, kw int) *geometry {
 	if o.Upsample {
 		g.up = 1
 	}
+	g.rh, g.rw = o.Read()
 	return g
 }
 
@@ -243,17 +245,16 @@ func newGeometry(o *device.Conv2D, kh, kw int) *geometry {
 // image point to zeros. Bound by 3 to 4 cycles a pointer; a chunk's panels share them.
 func (g *geometry) point(dst []*float32, x, zeros []float32, first, rows int) {
 	zero, taps := unsafe.SliceData(zeros), g.kh*g.kw
-	h, w := g.h<<g.up, g.w<<g.up
 	ox, oy, image := first%g.ow, first/g.ow%g.oh, first/g.ow/g.oh
 	for i := range ceilDiv(rows, kernel.TileRows) * kernel.TileRows {
 		at := i/kernel.TileRows*kernel.TileRows*taps + i%kernel.TileRows
 		for ky := range g.kh {
 			y := oy*g.stride + ky - g.top
-			inside := uint(y) < uint(h)
+			inside := uint(y) < uint(g.rh)
 			row := (image*g.h + y>>g.up) * g.w
 			for kx := range g.kw {
 				xx := ox*g.stride + kx - g.left
-				if inside && uint(xx) < uint(w) {
+				if inside && uint(xx) < uint(g.rw) {
 					dst[at] = &x[(row+xx>>g.up)*g.c]
 				} else {
 					dst[at] = zero

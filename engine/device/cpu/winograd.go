@@ -148,15 +148,15 @@ func (g *winograd) bind(b *binding) []*job {
 func (g *winograd) input(s *winogradScratch, x, zeros []float32, tile, t int) {
 	c, m, reads, up := g.conv, g.kind.Tile(), g.kind.Reads(), g.conv.up
 	image, ty, tx := tile/(g.tilesX*g.tilesY), tile/g.tilesX%g.tilesY, tile%g.tilesX
-	y0, x0 := ty*m-c.top, tx*m-c.left
+	y0, x0, h, w := ty*m-c.top, tx*m-c.left, c.rh, c.rw
 	if g.kind == kernel.F4Up { // it reads the image as it is
-		y0, x0, up = y0>>1, x0>>1, 0
+		y0, x0, h, w, up = y0>>1, x0>>1, c.h, c.w, 0
 	}
 	zero, i := unsafe.SliceData(zeros), 0
 	for y := y0; y < y0+reads; y++ {
-		inside, row := uint(y) < uint(c.h<<up), (image*c.h+y>>up)*c.w
+		inside, row := uint(y) < uint(h), (image*c.h+y>>up)*c.w
 		for px := x0; px < x0+reads; px++ {
-			if inside && uint(px) < uint(c.w<<up) {
+			if inside && uint(px) < uint(w) {
 				s.sources[i] = &x[(row+px>>up)*c.c]
 			} else {
 				s.sources[i] = zero

@@ -239,6 +239,7 @@ func (n *definition) conv(o *device.Conv2D) []float64 {
 	if o.Upsample {
 		scale = 2
 	}
+	bottom, right := scale*h-o.CropBottom, scale*wd-o.CropRight
 	s := o.Out.Shape
 	out := make([]float64, s[0]*s[1]*s[2]*s[3])
 	for i := range out {
@@ -248,7 +249,7 @@ func (n *definition) conv(o *device.Conv2D) []float64 {
 		for ky := range kh {
 			for kx := range kw {
 				y, xx := oy*o.Stride+ky-o.Top, ox*o.Stride+kx-o.Left
-				if y < 0 || xx < 0 || y >= scale*h || xx >= scale*wd {
+				if y < 0 || xx < 0 || y >= bottom || xx >= right {
 					continue
 				}
 				pixel := x[((image*h+y/scale)*wd+xx/scale)*in:][:in]

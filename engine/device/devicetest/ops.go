@@ -158,6 +158,8 @@ func convs(n *Network, yield func(device.Array)) {
 		{[4]int{1, 3, 5, 24}, 16, 3, 1, 0, 1, 2, 1, true}, // a tile begins in the first of two equal pixels
 		{[4]int{2, 5, 4, 24}, 16, 3, 1, 1, 0, 0, 2, true},
 		{[4]int{1, 43, 36, 300}, 3, 3, 1, 1, 1, 1, 1, false}, // more pixels than fit in a cache with their channels
+		{[4]int{1, 1, 1, 8}, 5, 3, 1, 1, 1, 1, 1, true},
+		{[4]int{1, 40, 36, 5}, 4, 3, 1, 1, 1, 1, 1, true}, // more pixels than a band has
 	} {
 		for j, act := range activations {
 			op := device.Conv2D{
@@ -179,6 +181,10 @@ func convs(n *Network, yield func(device.Array)) {
 			yield(plain)
 			op.Residual = n.Input(0, plain.Shape...)
 			yield(n.Tape.Conv2D(op))
+			if c.upsample {
+				op.Residual, op.CropBottom, op.CropRight = device.Array{}, 1-j%2, min(j, 1)
+				yield(n.Tape.Conv2D(op))
+			}
 		}
 	}
 }
