@@ -190,7 +190,7 @@ func TestPlan(t *testing.T) {
 		{[]string{"starter", "--load-bandwidth", "0"}, "positive"},
 		{[]string{"nope"}, "one of starter"},
 		{[]string{"no/such"}, "no such file or directory"},
-		{[]string{"starter", "--width", "100"}, "a multiple of 32"},
+		{[]string{"starter", "--width", "100"}, "a multiple of 8 up to 8192 pixels, such as 96 or 104"},
 		{[]string{"starter", "--height", "0"}, "height"},
 		{[]string{"starter", "--width", "-32"}, "width"},
 		{[]string{"starter", "--width", "100000"}, "up to"},

@@ -143,10 +143,12 @@ type Component struct {
 	// Denoiser and decoder: channels of a latent; they must agree.
 	LatentChannels int
 	LatentMultiple int // denoiser: latent sides must be multiples of it
-	LatentDefault  int // denoiser: latent side the model was trained for
-	Samplers       []string
-	DefaultSampler string
-	SpatialFactor  int // decoder: pixels per latent cell, in each direction
+	// Denoiser: the latents that the model was trained for.
+	LatentDefaultHeight, LatentDefaultWidth int
+	Samplers                                []string // denoiser: those that can be used
+	DefaultSampler                          string   // denoiser: the model's own; empty if that cannot be used
+	SamplerProblem                          string   // denoiser: why there is no DefaultSampler
+	SpatialFactor                           int      // decoder: pixels per latent cell, in each direction
 	// Digest is equal for parts that give equal results, of whatever model; empty while it is not known, or where no part is
 	// like this one.
 	Digest string

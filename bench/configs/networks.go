@@ -77,7 +77,7 @@ func sdxlUNet() unet.Config {
 		InChannels: 4, OutChannels: 4, Channels: []int{320, 640, 1280}, Layers: []int{2, 2, 2},
 		DownAttention: []bool{false, true, true}, UpAttention: []bool{true, true, false},
 		TransformerLayers: []int{1, 2, 10}, Heads: []int{5, 10, 20}, ContextDim: 2048, Groups: 32, NormEps: 1e-5,
-		TimeDim: 1280, CosFirst: true, DownsamplePadding: 1, ConvInKernel: 3, ConvOutKernel: 3, SampleSize: 128,
+		TimeDim: 1280, CosFirst: true, DownsamplePadding: 1, ConvInKernel: 3, ConvOutKernel: 3, SampleHeight: 128, SampleWidth: 128,
 	}
 }
 

@@ -49,8 +49,11 @@ func modelsCommand() *cobra.Command {
 					}
 				}
 				denoiser, decoder := infos[1].Models[m], infos[2].Models[m]
-				side := denoiser.LatentDefault * decoder.SpatialFactor
-				row = append(row, fmt.Sprintf("%dx%d", side, side), denoiser.DefaultSampler, problem)
+				factor := decoder.SpatialFactor
+				if problem == "" {
+					problem = denoiser.SamplerProblem
+				}
+				row = append(row, fmt.Sprintf("%dx%d", denoiser.LatentDefaultWidth*factor, denoiser.LatentDefaultHeight*factor), denoiser.DefaultSampler, problem)
 				fmt.Fprintln(w, strings.Join(row, "\t"))
 			}
 			if err := w.Flush(); err != nil {

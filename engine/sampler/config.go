@@ -16,49 +16,87 @@ const MaxTrainSteps = 100_000
 // MaxSteps bounds the steps of one run.
 const MaxSteps = 1000
 
-// Config is a model's scheduler_config.json. One config serves every sampler, as from_config does in
-// diffusers: each reads the keys its class knows, drops the others, and takes its class's default
-// for what is absent.
+// Config is a model's scheduler_config.json, of the class that its model_index.json names. One config serves every
+// sampler, as from_config does in diffusers: each reads the keys its class knows, drops the others, and takes its class's
+// default for what is not written.
+//
+// StableDiffusionPipeline changes two keys of the scheduler it is made with, whatever they are: steps_offset becomes 1, and
+// clip_sample false. So it is in the model's own sampler. Of the config that another sampler is made of only what is written
+// counts, and so has been changed; a key that is not written has the other class's default.
 type Config struct {
-	sampler string // of the config's own class
+	class   string
+	sampler string // the model's own; empty if own tells why it cannot be used
+	own     error
+	unknown []string
 	data    []byte
 }
 
-// ParseConfig reads a scheduler_config.json and checks it for its own class. The error is an
-// *UnknownError for a scheduler class we do not have, or config.Errors, naming each key.
-func ParseConfig(data []byte) (Config, error) {
-	c := Config{data: strictJSON(data)}
-	r, err := config.Parse(c.data)
+// ParseConfig reads the scheduler_config.json of a class. A class or settings that we do not have leave the model without
+// a sampler of its own, see New; the error is *UnknownError or config.Errors, naming each key, if no other sampler can be
+// used either.
+func ParseConfig(data []byte, class string) (Config, error) {
+	c := Config{class: class, data: strictJSON(data)}
+	r, err := config.ParseDiffusers(c.data)
+	if err == nil {
+		err = r.Err()
+	}
 	if err != nil {
 		return Config{}, err
 	}
-	var file struct {
-		Class string `json:"_class_name"`
+	if c.sampler, c.own = ownSampler(class, r); c.own == nil {
+		c.own = r.Err()
 	}
-	if err := json.Unmarshal(c.data, &file); err != nil {
-		file.Class = ""
+	if c.own == nil {
+		c.own = c.check(c.sampler, r)
 	}
-	if c.sampler, err = ownSampler(file.Class, r); err != nil {
-		return Config{}, err
+	if c.own != nil {
+		c.sampler = ""
+	} else {
+		c.unknown = r.Unknown(class)
 	}
-	e, err := entryNamed(c.sampler)
-	if err != nil {
-		return Config{}, err
+	if len(c.Samplers()) == 0 {
+		return Config{}, c.own
 	}
-	if _, err := c.settings(e); err != nil {
-		return Config{}, err
-	}
-	return c, r.Err()
+	return c, nil
 }
 
-// Sampler is the name of the config's own sampler, the one New takes for an empty name.
+// Sampler is the name of the model's own sampler, the one New takes for an empty name; empty if that cannot be used.
 func (c Config) Sampler() string { return c.sampler }
+
+// Samplers lists the samplers that can be used with the model.
+func (c Config) Samplers() []string {
+	return slices.DeleteFunc(Names(), func(name string) bool {
+		r, err := config.ParseDiffusers(c.data)
+		return err != nil || c.check(name, r) != nil
+	})
+}
+
+// Problem tells why the model's own sampler cannot be used; nil if it can.
+func (c Config) Problem() *OwnError {
+	if c.own == nil {
+		return nil
+	}
+	return &OwnError{Class: c.class, Known: c.Samplers(), Err: c.own}
+}
+
+// Unknown lists the keys of the config that its class does not know, and which are ignored; nil if we do not have the class.
+func (c Config) Unknown() []string { return c.unknown }
+
+// check reads the settings of a sampler from r.
+func (c Config) check(name string, r *config.Reader) error {
+	e, err := entryNamed(name)
+	if err != nil {
+		return err
+	}
+	_, err = c.read(e, r)
+	return err
+}
 
 // ownSampler names the sampler of a class, and refuses in r the settings of that class which no
 // sampler's name stands for.
 func ownSampler(class string, r *config.Reader) (string, error) {
 	switch class {
-	case "DPMSolverMultistepScheduler":
+	case dpmSolver:
 		if r.String("algorithm_type", "dpmsolver++", "sde-dpmsolver++", "deis") == "sde-dpmsolver++" {
 			return "dpmpp_2m_sde", nil
 		}
@@ -105,66 +143,83 @@ type betaSettings struct {
 }
 
 func (c Config) settings(e entry) (settings, error) {
+	r, err := config.ParseDiffusers(c.data)
+	if err != nil {
+		return settings{}, err
+	}
+	return c.read(e, r)
+}
+
+// read is settings from r, of which it asks for all that the sampler's class knows.
+func (c Config) read(e entry, r *config.Reader) (settings, error) {
 	class, ok := classNamed(e.class)
 	if !ok {
 		return settings{}, fmt.Errorf("sampler %s has no class", e.name)
 	}
-	r, err := config.Parse(c.data)
-	if err != nil {
-		return settings{}, err
-	}
+	own := e.name == c.sampler
 	s := settings{
 		sampler:    e.name,
 		trainSteps: r.Int("num_train_timesteps", 1000, 2, MaxTrainSteps),
 		prediction: prediction(r.String("prediction_type", class.predictions...)),
 		spacing:    r.String("timestep_spacing", first(class.spacing, "leading", "trailing", "linspace")...),
-		offset:     r.Int("steps_offset", 0, 0, MaxTrainSteps),
 		karras:     e.karras || class.karras && r.Bool("use_karras_sigmas", false),
 		zeroSNR:    class.zeroSNR && r.Bool("rescale_betas_zero_snr", false),
 		finalAlpha: class.finalAlpha && r.Bool("set_alpha_to_one", class.finalAlphaDefault),
 		sigmaMin:   class.finalSigma && r.String("final_sigmas_type", "zero", "sigma_min") == "sigma_min",
 		sde:        e.sde,
 	}
+	// Of both keys only where they are written counts, or whose scheduler it is: see Config.
+	r.OptionalInt("steps_offset", 0, -MaxTrainSteps, MaxTrainSteps)
+	if own || r.Has("steps_offset") {
+		s.offset = 1
+	}
+	if class.clip {
+		r.Bool("clip_sample", false)
+		if class.clipDefault && !own && !r.Has("clip_sample") {
+			s.clip = float32(r.Float("clip_sample_range", 1, 1e-6, 1e6))
+		}
+	}
 	switch e.class {
-	case "DPMSolverMultistepScheduler":
+	case dpmSolver:
 		s.lowerOrderFinal = r.Bool("lower_order_final", true)
 		s.eulerAtFinal = r.Bool("euler_at_final", false)
 	case "LCMScheduler":
 		s.timestepScaling = r.Float("timestep_scaling", 10, 0, 1e6)
 	}
-	if class.clip && r.Bool("clip_sample", class.clipDefault) {
-		s.clip = float32(r.Float("clip_sample_range", 1, 1e-6, 1e6))
-	}
-	s.betas = c.betas(r, class, s.trainSteps)
+	s.betas = readBetas(r, class, s.trainSteps)
 	if s.karras {
 		// The reference lets these override the ends of the Karras schedule.
 		r.Unset("sigma_min")
 		r.Unset("sigma_max")
 	}
 	for _, key := range slices.Sorted(maps.Keys(class.unset)) {
-		r.Unset(key, class.unset[key]...)
+		if neutral := class.unset[key]; key == "solver_type" && e.class == dpmSolver && slices.Contains(replacesSolverType, c.class) {
+			r.Unset(key, append(neutral, `"heun"`)...)
+		} else {
+			r.Unset(key, neutral...)
+		}
 	}
 	return s, r.Err()
 }
 
-func (c Config) betas(r *config.Reader, class class, trainSteps int) betaSettings {
+// replacesSolverType are the classes that replace any solver_type but their own, so that DPM-Solver++ never sees theirs.
+var replacesSolverType = []string{"UniPCMultistepScheduler", "DEISMultistepScheduler"}
+
+func readBetas(r *config.Reader, class class, trainSteps int) betaSettings {
 	b := betaSettings{
 		schedule: r.String("beta_schedule", first(class.betaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2")...),
 		start:    r.Float("beta_start", class.betaStart, 0, 1),
 		end:      r.Float("beta_end", class.betaEnd, 0, 1),
 	}
-	if !r.Has("trained_betas") || r.IsNull("trained_betas") {
+	const key = "trained_betas"
+	if !r.Has(key) || r.IsNull(key) {
 		return b
-	}
-	var file struct {
-		Betas []float32 `json:"trained_betas"`
 	}
 	outside := func(beta float32) bool { return beta < 0 || beta > 1 }
-	if json.Unmarshal(c.data, &file) != nil || len(file.Betas) != trainSteps || slices.ContainsFunc(file.Betas, outside) {
-		r.Refuse("trained_betas", fmt.Sprintf("null or %d numbers from 0 to 1", trainSteps))
-		return b
+	if json.Unmarshal(r.Raw(key), &b.trained) != nil || len(b.trained) != trainSteps || slices.ContainsFunc(b.trained, outside) {
+		b.trained = nil
+		r.Refuse(key, fmt.Sprintf("null or %d numbers from 0 to 1", trainSteps))
 	}
-	b.trained = file.Betas
 	return b
 }
 

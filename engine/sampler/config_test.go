@@ -3,14 +3,28 @@ package sampler
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/model/config/configtest"
 )
+
+// parse is ParseConfig of a class that the file itself names.
+func parse(data []byte) (Config, error) {
+	var file struct {
+		Class string `json:"_class_name"`
+	}
+	if json.Unmarshal(strictJSON(data), &file) != nil {
+		file.Class = "DDIMScheduler"
+	}
+	return ParseConfig(data, file.Class)
+}
 
 func TestParseConfigNamesItsOwnSampler(t *testing.T) {
 	for _, c := range [][2]string{
@@ -26,7 +40,7 @@ func TestParseConfigNamesItsOwnSampler(t *testing.T) {
 		{`{"_class_name":"UniPCMultistepScheduler"}`, "unipc"},
 		{`{"_class_name":"LCMScheduler"}`, "lcm"},
 	} {
-		cfg, err := ParseConfig([]byte(c[0]))
+		cfg, err := parse([]byte(c[0]))
 		if err != nil || cfg.Sampler() != c[1] {
 			t.Errorf("%s: sampler %q, %v, want %q", c[0], cfg.Sampler(), err, c[1])
 			continue
@@ -38,27 +52,24 @@ func TestParseConfigNamesItsOwnSampler(t *testing.T) {
 }
 
 func TestParseConfigErrors(t *testing.T) {
-	var unknown *UnknownError
-	for _, data := range []string{`{"_class_name":"DEISMultistepScheduler"}`, `{}`, `{"_class_name":3}`} {
-		if _, err := ParseConfig([]byte(data)); !errors.As(err, &unknown) || len(unknown.Known) != 10 {
-			t.Errorf("%s: %v", data, err)
-		}
-	}
 	for _, c := range []struct{ data, key string }{
 		{`[]`, ""},
 		{`{"_class_name":"DDIMScheduler"`, ""},
+		{`{"_class_name":null}`, "_class_name"},
+		{`{"_class_name":3}`, "_class_name"},
+		{`{"_class_name":"DDIMScheduler","_use_default_values":"steps_offset"}`, "_use_default_values"},
 		{`{"_class_name":"DDIMScheduler","thresholding":true}`, "thresholding"},
 		{`{"_class_name":"DDIMScheduler","prediction_type":"flow_prediction"}`, "prediction_type"},
 		{`{"_class_name":"DDIMScheduler","beta_schedule":"sigmoid"}`, "beta_schedule"},
 		{`{"_class_name":"DDIMScheduler","num_train_timesteps":1}`, "num_train_timesteps"},
 		{`{"_class_name":"DDIMScheduler","num_train_timesteps":1e9}`, "num_train_timesteps"},
-		{`{"_class_name":"DDIMScheduler","steps_offset":-1}`, "steps_offset"},
+		{`{"_class_name":"DDIMScheduler","steps_offset":"1"}`, "steps_offset"},
 		{`{"_class_name":"DDIMScheduler","beta_start":Infinity}`, "beta_start"},
 		{`{"_class_name":"DDIMScheduler","beta_end":NaN}`, "beta_end"},
 		{`{"_class_name":"DDIMScheduler","timestep_spacing":"karras"}`, "timestep_spacing"},
 		{`{"_class_name":"DDIMScheduler","trained_betas":[0.1,0.2]}`, "trained_betas"},
 		{`{"_class_name":"DDIMScheduler","num_train_timesteps":2,"trained_betas":[0.1,1.5]}`, "trained_betas"},
-		{`{"_class_name":"DDIMScheduler","clip_sample_range":0}`, "clip_sample_range"},
+		{`{"_class_name":"DDIMScheduler","clip_sample":"yes"}`, "clip_sample"},
 		{`{"_class_name":"DDPMScheduler","variance_type":"learned_range"}`, "variance_type"},
 		{`{"_class_name":"PNDMScheduler"}`, "skip_prk_steps"},
 		{`{"_class_name":"PNDMScheduler","skip_prk_steps":true,"prediction_type":"sample"}`, "prediction_type"},
@@ -76,8 +87,130 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"_class_name":"LCMScheduler","original_inference_steps":100}`, "original_inference_steps"},
 	} {
 		var bad config.Errors
-		if _, err := ParseConfig([]byte(c.data)); !errors.As(err, &bad) || bad[0].Key != c.key {
+		cfg, err := parse([]byte(c.data))
+		if err == nil {
+			_, err = New("", cfg, 1)
+		}
+		if !errors.As(err, &bad) || bad[0].Key != c.key {
 			t.Errorf("%s: %v", c.data, err)
+		}
+	}
+}
+
+// A model whose own scheduler cannot be used has the samplers that can, and says so where it is asked for its own.
+func TestOwnSchedulerThatCannotBeUsed(t *testing.T) {
+	for _, c := range []struct {
+		class, data string
+		without     []string // samplers
+		says        string
+	}{
+		{"KDPM2DiscreteScheduler", `{"_class_name":"DDIMScheduler"}`, nil, "KDPM2DiscreteScheduler cannot be used (the class is not known)"},
+		{"PNDMScheduler", `{}`, nil, "skip_prk_steps"},
+		{"LCMScheduler", `{"original_inference_steps":100}`, nil, "original_inference_steps"},
+		{"DDIMScheduler", `{"thresholding":true}`, []string{"ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde", "unipc", "lcm"}, "thresholding = true"},
+	} {
+		cfg, err := ParseConfig([]byte(c.data), c.class)
+		if err != nil {
+			t.Errorf("%s: %v", c.class, err)
+			continue
+		}
+		want := slices.DeleteFunc(Names(), func(name string) bool { return slices.Contains(c.without, name) })
+		if cfg.Sampler() != "" || !slices.Equal(cfg.Samplers(), want) {
+			t.Errorf("%s: own sampler %q, samplers %v, want %v", c.class, cfg.Sampler(), cfg.Samplers(), want)
+		}
+		var own *OwnError
+		if _, err := New("", cfg, 4); !errors.As(err, &own) || own.Class != c.class || !slices.Equal(own.Known, want) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want an OwnError that says %q", c.class, err, c.says)
+		}
+		for _, name := range want {
+			if _, err := New(name, cfg, 4); err != nil {
+				t.Errorf("%s: %v", c.class, err)
+			}
+		}
+	}
+}
+
+// steps_offset and clip_sample, as the pipeline changes them: in its own scheduler always, for another one where they are
+// written. testdata/golden/wild has the pictures.
+func TestKeysThatThePipelineChanges(t *testing.T) {
+	for _, c := range []struct {
+		class, data, sampler string
+		offset               int
+		clip                 float32
+	}{
+		{"DDIMScheduler", `{}`, "ddim", 1, 0},
+		{"DDIMScheduler", `{"steps_offset":0,"clip_sample":true}`, "", 1, 0},
+		{"DDIMScheduler", `{"steps_offset":null}`, "ddim", 1, 0},
+		{"DDIMScheduler", `{}`, "ddpm", 0, 1},
+		{"DDIMScheduler", `{"clip_sample_range":2}`, "ddpm", 0, 2},
+		{"DDIMScheduler", `{"steps_offset":0}`, "euler", 1, 0},
+		{"DDIMScheduler", `{"clip_sample":true,"clip_sample_range":2}`, "ddpm", 0, 0},
+		{"DDIMScheduler", `{"clip_sample":true}`, "heun", 0, 0},
+		{"DDIMScheduler", `{"clip_sample":true}`, "lcm", 0, 0},
+		{"DDIMScheduler", `{"steps_offset":0,"clip_sample":true,"_use_default_values":["steps_offset","clip_sample"]}`, "ddpm", 0, 1},
+		{"DDIMScheduler", `{"steps_offset":0,"_use_default_values":["steps_offset"]}`, "ddim", 1, 0},
+		{"EulerDiscreteScheduler", `{"clip_sample":true}`, "ddim", 0, 0},
+		{"EulerDiscreteScheduler", `{}`, "euler_karras", 0, 0},
+		{"EulerDiscreteScheduler", `{}`, "ddim", 0, 1},
+		{"KDPM2DiscreteScheduler", `{"steps_offset":3}`, "ddim", 1, 1},
+		{"KDPM2DiscreteScheduler", `{}`, "ddim", 0, 1},
+	} {
+		cfg, err := ParseConfig([]byte(c.data), c.class)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := cfg.entry(c.sampler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := cfg.settings(e); err != nil || s.offset != c.offset || s.clip != c.clip {
+			t.Errorf("%s %s with %q: steps_offset %d, clips at %g, %v, want %d and %g", c.class, c.data, c.sampler, s.offset, s.clip, err, c.offset, c.clip)
+		}
+	}
+}
+
+func TestEveryKeyOfTheReference(t *testing.T) {
+	for _, c := range classes() {
+		configtest.Walk(t, c.name, func(key string) (string, error) {
+			base := `"skip_prk_steps": true, `
+			if key == "skip_prk_steps" {
+				base = ""
+			}
+			cfg, err := ParseConfig([]byte(`{`+base+`"`+key+`": `+configtest.Nonsense+`}`), c.name)
+			if err == nil {
+				_, err = New("", cfg, 4)
+			}
+			if err != nil {
+				return "", err
+			}
+			e, err := entryNamed(cfg.sampler)
+			if err != nil {
+				return "", err
+			}
+			s, err := cfg.settings(e)
+			return fmt.Sprintf("%+v", s), err
+		})
+	}
+}
+
+// What is in no list, and no note of diffusers, is told of.
+func TestUnknownKeys(t *testing.T) {
+	cfg, err := ParseConfig([]byte(`{"_class_name": "DDIMScheduler", "_note": 1, "skip_prk_steps": true, "eta": 0, "sample_max_value": 1, "steps_offset": 1}`), "DDIMScheduler")
+	if err != nil || !slices.Equal(cfg.Unknown(), []string{"eta", "skip_prk_steps"}) {
+		t.Errorf("%v, %v", cfg.Unknown(), err)
+	}
+}
+
+// DPM-Solver++ never sees the solver_type of a class that has replaced it by its own.
+func TestSolverTypeOfOtherClasses(t *testing.T) {
+	const data = `{"solver_type":"heun"}`
+	for class, ok := range map[string]bool{"UniPCMultistepScheduler": true, "DEISMultistepScheduler": true, "DDIMScheduler": false} {
+		cfg, err := ParseConfig([]byte(data), class)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New("dpmpp_2m", cfg, 4); (err == nil) != ok {
+			t.Errorf("%s: %v", class, err)
 		}
 	}
 }
@@ -94,7 +227,7 @@ func TestSettingsOfOtherClasses(t *testing.T) {
 			t.Errorf("%s: %v, want a complaint about %s", name, err, key)
 		}
 	}
-	for name, clip := range map[string]float32{"ddim": 2, "ddpm": 2, "lcm": 2, "pndm": 0, "euler_a": 0} {
+	for name, clip := range map[string]float32{"ddim": 0, "ddpm": 0, "lcm": 0, "pndm": 0, "euler_a": 0} {
 		s, err := New(name, cfg, 4)
 		if err != nil {
 			t.Fatal(err)
@@ -119,8 +252,8 @@ func TestSettingsOfOtherClasses(t *testing.T) {
 // What Python's json module writes for infinities, as in many published DPM-Solver++ configs.
 func TestParseConfigTakesBareInfinity(t *testing.T) {
 	data := `{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "note": "-Infinity \" NaN", "flow_shift": NaN}`
-	if _, err := ParseConfig([]byte(data)); err != nil {
-		t.Error(err)
+	if cfg, err := parse([]byte(data)); err != nil || cfg.Problem() != nil {
+		t.Error(cfg.Problem(), err)
 	}
 	var m map[string]any
 	if err := json.Unmarshal(strictJSON([]byte(data)), &m); err != nil || m["note"] != `-Infinity " NaN` || m["flow_shift"] != "NaN" {
@@ -178,7 +311,7 @@ func TestGoldenPipelines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := ParseConfig(data)
+		cfg, err := parse(data)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +359,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"_class_name":"DDIMScheduler","num_train_timesteps":3,"trained_betas":[0,1,0.5],"rescale_betas_zero_snr":true,"use_karras_sigmas":true}`), uint8(2))
 	f.Add([]byte(`{"_class_name":"EulerDiscreteScheduler","prediction_type":"sample","final_sigmas_type":"sigma_min","steps_offset":77,"lambda_min_clipped":-Infinity}`), uint8(9))
 	f.Fuzz(func(t *testing.T, data []byte, steps uint8) {
-		cfg, err := ParseConfig(data)
+		cfg, err := parse(data)
 		if err != nil {
 			return
 		}
@@ -236,7 +369,8 @@ func FuzzConfig(f *testing.F) {
 				var stepsErr *StepsError
 				var schedule *ScheduleError
 				var bad config.Errors
-				if !errors.As(err, &stepsErr) && !errors.As(err, &schedule) && !errors.As(err, &bad) {
+				var own *OwnError
+				if !errors.As(err, &stepsErr) && !errors.As(err, &own) && !errors.As(err, &schedule) && !errors.As(err, &bad) {
 					t.Fatalf("%s: an error of no known type: %v", name, err)
 				}
 				continue

@@ -1,6 +1,7 @@
 package sampler
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -16,6 +17,31 @@ type UnknownError struct {
 func (e *UnknownError) Error() string {
 	return fmt.Sprintf("unknown %s %q, known: %s", e.What, e.Name, strings.Join(e.Known, ", "))
 }
+
+// OwnError is a model whose own scheduler cannot be used, asked for without the name of another sampler.
+type OwnError struct {
+	Class string   // of the scheduler
+	Known []string // samplers that can be used
+	Err   error    // why: *UnknownError or config.Errors
+}
+
+// Error names the class, and the samplers that would do.
+func (e *OwnError) Error() string {
+	return e.Problem() + "; samplers that can: " + strings.Join(e.Known, ", ")
+}
+
+// Problem names the class and why it cannot be used.
+func (e *OwnError) Problem() string {
+	why := e.Err.Error()
+	var unknown *UnknownError
+	if errors.As(e.Err, &unknown) {
+		why = "the class is not known"
+	}
+	return fmt.Sprintf("the model's own scheduler %s cannot be used (%s)", e.Class, why)
+}
+
+// Unwrap gives the cause.
+func (e *OwnError) Unwrap() error { return e.Err }
 
 // StepsError is a number of steps that a sampler cannot take with this config.
 type StepsError struct {

@@ -10,6 +10,8 @@ type entry struct {
 	sde    bool // algorithm_type = sde-dpmsolver++
 }
 
+const dpmSolver = "DPMSolverMultistepScheduler"
+
 // entries is every sampler, in the order users see.
 func entries() []entry {
 	return []entry{
@@ -21,9 +23,9 @@ func entries() []entry {
 		{name: "euler", class: "EulerDiscreteScheduler", make: newEuler},
 		{name: "euler_karras", class: "EulerDiscreteScheduler", make: newEuler, karras: true},
 		{name: "euler_a", class: "EulerAncestralDiscreteScheduler", make: newEulerAncestral},
-		{name: "dpmpp_2m", class: "DPMSolverMultistepScheduler", make: newDPMPP},
-		{name: "dpmpp_2m_karras", class: "DPMSolverMultistepScheduler", make: newDPMPP, karras: true},
-		{name: "dpmpp_2m_sde", class: "DPMSolverMultistepScheduler", make: newDPMPP, sde: true},
+		{name: "dpmpp_2m", class: dpmSolver, make: newDPMPP},
+		{name: "dpmpp_2m_karras", class: dpmSolver, make: newDPMPP, karras: true},
+		{name: "dpmpp_2m_sde", class: dpmSolver, make: newDPMPP, sde: true},
 		{name: "unipc", class: "UniPCMultistepScheduler", make: newUniPC},
 		{name: "lcm", class: "LCMScheduler", make: newLCM},
 	}
@@ -119,7 +121,7 @@ func classes() []class {
 			zeroSNR: true,
 		},
 		{
-			name: "DPMSolverMultistepScheduler", betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: all,
+			name: dpmSolver, betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: all,
 			zeroSNR: true, karras: true, finalSigma: true,
 			// A config of another multistep class may say bh1, bh2 or logrho; the reference reads all of them as midpoint.
 			unset: sigmas(map[string][]string{

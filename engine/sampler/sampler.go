@@ -27,13 +27,10 @@ type rule interface {
 }
 
 // New makes the named sampler for a model, or the model's own when name is empty. Errors are
-// *UnknownError, *StepsError, *ScheduleError, or config.Errors for settings of the model that this
+// *UnknownError, *OwnError, *StepsError, *ScheduleError, or config.Errors for settings of the model that this
 // sampler honours and we do not implement.
 func New(name string, c Config, steps int) (*Sampler, error) {
-	if name == "" {
-		name = c.sampler
-	}
-	e, err := entryNamed(name)
+	e, err := c.entry(name)
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +39,13 @@ func New(name string, c Config, steps int) (*Sampler, error) {
 		return nil, err
 	}
 	if limit := set.maxSteps(e.class); steps < 1 || steps > limit {
-		return nil, &StepsError{Sampler: name, Steps: steps, Min: 1, Max: limit}
+		return nil, &StepsError{Sampler: e.name, Steps: steps, Min: 1, Max: limit}
 	}
 	s, err := e.make(set, steps)
 	if err != nil {
 		return nil, err
 	}
-	s.name = name
+	s.name = e.name
 	if i, finite := s.probe(); !finite {
 		return nil, set.refuse(steps, "the latents are not finite after evaluation %d of %d", i, s.Evaluations())
 	}
@@ -56,12 +53,9 @@ func New(name string, c Config, steps int) (*Sampler, error) {
 }
 
 // MaxSteps is the largest number of steps that New accepts for a sampler of this model. In rare
-// combinations (a steps_offset beyond the schedule) a smaller number is refused too.
+// combinations (noise levels that do not fall) a smaller number is refused too.
 func (c Config) MaxSteps(name string) (int, error) {
-	if name == "" {
-		name = c.sampler
-	}
-	e, err := entryNamed(name)
+	e, err := c.entry(name)
 	if err != nil {
 		return 0, err
 	}
@@ -72,12 +66,27 @@ func (c Config) MaxSteps(name string) (int, error) {
 	return set.maxSteps(e.class), nil
 }
 
+// entry is the named sampler's, or the model's own.
+func (c Config) entry(name string) (entry, error) {
+	if name == "" {
+		if err := c.Problem(); err != nil {
+			return entry{}, err
+		}
+		name = c.sampler
+	}
+	return entryNamed(name)
+}
+
 func (c settings) maxSteps(class string) int {
 	limit := min(MaxSteps, c.trainSteps)
 	switch class {
 	case "LCMScheduler":
 		limit = min(limit, lcmOriginalSteps)
-	case "DPMSolverMultistepScheduler", "UniPCMultistepScheduler":
+	case "DDIMScheduler", "DDPMScheduler", "PNDMScheduler":
+		if c.spacing == "leading" && c.offset > 0 { // the last timestep has no next one
+			limit = min(limit, c.trainSteps-1)
+		}
+	case dpmSolver, "UniPCMultistepScheduler":
 		if c.spacing != "trailing" && !c.karras { // these place one point more than they use
 			limit = min(limit, c.trainSteps-1)
 		}

@@ -79,7 +79,7 @@ func withClass(t testing.TB, raw json.RawMessage, class string) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := ParseConfig(data)
+	cfg, err := ParseConfig(data, class)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,9 +297,12 @@ func TestNewErrors(t *testing.T) {
 		name, config string
 		steps, limit int
 	}{
-		{"ddim", `{}`, 0, 1000},
-		{"ddim", `{}`, -3, 1000},
-		{"ddim", `{}`, 1001, 1000},
+		{"ddim", `{}`, 0, 999},
+		{"ddim", `{}`, -3, 999},
+		{"ddim", `{}`, 1000, 999},
+		{"ddim", `{"timestep_spacing":"trailing"}`, 1001, 1000},
+		{"ddpm", `{}`, 1001, 1000},
+		{"pndm", `{"steps_offset":0}`, 1000, 999},
 		{"euler", `{"num_train_timesteps":100}`, 101, 100},
 		{"lcm", `{}`, 51, 50},
 		{"dpmpp_2m", `{"timestep_spacing":"leading"}`, 1000, 999},
@@ -320,11 +323,10 @@ func TestNewErrors(t *testing.T) {
 		name, config string
 		steps        int
 	}{
-		{"ddim", `{"timestep_spacing":"leading","steps_offset":1}`, 1000},
 		{"lcm", `{"num_train_timesteps":49}`, 1},
 		{"ddim", `{"clip_sample":false,"rescale_betas_zero_snr":true,"timestep_spacing":"trailing"}`, 4}, // epsilon at ᾱ = 0
 		{"euler", `{"beta_start":0,"timestep_spacing":"leading"}`, 4},                                    // no noise at 0
-		{"dpmpp_2m", `{"steps_offset":2000,"timestep_spacing":"leading"}`, 4},                            // all steps at one level
+		{"dpmpp_2m", `{"num_train_timesteps":4,"trained_betas":[0.1,0,0,0]}`, 3},                         // all steps at one level
 		{"lms", `{"beta_start":0,"beta_end":0}`, 4},
 	} {
 		var schedule *ScheduleError

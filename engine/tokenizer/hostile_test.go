@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/triptych-serving/triptych/engine/model/config/configtest"
 )
 
 // small is a complete folder of few tokens: every byte would be unknown but a, b and c.
@@ -29,6 +31,29 @@ func smallWhole() files {
 		`"padding":{"direction":"Right"},"truncation":null,` +
 		`"model":{"type":"BPE","end_of_word_suffix":"</w>","dropout":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,` +
 		`"vocab":` + small()[vocabFile] + `,"merges":[["a","b</w>"]]}}`}
+}
+
+func TestEveryKeyOfTheReference(t *testing.T) {
+	configtest.Walk(t, "CLIPTokenizer", func(key string) (string, error) {
+		f := small()
+		f[configFile] = `{"` + key + `": ` + configtest.Nonsense + `}`
+		dir := t.TempDir()
+		for name, data := range f {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		length, err := MaxLength(dir)
+		if err != nil {
+			return "", err
+		}
+		c, err := Open(dir)
+		if err != nil {
+			return "", err
+		}
+		ids, err := c.Tokenize("  AB a\u0308b ab<|endoftext|>")
+		return fmt.Sprint(length, ids, c.Start(), c.End(), c.Pad()), err
+	})
 }
 
 // The two folders the hostile ones are made from do work, or each refusal below would prove nothing.

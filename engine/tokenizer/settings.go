@@ -138,10 +138,20 @@ func checkConfig(entries map[string]entry) error {
 		"padding_side":         {`"right"`},
 		"truncation_side":      {`"right"`},
 		"split_special_tokens": {"false"},
+		// The reference takes these of a file too, though only programs pass them.
+		"init_inputs":                   {"[]"},
+		"merges":                        nil,
+		"model_specific_special_tokens": {"{}"},
+		"post_processor":                nil,
+		"tokenizer":                     nil,
+		"tokenizer_object":              nil,
+		"tokenizer_padding":             nil,
+		"tokenizer_truncation":          nil,
+		"vocab":                         nil,
 	} {
 		e := entries[key]
 		if !absent(e.data) && !slices.Contains(accepted, string(e.data)) {
-			return e.at.fail(strings.Join(accepted, " or "), shorten(string(e.data)))
+			return e.at.fail(strings.Join(append([]string{"null"}, accepted...), " or "), shorten(string(e.data)))
 		}
 	}
 	return nil

@@ -31,7 +31,7 @@ const (
 // a bad request fails at once even while stages start.
 func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpec) (pipeline.Spec, error) {
 	if p == nil {
-		p = &triptychv1alpha1.GenerationSpec{}
+		return pipeline.Spec{}, stage.Invalid(stage.InvalidField, "spec", "", "what to make")
 	}
 	spec := pipeline.Spec{
 		Prompt: p.GetPrompt(), NegativePrompt: p.GetNegativePrompt(), Sampler: p.GetSampler(), OmitMetadata: p.GetOutput().GetOmitMetadata(),
@@ -39,10 +39,10 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 		// Seeds a caller can write in any language: 53 bits.
 		Seed: rand.Uint64N(1 << 53), //nolint:gosec // a seed of noise, not a secret
 	}
-	if err := prompt("prompt", spec.Prompt, 1); err != nil {
+	if err := prompt("prompt", spec.Prompt); err != nil {
 		return spec, err
 	}
-	if err := prompt("negative_prompt", spec.NegativePrompt, 0); err != nil {
+	if err := prompt("negative_prompt", spec.NegativePrompt); err != nil {
 		return spec, err
 	}
 	if p.Seed != nil {
@@ -97,17 +97,20 @@ func (s *Service) resolveForModel(ctx context.Context, p *triptychv1alpha1.Gener
 		return err
 	}
 	for _, side := range sides(p, spec) {
-		*side.target = spec.Model.DefaultSizePx
+		*side.target = side.own
 		if side.given == nil {
 			continue
 		}
-		if m := spec.Model.SizeMultiple; int(*side.given)%m != 0 {
-			return stage.Invalid(stage.SizeUnsupported, side.name, *side.given, fmt.Sprintf("a multiple of %d up to %d pixels", m, maxSidePx))
+		if err := stage.CheckSide(side.name, int(*side.given), spec.Model.SizeMultiple, maxSidePx, "pixels"); err != nil {
+			return err
 		}
 		*side.target = int(*side.given)
 	}
 	if spec.Sampler == "" {
 		spec.Sampler = spec.Model.DefaultSampler
+	}
+	if spec.Sampler == "" {
+		return stage.NoDefaultSampler(spec.Model.Samplers, spec.Model.SamplerProblem)
 	}
 	if !slices.Contains(spec.Model.Samplers, spec.Sampler) {
 		return stage.Invalid(stage.SamplerUnsupported, "sampler", spec.Sampler, "one of "+strings.Join(spec.Model.Samplers, ", "))
@@ -119,16 +122,20 @@ type side struct {
 	name   string
 	given  *int32
 	target *int
+	own    int // the model's default, once it is known
 }
 
 func sides(p *triptychv1alpha1.GenerationSpec, spec *pipeline.Spec) []side {
-	return []side{{"width_px", p.WidthPx, &spec.WidthPx}, {"height_px", p.HeightPx, &spec.HeightPx}}
+	return []side{
+		{"width_px", p.WidthPx, &spec.WidthPx, spec.Model.DefaultWidthPx},
+		{"height_px", p.HeightPx, &spec.HeightPx, spec.Model.DefaultHeightPx},
+	}
 }
 
 // prompt refuses what the encoder cannot take, or the file not carry as text.
-func prompt(field, text string, least int) error {
-	if len(text) < least || len(text) > maxPromptBytes || !utf8.ValidString(text) {
-		return stage.Invalid(stage.InvalidField, field, text, fmt.Sprintf("%d to %d bytes of UTF-8, got %d", least, maxPromptBytes, len(text)))
+func prompt(field, text string) error {
+	if len(text) > maxPromptBytes || !utf8.ValidString(text) {
+		return stage.Invalid(stage.InvalidField, field, text, fmt.Sprintf("at most %d bytes of UTF-8, got %d", maxPromptBytes, len(text)))
 	}
 	if at := strings.IndexByte(text, 0); at >= 0 {
 		return stage.Invalid(stage.InvalidField, field, text, fmt.Sprintf("text without NUL, got one at byte %d", at))

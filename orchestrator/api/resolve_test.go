@@ -52,7 +52,6 @@ func TestRefused(t *testing.T) {
 		reason stage.Reason
 		field  string
 	}{
-		"no prompt":           {func(s *spec) { s.Prompt = "" }, stage.InvalidField, "prompt"},
 		"NUL in a prompt":     {func(s *spec) { s.Prompt = "fox\x00on blue" }, stage.InvalidField, "prompt"},
 		"NUL in a JPEG's":     {func(s *spec) { s.NegativePrompt, s.Output = "\x00", &triptychv1alpha1.OutputOptions{Format: "jpeg"} }, stage.InvalidField, "negative_prompt"},
 		"long prompt":         {func(s *spec) { s.Prompt = strings.Repeat("x", maxPromptBytes+1) }, stage.InvalidField, "prompt"},
@@ -107,7 +106,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: was accepted", model)
 		}
 	}
-	if _, err := rest(r.start(fleettest.Soon(t), t, nil)); info(err).GetMetadata()["field"] != "prompt" {
+	if _, err := rest(r.start(fleettest.Soon(t), t, nil)); info(err).GetMetadata()["field"] != "spec" {
 		t.Errorf("no spec: %v", err)
 	}
 	for _, kind := range stage.Kinds() {
@@ -146,6 +145,74 @@ func TestResolved(t *testing.T) {
 	}
 	if got := accepted(full); !proto.Equal(got, full) {
 		t.Errorf("got %v, want %v", got, full)
+	}
+	if got := accepted(&spec{Model: stagetest.Model}); got.GetPrompt() != "" {
+		t.Errorf("no prompt became %q", got.GetPrompt())
+	}
+}
+
+// TestOwnSamplerThatCannotBeUsed: a model whose own scheduler cannot be used is drawn with by those that can.
+func TestOwnSamplerThatCannotBeUsed(t *testing.T) {
+	const problem = "the model's own scheduler KDPM2DiscreteScheduler cannot be used (the class is not known)"
+	f := fleettest.New(t, fleettest.Trio()...)
+	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
+		for k := range i.Models {
+			i.Models[k].DefaultSampler, i.Models[k].SamplerProblem = "", problem
+		}
+	})
+	r := over(t, f, nil)
+	for _, s := range f.Services {
+		s.Start()
+	}
+	f.Known(t)
+	_, err := r.generate(t, small())
+	refused(t, err, codes.InvalidArgument, stage.SamplerUnsupported)
+	if accepted := info(err).GetMetadata()["accepted"]; accepted != "one of euler, heun, since "+problem {
+		t.Errorf("accepted: %s", accepted)
+	}
+	s := small()
+	s.Sampler = "heun"
+	if events, err := r.generate(t, s); err != nil || events[0].GetAccepted().GetSpec().GetSampler() != "heun" {
+		t.Errorf("with another sampler: %v", err)
+	}
+	models, err := r.models.ListModels(fleettest.Soon(t), &triptychv1alpha1.ListModelsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range models.GetModels() {
+		if m.GetName() == stagetest.Model && (m.GetDefaultSampler() != "" || m.GetSamplerProblem() != problem || m.GetProblem() != "") {
+			t.Errorf("listed as %v", m)
+		}
+	}
+}
+
+// TestDefaultSizeAndNextSizes: sides differ where the model's do, and a side that is no multiple is told the next ones that are.
+func TestDefaultSizeAndNextSizes(t *testing.T) {
+	f := fleettest.New(t, fleettest.Trio()...)
+	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
+		for k := range i.Models {
+			i.Models[k].LatentDefaultHeight, i.Models[k].LatentDefaultWidth = 4, 6
+		}
+	})
+	r := over(t, f, nil)
+	for _, s := range f.Services {
+		s.Start()
+	}
+	f.Known(t)
+	s := small()
+	s.WidthPx, s.HeightPx = nil, nil
+	events, err := r.generate(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := events[0].GetAccepted().GetSpec(); got.GetHeightPx() != 16 || got.GetWidthPx() != 24 {
+		t.Errorf("%dx%d, want 24x16", got.GetWidthPx(), got.GetHeightPx())
+	}
+	s.WidthPx = ptr(int32(27))
+	_, err = r.generate(t, s)
+	refused(t, err, codes.InvalidArgument, stage.SizeUnsupported)
+	if m := info(err).GetMetadata(); m["field"] != "width_px" || m["value"] != "27" || m["accepted"] != "a multiple of 8 up to 4096 pixels, such as 24 or 32" {
+		t.Errorf("%v", m)
 	}
 }
 

@@ -189,8 +189,9 @@ func (s *Service) ListModels(context.Context, *triptychv1alpha1.ListModelsReques
 
 func modelProto(m fleet.Model) *triptychv1alpha1.Model {
 	p := &triptychv1alpha1.Model{
-		Name: m.Name, DefaultWidthPx: int32(m.DefaultSizePx), DefaultHeightPx: int32(m.DefaultSizePx), SizeMultiplePx: int32(m.SizeMultiple),
-		MaxTokens: int32(m.MaxTokens), Samplers: m.Samplers, DefaultSampler: m.DefaultSampler, Warning: strings.Join(m.Warnings, "; "),
+		Name: m.Name, DefaultWidthPx: int32(m.DefaultWidthPx), DefaultHeightPx: int32(m.DefaultHeightPx), SizeMultiplePx: int32(m.SizeMultiple),
+		MaxTokens: int32(m.MaxTokens), Samplers: m.Samplers, DefaultSampler: m.DefaultSampler, SamplerProblem: m.SamplerProblem,
+		Warning: strings.Join(m.Warnings, "; "),
 	}
 	for _, kind := range stage.Kinds() {
 		p.Stages = append(p.Stages, &triptychv1alpha1.ModelStage{Stage: kind.String(), WeightsBytes: m.WeightsBytes[kind]})

@@ -19,9 +19,12 @@ type Model struct {
 	LatentChannels int
 	SpatialFactor  int // pixels per latent cell
 	SizeMultiple   int // pixels
-	DefaultSizePx  int
+	// DefaultHeightPx and DefaultWidthPx are of the images that the model was trained for.
+	DefaultHeightPx, DefaultWidthPx int
+
 	Samplers       []string
-	DefaultSampler string
+	DefaultSampler string       // empty if the model's own cannot be used
+	SamplerProblem string       // why there is no DefaultSampler
 	Problem        *stage.Error // why it cannot be used, nil when it can
 	Warnings       []string     // see stage.Component
 
@@ -84,11 +87,13 @@ func join(name string, parts map[stage.Kind]stage.Component) Model {
 		invalid("the parts of model %q do not fit: the denoiser's latents have %d channels, the decoder takes %d", name, d.LatentChannels, v.LatentChannels)
 	}
 	m.MaxTokens, m.LatentChannels, m.SpatialFactor = e.MaxTokens, d.LatentChannels, v.SpatialFactor
-	m.SizeMultiple, m.DefaultSizePx = d.LatentMultiple*v.SpatialFactor, d.LatentDefault*v.SpatialFactor
-	if v.SpatialFactor < 1 || m.SizeMultiple < 1 || m.SizeMultiple > math.MaxInt32 || m.DefaultSizePx < 1 || m.DefaultSizePx > math.MaxInt32 {
-		invalid("model %q has no usable size: latents of %d, multiples of %d, %d pixels each", name, d.LatentDefault, d.LatentMultiple, v.SpatialFactor)
+	m.SizeMultiple = d.LatentMultiple * v.SpatialFactor
+	m.DefaultHeightPx, m.DefaultWidthPx = d.LatentDefaultHeight*v.SpatialFactor, d.LatentDefaultWidth*v.SpatialFactor
+	usable := func(n int) bool { return n >= 1 && n <= math.MaxInt32 }
+	if v.SpatialFactor < 1 || !usable(m.SizeMultiple) || !usable(m.DefaultHeightPx) || !usable(m.DefaultWidthPx) {
+		invalid("model %q has no usable size: latents of %dx%d, multiples of %d, %d pixels each", name, d.LatentDefaultWidth, d.LatentDefaultHeight, d.LatentMultiple, v.SpatialFactor)
 	}
-	m.Samplers, m.DefaultSampler = d.Samplers, d.DefaultSampler
+	m.Samplers, m.DefaultSampler, m.SamplerProblem = d.Samplers, d.DefaultSampler, d.SamplerProblem
 	return m
 }
 

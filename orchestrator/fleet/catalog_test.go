@@ -25,11 +25,11 @@ func TestJoin(t *testing.T) {
 		"no spatial factor":  {func(p parts) { p[v].SpatialFactor = 0 }, "no usable size"},
 		"no latent multiple": {func(p parts) { p[d].LatentMultiple = 0 }, "no usable size"},
 		"negative sizes":     {func(p parts) { p[d].LatentMultiple, p[v].SpatialFactor = -1, -1 }, "no usable size"},
-		"huge default":       {func(p parts) { p[d].LatentDefault = math.MaxInt32 }, "no usable size"},
+		"huge default":       {func(p parts) { p[d].LatentDefaultWidth = math.MaxInt32 }, "no usable size"},
 	} {
 		p := parts{
 			e: {MaxTokens: 8, ContextDim: 6, WeightsBytes: 1},
-			d: {ContextDim: 6, LatentChannels: 4, LatentMultiple: 2, LatentDefault: 8, WeightsBytes: 2, Samplers: []string{"euler"}, DefaultSampler: "euler"},
+			d: {ContextDim: 6, LatentChannels: 4, LatentMultiple: 2, LatentDefaultHeight: 6, LatentDefaultWidth: 8, WeightsBytes: 2, Samplers: []string{"euler"}, DefaultSampler: "euler"},
 			v: {LatentChannels: 4, SpatialFactor: 8, WeightsBytes: 3, Warnings: []string{"vae: odd"}},
 		}
 		c.spoil(p)
@@ -39,7 +39,7 @@ func TestJoin(t *testing.T) {
 		}
 		m := join("tiny", given)
 		switch {
-		case c.says == "" && (m.Problem != nil || m.SizeMultiple != 16 || m.DefaultSizePx != 64 || m.MaxTokens != 8 || !slices.Equal(m.Warnings, []string{"vae: odd"})):
+		case c.says == "" && (m.Problem != nil || m.SizeMultiple != 16 || m.DefaultHeightPx != 48 || m.DefaultWidthPx != 64 || m.MaxTokens != 8 || !slices.Equal(m.Warnings, []string{"vae: odd"})):
 			t.Errorf("%s: %+v", name, m)
 		case c.says != "" && (m.Problem == nil || m.Problem.Reason != stage.ModelInvalid || !strings.Contains(m.Problem.Message, c.says)):
 			t.Errorf("%s: problem %v, want one that says %q", name, m.Problem, c.says)

@@ -97,7 +97,7 @@ func (d *Decoder) budgeted(weightsBytes int64) device.Device {
 }
 
 func (d *Decoder) tape(b *book[*modeldir.ImageDecoder], h, w int) (*device.Tape, error) {
-	if err := checkSides(h, w, 1, fmt.Sprintf("1 to %d", maxLatentSide)); err != nil {
+	if err := checkSides(h, w, 1); err != nil {
 		return nil, err
 	}
 	tape, err := b.network().Tape(1, h, w)

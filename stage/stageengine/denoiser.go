@@ -46,17 +46,17 @@ func NewDenoiser(o Options) *Denoiser {
 			if err != nil {
 				return err
 			}
-			schedule, err := sampler.ParseConfig(data)
+			schedule, err := sampler.ParseConfig(data, dir.Scheduler)
 			if err != nil {
 				return config.InFile(err, filepath.Join(dir.Path(), "scheduler", "scheduler_config.json"))
 			}
-			d.schedules[c.Model], d.tokens[c.Model] = schedule, dir.Text.MaxPositions
+			d.schedules[c.Model], d.tokens[c.Model] = schedule, dir.Tokens
 			c.ContextDim, c.LatentChannels, c.LatentMultiple = dir.UNet.ContextDim, dir.UNet.InChannels, dir.UNet.SizeMultiple()
-			c.LatentDefault = dir.UNet.SampleSize
-			if c.LatentDefault == 0 {
-				c.LatentDefault = 64 // diffusers' own default
+			c.LatentDefaultHeight, c.LatentDefaultWidth = dir.TrainedSize()
+			c.Samplers, c.DefaultSampler = schedule.Samplers(), schedule.Sampler()
+			if err := schedule.Problem(); err != nil {
+				c.SamplerProblem = err.Problem()
 			}
-			c.Samplers, c.DefaultSampler = sampler.Names(), schedule.Sampler()
 			return nil
 		})
 	return d
@@ -84,8 +84,7 @@ func (d *Denoiser) planned(req stage.PlanRequest) (*device.Tape, error) {
 }
 
 func (d *Denoiser) tape(b *book[*modeldir.Denoiser], batch, h, w, tokens int) (*device.Tape, error) {
-	m := b.component.LatentMultiple
-	if err := checkSides(h, w, m, fmt.Sprintf("a multiple of %d up to %d", m, maxLatentSide)); err != nil {
+	if err := checkSides(h, w, b.component.LatentMultiple); err != nil {
 		return nil, err
 	}
 	tape, err := b.network().Tape(batch, h, w, tokens)
@@ -204,10 +203,13 @@ func (d *Denoiser) conditioning(b *book[*modeldir.Denoiser], req stage.DenoiseRe
 func (d *Denoiser) sampler(req stage.DenoiseRequest) (*sampler.Sampler, error) {
 	s, err := sampler.New(req.Sampler, d.schedules[req.Model], req.Steps)
 	var (
+		own     *sampler.OwnError
 		unknown *sampler.UnknownError
 		steps   *sampler.StepsError
 	)
 	switch {
+	case errors.As(err, &own):
+		return nil, stage.NoDefaultSampler(own.Known, own.Problem())
 	case errors.As(err, &steps):
 		return nil, stage.Invalid(stage.InvalidField, "steps", req.Steps, fmt.Sprintf("%d to %d with sampler %s", steps.Min, steps.Max, steps.Sampler))
 	case errors.As(err, &unknown):

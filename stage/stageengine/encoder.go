@@ -46,7 +46,7 @@ func NewEncoder(o Options) *Encoder {
 				}
 			}
 			e.tokenizers[c.Model] = t
-			c.MaxTokens, c.ContextDim = dir.Text.MaxPositions, dir.Text.HiddenSize
+			c.MaxTokens, c.ContextDim = dir.Tokens, dir.Text.HiddenSize
 			return nil
 		})
 	for _, b := range e.books {

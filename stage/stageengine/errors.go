@@ -162,14 +162,10 @@ func isContext(err error) bool {
 const maxLatentSide = 1024
 
 // checkSides refuses a latent whose sides are too large or no multiples of multiple.
-func checkSides(h, w, multiple int, accepted string) error {
-	for _, side := range []struct {
-		field string
-		value int
-	}{{"latent_height", h}, {"latent_width", w}} {
-		if side.value < 1 || side.value > maxLatentSide || side.value%multiple != 0 {
-			return stage.Invalid(stage.SizeUnsupported, side.field, side.value, accepted)
-		}
+func checkSides(h, w, multiple int) error {
+	const unit = "cells"
+	if err := stage.CheckSide("latent_height", h, multiple, maxLatentSide, unit); err != nil {
+		return err
 	}
-	return nil
+	return stage.CheckSide("latent_width", w, multiple, maxLatentSide, unit)
 }

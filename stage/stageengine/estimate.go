@@ -2,7 +2,6 @@ package stageengine
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
@@ -121,12 +120,13 @@ func (e *Estimate) request(m *modeldir.Outline, req EstimateRequest) (stage.Plan
 	for _, side := range []struct {
 		field string
 		value *int
-	}{{"width", &e.WidthPx}, {"height", &e.HeightPx}} {
+		own   int
+	}{{"width", &e.WidthPx, m.LatentWidth}, {"height", &e.HeightPx, m.LatentHeight}} {
 		if *side.value == 0 {
-			*side.value = m.LatentDefault * factor
+			*side.value = side.own * factor
 		}
-		if *side.value < 1 || *side.value%multiple != 0 || *side.value > maxLatentSide*factor {
-			return stage.PlanRequest{}, stage.Invalid(stage.SizeUnsupported, side.field, *side.value, fmt.Sprintf("a multiple of %d up to %d pixels", multiple, maxLatentSide*factor))
+		if err := stage.CheckSide(side.field, *side.value, multiple, maxLatentSide*factor, "pixels"); err != nil {
+			return stage.PlanRequest{}, err
 		}
 	}
 	batch := 1

@@ -152,22 +152,30 @@ func compareRun(t *testing.T, dir string, r goldenRun, latent stage.Latent, img 
 			last = name[8:]
 		}
 	}
-	want, got := tensorOf(t, file, "latents."+last), floats(t, latent)
+	reference, err := os.ReadFile(filepath.Join(dir, r.PNG))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return comparePicture(t, r.PNG+" "+r.Sampler, tensorOf(t, file, "latents."+last), floats(t, latent), reference, img.Data)
+}
+
+// comparePicture checks latents and a picture against the reference's and tells the errors.
+func comparePicture(t *testing.T, name string, want, got []float32, reference, picture []byte) string {
+	t.Helper()
+	if len(want) != len(got) {
+		t.Fatalf("%s: %d latents, want %d", name, len(got), len(want))
+	}
 	var diff, largest float64
 	for i := range want {
 		diff, largest = max(diff, math.Abs(float64(got[i]-want[i]))), max(largest, math.Abs(float64(want[i])))
 	}
 	relative := diff / largest
 	if !(relative <= latentTolerance) {
-		t.Errorf("%s %s: latents are off by %.2g of the largest", r.File, r.Sampler, relative)
+		t.Errorf("%s: latents are off by %.2g of the largest", name, relative)
 	}
-	reference, err := os.ReadFile(filepath.Join(dir, r.PNG))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, b := pixels(t, reference), pixels(t, img.Data)
+	a, b := pixels(t, reference), pixels(t, picture)
 	if len(a) != len(b) {
-		t.Fatalf("%s: %d values, want %d", r.PNG, len(b), len(a))
+		t.Fatalf("%s: %d values, want %d", name, len(b), len(a))
 	}
 	byOne, byMore := 0, 0
 	for i := range a {
@@ -179,7 +187,7 @@ func compareRun(t *testing.T, dir string, r goldenRun, latent stage.Latent, img 
 		}
 	}
 	if equal := 1 - float64(byOne+byMore)/float64(len(a)); byMore > 0 || equal < pixelsEqual {
-		t.Errorf("%s %s: %d values are off by more than %d, %.2f%% are equal", r.PNG, r.Sampler, byMore, pixelTolerance, 100*equal)
+		t.Errorf("%s: %d values are off by more than %d, %.2f%% are equal", name, byMore, pixelTolerance, 100*equal)
 	}
 	return fmt.Sprintf("%8.1e %6d %d", relative, byOne, byMore)
 }

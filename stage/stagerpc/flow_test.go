@@ -82,8 +82,8 @@ func TestInfoSurvives(t *testing.T) {
 	sent := stage.Info{
 		Kind: stage.KindDenoiser, Version: "v", Host: "h", Device: "d", MemoryBudgetBytes: 1,
 		Models: []stage.Component{{
-			Model: "m", WeightsBytes: 2, MaxTokens: 3, ContextDim: 4, LatentChannels: 5, LatentMultiple: 6, LatentDefault: 7,
-			Samplers: []string{"a", "b"}, DefaultSampler: "a", SpatialFactor: 8, Problem: "p", Digest: "q", Stamp: "r",
+			Model: "m", WeightsBytes: 2, MaxTokens: 3, ContextDim: 4, LatentChannels: 5, LatentMultiple: 6, LatentDefaultWidth: 7, LatentDefaultHeight: 9,
+			Samplers: []string{"a", "b"}, DefaultSampler: "a", SamplerProblem: "s", SpatialFactor: 8, Problem: "p", Digest: "q", Stamp: "r",
 			Warnings: []string{"s", "t"},
 		}, {Model: "n"}},
 		Resident:  []stage.ResidentModel{{Model: "m", WeightsBytes: 2}},

@@ -1,6 +1,7 @@
 package stagerpc
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -95,8 +96,8 @@ func wantFromProto(w *stagepb.DeviceWant) stage.Want {
 func componentToProto(c stage.Component) *stagepb.ComponentInfo {
 	info := &stagepb.ComponentInfo{
 		Model: clip(c.Model), WeightsBytes: c.WeightsBytes, MaxTokens: saturate(c.MaxTokens), ContextDim: saturate(c.ContextDim),
-		LatentChannels: saturate(c.LatentChannels), LatentMultiple: saturate(c.LatentMultiple), LatentDefault: saturate(c.LatentDefault),
-		DefaultSampler: clip(c.DefaultSampler), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem), Digest: clip(c.Digest), Stamp: clip(c.Stamp),
+		LatentChannels: saturate(c.LatentChannels), LatentMultiple: saturate(c.LatentMultiple), LatentDefault: saturate(c.LatentDefaultWidth), LatentDefaultHeight: saturate(c.LatentDefaultHeight),
+		DefaultSampler: clip(c.DefaultSampler), SamplerProblem: clip(c.SamplerProblem), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem), Digest: clip(c.Digest), Stamp: clip(c.Stamp),
 	}
 	for _, s := range c.Samplers {
 		info.Samplers = append(info.Samplers, clip(s))
@@ -110,8 +111,9 @@ func componentToProto(c stage.Component) *stagepb.ComponentInfo {
 func componentFromProto(c *stagepb.ComponentInfo) stage.Component {
 	return stage.Component{
 		Model: c.GetModel(), WeightsBytes: c.GetWeightsBytes(), MaxTokens: int(c.GetMaxTokens()), ContextDim: int(c.GetContextDim()),
-		LatentChannels: int(c.GetLatentChannels()), LatentMultiple: int(c.GetLatentMultiple()), LatentDefault: int(c.GetLatentDefault()),
-		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(), Stamp: c.GetStamp(),
+		LatentChannels: int(c.GetLatentChannels()), LatentMultiple: int(c.GetLatentMultiple()),
+		LatentDefaultWidth: int(c.GetLatentDefault()), LatentDefaultHeight: int(cmp.Or(c.GetLatentDefaultHeight(), c.GetLatentDefault())),
+		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SamplerProblem: c.GetSamplerProblem(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(), Stamp: c.GetStamp(),
 		Warnings: c.GetWarnings(),
 	}
 }

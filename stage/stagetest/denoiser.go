@@ -24,7 +24,7 @@ const (
 // NewDenoiser makes a fake with nothing resident; script may be nil.
 func NewDenoiser(script *Script) *Denoiser {
 	return &Denoiser{newResidency(stage.KindDenoiser, script, stage.Component{
-		ContextDim: contextDim, LatentChannels: channels, LatentMultiple: multiple, LatentDefault: 8,
+		ContextDim: contextDim, LatentChannels: channels, LatentMultiple: multiple, LatentDefaultHeight: 8, LatentDefaultWidth: 8,
 		Samplers: []string{euler, heun}, DefaultSampler: euler,
 	})}
 }

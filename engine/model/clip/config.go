@@ -27,12 +27,20 @@ const (
 	maxPositions = 1 << 12
 )
 
+// textHalf is the key of the text encoder's config in that of a whole CLIP.
+const textHalf = "text_config"
+
 // ParseConfig reads config.json of a CLIPTextModel. Defaults are those of transformers'
 // CLIPTextConfig. The error is a config.Errors.
 func ParseConfig(data []byte) (Config, error) {
 	r, err := config.Parse(data)
 	if err != nil {
 		return Config{}, err
+	}
+	if r.Has(textHalf) {
+		if r, err = r.Nested(textHalf); err != nil {
+			return Config{}, err
+		}
 	}
 	c := Config{
 		VocabSize:    r.Int("vocab_size", 49408, 1, maxVocab),
@@ -47,9 +55,9 @@ func ParseConfig(data []byte) (Config, error) {
 	if c.HiddenSize%c.Heads != 0 {
 		r.Refuse("num_attention_heads", "a divisor of hidden_size")
 	}
-	r.String("model_type", "clip_text_model")
-	r.Unset("text_config")                 // the config of a whole CLIP, whose text half is nested
 	r.Unset("use_attention_mask", "false") // padding would have to be masked
+	r.Unset("per_layer_config")            // settings of single layers
+	r.Unset("quantization_config")
 	if err := r.Err(); err != nil {
 		return Config{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/device"
@@ -110,10 +111,11 @@ func TestConfigRefusals(t *testing.T) {
 		"intermediate_size":       {`-1`},
 		"layer_norm_eps":          {`0`, `null`},
 		"max_position_embeddings": {`0`, `1e6`},
-		"model_type":              {`"clip"`, `"t5"`},
 		"num_attention_heads":     {`0`, `7`},
 		"num_hidden_layers":       {`0`, `1000`},
-		"text_config":             {`{"hidden_size": 768}`},
+		"per_layer_config":        {`{"0": {"hidden_act": "gelu"}}`},
+		"quantization_config":     {`{"quant_method": "bitsandbytes"}`},
+		"text_config":             {`null`, `[]`, `7`},
 		"use_attention_mask":      {`true`},
 		"vocab_size":              {`0`, `1e12`},
 	} {
@@ -139,6 +141,20 @@ func TestConfigRefusals(t *testing.T) {
 				t.Errorf("%s = %s: %v does not name the key", key, value, err)
 			}
 		}
+	}
+}
+
+// The text half of a whole CLIP's config is taken, and nothing else of it.
+func TestWholeCLIP(t *testing.T) {
+	whole, err := ParseConfig([]byte(`{"model_type": "clip", "hidden_size": 7, "projection_dim": 768, "vision_config": {}, "text_config": ` + clipL + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if half, err := ParseConfig([]byte(clipL)); err != nil || whole != half {
+		t.Errorf("%+v, want %+v, %v", whole, half, err)
+	}
+	if _, err := ParseConfig([]byte(`{"text_config": {"hidden_act": "relu"}}`)); err == nil || !strings.Contains(err.Error(), "hidden_act") {
+		t.Errorf("hidden_act of the text half: %v", err)
 	}
 }
 

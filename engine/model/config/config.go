@@ -79,6 +79,7 @@ func InFile(err error, file string) error {
 // what is wrong for Err; callers read everything and check once.
 type Reader struct {
 	raw    map[string]json.RawMessage
+	asked  map[string]bool
 	errors Errors
 }
 
@@ -87,7 +88,7 @@ func Parse(data []byte) (*Reader, error) {
 	if len(data) > MaxBytes {
 		return nil, Errors{{Value: fmt.Sprintf("%d bytes", len(data)), Accepted: fmt.Sprintf("at most %d", MaxBytes)}}
 	}
-	r := &Reader{}
+	r := &Reader{asked: map[string]bool{}}
 	if err := json.Unmarshal(data, &r.raw); err != nil || r.raw == nil {
 		reason := "null"
 		if err != nil {
@@ -96,6 +97,12 @@ func Parse(data []byte) (*Reader, error) {
 		return nil, Errors{{Value: reason, Accepted: "a JSON object"}}
 	}
 	return r, nil
+}
+
+func (r *Reader) get(key string) (raw json.RawMessage, ok bool) {
+	r.asked[key] = true
+	raw, ok = r.raw[key]
+	return raw, ok
 }
 
 // Err is every problem so far, as Errors, or nil.
@@ -109,7 +116,7 @@ func (r *Reader) Err() error {
 // Refuse records that the value of key is not acceptable.
 func (r *Reader) Refuse(key, accepted string) {
 	value := "(absent)"
-	if raw, ok := r.raw[key]; ok {
+	if raw, ok := r.get(key); ok {
 		value = string(bytes.Join(bytes.Fields(raw), nil))
 		if len(value) > 80 {
 			value = strings.ToValidUTF8(value[:80], "") + "..."
@@ -118,15 +125,31 @@ func (r *Reader) Refuse(key, accepted string) {
 	r.errors = append(r.errors, &Error{Key: key, Value: value, Accepted: accepted})
 }
 
+// Nested reads the object that is the value of key. The error is Errors.
+func (r *Reader) Nested(key string) (*Reader, error) {
+	nested, err := Parse(r.Raw(key))
+	if err != nil {
+		r.Refuse(key, "a JSON object")
+		return nil, r.Err()
+	}
+	return nested, nil
+}
+
 // Has reports whether the file has the key.
 func (r *Reader) Has(key string) bool {
-	_, ok := r.raw[key]
+	_, ok := r.get(key)
 	return ok
+}
+
+// Raw is the value of key as the file has it, nil if it has none.
+func (r *Reader) Raw(key string) json.RawMessage {
+	raw, _ := r.get(key)
+	return raw
 }
 
 // Int is an integer between lo and hi, def when the key is absent.
 func (r *Reader) Int(key string, def, lo, hi int) int {
-	raw, ok := r.raw[key]
+	raw, ok := r.get(key)
 	if !ok {
 		return def
 	}
@@ -147,7 +170,7 @@ func (r *Reader) OptionalInt(key string, def, lo, hi int) int {
 
 // Float is a number between lo and hi, def when the key is absent.
 func (r *Reader) Float(key string, def, lo, hi float64) float64 {
-	raw, ok := r.raw[key]
+	raw, ok := r.get(key)
 	if !ok {
 		return def
 	}
@@ -168,7 +191,7 @@ func (r *Reader) OptionalFloat(key string, def, lo, hi float64) float64 {
 
 // Bool is a truth value, def when the key is absent; null is false, as it is in Python.
 func (r *Reader) Bool(key string, def bool) bool {
-	raw, ok := r.raw[key]
+	raw, ok := r.get(key)
 	if !ok {
 		return def
 	}
@@ -184,7 +207,7 @@ func (r *Reader) Bool(key string, def bool) bool {
 
 // String is one of the accepted strings, the first of them when the key is absent.
 func (r *Reader) String(key string, accepted ...string) string {
-	raw, ok := r.raw[key]
+	raw, ok := r.get(key)
 	if !ok {
 		return accepted[0]
 	}
@@ -198,7 +221,7 @@ func (r *Reader) String(key string, accepted ...string) string {
 
 // Strings is a list of 1 to limit of the accepted strings, def when the key is absent.
 func (r *Reader) Strings(key string, def []string, limit int, accepted ...string) []string {
-	raw, ok := r.raw[key]
+	raw, ok := r.get(key)
 	if !ok {
 		return def
 	}
@@ -220,7 +243,7 @@ func (r *Reader) Strings(key string, def []string, limit int, accepted ...string
 
 // Ints is a list of 1 to limit integers between lo and hi, def when the key is absent.
 func (r *Reader) Ints(key string, def []int, limit, lo, hi int) []int {
-	raw, ok := r.raw[key]
+	raw, ok := r.get(key)
 	if !ok {
 		return def
 	}
@@ -234,7 +257,7 @@ func (r *Reader) Ints(key string, def []int, limit, lo, hi int) []int {
 // PerBlock is a list of n integers between lo and hi, written as such or as one number for all;
 // n times def when the key is absent.
 func (r *Reader) PerBlock(key string, def, n, lo, hi int) []int {
-	raw, ok := r.raw[key]
+	raw, ok := r.get(key)
 	if !ok {
 		return slices.Repeat([]int{def}, n)
 	}
@@ -250,16 +273,21 @@ func (r *Reader) PerBlock(key string, def, n, lo, hi int) []int {
 
 // Unset refuses a key that is set to anything but null or one of the neutral values, given as JSON.
 func (r *Reader) Unset(key string, neutral ...string) {
-	if raw, ok := r.raw[key]; !ok || r.IsNull(key) || slices.ContainsFunc(neutral, func(n string) bool { return same(raw, n) }) {
+	if raw, ok := r.get(key); !ok || r.IsNull(key) || slices.ContainsFunc(neutral, func(n string) bool { return same(raw, n) }) {
 		return
 	}
 	r.Refuse(key, strings.Join(append([]string{"null"}, neutral...), " or "))
 }
 
+// IsNumber reports whether the file has the key and its value is a number.
+func (r *Reader) IsNumber(key string) bool {
+	_, ok := number(r.Raw(key))
+	return ok
+}
+
 // IsNull reports whether the file has the key and its value is null.
 func (r *Reader) IsNull(key string) bool {
-	raw, ok := r.raw[key]
-	return ok && string(raw) == "null"
+	return string(r.Raw(key)) == "null"
 }
 
 func same(raw json.RawMessage, want string) bool {

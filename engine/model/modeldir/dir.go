@@ -2,7 +2,7 @@
 // a folder for each network. It says what a model is and what it takes, from the configs and the
 // headers of the weight files, before anything is loaded, and records the tapes that run it.
 //
-// The package may import the engine's device, nn, weights and model packages.
+// The package may import the engine's device, nn, weights, tokenizer and model packages.
 package modeldir
 
 import (
@@ -18,6 +18,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/engine/tokenizer"
 )
 
 // The folders of a model.
@@ -53,6 +54,10 @@ type Dir struct {
 	Text clip.Config
 	UNet unet.Config
 	VAE  vae.Config
+	// Scheduler is the class of the model's scheduler, whatever class its config is of.
+	Scheduler string
+	// Tokens is the length of a prompt, start, end and padding among them.
+	Tokens int
 
 	// Resident is the type in which the networks opened from now on keep the weights of their linear layers and
 	// convolutions on a device, see device.Param; the zero tensor.Invalid is as stored.
@@ -63,7 +68,8 @@ type Dir struct {
 // config.Errors, and name the file.
 func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
-	if _, err := readIndex(path, pipelines()[:1]); err != nil {
+	var err error
+	if _, d.Scheduler, err = readIndex(path, pipelines()[:1]); err != nil {
 		return nil, err
 	}
 	for _, folder := range []string{textEncoderFolder, unetFolder, vaeFolder, tokenizerFolder, schedulerFolder} {
@@ -74,7 +80,6 @@ func Open(path string) (*Dir, error) {
 			return nil, &Error{Path: p, Expected: "a folder", Got: "a file"}
 		}
 	}
-	var err error
 	if d.Text, err = parse(path, textEncoderFolder, clip.ParseConfig); err != nil {
 		return nil, err
 	}
@@ -84,8 +89,24 @@ func Open(path string) (*Dir, error) {
 	if d.VAE, err = parse(path, vaeFolder, vae.ParseConfig); err != nil {
 		return nil, err
 	}
+	if d.Tokens, err = promptTokens(d.Tokenizer(), d.Text); err != nil {
+		return nil, err
+	}
 	return d, d.checkFit()
 }
+
+// promptTokens is what the pipeline pads and cuts prompts to: as many tokens as the tokenizer says the model takes, but
+// no more than the text encoder has positions for.
+func promptTokens(tokenizerDir string, text clip.Config) (int, error) {
+	most, err := tokenizer.MaxLength(tokenizerDir)
+	if err != nil || most == 0 {
+		return text.MaxPositions, err
+	}
+	return min(most, text.MaxPositions), nil
+}
+
+// TrainedSize is that of the latents the model was trained at.
+func (d *Dir) TrainedSize() (height, width int) { return trainedSize(d.UNet) }
 
 // Path is where the model is.
 func (d *Dir) Path() string { return d.path }

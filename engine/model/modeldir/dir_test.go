@@ -4,15 +4,18 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/model/config/configtest"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/engine/tokenizer"
 )
 
 // copyModel copies a small model to a folder that a test may spoil.
@@ -88,8 +91,8 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := d.PixelMultiple(); got != 16 { // 4 pixels per latent, latents in fours
-		t.Errorf("PixelMultiple %d, want 16", got)
+	if got := d.PixelMultiple(); got != 4 {
+		t.Errorf("PixelMultiple %d, want 4, the pixels per latent", got)
 	}
 	if data, err := d.SchedulerConfig(); err != nil || !strings.Contains(string(data), "v_prediction") {
 		t.Errorf("scheduler config %q, %v", data, err)
@@ -137,6 +140,7 @@ func TestOpenRefusesOtherPipelines(t *testing.T) {
 		"vae":          []any{"diffusers", "AutoencoderTiny"},
 		"text_encoder": []any{"alt_diffusion", "RobertaSeriesModelWithTransformation"},
 		"tokenizer":    "CLIPTokenizer",
+		"scheduler":    []any{nil, nil},
 	} {
 		for _, v := range []any{value, nil} {
 			dir := copyModel(t)
@@ -147,6 +151,44 @@ func TestOpenRefusesOtherPipelines(t *testing.T) {
 			if !errors.As(err, &e) || e.File != path || e.Key != key {
 				t.Errorf("%s = %v: %v, want a config.Error naming file and key", key, v, err)
 			}
+		}
+	}
+}
+
+func TestEveryKeyOfTheReference(t *testing.T) {
+	configtest.Walk(t, "StableDiffusionPipeline", func(key string) (string, error) {
+		dir := copyModel(t)
+		editJSON(t, filepath.Join(dir, "model_index.json"), map[string]any{key: json.RawMessage(configtest.Nonsense)})
+		d, err := Open(dir)
+		if err != nil {
+			return "", err
+		}
+		d.path = ""
+		return fmt.Sprintf("%+v", *d), nil
+	})
+}
+
+// The length of a prompt is the tokenizer's, but no more than the text encoder has positions for.
+func TestTokens(t *testing.T) {
+	for value, want := range map[string]int{
+		`{}`: 77, `{"model_max_length": null, "max_len": 9}`: 77, `{"model_max_length": 20, "max_len": 9}`: 20, `{"max_len": 9}`: 9,
+		`{"model_max_length": 1000000000000000019884624838656}`: 77, `{"model_max_length": 1e30}`: 77, `{"model_max_length": 78}`: 77, `{"model_max_length": 2}`: 2,
+		`{"model_max_length": 1}`: 0, `{"model_max_length": -1}`: 0, `{"model_max_length": "20"}`: 0, `{"model_max_length": 20.5}`: 0, `{"max_len": [20]}`: 0,
+	} {
+		dir := copyModel(t)
+		if err := os.WriteFile(filepath.Join(dir, "tokenizer", "tokenizer_config.json"), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(dir)
+		var refused *tokenizer.Error
+		switch {
+		case want == 0 && (!errors.As(err, &refused) || !strings.HasPrefix(refused.Field, "m")):
+			t.Errorf("%s: %v, want a tokenizer.Error that names the key", value, err)
+		case want > 0 && (err != nil || d.Tokens != want):
+			t.Errorf("%s: %v, want %d tokens", value, err, want)
+		}
+		if o, err := OpenOutline(dir, Keep{}); want > 0 && (err != nil || o.Tokens != want) {
+			t.Errorf("%s, outlined: %v, want %d tokens", value, err, want)
 		}
 	}
 }
@@ -243,6 +285,7 @@ func TestTapesRefuseSizes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.UNet.DownsamplePadding = 0
 	u, err := d.Denoiser()
 	if err != nil {
 		t.Fatal(err)
@@ -250,7 +293,7 @@ func TestTapesRefuseSizes(t *testing.T) {
 	defer u.Close()
 	var wrongLatents *unet.SizeError
 	if _, err := u.Tape(1, 16, 18, 77); !errors.As(err, &wrongLatents) || wrongLatents.Multiple != 4 {
-		t.Errorf("latents of 16x18: %v, want a unet.SizeError with multiple 4", err)
+		t.Errorf("latents of 16x18 without padding: %v, want a unet.SizeError with multiple 4", err)
 	}
 	for _, size := range [][3]int{{0, 16, 16}, {-1, 16, 16}, {1, 0, 16}, {1, 16, -4}, {1, 1 << 40, 1 << 40}} {
 		if _, err := u.Tape(size[0], size[1], size[2], 77); err == nil {
@@ -278,7 +321,7 @@ func TestPublishedConfigs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.UNet.ContextDim != 768 || d.UNet.Heads[0] != 8 || d.UNet.SampleSize != 64 || d.VAE.Factor() != 8 || d.Text.Layers != 12 || !d.Text.QuickGELU {
+	if d.UNet.ContextDim != 768 || d.UNet.Heads[0] != 8 || d.UNet.SampleHeight != 64 || d.VAE.Factor() != 8 || d.Text.Layers != 12 || !d.Text.QuickGELU {
 		t.Errorf("%+v", d)
 	}
 }

@@ -32,16 +32,17 @@ func pipelines() []pipeline {
 	}
 }
 
-// readIndex reads model_index.json in a model's folder and tells which of the accepted pipelines it is, by index.
-func readIndex(dir string, accepted []pipeline) (int, error) {
+// readIndex reads model_index.json in a model's folder and tells which of the accepted pipelines it is, by index, and
+// the class of its scheduler, which may be any. A model that is not to be outlined only must have one.
+func readIndex(dir string, accepted []pipeline) (which int, scheduler string, err error) {
 	path := filepath.Join(dir, "model_index.json")
 	data, err := readConfig(path)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	r, err := config.Parse(data)
+	r, err := config.ParseDiffusers(data)
 	if err != nil {
-		return 0, config.InFile(err, path)
+		return 0, "", config.InFile(err, path)
 	}
 	var classes []string
 	for _, p := range accepted {
@@ -50,20 +51,25 @@ func readIndex(dir string, accepted []pipeline) (int, error) {
 	if !r.Has("_class_name") {
 		r.Refuse("_class_name", `"`+strings.Join(classes, `" or "`)+`"`)
 	}
-	which := slices.Index(classes, r.String("_class_name", classes...))
+	which = slices.Index(classes, r.String("_class_name", classes...))
 	if err := r.Err(); err != nil && len(accepted) > 1 {
-		return 0, config.InFile(err, path) // its parts are those of another
+		return 0, "", config.InFile(err, path) // its parts are those of another
 	}
-	index := map[string]json.RawMessage{}
-	if err := json.Unmarshal(data, &index); err != nil {
-		return 0, &Error{Path: path, Expected: "a JSON object", Got: err.Error(), Err: err}
+	class := func(key string) string {
+		var pair []string // a library and a class
+		if json.Unmarshal(r.Raw(key), &pair) != nil || len(pair) != 2 {
+			return ""
+		}
+		return pair[1]
 	}
 	components := accepted[which].components
 	for _, key := range []string{textEncoderFolder, textEncoder2Folder, unetFolder, transformerFolder, vaeFolder, tokenizerFolder} {
-		var pair [2]string
-		if known := components[key]; known != nil && (json.Unmarshal(index[key], &pair) != nil || !slices.Contains(known, pair[1])) {
+		if known := components[key]; known != nil && !slices.Contains(known, class(key)) {
 			r.Refuse(key, "a library and "+strings.Join(known, " or "))
 		}
 	}
-	return which, config.InFile(r.Err(), path)
+	if scheduler = class(schedulerFolder); scheduler == "" && len(accepted) == 1 {
+		r.Refuse(schedulerFolder, "a library and the class of a scheduler")
+	}
+	return which, scheduler, config.InFile(r.Err(), path)
 }

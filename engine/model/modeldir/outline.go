@@ -1,6 +1,7 @@
 package modeldir
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 
@@ -26,8 +27,9 @@ type Outline struct {
 	Tokens         int // of a prompt, to the denoiser
 	ContextDim     int // of its states
 	LatentChannels int
-	LatentMultiple int  // of a latent's sides
-	LatentDefault  int  // side the model was trained at
+	LatentMultiple int // of a latent's sides
+	LatentHeight   int // the model was trained at
+	LatentWidth    int
 	SpatialFactor  int  // pixels of a side for each latent
 	Guided         bool // guidance evaluates the denoiser twice
 }
@@ -54,6 +56,11 @@ const fluxTokens = 512
 
 // defaultLatents is the side of a latent where no config tells.
 const defaultLatents = 64
+
+// trainedSize is that of the latents that a U-Net was trained at.
+func trainedSize(c unet.Config) (height, width int) {
+	return cmp.Or(c.SampleHeight, defaultLatents), cmp.Or(c.SampleWidth, defaultLatents)
+}
 
 // Complete reports whether the weights of every network are there.
 func (o *Outline) Complete() bool {
@@ -83,7 +90,7 @@ func (p *Part) OpenSource() (interface {
 // networks keep their weights as keep says, see Dir.Resident. Errors are an Error, nn.TensorErrors, those of the
 // weight files, or wrap config.Errors.
 func OpenOutline(path string, keep Keep) (*Outline, error) {
-	which, err := readIndex(path, pipelines())
+	which, _, err := readIndex(path, pipelines())
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +111,10 @@ func (o *Outline) openStableDiffusion(keep Keep) error {
 	if d.Text, err = o.openCLIP(textEncoderFolder, false, keep); err != nil {
 		return err
 	}
-	o.Tokens, o.ContextDim = d.Text.MaxPositions, d.Text.HiddenSize
+	if o.Tokens, err = promptTokens(d.Tokenizer(), d.Text); err != nil {
+		return err
+	}
+	o.ContextDim = d.Text.HiddenSize
 	return d.checkFit()
 }
 
@@ -162,7 +172,8 @@ func (o *Outline) openFlux(keep Keep) error {
 	}
 	o.Text = append(o.Text, text)
 	o.Guided, o.Tokens, o.ContextDim = false, fluxTokens, t5.Dim // guidance is a number that the network is told
-	o.LatentMultiple, o.LatentDefault = shapes.FluxPatch, max(defaultLatents, v.SampleSize/v.Factor())
+	o.LatentMultiple, o.LatentHeight = shapes.FluxPatch, max(defaultLatents, v.SampleSize/v.Factor())
+	o.LatentWidth = o.LatentHeight
 	return o.fit(transformerFolder, []fit{
 		{"joint_attention_dim", c.ContextDim, t5.Dim, "the d_model of T5"},
 		{"pooled_projection_dim", c.PooledDim, pooled.HiddenSize, "the text encoder's hidden_size"},
@@ -208,10 +219,8 @@ func (o *Outline) openUNet(keep Keep) (unet.Config, error) {
 			t.Output(OutputPrediction, out)
 		})
 	}
-	o.LatentChannels, o.LatentMultiple, o.LatentDefault = c.InChannels, c.SizeMultiple(), c.SampleSize
-	if o.LatentDefault == 0 {
-		o.LatentDefault = defaultLatents
-	}
+	o.LatentChannels, o.LatentMultiple = c.InChannels, c.SizeMultiple()
+	o.LatentHeight, o.LatentWidth = trainedSize(c)
 	return c, o.declare(o.Denoiser, unetFolder, func(s *nn.Scope) { m = unet.New(s, c) }, nil, keep.Denoiser)
 }
 
@@ -249,7 +258,7 @@ func (o *Outline) openCLIP(folder string, projected bool, keep Keep) (clip.Confi
 	var m *clip.Model
 	p.Record = func(batch, _, _ int) (*device.Tape, error) {
 		return record(p.Manifest, func(t *device.Tape) {
-			t.Output(OutputStates, m.Forward(t, t.IDs(InputIDs, batch, c.MaxPositions)))
+			t.Output(OutputStates, m.Forward(t, t.IDs(InputIDs, batch, min(o.Tokens, c.MaxPositions))))
 		})
 	}
 	o.Text = append(o.Text, p)

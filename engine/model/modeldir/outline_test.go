@@ -117,7 +117,7 @@ func TestOutlines(t *testing.T) {
 	defer dev.Close()
 	for _, f := range []files{xl(), flux()} {
 		o := outline(t, f.write(t))
-		if o.Runs || o.Complete() || o.LatentDefault != 128 || o.SpatialFactor != 8 {
+		if o.Runs || o.Complete() || o.LatentHeight != 128 || o.LatentWidth != 128 || o.SpatialFactor != 8 {
 			t.Errorf("%+v", o)
 		}
 		for _, p := range o.Parts() {

@@ -92,8 +92,9 @@ func (b block) ascend(t *device.Tape, h, emb, context device.Array, skips []devi
 			h = b.transformers[j].Forward(t, h, context)
 		}
 	}
-	if b.upsample != nil {
-		h = b.upsample.Forward(t, h)
+	if b.upsample != nil && t.Err() == nil {
+		skip := skips[len(skips)-1].Shape
+		h = b.upsample.To(t, h, skip[1], skip[2])
 	}
 	return h, skips
 }

@@ -30,7 +30,8 @@ type Config struct {
 	DownsamplePadding       int
 	ConvInKernel            int
 	ConvOutKernel           int
-	SampleSize              int // latent size the model was trained at, 0 when the file does not say
+	SampleHeight            int // latents the model was trained at, 0 when the file does not say
+	SampleWidth             int
 
 	// AdditionDim is the width of the vector that Stable Diffusion XL is conditioned on as well (addition_embed_type
 	// text_time): a pooled text state, then AdditionTimes sinusoids of AdditionTimeDim. 0 for a network without it.
@@ -54,11 +55,10 @@ const (
 // ParseConfig reads config.json of a UNet2DConditionModel, with the defaults of diffusers. The
 // error is a config.Errors.
 func ParseConfig(data []byte) (Config, error) {
-	r, err := config.Parse(data)
+	r, err := config.ParseDiffusers(data)
 	if err != nil {
 		return Config{}, err
 	}
-	r.String("_class_name", "UNet2DConditionModel")
 	var c Config
 	c.Channels = r.Ints("block_out_channels", []int{320, 640, 1280, 1280}, maxBlocks, 1, maxChannels)
 	n := len(c.Channels)
@@ -97,7 +97,7 @@ func ParseConfig(data []byte) (Config, error) {
 	c.DownsamplePadding = r.Int("downsample_padding", 1, 0, 1)
 	c.ConvInKernel = r.Int("conv_in_kernel", 3, 1, 7)
 	c.ConvOutKernel = r.Int("conv_out_kernel", 3, 1, 7)
-	c.SampleSize = sampleSize(r)
+	c.SampleHeight, c.SampleWidth = sampleSize(r)
 	c.readAddition(r)
 
 	for i, channels := range c.Channels {
@@ -166,7 +166,7 @@ func refuseVariants(r *config.Reader) {
 	for _, key := range []string{
 		"class_embed_type", "cross_attention_norm", "encoder_hid_dim", "encoder_hid_dim_type",
 		"num_class_embeds", "reverse_transformer_layers_per_block", "time_cond_proj_dim", "time_embedding_act_fn",
-		"timestep_post_act",
+		"timestep_post_act", "quantization_config",
 	} {
 		r.Unset(key)
 	}
@@ -180,19 +180,30 @@ func refuseVariants(r *config.Reader) {
 	r.Unset("resnet_out_scale_factor", "1")
 }
 
-// sampleSize reads the trained latent size, a number or [height, width] of which the larger counts.
-func sampleSize(r *config.Reader) int {
-	if r.IsNull("sample_size") {
-		return 0
+// sampleSize reads the trained latent size, a number or [height, width]. Files older than diffusers 0.9.0 say 32 where
+// Stable Diffusion was trained at 64, which its pipeline takes for a number below 64.
+func sampleSize(r *config.Reader) (height, width int) {
+	const key, version, trained = "sample_size", "_diffusers_version", 64
+	old := r.Before(version, 0, 9, 0)
+	if r.IsNull(key) {
+		return 0, 0
 	}
-	size := r.PerBlock("sample_size", 0, 2, 0, maxSampleSize)
-	return max(size[0], size[1])
+	size := r.PerBlock(key, 0, 2, 0, maxSampleSize)
+	if old && r.Has(key) && r.IsNumber(key) && size[0] < trained {
+		return trained, trained
+	}
+	return size[0], size[1]
 }
 
-// SizeMultiple is what height and width of the latents must be multiples of: every level but the
-// last halves them, and the way up doubles them back onto the skips. (diffusers would resize to the
-// skip instead.)
-func (c Config) SizeMultiple() int { return 1 << (len(c.Channels) - 1) }
+// SizeMultiple is what height and width of the latents must be multiples of. Every level but the last halves them, rounded
+// up, and the way up enlarges them to the size of the skips. Without padding halves are rounded down, and the way up cannot
+// get back what is lost.
+func (c Config) SizeMultiple() int {
+	if c.DownsamplePadding == 1 {
+		return 1
+	}
+	return 1 << (len(c.Channels) - 1)
+}
 
 // SizeError is a latent size the network cannot take.
 type SizeError struct {

@@ -119,8 +119,45 @@ func TestEpsilons(t *testing.T) {
 	}
 }
 
-func TestForwardRefusesSizes(t *testing.T) {
+// Every size of latents is recorded, down to those that a level halves to one cell, and comes out as it went in.
+func TestForwardRecordsEverySize(t *testing.T) {
 	cfg := mustParse(t, stableDiffusion15)
+	s := nn.NewScope(agreeable{})
+	m := New(s, cfg)
+	for h := 1; h <= 17; h++ {
+		tape := device.NewTape(s.Manifest())
+		out := m.Forward(tape, tape.Input("latents", 1, h, 18-h, 4), tape.Input("time", 1, 320), tape.Input("context", 1, 77, 768))
+		if err := tape.Err(); err != nil || out.Shape[1] != h || out.Shape[2] != 18-h {
+			t.Errorf("latents of %dx%d become %v, %v", h, 18-h, out.Shape, err)
+		}
+	}
+}
+
+func TestSampleSize(t *testing.T) {
+	for config, want := range map[string][2]int{
+		`{}`:                    {0, 0},
+		`{"sample_size": null}`: {0, 0},
+		`{"sample_size": 32}`:   {32, 32},
+		`{"sample_size": [48, 80], "_diffusers_version": "0.6.0"}`:                                   {48, 80},
+		`{"sample_size": 32, "_diffusers_version": "0.6.0"}`:                                         {64, 64},
+		`{"sample_size": 96, "_diffusers_version": "0.6.0"}`:                                         {96, 96},
+		`{"sample_size": 32, "_diffusers_version": "0.8.1.dev0"}`:                                    {64, 64},
+		`{"sample_size": 32, "_diffusers_version": "0.9"}`:                                           {32, 32},
+		`{"sample_size": 32, "_diffusers_version": "0.9.0.dev0"}`:                                    {32, 32},
+		`{"sample_size": 32, "_diffusers_version": "0.10.2"}`:                                        {32, 32},
+		`{"sample_size": 32, "_diffusers_version": "1"}`:                                             {32, 32},
+		`{"sample_size": 32, "_diffusers_version": "0.6.0", "_use_default_values": ["sample_size"]}`: {0, 0},
+		`{"_diffusers_version": "0.6.0"}`:                                                            {0, 0},
+	} {
+		if c := mustParse(t, config); c.SampleHeight != want[0] || c.SampleWidth != want[1] {
+			t.Errorf("%s: %dx%d, want %v", config, c.SampleHeight, c.SampleWidth, want)
+		}
+	}
+}
+
+// Without padding a level rounds halves down, and what it loses does not come back.
+func TestForwardRefusesSizes(t *testing.T) {
+	cfg := mustParse(t, strings.Replace(stableDiffusion15, "{", `{"downsample_padding": 0, `, 1))
 	s := nn.NewScope(agreeable{})
 	m := New(s, cfg)
 	for _, size := range [][2]int{{9, 8}, {8, 4}, {65, 64}} {
@@ -178,7 +215,9 @@ func TestAddition(t *testing.T) {
 // Each of these makes another network of UNet2DConditionModel, or none.
 func TestConfigRefusals(t *testing.T) {
 	for key, values := range map[string][]string{
-		"_class_name":                          {`"UNet2DModel"`, `null`},
+		"_class_name":                          {`7`, `null`},
+		"_diffusers_version":                   {`"latest"`, `6`, `null`},
+		"_use_default_values":                  {`"sample_size"`, `null`},
 		"act_fn":                               {`"gelu"`, `"mish"`},
 		"addition_embed_type":                  {`"text_image"`, `1`},
 		"attention_head_dim":                   {`0`, `null`, `[8, 8]`, `"8"`, `7`, `[8, 8, 8, 7]`},
@@ -211,6 +250,7 @@ func TestConfigRefusals(t *testing.T) {
 		"resnet_out_scale_factor":              {`1.4`},
 		"resnet_skip_time_act":                 {`true`},
 		"resnet_time_scale_shift":              {`"scale_shift"`},
+		"quantization_config":                  {`{"quant_method": "bitsandbytes"}`},
 		"reverse_transformer_layers_per_block": {`[[1, 1, 1]]`},
 		"sample_size":                          {`-1`, `[64, 64, 64]`},
 		"time_cond_proj_dim":                   {`256`},

@@ -28,8 +28,7 @@ type Config struct {
 	QuantConv      bool // a 1x1 convolution behind the encoder
 	PostQuantConv  bool // and one before the decoder
 	ScalingFactor  float32
-	ShiftFactor    float32 // 0 when the file does not say
-	SampleSize     int     // image size the model was trained at, 0 when the file does not say
+	SampleSize     int // image size the model was trained at, 0 when the file does not say
 }
 
 // The bounds of a config, well above the largest published autoencoder of this kind, so that a
@@ -44,11 +43,10 @@ const (
 // ParseConfig reads config.json of an AutoencoderKL, with the defaults of diffusers. The error is a
 // config.Errors.
 func ParseConfig(data []byte) (Config, error) {
-	r, err := config.Parse(data)
+	r, err := config.ParseDiffusers(data)
 	if err != nil {
 		return Config{}, err
 	}
-	r.String("_class_name", "AutoencoderKL")
 	c := Config{
 		LatentChannels: r.Int("latent_channels", 4, 1, maxChannels),
 		Channels:       r.Ints("block_out_channels", []int{64}, maxBlocks, 1, maxChannels),
@@ -58,7 +56,6 @@ func ParseConfig(data []byte) (Config, error) {
 		QuantConv:      r.Bool("use_quant_conv", true),
 		PostQuantConv:  r.Bool("use_post_quant_conv", true),
 		ScalingFactor:  float32(r.Float("scaling_factor", 0.18215, 1e-6, 1e6)),
-		ShiftFactor:    float32(r.OptionalFloat("shift_factor", 0, -1e6, 1e6)),
 	}
 	if !r.IsNull("sample_size") {
 		size := r.PerBlock("sample_size", 0, 2, 0, maxSampleSize)
@@ -81,8 +78,7 @@ func ParseConfig(data []byte) (Config, error) {
 	r.Int("in_channels", ImageChannels, ImageChannels, ImageChannels)
 	r.Int("out_channels", ImageChannels, ImageChannels, ImageChannels)
 	r.String("act_fn", "silu", "swish")
-	r.Unset("latents_mean")
-	r.Unset("latents_std")
+	r.Unset("quantization_config")
 	if err := r.Err(); err != nil {
 		return Config{}, err
 	}

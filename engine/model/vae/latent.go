@@ -3,17 +3,17 @@ package vae
 import "math"
 
 // Unscale turns latents as the denoiser has them into what the decoder takes, in place:
-// z / ScalingFactor + ShiftFactor.
+// z / ScalingFactor.
 func (c Config) Unscale(z []float32) {
 	for i := range z {
-		z[i] = z[i]/c.ScalingFactor + c.ShiftFactor
+		z[i] /= c.ScalingFactor
 	}
 }
 
 // Scale is the inverse: what the encoder gives becomes latents for the denoiser, in place.
 func (c Config) Scale(z []float32) {
 	for i := range z {
-		z[i] = (z[i] - c.ShiftFactor) * c.ScalingFactor
+		z[i] *= c.ScalingFactor
 	}
 }
 

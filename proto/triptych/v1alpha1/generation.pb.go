@@ -294,7 +294,7 @@ type GenerationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Model name; default the only model there is, or of several "starter". ModelService.ListModels lists them.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// What to draw; 1 to 8,192 bytes of UTF-8. Tokens beyond the model's limit are cut, with a warning.
+	// What to draw; up to 8,192 bytes of UTF-8, which may be none. Tokens beyond the model's limit are cut, with a warning.
 	Prompt string `protobuf:"bytes,2,opt,name=prompt,proto3" json:"prompt,omitempty"`
 	// What to avoid; up to 8,192 bytes of UTF-8. It has an effect when guidance_scale is above 1.
 	NegativePrompt string `protobuf:"bytes,3,opt,name=negative_prompt,json=negativePrompt,proto3" json:"negative_prompt,omitempty"`

@@ -192,7 +192,7 @@ type Model struct {
 	MaxTokens int32 `protobuf:"varint,5,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
 	// Samplers a request may name.
 	Samplers []string `protobuf:"bytes,6,rep,name=samplers,proto3" json:"samplers,omitempty"`
-	// The sampler used when a request names none.
+	// The sampler used when a request names none; empty if it must name one, see sampler_problem.
 	DefaultSampler string `protobuf:"bytes,7,opt,name=default_sampler,json=defaultSampler,proto3" json:"default_sampler,omitempty"`
 	// Its stages, in pipeline order.
 	Stages []*ModelStage `protobuf:"bytes,8,rep,name=stages,proto3" json:"stages,omitempty"`
@@ -200,9 +200,11 @@ type Model struct {
 	Problem string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
 	// What is to be known of it although it can be used, as tensors of its files that nothing reads, or that services have different
 	// files of it.
-	Warning       string `protobuf:"bytes,10,opt,name=warning,proto3" json:"warning,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Warning string `protobuf:"bytes,10,opt,name=warning,proto3" json:"warning,omitempty"`
+	// Why there is no default_sampler: the model's own scheduler is not one of samplers.
+	SamplerProblem string `protobuf:"bytes,12,opt,name=sampler_problem,json=samplerProblem,proto3" json:"sampler_problem,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
@@ -305,6 +307,13 @@ func (x *Model) GetWarning() string {
 	return ""
 }
 
+func (x *Model) GetSamplerProblem() string {
+	if x != nil {
+		return x.SamplerProblem
+	}
+	return ""
+}
+
 // ModelStage is a model's part in one stage.
 type ModelStage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -381,7 +390,7 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\fStageService\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
-	"\aproblem\x18\x03 \x01(\tR\aproblem\"\xea\x02\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x93\x03\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10default_width_px\x18\x02 \x01(\x05R\x0edefaultWidthPx\x12*\n" +
@@ -394,7 +403,8 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\x06stages\x18\b \x03(\v2\x1d.triptych.v1alpha1.ModelStageR\x06stages\x12\x18\n" +
 	"\aproblem\x18\t \x01(\tR\aproblem\x12\x18\n" +
 	"\awarning\x18\n" +
-	" \x01(\tR\awarning\"c\n" +
+	" \x01(\tR\awarning\x12'\n" +
+	"\x0fsampler_problem\x18\f \x01(\tR\x0esamplerProblem\"c\n" +
 	"\n" +
 	"ModelStage\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12#\n" +

@@ -421,11 +421,11 @@ type ComponentInfo struct {
 	LatentChannels int32 `protobuf:"varint,5,opt,name=latent_channels,json=latentChannels,proto3" json:"latent_channels,omitempty"`
 	// Denoiser: latent width and height must be multiples of this.
 	LatentMultiple int32 `protobuf:"varint,6,opt,name=latent_multiple,json=latentMultiple,proto3" json:"latent_multiple,omitempty"`
-	// Denoiser: latent width and height the model was trained for.
+	// Denoiser: latent width the model was trained for, and height where latent_default_height is 0.
 	LatentDefault int32 `protobuf:"varint,7,opt,name=latent_default,json=latentDefault,proto3" json:"latent_default,omitempty"`
 	// Denoiser: samplers a request may name.
 	Samplers []string `protobuf:"bytes,8,rep,name=samplers,proto3" json:"samplers,omitempty"`
-	// Denoiser: the sampler used when a request names none.
+	// Denoiser: the sampler used when a request names none; empty if it must name one, see sampler_problem.
 	DefaultSampler string `protobuf:"bytes,9,opt,name=default_sampler,json=defaultSampler,proto3" json:"default_sampler,omitempty"`
 	// Decoder: pixels per latent cell, in each direction.
 	SpatialFactor int32 `protobuf:"varint,10,opt,name=spatial_factor,json=spatialFactor,proto3" json:"spatial_factor,omitempty"`
@@ -440,9 +440,13 @@ type ComponentInfo struct {
 	Identity string `protobuf:"bytes,14,opt,name=identity,proto3" json:"identity,omitempty"`
 	// What is odd about a model that is used all the same, without paths: tensors of its files that nothing reads, a variant of
 	// weights for want of others.
-	Warnings      []string `protobuf:"bytes,15,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Warnings []string `protobuf:"bytes,15,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Denoiser: latent height the model was trained for.
+	LatentDefaultHeight int32 `protobuf:"varint,16,opt,name=latent_default_height,json=latentDefaultHeight,proto3" json:"latent_default_height,omitempty"`
+	// Denoiser: why there is no default_sampler.
+	SamplerProblem string `protobuf:"bytes,17,opt,name=sampler_problem,json=samplerProblem,proto3" json:"sampler_problem,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ComponentInfo) Reset() {
@@ -578,6 +582,20 @@ func (x *ComponentInfo) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *ComponentInfo) GetLatentDefaultHeight() int32 {
+	if x != nil {
+		return x.LatentDefaultHeight
+	}
+	return 0
+}
+
+func (x *ComponentInfo) GetSamplerProblem() string {
+	if x != nil {
+		return x.SamplerProblem
+	}
+	return ""
 }
 
 // ResidentComponent is a model held in device memory, or warm: in the host's, as large as it was while resident.
@@ -1326,7 +1344,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
 	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +
-	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xef\x03\n" +
+	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xcc\x04\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
@@ -1345,7 +1363,9 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x06digest\x18\f \x01(\tR\x06digest\x12\x14\n" +
 	"\x05stamp\x18\r \x01(\tR\x05stamp\x12\x1a\n" +
 	"\bidentity\x18\x0e \x01(\tR\bidentity\x12\x1a\n" +
-	"\bwarnings\x18\x0f \x03(\tR\bwarnings\"d\n" +
+	"\bwarnings\x18\x0f \x03(\tR\bwarnings\x122\n" +
+	"\x15latent_default_height\x18\x10 \x01(\x05R\x13latentDefaultHeight\x12'\n" +
+	"\x0fsampler_problem\x18\x11 \x01(\tR\x0esamplerProblem\"d\n" +
 	"\x11ResidentComponent\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x14\n" +
