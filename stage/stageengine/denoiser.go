@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +55,7 @@ func NewDenoiser(o Options) *Denoiser {
 			c.ContextDim, c.LatentChannels, c.LatentMultiple = dir.UNet.ContextDim, dir.UNet.InChannels, dir.UNet.SizeMultiple()
 			c.LatentDefaultHeight, c.LatentDefaultWidth = dir.TrainedSize()
 			c.Samplers, c.DefaultSampler = schedule.Samplers(), schedule.Sampler()
+			c.Warnings = slices.Concat(c.Warnings, modeldir.IgnoredKeys("scheduler/scheduler_config.json", schedule.Unknown()))
 			if err := schedule.Problem(); err != nil {
 				c.SamplerProblem = err.Problem()
 			}

@@ -124,7 +124,7 @@ func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N
 			b.component.Problem = b.problem.Message
 		}
 		for _, warning := range b.component.Warnings {
-			s.Logger.Warn("weights are not as expected", "model", name, "warning", warning)
+			s.Logger.Warn("a model is not as expected", "model", name, "warning", warning)
 		}
 		s.books[name] = b
 	}

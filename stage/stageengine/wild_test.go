@@ -2,13 +2,16 @@ package stageengine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/triptych-serving/triptych/engine/sampler"
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -75,6 +78,40 @@ func TestWildConfigs(t *testing.T) {
 		})
 	}
 	t.Logf("case, latents' largest error (allowed %g), PNG values off by one and by more:\n%s", latentTolerance, strings.Join(table, "\n"))
+}
+
+// TestWarningsOfAScheduler: what its class does not know is told, and a model without a sampler of its own says why.
+func TestWarningsOfAScheduler(t *testing.T) {
+	const file = "scheduler/scheduler_config.json"
+	_, denoiser, _ := open(t, edited(t, "tiny-sd15", []edit{{File: file, Key: "eta", Value: []byte("0")}}))
+	c := denoiser.books["tiny-sd15"].component
+	if want := []string{file + `: ignores keys that its class does not have: "eta"`}; !slices.Equal(c.Warnings, want) {
+		t.Errorf("warnings %q, want %q", c.Warnings, want)
+	}
+	if c.DefaultSampler != "ddim" || c.SamplerProblem != "" {
+		t.Errorf("default sampler %q, %q", c.DefaultSampler, c.SamplerProblem)
+	}
+
+	encoder, denoiser, _ := open(t, edited(t, "tiny-sd15", []edit{{File: "model_index.json", Key: "scheduler", Value: []byte(`["diffusers", "KDPM2DiscreteScheduler"]`)}}))
+	for _, s := range []stage.Resident{encoder, denoiser} {
+		if err := s.Load(t.Context(), stage.LoadRequest{Model: "tiny-sd15"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c = denoiser.books["tiny-sd15"].component
+	if c.DefaultSampler != "" || !strings.Contains(c.SamplerProblem, "KDPM2DiscreteScheduler") || len(c.Samplers) != len(sampler.Names()) || len(c.Warnings) > 0 {
+		t.Errorf("%+v", c)
+	}
+	conditioning, err := encoder.Encode(t.Context(), stage.EncodeRequest{Model: "tiny-sd15", Prompts: []string{""}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = denoiser.Denoise(t.Context(), stage.DenoiseRequest{Model: "tiny-sd15", Conditioning: conditioning, LatentHeight: 8, LatentWidth: 8, Steps: 1}, stage.DenoiseObserver{})
+	var refused *stage.Error
+	if !errors.As(err, &refused) || refused.Reason != stage.SamplerUnsupported || refused.Metadata["field"] != "sampler" ||
+		!strings.Contains(refused.Message, "KDPM2DiscreteScheduler") || !strings.Contains(refused.Metadata["accepted"], "one of ddim, ") {
+		t.Errorf("%v", err)
+	}
 }
 
 // edited is a copy of a model of the goldens with some keys changed.

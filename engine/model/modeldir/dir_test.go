@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -166,6 +167,31 @@ func TestEveryKeyOfTheReference(t *testing.T) {
 		d.path = ""
 		return fmt.Sprintf("%+v", *d), nil
 	})
+}
+
+// Keys that a class does not know are ignored with a warning; those it knows, notes of diffusers and keys of transformers
+// are not worth one.
+func TestIgnoredKeys(t *testing.T) {
+	dir := copyModel(t)
+	for _, folder := range []string{"unet", "vae", "text_encoder"} {
+		editJSON(t, filepath.Join(dir, folder, "config.json"), map[string]any{"foo": 1, "bar": nil, "_baz": 1, "dropout": 0, "force_upcast": true})
+	}
+	want := map[string][]string{
+		"unet": {`unet/config.json: ignores keys that its class does not have: "foo", "force_upcast"`},
+		"vae":  {`vae/config.json: ignores keys that its class does not have: "dropout", "foo"`},
+	}
+	for folder, n := range networks(t, dir) {
+		if !slices.Equal(n.Warnings(), want[folder]) {
+			t.Errorf("%s warns %q, want %q", folder, n.Warnings(), want[folder])
+		}
+	}
+	for _, model := range []string{"testdata/golden/tiny-sd15", "testdata/golden/tiny-v", "models/starter"} {
+		for folder, n := range networks(t, filepath.Join(repo, model)) {
+			if len(n.Warnings()) > 0 {
+				t.Errorf("%s: %s warns %q", model, folder, n.Warnings())
+			}
+		}
+	}
 }
 
 // The length of a prompt is the tokenizer's, but no more than the text encoder has positions for.

@@ -61,6 +61,7 @@ func (d *Dir) Denoiser() (*Denoiser, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.warnOfKeys(&u.Network, unetFolder, unet.UnknownKeys)
 	return u, nil
 }
 
@@ -91,6 +92,7 @@ func (d *Dir) ImageDecoder() (*ImageDecoder, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.warnOfKeys(&v.Network, vaeFolder, vae.UnknownKeys)
 	return v, nil
 }
 

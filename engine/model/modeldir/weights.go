@@ -51,13 +51,34 @@ func warnings(folder string, files interface {
 	if len(surplus) == 0 {
 		return out
 	}
+	return append(out, folder+": ignores tensors that the network does not have: "+someOf(surplus))
+}
+
+// someOf names the first few of names, and how many more there are.
+func someOf(names []string) string {
 	var shown []string
-	for _, name := range surplus[:min(len(surplus), shownSurplus)] {
+	for _, name := range names[:min(len(names), shownSurplus)] {
 		shown = append(shown, fmt.Sprintf("%.100q", name))
 	}
-	text := fmt.Sprintf("%s: ignores tensors that the network does not have: %s", folder, strings.Join(shown, ", "))
-	if more := len(surplus) - len(shown); more > 0 {
+	text := strings.Join(shown, ", ")
+	if more := len(names) - len(shown); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return append(out, text)
+	return text
+}
+
+// IgnoredKeys warns of keys of a config file, named within the model, that its class does not know; nil if there are none.
+func IgnoredKeys(file string, keys []string) []string {
+	if len(keys) == 0 {
+		return nil
+	}
+	return []string{file + ": ignores keys that its class does not have: " + someOf(keys)}
+}
+
+// warnOfKeys adds the warnings of a network's config, which was read before.
+func (d *Dir) warnOfKeys(n *Network, folder string, unknown func(config []byte) []string) {
+	const file = "config.json"
+	if data, err := readConfig(filepath.Join(d.path, folder, file)); err == nil {
+		n.warnings = append(n.warnings, IgnoredKeys(folder+"/"+file, unknown(data))...)
+	}
 }

@@ -59,6 +59,20 @@ func ParseConfig(data []byte) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
+	return read(r)
+}
+
+// UnknownKeys lists the keys of such a file that the class does not know, and which are ignored.
+func UnknownKeys(data []byte) []string {
+	r, err := config.ParseDiffusers(data)
+	if err != nil {
+		return nil
+	}
+	_, _ = read(r) // it asks for all that it knows, whatever is wrong
+	return r.Unknown("UNet2DConditionModel")
+}
+
+func read(r *config.Reader) (Config, error) {
 	var c Config
 	c.Channels = r.Ints("block_out_channels", []int{320, 640, 1280, 1280}, maxBlocks, 1, maxChannels)
 	n := len(c.Channels)

@@ -47,6 +47,20 @@ func ParseConfig(data []byte) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
+	return read(r)
+}
+
+// UnknownKeys lists the keys of such a file that the class does not know, and which are ignored.
+func UnknownKeys(data []byte) []string {
+	r, err := config.ParseDiffusers(data)
+	if err != nil {
+		return nil
+	}
+	_, _ = read(r) // it asks for all that it knows, whatever is wrong
+	return r.Unknown("AutoencoderKL")
+}
+
+func read(r *config.Reader) (Config, error) {
 	c := Config{
 		LatentChannels: r.Int("latent_channels", 4, 1, maxChannels),
 		Channels:       r.Ints("block_out_channels", []int{64}, maxBlocks, 1, maxChannels),

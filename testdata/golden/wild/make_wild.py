@@ -42,7 +42,9 @@ def cases():
             yield f'own-{cls}', BARE + own(cls), dict(steps=3)
         if name == 'ddim': continue  # the model's own, which a request that names it gets unchanged
         yield f'bare-{name}', BARE, dict(sampler=name, steps=3)
-        yield f'contrary-{name}', CONTRARY + [(S, k, DEL) for k in ('timestep_spacing', 'set_alpha_to_one')], dict(sampler=name, steps=3)
+        yield f'contrary-{name}', CONTRARY + [(S, 'set_alpha_to_one', DEL)], dict(sampler=name, steps=3)
+        if name in ('lms', 'heun', 'euler', 'euler_a', 'dpmpp_2m', 'unipc'):  # whose own spacing is another
+            yield f'leading-{name}', BARE + [(S, 'timestep_spacing', 'leading')], dict(sampler=name, steps=3)
     yield 'unwritten-ddpm', [*CONTRARY, (S, '_use_default_values', ['clip_sample', 'clip_sample_range', 'steps_offset'])], dict(sampler='ddpm')
     yield 'own-karras', BARE + own('EulerDiscreteScheduler') + [(S, 'use_karras_sigmas', True)], {}
     yield 'own-euler-as-karras', BARE + own('EulerDiscreteScheduler') + [(S, 'timestep_spacing', 'leading')], dict(sampler='euler_karras')
