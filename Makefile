@@ -29,7 +29,7 @@ test: ## Run all tests
 
 .PHONY: goldens
 goldens: ## Print the measured errors against the reference implementations
-	go test -count=1 -v -run 'Golden|Trajector|Generator' ./engine/model/modeldir ./engine/sampler ./engine/tokenizer ./stage/stageengine | grep -v '^=== RUN'
+	go test -count=1 -v -run 'Golden|Wild|Trajector|Generator' ./engine/model/modeldir ./engine/sampler ./engine/tokenizer ./stage/stageengine | grep -v '^=== RUN'
 
 .PHONY: test-purego
 test-purego: ## Run the engine's tests without assembly

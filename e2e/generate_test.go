@@ -182,6 +182,39 @@ func TestModelPaths(t *testing.T) {
 	}
 }
 
+// TestWildModel: no prompt, a size that no level of the U-Net halves evenly, and a scheduler of a class that we do not have.
+func TestWildModel(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "wild")
+	if err := os.CopyFS(dir, os.DirFS("../testdata/golden/tiny-v")); err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(dir, "model_index.json")
+	data, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(index, bytes.Replace(data, []byte("DDIMScheduler"), []byte("KDPM2DiscreteScheduler"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out.png")
+	ask := []string{"generate", "", "-o", out, "--model", dir, "--steps", "2", "--width", "36", "--height", "28"}
+	if got := runCommand(t, ask...); got.code != 2 || !strings.Contains(got.stderr, "KDPM2DiscreteScheduler") || !strings.Contains(got.stderr, "one of ddim, ") {
+		t.Errorf("without a sampler: exit code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	if got := runCommand(t, append(ask, "--sampler", "euler")...); got.code != 0 {
+		t.Fatalf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	if n := len(values(t, out)); n != 3*36*28 {
+		t.Errorf("%d values", n)
+	}
+	if got := runCommand(t, "models", "--models", dir); got.code != 0 || !strings.Contains(got.stdout, "64x64") || !strings.Contains(got.stdout, "warning: wild/scheduler: ") {
+		t.Errorf("models: exit code %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+	if got := runCommand(t, "plan", dir); got.code != 0 || !strings.Contains(got.stdout, "wild 64x64") {
+		t.Errorf("plan: exit code %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+}
+
 func TestModelsAndVersion(t *testing.T) {
 	got := runCommand(t, "models")
 	if got.code != 0 || !strings.Contains(got.stdout, "starter") || !strings.Contains(got.stdout, "MiB") {

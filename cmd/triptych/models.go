@@ -50,9 +50,6 @@ func modelsCommand() *cobra.Command {
 				}
 				denoiser, decoder := infos[1].Models[m], infos[2].Models[m]
 				factor := decoder.SpatialFactor
-				if problem == "" {
-					problem = denoiser.SamplerProblem
-				}
 				row = append(row, fmt.Sprintf("%dx%d", denoiser.LatentDefaultWidth*factor, denoiser.LatentDefaultHeight*factor), denoiser.DefaultSampler, problem)
 				fmt.Fprintln(w, strings.Join(row, "\t"))
 			}

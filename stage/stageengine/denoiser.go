@@ -58,6 +58,7 @@ func NewDenoiser(o Options) *Denoiser {
 			c.Warnings = slices.Concat(c.Warnings, modeldir.IgnoredKeys("scheduler/scheduler_config.json", schedule.Unknown()))
 			if err := schedule.Problem(); err != nil {
 				c.SamplerProblem = err.Problem()
+				c.Warnings = append(c.Warnings, "scheduler: "+c.SamplerProblem+", requests have to name another sampler")
 			}
 			return nil
 		})

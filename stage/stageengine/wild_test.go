@@ -99,7 +99,8 @@ func TestWarningsOfAScheduler(t *testing.T) {
 		}
 	}
 	c = denoiser.books["tiny-sd15"].component
-	if c.DefaultSampler != "" || !strings.Contains(c.SamplerProblem, "KDPM2DiscreteScheduler") || len(c.Samplers) != len(sampler.Names()) || len(c.Warnings) > 0 {
+	if c.DefaultSampler != "" || !strings.Contains(c.SamplerProblem, "KDPM2DiscreteScheduler") || len(c.Samplers) != len(sampler.Names()) ||
+		len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], c.SamplerProblem) {
 		t.Errorf("%+v", c)
 	}
 	conditioning, err := encoder.Encode(t.Context(), stage.EncodeRequest{Model: "tiny-sd15", Prompts: []string{""}})

@@ -185,6 +185,11 @@ func TestIgnoredKeys(t *testing.T) {
 			t.Errorf("%s warns %q, want %q", folder, n.Warnings(), want[folder])
 		}
 	}
+	for _, p := range outline(t, dir).Parts() {
+		if !slices.Equal(p.Warnings, want[p.Folder]) {
+			t.Errorf("the outline's %s warns %q, want %q", p.Folder, p.Warnings, want[p.Folder])
+		}
+	}
 	for _, model := range []string{"testdata/golden/tiny-sd15", "testdata/golden/tiny-v", "models/starter"} {
 		for folder, n := range networks(t, filepath.Join(repo, model)) {
 			if len(n.Warnings()) > 0 {

@@ -40,7 +40,7 @@ type Part struct {
 	Class    string
 	Manifest *device.Manifest
 	Complete bool     // its weights are there
-	Warnings []string // of those, see Network
+	Warnings []string // of those, see Network, and of its config
 
 	// Record is the tape for a batch of latents of h x w or, in a text encoder, of prompts. It is nil for a network
 	// that the engine cannot run, of which AtLeast tells a lower bound of scratch, and Formula how.
@@ -204,7 +204,7 @@ func (o *Outline) openUNet(keep Keep) (unet.Config, error) {
 		return c, err
 	}
 	var m *unet.Model
-	o.Denoiser = &Part{Class: "UNet2DConditionModel"}
+	o.Denoiser = &Part{Class: "UNet2DConditionModel", Warnings: keyWarnings(o.Path, unetFolder, unet.UnknownKeys)}
 	o.Denoiser.Record = func(batch, h, w int) (*device.Tape, error) {
 		return record(o.Denoiser.Manifest, func(t *device.Tape) {
 			latents := t.Input(InputLatents, batch, h, w, c.InChannels)
@@ -230,7 +230,7 @@ func (o *Outline) openVAE(keep Keep) (vae.Config, error) {
 		return c, err
 	}
 	var m *vae.Decoder
-	o.Decoder = &Part{Class: "AutoencoderKL"}
+	o.Decoder = &Part{Class: "AutoencoderKL", Warnings: keyWarnings(o.Path, vaeFolder, vae.UnknownKeys)}
 	o.Decoder.Record = func(batch, h, w int) (*device.Tape, error) {
 		return record(o.Decoder.Manifest, func(t *device.Tape) {
 			t.Output(OutputImage, m.Forward(t, t.Input(InputLatents, batch, h, w, c.LatentChannels)))

@@ -44,7 +44,7 @@ func (o *Outline) declare(p *Part, folder string, declare func(*nn.Scope), ignor
 	p.Manifest = s.Manifest()
 	surplus, err := s.Finish(ignore)
 	if err == nil && h.Set != nil {
-		p.Warnings = warnings(folder, h.Set, surplus)
+		p.Warnings = append(warnings(folder, h.Set, surplus), p.Warnings...)
 	}
 	return err
 }

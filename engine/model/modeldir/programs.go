@@ -61,7 +61,7 @@ func (d *Dir) Denoiser() (*Denoiser, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.warnOfKeys(&u.Network, unetFolder, unet.UnknownKeys)
+	u.warnings = append(u.warnings, keyWarnings(d.path, unetFolder, unet.UnknownKeys)...)
 	return u, nil
 }
 
@@ -92,7 +92,7 @@ func (d *Dir) ImageDecoder() (*ImageDecoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.warnOfKeys(&v.Network, vaeFolder, vae.UnknownKeys)
+	v.warnings = append(v.warnings, keyWarnings(d.path, vaeFolder, vae.UnknownKeys)...)
 	return v, nil
 }
 

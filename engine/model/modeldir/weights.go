@@ -75,10 +75,12 @@ func IgnoredKeys(file string, keys []string) []string {
 	return []string{file + ": ignores keys that its class does not have: " + someOf(keys)}
 }
 
-// warnOfKeys adds the warnings of a network's config, which was read before.
-func (d *Dir) warnOfKeys(n *Network, folder string, unknown func(config []byte) []string) {
+// keyWarnings are of the config of a network in a folder of a model, which was read before.
+func keyWarnings(model, folder string, unknown func(config []byte) []string) []string {
 	const file = "config.json"
-	if data, err := readConfig(filepath.Join(d.path, folder, file)); err == nil {
-		n.warnings = append(n.warnings, IgnoredKeys(folder+"/"+file, unknown(data))...)
+	data, err := readConfig(filepath.Join(model, folder, file))
+	if err != nil {
+		return nil
 	}
+	return IgnoredKeys(folder+"/"+file, unknown(data))
 }
