@@ -159,7 +159,7 @@ func (r *report) fill(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	n, err := o.networks(log)
+	n, err := o.networks(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (o options) openModels() ([]networks.Model, error) {
 }
 
 // networks are the options of that part.
-func (o options) networks(log func(string, ...any)) (networks.Options, error) {
+func (o options) networks(ctx context.Context, log func(string, ...any)) (networks.Options, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return networks.Options{}, err
@@ -222,7 +222,7 @@ func (o options) networks(log func(string, ...any)) (networks.Options, error) {
 		n.Self = append(n.Self, "-profiles", o.profiles)
 	}
 	if o.python != "" {
-		n.Peers, err = networks.PythonPeers(o.python, o.folder, o.cache, o.peers)
+		n.Peers, err = networks.PythonPeers(ctx, o.python, o.folder, o.cache, o.peers)
 	}
 	return n, err
 }

@@ -2,7 +2,9 @@ package networks
 
 import (
 	"context"
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,9 +37,10 @@ const peerNeeds = 3 << 29
 // common is what the peers share, and no peer.
 const common = "common"
 
-// PythonPeers are the peers of a folder, each a program NAME.py, for a Python that has their modules. names chooses
-// some and their order; nil takes all. cache is where they keep what they export and compile.
-func PythonPeers(python, folder, cache string, names []string) ([]Engine, error) {
+// PythonPeers are the peers of a folder, each a program NAME.py, for a Python that has their modules, once for float32 and
+// once for what else it computes in on this machine. names chooses some and their order; nil takes all. cache is where
+// they keep what they export and compile.
+func PythonPeers(ctx context.Context, python, folder, cache string, names []string) ([]Engine, error) {
 	if names == nil {
 		files, err := filepath.Glob(filepath.Join(folder, "*.py"))
 		if err != nil {
@@ -60,7 +63,30 @@ func PythonPeers(python, folder, cache string, names []string) ([]Engine, error)
 		if _, err := os.Stat(script); err != nil {
 			return nil, err
 		}
-		out = append(out, Engine{Name: name, Needs: peerNeeds, Start: Program([]string{python, script}, "TRIPTYCH_BENCH_CACHE="+cache)})
+		engine := func(name string, env ...string) {
+			out = append(out, Engine{Name: name, Needs: peerNeeds, Start: Program([]string{python, script}, append(env, "TRIPTYCH_BENCH_CACHE="+cache)...)})
+		}
+		known := precisions(ctx, python, script)
+		if len(known) == 0 {
+			engine(name) // its row tells why there is no such peer
+		}
+		for i, p := range known {
+			label := name + " " + p
+			if i == 0 {
+				label += ", its default"
+			}
+			engine(label, "TRIPTYCH_BENCH_PRECISION="+p)
+		}
 	}
 	return out, nil
+}
+
+// precisions asks a peer for the types it computes in on this machine, the one it takes unasked first; nil if it cannot
+// tell.
+func precisions(ctx context.Context, python, script string) (known []string) {
+	out, err := exec.CommandContext(ctx, python, script, "precisions").Output()
+	if err != nil || json.Unmarshal(out, &known) != nil {
+		return nil
+	}
+	return known
 }

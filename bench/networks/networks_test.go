@@ -285,7 +285,7 @@ func TestPythonPeers(t *testing.T) {
 		}
 	}
 	names := func(chosen []string) (out []string) {
-		engines, err := PythonPeers("python3", folder, "cache", chosen)
+		engines, err := PythonPeers(t.Context(), "sh", folder, "cache", chosen)
 		if err != nil {
 			return []string{"error"}
 		}
@@ -294,8 +294,15 @@ func TestPythonPeers(t *testing.T) {
 		}
 		return out
 	}
-	for want, chosen := range map[string][]string{"eager ort": nil, "ort": {"ort"}, "error": {"nothing"}} {
-		if got := strings.Join(names(chosen), " "); got != want {
+	for name, text := range map[string]string{"ov.py": `echo '["bf16", "f32"]'`, "torch.py": `echo '["f32", "bf16"]'`} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, chosen := range map[string][]string{
+		"eager; ort; ov bf16, its default; ov f32; torch f32, its default; torch bf16": nil, "ort": {"ort"}, "error": {"nothing"},
+	} {
+		if got := strings.Join(names(chosen), "; "); got != want {
 			t.Errorf("%v: %q, want %q", chosen, got, want)
 		}
 	}

@@ -16,6 +16,9 @@ Requests and answers, or {"error": text}:
         -> {"seconds", "output": {"file"}}: a PNG file, beside the cache
     {"op": "rss"} -> {"peak_rss_bytes"}: VmHWM
     {"op": "reset_rss"} -> {}: VmHWM becomes what is resident now
+"ENGINE.py precisions" prints the types that the engine can compute in on this machine, a list of "f32", "bf16", "f16" with
+the one it takes unasked at first. TRIPTYCH_BENCH_PRECISION names the one to run in, "f32" by default.
+
 Files of tensors are raw, little-endian and contiguous; each output is a new file beside the first input, for the caller
 to delete. Seconds are of the network alone: from its inputs as the engine's tensors to its output in memory.
 
@@ -43,6 +46,7 @@ import numpy
 os.environ["HF_HUB_OFFLINE"] = "1"
 HERE = os.path.dirname(os.path.abspath(__file__))
 DTYPES = {"f32": "<f4", "i64": "<i8"}
+PRECISION = os.environ.get("TRIPTYCH_BENCH_PRECISION", "f32")
 # The inputs of each network, in the order in which the engines take them.
 INPUTS = {"text_encoder": ["input_ids"], "unet": ["sample", "timestep", "encoder_hidden_states"], "vae_decoder": ["latents"]}
 FOLDERS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae"}
@@ -67,6 +71,12 @@ def stored(model, network):
     with open(weights(model, FOLDERS.get(network, "unet")), "rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     return next(entry["dtype"] for name, entry in header.items() if name != "__metadata__")
+
+
+def cpu_has_bfloat16():
+    """Whether the processor has instructions that multiply bfloat16, whatever an engine makes of them."""
+    with open("/proc/cpuinfo") as file:
+        return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(file.read().split())
 
 
 def cache_root():
@@ -190,9 +200,12 @@ def explain(problem):
     return f"{type(problem).__name__}: {problem}" + ("; `make bench-env` installs what the peers need" if isinstance(problem, ImportError) else "")
 
 
-def serve(load_engine):
+def serve(load_engine, precisions):
     """Run this process as a child. load_engine(threads) imports the engine and returns a dictionary:
-    engine, versions, network, and optionally image, notes, child (a subclass of Child)."""
+    engine, versions, network, and optionally image, notes, child (a subclass of Child). precisions() is the list that
+    "precisions" prints."""
+    if sys.argv[1:] == ["precisions"]:
+        return print(json.dumps(precisions()))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the answers
 
@@ -209,7 +222,7 @@ def serve(load_engine):
         e = load_engine(threads)
         if network == "image" and "image" not in e:
             raise NoPeer("runs single networks alone, not the whole image")
-        notes = {"weights": f"{stored(model, network)} in the file, float32 in memory", "not_tried": "bfloat16, for which AVX2 has no instructions"}
+        notes = {"weights": f"{stored(model, network)} in the file, computes in {PRECISION}"}
         answer(engine=e["engine"], versions=e["versions"] | {"python": sys.version.split()[0]}, threads=threads, notes=notes | e.get("notes", {}))
     except Exception as problem:  # whatever a library raises ends the peer, and bench tells it
         return answer(error=explain(problem))
@@ -277,7 +290,7 @@ def check(engine, model, network, options, folder, reference):
             os.remove(reply["output"]["file"])
     print(f"{engine:9} {network:13} {min(r['seconds'] for r in replies):8.3f} s, load {replies[0]['load_seconds']:6.2f} s, peak {peak / 2**20:6.0f} MiB, "
           f"difference {difference:.1e}  {json.dumps(replies[0]['notes'])}", flush=True)
-    return network == "image" or not difference > 1e-3
+    return network == "image" or not difference > (1e-3 if PRECISION == "f32" else 0.1)
 
 
 def selftest():

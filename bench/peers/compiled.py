@@ -30,11 +30,11 @@ def prepare(model, network, threads, shapes, _):
         Image(model, threads, shapes, prepared=True)
         return {}
     with torch.inference_mode():
-        inputs = eager.zeros(network, shapes)
+        inputs = eager.cast(network, eager.zeros(network, shapes))
         if network == "text_encoder":
-            compiled(eager.module(model, network))(*inputs)
+            compiled(eager.loaded(model, network))(*inputs)
             return {"chosen": "channels_first"}
-        return eager.faster_layout(lambda name: compiled(eager.to_layout(eager.module(model, network), name)), lambda of: of(*inputs))
+        return eager.faster_layout(lambda name: compiled(eager.to_layout(eager.loaded(model, network), name)), lambda of: of(*inputs))
 
 
 class Network(eager.Network):
@@ -42,16 +42,17 @@ class Network(eager.Network):
 
     def __init__(self, model, network, threads, shapes):
         import torch
-        layout = common.prepared("compiled", eager.versions(), model, network, threads, shapes)[1]
+        layout = common.prepared("compiled", eager.versions() | {"precision": common.PRECISION}, model, network, threads, shapes)[1]
         self.notes = {"compile": f"{layout['prepare_seconds']} s for every layout with trials, not counted"}
         if network != "text_encoder":
             self.notes["memory_format"] = eager.layout_note(layout)
         eager.network_class(network)
+        self.network = network
         start = time.perf_counter()
-        self.module = compiled(eager.to_layout(eager.module(model, network), layout["chosen"]))
+        self.module = compiled(eager.to_layout(eager.loaded(model, network), layout["chosen"]))
         self.weights_seconds = time.perf_counter() - start
         with torch.inference_mode():
-            self.module(*eager.zeros(network, shapes))
+            self.module(*eager.cast(network, eager.zeros(network, shapes)))
         self.load_seconds = time.perf_counter() - start
         self.notes["load"] = f"weights in {self.weights_seconds:.2f} s, then the first run with its tracing"
 
@@ -62,7 +63,7 @@ class Image(eager.Image):
     def __init__(self, model, threads, size, prepared=False):
         super().__init__(model, threads, size)
         if not prepared:
-            result = common.prepared("compiled", eager.versions(), model, "image", threads, size)[1]
+            result = common.prepared("compiled", eager.versions() | {"precision": common.PRECISION}, model, "image", threads, size)[1]
             self.notes["compile"] = f"{result['prepare_seconds']} s, not counted"
         start = time.perf_counter()
         self.pipe.unet = compiled(self.pipe.unet)
@@ -82,4 +83,4 @@ def engine(threads):
 
 
 if __name__ == "__main__":
-    common.serve(engine)
+    common.serve(engine, eager.precisions)

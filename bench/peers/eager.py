@@ -19,8 +19,13 @@ def set_threads(threads):
     torch.set_num_interop_threads(1)
 
 
-def module(model, network):
-    """The network with its weights in float32, taking common.INPUTS in order and returning one tensor."""
+def dtype(precision):
+    import torch
+    return {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def module(model, network, precision="f32"):
+    """The network with its weights in that type, taking common.INPUTS in order and returning one tensor."""
     import torch
 
     class Network(torch.nn.Module):
@@ -33,12 +38,12 @@ def module(model, network):
 
     folder = os.path.join(model, common.FOLDERS[network])
     if network == "text_encoder":
-        of = network_class(network).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        of = network_class(network).from_pretrained(folder, dtype=dtype(precision), local_files_only=True)
         return Network(of, lambda of, ids: of(ids).last_hidden_state).eval()
     if network == "unet":
-        of = network_class(network).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        of = network_class(network).from_pretrained(folder, dtype=dtype(precision), local_files_only=True)
         return Network(of, lambda of, sample, timestep, states: of(sample, timestep, states, return_dict=False)[0]).eval()
-    return Network(decoder(folder), lambda of, latents: of.decode(latents, return_dict=False)[0]).eval()
+    return Network(decoder(folder, precision), lambda of, latents: of.decode(latents, return_dict=False)[0]).eval()
 
 
 def network_class(network):
@@ -50,7 +55,7 @@ def network_class(network):
     return UNet2DConditionModel if network == "unet" else AutoencoderKL
 
 
-def decoder(folder):
+def decoder(folder, precision):
     """An AutoencoderKL without its encoder, whose weights are not even read."""
     import torch
     from safetensors import safe_open
@@ -60,13 +65,23 @@ def decoder(folder):
         vae = kind.from_config(kind.load_config(folder))
     del vae.encoder, vae.quant_conv
     with safe_open(os.path.join(folder, common.WEIGHTS["vae"]), "pt") as file:
-        vae.load_state_dict({name: file.get_tensor(name).float() for name, _ in vae.named_parameters()}, assign=True)
+        vae.load_state_dict({name: file.get_tensor(name).to(dtype(precision)) for name, _ in vae.named_parameters()}, assign=True)
     return vae
 
 
 def zeros(network, shapes):
     import torch
     return [torch.zeros(shape, dtype=torch.int64 if network == "text_encoder" else torch.float32) for shape in shapes]
+
+
+def cast(network, tensors):
+    """The inputs in the type to compute in, but for time steps, which no pipeline rounds."""
+    return [tensor.to(dtype(common.PRECISION)) if tensor.is_floating_point() and name != "timestep" else tensor
+            for name, tensor in zip(common.INPUTS[network], tensors)]
+
+
+def loaded(model, network):
+    return module(model, network, common.PRECISION)
 
 
 def to_layout(module, name):
@@ -101,14 +116,14 @@ def prepare(model, network, threads, shapes, _):
     import torch
     set_threads(threads)
     with torch.inference_mode():
-        inputs = zeros(network, shapes)
-        return faster_layout(lambda name: to_layout(module(model, network), name), lambda of: of(*inputs))
+        inputs = cast(network, zeros(network, shapes))
+        return faster_layout(lambda name: to_layout(loaded(model, network), name), lambda of: of(*inputs))
 
 
 def choose_layout(model, network, threads, shapes):
     if network == "text_encoder":  # it has no images
         return {"chosen": "channels_first"}, {}
-    result = common.prepared("eager", versions(), model, network, threads, shapes)[1]
+    result = common.prepared("eager", versions() | {"precision": common.PRECISION}, model, network, threads, shapes)[1]
     return result, {"memory_format": layout_note(result)}
 
 
@@ -118,13 +133,14 @@ class Network:
     def __init__(self, model, network, threads, shapes):
         layout, self.notes = choose_layout(model, network, threads, shapes)
         network_class(network)
+        self.network = network
         start = time.perf_counter()
-        self.module = to_layout(module(model, network), layout["chosen"])
+        self.module = to_layout(loaded(model, network), layout["chosen"])
         self.load_seconds = time.perf_counter() - start
 
     def tensors(self, arrays):
         import torch
-        return [torch.from_numpy(array) for array in arrays]
+        return cast(self.network, [torch.from_numpy(array) for array in arrays])
 
     def run(self, tensors):
         import torch
@@ -132,7 +148,7 @@ class Network:
             return self.module(*tensors)
 
     def array(self, output):
-        return output.numpy()
+        return output.float().numpy()
 
 
 class Image:
@@ -149,7 +165,7 @@ class Image:
         self.notes = {"memory_format": ", ".join(f"{network} {notes['memory_format']}" for network, (_, notes) in chosen.items())}
         network_class("text_encoder"), network_class("unet")
         start = time.perf_counter()
-        self.pipe = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True)
+        self.pipe = StableDiffusionPipeline.from_pretrained(model, dtype=dtype(common.PRECISION), safety_checker=None, requires_safety_checker=False, local_files_only=True)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         self.pipe.set_progress_bar_config(disable=True)
         to_layout(self.pipe.unet, chosen["unet"][0]["chosen"])
@@ -159,12 +175,18 @@ class Image:
     def run(self, q):
         import torch
         start = time.perf_counter()
-        with torch.inference_mode():
+        unet, factor = self.pipe.unet, self.pipe.vae_scale_factor
+        noise = torch.randn(1, unet.config.in_channels, q["height"] // factor, q["width"] // factor, generator=torch.Generator().manual_seed(q["seed"]))
+        with torch.inference_mode():  # the noise of float32, since torch draws another one in another type
             image = self.pipe(q["prompt"], negative_prompt=q["negative_prompt"], num_inference_steps=q["steps"], guidance_scale=q["guidance_scale"],
-                              height=q["height"], width=q["width"], generator=torch.Generator().manual_seed(q["seed"])).images[0]
+                              height=q["height"], width=q["width"], latents=noise.to(unet.dtype)).images[0]
         file = io.BytesIO()
         image.save(file, format="PNG")
         return time.perf_counter() - start, file.getvalue()
+
+
+def precisions():
+    return ["f32", "bf16"] if common.cpu_has_bfloat16() else ["f32"]
 
 
 def engine(threads):
@@ -174,4 +196,4 @@ def engine(threads):
 
 
 if __name__ == "__main__":
-    common.serve(engine)
+    common.serve(engine, precisions)

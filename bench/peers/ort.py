@@ -57,4 +57,4 @@ def engine(_):
 
 
 if __name__ == "__main__":
-    common.serve(engine)
+    common.serve(engine, lambda: ["f32"])  # its CPU provider has no kernels for bfloat16

@@ -33,7 +33,7 @@ class Network:
         start = time.perf_counter()
         core = openvino.Core()
         self.request = core.compile_model(os.path.join(folder, "model.xml"), "CPU", {
-            "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+            "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": common.PRECISION, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
         self.load_seconds = time.perf_counter() - start
 
     def tensors(self, arrays):
@@ -47,9 +47,15 @@ class Network:
         return output
 
 
+def precisions():
+    """What the plugin takes unasked, bfloat16 where the processor has it, and float32."""
+    import openvino
+    return list(dict.fromkeys([openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string(), "f32"]))
+
+
 def engine(_):
     return {"engine": "OpenVINO", "versions": versions(), "network": Network}
 
 
 if __name__ == "__main__":
-    common.serve(engine)
+    common.serve(engine, precisions)

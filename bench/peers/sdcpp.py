@@ -35,7 +35,7 @@ class Network:
         if self.batch not in ((1,) if network == "vae_decoder" else (1, 2)):
             raise common.NoPeer(f"batch {self.batch} of {network}: an image without guidance has 1, with it 2")
         start = time.perf_counter()
-        self.library = library.StableDiffusion(model_path=model, n_threads=threads, vae_decode_only=True, rng_type="cpu", sampler_rng_type="cpu")
+        self.library = library.StableDiffusion(model_path=model, n_threads=threads, wtype=common.PRECISION, vae_decode_only=True, rng_type="cpu", sampler_rng_type="cpu")
         self.load_seconds = time.perf_counter() - start
         if not self.library.model:
             raise common.NoPeer("stable-diffusion.cpp does not load this model; stderr has its reason")
@@ -127,8 +127,8 @@ def engine(_):
     text = lambda value: value.decode() if isinstance(value, bytes) else str(value)
     return {"engine": "stable-diffusion.cpp", "versions": {"stable-diffusion-cpp-python": library.__version__, "stable-diffusion.cpp": text(library.sd_version())},
             "network": Network, "image": Image, "child": Child,
-            "notes": {"weights": "float16 as stored; products round their other side to float16 too"}}
+            "notes": {"weights": f"{common.PRECISION}; products round their other side to it too"}}
 
 
 if __name__ == "__main__":
-    common.serve(engine)
+    common.serve(engine, lambda: ["f16", "f32"])  # as stored, unasked
