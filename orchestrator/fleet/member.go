@@ -170,8 +170,10 @@ func (f *Fleet) logOf(m *member) *slog.Logger {
 
 // heal has a service take work again that drains, if that is wanted.
 func (f *Fleet) heal(ctx context.Context, m *member) {
-	info, _ := m.last()
-	if !f.undrain || !m.known() || !info.Draining {
+	m.mu.Lock()
+	drains := m.joined && !m.silent && m.info.Draining
+	m.mu.Unlock()
+	if !f.undrain || !drains {
 		return
 	}
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)

@@ -92,7 +92,7 @@ func TestProblems(t *testing.T) {
 		}
 		gets("it takes no new work")
 		s.Edit(func(i *stage.Info) { i.Kind = stage.KindDecoder })
-		gets("the peer is a stage of kind STAGE_KIND_DECODER, expected encoder")
+		gets("the peer is a stage of kind decoder, expected encoder")
 		s.Edit(nil)
 		answer := s.Hang()
 		gets("it does not answer")

@@ -33,7 +33,7 @@ func (r resident) Info(ctx context.Context) (stage.Info, error) {
 		return stage.Info{}, unsupported(fmt.Sprintf("the %v chose stage protocol %d", r.kind, res.GetProtocol())).With("stage", r.kind.String())
 	}
 	if info.Kind != r.kind {
-		return stage.Info{}, unsupported(fmt.Sprintf("the peer is a stage of kind %v, expected %v", res.GetKind(), r.kind)).With("stage", r.kind.String())
+		return stage.Info{}, unsupported(fmt.Sprintf("the peer is a stage of kind %v, expected %v", info.Kind, r.kind)).With("stage", r.kind.String())
 	}
 	return info, nil
 }
