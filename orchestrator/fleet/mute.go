@@ -55,7 +55,7 @@ func (f *Fleet) AwaitVoice(ctx context.Context, id residency.StageID) error {
 }
 
 func (f *Fleet) await(ctx context.Context, ok func() bool) error {
-	for {
+	for ctx.Err() == nil {
 		changed := f.next()
 		if ok() {
 			return nil
@@ -63,9 +63,9 @@ func (f *Fleet) await(ctx context.Context, ok func() bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
+	return ctx.Err()
 }
 
 func (m *member) isMute() bool {

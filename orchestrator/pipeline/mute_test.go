@@ -1,6 +1,8 @@
 package pipeline_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -129,6 +131,31 @@ func TestMuteStageAlone(t *testing.T) {
 				if j.warnings(pipeline.StageRestarted) > 0 {
 					t.Errorf("it was begun again: %+v", only[pipeline.Warning](j))
 				}
+				r.idle(t)
+			})
+		})
+	}
+}
+
+// TestCancelMute: a caller who gives up a stage that does not answer is gone at once.
+func TestCancelMute(t *testing.T) {
+	for kind, op := range ops {
+		t.Run(kind.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := up(t)
+				gate := r.script(kind).Stall(op, 2)
+				ctx, cancel := context.WithCancel(t.Context())
+				j := r.start(ctx, "job", r.spec(t))
+				entered(t, gate)
+				answer := r.Service(kind).Hang()
+				time.Sleep(10 * time.Second)
+				begin := time.Now()
+				cancel()
+				if <-j.done; !errors.Is(j.err, context.Canceled) || j.warnings(pipeline.StageSilent) != 1 || time.Since(begin) > 0 {
+					t.Errorf("ended with %v after %v, warned of %+v", j.err, time.Since(begin), only[pipeline.Warning](j))
+				}
+				answer()
+				gate.Release()
 				r.idle(t)
 			})
 		})
