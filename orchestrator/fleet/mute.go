@@ -46,12 +46,12 @@ const Patience = infoTimeout
 // AwaitMute returns when a service is mute: it has not answered for Patience over a connection that stands, and nothing was
 // heard of its work either, as of one that is stopped or behind a network that swallows everything. The error is ctx's.
 func (f *Fleet) AwaitMute(ctx context.Context, id residency.StageID) error {
-	return f.await(ctx, f.members[id].isMute)
+	return f.await(ctx, func() bool { return f.Mute(id) })
 }
 
 // AwaitVoice returns when a service is not mute: it has answered, or is gone. The error is ctx's.
 func (f *Fleet) AwaitVoice(ctx context.Context, id residency.StageID) error {
-	return f.await(ctx, func() bool { return !f.members[id].isMute() })
+	return f.await(ctx, func() bool { return !f.Mute(id) })
 }
 
 func (f *Fleet) await(ctx context.Context, ok func() bool) error {
@@ -68,7 +68,9 @@ func (f *Fleet) await(ctx context.Context, ok func() bool) error {
 	return ctx.Err()
 }
 
-func (m *member) isMute() bool {
+// Mute tells whether a service is, see AwaitMute.
+func (f *Fleet) Mute(id residency.StageID) bool {
+	m := f.members[id]
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mute

@@ -162,6 +162,26 @@ func TestCancelMute(t *testing.T) {
 	}
 }
 
+// TestDeadlineMute: a deadline that ends work in a stage which does not answer is the stage's fault.
+func TestDeadlineMute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const kind = stage.KindDenoiser
+		r := up(t)
+		gate := r.script(kind).Stall(stagetest.OpDenoise, 2)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		j := r.start(ctx, "job", r.spec(t))
+		entered(t, gate)
+		answer := r.Service(kind).Hang()
+		if <-j.done; !unreachable(j.err, kind) {
+			t.Errorf("ended with %v", j.err)
+		}
+		answer()
+		gate.Release()
+		r.idle(t)
+	})
+}
+
 // TestMuteStageBusyReplica: the work moves when the other stage is free.
 func TestMuteStageBusyReplica(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

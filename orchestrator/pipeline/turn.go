@@ -151,6 +151,9 @@ func (j *job) hold(ctx context.Context, kind stage.Kind, lease *residency.Lease,
 			return
 		}
 		j.release(ctx, lease, err)
+		if err != nil && ctx.Err() != nil && j.Fleet.Mute(lease.Stage) { // then that is why time ran out
+			err = stage.Errorf(stage.StageUnreachable, "the %v at %s does not answer", kind, lease.Stage)
+		}
 	}()
 	err = work(call, lease.Stage)
 	return nil, err
