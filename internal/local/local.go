@@ -100,8 +100,8 @@ func (s *Stack) AwaitServing(ctx context.Context) error {
 
 // probe asks a process for its health until it answers, whatever it says, or the stack stops. Its listener is open from the
 // beginning, so that a call waits for the process that will serve it.
-func (s *Stack) probe(p *process) {
-	conn, err := grpc.NewClient(s.Address(p.name), grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (s *Stack) probe(p *process, address string) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		p.log.Error("process cannot be asked how it is", "error", err)
 		return
@@ -139,7 +139,8 @@ func (s *Stack) add(o Options, args []string, listen ...at) (err error) {
 	}
 	s.processes = append(s.processes, p)
 	go p.supervise()
-	s.probes.Go(func() { s.probe(p) })
+	address := s.Address(p.name)
+	s.probes.Go(func() { s.probe(p, address) })
 	return nil
 }
 
