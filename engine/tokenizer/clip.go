@@ -13,13 +13,14 @@ import (
 
 // CLIP is a tokenizer. It never changes after Open and may be used by many goroutines at once.
 type CLIP struct {
-	bytePairs bytePairs
-	raw       matcher // added tokens that are found in the text as it was written
-	normal    matcher // added tokens that are found in the normalized text
-	start     int32
-	end       int32
-	pad       int32
-	vocabSize int
+	bytePairs  bytePairs
+	raw        matcher // added tokens that are found in the text as it was written
+	normal     matcher // added tokens that are found in the normalized text
+	start      int32
+	end        int32
+	pad        int32
+	vocabSize  int
+	inversions []inversion
 }
 
 // VocabSize is the largest id plus one: the rows a text encoder's embedding needs.
@@ -53,14 +54,16 @@ const maxTextBytes = 64 << 20
 // frame is how many tokens of every text are not its own: start and end.
 const frame = 2
 
-// Encode returns exactly maxTokens ids: start, the tokens of text that fit, end, padding. dropped
-// counts the tokens that did not fit. The error is an InputError.
+// Encode returns exactly maxTokens ids: start, the tokens of text that fit, end, padding. Textual inversions of several
+// vectors are spelled out. dropped counts the tokens that did not fit. The error is an InputError.
 func (c *CLIP) Encode(text string, maxTokens int) (ids []int32, dropped int, err error) {
 	if maxTokens < frame {
 		return nil, 0, &InputError{Field: "maxTokens", Expected: fmt.Sprintf("at least %d, for start and end", frame), Got: fmt.Sprint(maxTokens)}
 	}
-	ids, err = c.Tokenize(text)
-	if err != nil {
+	if text, err = c.spellOut(text); err != nil {
+		return nil, 0, err
+	}
+	if ids, err = c.Tokenize(text); err != nil {
 		return nil, 0, err
 	}
 	if dropped = len(ids) - maxTokens; dropped > 0 {

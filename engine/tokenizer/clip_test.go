@@ -38,6 +38,36 @@ func TestLayoutsAreEqual(t *testing.T) {
 	}
 }
 
+// A textual inversion of several vectors is named by its first token and spelled out, where it is one token of the text.
+func TestInversions(t *testing.T) {
+	f := small()
+	f[addedFile] = `{"<x>":7,"<x>_1":8,"<x>_2":9,"<x>_4":10,"<y>_1":11}`
+	c, err := f.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string][]int32{
+		"ab":         {5, 4, 6},
+		"<x>":        {5, 7, 8, 9, 6},
+		"ab <x>a<x>": {5, 4, 7, 8, 9, 2, 7, 8, 9, 6},
+		"<x>_2":      {5, 9, 6}, // another token
+		"<y>_1":      {5, 11, 6},
+		"<x>_4":      {5, 10, 6},
+	} {
+		ids, dropped, err := c.Encode(text, len(want))
+		if err != nil || dropped != 0 || !slices.Equal(ids, want) {
+			t.Errorf("%q: %v, %d dropped, %v, want %v", text, ids, dropped, err, want)
+		}
+	}
+	if _, dropped, err := c.Encode("<x> <x>", 5); err != nil || dropped != 3 {
+		t.Errorf("%d dropped, %v, want 3", dropped, err)
+	}
+	var input *InputError
+	if _, _, err := c.Encode(strings.Repeat("<x>", maxTextBytes/12), 77); !errors.As(err, &input) || input.Field != "text" {
+		t.Errorf("a text that grows too long: %v", err)
+	}
+}
+
 // The cut at every length: start first, end last, the tokens of the text between, the number of those
 // that did not fit, and the pad token behind.
 func TestEncodeCuts(t *testing.T) {

@@ -80,6 +80,7 @@ func assemble(v *vocabulary, ids *special) (*CLIP, error) {
 		c.vocabSize = max(c.vocabSize, int(t.id)+1)
 	}
 	c.raw, c.normal = matchersOf(ids.added)
+	c.inversions = inversionsOf(ids.added)
 	return c, nil
 }
 

@@ -66,6 +66,9 @@ def cases():
     yield 'max-len', [(K, 'model_max_length', DEL), (K, 'max_len', 12)], dict(prompt=LONG)
     yield 'tokenizer-irrelevant', [(K, k, v) for k, v in dict(add_bos_token=False, add_eos_token=False, add_prefix_space=True, do_lower_case=False, errors='strict', max_length=9, stride=2,
                                                               pad_to_multiple_of=11, truncation_strategy='only_first', model_input_names=['input_ids']).items()], dict(prompt='  A Fox, IN Blue ' + LONG)
+    vocab = 'tokenizer/vocab.json'  # two bytes that no merge has make room for a textual inversion of two vectors
+    yield 'inversion', [(vocab, '"', DEL), (vocab, '#', DEL), (vocab, '<cat>', 1), (vocab, '<cat>_1', 2), (K, 'additional_special_tokens', ['<cat>', '<cat>_1'])], dict(
+        prompt='a <cat> on a blue <cat> background, the <CAT>', negative_prompt='no <cat>')
     yield 'old-version', [(U, '_diffusers_version', '0.6.0')], dict(steps=1)
     yield 'size-list', [(U, 'sample_size', [12, 20])], {}
     yield 'old-size-list', [(U, '_diffusers_version', '0.6.0'), (U, 'sample_size', [12, 16])], {}
