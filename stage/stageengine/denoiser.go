@@ -47,7 +47,7 @@ func NewDenoiser(o Options) *Denoiser {
 			if err != nil {
 				return err
 			}
-			schedule, err := sampler.ParseConfig(data, dir.Scheduler)
+			schedule, err := sampler.ParseConfig(data, dir.Scheduler())
 			if err != nil {
 				return config.InFile(err, filepath.Join(dir.Path(), "scheduler", "scheduler_config.json"))
 			}

@@ -48,7 +48,7 @@ func identity(kind stage.Kind, dir *modeldir.Dir, net network) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&b, "%+v %d %s\n%s\n", dir.UNet, dir.Tokens, dir.Scheduler, schedule)
+		fmt.Fprintf(&b, "%+v %d %s\n%s\n", dir.UNet, dir.Tokens, dir.Scheduler(), schedule)
 	case stage.KindDecoder:
 		fmt.Fprintf(&b, "%+v\n", dir.VAE)
 	}

@@ -50,12 +50,11 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Dir is an opened model: its configs, checked against each other. It holds no file open.
 type Dir struct {
-	path string
-	Text clip.Config
-	UNet unet.Config
-	VAE  vae.Config
-	// Scheduler is the class of the model's scheduler, whatever class its config is of.
-	Scheduler string
+	path  string
+	index modelIndex
+	Text  clip.Config
+	UNet  unet.Config
+	VAE   vae.Config
 	// Tokens is the length of a prompt, start, end and padding among them.
 	Tokens int
 
@@ -69,7 +68,7 @@ type Dir struct {
 func Open(path string) (*Dir, error) {
 	d := &Dir{path: path}
 	var err error
-	if _, d.Scheduler, err = readIndex(path, pipelines()[:1]); err != nil {
+	if d.index, err = readIndex(path, pipelines()[:1]); err != nil {
 		return nil, err
 	}
 	for _, folder := range []string{textEncoderFolder, unetFolder, vaeFolder, tokenizerFolder, schedulerFolder} {
@@ -113,6 +112,9 @@ func (d *Dir) Path() string { return d.path }
 
 // Tokenizer is the folder with the tokenizer's files.
 func (d *Dir) Tokenizer() string { return filepath.Join(d.path, tokenizerFolder) }
+
+// Scheduler is the class of the model's scheduler, whatever class its config is of.
+func (d *Dir) Scheduler() string { return d.index.scheduler }
 
 // SchedulerConfig reads scheduler_config.json, which a sampler takes its settings from.
 func (d *Dir) SchedulerConfig() ([]byte, error) {

@@ -159,7 +159,9 @@ func TestOpenRefusesOtherPipelines(t *testing.T) {
 func TestEveryKeyOfTheReference(t *testing.T) {
 	configtest.Walk(t, "StableDiffusionPipeline", func(key string) (string, error) {
 		dir := copyModel(t)
-		editJSON(t, filepath.Join(dir, "model_index.json"), map[string]any{key: json.RawMessage(configtest.Nonsense)})
+		if key != "" {
+			editJSON(t, filepath.Join(dir, indexFile), map[string]any{key: json.RawMessage(configtest.Nonsense)})
+		}
 		d, err := Open(dir)
 		if err != nil {
 			return "", err
@@ -176,7 +178,10 @@ func TestIgnoredKeys(t *testing.T) {
 	for _, folder := range []string{"unet", "vae", "text_encoder"} {
 		editJSON(t, filepath.Join(dir, folder, "config.json"), map[string]any{"foo": 1, "bar": nil, "_baz": 1, "dropout": 0, "force_upcast": true})
 	}
+	editJSON(t, filepath.Join(dir, indexFile), map[string]any{"foo": []string{"diffusers", "Foo"}, "_bar": 1, "image_encoder": []any{nil, nil}})
 	want := map[string][]string{
+		"text_encoder": {`model_index.json: ignores keys that its class does not have: "foo"`},
+
 		"unet": {`unet/config.json: ignores keys that its class does not have: "foo", "force_upcast"`},
 		"vae":  {`vae/config.json: ignores keys that its class does not have: "dropout", "foo"`},
 	}

@@ -32,17 +32,26 @@ func pipelines() []pipeline {
 	}
 }
 
-// readIndex reads model_index.json in a model's folder and tells which of the accepted pipelines it is, by index, and
-// the class of its scheduler, which may be any. A model that is not to be outlined only must have one.
-func readIndex(dir string, accepted []pipeline) (which int, scheduler string, err error) {
-	path := filepath.Join(dir, "model_index.json")
+// modelIndex is a model_index.json.
+type modelIndex struct {
+	which     int      // of the accepted pipelines
+	scheduler string   // its class, which may be any
+	warnings  []string // of keys that the pipeline does not know
+}
+
+const indexFile = "model_index.json"
+
+// readIndex reads model_index.json in a model's folder, which must be of one of the accepted pipelines. A model that is
+// not to be outlined only must have a scheduler.
+func readIndex(dir string, accepted []pipeline) (modelIndex, error) {
+	path := filepath.Join(dir, indexFile)
 	data, err := readConfig(path)
 	if err != nil {
-		return 0, "", err
+		return modelIndex{}, err
 	}
 	r, err := config.ParseDiffusers(data)
 	if err != nil {
-		return 0, "", config.InFile(err, path)
+		return modelIndex{}, config.InFile(err, path)
 	}
 	var classes []string
 	for _, p := range accepted {
@@ -51,9 +60,9 @@ func readIndex(dir string, accepted []pipeline) (which int, scheduler string, er
 	if !r.Has("_class_name") {
 		r.Refuse("_class_name", `"`+strings.Join(classes, `" or "`)+`"`)
 	}
-	which = slices.Index(classes, r.String("_class_name", classes...))
+	which := slices.Index(classes, r.String("_class_name", classes...))
 	if err := r.Err(); err != nil && len(accepted) > 1 {
-		return 0, "", config.InFile(err, path) // its parts are those of another
+		return modelIndex{}, config.InFile(err, path) // its parts are those of another
 	}
 	class := func(key string) string {
 		var pair []string // a library and a class
@@ -68,8 +77,9 @@ func readIndex(dir string, accepted []pipeline) (which int, scheduler string, er
 			r.Refuse(key, "a library and "+strings.Join(known, " or "))
 		}
 	}
-	if scheduler = class(schedulerFolder); scheduler == "" && len(accepted) == 1 {
+	scheduler := class(schedulerFolder)
+	if scheduler == "" && len(accepted) == 1 {
 		r.Refuse(schedulerFolder, "a library and the class of a scheduler")
 	}
-	return which, scheduler, config.InFile(r.Err(), path)
+	return modelIndex{which, scheduler, IgnoredKeys(indexFile, r.Unknown(classes[which]))}, config.InFile(r.Err(), path)
 }

@@ -90,13 +90,17 @@ func (p *Part) OpenSource() (interface {
 // networks keep their weights as keep says, see Dir.Resident. Errors are an Error, nn.TensorErrors, those of the
 // weight files, or wrap config.Errors.
 func OpenOutline(path string, keep Keep) (*Outline, error) {
-	which, _, err := readIndex(path, pipelines())
+	index, err := readIndex(path, pipelines())
 	if err != nil {
 		return nil, err
 	}
-	o := &Outline{Path: path, Pipeline: pipelines()[which].class, Runs: which == 0, Guided: true}
+	o := &Outline{Path: path, Pipeline: pipelines()[index.which].class, Runs: index.which == 0, Guided: true}
 	read := []func(Keep) error{o.openStableDiffusion, o.openXL, o.openFlux}
-	return o, read[which](keep)
+	if err := read[index.which](keep); err != nil {
+		return o, err
+	}
+	o.Text[0].Warnings = append(o.Text[0].Warnings, index.warnings...)
+	return o, nil
 }
 
 func (o *Outline) openStableDiffusion(keep Keep) error {

@@ -36,6 +36,7 @@ func (d *Dir) TextEncoder() (*TextEncoder, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.warnings = append(e.warnings, d.index.warnings...)
 	return e, nil
 }
 
