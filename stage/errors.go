@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -101,8 +102,8 @@ func Excerpt(text string, most int) string {
 func DoesNotFit(kind Kind, model string, needed, available, budget int64) *Error {
 	return &Error{
 		Reason: ModelDoesNotFit,
-		Message: fmt.Sprintf("the %v of model %q needs %d bytes, available are %d of a budget of %d",
-			kind, model, needed, available, budget),
+		Message: fmt.Sprintf("the %v of model %q needs %s, available are %s of a budget of %s",
+			kind, model, size(needed, math.Ceil), size(available, math.Floor), Size(budget)),
 		Metadata: map[string]string{
 			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed),
 			"available_bytes": fmt.Sprint(available), "budget_bytes": fmt.Sprint(budget),
@@ -114,8 +115,8 @@ func DoesNotFit(kind Kind, model string, needed, available, budget int64) *Error
 func Busy(kind Kind, model string, needed, available, budget, others, awaited int64) *Error {
 	return &Error{
 		Reason: DeviceBusy,
-		Message: fmt.Sprintf("the %v of model %q needs %d bytes, available are %d of a budget of %d: other processes on the device hold %d and %d are awaited, of which %d would have to go",
-			kind, model, needed, available, budget, others, awaited, needed-available),
+		Message: fmt.Sprintf("the %v of model %q needs %s, available are %s of a budget of %s: other processes on the device hold %s and %s are awaited, of which %s would have to go",
+			kind, model, size(needed, math.Ceil), size(available, math.Floor), Size(budget), Size(others), Size(awaited), size(needed-available, math.Ceil)),
 		Metadata: map[string]string{
 			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed), "available_bytes": fmt.Sprint(available),
 			"budget_bytes": fmt.Sprint(budget), "others_bytes": fmt.Sprint(others), "awaited_bytes": fmt.Sprint(awaited),

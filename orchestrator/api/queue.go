@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -50,10 +49,14 @@ func newQueue(l limits, patience time.Duration, overflow context.CancelCauseFunc
 }
 
 // push appends an event that tells how the job goes; one of the same key that still waits is dropped.
-func (q *queue) push(e *triptychv1alpha1.GenerateResponse, key string) { q.append(item{event: e, key: key}) }
+func (q *queue) push(e *triptychv1alpha1.GenerateResponse, key string) {
+	q.append(item{event: e, key: key})
+}
 
 // pushAlways appends an event that is never left out. There are few of them.
-func (q *queue) pushAlways(e *triptychv1alpha1.GenerateResponse) { q.append(item{event: e, keep: true}) }
+func (q *queue) pushAlways(e *triptychv1alpha1.GenerateResponse) {
+	q.append(item{event: e, keep: true})
+}
 
 // pushImage appends the parts of an image, once there is room for them beside other images or nothing else waits. A reader who takes nothing
 // for as long as patience ends the job; so does ctx the waiting.
@@ -74,7 +77,7 @@ func (q *queue) pushImage(ctx context.Context, parts []*triptychv1alpha1.Generat
 		select {
 		case <-taken:
 		case <-waited.C:
-			q.overflow(slowConsumer(fmt.Sprintf("images wait behind %s that nobody took for %v", humanize.IBytes(uint64(held)), q.patience)))
+			q.overflow(slowConsumer(fmt.Sprintf("images wait behind %s that nobody took for %v", stage.Size(int64(held)), q.patience)))
 			q.mu.Lock()
 			return
 		case <-ctx.Done():

@@ -30,7 +30,7 @@ func TestOutOfMemory(t *testing.T) {
 	r.script(stage.KindDenoiser).Fail(stagetest.OpDenoise, 8, exhausted())
 	j := r.good(t, spec)
 	same(t, j, quiet)
-	if w := only[pipeline.Warning](j); len(w) != 1 || w[0].Code != pipeline.OutOfMemory || !strings.Contains(w[0].Message, "1000 bytes") {
+	if w := only[pipeline.Warning](j); len(w) != 1 || w[0].Code != pipeline.OutOfMemory || !strings.Contains(w[0].Message, "1000 B") {
 		t.Errorf("warnings %+v", w)
 	}
 	if d := r.Service(stage.KindDenoiser).Denoises(); len(d) != 2 || d[1].Resume == nil || d[1].Resume.Step != 5 {

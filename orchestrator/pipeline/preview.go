@@ -73,7 +73,7 @@ func (j *job) showPreview(ctx context.Context, image int, v preview) (why string
 	case err != nil:
 		return fmt.Sprintf("the decoder failed: %v", err)
 	case len(decoded.Data) > MaxPreviewBytes:
-		return fmt.Sprintf("it has %d bytes, more than %d", len(decoded.Data), MaxPreviewBytes)
+		return fmt.Sprintf("it has %s, more than %s", stage.Size(int64(len(decoded.Data))), stage.Size(MaxPreviewBytes))
 	}
 	j.emit(Preview{Image: image, Step: v.step, File: decoded})
 	return ""

@@ -1,0 +1,22 @@
+package stage
+
+import (
+	"math"
+	"strconv"
+)
+
+// Size writes bytes for people, to a hundredth of the largest unit that they fill, such as 25.43 MiB.
+func Size(bytes int64) string { return size(bytes, math.Round) }
+
+// size is Size, with the hundredths rounded by round. What is needed is rounded up, so that it is enough.
+func size(bytes int64, round func(float64) float64) string {
+	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	if bytes < 1<<10 {
+		return strconv.FormatInt(bytes, 10) + " B"
+	}
+	n, unit := float64(bytes)/(1<<10), 0
+	for n >= 1<<10 && unit < len(units)-1 {
+		n, unit = n/(1<<10), unit+1
+	}
+	return strconv.FormatFloat(round(n*100)/100, 'f', -1, 64) + " " + units[unit]
+}
