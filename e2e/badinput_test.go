@@ -115,6 +115,22 @@ func TestBadCommands(t *testing.T) {
 		{[]string{"encoder", "--device", "tpu:0"}, 2, "cpu:0"},
 		{[]string{"orchestrator"}, 2, "--"},
 		{[]string{"draw"}, 2, "draw"},
+		{[]string{"generate", "x", "-o", ok, "--threads", "-1"}, 2, "--threads -1"},
+		{[]string{"up", "--threads", "-1"}, 2, "--threads -1"},
+		{[]string{"encoder", "--threads", "-1"}, 2, "--threads -1"},
+		{[]string{"up", "--listen", ":99999"}, 2, "99999"},
+		{[]string{"up", "--metrics-listen", ":99999"}, 2, "99999"},
+		{[]string{"encoder", "--listen", ":99999"}, 2, "99999"},
+		{[]string{"orchestrator", "--encoder", "a:1", "--denoiser", "a:2", "--decoder", "a:3", "--max-jobs", "0"}, 2, "max-jobs"},
+		{[]string{"orchestrator", "--encoder", "a:1", "--denoiser", "a:2", "--decoder", "a:3", "--send-timeout", "-1s"}, 2, "send-timeout"},
+		{[]string{"generate", "x", "-o", ok, "--seed", "-1"}, 2, "--seed \"-1\": expected a whole number from 0"},
+		{[]string{"orchestrator", "--patience", "soon"}, 2, "--patience \"soon\": expected a duration"},
+		{[]string{"plan", "starter", "--guidance-scale", "NaN"}, 2, "guidance-scale"},
+		{[]string{"simulate", "--trace", filepath.Join(dir, "none")}, 2, "--trace"},
+		{[]string{"simulate", "--from", filepath.Join(dir, "none")}, 2, "--from"},
+		{[]string{"trace", "--from", filepath.Join(dir, "none"), "-o", ok}, 2, "--from"},
+		{[]string{"simulate", "--report", dir}, 2, "--report"},
+		{[]string{"simulate", "--write-trace", filepath.Join(dir, "no/such/x")}, 2, "--write-trace"},
 	} {
 		got := runCommand(t, c.args...)
 		if got.code != c.code || !strings.Contains(got.stderr, c.says) {

@@ -47,6 +47,15 @@ func talk(cmd *cobra.Command, files ...string) io.Writer {
 	return cmd.OutOrStdout()
 }
 
+// openFile opens the file of a flag for reading. Errors are bad usage.
+func openFile(flag, path string) (*os.File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--%s: %w", flag, err)}
+	}
+	return file, nil
+}
+
 // probe shows that the file of a flag can be written, by a temporary one beside it if there is none yet. Errors are bad
 // usage.
 func probe(flag, path string) error {

@@ -204,6 +204,24 @@ func hide(flags *pflag.FlagSet, name string) {
 	}
 }
 
+// accepted are the values of flags whose own errors speak of Go, by their type.
+var accepted = map[string]string{
+	"int": "a whole number", "int32": "a whole number of 32 bits", "uint64": "a whole number from 0 to 18446744073709551615",
+	"float32": "a number", "float64": "a number", "duration": "a duration, such as 30s or 5m", "bool": "true or false",
+}
+
+// flagError is an error of parsing flags in words of ours.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	if expected, ok := accepted[invalid.GetFlag().Value.Type()]; ok {
+		return fmt.Errorf("--%s %q: expected %s", invalid.GetFlag().Name, invalid.GetValue(), expected)
+	}
+	return fmt.Errorf("--%s: %w", invalid.GetFlag().Name, errors.Unwrap(invalid))
+}
+
 // noArgs refuses arguments as bad usage.
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {

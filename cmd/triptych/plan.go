@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,6 +52,9 @@ find out.`,
 				if cmd.Flags().Changed(flag) && side == 0 {
 					return stage.Invalid(stage.SizeUnsupported, flag, side, "a positive number of pixels")
 				}
+			}
+			if scale := float64(f.scale); math.IsNaN(scale) || math.IsInf(scale, 0) {
+				return stage.Invalid(stage.InvalidField, "guidance-scale", scale, "a number")
 			}
 			p, refused, err := f.plan(cmd.Context(), args, cmd.ErrOrStderr())
 			if err != nil {

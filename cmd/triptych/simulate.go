@@ -100,6 +100,13 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 	if err := f.exclude(cmd); err != nil {
 		return err
 	}
+	for flag, path := range map[string]string{"write-trace": f.write, "report": f.report} {
+		if path != "" {
+			if err := probe(flag, path); err != nil {
+				return err
+			}
+		}
+	}
 	f.options.LoadBytesPerSecond = float64(f.load)
 	names, traces, recorded, err := f.traces(cmd)
 	if err != nil {
@@ -170,7 +177,7 @@ func (f *simulateFlags) traces(cmd *cobra.Command) (names []string, traces []sim
 		t, found, err := f.recorded(cmd)
 		return []string{f.from}, []simulate.Trace{t}, found, err
 	case f.file != "":
-		file, err := os.Open(f.file)
+		file, err := openFile("trace", f.file)
 		if err != nil {
 			return nil, nil, nil, err
 		}

@@ -213,7 +213,7 @@ func (f *traceFlags) picture(cmd *cobra.Command, seen *timeline.Timeline, end ti
 
 // readRecording hands every message of a file to each, until ctx ends.
 func readRecording(ctx context.Context, path string, each func(line int, news *triptychv1alpha1.WatchResidencyResponse) error) error {
-	file, err := os.Open(path)
+	file, err := openFile("from", path)
 	if err != nil {
 		return err
 	}
