@@ -65,9 +65,14 @@ func TestMetrics(t *testing.T) {
 		}
 		return total
 	}
-	for name, want := range map[string]float64{"triptych_loads_total": 3, "triptych_jobs_total": 1, "triptych_wait_seconds": 3, "triptych_load_seconds": 3, "triptych_reload_seconds": 0} {
+	for name, want := range map[string]float64{"triptych_loads_total": 3, "triptych_jobs_total": 1, "triptych_wait_seconds": 3, "triptych_load_seconds": 3, "triptych_reload_seconds": 0, "triptych_images_total": 1, "triptych_request_seconds": 1, "triptych_stage_up": 3} {
 		if got := sum(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	for _, name := range []string{"go_goroutines", "process_resident_memory_bytes", "process_open_fds"} {
+		if sum(name) <= 0 {
+			t.Errorf("no %s", name)
 		}
 	}
 	if held, used := sum("triptych_reserved_bytes"), sum("triptych_used_bytes"); held != used || used == 0 {

@@ -88,14 +88,17 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return &OptionError{err}
 	}
-	var keeper *residency.Keeper
-	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() })
+	var (
+		keeper *residency.Keeper
+		stages *fleet.Fleet
+	)
+	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() }, func() []metrics.Replica { return replicas(stages) })
 	keeper = residency.New(residency.Options{Policy: o.Memory, Sink: func(e residency.Event) {
 		logDecision(ctx, o.Logger, e)
 		counts.Decided(e)
 	}})
 	defer keeper.Close()
-	stages, err := fleet.New(fleet.Options{
+	stages, err = fleet.New(fleet.Options{
 		ID: o.ID, Undrain: o.Undrain, Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
 		Diagnose: func(ctx context.Context, address string) string { return rpcserver.Diagnose(ctx, address, o.StageTLS) },
 	})
@@ -105,7 +108,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	serving, until := errgroup.WithContext(ctx)
 	api.New(api.Options{
 		Pipeline: &pipeline.Pipeline{Fleet: stages, Keeper: keeper, Patience: o.Patience, CheckpointEveryNSteps: o.CheckpointEveryNSteps},
-		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: counts.Ended, Ending: until.Done(),
+		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: func(e api.End) { counts.Ended(e.Model, e.Images, e.Took, e.Err) }, Ending: until.Done(),
 	}).Register(server)
 
 	serving.Go(func() error { return server.Serve(until, lis) })
@@ -127,8 +130,19 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	return errors.Join(err, stages.Close())
 }
 
+// replicas are the services as metrics tell of them.
+func replicas(f *fleet.Fleet) (out []metrics.Replica) {
+	for _, s := range f.Services() {
+		out = append(out, metrics.Replica{Kind: s.Kind, Address: s.Address, Up: s.Problem == ""})
+	}
+	return out
+}
+
 // logDecision writes a decision about memory to the log: the record that requests see too.
 func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {
+	if e.Job != "" {
+		log = log.With("request", string(e.Job))
+	}
 	log.LogAttrs(ctx, slog.LevelInfo, "residency", slog.String("action", e.Action.String()), slog.String("stage", e.Kind.String()),
 		slog.String("model", e.Model), slog.String("device", e.Device), slog.Int64("bytes", e.Bytes),
 		slog.Int64("used_bytes", e.UsedBytes), slog.Int64("budget_bytes", e.BudgetBytes), slog.String("reason", e.Reason))

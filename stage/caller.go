@@ -10,6 +10,8 @@ type Caller struct {
 	// Orchestrator is the id of the orchestrator whose keeper decides what the stage holds; empty is somebody else. A
 	// service that is called by one belongs to it, as long as it is heard of.
 	Orchestrator string
+	// Request is the id of the request that the work is for, if it is for one: log lines about the call carry it.
+	Request string
 	// Want is what the orchestrator lacks on the stage's device. Only Info looks at it.
 	Want Want
 	// Leaving is that the orchestrator goes away: behind this look the service works for nobody. Only Info looks at it.

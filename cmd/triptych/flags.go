@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -45,16 +46,29 @@ func warmFlag(flags *pflag.FlagSet, warm *byteSize) {
 	flags.Var(warm, "warm-memory", "memory of the host for weights that are evicted, which are then resident again at once, such as 2GiB; none without")
 }
 
-// logFlags choose what is logged.
-type logFlags struct{ level string }
+// logFlags choose what is logged, and how.
+type logFlags struct{ level, format string }
+
+// The values of --log-level and --log-format.
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{"text", "json"}
+)
 
 func (f *logFlags) add(flags *pflag.FlagSet, level string) {
 	flags.StringVar(&f.level, "log-level", level, "debug, info, warn or error")
+	flags.StringVar(&f.format, "log-format", logFormats[0], "text, or json for one object a line")
 }
+
+// args are the flags on a command line again.
+func (f *logFlags) args() []string { return []string{"--log-level", f.level, "--log-format", f.format} }
 
 func (f *logFlags) parse() (level slog.Level, err error) {
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
 		return level, usageError{fmt.Errorf("--log-level %q: expected debug, info, warn or error", f.level)}
+	}
+	if !slices.Contains(logFormats, f.format) {
+		return level, usageError{fmt.Errorf("--log-format %q: expected text or json", f.format)}
 	}
 	return level, nil
 }
@@ -64,6 +78,9 @@ func (f *logFlags) logger() (*slog.Logger, error) {
 	level, err := f.parse()
 	if err != nil {
 		return nil, err
+	}
+	if f.format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
 	}
 	return slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{Level: level, NoColor: !term.IsTerminal(int(os.Stderr.Fd()))})), nil
 }

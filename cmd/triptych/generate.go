@@ -179,7 +179,7 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 				f.stack.models = nil // a directory needs no others
 			}
 		}
-		s, err := f.stack.start("127.0.0.1:0", "", f.logs.level, cmd.ErrOrStderr(), log, extra...)
+		s, err := f.stack.start("127.0.0.1:0", "", f.logs, cmd.ErrOrStderr(), log, extra...)
 		if err != nil {
 			return nil, nil, nil, err
 		}

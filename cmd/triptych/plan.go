@@ -128,7 +128,7 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 		f.stack.models = append(paths, f.stack.models...)
 	}
 	f.stack.lease = leaseOff // nothing is held
-	runtime := f.stack.runtime("", f.stack.models...)
+	runtime := f.stack.runtime(logFlags{}, f.stack.models...)
 	o, closeDevice, err := runtime.open()
 	if err != nil {
 		return p, nil, err

@@ -56,7 +56,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 
 // args are the flags on a command line again, for the service or runtime of a stage.
 func (f *runtimeFlags) args(kind stage.Kind) []string {
-	args := []string{"--log-level", f.logs.level, "--device", f.device, "--threads", fmt.Sprint(f.threads)}
+	args := append(f.logs.args(), "--device", f.device, "--threads", fmt.Sprint(f.threads))
 	if f.budget > 0 {
 		args = append(args, "--memory-budget", fmt.Sprint(int64(f.budget)))
 	}

@@ -30,8 +30,8 @@ type stackFlags struct {
 }
 
 // runtime is the flags of a stage's process.
-func (f *stackFlags) runtime(logLevel string, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logFlags{logLevel}}
+func (f *stackFlags) runtime(logs logFlags, models ...string) runtimeFlags {
+	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logs}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
@@ -43,17 +43,17 @@ func (f *stackFlags) add(cmd *cobra.Command) {
 }
 
 // start starts the processes; extraModels are added to the models.
-func (f *stackFlags) start(listen, metrics, logLevel string, stderr io.Writer, log *slog.Logger, extraModels ...string) (*local.Stack, error) {
+func (f *stackFlags) start(listen, metrics string, logs logFlags, stderr io.Writer, log *slog.Logger, extraModels ...string) (*local.Stack, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	stages := f.runtime(logLevel, append(f.models, extraModels...)...)
+	stages := f.runtime(logs, append(f.models, extraModels...)...)
 	if err := stages.check(); err != nil { // told once, here, and not by three processes
 		return nil, err
 	}
 	s, err := local.Start(local.Options{
-		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: append([]string{"--log-level", logLevel}, f.orchestratorArgs...), Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: append(logs.args(), f.orchestratorArgs...), Stderr: stderr, Logger: log,
 	})
 	return s, listenError(err)
 }
@@ -87,7 +87,7 @@ func upCommand() *cobra.Command {
 				return err
 			}
 			stack.orchestratorArgs = memory.args()
-			s, err := stack.start(listen, metrics, logs.level, cmd.ErrOrStderr(), log)
+			s, err := stack.start(listen, metrics, logs, cmd.ErrOrStderr(), log)
 			if err != nil {
 				return err
 			}

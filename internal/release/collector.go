@@ -114,13 +114,20 @@ func (c *Collector) Released() (times, bytes int64) {
 	return c.times, c.bytes
 }
 
+// worthTelling is from how many bytes on a collection has freed something.
+const worthTelling = 1 << 20
+
 // collect fills in the record of a collection and tells it.
 func (c *Collector) collect(r Record) Record {
 	r.Device, r.Before = c.Device, c.Read()
 	freed, start := freedObjects(), time.Now()
 	c.free()
 	r.Took, r.Objects, r.After = time.Since(start), freedObjects()-freed, c.Read()
-	c.Logger.LogAttrs(context.Background(), slog.LevelInfo, r.String(), slog.String("reason", r.Reason.String()),
+	level := slog.LevelInfo
+	if r.ReleasedBytes() < worthTelling {
+		level = slog.LevelDebug
+	}
+	c.Logger.LogAttrs(context.Background(), level, r.String(), slog.String("reason", r.Reason.String()),
 		slog.String("released_bytes", strconv.FormatInt(r.ReleasedBytes(), 10)), // a number would come out as 1.8e+06 behind the process line
 		slog.Float64("seconds", r.Took.Seconds()))
 	return r

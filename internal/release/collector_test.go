@@ -222,3 +222,16 @@ func BenchmarkCollect(b *testing.B) {
 		c.collect(Record{})
 	}
 }
+
+// TestCollectorTells: only a collection that freed something is news.
+func TestCollectorTells(t *testing.T) {
+	for freed, level := range map[int64]string{-mebi: "DEBUG", 0: "DEBUG", mebi - 1: "DEBUG", mebi: "INFO"} {
+		r := newRig(Policy{0, Off})
+		r.free = func() { r.reading.Process -= freed }
+		r.begin(encode)
+		r.end(encode, true)
+		if line := r.log.String(); !strings.Contains(line, "level="+level+` msg="GC:`) {
+			t.Errorf("%d bytes freed: %s, want level %s", freed, line, level)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -115,8 +116,14 @@ func TestCalls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			told, answered := make(teller, 1), make(chan struct{})
-			collector := New(Options{Policy: Policy{0, Off}, Device: "cpu:0", Logger: slog.New(told), Read: func() Reading { return Reading{} }})
-			collector.free = func() { <-answered }
+			var process atomic.Int64
+			collector := New(Options{
+				Policy: Policy{0, Off}, Device: "cpu:0", Logger: slog.New(told), Read: func() Reading { return Reading{Process: process.Load()} },
+			})
+			collector.free = func() {
+				process.Add(-worthTelling) // else it is not told
+				<-answered
+			}
 			for _, w := range c.calls(stagetest.Connect(t, c.register, grpc.StatsHandler(collector))) {
 				if err := w.call(); (err != nil) != (w.name == "fail") {
 					t.Fatalf("%s: %v", w.name, err)

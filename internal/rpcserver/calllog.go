@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
 // logCall writes one call at level debug.
@@ -19,6 +21,9 @@ func logCall(ctx context.Context, logger *slog.Logger, method string, begin time
 		slog.String("method", method),
 		slog.String("code", status.Code(err).String()),
 		slog.Duration("took", time.Since(begin)),
+	}
+	if id := stagerpc.RequestOf(ctx); id != "" {
+		attrs = append(attrs, slog.String("request", id))
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("peer", p.Addr.String()))

@@ -251,7 +251,7 @@ func TestSendFails(t *testing.T) {
 	gate := r.Service(stage.KindDenoiser).Script.Hold(stagetest.OpDenoise, 3)
 	failure := errors.New("cannot be marshalled")
 	ctx := fleettest.Soon(t)
-	err := r.service.generate(ctx, small(), func(*response) error {
+	err := r.service.generate(ctx, "id", small(), &End{}, func(*response) error {
 		<-gate.Entered()
 		return failure
 	})

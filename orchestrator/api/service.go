@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,10 +32,18 @@ type Options struct {
 	MaxJobs int
 	// SendTimeout is how long a caller may take to read a message, of at most 1 MiB, while images wait for him.
 	SendTimeout time.Duration
-	// Ended, if not nil, hears of the end of every call of Generate, and its error. It may be called at once.
-	Ended func(error)
+	// Ended, if not nil, hears of the end of every call of Generate. It may be called at once.
+	Ended func(End)
 	// Ending is closed when the server shuts down, which would wait for those who watch. nil never is.
 	Ending <-chan struct{}
+}
+
+// End is what became of a call of Generate.
+type End struct {
+	Model  string // that it used, empty if it was refused before
+	Images int    // that were made
+	Took   time.Duration
+	Err    error // nil if it completed
 }
 
 // Service implements GenerationService, ModelService and ResidencyService.
@@ -64,15 +73,19 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 
 // Generate implements GenerationService.
 func (s *Service) Generate(req *triptychv1alpha1.GenerateRequest, stream grpc.ServerStreamingServer[triptychv1alpha1.GenerateResponse]) error {
-	ctx, cancel := beforeDeadline(stream.Context())
+	begun, id := time.Now(), uuid.NewString()
+	named := stage.WithCaller(stream.Context(), stage.Caller{Request: id})
+	ctx, cancel := beforeDeadline(named)
 	defer cancel()
-	err := s.generate(ctx, req.GetSpec(), func(m *triptychv1alpha1.GenerateResponse) error {
+	var end End
+	end.Err = s.generate(ctx, id, req.GetSpec(), &end, func(m *triptychv1alpha1.GenerateResponse) error {
 		return unsent(stream.Context(), stream.Send(m))
 	})
 	if s.Ended != nil {
-		s.Ended(err)
+		end.Took = time.Since(begun)
+		s.Ended(end)
 	}
-	return stagerpc.ToStatus(stream.Context(), s.Logger, err)
+	return stagerpc.ToStatus(named, s.Logger, end.Err)
 }
 
 // unsent is what a failed Send means: that the caller is gone, or else what went wrong here.
@@ -101,7 +114,8 @@ func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 // maxMargin is the most time given up for an answer to travel.
 const maxMargin = 500 * time.Millisecond
 
-func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.GenerationSpec, send func(*triptychv1alpha1.GenerateResponse) error) error {
+// generate makes the images of the request id, and notes in end what becomes of it but the error.
+func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alpha1.GenerationSpec, end *End, send func(*triptychv1alpha1.GenerateResponse) error) error {
 	select {
 	case s.places <- struct{}{}:
 		defer func() { <-s.places }()
@@ -116,7 +130,7 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 	if err != nil {
 		return err
 	}
-	id := uuid.NewString()
+	end.Model = spec.Model.Name
 	log := s.Logger.With("request", id)
 	log.Info("accepted", "model", spec.Model.Name, "width_px", spec.WidthPx, "height_px", spec.HeightPx, "steps", spec.Steps, "sampler", spec.Sampler, "seed", spec.Seed, "images", spec.ImageCount)
 
@@ -140,8 +154,13 @@ func (s *Service) generate(ctx context.Context, asked *triptychv1alpha1.Generati
 	defer func() { s.pace.spent(time.Since(begun)) }()
 	s.jobs.begin(id, spec)
 	defer s.jobs.end(id)
+	var images atomic.Int64
+	defer func() { end.Images = int(images.Load()) }()
 	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) {
 		s.jobs.hear(id, e)
+		if _, ok := e.(pipeline.Image); ok {
+			images.Add(1)
+		}
 		emit(work, q, e)
 	})
 	patience := s.SendTimeout

@@ -7,8 +7,18 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// collector tells what a snapshot has at the time of a scrape. It keeps nothing.
-type collector struct{ snapshot func() residency.Snapshot }
+// Replica is a service of a stage that the orchestrator was told of.
+type Replica struct {
+	Kind    stage.Kind
+	Address string
+	Up      bool // it gets work
+}
+
+// collector tells what there is at the time of a scrape. It keeps nothing.
+type collector struct {
+	snapshot func() residency.Snapshot
+	replicas func() []Replica
+}
 
 var (
 	reserved = prometheus.NewDesc("triptych_reserved_bytes",
@@ -28,6 +38,8 @@ var (
 		"Bytes of evicted weights that a host's memory may keep. Absent where it keeps none.", []string{"host"}, nil)
 	waiting = prometheus.NewDesc("triptych_waiting_requests",
 		"Requests that have no stage yet, by the kind they wait for. Those whose weights load are included.", []string{"kind"}, nil)
+	up = prometheus.NewDesc("triptych_stage_up",
+		"1 if the service of a stage gets work, 0 if it is gone, silent, draining or another orchestrator's.", []string{"kind", "service"}, nil)
 	dropped = prometheus.NewDesc("triptych_dropped_decisions_total",
 		"Decisions that came too fast to be counted in the other metrics and logged.", nil, nil)
 )
@@ -37,7 +49,7 @@ const scratch = "scratch"
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, warm, warmBudget, waiting, dropped} {
+	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, warm, warmBudget, waiting, up, dropped} {
 		to <- d
 	}
 }
@@ -71,6 +83,13 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, kind := range stage.Kinds() {
 		gauge(waiting, lines[kind], kind.String())
+	}
+	for _, r := range c.replicas() {
+		value := int64(0)
+		if r.Up {
+			value = 1
+		}
+		gauge(up, value, r.Kind.String(), r.Address)
 	}
 	to <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(s.DroppedEvents))
 }

@@ -11,8 +11,10 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
@@ -28,6 +30,8 @@ type Metrics struct {
 	reload    *prometheus.HistogramVec // by kind, model, source
 	wait      *prometheus.HistogramVec // by kind
 	jobs      *prometheus.CounterVec   // by end
+	images    *prometheus.CounterVec   // by model
+	request   *prometheus.HistogramVec // by end
 
 	held map[place]bool // what was resident once
 }
@@ -50,8 +54,8 @@ const (
 	sourceWarm  = "warm"
 )
 
-// New makes metrics that have counted nothing. snapshot is asked at every scrape.
-func New(snapshot func() residency.Snapshot) *Metrics {
+// New makes metrics that have counted nothing. snapshot and replicas are asked at every scrape.
+func New(snapshot func() residency.Snapshot, replicas func() []Replica) *Metrics {
 	seconds := prometheus.ExponentialBuckets(0.01, 2, 16) // to 328 s
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
@@ -79,13 +83,21 @@ func New(snapshot func() residency.Snapshot) *Metrics {
 		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "triptych_jobs_total", Help: "Calls of Generate that ended, by how: completed, cancelled, deadline_exceeded, or the reason of the error.",
 		}, []string{"end"}),
+		images: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "triptych_images_total", Help: "Images that were made, by model; those of requests that failed later included.",
+		}, []string{"model"}),
+		request: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "triptych_request_seconds", Help: "How long calls of Generate took, the reading of their events included, by how they ended.", Buckets: seconds,
+		}, []string{"end"}),
 		held: map[place]bool{},
 	}
 	m.jobs.WithLabelValues(endCompleted)
+	m.request.WithLabelValues(endCompleted)
 	for _, kind := range stage.Kinds() {
 		m.wait.WithLabelValues(kind.String())
 	}
-	m.registry.MustRegister(m.decisions, m.loads, m.load, m.reload, m.wait, m.jobs, collector{snapshot})
+	m.registry.MustRegister(m.decisions, m.loads, m.load, m.reload, m.wait, m.jobs, m.images, m.request, collector{snapshot, replicas},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -128,8 +140,16 @@ const (
 	endDeadline  = "deadline_exceeded"
 )
 
-// Ended counts a job, which ended with err. Safe for concurrent use.
-func (m *Metrics) Ended(err error) { m.jobs.WithLabelValues(end(err)).Inc() }
+// Ended counts a job that made so many images of a model, which is empty if none was found, and ended with err. Safe for
+// concurrent use.
+func (m *Metrics) Ended(model string, images int, took time.Duration, err error) {
+	how := end(err)
+	m.jobs.WithLabelValues(how).Inc()
+	m.request.WithLabelValues(how).Observe(took.Seconds())
+	if images > 0 {
+		m.images.WithLabelValues(model).Add(float64(images))
+	}
+}
 
 // end sorts an error as stagerpc.ToStatus does.
 func end(err error) string {

@@ -51,6 +51,9 @@ func scrape(t *testing.T, m *Metrics) map[string]float64 {
 	}
 	out := map[string]float64{}
 	for name, family := range families {
+		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
+			continue // not ours
+		}
 		if !strings.HasPrefix(name, "triptych_") || family.GetHelp() == "" {
 			t.Errorf("%s has the help %q", name, family.GetHelp())
 		}
@@ -87,6 +90,8 @@ func expect(t *testing.T, got map[string]float64, families string, want map[stri
 
 func nothing() residency.Snapshot { return residency.Snapshot{} }
 
+func none() []Replica { return nil }
+
 // TestBytes: the series of bytes are the snapshot's at the time of the scrape. Replicas on one device
 // add up, and all states together are what is used.
 func TestBytes(t *testing.T) {
@@ -109,8 +114,10 @@ func TestBytes(t *testing.T) {
 		Waiting:       []residency.Waiter{{Need: residency.Need{Kind: stage.KindDenoiser}}, {Need: residency.Need{Kind: stage.KindDenoiser}}},
 		DroppedEvents: 7,
 	}
-	m := New(func() residency.Snapshot { return snapshot })
-	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total"
+	m := New(func() residency.Snapshot { return snapshot }, func() []Replica {
+		return []Replica{{stage.KindDenoiser, "a:1", true}, {stage.KindDenoiser, "b:1", false}, {stage.KindEncoder, "c:1", true}}
+	})
+	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total stage_up"
 	expect(t, scrape(t, m), families, map[string]float64{
 		"reserved_bytes{device=h/gpu:0 kind=denoiser model=m state=resident}": 600,
 		"reserved_bytes{device=h/gpu:0 kind=denoiser model=n state=evicting}": 5,
@@ -130,6 +137,9 @@ func TestBytes(t *testing.T) {
 		"waiting_requests{kind=denoiser}":                                     2,
 		"waiting_requests{kind=decoder}":                                      0,
 		"dropped_decisions_total{}":                                           7,
+		"stage_up{kind=denoiser service=a:1}":                                 1,
+		"stage_up{kind=denoiser service=b:1}":                                 0,
+		"stage_up{kind=encoder service=c:1}":                                  1,
 	})
 	snapshot = residency.Snapshot{}
 	expect(t, scrape(t, m), "reserved_bytes used_bytes dropped_decisions_total", map[string]float64{"dropped_decisions_total{}": 0})
@@ -156,7 +166,7 @@ func life(job residency.JobID, model string) []residency.Event {
 
 // TestDecisions: what the record sums up to.
 func TestDecisions(t *testing.T) {
-	m := New(nothing)
+	m := New(nothing, none)
 	for _, e := range life("job", "m") {
 		m.Decided(e)
 	}
@@ -197,15 +207,15 @@ func TestDecisions(t *testing.T) {
 
 // TestSeriesAreBounded: a thousand jobs make no more series than one.
 func TestSeriesAreBounded(t *testing.T) {
-	m := New(nothing)
+	m := New(nothing, none)
 	count := func(jobs int) int {
 		for i := range jobs {
 			for _, e := range life(residency.JobID(fmt.Sprint("job-", i)), "m") {
 				e.Request = residency.RequestID(i)
 				m.Decided(e)
 			}
-			m.Ended(fmt.Errorf("no. %d: %w", i, stage.Errorf(stage.ModelDoesNotFit, "%d bytes", i)))
-			m.Ended(fmt.Errorf("no. %d", i))
+			m.Ended("", 0, time.Second, fmt.Errorf("no. %d: %w", i, stage.Errorf(stage.ModelDoesNotFit, "%d bytes", i)))
+			m.Ended("m", i+1, time.Duration(i)*time.Second, fmt.Errorf("no. %d", i))
 		}
 		return len(scrape(t, m))
 	}
@@ -216,14 +226,28 @@ func TestSeriesAreBounded(t *testing.T) {
 
 // TestEnds sorts the errors of jobs.
 func TestEnds(t *testing.T) {
-	m := New(nothing)
+	m := New(nothing, none)
 	for _, err := range []error{
 		nil, nil, fmt.Errorf("wrapped: %w", context.Canceled), context.DeadlineExceeded, errors.New("a bug"), stage.Errorf(stage.QueueFull, "full"),
 	} {
-		m.Ended(err)
+		m.Ended("m", 2, 3*time.Second, err)
 	}
+	m.Ended("", 0, time.Second, nil)
+	expect(t, scrape(t, m), "images_total request_seconds", map[string]float64{
+		"images_total{model=m}":                        12,
+		"request_seconds{end=completed} count":         3,
+		"request_seconds{end=completed} sum":           7,
+		"request_seconds{end=cancelled} count":         1,
+		"request_seconds{end=cancelled} sum":           3,
+		"request_seconds{end=deadline_exceeded} count": 1,
+		"request_seconds{end=deadline_exceeded} sum":   3,
+		"request_seconds{end=engine_fault} count":      1,
+		"request_seconds{end=engine_fault} sum":        3,
+		"request_seconds{end=queue_full} count":        1,
+		"request_seconds{end=queue_full} sum":          3,
+	})
 	expect(t, scrape(t, m), "jobs_total", map[string]float64{
-		"jobs_total{end=completed}": 2, "jobs_total{end=cancelled}": 1, "jobs_total{end=deadline_exceeded}": 1,
+		"jobs_total{end=completed}": 3, "jobs_total{end=cancelled}": 1, "jobs_total{end=deadline_exceeded}": 1,
 		"jobs_total{end=engine_fault}": 1, "jobs_total{end=queue_full}": 1,
 	})
 }

@@ -13,8 +13,11 @@ import (
 // orchestratorKey is the metadata of every call that tells on behalf of which orchestrator it is made.
 const orchestratorKey = "triptych-orchestrator"
 
-// maxOrchestratorBytes bounds an id. A longer one is nobody's.
-const maxOrchestratorBytes = 256
+// requestKey is the metadata of calls that tells for which request they are made.
+const requestKey = "triptych-request"
+
+// maxIDBytes bounds an id. A longer one is nobody's.
+const maxIDBytes = 256
 
 // As is conn, whose calls are made on behalf of an orchestrator, unless their context says of which.
 func As(conn grpc.ClientConnInterface, orchestrator string) grpc.ClientConnInterface {
@@ -39,16 +42,32 @@ func (c callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method
 
 func (c callerConn) outgoing(ctx context.Context) context.Context {
 	if id := cmp.Or(stage.CallerOf(ctx).Orchestrator, c.orchestrator); id != "" {
-		return metadata.AppendToOutgoingContext(ctx, orchestratorKey, id)
+		ctx = metadata.AppendToOutgoingContext(ctx, orchestratorKey, id)
+	}
+	if id := stage.CallerOf(ctx).Request; id != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, requestKey, id)
 	}
 	return ctx
 }
 
 // Incoming is the context of a call that has arrived, with its Caller.
 func Incoming(ctx context.Context) context.Context {
-	ids := metadata.ValueFromIncomingContext(ctx, orchestratorKey)
-	if len(ids) == 0 || len(ids[0]) > maxOrchestratorBytes {
+	c := stage.Caller{Orchestrator: told(ctx, orchestratorKey), Request: told(ctx, requestKey)}
+	if c == (stage.Caller{}) {
 		return ctx
 	}
-	return stage.WithCaller(ctx, stage.Caller{Orchestrator: ids[0]})
+	return stage.WithCaller(ctx, c)
+}
+
+// RequestOf is the id of the request that a call is for, of one that was made here or has arrived; empty if there is none.
+func RequestOf(ctx context.Context) string {
+	return cmp.Or(stage.CallerOf(ctx).Request, told(ctx, requestKey))
+}
+
+// told is an id in the metadata of a call that has arrived.
+func told(ctx context.Context, key string) string {
+	if ids := metadata.ValueFromIncomingContext(ctx, key); len(ids) > 0 && len(ids[0]) <= maxIDBytes {
+		return ids[0]
+	}
+	return ""
 }

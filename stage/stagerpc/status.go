@@ -67,6 +67,9 @@ func ToStatus(ctx context.Context, log *slog.Logger, err error) error {
 	default:
 		e = fault("internal error", err)
 	}
+	if id := RequestOf(ctx); id != "" {
+		log = log.With("request", id)
+	}
 	code, known := codeOf(e.Reason)
 	if !known {
 		e = fault("internal error", fmt.Errorf("reason %q is not declared: %w", e.Reason, e))
