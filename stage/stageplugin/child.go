@@ -46,7 +46,8 @@ func (c *Child) start() error {
 	if !c.process.unwatch() {
 		return c.process.launch.Err()
 	}
-	return nil
+	// The connection stands, and is the only one: without its name the socket leaves nothing behind, however this process ends.
+	return os.RemoveAll(c.socketDir)
 }
 
 // Kind is the kind of stage.

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
 
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -136,6 +137,7 @@ func newChild(launch context.Context, o Options, own credentials) *Child {
 		Plugins:          wire{kind: o.Kind}.plugins(),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		TLSConfig:        own.config(),
+		GRPCDialOptions:  []grpc.DialOption{grpc.WithIdleTimeout(0)}, // the connection cannot be made again, see Child.start
 		StartTimeout:     o.StartTimeout + spareTime,
 		Logger:           logger,
 		Stderr:           &c.tail,
