@@ -96,6 +96,9 @@ func rootCommand() *cobra.Command {
 	for _, kind := range stage.Kinds() {
 		root.AddCommand(stageCommand(kind))
 	}
+	root.Version = versionLine()
+	root.SetVersionTemplate("{{.Version}}\n")
+	complete(root, completions())
 	return root
 }
 

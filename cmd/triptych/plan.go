@@ -47,6 +47,7 @@ find out.`,
 			}
 			return nil
 		},
+		ValidArgsFunction: completeModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for flag, side := range map[string]int{"width": f.req.WidthPx, "height": f.req.HeightPx} {
 				if cmd.Flags().Changed(flag) && side == 0 {

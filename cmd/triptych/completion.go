@@ -1,0 +1,119 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/triptych-serving/triptych/engine/sampler"
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stageengine"
+)
+
+// completions are what the flags of all commands take, by their names. Those that are not here take what nobody can guess,
+// such as numbers and addresses.
+func completions() map[string]cobra.CompletionFunc {
+	all := map[string]cobra.CompletionFunc{
+		"model":           completeModels,
+		"sampler":         oneOf(sampler.Names()...),
+		"log-level":       oneOf(logLevels...),
+		"log-format":      oneOf(logFormats...),
+		"offload":         oneOf(offloadNone, offloadBalanced, offloadModel),
+		"arrivals":        oneOf("poisson", "bursty"),
+		"device":          oneOf(defaultDevice),
+		"precision":       oneOf(ofStages("f32", "f16", "bf16", "int8", "int4")...),
+		"resident-bytes":  oneOf(ofStages("auto", "all")...),
+		"low-memory":      oneOf(ofStages("auto", "on", "off")...),
+		"pin":             completeSelectors,
+		"evict-after-use": completeSelectors,
+		"models":          folders,
+		"device-lease":    folders,
+	}
+	for _, name := range []string{"tls-cert", "tls-key", "tls-client-ca", "server-ca", "server-client-cert", "server-client-key", "stage-ca", "stage-client-cert", "stage-client-key"} {
+		all[name] = files("pem", "crt", "key")
+	}
+	for _, name := range []string{"trace", "from", "record", "write-trace"} {
+		all[name] = files("jsonl", "json")
+	}
+	all["report"], all["output"] = files("json"), files("png", "jpg", "jpeg", "webp", "json")
+	return all
+}
+
+// complete gives all flags of a command and of those below it their completions.
+func complete(cmd *cobra.Command, all map[string]cobra.CompletionFunc) {
+	for _, below := range cmd.Commands() {
+		complete(below, all)
+	}
+	if cmd.ValidArgsFunction == nil {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		do := all[f.Name]
+		if do == nil {
+			do = cobra.NoFileCompletions
+		}
+		if err := cmd.RegisterFlagCompletionFunc(f.Name, do); err != nil {
+			panic(err) // registered twice
+		}
+	})
+}
+
+func oneOf(values ...string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+}
+
+func files(extensions ...string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(extensions, cobra.ShellCompDirectiveFilterFileExt)
+}
+
+func folders(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+// ofStages are values for all stages, and for each of them.
+func ofStages(values ...string) []string {
+	out := slices.Clone(values)
+	for _, kind := range stage.Kinds() {
+		for _, v := range values {
+			out = append(out, kind.String()+"="+v)
+		}
+	}
+	return out
+}
+
+// completeModels gives the names of the models that are there; where none begins so, the shell goes on with folders.
+func completeModels(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return modelNames(cmd), cobra.ShellCompDirectiveDefault
+}
+
+// completeSelectors gives the stages, and those of each model.
+func completeSelectors(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var out []string
+	for _, kind := range stage.Kinds() {
+		out = append(out, kind.String())
+		for _, model := range modelNames(cmd) {
+			out = append(out, kind.String()+":"+model)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// modelNames are the models in the folders that the command line tells, none where they cannot be read.
+func modelNames(cmd *cobra.Command) []string {
+	flag := cmd.Flags().Lookup("models")
+	if flag == nil {
+		return nil
+	}
+	names := map[string]bool{}
+	for dir := range slices.Values(*flag.Value.(*paths).to) {
+		if library, err := stageengine.OpenLibrary(dir); err == nil {
+			for _, name := range library.Names() {
+				names[name] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(names)), func(name string) bool { return strings.ContainsAny(name, "\t\n") })
+}
