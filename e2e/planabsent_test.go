@@ -106,7 +106,7 @@ func TestPlanOfAbsentModels(t *testing.T) {
 	}
 
 	got := runCommand(t, "plan", dir)
-	for _, told := range []string{"Weights are absent", "cannot run a FluxPipeline yet", "no T5EncoderModel and no FluxTransformer2DModel", "lower bound", "(estimated)", "F32", "absent"} {
+	for _, told := range []string{"Weights are absent", "cannot run FluxPipeline yet", "no T5EncoderModel and no FluxTransformer2DModel", "lower bound", "(estimated)", "F32", "absent"} {
 		if got.code != 0 || !strings.Contains(got.stdout, told) {
 			t.Errorf("exit code %d, %q is not told: %s%s", got.code, told, got.stdout, got.stderr)
 		}

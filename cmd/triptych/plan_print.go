@@ -121,7 +121,7 @@ func (p *modelPlan) printNetworks(w io.Writer) error {
 		fmt.Fprintln(w, "Weights are absent: planned from configs and headers.")
 	}
 	if !p.Runs {
-		fmt.Fprintf(w, "Triptych cannot run a %s yet.\n", p.Pipeline)
+		fmt.Fprintf(w, "Triptych cannot run %s yet.\n", p.Pipeline)
 	}
 	if len(unknown) > 0 {
 		fmt.Fprintf(w, "It has no %s: scratch is a lower bound, in float32 values a token: %s.\n", strings.Join(unknown, " and no "), strings.Join(formulas, "; "))

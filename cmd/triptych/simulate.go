@@ -219,7 +219,7 @@ func parseBudget(flag, text string, all int64) (int64, error) {
 }
 
 func (r simulated) print(w io.Writer) error {
-	fmt.Fprintf(w, "%s: %d jobs, budget %s = %s of %s of weights", r.Trace, r.Jobs, r.Budget, humanize.IBytes(uint64(r.BudgetBytes)), humanize.IBytes(uint64(r.WeightsBytes)))
+	fmt.Fprintf(w, "%s: %s, budget %s = %s of %s of weights", r.Trace, stage.Count(r.Jobs, "job"), r.Budget, humanize.IBytes(uint64(r.BudgetBytes)), humanize.IBytes(uint64(r.WeightsBytes)))
 	if r.WarmBytes > 0 {
 		fmt.Fprintf(w, ", %s warm", humanize.IBytes(uint64(r.WarmBytes)))
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/triptych-serving/triptych/internal/recording"
 	"github.com/triptych-serving/triptych/internal/timeline"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
 )
 
 // traceFlags are what `triptych trace` is told. Files without a name are not written.
@@ -136,7 +137,7 @@ func (f *traceFlags) listen(cmd *cobra.Command) error {
 		err = errors.Join(err, file.Close())
 	}
 	if tape != nil {
-		fmt.Fprintf(talk(cmd, f.output, f.record), "%s  %d messages; replay them with triptych simulate --from\n", f.record, tape.Messages())
+		fmt.Fprintf(talk(cmd, f.output, f.record), "%s  %s; replay them with triptych simulate --from\n", f.record, stage.Count(tape.Messages(), "message"))
 	}
 	if heard.IsZero() || f.output == "" {
 		return err

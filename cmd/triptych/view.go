@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
 )
 
 // view shows the events of a request to a person or a program.
@@ -50,8 +51,8 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 	switch e := event.GetEvent().(type) {
 	case *triptychv1alpha1.GenerateResponse_Accepted:
 		v.spec = e.Accepted.GetSpec()
-		v.line("%s %dx%d, %d steps of %s, guidance scale %g, seed %d", v.spec.GetModel(), v.spec.GetWidthPx(), v.spec.GetHeightPx(),
-			v.spec.GetSteps(), v.spec.GetSampler(), v.spec.GetGuidanceScale(), v.spec.GetSeed())
+		v.line("%s %dx%d, %s of %s, guidance scale %g, seed %d", v.spec.GetModel(), v.spec.GetWidthPx(), v.spec.GetHeightPx(),
+			stage.Count(int(v.spec.GetSteps()), "step"), v.spec.GetSampler(), v.spec.GetGuidanceScale(), v.spec.GetSeed())
 	case *triptychv1alpha1.GenerateResponse_Queued:
 		if e.Queued.GetPosition() > 0 {
 			v.line("waiting for the %s, %d before this request", e.Queued.GetStage(), e.Queued.GetPosition())

@@ -52,7 +52,14 @@ type StepsError struct {
 
 // Error names the accepted range.
 func (e *StepsError) Error() string {
-	return fmt.Sprintf("sampler %s cannot take %d steps with this model, accepted: %d to %d", e.Sampler, e.Steps, e.Min, e.Max)
+	return fmt.Sprintf("sampler %s cannot take %s with this model, accepted: %d to %d", e.Sampler, count(e.Steps), e.Min, e.Max)
+}
+
+func count(steps int) string {
+	if steps == 1 {
+		return "1 step"
+	}
+	return fmt.Sprintf("%d steps", steps)
 }
 
 // ScheduleError is a combination of config, sampler and steps that has no usable schedule: the
@@ -65,7 +72,7 @@ type ScheduleError struct {
 
 // Error gives the reason.
 func (e *ScheduleError) Error() string {
-	return fmt.Sprintf("sampler %s with %d steps: %s", e.Sampler, e.Steps, e.Reason)
+	return fmt.Sprintf("sampler %s with %s: %s", e.Sampler, count(e.Steps), e.Reason)
 }
 
 // RestoreError is a stored state that this sampler cannot continue from.

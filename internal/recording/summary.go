@@ -6,6 +6,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/triptych-serving/triptych/stage"
+
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
 
@@ -83,26 +85,26 @@ func (s Summary) LoadBytesPerSecond() float64 {
 // String tells it in a few lines, the first without its subject.
 func (s Summary) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d of %d jobs in %.1f s, with %d turns", s.Replayed, s.Jobs, s.Seconds, s.Turns)
+	fmt.Fprintf(&b, "%d of %s in %.1f s, with %s", s.Replayed, stage.Count(s.Jobs, "job"), s.Seconds, stage.Count(s.Turns, "turn"))
 	fmt.Fprintf(&b, "\n  jobs left out: %d at work before the recording began, %d not over when it ended, %d cancelled, failed or refused, %d cut by lost decisions",
 		s.CutAtBegin, s.CutAtEnd, s.GivenUp, s.CutByLoss)
-	fmt.Fprintf(&b, "\n  turns left out: %d that failed or were cut off, %d previews", s.FailedTurns, s.Previews)
-	fmt.Fprintf(&b, "\n  recorded for all jobs: %d loads, prefetches included, of which %d failed; in %.2f s", s.Loads, s.FailedLoads, s.LoadSeconds)
+	fmt.Fprintf(&b, "\n  turns left out: %d that failed or were cut off, %s", s.FailedTurns, stage.Count(s.Previews, "preview"))
+	fmt.Fprintf(&b, "\n  recorded for all jobs: %s, prefetches included, of which %d failed; in %.2f s", stage.Count(s.Loads, "load"), s.FailedLoads, s.LoadSeconds)
 	if pace := s.LoadBytesPerSecond(); pace > 0 {
 		fmt.Fprintf(&b, " at %s/s", humanize.IBytes(uint64(pace)))
 	}
-	fmt.Fprintf(&b, ", %d evictions", s.Evictions)
+	fmt.Fprintf(&b, ", %s", stage.Count(s.Evictions, "eviction"))
 	if s.ResidentParts > 0 {
-		fmt.Fprintf(&b, "\n  the replay begins with empty memory; the recording began with %d parts of models, %s", s.ResidentParts, humanize.IBytes(uint64(max(s.ResidentBytes, 0))))
+		fmt.Fprintf(&b, "\n  the replay begins with empty memory; the recording began with %s of models, %s", stage.Count(s.ResidentParts, "part"), humanize.IBytes(uint64(max(s.ResidentBytes, 0))))
 	}
 	if s.WarmLoads > 0 {
-		fmt.Fprintf(&b, "\n  %d loads were of weights that the host's memory had kept; the replay keeps what --warm-memory says", s.WarmLoads)
+		fmt.Fprintf(&b, "\n  loads of weights that the host's memory had kept: %d; the replay keeps what --warm-memory says", s.WarmLoads)
 	}
 	if s.StreamedTurns > 0 {
-		fmt.Fprintf(&b, "\n  %d turns streamed part of their weights; the replay keeps the part that they kept, whatever the budget", s.StreamedTurns)
+		fmt.Fprintf(&b, "\n  turns that streamed part of their weights: %d; the replay keeps the part that they kept, whatever the budget", s.StreamedTurns)
 	}
 	if s.Devices > 1 || s.Services > 3 {
-		fmt.Fprintf(&b, "\n  %d services on %d devices were recorded; the replay has one of each stage on one device", s.Services, s.Devices)
+		fmt.Fprintf(&b, "\n  recorded were %s on %s; the replay has one of each stage on one device", stage.Count(s.Services, "service"), stage.Count(s.Devices, "device"))
 	}
 	return b.String()
 }

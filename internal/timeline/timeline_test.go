@@ -254,7 +254,7 @@ func TestSnapshots(t *testing.T) {
 	s.now = epoch.Add(5 * time.Millisecond)
 	s.Add(under(7))
 	s.then(release, evicted, 0, "d", "n", 60)
-	if got := s.String(); got != "8 slices, 7 decisions were lost" {
+	if got := s.String(); got != "8 slices, lost decisions: 7" {
 		t.Error(got)
 	}
 	lines := s.written(t)

@@ -101,9 +101,9 @@ func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // String tells how much there is.
 func (t *Timeline) String() string {
-	s := fmt.Sprintf("%d slices", t.Slices())
+	s := stage.Count(t.Slices(), "slice")
 	if t.dropped > 0 {
-		s += fmt.Sprintf(", %d decisions were lost", t.dropped)
+		s += fmt.Sprintf(", lost decisions: %d", t.dropped)
 	}
 	return s
 }

@@ -242,7 +242,7 @@ func TestLine(t *testing.T) {
 	if got := Line(first(0), time.UTC); got != "" {
 		t.Errorf("%q for a first snapshot", got)
 	}
-	if got := Line(first(7), time.UTC); !strings.HasPrefix(got, "7 decisions") {
+	if got := Line(first(7), time.UTC); !strings.HasPrefix(got, "decisions ") || !strings.HasSuffix(got, ": 7") {
 		t.Errorf("%q for lost decisions", got)
 	}
 }

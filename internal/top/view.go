@@ -155,7 +155,7 @@ func Line(news *triptychv1alpha1.WatchResidencyResponse, zone *time.Location) st
 		return line
 	}
 	if n := news.GetSnapshot().GetDroppedDecisions(); n > 0 {
-		return fmt.Sprintf("%d decisions so far came too fast to be seen", n)
+		return fmt.Sprintf("decisions that came too fast to be seen so far: %d", n)
 	}
 	return ""
 }

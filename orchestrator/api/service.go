@@ -120,7 +120,7 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 	case s.places <- struct{}{}:
 		defer func() { <-s.places }()
 	default:
-		return full(s.pace.next(cap(s.places)), "%d requests are at work or waiting, try again later", cap(s.places))
+		return full(s.pace.next(cap(s.places)), "%s at work or waiting, try again later", stage.Count(cap(s.places), "request"))
 	}
 	spec, err := s.resolve(ctx, asked)
 	if err != nil {

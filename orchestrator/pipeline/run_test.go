@@ -74,9 +74,9 @@ func TestPrompts(t *testing.T) {
 		"guided by nothing":  {1.5, "a boat", "", []string{"", "a boat"}, ""},
 		"at 1":               {1, "a boat", "fog", []string{"a boat"}, ""},
 		"at 0":               {0, "a boat", "fog", []string{"a boat"}, ""},
-		"long":               {1, "1 2 3 4 5 6 7 8 9", "", []string{"1 2 3 4 5 6 7 8 9"}, "prompt: 1 tokens"},
-		"long and guided":    {4, "1 2 3 4 5 6 7 8 9", "", []string{"", "1 2 3 4 5 6 7 8 9"}, "prompt: 1 tokens"},
-		"negative, too long": {4, "x", "1 2 3 4 5 6 7 8 9 10", []string{"1 2 3 4 5 6 7 8 9 10", "x"}, "negative_prompt: 2 tokens"},
+		"long":               {1, "1 2 3 4 5 6 7 8 9", "", []string{"1 2 3 4 5 6 7 8 9"}, "prompt: 1 token "},
+		"long and guided":    {4, "1 2 3 4 5 6 7 8 9", "", []string{"", "1 2 3 4 5 6 7 8 9"}, "prompt: 1 token "},
+		"negative, too long": {4, "x", "1 2 3 4 5 6 7 8 9 10", []string{"1 2 3 4 5 6 7 8 9 10", "x"}, "negative_prompt: 2 tokens "},
 	} {
 		spec := r.spec(t)
 		spec.GuidanceScale, spec.Prompt, spec.NegativePrompt = c.guidance, c.prompt, c.negative

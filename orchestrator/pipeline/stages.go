@@ -24,7 +24,7 @@ func (j *job) encode(ctx context.Context) (stage.Conditioning, error) {
 	names := []string{"negative_prompt", "prompt"}[2-len(prompts):]
 	for i, dropped := range out.DroppedTokens {
 		if dropped > 0 {
-			j.emit(Warning{Code: PromptTruncated, Message: fmt.Sprintf("%s: %d tokens beyond the model's limit of %d were cut", names[i], dropped, j.spec.Model.MaxTokens)})
+			j.emit(Warning{Code: PromptTruncated, Message: fmt.Sprintf("%s: %s beyond the model's limit of %d cut off", names[i], stage.Count(dropped, "token"), j.spec.Model.MaxTokens)})
 		}
 	}
 	return out, nil

@@ -280,7 +280,7 @@ func (l *ledger) unseat(r *request) {
 		l.do(revoke{r.request})
 	case r.losses > maxLosses:
 		l.end(r)
-		l.do(refuse{r.request, stage.Errorf(stage.RuntimeDied, "runtimes ended %d times while loading %v, the last at %s", r.losses, r.need, id)})
+		l.do(refuse{r.request, stage.Errorf(stage.RuntimeDied, "runtimes ended %s while loading %v, the last at %s", stage.Count(r.losses, "time"), r.need, id)})
 	}
 }
 
