@@ -215,6 +215,18 @@ func TestWildModel(t *testing.T) {
 	}
 }
 
+// TestOutsideTheRepository: where there are no models, every command that needs one says what to do.
+func TestOutsideTheRepository(t *testing.T) {
+	for _, args := range [][]string{{"generate", "fox"}, {"generate", "fox", "--model", "starter"}, {"up"}, {"models"}, {"plan", "starter"}, {"encoder"}} {
+		cmd := command(t, args...)
+		cmd.Dir = t.TempDir()
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(string(out), "--model DIR") || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("%q: exit code %d: %s", args, code, out)
+		}
+	}
+}
+
 func TestModelsAndVersion(t *testing.T) {
 	got := runCommand(t, "models")
 	if got.code != 0 || !strings.Contains(got.stdout, "starter") || !strings.Contains(got.stdout, "MiB") {

@@ -30,11 +30,3 @@ func CheckSide(field string, value, step, most int, unit string) error {
 func NoDefaultSampler(samplers []string, problem string) *Error {
 	return Invalid(SamplerUnsupported, "sampler", "", fmt.Sprintf("one of %s, since %s", strings.Join(samplers, ", "), problem))
 }
-
-// Count writes how many there are of what thing names in the singular: 1 step, 2 steps.
-func Count(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return strconv.Itoa(n) + " " + thing
-}

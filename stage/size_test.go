@@ -30,11 +30,3 @@ func TestCheckSide(t *testing.T) {
 		}
 	}
 }
-
-func TestCount(t *testing.T) {
-	for n, want := range map[int]string{0: "0 steps", 1: "1 step", 2: "2 steps", -1: "-1 steps"} {
-		if got := Count(n, "step"); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/triptych-serving/triptych/internal/rpcserver"
+	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
 // byteSize is a flag like 64MiB; 0 is as without it.
@@ -157,7 +158,7 @@ const modelsEnv = "TRIPTYCH_MODELS"
 // modelsFlag lists the folders models are found in. The default is $TRIPTYCH_MODELS, else ./models,
 // else the models beside the binary.
 func modelsFlag(flags *pflag.FlagSet, dirs *[]string) {
-	def := "models"
+	def := defaultModels
 	if _, err := os.Stat(def); err != nil {
 		if exe, err := os.Executable(); err == nil {
 			if beside := filepath.Join(filepath.Dir(exe), def); isDir(beside) {
@@ -168,6 +169,22 @@ func modelsFlag(flags *pflag.FlagSet, dirs *[]string) {
 	*dirs = splitPaths(cmp.Or(os.Getenv(modelsEnv), def))
 	flags.Var(&paths{to: dirs}, "models", "model directories, or folders of them, separated by commas; may be repeated ($"+modelsEnv+")")
 }
+
+// openLibrary opens the models of --models. Errors are bad usage.
+func openLibrary(dirs ...string) (*stageengine.Library, error) {
+	library, err := stageengine.OpenLibrary(dirs...)
+	switch {
+	case err == nil:
+		return library, nil
+	case slices.Equal(dirs, []string{defaultModels}) && !isDir(defaultModels): // as it is outside the repository
+		return nil, usageError{fmt.Errorf("there is no folder %q here, nor beside the program: expected --model DIR or --models DIR (or $%s), "+
+			"with a model in the layout of diffusers, such as models/starter of Triptych's repository", defaultModels, modelsEnv)}
+	}
+	return nil, usageError{err}
+}
+
+// defaultModels is the folder of models where no other is given.
+const defaultModels = "models"
 
 // paths is a flag that may be repeated; the first one given replaces the default.
 type paths struct {

@@ -24,9 +24,9 @@ func modelsCommand() *cobra.Command {
 		Short: "List the models that are there, with the bytes of each stage",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			library, err := stageengine.OpenLibrary(dirs...)
+			library, err := openLibrary(dirs...)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			infos, err := inspect(cmd.Context(), library)
 			if err != nil {

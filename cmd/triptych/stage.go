@@ -89,9 +89,9 @@ func (f *runtimeFlags) check() error {
 // open opens the models and the device, which the caller must close.
 func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	var none stageengine.Options
-	library, err := stageengine.OpenLibrary(f.models...)
+	library, err := openLibrary(f.models...)
 	if err != nil {
-		return none, nil, usageError{err}
+		return none, nil, err
 	}
 	var index int
 	if n, err := fmt.Sscanf(f.device+"\n", "cpu:%d\n", &index); err != nil || n != 1 || index < 0 {

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
 // stackFlags configure Triptych on this machine.
@@ -129,7 +128,7 @@ func upCommand() *cobra.Command {
 
 // printExamples tells how to have an image made of a model that is there.
 func printExamples(ctx context.Context, out io.Writer, address string, models []string) error {
-	library, err := stageengine.OpenLibrary(models...)
+	library, err := openLibrary(models...)
 	if err != nil {
 		return err
 	}

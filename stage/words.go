@@ -20,3 +20,11 @@ func size(bytes int64, round func(float64) float64) string {
 	}
 	return strconv.FormatFloat(round(n*100)/100, 'f', -1, 64) + " " + units[unit]
 }
+
+// Count writes how many there are of what thing names in the singular: 1 step, 2 steps.
+func Count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return strconv.Itoa(n) + " " + thing
+}

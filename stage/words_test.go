@@ -33,3 +33,11 @@ func TestSizesOfErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 steps", 1: "1 step", 2: "2 steps", -1: "-1 steps"} {
+		if got := Count(n, "step"); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
