@@ -54,7 +54,7 @@ func TestRelease(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := up(t, append(c.args, "--log-level", "debug")...) // else only those that freed something are told
-			for range 3 { // the collections behind the last one may end with the processes
+			for range 3 {                                         // the collections behind the last one may end with the processes
 				if _, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Prompt: "fox", Steps: ptr(int32(2))}, nil); err != nil {
 					t.Fatal(err)
 				}

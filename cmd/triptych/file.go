@@ -144,7 +144,7 @@ func replace(path string, info fs.FileInfo, data []byte) error {
 // createBeside makes a temporary file in the folder of path, with the mode of any new file.
 func createBeside(path string) (*os.File, error) {
 	dir, _ := filepath.Split(path)
-	return os.OpenFile(dir+".triptych-"+rand.Text(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	return os.OpenFile(dir+".triptych-"+rand.Text(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) //nolint:gosec // umask is what says who may read the files of a user
 }
 
 // follow gives the file that path leads to over links; info is nil if it is not there.
