@@ -18,6 +18,7 @@ type file struct {
 	tensors map[string]entry
 	bare    bool // it ends behind its header though that has tensors
 	close   func() error
+	prints  *Prints // of what is read; nil takes none
 }
 
 // openFile opens a file and checks its header against its size, which may be the header's alone if bare files
@@ -116,10 +117,15 @@ func newFile(path string, data io.ReaderAt, size int64, allowBare bool) (*file, 
 // ReadAt reads from the file as io.ReaderAt does. An error names the tensor that is at off.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	n, err := f.data.ReadAt(p, off)
-	if n == len(p) {
+	var broken *Error
+	switch {
+	case n < len(p):
+		broken = &Error{File: f.path, Expected: fmt.Sprintf("%d bytes at offset %d", len(p), off), Got: reason(err), Err: err}
+	case f.prints == nil || f.prints.check(f.path, off, p):
 		return n, nil
+	default:
+		broken = &Error{File: f.path, Expected: fmt.Sprintf("the %d bytes at offset %d that were read before", len(p), off), Got: "others", Err: ErrChanged}
 	}
-	broken := &Error{File: f.path, Expected: fmt.Sprintf("%d bytes at offset %d", len(p), off), Got: reason(err), Err: err}
 	for name, e := range f.tensors {
 		if at := off - f.start; e.begin <= at && at < e.end {
 			broken.Tensor = name

@@ -111,6 +111,13 @@ func (s *Set) Section(name string) (*io.SectionReader, error) {
 	return io.NewSectionReader(f, f.start+e.begin, e.end-e.begin), nil
 }
 
+// Watch takes prints of all that is read from now on. Bytes that p has and that are others now are an Error that wraps ErrChanged.
+func (s *Set) Watch(p *Prints) {
+	for _, f := range s.files {
+		f.prints = p
+	}
+}
+
 // Data reads the bytes of a Section at once. Errors are an Error.
 func (s *Set) Data(name string) ([]byte, error) {
 	section, err := s.Section(name)

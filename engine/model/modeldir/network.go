@@ -1,11 +1,16 @@
 package modeldir
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/engine/weights"
 )
 
 // Network is one network of a model: its parameters are known and checked, and none is loaded.
@@ -42,6 +47,28 @@ func (n *Network) Source() device.Source { return n.weights }
 // Warnings tells, without paths, what is odd about weight files that are used all the same: tensors that are ignored, and
 // a variant for want of plain weights.
 func (n *Network) Warnings() []string { return n.warnings }
+
+// Watch takes prints of the parameters that are read from now on. Reading bytes that p has and that are others now is an error
+// that wraps weights.ErrChanged.
+func (n *Network) Watch(p *weights.Prints) { n.weights.Watch(p) }
+
+// Print is a digest of the parameters' names and of their stored bytes as p has them, and whether p has them all.
+func (n *Network) Print(p *weights.Prints) (digest [sha256.Size]byte, known bool) {
+	names := make([]string, len(n.manifest.Params))
+	for i := range names {
+		names[i] = n.manifest.Params[i].Name
+	}
+	slices.Sort(names)
+	sums, known := n.weights.Sums(p, names)
+	if !known {
+		return digest, false
+	}
+	var b strings.Builder
+	for i, name := range names {
+		fmt.Fprintf(&b, "%q %08x\n", name, sums[i])
+	}
+	return sha256.Sum256([]byte(b.String())), true
+}
 
 // Close closes the weight files. Idempotent.
 func (n *Network) Close() error { return n.weights.Close() }

@@ -15,6 +15,8 @@ type weightFile interface {
 	nn.Source
 	device.Source
 	Variant() string
+	Watch(p *weights.Prints)
+	Sums(p *weights.Prints, names []string) (sums []uint32, known bool)
 	Close() error
 }
 
