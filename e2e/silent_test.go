@@ -19,22 +19,12 @@ import (
 // TestStoppedService: a service that does not get the processor, as on a starved machine, holds its bytes, and so
 // they count; when it goes on it is used as it is.
 func TestStoppedService(t *testing.T) {
-	s := up(t)
-	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox", Seed: ptr(uint64(5)), Steps: ptr(int32(2))}
-	events, err := s.generate(t.Context(), spec, nil)
-	if err != nil {
-		t.Fatal(err)
+	addresses, pids := map[string]string{}, map[string]int{}
+	for _, kind := range stageNames {
+		s := startServer(t, command(t, kind, "--listen", "127.0.0.1:0", "--log-level", "info"))
+		addresses[kind], pids[kind] = s.conn.Target(), s.cmd.Process.Pid
 	}
-	want := images(t, events)
-
-	// An orchestrator of its own, whose log can be followed, takes over the stages with all they hold when the other
-	// one is silent.
-	first := s.find(t, program+" orchestrator")
-	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Kill(first, syscall.SIGCONT) }) // before up is stopped
-	cmd := command(t, "orchestrator", "--listen", "127.0.0.1:0", "--encoder", s.addresses["encoder"], "--denoiser", s.addresses["denoiser"], "--decoder", s.addresses["decoder"])
+	cmd := command(t, "orchestrator", "--listen", "127.0.0.1:0", "--encoder", addresses["encoder"], "--denoiser", addresses["denoiser"], "--decoder", addresses["decoder"])
 	errOut, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -81,22 +71,25 @@ func TestStoppedService(t *testing.T) {
 		return sum
 	}
 	await(3, "stage is there")
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox", Seed: ptr(uint64(5)), Steps: ptr(int32(2))}
+	events, err := other.generate(t.Context(), spec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := images(t, events)
 	before := used()
 	if before == 0 {
 		t.Fatal("nothing is resident")
 	}
 
-	service := s.find(t, program+" denoiser")
-	if err := syscall.Kill(service, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, pids["denoiser"])
 	if line := await(1, "stage does not answer"); !strings.Contains(line, "denoiser") {
 		t.Errorf("it says %s", line)
 	}
 	if now := used(); now != before {
 		t.Errorf("%d bytes count of a process that lives and holds %d", now, before)
 	}
-	if err := syscall.Kill(service, syscall.SIGCONT); err != nil {
+	if err := syscall.Kill(pids["denoiser"], syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	await(1, "stage answers again")
