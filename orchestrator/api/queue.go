@@ -196,5 +196,5 @@ func (q *queue) pop() *triptychv1alpha1.GenerateResponse {
 }
 
 func slowConsumer(why string) *stage.Error {
-	return stage.Errorf(stage.SlowConsumer, "the reader of the stream fell too far behind: %s", why)
+	return stage.Errorf(stage.SlowConsumer, "the reader of the stream is too slow: %s", why)
 }

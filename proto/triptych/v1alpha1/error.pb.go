@@ -46,7 +46,7 @@ const (
 	ErrorReason_ERROR_REASON_STAGE_PROTOCOL_UNSUPPORTED ErrorReason = 8
 	// RESOURCE_EXHAUSTED: too many requests wait.
 	ErrorReason_ERROR_REASON_QUEUE_FULL ErrorReason = 9
-	// RESOURCE_EXHAUSTED: the reader of a stream fell too far behind.
+	// RESOURCE_EXHAUSTED: the reader of a stream took nothing for too long while images waited.
 	ErrorReason_ERROR_REASON_SLOW_CONSUMER ErrorReason = 10
 	// UNAVAILABLE: metadata stage.
 	ErrorReason_ERROR_REASON_STAGE_UNREACHABLE ErrorReason = 11

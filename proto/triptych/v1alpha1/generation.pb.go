@@ -552,7 +552,8 @@ type GenerateResponse struct {
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// When it happened.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// What happened. Callers must ignore kinds they do not know.
+	// What happened. Callers must ignore kinds they do not know. To a caller who reads slowly some that tell how the request
+	// goes are left out; accepted, images and completed never are.
 	//
 	// Types that are valid to be assigned to Event:
 	//
