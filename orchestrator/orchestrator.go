@@ -143,7 +143,11 @@ func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {
 	if e.Job != "" {
 		log = log.With("request", string(e.Job))
 	}
-	log.LogAttrs(ctx, slog.LevelInfo, "residency", slog.String("action", e.Action.String()), slog.String("stage", e.Kind.String()),
+	level := slog.LevelInfo
+	if e.Class == residency.Stale || e.Class == residency.Changed {
+		level = slog.LevelWarn
+	}
+	log.LogAttrs(ctx, level, "residency", slog.String("action", e.Action.String()), slog.String("stage", e.Kind.String()),
 		slog.String("model", e.Model), slog.String("device", e.Device), slog.Int64("bytes", e.Bytes),
 		slog.Int64("used_bytes", e.UsedBytes), slog.Int64("budget_bytes", e.BudgetBytes), slog.String("reason", e.Reason))
 }

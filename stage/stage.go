@@ -62,7 +62,7 @@ type Resident interface {
 	// ones that are as large as this load's become resident as they are; others are dropped first, and read anew. When the
 	// device has no room, warm ones stay warm.
 	// progress (which may be nil) is called from one goroutine at a time, the last time with loaded == total.
-	// ModelNotFound, ModelInvalid, ModelDoesNotFit, DeviceBusy, RuntimeDied, StageDraining, StageOwned.
+	// ModelNotFound, ModelInvalid, ModelChanged while it is read, ModelDoesNotFit, DeviceBusy, RuntimeDied, StageDraining, StageOwned.
 	Load(ctx context.Context, req LoadRequest, progress func(loadedBytes, totalBytes int64)) error
 	// Evict takes a model's weights off the device, after running work has ended, and returns when the bytes are back with
 	// the operating system, or warm. What is not resident frees 0 bytes.
@@ -149,17 +149,33 @@ type Component struct {
 	DefaultSampler                          string   // denoiser: the model's own; empty if that cannot be used
 	SamplerProblem                          string   // denoiser: why there is no DefaultSampler
 	SpatialFactor                           int      // decoder: pixels per latent cell, in each direction
+	// Edition is that of the files as they are now; its Identity is known once they have been read.
+	Edition
 	// Digest is equal for parts that give equal results, of whatever model; empty while it is not known, or where no part is
 	// like this one.
-	Digest string
-	// Stamp tells what Digest would be of from what it was of at other times, files and settings, without their having been
-	// read; empty where no part is like this one.
-	Stamp   string
+	Digest  string
 	Problem string // why the model cannot be loaded, without paths; empty when it can
 	// Warnings tell what is odd about a model that is used all the same, without paths: tensors of its files that nothing
 	// reads, a variant of weights for want of others.
 	Warnings []string
 }
+
+// Edition tells a model's part from what it was at other times and is elsewhere.
+type Edition struct {
+	Stamp    string // of files and settings in one place: another one means that they were changed, be it to the same. Empty is not known
+	Identity string // equal wherever settings and the bytes that were read are; empty while they have not been read whole
+}
+
+// Differs reports whether two editions of one place are known to differ.
+func (e Edition) Differs(o Edition) bool {
+	if e.Identity != "" && o.Identity != "" {
+		return e.Identity != o.Identity
+	}
+	return e.Stamp != "" && o.Stamp != "" && e.Stamp != o.Stamp
+}
+
+// Short is the identity for people to compare.
+func (e Edition) Short() string { return e.Identity[:min(12, len(e.Identity))] }
 
 // ResidentModel is a model held in device memory, or warm: in the host's, as large as it was while resident.
 type ResidentModel struct {
@@ -187,6 +203,8 @@ type LoadRequest struct {
 	// Generation is the Info.Generation that the load is for, 0 is any. Once another runtime process has followed, the load is
 	// RuntimeDied: whoever asked for it does not know yet that all is lost, and nothing is loaded unseen.
 	Generation uint64
+	// Edition, which may be nil, hears what has been loaded, before the last progress.
+	Edition func(Edition)
 }
 
 // EvictRequest is a model, and what becomes of its weights.

@@ -213,7 +213,7 @@ func modelProto(m fleet.Model) *triptychv1alpha1.Model {
 		Warning: strings.Join(m.Warnings, "; "),
 	}
 	for _, kind := range stage.Kinds() {
-		p.Stages = append(p.Stages, &triptychv1alpha1.ModelStage{Stage: kind.String(), WeightsBytes: m.WeightsBytes[kind]})
+		p.Stages = append(p.Stages, &triptychv1alpha1.ModelStage{Stage: kind.String(), WeightsBytes: m.WeightsBytes[kind], Identity: m.Identities[kind]})
 	}
 	if m.Problem != nil {
 		p.Problem = m.Problem.Message

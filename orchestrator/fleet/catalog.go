@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -23,12 +24,14 @@ type Model struct {
 	DefaultHeightPx, DefaultWidthPx int
 
 	Samplers       []string
-	DefaultSampler string       // empty if the model's own cannot be used
-	SamplerProblem string       // why there is no DefaultSampler
-	Problem        *stage.Error // why it cannot be used, nil when it can
-	Warnings       []string     // see stage.Component
+	DefaultSampler string                // empty if the model's own cannot be used
+	SamplerProblem string                // why there is no DefaultSampler
+	Problem        *stage.Error          // why it cannot be used, nil when it can
+	Warnings       []string              // see stage.Component
+	Identities     map[stage.Kind]string // see stage.Edition
 
-	parts map[stage.Kind]string // see Part
+	parts    map[stage.Kind]string // see Part
+	editions map[residency.StageID]stage.Edition
 }
 
 // Models lists every model that some stage knows, by name, from what the services last said.
@@ -51,7 +54,9 @@ func (f *Fleet) Models() []Model {
 	}
 	var out []Model
 	for name, p := range parts {
-		out = append(out, join(name, p))
+		m := join(name, p)
+		m.Warnings = append(m.Warnings, f.differing(name)...)
+		out = append(out, m)
 	}
 	slices.SortFunc(out, func(a, b Model) int { return cmp.Compare(a.Name, b.Name) })
 	return out
@@ -59,7 +64,7 @@ func (f *Fleet) Models() []Model {
 
 // join makes one model of its three parts.
 func join(name string, parts map[stage.Kind]stage.Component) Model {
-	m := Model{Name: name, WeightsBytes: map[stage.Kind]int64{}}
+	m := Model{Name: name, WeightsBytes: map[stage.Kind]int64{}, Identities: map[stage.Kind]string{}}
 	invalid := func(format string, args ...any) {
 		if m.Problem == nil {
 			m.Problem = stage.Errorf(stage.ModelInvalid, format, args...).With("model", name)
@@ -73,7 +78,7 @@ func join(name string, parts map[stage.Kind]stage.Component) Model {
 		case c.Problem != "":
 			invalid("%s", c.Problem)
 		}
-		m.WeightsBytes[kind] = c.WeightsBytes
+		m.WeightsBytes[kind], m.Identities[kind] = c.WeightsBytes, c.Identity
 		m.Warnings = append(m.Warnings, c.Warnings...)
 	}
 	if m.Problem != nil {
@@ -149,6 +154,7 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 			return Model{}, p
 		}
 		models[i].parts = f.sharing(name)
+		models[i].editions = f.editions(models[i])
 		return models[i], nil
 	}
 }

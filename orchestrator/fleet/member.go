@@ -147,9 +147,15 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 		f.drop(m)
 		return false
 	}
-	last := m.info
+	last, names := m.info, true
 	m.info = &info
-	if m.joined && !m.doubted && info.Draining == last.Draining && info.Generation >= last.Generation {
+	if last != nil {
+		var same bool
+		if names, same = alike(last, &info); !same {
+			f.plans.forget()
+		}
+	}
+	if m.joined && !m.doubted && names && info.Draining == last.Draining && info.Generation >= last.Generation {
 		f.keeper.Measure(m.id, info, moment)
 		if m.silent {
 			m.silent, m.mute = false, false
@@ -157,10 +163,14 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 		}
 		return !info.Draining
 	}
+	news := "stage is there"
+	if m.joined && !names {
+		news = "stage has other models"
+	}
 	m.joined, m.silent, m.mute, m.doubted = true, false, false, false
 	f.plans.forget() // another program may answer now, with other files
 	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info, moment)
-	log.Info("stage is there", "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
+	log.Info(news, "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
 	return !info.Draining
 }
 

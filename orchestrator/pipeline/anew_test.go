@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -31,9 +32,7 @@ func TestNotFinite(t *testing.T) {
 		if w := only[pipeline.Warning](j); len(w) != 1 || w[0].Code != pipeline.WeightsReread {
 			t.Errorf("%v: warnings %+v", kind, w)
 		}
-		if told := r.turnover(kind); !slices.Equal(told, []residency.Action{residency.Loaded, residency.Evict, residency.Loaded}) {
-			t.Errorf("%v: decided %v, not an eviction between two loads", kind, told)
-		}
+		r.turnover(t, kind, residency.Loaded, residency.Evict, residency.Loaded)
 		if !slices.ContainsFunc(only[pipeline.Residency](j), func(e pipeline.Residency) bool { return e.Class == residency.Stale }) {
 			t.Errorf("%v: the request did not hear of the eviction", kind)
 		}
@@ -62,20 +61,18 @@ func TestNotFiniteAgain(t *testing.T) {
 		t.Errorf("ended with %v after %d tries", j.err, tries.Load())
 	}
 	r.good(t, spec)
-	if told := r.turnover(stage.KindDecoder); !slices.Equal(told, []residency.Action{
-		residency.Loaded, residency.Evict, residency.Loaded, residency.Evict, residency.Loaded,
-	}) {
-		t.Errorf("decided %v, not a load for each try", told)
-	}
+	r.turnover(t, stage.KindDecoder, residency.Loaded, residency.Evict, residency.Loaded, residency.Evict, residency.Loaded)
 	r.idle(t)
 }
 
-// turnover is the loads of a kind's weights and the evictions of stale ones.
-func (r *rig) turnover(kind stage.Kind) (told []residency.Action) {
-	for _, e := range r.Events.All() {
+// turnover waits until the record tells of these loads of a kind's weights and evictions of stale ones, and no others.
+func (r *rig) turnover(t *testing.T, kind stage.Kind, want ...residency.Action) {
+	t.Helper()
+	var told []residency.Action
+	r.Events.Await(t, fmt.Sprintf("%v of the %v", want, kind), func(e residency.Event) bool {
 		if e.Kind == kind && (e.Action == residency.Loaded || e.Action == residency.Evict && e.Class == residency.Stale) {
 			told = append(told, e.Action)
 		}
-	}
-	return told
+		return slices.Equal(told, want)
+	})
 }

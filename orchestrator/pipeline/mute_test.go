@@ -35,6 +35,7 @@ func pairs(t *testing.T, edit func(*stage.Info)) *rig {
 		s.Start()
 	}
 	r.Known(t)
+	time.Sleep(time.Second) // of the bubble: a service that was dialled before it listened is dialled again
 	synctest.Wait()
 	return over(r)
 }

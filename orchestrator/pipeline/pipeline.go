@@ -107,13 +107,17 @@ type job struct {
 	left  map[stage.Kind]int // turns still to take in each stage
 	usage map[stage.Kind]*Usage
 	peak  map[string]int64 // reserved bytes by device
+
+	editions map[residency.StageID]stage.Edition // that the request is made with, by service
+	used     map[stage.Kind]use                  // of them
+	mixed    bool                                // another one turned up
 }
 
 func newJob(p *Pipeline, id residency.JobID, spec Spec, needs map[stage.Kind]stage.Footprint, emit func(Event)) *job {
 	j := &job{
 		Pipeline: p, id: id, spec: spec, needs: needs, emit: emit,
 		left:  map[stage.Kind]int{stage.KindEncoder: 1, stage.KindDenoiser: spec.ImageCount, stage.KindDecoder: spec.ImageCount},
-		usage: map[stage.Kind]*Usage{}, peak: map[string]int64{},
+		usage: map[stage.Kind]*Usage{}, peak: map[string]int64{}, editions: spec.Model.Editions(), used: map[stage.Kind]use{},
 	}
 	for _, kind := range stage.Kinds() {
 		j.usage[kind] = &Usage{Kind: kind, Footprint: needs[kind]}
@@ -130,7 +134,7 @@ func (j *job) announce() {
 	for turn := range j.spec.ImageCount {
 		for _, kind := range stage.Kinds() {
 			if j.left[kind] > turn {
-				needs = append(needs, j.need(kind))
+				needs = append(needs, j.needing(kind))
 			}
 		}
 	}
@@ -138,7 +142,14 @@ func (j *job) announce() {
 }
 
 func (j *job) need(kind stage.Kind) residency.Need {
-	return residency.Need{Kind: kind, Model: j.spec.Model.Part(kind), Footprint: j.needs[kind]}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.needing(kind)
+}
+
+// needing is need with mu held.
+func (j *job) needing(kind stage.Kind) residency.Need {
+	return residency.Need{Kind: kind, Model: j.spec.Model.Part(kind), Footprint: j.needs[kind], Identity: j.used[kind].edition.Identity}
 }
 
 // taken counts a turn as taken.

@@ -37,6 +37,12 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 	anew := false    // the weights were not to be trusted
 	for {
 		granted, err := j.try(ctx, waiting, kind, again, work)
+		j.mu.Lock()
+		mixed := j.mixed
+		j.mu.Unlock()
+		if err != nil && granted && !mixed && (progress == nil || progress() == 0) {
+			j.unmade(kind)
+		}
 		failing = failing && !granted
 		reason := stage.ReasonOf(err)
 		switch {
@@ -49,11 +55,11 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 			again = true
 			j.emit(Warning{Code: OutOfMemory, Message: fmt.Sprintf("%v; the work is tried once more without what is idle there", err)})
 			continue
-		case reason == stage.NotFinite && !anew:
+		case (reason == stage.NotFinite || reason == stage.ModelChanged && granted && !mixed && !j.made(kind)) && !anew:
 			anew = true
 			j.emit(Warning{Code: WeightsReread, Message: fmt.Sprintf("%v; the weights are read anew and the work is done once more", err)})
 			continue
-		case !lost(err):
+		case !lost(err) && (reason != stage.ModelChanged || granted):
 			return err
 		case waiting.Err() != nil:
 			return j.Fleet.Ended(waiting, kind, true)
@@ -61,6 +67,11 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 		failing = true
 		warning := Warning{Code: StageRestarted, Message: fmt.Sprintf("%v; the work goes on from its last checkpoint", err)}
 		switch {
+		case reason == stage.ModelChanged:
+			if deaths++; deaths == maxDeaths {
+				return err
+			}
+			warning = Warning{Code: WeightsReread, Message: fmt.Sprintf("%v; the load is tried again", err)}
 		case reason == stage.DeviceBusy:
 			if refusals++; !granted || refusals == maxRefusals {
 				return err
@@ -126,6 +137,11 @@ func (j *job) acquire(ctx context.Context, kind stage.Kind, again bool) (*reside
 // hold works under a lease and gives it back. Work that was cut because its stage is silent is to be done again under the lease
 // returned, which is of another one.
 func (j *job) hold(ctx context.Context, kind stage.Kind, lease *residency.Lease, again bool, work func(context.Context, residency.StageID) error) (next *residency.Lease, err error) {
+	if err := j.admits(ctx, kind, lease); err != nil {
+		lease.Unfinished()
+		lease.Release()
+		return nil, err
+	}
 	call, cut := context.WithCancel(ctx)
 	watching, stop := context.WithCancel(ctx)
 	standby := make(chan *residency.Lease, 1)
@@ -204,7 +220,7 @@ func (j *job) release(ctx context.Context, lease *residency.Lease, err error) {
 	case stage.DeviceBusy:
 		lease.Crowded()
 		j.Fleet.Ask(lease.Stage)
-	case stage.NotFinite, stage.ModelInvalid: // which a file is that is cut while weights are streamed from it
+	case stage.NotFinite, stage.ModelChanged, stage.ModelInvalid: // which a file is that is cut while weights are streamed from it
 		lease.Distrust(err.Error())
 		lease.Settle(ctx)
 		return

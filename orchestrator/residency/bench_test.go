@@ -13,7 +13,9 @@ func BenchmarkStep(b *testing.B) {
 	for _, jobs := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("jobs=%d", jobs), func(b *testing.B) {
 			l := &ledger{}
-			need := func(k stage.Kind) Need { return Need{k, "m", stage.Footprint{WeightsBytes: 50, ScratchBytes: 5}} }
+			need := func(k stage.Kind) Need {
+				return Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: 50, ScratchBytes: 5}}
+			}
 			var turns []Need
 			for _, k := range stage.Kinds() {
 				l.step(time.Time{}, joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{"h", "d", 110}, models: []string{"m"}})
@@ -26,7 +28,7 @@ func BenchmarkStep(b *testing.B) {
 					var more []effect
 					switch e := next.(type) {
 					case startLoad:
-						more, _ = l.step(time.Time{}, loadDone{e.op})
+						more, _ = l.step(time.Time{}, loadDone{op: e.op})
 					case startEvict:
 						more, _ = l.step(time.Time{}, evictDone{op: e.op})
 					case cancelLoad:

@@ -1,6 +1,10 @@
 package residency
 
-import "time"
+import (
+	"time"
+
+	"github.com/triptych-serving/triptych/stage"
+)
 
 // process is a stage's runtime process, as far as known: what is asked of one is not done by the next.
 type process struct {
@@ -43,6 +47,7 @@ type (
 		stage   StageID
 		queued  time.Duration // until its bytes were reserved, evictions included
 		loading time.Duration // from then on
+		edition stage.Edition // of the weights
 	}
 	// refuse: the request is over without a grant.
 	refuse struct {

@@ -64,8 +64,11 @@ type (
 		err     error
 	}
 	// released: a granted request is done.
-	released  struct{ request RequestID }
-	loadDone  struct{ op opID }
+	released struct{ request RequestID }
+	loadDone struct {
+		op      opID
+		edition stage.Edition // of what was loaded, empty if the stage does not tell
+	}
 	evictDone struct {
 		op    opID
 		freed int64 // bytes, as the stage says

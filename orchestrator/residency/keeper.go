@@ -218,7 +218,7 @@ func (k *Keeper) perform(e effect) {
 		k.claims[e.request].outbox.put(ahead(e.ahead))
 	case grant:
 		c := k.claims[e.request]
-		c.lease.Stage, c.lease.Queued, c.lease.Loading = e.stage, e.queued, e.loading
+		c.lease.Stage, c.lease.Queued, c.lease.Loading, c.lease.Edition = e.stage, e.queued, e.loading, e.edition
 		c.answer(nil)
 	case refuse:
 		k.claims[e.request].answer(e.err)

@@ -47,7 +47,7 @@ func (h *house) join(k stage.Kind) {
 }
 
 func (h *house) request(k stage.Kind) AcquireRequest {
-	return AcquireRequest{Job: "job", Need: Need{k, "m", stage.Footprint{WeightsBytes: weights[k], ScratchBytes: 10}}}
+	return AcquireRequest{Job: "job", Need: Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: weights[k], ScratchBytes: 10}}}
 }
 
 func (h *house) acquire(k stage.Kind) *Lease {

@@ -21,6 +21,7 @@ type Lease struct {
 	Stage   StageID
 	Queued  time.Duration // until the bytes were reserved, evictions included
 	Loading time.Duration // from then on until the weights were resident
+	Edition stage.Edition // of the weights, as far as the stage has told
 
 	keeper *Keeper
 	claim  *claim

@@ -77,6 +77,7 @@ type component struct {
 	cause    cause         // of the eviction under way
 	stale    string        // why what is held is not to be used again, empty if it may be
 	staleFor cause         // who found out
+	edition  stage.Edition // of what was loaded last, wherever it is by now
 	since    time.Time     // of the load or eviction under way
 }
 

@@ -73,7 +73,7 @@ func (m *Machine) Done(now time.Time, w Work) Decision {
 		}
 		return m.step(now, done)
 	}
-	return m.step(now, loadDone{opID(w.ID)})
+	return m.step(now, loadDone{op: opID(w.ID)})
 }
 
 // Tick tells that time has passed. It is due at the latest when Wake says.

@@ -287,6 +287,13 @@ func (l *ledger) candidates(n Need) []*service {
 			out = append(out, s)
 		}
 	}
+	others := func(s *service) bool {
+		c := s.find(n.Model)
+		return n.Identity != "" && c != nil && c.edition.Identity != "" && c.edition.Identity != n.Identity
+	}
+	if slices.IndexFunc(out, func(s *service) bool { return !others(s) }) >= 0 {
+		out = slices.DeleteFunc(out, others)
+	}
 	return out
 }
 

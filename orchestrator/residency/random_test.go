@@ -58,7 +58,7 @@ func newWorld(t *testing.T, seed int64) *world {
 	models := []string{"a", "b", "c"}[:1+w.Intn(3)]
 	for _, kind := range stage.Kinds() {
 		for _, m := range models {
-			n := Need{kind, m, stage.Footprint{WeightsBytes: int64(1 + w.Intn(60)), ScratchBytes: int64(w.Intn(20))}}
+			n := Need{Kind: kind, Model: m, Footprint: stage.Footprint{WeightsBytes: int64(1 + w.Intn(60)), ScratchBytes: int64(w.Intn(20))}}
 			w.needs = append(w.needs, n)
 			if w.Intn(4) == 0 { // streamed, for much scratch
 				n.Footprint.WholeBytes = n.Footprint.WeightsBytes
@@ -238,7 +238,7 @@ func (w *world) result(fails bool) input {
 	case fails:
 		return loadFailed{op, err}
 	}
-	return loadDone{op}
+	return loadDone{op: op}
 }
 
 // drain lets everything succeed until nothing is under way.

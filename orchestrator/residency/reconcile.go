@@ -16,6 +16,7 @@ type holds struct {
 	stage          StageID
 	resident, warm []stage.ResidentModel
 	since          opID
+	editions       map[string]stage.Edition // by model
 }
 
 func (in holds) apply(l *ledger) {
@@ -44,6 +45,11 @@ func (in holds) apply(l *ledger) {
 			l.settled(c, Found)
 		}
 	}
+	for _, c := range s.components { // streamed weights are known once they have been read
+		if e := in.editions[c.model]; c.op <= in.since && c.state != Loading && (e.Stamp == c.edition.Stamp || c.edition.Stamp == "") && e.Identity != "" {
+			c.edition = e
+		}
+	}
 	for _, m := range slices.Concat(in.resident, in.warm) {
 		if c := s.component(m.Model); m.Stale != "" && c.op <= in.since && (c.state == Resident || c.state == Warm) {
 			c.stale, c.staleFor = m.Stale, cause{}
@@ -67,5 +73,9 @@ func (k *Keeper) Measure(id StageID, info stage.Info, asked Moment) {
 }
 
 func holdsOf(id StageID, info stage.Info, asked Moment) holds {
-	return holds{id, info.Resident, info.Warm, opID(asked)}
+	in := holds{id, info.Resident, info.Warm, opID(asked), map[string]stage.Edition{}}
+	for _, m := range info.Models {
+		in.editions[m.Model] = m.Edition
+	}
+	return in
 }

@@ -39,6 +39,9 @@ type Need struct {
 	Kind      stage.Kind
 	Model     string
 	Footprint stage.Footprint
+	// Identity is that of the weights the caller has worked with: services that are known to have others are not asked while there
+	// are any else. Empty is any.
+	Identity string
 }
 
 // String names the need in reasons.

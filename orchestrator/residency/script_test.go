@@ -27,9 +27,9 @@ import (
 //	want STAGE                                 what is told to others
 //	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
 //	forget JOB
-//	ask JOB KIND[/MODEL] [try|again]           requests are r1, r2, ... in order
+//	ask JOB KIND[/MODEL] [try|again|identity=IDENTITY]  requests are r1, r2, ... in order
 //	cancel rN | release rN | failed rN | exhausted rN | distrust rN
-//	loaded STAGE[/MODEL] | evicted STAGE[/MODEL] [dropped]   what was to be kept is not
+//	loaded STAGE[/MODEL] [STAMP/IDENTITY] | evicted STAGE[/MODEL] [dropped]   what was to be kept is not
 //	load-failed STAGE[/MODEL] REASON | evict-failed STAGE[/MODEL] REASON
 //	policy SETTING=VALUE ...                   settings of Policy, before all else
 //	pause DURATION                             what a step takes from now on, 1s without
@@ -150,6 +150,9 @@ func (s *script) line(words []string) string {
 	case "ask":
 		s.last++
 		in := asked{s.last, JobID(arg(0)), s.need(arg(1)), len(args) > 2 && args[2] == "try"}
+		if len(args) > 2 {
+			_, in.need.Identity, _ = strings.Cut(args[2], "identity=")
+		}
 		if len(args) > 2 && args[2] == "again" {
 			return s.step(askedAgain{in})
 		}
@@ -165,7 +168,11 @@ func (s *script) line(words []string) string {
 	case "failed":
 		return s.step(failed{s.request(arg(0))})
 	case "loaded":
-		return s.step(loadDone{s.op(arg(0), Loading)})
+		in := loadDone{op: s.op(arg(0), Loading)}
+		if len(args) > 1 {
+			in.edition = s.edition(args[1])
+		}
+		return s.step(in)
 	case "evicted":
 		c := s.component(arg(0))
 		done := evictDone{op: s.op(arg(0), Evicting), freed: c.bytes}
@@ -268,6 +275,12 @@ func (s *script) held(text string) stage.ResidentModel {
 	return stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes), Stale: stale}
 }
 
+// edition reads STAMP/IDENTITY.
+func (s *script) edition(text string) (e stage.Edition) {
+	e.Stamp, e.Identity, _ = strings.Cut(text, "/")
+	return e
+}
+
 // need reads KIND[/MODEL].
 func (s *script) need(text string) Need {
 	kind, model, ok := strings.Cut(text, "/")
@@ -278,7 +291,7 @@ func (s *script) need(text string) Need {
 	if !ok {
 		s.t.Fatalf("%s has no footprint", text)
 	}
-	return Need{s.kind(kind), model, f}
+	return Need{Kind: s.kind(kind), Model: model, Footprint: f}
 }
 
 // component reads STAGE[/MODEL].

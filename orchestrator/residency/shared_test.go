@@ -75,7 +75,7 @@ func newShared(t *testing.T, random *rand.Rand) *shared {
 			t.Cleanup(func() { _ = l.Close() })
 			p.leases[id] = l
 			p.step(joined{holds: holds{stage: id}, kind: kind, device: Device{"h", "gpu:0", s.budget}, models: []string{"m"}})
-			needs = append(needs, Need{kind, "m", f})
+			needs = append(needs, Need{Kind: kind, Model: "m", Footprint: f})
 		}
 		for j := range 3 {
 			job := JobID(fmt.Sprint(j))
@@ -148,7 +148,7 @@ func (p *player) work(op opID) {
 	c := p.model.busy(op, Loading)
 	if id, bytes := c.service.id, c.bytes; p.reserve(id, bytes) {
 		p.loaded[id] = bytes
-		p.step(loadDone{op})
+		p.step(loadDone{op: op})
 	} else {
 		p.step(loadFailed{op, stage.Errorf(stage.DeviceBusy, "busy")})
 	}
@@ -191,7 +191,7 @@ func (p *player) ask(job JobID) {
 // the end.
 func TestNeverRoom(t *testing.T) {
 	m := newChecked(t)
-	need := Need{stage.KindDenoiser, "m", stage.Footprint{WeightsBytes: 50}}
+	need := Need{Kind: stage.KindDenoiser, Model: "m", Footprint: stage.Footprint{WeightsBytes: 50}}
 	m.step(joined{holds: holds{stage: "den"}, kind: need.Kind, device: Device{"h", "d", 100}, models: []string{"m"}})
 	m.step(asked{request: 1, need: need})
 	loads := 0

@@ -130,10 +130,13 @@ func (in loadDone) apply(l *ledger) {
 	if waits {
 		by = r.cause
 	}
-	e := l.record(Loaded, c, by, c.bytes, "%v is resident", c)
-	if e.Took = l.now.Sub(c.since); stowed {
+	e := l.record(Loaded, c, by, c.bytes, "%v is resident%s", c, c.changes(in.edition))
+	if e.Took = l.now.Sub(c.since); c.edition.Differs(in.edition) {
+		e.Class = Changed
+	} else if stowed {
 		e.Class = FromWarm
 	}
+	c.edition = in.edition
 	if waits {
 		l.grant(r)
 	}
@@ -255,7 +258,7 @@ func (l *ledger) miss(c *component, why string) {
 	// What may have ended the runtime is not prefetched again.
 	*c = component{
 		service: c.service, model: c.model, op: l.nextOp(), failed: c.failed || c.state == Loading,
-		work: c.work, runs: c.runs, visitor: c.visitor,
+		work: c.work, runs: c.runs, visitor: c.visitor, edition: c.edition,
 	}
 	if held {
 		l.record(Lost, c, by, bytes, "%s: %v is lost", why, c)

@@ -60,7 +60,7 @@ func (l *ledger) grant(r *request) {
 	loading := l.now.Sub(r.since)
 	e := l.record(Grant, r.component(), r.cause, r.need.bytes(), "%v works for the request", r.component())
 	e.Took, e.Turns, e.WholeBytes = loading, l.turns(r), max(r.need.Footprint.WholeBytes, r.need.Footprint.WeightsBytes)
-	l.do(grant{request: r.request, stage: r.service.id, queued: r.since.Sub(r.asked), loading: loading})
+	l.do(grant{request: r.request, stage: r.service.id, queued: r.since.Sub(r.asked), loading: loading, edition: r.component().edition})
 	r.phase, r.since = granted, l.now
 	l.came(r)
 }

@@ -13,7 +13,7 @@ import (
 func TestTurnsInTheRecord(t *testing.T) {
 	m := newChecked(t)
 	need := func(k stage.Kind) Need {
-		return Need{k, "m", stage.Footprint{WeightsBytes: 10, ScratchBytes: 5, WholeBytes: 30}}
+		return Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: 10, ScratchBytes: 5, WholeBytes: 30}}
 	}
 	denoise, decode := need(stage.KindDenoiser), need(stage.KindDecoder)
 	var told []string

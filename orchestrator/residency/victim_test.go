@@ -34,7 +34,7 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 			}
 		}
 		need := func() Need {
-			return Need{stage.Kinds()[r.Intn(3)], string("ab"[r.Intn(2)]), stage.Footprint{WeightsBytes: int64(1 + r.Intn(9)), ScratchBytes: int64(r.Intn(4))}}
+			return Need{Kind: stage.Kinds()[r.Intn(3)], Model: string("ab"[r.Intn(2)]), Footprint: stage.Footprint{WeightsBytes: int64(1 + r.Intn(9)), ScratchBytes: int64(r.Intn(4))}}
 		}
 		asking := &request{need: need()}
 		s := l.services[slices.Index(stage.Kinds(), asking.need.Kind)]
@@ -117,7 +117,9 @@ func (p *plan) brute(idle []*component, short int64) float64 {
 func TestBeladyOnTheCycle(t *testing.T) {
 	const jobs = 20
 	m := newChecked(t)
-	need := func(k stage.Kind) Need { return Need{k, "m", stage.Footprint{WeightsBytes: 50}} }
+	need := func(k stage.Kind) Need {
+		return Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: 50}}
+	}
 	var cycle []Need
 	for _, k := range stage.Kinds() {
 		m.step(joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{Host: "h", Name: "d", BudgetBytes: 100}, models: []string{"m"}})
@@ -134,7 +136,7 @@ func TestBeladyOnTheCycle(t *testing.T) {
 			for op := range m.works {
 				if m.busy(op, Loading) != nil {
 					loads++
-					m.step(loadDone{op})
+					m.step(loadDone{op: op})
 				} else {
 					m.step(evictDone{op: op, freed: 50})
 				}

@@ -23,13 +23,15 @@ type spot struct {
 func (k *Keeper) load(e startLoad) {
 	resident := k.residents[e.at.stage]
 	k.start(e.op, spot{e.at.stage, e.model}, func(ctx context.Context) input {
-		err := resident.Load(ctx, stage.LoadRequest{Model: e.model, LimitBytes: e.bytes, Generation: e.at.generation}, func(loaded, total int64) {
+		var edition stage.Edition
+		request := stage.LoadRequest{Model: e.model, LimitBytes: e.bytes, Generation: e.at.generation, Edition: func(e stage.Edition) { edition = e }}
+		err := resident.Load(ctx, request, func(loaded, total int64) {
 			k.do(func() { k.loading(e.op, progress{loaded, total}) })
 		})
 		if err != nil {
 			return loadFailed{e.op, err}
 		}
-		return loadDone{e.op}
+		return loadDone{e.op, edition}
 	})
 }
 

@@ -22,7 +22,8 @@ type Decoder struct {
 // NewDecoder declares the decoder of every model of the library; none is loaded.
 func NewDecoder(o Options) *Decoder {
 	return &Decoder{newShelf(o, stage.KindDecoder, (*modeldir.Dir).ImageDecoder,
-		func(dir *modeldir.Dir, _ *modeldir.ImageDecoder, c *stage.Component) error {
+		func(dir *modeldir.Dir, _ *modeldir.ImageDecoder, b *book[*modeldir.ImageDecoder]) error {
+			c := &b.component
 			c.LatentChannels, c.SpatialFactor = dir.VAE.LatentChannels, dir.VAE.Factor()
 			return nil
 		})}
@@ -47,7 +48,10 @@ func (d *Decoder) footprint(req stage.PlanRequest) (stage.Footprint, error) {
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	b := d.books[req.Model]
+	b, err := d.find(req.Model)
+	if err != nil {
+		return stage.Footprint{}, err
+	}
 	scratch, spill, err := taking(d.budgeted(b.component.WeightsBytes), tape)
 	if err != nil {
 		return stage.Footprint{}, d.fault(err)
@@ -231,6 +235,9 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 	moments := make([]float32, 2*channels*h*w)
 	if err := d.evaluate(ctx, d.budgeted(d.Device.Memory().UsedBytes), b, tape, weights, modeldir.InputImage, pixels, modeldir.OutputMoments, moments); err != nil {
 		return stage.Latent{}, err
+	}
+	if changed, _ := b.changed(); changed {
+		return stage.Latent{}, d.changedError(b)
 	}
 	if !finite(moments) {
 		return stage.Latent{}, d.notFiniteError(b, "moments") // of weights that are gone behind this

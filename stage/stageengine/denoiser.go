@@ -34,15 +34,12 @@ const progressEvery = 100 * time.Millisecond
 // Denoiser is the second stage: conditioning to a latent.
 type Denoiser struct {
 	*shelf[*modeldir.Denoiser]
-	schedules map[string]sampler.Config
-	tokens    map[string]int // of a prompt, what plans are made for
 }
 
 // NewDenoiser declares the U-Net of every model of the library; none is loaded.
 func NewDenoiser(o Options) *Denoiser {
-	d := &Denoiser{schedules: map[string]sampler.Config{}, tokens: map[string]int{}}
-	d.shelf = newShelf(o, stage.KindDenoiser, (*modeldir.Dir).Denoiser,
-		func(dir *modeldir.Dir, _ *modeldir.Denoiser, c *stage.Component) error {
+	return &Denoiser{newShelf(o, stage.KindDenoiser, (*modeldir.Dir).Denoiser,
+		func(dir *modeldir.Dir, _ *modeldir.Denoiser, b *book[*modeldir.Denoiser]) error {
 			data, err := dir.SchedulerConfig()
 			if err != nil {
 				return err
@@ -51,7 +48,8 @@ func NewDenoiser(o Options) *Denoiser {
 			if err != nil {
 				return config.InFile(err, filepath.Join(dir.Path(), "scheduler", "scheduler_config.json"))
 			}
-			d.schedules[c.Model], d.tokens[c.Model] = schedule, dir.Tokens
+			b.schedule, b.tokens = schedule, dir.Tokens
+			c := &b.component
 			c.ContextDim, c.LatentChannels, c.LatentMultiple = dir.UNet.ContextDim, dir.UNet.InChannels, dir.UNet.SizeMultiple()
 			c.LatentDefaultHeight, c.LatentDefaultWidth = dir.TrainedSize()
 			c.Samplers, c.DefaultSampler = schedule.Samplers(), schedule.Sampler()
@@ -61,8 +59,7 @@ func NewDenoiser(o Options) *Denoiser {
 				c.Warnings = append(c.Warnings, "scheduler: "+c.SamplerProblem+", requests have to name another sampler")
 			}
 			return nil
-		})
-	return d
+		})}
 }
 
 // Plan implements stage.Resident.
@@ -71,7 +68,7 @@ func (d *Denoiser) Plan(_ context.Context, req stage.PlanRequest) (stage.Footpri
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	return d.footprint(d.books[req.Model], tape, req.LimitBytes)
+	return d.footprint(req.Model, tape, req.LimitBytes)
 }
 
 // planned is the tape of a request.
@@ -83,7 +80,7 @@ func (d *Denoiser) planned(req stage.PlanRequest) (*device.Tape, error) {
 	if req.Batch < 1 || req.Batch > maxBatch {
 		return nil, stage.Invalid(stage.InvalidField, "batch", req.Batch, fmt.Sprintf("1 to %d latents", maxBatch))
 	}
-	return d.tape(b, req.Batch, req.LatentHeight, req.LatentWidth, d.tokens[req.Model])
+	return d.tape(b, req.Batch, req.LatentHeight, req.LatentWidth, b.tokens)
 }
 
 func (d *Denoiser) tape(b *book[*modeldir.Denoiser], batch, h, w, tokens int) (*device.Tape, error) {
@@ -113,7 +110,7 @@ func (d *Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observ
 	if err != nil {
 		return stage.Latent{}, err
 	}
-	steps, err := d.sampler(req)
+	steps, err := sampled(b, req)
 	if err != nil {
 		return stage.Latent{}, err
 	}
@@ -148,13 +145,13 @@ func (d *Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observ
 			observer.Progress(state.Step, steps.Evaluations())
 			told = now
 		}
-		d.report(req, observer, steps, before, state, p.prediction)
+		report(b, req, observer, steps, before, state, p.prediction)
 	}
 	return latent(b, req, state.Latents), nil
 }
 
 // report shows the observer the tensors that an evaluation led to, as often as the request asks for.
-func (d *Denoiser) report(req stage.DenoiseRequest, o stage.DenoiseObserver, steps *sampler.Sampler, before, state sampler.State, prediction []float32) {
+func report(b *book[*modeldir.Denoiser], req stage.DenoiseRequest, o stage.DenoiseObserver, steps *sampler.Sampler, before, state sampler.State, prediction []float32) {
 	done := state.Step
 	if done == steps.Evaluations() {
 		return
@@ -162,7 +159,7 @@ func (d *Denoiser) report(req stage.DenoiseRequest, o stage.DenoiseObserver, ste
 	if n := req.PreviewEveryNSteps; n > 0 && done%n == 0 && o.Preview != nil {
 		estimate := make([]float32, len(prediction))
 		steps.Denoised(before, prediction, estimate)
-		o.Preview(done, latent(d.books[req.Model], req, estimate))
+		o.Preview(done, latent(b, req, estimate))
 	}
 	if n := req.CheckpointEveryNSteps; n > 0 && done%n == 0 && o.Checkpoint != nil {
 		c := stage.Checkpoint{Step: done}
@@ -202,9 +199,9 @@ func (d *Denoiser) conditioning(b *book[*modeldir.Denoiser], req stage.DenoiseRe
 	return v, nil
 }
 
-// sampler makes the step machine a request asks for.
-func (d *Denoiser) sampler(req stage.DenoiseRequest) (*sampler.Sampler, error) {
-	s, err := sampler.New(req.Sampler, d.schedules[req.Model], req.Steps)
+// sampled makes the step machine a request asks for.
+func sampled(b *book[*modeldir.Denoiser], req stage.DenoiseRequest) (*sampler.Sampler, error) {
+	s, err := sampler.New(req.Sampler, b.schedule, req.Steps)
 	var (
 		own     *sampler.OwnError
 		unknown *sampler.UnknownError

@@ -21,8 +21,8 @@ import (
 // and shapes, and their bytes. Bytes are read only where all else agrees, in the background from the first Info on, so that
 // neither a start nor an image waits for it.
 
-// identity is all of a network that can be compared without reading its weights.
-func identity(kind stage.Kind, dir *modeldir.Dir, net network) (string, error) {
+// settings is all of a network that can be compared without reading its weights.
+func settings(kind stage.Kind, dir *modeldir.Dir, net network) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v\n", kind)
 	switch kind {
@@ -58,70 +58,53 @@ func identity(kind stage.Kind, dir *modeldir.Dir, net network) (string, error) {
 	return b.String(), nil
 }
 
-// digest is what is known of a network's bytes.
-type digest struct {
-	sum   string
-	stamp string // of the files it was computed from
-}
-
-// stamp tells whether files are still those that were read.
-func stamp(paths []string) string {
-	var b strings.Builder
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			return ""
-		}
-		fmt.Fprintf(&b, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
-	}
-	return b.String()
-}
-
-// known is the digest of a model's part, empty while it is not known or the files are others by now, and the Stamp of what it is
-// or would be of.
-func (b *book[N]) known() (sum, of string) {
-	now := stamp(b.files)
-	if now == "" {
-		return "", ""
-	}
-	if d := b.digest.Load(); d != nil && d.stamp == now {
-		sum = d.sum
-	}
-	return sum, fmt.Sprintf("%x", sha256.Sum256([]byte(b.identity+"\n"+now)))
-}
-
-// compareIdentities finds out which models may be equal to another one.
-func (s *shelf[N]) compareIdentities() {
+// compareSettings finds out which models may be equal to another one. mu is held.
+func (s *shelf[N]) compareSettings() {
 	count := map[string]int{}
 	for _, b := range s.books {
-		count[b.identity]++
+		count[b.settings]++
 	}
 	for _, b := range s.books {
-		b.alike = b.problem == nil && count[b.identity] > 1
+		b.alike.Store(b.problem == nil && count[b.settings] > 1)
 	}
 }
 
 // alike lists the models that may be equal to another one.
 func (s *shelf[N]) alike() (out []*book[N]) {
-	for _, name := range s.Library.Names() {
-		if b := s.books[name]; b.alike {
+	for _, b := range s.all() {
+		if b.alike.Load() {
 			out = append(out, b)
 		}
 	}
 	return out
 }
 
-// digests computes the digests of the models that may be equal to another one.
+// startDigests has digests computed in the background, if any is missing.
+func (s *shelf[N]) startDigests() {
+	missing := slices.ContainsFunc(s.alike(), func(b *book[N]) bool { return b.digest.Load() == nil && !b.unreadable.Load() })
+	if missing && s.hashing.CompareAndSwap(false, true) {
+		go func() {
+			defer s.hashing.Store(false)
+			s.digests()
+		}()
+	}
+}
+
+// digests computes the missing digests of the models that may be equal to another one.
 func (s *shelf[N]) digests() {
 	for _, b := range s.alike() {
 		if s.draining.Load() {
 			return
 		}
-		before := stamp(b.files)
-		sum, err := s.hash(context.Background(), b, func(int64) {})
-		if err == nil && before != "" { // what cannot be read is told by the load
-			b.digest.Store(&digest{sum, before})
+		if b.digest.Load() != nil || b.unreadable.Load() {
+			continue
 		}
+		sum, err := s.hash(context.Background(), b, func(int64) {})
+		if changed, _ := b.changed(); err != nil || changed {
+			b.unreadable.Store(true) // what is wrong is told by the load
+			continue
+		}
+		b.digest.Store(&sum)
 	}
 }
 
@@ -137,7 +120,7 @@ func (s *shelf[N]) hash(ctx context.Context, b *book[N], read func(bytes int64))
 	}
 	defer net.Close() //nolint:errcheck // it was only read
 	h := sha256.New()
-	io.WriteString(h, b.identity) //nolint:errcheck // a hash takes everything
+	io.WriteString(h, b.settings) //nolint:errcheck // a hash takes everything
 	out := &unhurried{h, ctx, func() bool { return s.working.Load() > 0 }, read}
 	buffer := make([]byte, 1<<20)
 	for _, t := range net.Tensors() {

@@ -27,14 +27,12 @@ const rememberedPrompts = 8
 // beside the weights, and count as part of them, so that only what is new is computed.
 type Encoder struct {
 	*shelf[*modeldir.TextEncoder]
-	tokenizers map[string]*tokenizer.CLIP
 }
 
 // NewEncoder declares the text encoder of every model of the library; none is loaded.
 func NewEncoder(o Options) *Encoder {
-	e := &Encoder{tokenizers: map[string]*tokenizer.CLIP{}}
-	e.shelf = newShelf(o, stage.KindEncoder, (*modeldir.Dir).TextEncoder,
-		func(dir *modeldir.Dir, _ *modeldir.TextEncoder, c *stage.Component) error {
+	return &Encoder{newShelf(o, stage.KindEncoder, (*modeldir.Dir).TextEncoder,
+		func(dir *modeldir.Dir, net *modeldir.TextEncoder, b *book[*modeldir.TextEncoder]) error {
 			t, err := tokenizer.Open(dir.Tokenizer())
 			if err != nil {
 				return err
@@ -45,24 +43,15 @@ func NewEncoder(o Options) *Encoder {
 					Got: fmt.Sprintf("ids up to %d", t.VocabSize()-1),
 				}
 			}
-			e.tokenizers[c.Model] = t
+			c := &b.component
 			c.MaxTokens, c.ContextDim = dir.Tokens, dir.Text.HiddenSize
+			if b.store, err = newStore(o.Device, net.Manifest(), rememberedPrompts, c.MaxTokens, c.ContextDim); err != nil {
+				return err
+			}
+			c.WeightsBytes += b.store.bytes
+			b.tokenizer = t
 			return nil
-		})
-	for _, b := range e.books {
-		if b.problem != nil {
-			continue
-		}
-		c := &b.component
-		var err error
-		if b.store, err = newStore(o.Device, b.network().Manifest(), rememberedPrompts, c.MaxTokens, c.ContextDim); err != nil {
-			b.problem = modelError(err, e.kind, c.Model, b.path)
-			c.Problem = b.problem.Message
-			continue
-		}
-		c.WeightsBytes += b.store.bytes
-	}
-	return e
+		})}
 }
 
 // Plan implements stage.Resident.
@@ -71,7 +60,7 @@ func (e *Encoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	return e.footprint(e.books[req.Model], tape, req.LimitBytes)
+	return e.footprint(req.Model, tape, req.LimitBytes)
 }
 
 // planned is the tape of a request.
@@ -108,7 +97,7 @@ func (e *Encoder) Encode(ctx context.Context, req stage.EncodeRequest) (stage.Co
 		if !utf8.ValidString(prompt) || len(prompt) > maxPromptBytes {
 			return stage.Conditioning{}, stage.Invalid(stage.InvalidField, fmt.Sprintf("prompts[%d]", i), prompt, fmt.Sprintf("at most %d bytes of UTF-8", maxPromptBytes))
 		}
-		if ids[i], out.DroppedTokens[i], err = e.tokenizers[req.Model].Encode(prompt, tokens); err != nil {
+		if ids[i], out.DroppedTokens[i], err = b.tokenizer.Encode(prompt, tokens); err != nil {
 			return stage.Conditioning{}, e.fault(err)
 		}
 	}

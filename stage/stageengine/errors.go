@@ -63,7 +63,7 @@ func (s *shelf[N]) loadError(err error, b *book[N]) error {
 	if errors.Is(err, device.ErrOutOfMemory) {
 		return s.doesNotFit(stage.ModelDoesNotFit, b.component.Model, b.component.WeightsBytes, err)
 	}
-	if isContext(err) {
+	if isContext(err) || stage.ReasonOf(err) == stage.ModelChanged {
 		return err
 	}
 	return modelError(err, s.kind, b.component.Model, b.path)
@@ -92,7 +92,12 @@ func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 	}
 	var stream *device.StreamError
 	if errors.As(err, &stream) {
-		return modelError(err, s.kind, b.component.Model, b.path)
+		e := modelError(err, s.kind, b.component.Model, b.path)
+		if errors.Is(err, weights.ErrChanged) {
+			e.Reason = stage.ModelChanged
+		}
+		b.distrust(e.Message) // a load opens the files that are there then
+		return e
 	}
 	return s.fault(err)
 }
@@ -136,6 +141,12 @@ func (s *shelf[N]) fault(err error) error {
 	e := stage.Errorf(stage.EngineFault, "the %v failed", s.kind).With("stage", s.kind.String())
 	e.Cause = err
 	return e
+}
+
+// changedError is files that are written while they are read.
+func (s *shelf[N]) changedError(b *book[N]) *stage.Error {
+	return stage.Errorf(stage.ModelChanged, "the files of model %q are being changed while the %v reads them", b.component.Model, s.kind).
+		With("stage", s.kind.String()).With("model", b.component.Model)
 }
 
 // notFinite is values that are NaN or infinite. The weights that gave them are not used again: a bit in memory may have

@@ -67,7 +67,7 @@ type planner interface {
 
 // restrict has the network of a request streamed as a load within its limit would.
 func (s *shelf[N]) restrict(req stage.PlanRequest, m *device.Manifest) {
-	s.limit(s.books[req.Model], m, req.LimitBytes)
+	s.limit(s.book(req.Model), m, req.LimitBytes)
 }
 
 // streamer is a device that knows what an execution of a tape, its prologue apart, reads of streamed parameters.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -20,8 +21,11 @@ const indexFile = "model_index.json"
 // maxModels bounds a library: a folder given by mistake may hold a million others.
 const maxModels = 1000
 
-// Library knows the model directories by name. It is read-only once opened.
+// Library knows the model directories by name. Safe for concurrent use.
 type Library struct {
+	dirs []string // see OpenLibrary; none are looked at again if it is empty
+
+	mu    sync.RWMutex
 	paths map[string]string
 }
 
@@ -35,6 +39,7 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 		if err != nil {
 			return nil, err
 		}
+		l.dirs = append(l.dirs, abs)
 		if isModel(abs) {
 			if err := l.add(abs); err != nil {
 				return nil, err
@@ -62,11 +67,53 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 }
 
 // Names lists the models, sorted.
-func (l *Library) Names() []string { return slices.Sorted(maps.Keys(l.paths)) }
+func (l *Library) Names() []string {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.Sorted(maps.Keys(l.paths))
+}
+
+// look brings the models up to date with the folders, and gives their paths by name. A folder that cannot be read has the models
+// it had; of two models of one name, and beyond the bound, the first found stay.
+func (l *Library) look() map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.dirs) == 0 {
+		return maps.Clone(l.paths)
+	}
+	now := &Library{paths: map[string]string{}}
+	for name, path := range l.paths {
+		if isModel(path) || !readable(filepath.Dir(path)) {
+			now.paths[name] = path
+		}
+	}
+	for _, dir := range l.dirs {
+		if isModel(dir) {
+			_ = now.add(dir) // told at the start
+			continue
+		}
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if path := filepath.Join(dir, e.Name()); isModel(path) {
+				_ = now.add(path)
+			}
+		}
+	}
+	l.paths = now.paths
+	return maps.Clone(l.paths)
+}
+
+// readable reports whether a folder can be listed.
+func readable(dir string) bool {
+	_, err := os.ReadDir(dir)
+	return err == nil
+}
 
 // path gives the folder of a model or ModelNotFound.
 func (l *Library) path(model string) (string, error) {
+	l.mu.RLock()
 	path, ok := l.paths[model]
+	l.mu.RUnlock()
 	if !ok {
 		return "", stage.NoSuchModel(model, l.Names())
 	}
@@ -77,7 +124,7 @@ func (l *Library) path(model string) (string, error) {
 func (l *Library) only(models ...string) *Library {
 	out := &Library{paths: map[string]string{}}
 	for _, m := range models {
-		out.paths[m] = l.paths[m]
+		out.paths[m], _ = l.path(m)
 	}
 	return out
 }

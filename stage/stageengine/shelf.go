@@ -2,9 +2,8 @@ package stageengine
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
 	"log/slog"
-	"math"
 	"sync"
 	"sync/atomic"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -51,6 +51,8 @@ type network interface {
 	Source() device.Source
 	Tensors() []modeldir.Tensor
 	Warnings() []string
+	Watch(p *weights.Prints)
+	Print(p *weights.Prints) (digest [sha256.Size]byte, known bool)
 	Close() error
 }
 
@@ -59,98 +61,31 @@ type shelf[N network] struct {
 	Options
 	kind     stage.Kind
 	open     func(*modeldir.Dir) (N, error)
-	books    map[string]*book[N]
+	describe func(*modeldir.Dir, N, *book[N]) error
 	draining atomic.Bool
 	working  atomic.Int64        // loads and work under way
-	compare  sync.Once           // starts digests
+	hashing  atomic.Bool         // digests are being computed
 	warmth   *semaphore.Weighted // WarmBytes, less those of what is warm
+	looks    looks
+
+	mu    sync.Mutex // a leaf
+	books map[string]*book[N]
 }
 
-// book is one model's network.
-//
-// latch orders access to weights: work takes 1 of it, loading and eviction take all. It is fair, so
-// an eviction waits for the work before it and work behind it finds the weights gone.
-type book[N network] struct {
-	path      string
-	component stage.Component
-	net       atomic.Pointer[N] // declared; its files are closed, or open while weights are streamed from them. Plans read it while loads exchange it
-	problem   *stage.Error      // why net is not there
-	latch     *semaphore.Weighted
-	store     *store                 // held with the weights; only an encoder has one
-	weights   device.Weights         // nil when neither resident nor warm
-	held      atomic.Pointer[held]   // nil with weights; Info, which takes no latch, reads it
-	stale     atomic.Pointer[string] // why what is held is not to be used again; nil if it may be
-
-	identity string   // see there
-	alike    bool     // another one has it as well
-	files    []string // of the weights
-	digest   atomic.Pointer[digest]
-}
-
-// held is what weights and store take, where they are.
-type held struct {
-	bytes int64
-	warm  bool // in the host's memory; else on the device
-}
-
-// resident reports whether the weights are on the device and may be used. It takes no latch.
-func (b *book[N]) resident() (bytes int64, ok bool) {
-	h := b.held.Load()
-	if h == nil || h.warm || b.stale.Load() != nil {
-		return 0, false
-	}
-	return h.bytes, true
-}
-
-// distrust has what is held evicted, and not used again. Part of the latch is held.
-func (b *book[N]) distrust(why string) { b.stale.CompareAndSwap(nil, &why) }
-
-// network is the one declared last.
-func (b *book[N]) network() N { return *b.net.Load() }
-
-const whole = math.MaxInt64
-
-// newShelf declares the network of every model. describe fills in what Component tells of it; what
+// newShelf declares the network of every model. describe fills in what the book tells of it; what
 // is wrong with a model is kept for those who ask for it.
-func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N, error), describe func(*modeldir.Dir, N, *stage.Component) error) *shelf[N] {
+func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N, error), describe func(*modeldir.Dir, N, *book[N]) error) *shelf[N] {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &shelf[N]{Options: o, kind: kind, open: open, books: map[string]*book[N]{}, warmth: semaphore.NewWeighted(o.WarmBytes)}
+	s := &shelf[N]{Options: o, kind: kind, open: open, describe: describe, books: map[string]*book[N]{}, warmth: semaphore.NewWeighted(o.WarmBytes)}
 	for _, name := range o.Library.Names() {
-		b := &book[N]{path: o.Library.paths[name], component: stage.Component{Model: name}, latch: semaphore.NewWeighted(whole)}
-		if err := b.declare(s, describe); err != nil {
-			b.problem = modelError(err, kind, name, b.path)
-			b.component.Problem = b.problem.Message
+		if path, err := o.Library.path(name); err == nil {
+			s.books[name] = s.declare(name, path)
 		}
-		for _, warning := range b.component.Warnings {
-			s.Logger.Warn("a model is not as expected", "model", name, "warning", warning)
-		}
-		s.books[name] = b
 	}
-	s.compareIdentities()
+	s.compareSettings()
 	return s
-}
-
-func (b *book[N]) declare(s *shelf[N], describe func(*modeldir.Dir, N, *stage.Component) error) error {
-	dir, err := s.dir(b.path)
-	if err != nil {
-		return err
-	}
-	net, err := s.open(dir)
-	if err != nil {
-		return err
-	}
-	b.net.Store(&net)
-	s.limit(b, net.Manifest(), 0)
-	b.component.WeightsBytes = s.Device.WeightBytes(net.Manifest())
-	b.component.Warnings = net.Warnings()
-	b.files = filesOf(net.Tensors())
-	if err = errors.Join(describe(dir, net, &b.component), net.Close()); err != nil {
-		return err
-	}
-	b.identity, err = identity(s.kind, dir, net)
-	return err
 }
 
 // dir opens a model whose networks are kept as Precision says.
@@ -167,7 +102,8 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	if err := ctx.Err(); err != nil {
 		return stage.Info{}, err
 	}
-	s.compare.Do(func() { go s.digests() })
+	s.refresh(ctx)
+	s.startDigests()
 	memory := s.Device.Memory()
 	info := stage.Info{
 		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
@@ -182,17 +118,19 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 		share := s.Lease.Observe(c.Orchestrator, c.Want)
 		info.MemoryBudgetBytes, info.ForeignBytes, info.ForeignWants = share.BudgetBytes, share.ForeignBytes, share.ForeignWants
 	}
-	for _, name := range s.Library.Names() {
-		b := s.books[name]
+	for _, b := range s.all() {
 		c := b.component
-		if b.alike {
-			c.Digest, c.Stamp = b.known()
+		c.Identity = b.edition().Identity
+		if d := b.digest.Load(); d != nil && b.alike.Load() {
+			c.Digest = *d
 		}
-		info.Models = append(info.Models, c)
 		if h := b.held.Load(); h != nil {
-			m := stage.ResidentModel{Model: name, WeightsBytes: h.bytes}
+			m := stage.ResidentModel{Model: c.Model, WeightsBytes: h.bytes}
 			if why := b.stale.Load(); why != nil {
-				m.Stale = *why
+				m.Stale, c.Digest, c.Edition = *why, "", stage.Edition{}
+				if *why == folderGone {
+					c.Problem = folderGone
+				}
 			}
 			if h.warm {
 				info.Warm = append(info.Warm, m)
@@ -200,6 +138,7 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 				info.Resident = append(info.Resident, m)
 			}
 		}
+		info.Models = append(info.Models, c)
 	}
 	return info, nil
 }
@@ -215,10 +154,24 @@ func (s *shelf[N]) Pulse() stage.Pulse {
 
 // find gives a model's book, or why it has none.
 func (s *shelf[N]) find(model string) (*book[N], error) {
-	if _, err := s.Library.path(model); err != nil {
-		return nil, err
+	b := s.book(model)
+	if b == nil {
+		var names []string
+		for _, b := range s.all() {
+			names = append(names, b.component.Model)
+		}
+		return nil, stage.NoSuchModel(model, names)
 	}
-	b := s.books[model]
+	if b.problem == nil {
+		return b, nil
+	}
+	if changed, _ := b.changed(); changed && b.latch.TryAcquire(whole) {
+		s.renew(b)
+		b.latch.Release(whole)
+		if again := s.book(model); again != nil {
+			b = again
+		}
+	}
 	if b.problem != nil {
 		return nil, b.problem
 	}
@@ -237,11 +190,17 @@ func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress fun
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	if bytes, ok := b.resident(); ok {
+	loaded := func(bytes int64) error {
+		if req.Edition != nil {
+			req.Edition(b.edition())
+		}
 		progress(bytes, bytes)
 		return nil
 	}
-	if err := b.latch.Acquire(ctx, whole); err != nil {
+	if bytes, ok := b.resident(); ok {
+		return loaded(bytes)
+	}
+	if b, err = s.current(ctx, req.Model); err != nil {
 		return err
 	}
 	defer b.latch.Release(whole)
@@ -252,9 +211,7 @@ func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress fun
 			return err
 		}
 	}
-	bytes := b.held.Load().bytes
-	progress(bytes, bytes)
-	return nil
+	return loaded(b.held.Load().bytes)
 }
 
 // load makes weights resident that are not: as they are if they are warm and as large as asked for, or else by reading them.
@@ -279,49 +236,10 @@ func (s *shelf[N]) load(ctx context.Context, b *book[N], limitBytes int64, progr
 	return nil
 }
 
-// read opens the model's files anew, so that they are open only while they are read: by the load, or until the
-// eviction if weights are streamed.
-func (b *book[N]) read(ctx context.Context, s *shelf[N], limitBytes int64, progress func(done int64)) error {
-	dir, err := s.dir(b.path)
-	if err != nil {
-		return err
-	}
-	net, err := s.open(dir)
-	if err != nil {
-		return err
-	}
-	streamed := s.limit(b, net.Manifest(), limitBytes)
-	weights, err := s.Device.Load(ctx, net.Manifest(), net.Source(), progress)
-	if err != nil || !streamed {
-		err = errors.Join(err, net.Close())
-	}
-	if err != nil {
-		if weights != nil {
-			weights.Free()
-		}
-		return err
-	}
-	bytes := weights.Bytes()
-	if b.store != nil {
-		if err := b.store.open(s.Device, weights); err != nil {
-			weights.Free()
-			return errors.Join(err, net.Close())
-		}
-		bytes += b.store.bytes
-	}
-	b.net.Store(&net)
-	b.weights = weights
-	b.held.Store(&held{bytes: bytes})
-	return nil
-}
-
 // Evict implements stage.Resident.
 func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
-	b, ok := s.books[req.Model]
-	if !ok {
-		return stage.Evicted{}, nil // what nobody knows is not resident
-	}
-	if err := b.latch.Acquire(ctx, whole); err != nil {
+	b, err := s.latched(ctx, req.Model, whole)
+	if b == nil { // what nobody knows is not resident
 		return stage.Evicted{}, err
 	}
 	defer b.latch.Release(whole)
@@ -342,22 +260,18 @@ func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evi
 
 // Settle implements stage.Resident.
 func (s *shelf[N]) Settle(ctx context.Context, model string) error {
-	b, ok := s.books[model]
-	if !ok {
-		return nil
+	b, err := s.latched(ctx, model, whole)
+	if b != nil {
+		b.latch.Release(whole)
 	}
-	if err := b.latch.Acquire(ctx, whole); err != nil {
-		return err
-	}
-	b.latch.Release(whole)
-	return nil
+	return err
 }
 
 // Drain implements stage.Resident.
 func (s *shelf[N]) Drain(ctx context.Context) error {
 	s.draining.Store(true)
-	for _, name := range s.Library.Names() {
-		if err := s.Settle(ctx, name); err != nil {
+	for _, b := range s.all() {
+		if err := s.Settle(ctx, b.component.Model); err != nil {
 			return err
 		}
 	}
@@ -378,11 +292,17 @@ func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func
 	if s.draining.Load() {
 		return nil, nil, s.drainingError()
 	}
-	if err := b.latch.Acquire(ctx, 1); err != nil {
+	if b, err = s.latched(ctx, model, 1); err != nil {
+		return nil, nil, err
+	} else if b == nil {
+		_, err = s.find(model)
 		return nil, nil, err
 	}
 	s.working.Add(1)
 	done = func() {
+		if b.held.Load() != nil {
+			b.identify() // streamed weights have been read by now
+		}
 		s.working.Add(-1)
 		b.latch.Release(1)
 	}
@@ -394,8 +314,12 @@ func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func
 	return b, done, nil
 }
 
-// footprint is what running tape takes.
-func (s *shelf[N]) footprint(b *book[N], tape *device.Tape, limitBytes int64) (stage.Footprint, error) {
+// footprint is what running tape takes with a model.
+func (s *shelf[N]) footprint(model string, tape *device.Tape, limitBytes int64) (stage.Footprint, error) {
+	b, err := s.find(model)
+	if err != nil {
+		return stage.Footprint{}, err
+	}
 	scratch, err := s.Device.ScratchBytes(tape)
 	if err != nil {
 		return stage.Footprint{}, s.fault(err)

@@ -46,7 +46,10 @@ func (s *shelf[N]) drop(b *book[N]) error {
 	if h := b.held.Swap(nil); h.warm {
 		s.warmth.Release(h.bytes)
 	}
-	b.stale.Store(nil)
+	if b.stale.Swap(nil) != nil { // what was read of it is no measure of what follows
+		b.prints = nil
+		b.identity.Store(nil)
+	}
 	if err := b.network().Close(); err != nil {
 		return s.fault(err)
 	}

@@ -83,10 +83,10 @@ func TestInfoSurvives(t *testing.T) {
 		Kind: stage.KindDenoiser, Version: "v", Host: "h", Device: "d", MemoryBudgetBytes: 1,
 		Models: []stage.Component{{
 			Model: "m", WeightsBytes: 2, MaxTokens: 3, ContextDim: 4, LatentChannels: 5, LatentMultiple: 6, LatentDefaultWidth: 7, LatentDefaultHeight: 9,
-			Samplers: []string{"a", "b"}, DefaultSampler: "a", SamplerProblem: "s", SpatialFactor: 8, Problem: "p", Digest: "q", Stamp: "r",
+			Samplers: []string{"a", "b"}, DefaultSampler: "a", SamplerProblem: "s", SpatialFactor: 8, Problem: "p", Digest: "q", Edition: stage.Edition{Stamp: "r", Identity: "s"},
 			Warnings: []string{"s", "t"},
 		}, {Model: "n"}},
-		Resident:  []stage.ResidentModel{{Model: "m", WeightsBytes: 2}},
+		Resident:  []stage.ResidentModel{{Model: "m", WeightsBytes: 2, Stale: "t"}},
 		UsedBytes: 9, PeakBytes: 10, Generation: 11, Draining: true, Releases: 12, ReleasedBytes: 13,
 		ForeignBytes: 18, ForeignWants: []stage.Want{{Bytes: 13, Since: time.Unix(14, 15)}, {Bytes: 16, Since: time.Unix(17, 0)}},
 		WarmBudgetBytes: 19, Warm: []stage.ResidentModel{{Model: "n", WeightsBytes: 20}},

@@ -45,7 +45,7 @@ func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
 
 func residentToProto(models []stage.ResidentModel) (out []*stagepb.ResidentComponent) {
 	for _, m := range models {
-		out = append(out, &stagepb.ResidentComponent{Model: clip(m.Model), WeightsBytes: m.WeightsBytes})
+		out = append(out, &stagepb.ResidentComponent{Model: clip(m.Model), WeightsBytes: m.WeightsBytes, Stale: clip(m.Stale)})
 	}
 	return out
 }
@@ -70,7 +70,7 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 
 func residentFromProto(models []*stagepb.ResidentComponent) (out []stage.ResidentModel) {
 	for _, m := range models {
-		out = append(out, stage.ResidentModel{Model: m.GetModel(), WeightsBytes: m.GetWeightsBytes()})
+		out = append(out, stage.ResidentModel{Model: m.GetModel(), WeightsBytes: m.GetWeightsBytes(), Stale: m.GetStale()})
 	}
 	return out
 }
@@ -97,7 +97,7 @@ func componentToProto(c stage.Component) *stagepb.ComponentInfo {
 	info := &stagepb.ComponentInfo{
 		Model: clip(c.Model), WeightsBytes: c.WeightsBytes, MaxTokens: saturate(c.MaxTokens), ContextDim: saturate(c.ContextDim),
 		LatentChannels: saturate(c.LatentChannels), LatentMultiple: saturate(c.LatentMultiple), LatentDefault: saturate(c.LatentDefaultWidth), LatentDefaultHeight: saturate(c.LatentDefaultHeight),
-		DefaultSampler: clip(c.DefaultSampler), SamplerProblem: clip(c.SamplerProblem), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem), Digest: clip(c.Digest), Stamp: clip(c.Stamp),
+		DefaultSampler: clip(c.DefaultSampler), SamplerProblem: clip(c.SamplerProblem), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem), Digest: clip(c.Digest), Stamp: clip(c.Stamp), Identity: clip(c.Identity),
 	}
 	for _, s := range c.Samplers {
 		info.Samplers = append(info.Samplers, clip(s))
@@ -113,7 +113,7 @@ func componentFromProto(c *stagepb.ComponentInfo) stage.Component {
 		Model: c.GetModel(), WeightsBytes: c.GetWeightsBytes(), MaxTokens: int(c.GetMaxTokens()), ContextDim: int(c.GetContextDim()),
 		LatentChannels: int(c.GetLatentChannels()), LatentMultiple: int(c.GetLatentMultiple()),
 		LatentDefaultWidth: int(c.GetLatentDefault()), LatentDefaultHeight: int(cmp.Or(c.GetLatentDefaultHeight(), c.GetLatentDefault())),
-		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SamplerProblem: c.GetSamplerProblem(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(), Stamp: c.GetStamp(),
+		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SamplerProblem: c.GetSamplerProblem(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(), Edition: stage.Edition{Stamp: c.GetStamp(), Identity: c.GetIdentity()},
 		Warnings: c.GetWarnings(),
 	}
 }

@@ -73,6 +73,9 @@ func (r resident) Load(ctx context.Context, req stage.LoadRequest, progress func
 		if err != nil {
 			return err
 		}
+		if e := (stage.Edition{Stamp: p.GetStamp(), Identity: p.GetIdentity()}); req.Edition != nil && e != (stage.Edition{}) {
+			req.Edition(e)
+		}
 		if progress != nil {
 			progress(p.GetLoadedBytes(), p.GetTotalBytes())
 		}

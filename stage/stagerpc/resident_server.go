@@ -72,8 +72,11 @@ func (s *residentServer) LoadComponent(req *stagepb.LoadComponentRequest, stream
 	ctx, cancel := context.WithCancel(Incoming(stream.Context()))
 	defer cancel()
 	out := noted(serverOutbox(stream), cancel)
-	err := s.stage.Load(ctx, stage.LoadRequest{Model: req.GetModel(), LimitBytes: req.GetLimitBytes(), Generation: req.GetRuntimeGeneration()}, func(loaded, total int64) {
-		out.send(&stagepb.LoadComponentResponse{LoadedBytes: loaded, TotalBytes: total})
+	var edition stage.Edition
+	err := s.stage.Load(ctx, stage.LoadRequest{
+		Model: req.GetModel(), LimitBytes: req.GetLimitBytes(), Generation: req.GetRuntimeGeneration(), Edition: func(e stage.Edition) { edition = e },
+	}, func(loaded, total int64) {
+		out.send(&stagepb.LoadComponentResponse{LoadedBytes: loaded, TotalBytes: total, Stamp: clip(edition.Stamp), Identity: clip(edition.Identity)})
 	})
 	return s.edge.status(ctx, out.instead(err))
 }

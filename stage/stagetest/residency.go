@@ -47,6 +47,7 @@ type weights struct {
 	bytes                  int64
 	loading, leaving, warm bool
 	users                  int
+	edition                stage.Edition
 }
 
 func newResidency(kind stage.Kind, script *Script, component stage.Component) *residency {
@@ -139,11 +140,11 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.models)) {
 		c := r.models[name]
-		c.Samplers = slices.Clone(c.Samplers)
+		c.Samplers, c.Edition = slices.Clone(c.Samplers), r.script.files()
 		i.Models = append(i.Models, c)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.held)) {
-		switch w, m := r.held[name], (stage.ResidentModel{Model: name, WeightsBytes: r.held[name].bytes}); {
+		switch w, m := r.held[name], (stage.ResidentModel{Model: name, WeightsBytes: r.held[name].bytes, Stale: r.stale(r.held[name])}); {
 		case w.warm:
 			i.Warm = append(i.Warm, m)
 		case !w.loading && !w.leaving:
@@ -175,13 +176,22 @@ func (r *residency) Load(ctx context.Context, req stage.LoadRequest, progress fu
 	if err != nil {
 		return err
 	}
+	if w := r.held[model]; w != nil && !w.warm && w.users == 0 && r.stale(w) != "" {
+		r.used -= w.bytes
+		delete(r.held, model)
+	}
 	if w := r.held[model]; w == nil || w.warm {
 		if err := r.load(ctx, c, req.LimitBytes, progress); err != nil {
 			return err
 		}
 	}
-	held := r.held[model].bytes
-	r.unlocked(func() { progress(held, held) })
+	held, edition := r.held[model].bytes, r.held[model].edition
+	r.unlocked(func() {
+		if req.Edition != nil {
+			req.Edition(edition)
+		}
+		progress(held, held)
+	})
 	return nil
 }
 
@@ -194,7 +204,7 @@ func (r *residency) load(ctx context.Context, c stage.Component, limit int64, pr
 	if limit != 0 && bytes > limit {
 		return stage.DoesNotFit(r.kind, c.Model, bytes, limit, Budget)
 	}
-	if w := r.held[c.Model]; w != nil && w.bytes == bytes { // it is warm
+	if w := r.held[c.Model]; w != nil && w.bytes == bytes && r.stale(w) == "" { // it is warm
 		if err := r.take(c.Model, bytes); err != nil {
 			return err
 		}
@@ -206,7 +216,7 @@ func (r *residency) load(ctx context.Context, c stage.Component, limit int64, pr
 	if err := r.take(c.Model, bytes); err != nil {
 		return err
 	}
-	w := &weights{bytes: bytes, loading: true}
+	w := &weights{bytes: bytes, loading: true, edition: r.script.files()}
 	r.held[c.Model] = w
 	r.running++
 	const quarters = 4
@@ -263,13 +273,21 @@ func (r *residency) Evict(ctx context.Context, req stage.EvictRequest) (stage.Ev
 		evicted.FreedBytes = w.bytes
 		r.used -= w.bytes
 	}
-	if req.Keep && (w.warm || r.warm()+w.bytes <= r.script.warmBudget()) {
+	if req.Keep && r.stale(w) == "" && (w.warm || r.warm()+w.bytes <= r.script.warmBudget()) {
 		w.warm = true
 		evicted.WarmBytes = w.bytes
 	} else {
 		delete(r.held, model)
 	}
 	return evicted, nil
+}
+
+// stale is why weights are not to be used again.
+func (r *residency) stale(w *weights) string {
+	if w.edition.Differs(r.script.files()) {
+		return "its files have changed"
+	}
+	return ""
 }
 
 // warm is the bytes of all warm weights. mu is held.
@@ -322,7 +340,7 @@ func (r *residency) begin(ctx context.Context, model string, scratch int64) (end
 		return nil, err
 	}
 	w := r.held[model]
-	if w == nil || w.loading || w.leaving || w.warm {
+	if w == nil || w.loading || w.leaving || w.warm || r.stale(w) != "" {
 		return nil, stage.Errorf(stage.StageEvicted, "model %q is not resident in the %v", model, r.kind).
 			With("stage", r.kind.String()).With("model", model)
 	}

@@ -33,6 +33,7 @@ type Script struct {
 	entries map[point]func(context.Context) error
 	steps   map[Op]int
 	warm    int64
+	edition stage.Edition
 }
 
 type point struct {
@@ -90,6 +91,19 @@ func (s *Script) Warm(bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.warm = bytes
+}
+
+// Change exchanges the files of every model of the fake.
+func (s *Script) Change(e stage.Edition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.edition = e
+}
+
+func (s *Script) files() stage.Edition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.edition
 }
 
 func (s *Script) warmBudget() int64 {

@@ -41,7 +41,7 @@ type Host struct {
 	draining bool
 	drain    chan struct{}              // closed while it is draining
 	undrain  chan struct{}              // closed when it drains no more; both are then new ones
-	digests  map[string]stage.Component // the last that had a digest, by model
+	digests  map[string]stage.Component // the last that had a digest or an identity, by model
 }
 
 // generation is one child process and its number, or the wait for it. The first number of a service is the time, so that

@@ -21,7 +21,7 @@ func TestRemember(t *testing.T) {
 		{"one", "", ""},
 		{"two", "", "b"},
 	} {
-		models := []stage.Component{{Model: "other", Stamp: c.stamp}, {Model: "m", Stamp: c.stamp, Digest: c.digest}}
+		models := []stage.Component{{Model: "other", Edition: stage.Edition{Stamp: c.stamp}}, {Model: "m", Edition: stage.Edition{Stamp: c.stamp}, Digest: c.digest}}
 		if h.remember(models); models[1].Digest != c.want || models[0].Digest != "" {
 			t.Errorf("call %d: %+v, want %q", i, models, c.want)
 		}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -40,14 +41,15 @@ func (h *Host) Info(ctx context.Context) (stage.Info, error) {
 	}
 }
 
-// remember fills in the digests that a child before this one has found out of the same files. h.mu is held.
+// remember fills in the digests and identities that a child before this one has found out of the same files. h.mu is held.
 func (h *Host) remember(models []stage.Component) {
 	for i := range models {
 		c := &models[i]
-		if c.Digest != "" {
+		if last := h.digests[c.Model]; c.Stamp != "" && last.Stamp == c.Stamp {
+			c.Digest, c.Identity = cmp.Or(c.Digest, last.Digest), cmp.Or(c.Identity, last.Identity)
+		}
+		if c.Digest != "" || c.Identity != "" {
 			h.digests[c.Model] = *c
-		} else if last := h.digests[c.Model]; c.Stamp != "" && last.Stamp == c.Stamp {
-			c.Digest = last.Digest
 		}
 	}
 }

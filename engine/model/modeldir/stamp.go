@@ -1,0 +1,50 @@
+package modeldir
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stamp tells a model's files from those of other times without reading them: by size and the times of the last change, of
+// content and of the entry, which a copy with its times or a rename changes as well. Of weight files those in used count, and the
+// names of the others, or all if used is nil. whole tells whether everything could be looked at; what is missing is part of the
+// stamp.
+func Stamp(path string, used []string) (stamp string, whole bool) {
+	var b strings.Builder
+	whole = true
+	look := func(file string) {
+		var s unix.Stat_t
+		if err := unix.Stat(file, &s); err != nil {
+			fmt.Fprintf(&b, "%q %v\n", file, err)
+			whole = false
+			return
+		}
+		fmt.Fprintf(&b, "%q %d %d %d\n", file, s.Size, s.Mtim.Nano(), s.Ctim.Nano())
+	}
+	look(filepath.Join(path, indexFile))
+	for _, folder := range []string{textEncoderFolder, tokenizerFolder, unetFolder, schedulerFolder, vaeFolder} {
+		dir := filepath.Join(path, folder)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			fmt.Fprintf(&b, "%q %v\n", dir, err)
+			whole = false
+		}
+		for _, e := range entries {
+			file := filepath.Join(dir, e.Name())
+			switch ext := filepath.Ext(file); {
+			case e.Type()&fs.ModeSymlink == 0 && !e.Type().IsRegular():
+			case ext == ".json", ext == ".txt", ext == ".safetensors" && (used == nil || slices.Contains(used, file)):
+				look(file)
+			case ext == ".safetensors":
+				fmt.Fprintf(&b, "%q\n", file)
+			}
+		}
+	}
+	return b.String(), whole
+}
