@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -18,7 +19,10 @@ import (
 )
 
 func modelsCommand() *cobra.Command {
-	var dirs []string
+	var (
+		dirs     []string
+		identity bool
+	)
 	cmd := &cobra.Command{
 		Use:   "models",
 		Short: "List the models that are there, with the bytes of each stage",
@@ -33,9 +37,14 @@ func modelsCommand() *cobra.Command {
 				return usageError{err}
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tPROBLEM")
+			header := "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tPROBLEM"
+			if identity {
+				header = "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tIDENTITIES\tPROBLEM"
+			}
+			fmt.Fprintln(w, header)
 			var warnings []string
-			for m, name := range library.Names() {
+			for m, c := range infos[0].Models {
+				name := c.Model
 				row := []string{name}
 				problem := ""
 				for _, info := range infos {
@@ -50,7 +59,17 @@ func modelsCommand() *cobra.Command {
 				}
 				denoiser, decoder := infos[1].Models[m], infos[2].Models[m]
 				factor := decoder.SpatialFactor
-				row = append(row, fmt.Sprintf("%dx%d", denoiser.LatentDefaultWidth*factor, denoiser.LatentDefaultHeight*factor), denoiser.DefaultSampler, problem)
+				row = append(row, fmt.Sprintf("%dx%d", denoiser.LatentDefaultWidth*factor, denoiser.LatentDefaultHeight*factor), denoiser.DefaultSampler)
+				if identity && problem == "" {
+					shown, err := identities(cmd.Context(), library, name)
+					if err != nil {
+						problem = err.Error()
+					}
+					row = append(row, shown)
+				} else if identity {
+					row = append(row, "")
+				}
+				row = append(row, problem)
 				fmt.Fprintln(w, strings.Join(row, "\t"))
 			}
 			if err := w.Flush(); err != nil {
@@ -60,7 +79,26 @@ func modelsCommand() *cobra.Command {
 		},
 	}
 	modelsFlag(cmd.Flags(), &dirs)
+	cmd.Flags().BoolVar(&identity, "identity", false, "read all weights and tell what they are known by, in the order of the stages: equal on machines that have the same")
 	return cmd
+}
+
+// identities reads a model and gives those of its parts, in short.
+func identities(ctx context.Context, library *stageengine.Library, model string) (string, error) {
+	device, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return "", err
+	}
+	defer device.Close() //nolint:errcheck // nothing was loaded
+	of, err := stageengine.Identities(ctx, stageengine.Options{Library: library, Device: device}, model)
+	if err != nil {
+		return "", err
+	}
+	var shown []string
+	for _, kind := range stage.Kinds() {
+		shown = append(shown, stage.Edition{Identity: of[kind]}.Short())
+	}
+	return strings.Join(shown, " "), nil
 }
 
 // inspect gives what each stage knows of the models of a library, without loading any.
@@ -75,6 +113,9 @@ func inspect(ctx context.Context, library *stageengine.Library) (infos []stage.I
 		info, err := s.Info(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if len(infos) > 0 && !slices.EqualFunc(info.Models, infos[0].Models, func(a, b stage.Component) bool { return a.Model == b.Model }) {
+			return nil, errors.New("models were added or removed while they were looked at")
 		}
 		infos = append(infos, info)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -65,5 +66,18 @@ func TestByDefault(t *testing.T) {
 		if got := byDefault(c.models); got != c.want {
 			t.Errorf("%v: %q, want %q", c.models, got, c.want)
 		}
+	}
+}
+
+// TestDiffering: services that have read other files of a model than others of their kind are told of.
+func TestDiffering(t *testing.T) {
+	f := &Fleet{members: map[residency.StageID]*member{}}
+	for id, identity := range map[residency.StageID]string{"d1": "aaaaaaaaaaaaaaaa", "d2": "bbbbbbbbbbbbbbbb", "d3": "", "e1": "cccc", "e2": "cccc"} {
+		kind := map[byte]stage.Kind{'d': stage.KindDenoiser, 'e': stage.KindEncoder}[id[0]]
+		f.members[id] = &member{id: id, kind: kind, info: &stage.Info{Models: []stage.Component{{Model: "m", Edition: stage.Edition{Identity: identity}}}}}
+	}
+	want := []string{"the denoiser services have different files of it: d1 has aaaaaaaaaaaa, d2 has bbbbbbbbbbbb"}
+	if got := f.Models(); len(got) != 1 || !slices.Equal(got[0].Warnings, want) {
+		t.Errorf("%+v, want one model with the warnings %q", got, want)
 	}
 }

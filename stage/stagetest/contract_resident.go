@@ -109,9 +109,15 @@ func (c contract[S]) testLoad(t *testing.T) {
 	s, _ := c.Open(t)
 	ctx := patient(t)
 	for _, again := range []bool{false, true} {
-		var p progress
-		if err := s.Load(ctx, stage.LoadRequest{Model: c.Model}, p.add); err != nil {
+		var (
+			p    progress
+			told stage.Edition
+		)
+		if err := s.Load(ctx, stage.LoadRequest{Model: c.Model, Edition: func(e stage.Edition) { told = e }}, p.add); err != nil {
 			t.Fatalf("Load (again: %v): %v", again, err)
+		}
+		if want := find(t, s, c.Model).Edition; told != want {
+			t.Errorf("Load (again: %v) told of edition %+v, Info of %+v", again, told, want)
 		}
 		p.check(t)
 		if !again && len(p.loaded) == 0 {
