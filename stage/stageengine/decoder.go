@@ -201,6 +201,12 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 	if err != nil {
 		return stage.Latent{}, err
 	}
+	if changed, _ := b.changed(); changed {
+		d.look()
+		if b, err = d.find(req.Model); err != nil {
+			return stage.Latent{}, err
+		}
+	}
 	if d.draining.Load() {
 		return stage.Latent{}, d.drainingError()
 	}

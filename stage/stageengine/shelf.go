@@ -286,7 +286,7 @@ func (s *shelf[N]) Undrain(context.Context) error {
 
 // use gives a resident model's book to work with; the caller must call done.
 func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func(), err error) {
-	if b, err = s.find(model); err != nil {
+	if _, err = s.find(model); err != nil {
 		return nil, nil, err
 	}
 	if s.draining.Load() {

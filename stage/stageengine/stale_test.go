@@ -1,6 +1,7 @@
 package stageengine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -185,14 +186,7 @@ func TestNotFiniteImageEncoder(t *testing.T) {
 	dir := copied(t)
 	overwrite(t, filepath.Join(dir, weightFiles[stage.KindDecoder]), "encoder.conv_out.bias", float32(math.Inf(-1)))
 	_, _, d := open(t, dir)
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); err != nil {
-		t.Fatal(err)
-	}
-	img, err := d.Decode(t.Context(), stage.DecodeRequest{Model: staleModel, Latent: stage.Latent{Tensor: tensor.FromF32(make([]float32, 4*8*8), 1, 4, 8, 8)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: staleModel, Data: img.Data}); stage.ReasonOf(err) != stage.NotFinite || !strings.Contains(err.Error(), "decoder") {
+	if _, err := d.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: staleModel, Data: testImage(t, d)}); stage.ReasonOf(err) != stage.NotFinite || !strings.Contains(err.Error(), "decoder") {
 		t.Errorf("%v, want NotFinite of the decoder", err)
 	}
 }
@@ -201,3 +195,47 @@ func TestNotFiniteImageEncoder(t *testing.T) {
 type narrow struct{ *cpu.Device }
 
 func (n narrow) Within(int64) device.Device { return n.Device.Within(0) }
+
+// The network that makes latents of images, which nobody holds, is that of the files as they are, and no mixture.
+func TestImageEncoderOfChangedFiles(t *testing.T) {
+	dir := copied(t)
+	_, _, d := open(t, dir)
+	file := testImage(t, d)
+	encode := func() ([]byte, error) {
+		latent, err := d.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: staleModel, Data: file})
+		return latent.Data, err
+	}
+	before, err := encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore := overwrite(t, filepath.Join(dir, weightFiles[stage.KindDecoder]), "encoder.conv_out.bias", 3)
+	if after, err := encode(); err != nil || bytes.Equal(before, after) {
+		t.Errorf("the same latent: %v, %v", err == nil, err)
+	}
+	dev := &writing{d.Device.(*cpu.Device), restore}
+	d.Device = dev
+	if _, err := encode(); stage.ReasonOf(err) != stage.ModelChanged {
+		t.Errorf("%v, want ModelChanged", err)
+	}
+	dev.write = func() {}
+	if again, err := encode(); err != nil || !bytes.Equal(again, before) {
+		t.Errorf("%v, or another latent of the old files", err)
+	}
+}
+
+// testImage is a file to make a latent of.
+func testImage(t *testing.T, d *Decoder) []byte {
+	t.Helper()
+	if err := d.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); err != nil {
+		t.Fatal(err)
+	}
+	img, err := d.Decode(t.Context(), stage.DecodeRequest{Model: staleModel, Latent: stage.Latent{Tensor: tensor.FromF32(make([]float32, 4*8*8), 1, 4, 8, 8)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: staleModel}); err != nil {
+		t.Fatal(err)
+	}
+	return img.Data
+}
