@@ -103,25 +103,3 @@ func (l *ledger) came(r *request) {
 		}
 	}
 }
-
-// worked takes up how long a request kept its component.
-func (c *component) worked(took time.Duration) {
-	if c.work == 0 {
-		c.work = took
-	}
-	c.work = (c.work + took) / 2
-}
-
-// rest is how many seconds a request is still expected to keep its bytes: what its load and such work took before,
-// less what it has taken; one of which nothing is known, or that takes longer, takes as long again.
-func (l *ledger) rest(r *request) float64 {
-	c, elapsed := r.component(), l.now.Sub(r.since)
-	usual := c.work
-	if r.phase == reserved {
-		usual += time.Duration(float64(c.bytes) * l.perByte(c.service, c.stowed()) * float64(time.Second))
-	}
-	if elapsed < usual {
-		return (usual - elapsed).Seconds()
-	}
-	return (elapsed - usual).Seconds()
-}

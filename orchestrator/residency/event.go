@@ -55,7 +55,7 @@ const (
 	Evicted                         // Release: weights are evicted
 	Found                           // Reserve, Keep: a stage holds the weights and it was not known, as when it has joined
 	Grouped                         // Wait: others go first, whose weights are resident
-	Spared                          // Wait: to wait costs less than to load again what would be evicted
+	_                               // was of a rule that is gone
 	AfterUse                        // Evict: the policy has the stage evicted after each use
 	TooLongIdle                     // Evict, Drop: nobody has used it for as long as the policy allows
 	AboveWatermark                  // Evict: more is in use than the policy's high watermark
@@ -67,7 +67,7 @@ const (
 // String is the class's name, empty for 0.
 func (c Class) String() string {
 	names := [...]string{
-		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found", "grouped", "spared", "after_use", "idle", "watermark", "from_warm", "stale", "changed",
+		"", "for_request", "for_prefetch", "over_budget", "unneeded", "out_of_memory", "failed", "work_done", "work_withdrawn", "evicted", "found", "grouped", "", "after_use", "idle", "watermark", "from_warm", "stale", "changed",
 	}
 	if int(c) >= len(names) {
 		return names[0]

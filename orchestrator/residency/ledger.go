@@ -14,6 +14,7 @@ import (
 // Every list has an order of its own, so that equal inputs give equal outputs.
 type ledger struct {
 	policy   Policy
+	rival    Rival      // the zero value in production
 	devices  []*device  // by key
 	services []*service // by id
 	requests []*request // by arrival; until refused, released or revoked
@@ -71,7 +72,6 @@ type component struct {
 	lastUsed time.Time
 	loaded   time.Time     // when it became resident
 	spent    bool          // a request has used it since
-	work     time.Duration // of a request, as measured; 0 is not known
 	runs     int           // of jobs that came here
 	visitor  JobID         // the last of them
 	cause    cause         // of the eviction under way
@@ -111,7 +111,6 @@ type request struct {
 	losses     int      // services lost while it was loading
 	refusals   int      // loads that other processes left no bytes for
 	asked      time.Time
-	sparing    time.Time // since when it waits rather than evict, zero if it never did
 
 	overtaken, allowance int       // times
 	since                time.Time // of the phase, where waiting and placed are one

@@ -11,8 +11,19 @@ import (
 // nothing waits. Not safe for concurrent use.
 type Machine struct{ ledger ledger }
 
-// NewMachine makes an empty ledger of a policy.
-func NewMachine(p Policy) *Machine { return &Machine{ledger{policy: p}} }
+// NewMachine makes an empty ledger of a policy, as a rival decides.
+func NewMachine(p Policy, r Rival) *Machine { return &Machine{ledger{policy: p, rival: r}} }
+
+// Rival is what a ledger does worse than ours, for comparison. The zero value is ours.
+type Rival struct {
+	// Order sorts idle components: the first goes first when room is made, whatever is known of the future; nil is the
+	// ledger's own choice.
+	Order func(a, b Idle) int
+	// Greedy evicts the least loss for a byte first, one after another, instead of planning.
+	Greedy bool
+	// NoPrefetch leaves every load to the request that needs it.
+	NoPrefetch bool
+}
 
 // Decision is what a step of the ledger came to. Every list is in the order of the decisions.
 type Decision struct {
@@ -102,7 +113,7 @@ func (m *Machine) step(now time.Time, in input) (d Decision) {
 	return d
 }
 
-// Idle is a component that nobody pins, as a Policy sees it.
+// Idle is a component that nobody pins, as a Rival sees it.
 type Idle struct {
 	Bytes    int64
 	Loaded   uint64 // counts loads and evictions, when it was loaded

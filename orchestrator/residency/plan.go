@@ -47,18 +47,28 @@ type way struct {
 }
 
 // makeRoom picks of the idle components those whose eviction lets r have short more bytes at s with the least loading
-// from then on, in seconds. It reports whether there are enough.
-func (l *ledger) makeRoom(r *request, s *service, short int64, idle []*component) (victims []*component, cost float64, enough bool) {
-	sum := total(idle)
-	if short > 0 && sum < short {
-		return nil, 0, false
+// from then on. It reports whether there are enough.
+func (l *ledger) makeRoom(r *request, s *service, short int64, idle []*component) (victims []*component, enough bool) {
+	if short > 0 && total(idle) < short {
+		return nil, false
 	}
 	future := l.future()
 	p, ok := l.lookAhead(r, s, future)
-	if l.policy.Order != nil || !ok {
-		victims, _ = l.pick(idle, short, future)
-		return victims, l.reloads(victims), true
+	if l.rival.Order != nil || l.rival.Greedy || !ok {
+		return l.pick(idle, short, future)
 	}
+	best := p.evict(idle, short)
+	for i := range p.parts {
+		if best.victims>>i&1 == 1 {
+			victims = append(victims, p.parts[i].service.find(p.parts[i].model))
+		}
+	}
+	slices.Reverse(victims) // the one that is missed last first
+	return victims, true
+}
+
+// evict is the best way to have short more bytes, by the eviction of idle components.
+func (p *plan) evict(idle []*component, short int64) way {
 	var held, movable uint64
 	for i, part := range p.parts {
 		c := part.service.find(part.model)
@@ -70,14 +80,7 @@ func (l *ledger) makeRoom(r *request, s *service, short int64, idle []*component
 			movable |= 1 << i
 		}
 	}
-	best := p.solve(held, movable, sum-max(short, 0))
-	for i := range p.parts {
-		if best.victims>>i&1 == 1 {
-			victims = append(victims, p.parts[i].service.find(p.parts[i].model))
-		}
-	}
-	slices.Reverse(victims) // the one that is missed last first
-	return victims, best.whole, true
+	return p.solve(held, movable, total(idle)-max(short, 0))
 }
 
 // lookAhead lays out the device of s and the uses to come, that of r at s first. It reports false when there are too

@@ -97,9 +97,6 @@ func (l *ledger) defers(r *request, best *placement) (why Class, behind *request
 			return Grouped, behind
 		}
 	}
-	if l.spares(r, best) {
-		return Spared, nil
-	}
 	return seated, nil
 }
 
@@ -113,8 +110,6 @@ func (l *ledger) waits(r *request, class Class, line []*request, p *placement) {
 	case Grouped:
 		s := p.service
 		l.note(r.event(Wait), s.device, "%v would have to load; who finds its weights there goes first, %d of %d times", r.need, r.overtaken, r.allowance).Class = class
-	case Spared:
-		l.note(r.event(Wait), p.service.device, "%s is not evicted for %v: those at work are about to give room back", p.victims[0], r.need).Class = class
 	default:
 		d, why := l.obstacle(line)
 		l.note(r.event(Wait), d, "%s", why)
@@ -125,10 +120,8 @@ func (l *ledger) waits(r *request, class Class, line []*request, p *placement) {
 type placement struct {
 	service *service
 	victims []*component
-	from    []*component // what they were picked from
-	cost    float64      // seconds of loading, as planned
-	wanted  int64        // bytes of victims that have a known next use
-	total   int64        // bytes of all victims
+	wanted  int64 // bytes of victims that have a known next use
+	total   int64 // bytes of all victims
 	cold    cold
 }
 
@@ -192,13 +185,13 @@ func (l *ledger) choose(r *request, line []*request) (best *placement) {
 			continue // it would have to wait for an eviction
 		}
 		var enough bool
-		p.from = slices.DeleteFunc(l.idle(d), func(c *component) bool {
+		idle := slices.DeleteFunc(l.idle(d), func(c *component) bool {
 			return c.service == s && c.model == r.need.Model || l.young(c, r.asked) || slices.ContainsFunc(line, func(w *request) bool {
 				return c.service.serves(w.need) && c.model == w.need.Model
 			})
 		})
 		if short > 0 {
-			if p.victims, p.cost, enough = l.makeRoom(r, s, short, p.from); !enough {
+			if p.victims, enough = l.makeRoom(r, s, short, idle); !enough {
 				continue
 			}
 		}

@@ -14,7 +14,7 @@ import (
 // its bytes evicts it.
 func (l *ledger) prefetch(line []*request) {
 	l.prune()
-	if l.policy.NoPrefetch || !slices.ContainsFunc(l.requests, func(r *request) bool { return r.phase == granted }) {
+	if l.rival.NoPrefetch || !slices.ContainsFunc(l.requests, func(r *request) bool { return r.phase == granted }) {
 		return
 	}
 	closed, room := l.loading(), l.room(line)
@@ -72,7 +72,7 @@ func (l *ledger) ahead(n Need, s *service, leave int64) *placement {
 			idle = append(idle, r.component())
 		}
 	}
-	p.victims, _, _ = l.makeRoom(&request{need: n}, s, later, idle)
+	p.victims, _ = l.makeRoom(&request{need: n}, s, later, idle)
 	for _, c := range p.victims {
 		if c.holder() != nil || future.next(c) != never || l.young(c, l.now) {
 			return nil

@@ -27,12 +27,6 @@ type Policy struct {
 	// components go until no more than the low one is, but for those that a request has asked for; and nothing is
 	// prefetched beyond the high one. 0 for the high one is no watermark.
 	LowWatermark, HighWatermark float64
-
-	// The others are for comparison. Order sorts idle components: the first goes first when room is made, whatever
-	// is known of the future; nil is the ledger's own choice. NoPrefetch leaves every load to the request that
-	// needs it.
-	Order      func(a, b Idle) int
-	NoPrefetch bool
 }
 
 // maxWaitFactor is so large that overtaking has no bound in practice.

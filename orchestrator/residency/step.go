@@ -111,7 +111,6 @@ func (in released) apply(l *ledger) {
 		j.needs = without(j.needs, r.need)
 		l.expect(r, j.needs)
 	}
-	r.component().worked(l.now.Sub(r.since))
 	l.end(r)
 }
 
@@ -258,7 +257,7 @@ func (l *ledger) miss(c *component, why string) {
 	// What may have ended the runtime is not prefetched again.
 	*c = component{
 		service: c.service, model: c.model, op: l.nextOp(), failed: c.failed || c.state == Loading,
-		work: c.work, runs: c.runs, visitor: c.visitor, edition: c.edition,
+		runs: c.runs, visitor: c.visitor, edition: c.edition,
 	}
 	if held {
 		l.record(Lost, c, by, bytes, "%s: %v is lost", why, c)

@@ -142,8 +142,8 @@ func (l *ledger) pick(idle []*component, short int64, future uses) (chosen []*co
 	}
 	for short > 0 && len(idle) > 0 {
 		first := slices.MinFunc(idle, func(a, b *component) int {
-			if l.policy.Order != nil {
-				return l.policy.Order(a.idle(), b.idle())
+			if l.rival.Order != nil {
+				return l.rival.Order(a.idle(), b.idle())
 			}
 			order := cmp.Compare(a.bytes, b.bytes)
 			if min(a.bytes, b.bytes) < short { // the larger is enough, or nearer to it

@@ -66,7 +66,7 @@ func (o Options) width() int { return cmp.Or(o.OracleWidth, oracleWidth) }
 // refused, which is a fault of the policy.
 func Run(t Trace, p Policy, o Options) (Result, error) {
 	s := &simulation{
-		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy), result: Result{Policy: p.Name, LoadsOf: map[Component]int{}, FromWarmOf: map[Component]int{}},
+		trace: t, policy: p, options: o, machine: residency.NewMachine(p.Policy, p.Rival), result: Result{Policy: p.Name, LoadsOf: map[Component]int{}, FromWarmOf: map[Component]int{}},
 		turns: map[residency.RequestID]*turn{}, scratch: map[stage.Kind]int64{}, loads: map[uint64]*loading{}, bits: map[Component]uint64{}, now: time.Unix(0, 0).UTC(),
 	}
 	names := map[stage.Kind][]string{}

@@ -154,7 +154,9 @@ const (
 	ResidencyEvent_CLASS_FOUND ResidencyEvent_Class = 10
 	// Wait: others go first, whose weights are resident.
 	ResidencyEvent_CLASS_GROUPED ResidencyEvent_Class = 11
-	// Wait: to wait costs less than to load again what would be evicted.
+	// No longer told. Wait: to wait costs less than to load again what would be evicted.
+	//
+	// Deprecated: Marked as deprecated in triptych/v1alpha1/generation.proto.
 	ResidencyEvent_CLASS_SPARED ResidencyEvent_Class = 12
 	// Evict: the operator wants the stage evicted after each use.
 	ResidencyEvent_CLASS_AFTER_USE ResidencyEvent_Class = 13
@@ -1752,7 +1754,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\xb4\t\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\xb8\t\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1789,7 +1791,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x0fACTION_WITHDRAW\x10\v\x12\x12\n" +
 	"\x0eACTION_FOREIGN\x10\f\x12\x0f\n" +
 	"\vACTION_KEEP\x10\r\x12\x0f\n" +
-	"\vACTION_DROP\x10\x0e\"\x8e\x03\n" +
+	"\vACTION_DROP\x10\x0e\"\x92\x03\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CLASS_FOR_REQUEST\x10\x01\x12\x16\n" +
@@ -1803,8 +1805,8 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\rCLASS_EVICTED\x10\t\x12\x0f\n" +
 	"\vCLASS_FOUND\x10\n" +
 	"\x12\x11\n" +
-	"\rCLASS_GROUPED\x10\v\x12\x10\n" +
-	"\fCLASS_SPARED\x10\f\x12\x13\n" +
+	"\rCLASS_GROUPED\x10\v\x12\x14\n" +
+	"\fCLASS_SPARED\x10\f\x1a\x02\b\x01\x12\x13\n" +
 	"\x0fCLASS_AFTER_USE\x10\r\x12\x0e\n" +
 	"\n" +
 	"CLASS_IDLE\x10\x0e\x12\x13\n" +
