@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ type law struct {
 	folder string
 	except []string // folders below it that the law does not bind
 	deny   []string
+	allow  []string // if there are any, nothing else of this module but the folder's own
 	why    string
 }
 
@@ -42,23 +44,31 @@ func laws() []law {
 		{folder: ".", except: []string{"orchestrator/metrics"}, deny: []string{"github.com/prometheus/client_golang"}, why: "Prometheus stays behind one seam"},
 		{folder: ".", except: []string{"internal/top"}, deny: []string{"charm.land", "github.com/charmbracelet"}, why: "one room knows how to draw in a terminal"},
 		{folder: ".", except: []string{"engine/device/cuda"}, deny: []string{"gorgonia.org/cu"}, why: "it exits the process where no GPU answers"},
+		{folder: "internal/cgroup", allow: none(), why: "control groups are the kernel's"},
+		{folder: "internal/cpulimit", allow: []string{"internal/cgroup"}, why: "processors are the kernel's"},
+		{folder: "internal/devicelease", allow: []string{"engine/device", "stage"}, why: "a device is shared by records of bytes"},
+		{folder: "internal/local", allow: []string{"internal/rpcserver", "stage"}, why: "it starts processes and does no work of theirs"},
+		{folder: "internal/recording", allow: []string{"orchestrator/residency/simulate", "proto/triptych/v1alpha1", "stage"}, why: "a recording is the public stream, rebuilt as a trace"},
+		{folder: "internal/release", allow: []string{"internal/cgroup", "proto/triptych/stage/v1alpha1"}, why: "what to give back is decided by calls and bytes alone"},
+		{folder: "internal/rpcserver", allow: []string{"stage", "stage/stagerpc"}, why: "every gRPC server is run alike, whatever it serves"},
+		{folder: "internal/timeline", allow: []string{"proto/triptych/v1alpha1", "stage"}, why: "a timeline is drawn from the public stream"},
+		{folder: "internal/top", allow: []string{"proto/triptych/v1alpha1", "stage"}, why: "a view is drawn from the public stream"},
+		{folder: "cmd", allow: []string{"engine/device", "engine/device/cpu", "engine/sampler", "engine/tensor", "internal/", "orchestrator", "orchestrator/fleet", "orchestrator/residency", "orchestrator/residency/simulate", "proto/triptych/v1alpha1", "services/encoder", "services/denoiser", "services/decoder", "stage", "stage/stageengine", "stage/stageplugin", "stage/stagerpc"}, why: "commands wire rooms together"},
+		{folder: "bench", allow: []string{"engine/", "orchestrator/residency/simulate", "proto/", "stage", "stage/stageengine", "stage/stagerpc"}, why: "benchmarks measure the engine, and a running system from outside"},
 	}
 }
+
+// none allows nothing.
+func none() []string { return []string{"nothing"} }
 
 // fakes are the rooms that only tests may enter.
 func fakes() []string {
 	return []string{"engine/device/devicetest", "stage/stagetest", "services/internal/servicetest", "orchestrator/fleet/fleettest"}
 }
 
-// allowed are imports that a law's prefix catches and that are meant to be there.
+// allowed is an import that a law's prefix catches and that is meant to be there.
 func allowed(folder, path string) bool {
-	switch {
-	case path == "engine/tensor":
-		return !strings.HasPrefix(folder, "engine/tensor") && !strings.HasPrefix(folder, "engine/kernel")
-	case strings.HasPrefix(folder, "orchestrator") && path == "engine/tensor":
-		return true
-	}
-	return false
+	return path == "engine/tensor" && !below(folder, "engine/tensor") && !below(folder, "engine/kernel")
 }
 
 // TestImportLaw parses every Go file of the repository, whatever its build tags, tests included.
@@ -85,20 +95,8 @@ func TestImportLaw(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			inside := strings.TrimPrefix(imported, module)
-			for _, l := range laws() {
-				if !below(folder, l.folder) || matches(folder, l.except) || allowed(folder, inside) || (strings.HasSuffix(path, "_test.go") && testOnly(inside)) {
-					continue
-				}
-				if imported != inside && l.folder != "." && below(inside, l.folder) && l.folder != "engine/kernel" && l.folder != "engine/tensor" {
-					continue // its own room
-				}
-				for _, deny := range l.deny {
-					if strings.HasSuffix(deny, "/") && !strings.HasPrefix(inside, deny) || !below(inside, strings.TrimSuffix(deny, "/")) {
-						continue
-					}
-					t.Errorf("%s imports %s: %s", path, imported, l.why)
-				}
+			for _, why := range broken(folder, imported, strings.HasSuffix(path, "_test.go")) {
+				t.Errorf("%s imports %s: %s", path, imported, why)
 			}
 		}
 		return nil
@@ -108,6 +106,69 @@ func TestImportLaw(t *testing.T) {
 	}
 	if files < 50 {
 		t.Fatalf("only %d files were looked at", files)
+	}
+}
+
+// broken tells why a file of a folder may not have an import, by every law that forbids it.
+func broken(folder, imported string, test bool) (why []string) {
+	inside, ours := strings.CutPrefix(imported, module)
+	if allowed(folder, inside) || test && testOnly(inside) {
+		return nil
+	}
+	for _, l := range laws() {
+		own := ours && l.folder != "." && below(inside, l.folder)
+		switch {
+		case !below(folder, l.folder) || matches(folder, l.except):
+		case own && l.folder != "engine/kernel" && l.folder != "engine/tensor":
+		case slices.ContainsFunc(l.deny, func(deny string) bool { return covers(deny, inside) }),
+			ours && len(l.allow) > 0 && !test && !slices.ContainsFunc(l.allow, func(allow string) bool {
+				return inside == allow || strings.HasSuffix(allow, "/") && covers(allow, inside)
+			}):
+			why = append(why, l.why)
+		}
+	}
+	return why
+}
+
+// covers tells whether a path of a law means an import.
+func covers(path, imported string) bool {
+	if strings.HasSuffix(path, "/") {
+		return strings.HasPrefix(imported, path)
+	}
+	return below(imported, path)
+}
+
+// TestImportLawCatches plants imports that the laws are there to catch, and some beside them that they are not.
+func TestImportLawCatches(t *testing.T) {
+	for _, c := range []struct {
+		folder, imported string
+		test, caught     bool
+	}{
+		{"engine/nn", module + "engine/device/cpu", false, true},
+		{"engine/nn", module + "engine/device", false, false},
+		{"engine/kernel", module + "engine/tensor", false, true},
+		{"engine/device/cpu", "net/http", false, true},
+		{"stage", module + "engine/device", false, true},
+		{"stage", module + "engine/tensor", false, false},
+		{"orchestrator/fleet", module + "stage/stageengine", false, true},
+		{"orchestrator/residency", module + "stage/stagerpc", false, true},
+		{"services/encoder", module + "services/decoder", false, true},
+		{"services/encoder", "github.com/hashicorp/go-plugin", false, true},
+		{"stage/stageplugin", "github.com/hashicorp/go-plugin", false, false},
+		{"orchestrator/api", module + "stage/stagetest", false, true},
+		{"orchestrator/api", module + "stage/stagetest", true, false},
+		{"internal/top", module + "orchestrator/api", false, true},
+		{"internal/top", module + "stage", false, false},
+		{"internal/top", module + "stage/stagerpc", false, true},
+		{"internal/cgroup", module + "stage", false, true},
+		{"cmd/triptych", module + "orchestrator/pipeline", false, true},
+		{"cmd/triptych", module + "internal/top", false, false},
+		{"bench/trace", module + "orchestrator/api", false, true},
+		{"cmd/triptych", "gorgonia.org/cu", false, true},
+	} {
+		if why := broken(c.folder, c.imported, c.test); (len(why) > 0) != c.caught {
+			t.Errorf("%s imports %s (test: %v): caught is %v, for %q", c.folder, c.imported, c.test, !c.caught, why)
+		}
 	}
 }
 
