@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -9,7 +10,10 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
+	stagepb "github.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 	"github.com/triptych-serving/triptych/stage/stagetest"
@@ -143,5 +147,31 @@ func TestCalls(t *testing.T) {
 			default:
 			}
 		})
+	}
+}
+
+// TestEveryMethod: a method of the stage services leaves memory behind, and has its events, or is listed here.
+func TestEveryMethod(t *testing.T) {
+	leaveNothing := []string{
+		stagepb.StageService_GetStageInfo_FullMethodName, stagepb.StageService_PlanComponent_FullMethodName,
+		stagepb.StageService_SettleComponent_FullMethodName, stagepb.StageService_Drain_FullMethodName,
+		stagepb.StageService_Undrain_FullMethodName, stagepb.RuntimeService_GetPulse_FullMethodName,
+	}
+	methods := 0
+	protoregistry.GlobalFiles.RangeFilesByPackage("triptych.stage.v1alpha1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			s := file.Services().Get(i)
+			for j := range s.Methods().Len() {
+				methods++
+				name := fmt.Sprintf("/%s/%s", s.FullName(), s.Methods().Get(j).Name())
+				if _, collected := calls[name]; collected == slices.Contains(leaveNothing, name) {
+					t.Errorf("%s: whether it leaves memory behind is said twice or not at all", name)
+				}
+			}
+		}
+		return true
+	})
+	if want := len(calls) + len(leaveNothing); methods != want {
+		t.Errorf("the services have %d methods, %d are known here", methods, want)
 	}
 }
