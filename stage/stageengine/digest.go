@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
@@ -79,27 +80,58 @@ func (s *shelf[N]) alike() (out []*book[N]) {
 	return out
 }
 
-// startDigests has digests computed in the background, if any is missing.
+// hashing is the computing of digests in the background. The zero value is none.
+type hashing struct {
+	mu   sync.Mutex // a leaf
+	end  context.CancelFunc
+	done chan struct{} // closed when it has ended; nil while there is none
+}
+
+// startDigests has digests computed in the background, if any is missing, until the stage drains.
 func (s *shelf[N]) startDigests() {
-	missing := slices.ContainsFunc(s.alike(), func(b *book[N]) bool { return b.digest.Load() == nil && !b.unreadable.Load() })
-	if missing && s.hashing.CompareAndSwap(false, true) {
-		go func() {
-			defer s.hashing.Store(false)
-			s.digests()
-		}()
+	if !slices.ContainsFunc(s.alike(), func(b *book[N]) bool { return b.digest.Load() == nil && !b.unreadable.Load() }) {
+		return
+	}
+	h := &s.hashing
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.done != nil || s.draining.Load() {
+		return
+	}
+	ctx, end := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	h.end, h.done = end, done
+	go func() {
+		defer end()
+		s.digests(ctx)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.done = nil
+		close(done)
+	}()
+}
+
+// stop ends the computing, and returns when it has ended.
+func (h *hashing) stop() {
+	h.mu.Lock()
+	end, done := h.end, h.done
+	h.mu.Unlock()
+	if done != nil {
+		end()
+		<-done
 	}
 }
 
-// digests computes the missing digests of the models that may be equal to another one.
-func (s *shelf[N]) digests() {
+// digests computes the missing digests of the models that may be equal to another one, until ctx ends.
+func (s *shelf[N]) digests(ctx context.Context) {
 	for _, b := range s.alike() {
-		if s.draining.Load() {
-			return
-		}
 		if b.digest.Load() != nil || b.unreadable.Load() {
 			continue
 		}
-		sum, err := s.hash(context.Background(), b, func(int64) {})
+		sum, err := s.hash(ctx, b, func(int64) {})
+		if ctx.Err() != nil {
+			return
+		}
 		if changed, _ := b.changed(); err != nil || changed {
 			b.unreadable.Store(true) // what is wrong is told by the load
 			continue
@@ -151,7 +183,10 @@ func (u *unhurried) Write(p []byte) (int, error) {
 	n, err := u.Hash.Write(p)
 	u.read(int64(n))
 	if u.working() {
-		time.Sleep(19 * time.Since(begin))
+		select {
+		case <-time.After(19 * time.Since(begin)):
+		case <-u.ctx.Done():
+		}
 	}
 	return n, err
 }

@@ -61,9 +61,9 @@ func TestDigests(t *testing.T) {
 		"tokenizer": func(dir string) { _ = os.WriteFile(filepath.Join(dir, "tokenizer/more.json"), []byte("{}"), 0o600) },
 	})
 	e, d, v := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
-	e.digests() // as Info would, in the background
-	d.digests()
-	v.digests()
+	e.digests(t.Context()) // as Info would, in the background
+	d.digests(t.Context())
+	v.digests(t.Context())
 	for kind, c := range map[stage.Kind]struct {
 		stage  stage.Resident
 		others []string // not equal to a
@@ -206,5 +206,52 @@ func TestEqualParts(t *testing.T) {
 	}
 	if _, err := EqualParts(t.Context(), o, []string{"a", "none"}, nil); stage.ReasonOf(err) != stage.ModelNotFound {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestDigestsEndWithTheStage: what computes digests, however slowly beside work, ends when the stage drains, and begins again
+// when it takes work again.
+func TestDigestsEndWithTheStage(t *testing.T) {
+	o := copies(t, map[string]func(string){"a": func(string) {}, "b": func(string) {}})
+	d := NewDenoiser(o)
+	d.working.Add(1 << 20) // for good: the pauses of a hash are far longer than this test
+	known := func() (count int) {
+		for _, b := range d.all() {
+			if b.digest.Load() != nil {
+				count++
+			}
+			if b.unreadable.Load() {
+				t.Errorf("%s is taken for unreadable", b.component.Model)
+			}
+		}
+		return count
+	}
+	if _, err := d.Info(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d.hashing.done != nil {
+		t.Error("digests are computed by a stage that has drained")
+	}
+	if _, err := d.Info(t.Context()); err != nil || d.hashing.done != nil {
+		t.Errorf("digests are computed for who looks at a stage that has drained (%v)", err)
+	}
+	d.working.Store(0)
+	if err := d.Undrain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Info(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.hashing.mu.Lock()
+	done := d.hashing.done
+	d.hashing.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+	if n := known(); n != 2 {
+		t.Errorf("%d digests of 2 are known in the end", n)
 	}
 }

@@ -64,7 +64,7 @@ type shelf[N network] struct {
 	describe func(*modeldir.Dir, N, *book[N]) error
 	draining atomic.Bool
 	working  atomic.Int64        // loads and work under way
-	hashing  atomic.Bool         // digests are being computed
+	hashing  hashing             // of digests
 	warmth   *semaphore.Weighted // WarmBytes, less those of what is warm
 	looks    looks
 
@@ -270,6 +270,7 @@ func (s *shelf[N]) Settle(ctx context.Context, model string) error {
 // Drain implements stage.Resident.
 func (s *shelf[N]) Drain(ctx context.Context) error {
 	s.draining.Store(true)
+	s.hashing.stop()
 	for _, b := range s.all() {
 		if err := s.Settle(ctx, b.component.Model); err != nil {
 			return err
