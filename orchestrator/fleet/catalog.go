@@ -105,9 +105,12 @@ func join(name string, parts map[stage.Kind]stage.Component) Model {
 // DefaultModel is what a request that names no model gets where there are several.
 const DefaultModel = "starter"
 
-// byDefault is the model of a request that names none: DefaultModel, or else the only one that can be used. It is empty
-// where nothing says which.
+// byDefault is the model of a request that names none: DefaultModel, or else the only one that can be used, or the only
+// one at all, whose problem is then told. It is empty where nothing says which.
 func byDefault(models []Model) string {
+	if len(models) == 1 {
+		return models[0].Name
+	}
 	only := ""
 	for _, m := range models {
 		switch {

@@ -60,7 +60,8 @@ func TestByDefault(t *testing.T) {
 		{[]Model{a, b}, ""},
 		{[]Model{a, starter}, DefaultModel},
 		{[]Model{a, {Name: "b", Problem: broken}}, "a"},
-		{[]Model{{Name: "a", Problem: broken}}, ""},
+		{[]Model{{Name: "a", Problem: broken}}, "a"},
+		{[]Model{{Name: "a", Problem: broken}, {Name: "b", Problem: broken}}, ""},
 		{[]Model{a, {Name: DefaultModel, Problem: broken}}, DefaultModel}, // whoever expects it is told what is wrong with it
 	} {
 		if got := byDefault(c.models); got != c.want {
