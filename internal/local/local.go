@@ -15,11 +15,13 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/triptych-serving/triptych/internal/procusage"
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -98,8 +100,8 @@ func (s *Stack) AwaitServing(ctx context.Context) error {
 	return nil
 }
 
-// probe asks a process for its health until it answers, whatever it says, or the stack stops. Its listener is open from the
-// beginning, so that a call waits for the process that will serve it.
+// probe asks a process for its health until the stack stops, tells when it has first answered, whatever it says, and kills it when
+// it hangs. Its listener is open from the beginning, so that a call waits for the process that will serve it.
 func (s *Stack) probe(p *process, address string) {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -107,10 +109,33 @@ func (s *Stack) probe(p *process, address string) {
 		return
 	}
 	defer conn.Close() //nolint:errcheck // nothing is under way then
+	client := healthpb.NewHealthClient(conn)
+	answered, misses := 0, 0 // the pid that has answered, and what it has left unanswered since
 	for s.running.Err() == nil {
-		if _, err = healthpb.NewHealthClient(conn).Check(s.running, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true)); err == nil {
-			close(p.served)
-			return
+		pid := p.pid()
+		used := procusage.Of(pid)
+		ctx, cancel := context.WithTimeout(s.running, answerTimeout)
+		_, err := client.Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		late := ctx.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			if !p.hasServed() {
+				close(p.served)
+			}
+			answered, misses = pid, 0
+		case late && pid == answered && used != "" && used == procusage.Of(pid):
+			misses++
+		default:
+			misses = 0
+		}
+		if misses == maxMisses && s.running.Err() == nil {
+			p.log.Error("process hangs, killing it", "pid", pid, "silent", maxMisses*answerTimeout)
+			p.kill(pid)
+		}
+		select {
+		case <-s.running.Done():
+		case <-time.After(askInterval):
 		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,6 +155,35 @@ func TestServedIsRestarted(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatal("it was not started again")
 		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// TestStoppedIsRestarted: a process that is stopped is killed and started again.
+func TestStoppedIsRestarted(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what a process has used is told by Linux alone")
+	}
+	s, folder := run(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.AwaitServing(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.processes {
+		if err := syscall.Kill(p.pid(), syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range s.processes {
+		for starts(t, folder, p.name) < 2 {
+			select {
+			case err := <-s.Failed():
+				t.Fatal(err)
+			case <-ctx.Done():
+				t.Fatalf("the %s was not started again", p.name)
+			case <-time.After(time.Millisecond):
+			}
 		}
 	}
 }

@@ -23,6 +23,15 @@ const (
 	stopTimeout = 10 * time.Second
 )
 
+// A program that has answered is asked how it is every askInterval. One that leaves maxMisses questions in a row unanswered, each for
+// answerTimeout and without a moment of processor time, is stopped or frozen: it is killed, and started again as one that died. Two
+// questions, since this process may have been stopped itself during the one.
+const (
+	askInterval   = time.Second
+	answerTimeout = 3 * time.Second
+	maxMisses     = 2
+)
+
 // ExitHopeless is the exit code of a program that says it cannot run as it was asked to: unless it has served before, it is not
 // started again.
 const ExitHopeless = 2
@@ -129,6 +138,22 @@ func (p *process) hasServed() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// pid is the program's as it runs now.
+func (p *process) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
+// kill ends the program if it still is the one with this pid; supervise starts it again.
+func (p *process) kill(pid int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd.Process.Pid == pid {
+		_ = p.cmd.Process.Kill() // one that has just ended by itself is as good
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-plugin"
 
+	"github.com/triptych-serving/triptych/internal/procusage"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
@@ -63,7 +64,7 @@ func (c *Child) Pulse(ctx context.Context) (stage.Pulse, error) {
 
 // Usage is a text that differs whenever the process has had the processor since, or a page of memory; empty where the system
 // does not tell.
-func (c *Child) Usage() string { return usage(c.PID()) }
+func (c *Child) Usage() string { return procusage.Of(c.PID()) }
 
 // End ends the process now, which shows in Exited.
 func (c *Child) End() { c.process.kill() }

@@ -1,4 +1,4 @@
-package stageplugin
+package procusage
 
 import (
 	"bytes"
@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// usage is the process's page faults and processor time in proc_pid_stat(5). A process that is stopped or frozen has none, one
-// that has to share the processors with a hundred others has some within a second.
-func usage(pid int) string {
+// Of is the process's page faults and processor time in proc_pid_stat(5); empty if they are not known.
+func Of(pid int) string {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""

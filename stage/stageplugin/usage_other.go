@@ -1,6 +1,0 @@
-//go:build !linux
-
-package stageplugin
-
-// usage is not known here.
-func usage(int) string { return "" }
