@@ -103,7 +103,7 @@ func DoesNotFit(kind Kind, model string, needed, available, budget int64) *Error
 	return &Error{
 		Reason: ModelDoesNotFit,
 		Message: fmt.Sprintf("the %v of model %q needs %s, available are %s of a budget of %s",
-			kind, model, size(needed, math.Ceil), size(available, math.Floor), Size(budget)),
+			kind, model, SizeUp(needed), size(available, math.Floor), Size(budget)),
 		Metadata: map[string]string{
 			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed),
 			"available_bytes": fmt.Sprint(available), "budget_bytes": fmt.Sprint(budget),
@@ -116,7 +116,7 @@ func Busy(kind Kind, model string, needed, available, budget, others, awaited in
 	return &Error{
 		Reason: DeviceBusy,
 		Message: fmt.Sprintf("the %v of model %q needs %s, available are %s of a budget of %s: other processes on the device hold %s and %s are awaited, of which %s would have to go",
-			kind, model, size(needed, math.Ceil), size(available, math.Floor), Size(budget), Size(others), Size(awaited), size(needed-available, math.Ceil)),
+			kind, model, SizeUp(needed), size(available, math.Floor), Size(budget), Size(others), Size(awaited), SizeUp(needed-available)),
 		Metadata: map[string]string{
 			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed), "available_bytes": fmt.Sprint(available),
 			"budget_bytes": fmt.Sprint(budget), "others_bytes": fmt.Sprint(others), "awaited_bytes": fmt.Sprint(awaited),

@@ -8,7 +8,10 @@ import (
 // Size writes bytes for people, to a hundredth of the largest unit that they fill, such as 25.43 MiB.
 func Size(bytes int64) string { return size(bytes, math.Round) }
 
-// size is Size, with the hundredths rounded by round. What is needed is rounded up, so that it is enough.
+// SizeUp is Size rounded up: what is needed, so that it is enough.
+func SizeUp(bytes int64) string { return size(bytes, math.Ceil) }
+
+// size is Size, with the hundredths rounded by round.
 func size(bytes int64, round func(float64) float64) string {
 	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	if bytes < 1<<10 {

@@ -126,6 +126,7 @@ func replace(path string, info fs.FileInfo, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
+	err = called(path, err)
 	if info != nil {
 		if old, ok := info.Sys().(*syscall.Stat_t); ok {
 			_ = f.Chown(int(old.Uid), int(old.Gid)) // only root may give files away
@@ -144,7 +145,16 @@ func replace(path string, info fs.FileInfo, data []byte) error {
 // createBeside makes a temporary file in the folder of path, with the mode of any new file.
 func createBeside(path string) (*os.File, error) {
 	dir, _ := filepath.Split(path)
-	return os.OpenFile(dir+".triptych-"+rand.Text(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) //nolint:gosec // umask is what says who may read the files of a user
+	f, err := os.OpenFile(dir+".triptych-"+rand.Text(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) //nolint:gosec // umask is what says who may read the files of a user
+	return f, called(path, err)
+}
+
+// called is the error of a temporary file under the name that it was for.
+func called(path string, err error) error {
+	if wrong, ok := err.(*fs.PathError); ok { //nolint:errorlint // as package os made it
+		return &fs.PathError{Op: wrong.Op, Path: path, Err: wrong.Err}
+	}
+	return err
 }
 
 // follow gives the file that path leads to over links; info is nil if it is not there.

@@ -102,3 +102,13 @@ func TestWriteWhole(t *testing.T) {
 		t.Errorf("temporary files are left: %v, %v", left, err)
 	}
 }
+
+// TestTemporaryFileHasNoName: errors name the file that was asked for, and not the temporary one.
+func TestTemporaryFileHasNoName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "missing", "a.png")
+	for _, err := range []error{probe("output", path), writeWhole(t.Context(), path, nil)} {
+		if err == nil || strings.Contains(err.Error(), ".triptych-") || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v", err)
+		}
+	}
+}

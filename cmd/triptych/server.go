@@ -51,7 +51,11 @@ func (f *serverFlags) told(conn *grpc.ClientConn, err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
-	if st := status.Convert(err); st.Code() == codes.Unavailable && len(st.Details()) == 0 { // it did not say so itself
+	switch st := status.Convert(err); {
+	case len(st.Details()) > 0: // it says itself what is wrong
+	case st.Code() == codes.Unimplemented:
+		return fmt.Errorf("the server at %s is no orchestrator of Triptych: expected the address of one, not that of a stage", conn.Target())
+	case st.Code() == codes.Unavailable:
 		// The command may be ending, which is no reason not to tell why.
 		why := cmp.Or(rpcserver.Diagnose(context.Background(), conn.Target(), f.tls), st.Message())
 		switch why {

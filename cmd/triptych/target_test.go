@@ -1,8 +1,13 @@
 package main
 
 import (
+	"net"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
 
 // TestTarget: what names no server is refused, with what is wrong about it.
@@ -17,6 +22,7 @@ func TestTarget(t *testing.T) {
 	}
 	for bad, says := range map[string]string{
 		"http://127.0.0.1:7420": "without http://",
+		"grpc://host:7420":      "without grpc://",
 		"https://host:7420/":    "--server-ca asks for TLS",
 		"https://host/":         "the port is missing",
 		"localhost":             "the port is missing",
@@ -33,5 +39,21 @@ func TestTarget(t *testing.T) {
 		if err := checkTarget("server", "server", bad); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "--server") || exitCode(t.Context(), err) != exitUsage {
 			t.Errorf("%q: %v, want %q", bad, err, says)
 		}
+	}
+}
+
+// TestOtherServer: a server that speaks gRPC and is no orchestrator, such as a stage's, is told apart from one that fails.
+func TestOtherServer(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	go func() { _ = server.Serve(lis) }()
+	defer server.Stop()
+	f := serverFlags{address: lis.Addr().String()}
+	err = f.watch(t.Context(), false, func(*triptychv1alpha1.WatchResidencyResponse) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), f.address+" is no orchestrator") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -65,6 +65,6 @@ func (p *Pipeline) smallest(ctx context.Context, spec Spec, device residency.Dev
 		}
 	}
 	e = e.With("least_budget_bytes", fmt.Sprint(budget))
-	e.Message += fmt.Sprintf("; the smallest budget that the request can do with is %d", budget)
+	e.Message += fmt.Sprintf("; the smallest budget that the request can do with is %s", stage.SizeUp(budget))
 	return e
 }

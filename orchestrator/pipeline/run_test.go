@@ -304,7 +304,7 @@ func TestStreams(t *testing.T) {
 	r := limited(999 + scratch)
 	j := r.run(t, spec)
 	var e *stage.Error
-	if !errors.As(j.err, &e) || e.Reason != stage.ModelDoesNotFit || e.Metadata["least_budget_bytes"] != fmt.Sprint(1000+scratch) || !strings.HasSuffix(e.Message, fmt.Sprint(1000+scratch)) {
+	if !errors.As(j.err, &e) || e.Reason != stage.ModelDoesNotFit || e.Metadata["least_budget_bytes"] != fmt.Sprint(1000+scratch) || !strings.HasSuffix(e.Message, " is "+stage.SizeUp(1000+scratch)) {
 		t.Errorf("below the smallest budget: %v", j.err)
 	}
 	if j := limited(1000+scratch).run(t, spec); j.err != nil {
