@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,8 +56,10 @@ func (f *serverFlags) told(conn *grpc.ClientConn, err error) error {
 		return fmt.Errorf("the server at %s is no orchestrator of Triptych: expected the address of one, not that of a stage", conn.Target())
 	case st.Code() == codes.Unavailable:
 		// The command may be ending, which is no reason not to tell why.
-		why := cmp.Or(rpcserver.Diagnose(context.Background(), conn.Target(), f.tls), st.Message())
+		why := rpcserver.Diagnose(context.Background(), conn.Target(), f.tls)
 		switch why {
+		case "": // it answers again, or to others
+			return fmt.Errorf("the connection to the server at %s was lost: %s", conn.Target(), st.Message())
 		case rpcserver.SpeaksTLS:
 			why += "; --server-ca asks for TLS"
 		case rpcserver.SpeaksPlain:

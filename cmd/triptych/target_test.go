@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
@@ -42,18 +44,29 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// TestOtherServer: a server that speaks gRPC and is no orchestrator, such as a stage's, is told apart from one that fails.
+// TestOtherServer: a server that speaks gRPC and is no orchestrator, such as a stage's, and one that was there again at once, are
+// told apart from one that does not answer.
 func TestOtherServer(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
+	answer := status.Error(codes.Unimplemented, "unknown service")
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return answer }))
 	go func() { _ = server.Serve(lis) }()
 	defer server.Stop()
 	f := serverFlags{address: lis.Addr().String()}
-	err = f.watch(t.Context(), false, func(*triptychv1alpha1.WatchResidencyResponse) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), f.address+" is no orchestrator") {
-		t.Errorf("got %v", err)
+	for _, c := range []struct {
+		answer error
+		want   string
+	}{
+		{answer, f.address + " is no orchestrator"},
+		{status.Error(codes.Unavailable, "error reading from server: EOF"), "the connection to the server at " + f.address + " was lost"},
+	} {
+		answer = c.answer
+		err := f.watch(t.Context(), false, func(*triptychv1alpha1.WatchResidencyResponse) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
 	}
 }

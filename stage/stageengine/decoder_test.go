@@ -163,6 +163,9 @@ func TestDecodeWithoutDisk(t *testing.T) {
 			t.Errorf("%s: error %v (%+v)", name, err, e)
 		}
 	}
+	if want := "file of 1000 B to keep to its memory, its disk has 7 B: "; !strings.Contains(filled.Error(), want) {
+		t.Errorf("%v does not tell sizes with their units, %q", filled, want)
+	}
 	if err := d.runError(&device.SpillError{Err: syscall.EIO}, nil, 0); stage.ReasonOf(err) != stage.EngineFault {
 		t.Errorf("a broken disk: %v", err)
 	}

@@ -85,7 +85,7 @@ func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 		if spill.NoRoom() {
 			reason = stage.DiskFull
 		}
-		e := stage.Errorf(reason, "the %v needs a temporary file of %d bytes to keep to its memory, its disk has %d: %s", s.kind, spill.Bytes, spill.AvailableBytes, withoutPath(spill.Err)).
+		e := stage.Errorf(reason, "the %v needs a temporary file of %s to keep to its memory, its disk has %s: %s", s.kind, stage.SizeUp(spill.Bytes), stage.Size(spill.AvailableBytes), withoutPath(spill.Err)).
 			With("stage", s.kind.String()).With("needed_bytes", fmt.Sprint(spill.Bytes)).With("available_bytes", fmt.Sprint(spill.AvailableBytes))
 		e.Cause, e.RetryAfter = err, diskPause
 		return e
