@@ -129,6 +129,8 @@ func TestBadCommands(t *testing.T) {
 		{[]string{"simulate", "--trace", filepath.Join(dir, "none")}, 2, "--trace"},
 		{[]string{"simulate", "--from", filepath.Join(dir, "none")}, 2, "--from"},
 		{[]string{"trace", "--from", filepath.Join(dir, "none"), "-o", ok}, 2, "--from"},
+		{[]string{"simulate", "--arrivals="}, 2, "arrivals"},
+		{[]string{"simulate", "--budget="}, 2, "budget"},
 		{[]string{"simulate", "--report", dir}, 2, "--report"},
 		{[]string{"simulate", "--write-trace", filepath.Join(dir, "no/such/x")}, 2, "--write-trace"},
 	} {

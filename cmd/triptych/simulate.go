@@ -113,6 +113,10 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	switch {
+	case len(traces) == 0:
+		return stage.Invalid(stage.InvalidField, "arrivals", "", "poisson or bursty")
+	case len(f.budgets) == 0:
+		return stage.Invalid(stage.InvalidField, "budget", "", "a part of all weights such as 60%, or a size such as 8GiB")
 	case f.load == 0:
 		return stage.Invalid(stage.InvalidField, "load-bandwidth", 0, "a positive size")
 	case !(f.options.EvictSeconds >= 0 && f.options.EvictSeconds <= 3600):
