@@ -141,7 +141,7 @@ func refusal(err error) string {
 	case errors.As(err, &remote) && remote.Op == "remote error":
 		switch text := remote.Err.Error(); {
 		case strings.Contains(text, "certificate required"):
-			return "it wants a certificate of the client"
+			return "it wants a certificate of the client, from an authority that it knows"
 		case strings.Contains(text, "certificate"):
 			return "it refuses the certificate of the client"
 		default:

@@ -206,7 +206,7 @@ func TestDiagnose(t *testing.T) {
 		{"other server name", oneWay, ClientTLS{CAFile: ours.file, ServerName: "example.org"}, "another name"},
 		{"expired", expired, trusting, "expired"},
 		{"client's certificate for a server", oneWay, ClientTLS{CAFile: ours.file, CertFile: clientCert, KeyFile: clientKey}, ""},
-		{"mTLS without certificate", mutual, trusting, "wants a certificate"},
+		{"mTLS without certificate", mutual, trusting, "wants a certificate of the client, from an authority that it knows"},
 		{"mTLS with certificate of another", mutual, ClientTLS{CAFile: ours.file, CertFile: otherCert, KeyFile: otherKey}, "refuses the certificate"},
 		{"nobody", closedPort(t), ClientTLS{}, "nobody listens"},
 		{"unknown host", "nobody.invalid:1", ClientTLS{}, "nobody.invalid"},
