@@ -32,6 +32,7 @@ type Model struct {
 
 	parts    map[stage.Kind]string // see Part
 	editions map[residency.StageID]stage.Edition
+	own      map[residency.StageID]stage.Edition
 }
 
 // Models lists every model that some stage knows, by name, from what the services last said.
@@ -157,7 +158,14 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 			return Model{}, p
 		}
 		models[i].parts = f.sharing(name)
-		models[i].editions = f.editions(models[i])
+		m := &models[i]
+		m.editions = f.editions(m.Part)
+		m.own = f.editions(func(k stage.Kind) string {
+			if m.Part(k) == name {
+				return ""
+			}
+			return name
+		})
 		return models[i], nil
 	}
 }

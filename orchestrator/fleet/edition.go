@@ -14,12 +14,16 @@ import (
 // Editions are what the services said of their parts of the model when it was asked for, by service.
 func (m Model) Editions() map[residency.StageID]stage.Edition { return m.editions }
 
-func (f *Fleet) editions(m Model) map[residency.StageID]stage.Edition {
+// OwnEdition is likewise what a service said of the model's own part, where another model's is used that is equal.
+func (m Model) OwnEdition(id residency.StageID) stage.Edition { return m.own[id] }
+
+// editions are those of the models that part names.
+func (f *Fleet) editions(part func(stage.Kind) string) map[residency.StageID]stage.Edition {
 	out := map[residency.StageID]stage.Edition{}
 	for id, s := range f.members {
 		if info, _ := s.last(); info != nil {
 			for _, c := range info.Models {
-				if c.Model == m.Part(s.kind) {
+				if c.Model == part(s.kind) {
 					out[id] = c.Edition
 				}
 			}

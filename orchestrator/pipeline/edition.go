@@ -85,7 +85,9 @@ func (j *job) adopts(ctx context.Context, kind stage.Kind) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, u := range j.used {
-		if u.turns > 0 && u.differs(u.stage, now.Editions()[u.stage]) {
+		e, own := now.Editions()[u.stage], j.spec.Model.OwnEdition(u.stage)
+		asOwn := own != stage.Edition{} && !own.Differs(e) // it was equal to what is used
+		if u.turns > 0 && u.differs(u.stage, e) && !asOwn {
 			return false
 		}
 	}

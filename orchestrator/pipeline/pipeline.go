@@ -149,7 +149,17 @@ func (j *job) need(kind stage.Kind) residency.Need {
 
 // needing is need with mu held.
 func (j *job) needing(kind stage.Kind) residency.Need {
-	return residency.Need{Kind: kind, Model: j.spec.Model.Part(kind), Footprint: j.needs[kind], Identity: j.used[kind].edition.Identity}
+	return residency.Need{Kind: kind, Model: j.part(kind), Footprint: j.needs[kind], Identity: j.used[kind].edition.Identity}
+}
+
+// part names the model whose part serves the job: its own when nobody has the equal one of another any more, as that
+// model's files are gone.
+func (j *job) part(kind stage.Kind) string {
+	own, part := j.spec.Model.Name, j.spec.Model.Part(kind)
+	if part != own && j.Fleet.Absent(kind, part) != nil && j.Fleet.Absent(kind, own) == nil {
+		return own
+	}
+	return part
 }
 
 // taken counts a turn as taken.

@@ -68,7 +68,7 @@ func (j *job) showPreview(ctx context.Context, image int, v preview) (why string
 	}
 	err := errPanic
 	defer func() { j.release(ctx, lease, err) }()
-	decoded, err := j.Fleet.Decoder(lease.Stage).Decode(ctx, stage.DecodeRequest{Model: j.spec.Model.Part(stage.KindDecoder), Latent: v.latent, Format: stage.PNG})
+	decoded, err := j.Fleet.Decoder(lease.Stage).Decode(ctx, stage.DecodeRequest{Model: j.part(stage.KindDecoder), Latent: v.latent, Format: stage.PNG})
 	switch {
 	case err != nil:
 		return fmt.Sprintf("the decoder failed: %v", err)

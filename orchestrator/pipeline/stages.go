@@ -14,7 +14,7 @@ func (j *job) encode(ctx context.Context) (stage.Conditioning, error) {
 	prompts := j.spec.prompts()
 	err := j.turn(ctx, stage.KindEncoder, func(ctx context.Context, id residency.StageID) (err error) {
 		j.emit(Progress{Kind: stage.KindEncoder, Steps: 1})
-		out, err = j.Fleet.Encoder(id).Encode(ctx, stage.EncodeRequest{Model: j.spec.Model.Part(stage.KindEncoder), Prompts: prompts})
+		out, err = j.Fleet.Encoder(id).Encode(ctx, stage.EncodeRequest{Model: j.part(stage.KindEncoder), Prompts: prompts})
 		return err
 	}, nil)
 	if err != nil {
@@ -53,7 +53,7 @@ func (j *job) denoise(ctx context.Context, i int, conditioning stage.Conditionin
 	}
 	err := j.turn(ctx, stage.KindDenoiser, func(ctx context.Context, id residency.StageID) (err error) {
 		out, err = j.Fleet.Denoiser(id).Denoise(ctx, stage.DenoiseRequest{
-			Model: j.spec.Model.Part(stage.KindDenoiser), Conditioning: conditioning, LatentHeight: j.spec.latentHeight(), LatentWidth: j.spec.latentWidth(),
+			Model: j.part(stage.KindDenoiser), Conditioning: conditioning, LatentHeight: j.spec.latentHeight(), LatentWidth: j.spec.latentWidth(),
 			Steps: j.spec.Steps, GuidanceScale: j.spec.GuidanceScale, Sampler: j.spec.Sampler, Seed: j.spec.seed(i),
 			PreviewEveryNSteps: j.spec.PreviewEveryNSteps, CheckpointEveryNSteps: j.CheckpointEveryNSteps, Resume: checkpoint,
 		}, observer)
@@ -71,7 +71,7 @@ func (j *job) decode(ctx context.Context, i int, latent stage.Latent) error {
 	err := j.turn(ctx, stage.KindDecoder, func(ctx context.Context, id residency.StageID) (err error) {
 		j.emit(Progress{Kind: stage.KindDecoder, Image: i, Steps: 1})
 		image, err = j.Fleet.Decoder(id).Decode(ctx, stage.DecodeRequest{
-			Model: j.spec.Model.Part(stage.KindDecoder), Latent: latent, Format: j.spec.Format, Quality: j.spec.Quality, Text: j.text(i),
+			Model: j.part(stage.KindDecoder), Latent: latent, Format: j.spec.Format, Quality: j.spec.Quality, Text: j.text(i),
 		})
 		return err
 	}, nil)

@@ -29,7 +29,7 @@ const (
 // anew.
 func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error, progress func() int) error {
 	// Only waiting ends with patience: the work in a stage that drains, say, is to end well.
-	waiting, done := j.Fleet.Guard(ctx, kind, j.spec.Model.Part(kind), j.Patience)
+	waiting, done := j.Fleet.Guard(ctx, kind, j.part(kind), j.Patience)
 	defer done()
 	deaths, refusals, reached, pause := 0, 0, 0, firstPause
 	failing := false // the stage was lost, and has not been granted since
@@ -116,7 +116,7 @@ func (j *job) await(ctx context.Context, kind stage.Kind, again bool) (*residenc
 		select {
 		case <-waited:
 		case <-time.After(fleet.Patience):
-			if why := j.Fleet.Absent(kind, j.spec.Model.Part(kind)); why != nil {
+			if why := j.Fleet.Absent(kind, j.part(kind)); why != nil {
 				j.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("%v; the work waits", why)})
 			}
 		}
