@@ -74,13 +74,16 @@ func ToStatus(ctx context.Context, log *slog.Logger, err error) error {
 	if !known {
 		e = fault("internal error", fmt.Errorf("reason %q is not declared: %w", e.Reason, e))
 	}
+	attrs := []slog.Attr{slog.String("reason", string(e.Reason))}
+	if e.Cause != nil {
+		attrs = append(attrs, slog.Any("cause", e.Cause))
+	}
 	// An error that came over the wire has its incident logged where it happened.
 	if code == codes.Internal && e.Metadata[incidentKey] == "" {
 		e = e.With(incidentKey, rand.Text())
-		log.LogAttrs(ctx, slog.LevelError, e.Message, slog.String("reason", string(e.Reason)),
-			slog.String(incidentKey, e.Metadata[incidentKey]), slog.Any("cause", e.Cause))
+		log.LogAttrs(ctx, slog.LevelError, e.Message, append(attrs, slog.String(incidentKey, e.Metadata[incidentKey]))...)
 	} else if e.Cause != nil {
-		log.LogAttrs(ctx, slog.LevelWarn, e.Message, slog.String("reason", string(e.Reason)), slog.Any("cause", e.Cause))
+		log.LogAttrs(ctx, slog.LevelWarn, e.Message, attrs...)
 	}
 	st, detailsErr := status.New(code, clip(e.Message)).WithDetails(details(code, e)...)
 	if detailsErr != nil { // every string is valid and the code is not OK
