@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/pem"
 	"io"
@@ -127,5 +128,29 @@ func TestWrongServer(t *testing.T) {
 		if got.code != 1 || !strings.Contains(got.stderr, c[0]) {
 			t.Errorf("%q: exit code %d, want 1 with %q: %s", c[1:], got.code, c[0], got.stderr)
 		}
+	}
+}
+
+// TestSilentServer: whoever waits for an orchestrator that cannot reach its stages is told which and why, before patience ends.
+func TestSilentServer(t *testing.T) {
+	s := startServer(t, command(t, "orchestrator", "--listen", "127.0.0.1:0", "--log-level", "info", "--encoder", "127.0.0.1:1", "--denoiser", "127.0.0.1:2", "--decoder", "127.0.0.1:3"))
+	cmd := command(t, "generate", "fox", "--server", s.conn.Target(), "-o", filepath.Join(t.TempDir(), "out.png"))
+	errOut, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(errOut)
+	if told := lines.Scan() && strings.HasPrefix(lines.Text(), "waiting: encoder 127.0.0.1:1: nobody listens"); !told || strings.Count(lines.Text(), "nobody listens") != 3 {
+		t.Errorf("it says %q", lines.Text())
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, errOut) // the scanner has what it took
+	if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 130 {
+		t.Errorf("exit code %d", cmd.ProcessState.ExitCode())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -89,7 +90,7 @@ func (f *generateFlags) run(cmd *cobra.Command, prompt string) (err error) {
 	defer func() { err = errors.Join(err, stop()) }()
 
 	view := newView(cmd, f.json, talk(cmd, f.output))
-	err = f.receive(ctx, conn, spec, files, view)
+	err = f.receive(ctx, conn, spec, files, view, cmd.ErrOrStderr())
 	view.close()
 	if err != nil && cmd.Context().Err() == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // the server that was started cannot run
@@ -193,15 +194,45 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 	return ctx, conn, func() error { return errors.Join(conn.Close(), stopStack()) }, nil
 }
 
+// firstWord is how long a request goes without a word of the server before somebody asks why.
+const firstWord = 3 * time.Second
+
+// silence says why a request has not been accepted yet, as far as the server tells.
+func silence(ctx context.Context, conn *grpc.ClientConn) string {
+	ctx, cancel := context.WithTimeout(ctx, firstWord)
+	defer cancel()
+	list, err := triptychv1alpha1.NewModelServiceClient(conn).ListModels(ctx, &triptychv1alpha1.ListModelsRequest{})
+	if err != nil {
+		return "the server does not answer"
+	}
+	var why []string
+	for _, s := range list.GetServices() {
+		if s.GetProblem() != "" {
+			why = append(why, fmt.Sprintf("%s %s: %s", s.GetStage(), s.GetAddress(), s.GetProblem()))
+		}
+	}
+	if len(why) == 0 {
+		return "the server has not accepted the request yet"
+	}
+	return strings.Join(why, "; ")
+}
+
 // receive asks for the images, shows what happens and writes the files. A server that was just
-// started needs a moment, for which it waits; one that was given should be there.
-func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, files *output, view view) error {
+// started needs a moment, for which it waits; one that was given should be there. Why either is silent is told to hints.
+func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, files *output, view view, hints io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
+	silent := time.AfterFunc(firstWord, func() {
+		if why := silence(ctx, conn); ctx.Err() == nil {
+			fmt.Fprintln(hints, "waiting:", why)
+		}
+	})
+	defer silent.Stop()
 	defer cancel()
 	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(f.server.address == ""))
 	for err == nil {
 		var event *triptychv1alpha1.GenerateResponse
 		if event, err = stream.Recv(); err == nil {
+			silent.Stop()
 			if err := files.take(ctx, event); err != nil {
 				return err
 			}
