@@ -125,14 +125,16 @@ func replace(path string, info fs.FileInfo, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	err = called(path, err)
-	if info != nil {
+	if info != nil { // before there is anything to be read
 		if old, ok := info.Sys().(*syscall.Stat_t); ok {
 			_ = f.Chown(int(old.Uid), int(old.Gid)) // only root may give files away
 		}
-		err = errors.Join(err, f.Chmod(info.Mode().Perm()))
+		err = f.Chmod(info.Mode().Perm())
 	}
+	if err == nil {
+		_, err = f.Write(data)
+	}
+	err = called(path, err)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

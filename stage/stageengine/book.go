@@ -119,11 +119,7 @@ func (b *book[N]) network() N { return *b.net.Load() }
 // read opens the model's files anew, so that they are open only while they are read: by the load, or until the
 // eviction if weights are streamed. Files that change meanwhile are ModelChanged.
 func (b *book[N]) read(ctx context.Context, s *shelf[N], limitBytes int64, progress func(done int64)) error {
-	dir, err := s.dir(b.path)
-	if err != nil {
-		return err
-	}
-	net, err := s.open(dir)
+	net, err := s.opened(b.path)
 	if err != nil {
 		return err
 	}

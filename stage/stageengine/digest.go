@@ -142,11 +142,7 @@ func (s *shelf[N]) digests(ctx context.Context) {
 
 // hash reads all tensors of a model's part, and tells read of them.
 func (s *shelf[N]) hash(ctx context.Context, b *book[N], read func(bytes int64)) (string, error) {
-	dir, err := s.dir(b.path)
-	if err != nil {
-		return "", err
-	}
-	net, err := s.open(dir)
+	net, err := s.opened(b.path)
 	if err != nil {
 		return "", err
 	}

@@ -44,11 +44,7 @@ func (s *shelf[N]) identified(ctx context.Context, model string) (string, error)
 
 // readOnce takes prints of all that a load would read.
 func (b *book[N]) readOnce(ctx context.Context, s *shelf[N]) error {
-	dir, err := s.dir(b.path)
-	if err != nil {
-		return err
-	}
-	net, err := s.open(dir)
+	net, err := s.opened(b.path)
 	if err != nil {
 		return err
 	}

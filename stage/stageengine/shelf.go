@@ -97,6 +97,15 @@ func (s *shelf[N]) dir(path string) (*modeldir.Dir, error) {
 	return dir, err
 }
 
+// opened opens the network of a model with its weight files.
+func (s *shelf[N]) opened(path string) (net N, err error) {
+	dir, err := s.dir(path)
+	if err != nil {
+		return net, err
+	}
+	return s.open(dir)
+}
+
 // Info implements stage.Resident.
 func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	if err := ctx.Err(); err != nil {
