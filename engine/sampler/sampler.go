@@ -122,9 +122,6 @@ func (s *Sampler) Evaluations() int { return len(s.timesteps) }
 // Timestep is what the network is told before evaluation i. It may have a fraction.
 func (s *Sampler) Timestep(i int) float64 { return s.timesteps[i] }
 
-// InitNoiseSigma is the scale of the start latents.
-func (s *Sampler) InitNoiseSigma() float32 { return s.initSigma }
-
 // Start is the state before the first evaluation, from noise of unit variance (draw 0).
 func (s *Sampler) Start(noise []float32) State {
 	latents := make([]float32, len(noise))

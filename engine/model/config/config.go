@@ -181,14 +181,6 @@ func (r *Reader) Float(key string, def, lo, hi float64) float64 {
 	return def
 }
 
-// OptionalFloat is Float with null meaning def too.
-func (r *Reader) OptionalFloat(key string, def, lo, hi float64) float64 {
-	if r.IsNull(key) {
-		return def
-	}
-	return r.Float(key, def, lo, hi)
-}
-
 // Bool is a truth value, def when the key is absent; null is false, as it is in Python.
 func (r *Reader) Bool(key string, def bool) bool {
 	raw, ok := r.get(key)

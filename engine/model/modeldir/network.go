@@ -83,21 +83,6 @@ func (n *Network) StoredBytes() int64 {
 	return sum
 }
 
-// Footprint is the memory a network takes on a device, in bytes.
-type Footprint struct {
-	Weights, Scratch int64
-}
-
-// Measure tells what loading the manifest and running the tape will allocate on dev. Nothing is
-// allocated for it.
-func Measure(dev device.Device, m *device.Manifest, t *device.Tape) (Footprint, error) {
-	scratch, err := dev.ScratchBytes(t)
-	if err != nil {
-		return Footprint{}, err
-	}
-	return Footprint{Weights: dev.WeightBytes(m), Scratch: scratch}, nil
-}
-
 // open declares a network over the weight files of a folder and reports every tensor that is missing or does not
 // fit, as nn.TensorErrors.
 func (d *Dir) open(folder string, declare func(*nn.Scope), ignore func(string) bool) (Network, error) {
