@@ -38,18 +38,26 @@ func TestActivity(t *testing.T) {
 					if threads == 1 {
 						src.each.Store(&each)
 					}
+					load := func(progress func(int64)) device.Weights {
+						t.Helper()
+						w, err := d.Load(t.Context(), n.Manifest, src, progress)
+						if err != nil {
+							t.Fatal(err)
+						}
+						return w
+					}
+					load(nil).Free() // threads go on reading while it is told, so that reads are looked at without
+					src.each.Store(nil)
+					moves("behind a load", 0)
 					told := 0
-					w, err := d.Load(t.Context(), n.Manifest, src, func(int64) {
+					w := load(func(int64) {
 						told++
 						if now := d.Activity(); now.Running != 0 {
 							t.Errorf("while it tells: %+v", now)
 						}
 					})
-					if err != nil {
-						t.Fatal(err)
-					}
 					defer w.Free()
-					moves("behind the load", 0)
+					moves("behind the load that tells", 0)
 					var on device.Device = d
 					if banded {
 						on = d.Within(1)
