@@ -7,7 +7,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 )
 
 // MaxTrainSteps bounds num_train_timesteps; every known model has 1000.

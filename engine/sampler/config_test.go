@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
-	"github.com/triptych-serving/triptych/engine/model/config/configtest"
+	"github.com/triptych-serving/triptych/engine/config"
+	"github.com/triptych-serving/triptych/engine/config/configtest"
 )
 
 // parse is ParseConfig of a class that the file itself names.

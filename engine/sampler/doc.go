@@ -23,5 +23,5 @@
 // schedules are computed with the widths numpy and torch use, and products are written float32(a*b)
 // so that no compiler fuses them with a sum and every machine rounds alike.
 //
-// The package imports nothing of this project but engine/model/config.
+// The package imports nothing of this project but engine/config.
 package sampler

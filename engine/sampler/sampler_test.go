@@ -11,7 +11,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 )
 
 // goldenCase is one run of the reference, see make_golden.py.

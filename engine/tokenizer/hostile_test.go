@@ -11,7 +11,7 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/triptych-serving/triptych/engine/model/config/configtest"
+	"github.com/triptych-serving/triptych/engine/config/configtest"
 )
 
 // small is a complete folder of few tokens: every byte would be unknown but a, b and c.

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/device"
-	"github.com/triptych-serving/triptych/engine/model/config"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/sampler"

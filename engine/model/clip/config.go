@@ -1,10 +1,10 @@
 // Package clip is the text encoder of Stable Diffusion: the text half of CLIP (Radford et al. 2021,
 // arXiv 2103.00020) as transformers' CLIPTextModel has it.
 //
-// The package may import engine/device, engine/nn and engine/model/config.
+// The package may import engine/device, engine/nn and engine/config.
 package clip
 
-import "github.com/triptych-serving/triptych/engine/model/config"
+import "github.com/triptych-serving/triptych/engine/config"
 
 // Config is what config.json of a text encoder decides.
 type Config struct {

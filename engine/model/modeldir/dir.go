@@ -13,8 +13,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/model/clip"
-	"github.com/triptych-serving/triptych/engine/model/config"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 	"github.com/triptych-serving/triptych/engine/tensor"

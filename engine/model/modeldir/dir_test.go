@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
-	"github.com/triptych-serving/triptych/engine/model/config/configtest"
+	"github.com/triptych-serving/triptych/engine/config"
+	"github.com/triptych-serving/triptych/engine/config/configtest"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 	"github.com/triptych-serving/triptych/engine/nn"

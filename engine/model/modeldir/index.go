@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 )
 
 // pipeline is a class that model_index.json may name, and the classes of its parts, by their key there, which is their

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/clip"
-	"github.com/triptych-serving/triptych/engine/model/config"
 	"github.com/triptych-serving/triptych/engine/model/shapes"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"

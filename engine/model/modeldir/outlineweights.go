@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/device"
-	"github.com/triptych-serving/triptych/engine/model/config"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/engine/weights"

@@ -3,7 +3,7 @@ package shapes
 import (
 	"fmt"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/nn"
 )
 

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/device"
-	"github.com/triptych-serving/triptych/engine/model/config"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
 )

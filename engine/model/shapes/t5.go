@@ -1,13 +1,13 @@
 // Package shapes knows the tensors of networks that this engine cannot run yet, by name and shape, from their configs
 // alone, and how much memory their activations take at least: enough to plan for them.
 //
-// The package may import engine/device, engine/nn and engine/model/config.
+// The package may import engine/device, engine/nn and engine/config.
 package shapes
 
 import (
 	"fmt"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/nn"
 )
 

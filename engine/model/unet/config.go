@@ -1,14 +1,14 @@
 // Package unet is the denoiser of Stable Diffusion: the text-conditioned U-Net of Rombach et al.
 // 2022 (arXiv 2112.10752) as diffusers' UNet2DConditionModel has it.
 //
-// The package may import engine/device, engine/nn and engine/model/config.
+// The package may import engine/device, engine/nn and engine/config.
 package unet
 
 import (
 	"fmt"
 	"strconv"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 )
 
 // Config is what config.json of a UNet decides. Lists have one entry per resolution, finest first;

@@ -2,14 +2,14 @@
 // (Rombach et al. 2022, arXiv 2112.10752), as diffusers' AutoencoderKL has it. Decoder and encoder
 // are two networks under one config and in one file.
 //
-// The package may import engine/device, engine/nn and engine/model/config.
+// The package may import engine/device, engine/nn and engine/config.
 package vae
 
 import (
 	"fmt"
 	"strconv"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 )
 
 // ImageChannels is red, green and blue.

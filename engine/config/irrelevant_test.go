@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/triptych-serving/triptych/engine/config/configtest"
 	"github.com/triptych-serving/triptych/engine/model/clip"
-	"github.com/triptych-serving/triptych/engine/model/config/configtest"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 )

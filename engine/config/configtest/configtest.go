@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/triptych-serving/triptych/engine/model/config"
+	"github.com/triptych-serving/triptych/engine/config"
 )
 
 // reference is the keys by class, written by testdata/golden/wild/make_wild.py.
