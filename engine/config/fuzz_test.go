@@ -23,7 +23,7 @@ func (empty) Names() []string                                { return nil }
 // FuzzParseConfig feeds any bytes to the config of every network. What is accepted must also be
 // declarable: a manifest of bounded size, without a panic.
 func FuzzParseConfig(f *testing.F) {
-	files, err := filepath.Glob("../../../testdata/golden/tiny-*/*/config.json")
+	files, err := filepath.Glob("../../testdata/golden/tiny-*/*/config.json")
 	if err != nil || len(files) == 0 {
 		f.Fatal("no configs to start from: ", err)
 	}
