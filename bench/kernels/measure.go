@@ -185,11 +185,11 @@ func open(ctx context.Context, dev device.Device, s Shape, kept storage) (device
 	if err != nil {
 		return nil, nil, err
 	}
-	w, err := dev.Load(ctx, tape.Manifest(), values{tape.Manifest()}, nil)
+	w, err := dev.Load(ctx, tape.Manifest(), device.LoadPlan{}, values{tape.Manifest()}, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	run, err := dev.NewRun(tape, w)
+	run, err := dev.NewRun(tape, w, device.RunOptions{})
 	if err != nil {
 		w.Free()
 		return nil, nil, err

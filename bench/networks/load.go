@@ -101,7 +101,7 @@ func measureLoad(ctx context.Context, dev device.Device, files []string, open fu
 			return 0, err
 		}
 		row.Bytes = n.StoredBytes()
-		w, err := dev.Load(ctx, n.Manifest(), n.Source(), nil)
+		w, err := dev.Load(ctx, n.Manifest(), device.LoadPlan{}, n.Source(), nil)
 		took := 1e3 * time.Since(start).Seconds()
 		if err == nil {
 			w.Free()

@@ -22,7 +22,7 @@ import (
 // network is one loaded network, with a run for the shapes it was asked for last.
 type network struct {
 	device  *cpu.Device
-	runs    device.Device // the same, with the stage's own limit of scratch
+	options device.RunOptions // with the stage's own limit of scratch
 	net     *modeldir.Network
 	weights device.Weights
 	spec    spec
@@ -81,11 +81,11 @@ func openNetwork(ctx context.Context, model, name string, threads int) (*network
 	if n.device, err = cpu.New(cpu.Options{Threads: threads}); err != nil {
 		return nil, errors.Join(err, n.net.Close())
 	}
-	if n.weights, err = n.device.Load(ctx, n.net.Manifest(), n.net.Source(), nil); err != nil {
+	if n.weights, err = n.device.Load(ctx, n.net.Manifest(), device.LoadPlan{}, n.net.Source(), nil); err != nil {
 		return nil, errors.Join(err, n.net.Close(), n.device.Close())
 	}
-	if n.runs = n.device; name == peer.VAEDecoder {
-		n.runs = n.device.Within(stageengine.MaxImageScratch)
+	if name == peer.VAEDecoder {
+		n.options.ScratchLimit = stageengine.MaxImageScratch
 	}
 	return n, n.net.Close()
 }
@@ -118,7 +118,7 @@ func (n *network) Prepare(inputs map[string]peer.Tensor) error {
 			n.run.Free()
 			n.run, n.shapes = nil, nil
 		}
-		if n.run, err = n.runs.NewRun(tape, n.weights); err != nil {
+		if n.run, err = n.device.NewRun(tape, n.weights, n.options); err != nil {
 			return err
 		}
 		n.shapes = shapes

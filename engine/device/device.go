@@ -11,61 +11,42 @@ package device
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
-// ErrOutOfMemory is wrapped by every error that means an allocation would exceed the
-// device's memory cap. Nothing was allocated.
-var ErrOutOfMemory = errors.New("device out of memory")
-
 // Device is one piece of hardware that holds parameters and runs tapes. Safe for concurrent use.
 type Device interface {
-	// Name is the device's address, "cpu:0".
-	Name() string
+	Planner
 	// Memory reports the bytes of parameters and scratch now allocated, and the cap.
 	Memory() Memory
-	// WeightBytes is what Load of the manifest will allocate, to the byte.
-	WeightBytes(m *Manifest) int64
-	// ScratchBytes is what NewRun of the tape will allocate, to the byte: activations laid out by
-	// PlanScratch plus the kernels' own workspace.
-	ScratchBytes(t *Tape) (int64, error)
-	// Within is the same device with the same weights, whose ScratchBytes and NewRun keep to a limit
-	// where they can, else come as near to it as they can: at the cost of time and of a temporary file,
-	// values equal but for rounding. A limit that a tape's scratch does not exceed changes nothing.
-	Within(scratchBytes int64) Device
+	// Activity tells whether loads and executions get on. It waits for nothing.
+	Activity() Activity
 	// Load reads every parameter of the manifest and packs it into memory of the device, a few
 	// megabytes at a time: there is never a second copy of the weights. progress, which may be nil, is
 	// called once for each parameter, from this goroutine, with the bytes packed so far; the last
 	// call has the Bytes of the result. The caller owns the result and must Free it. src is not needed
-	// behind Load, but for a Streamed manifest, whose runs read from it until Free.
-	Load(ctx context.Context, m *Manifest, src Source, progress func(doneBytes int64)) (Weights, error)
+	// behind Load, but for a Streamed plan, whose runs read from it until Free. The error wraps ErrUnsupported
+	// if the plan asks for what Fit says the device cannot do.
+	Load(ctx context.Context, m *Manifest, p LoadPlan, src Source, progress func(doneBytes int64)) (Weights, error)
 	// NewRun allocates scratch for the tape over loaded weights. The caller owns it and must Free it
 	// before the weights.
-	NewRun(t *Tape, w Weights) (Run, error)
-}
-
-// Spiller is a Device that Within gave, whose runs may keep arrays in a temporary file.
-type Spiller interface {
-	// SpillBytes is the size of the file that NewRun of the tape will make, 0 for none.
-	SpillBytes(t *Tape) (int64, error)
-	// CheckSpill asks the disk whether it has room for a file of so many bytes now. The error is a SpillError.
+	NewRun(t *Tape, w Weights, o RunOptions) (Run, error)
+	// CheckSpill asks the disk whether it has room now for a file of so many bytes, as SpillBytes tells them. The error
+	// is a SpillError.
 	CheckSpill(bytes int64) error
+	// Close gives back the OverheadBytes. Loading and executing fail from then on; what was loaded must still be freed.
+	// Idempotent.
+	Close() error
 }
 
-// Memory is a reading of a device's allocator, in bytes. CapBytes is 0 when there is no cap.
+// Memory is a reading of a device's allocator, in bytes. CapBytes is 0 when there is no cap; it bounds UsedBytes and the
+// device's OverheadBytes together.
 type Memory struct {
 	UsedBytes, PeakBytes, CapBytes int64
 	OffloadedBytes                 int64 // in the host's memory; not in the others
 	Refused                        int64 // allocations that were ErrOutOfMemory, ever; a count
-}
-
-// Active is a Device that tells whether its work gets on.
-type Active interface {
-	// Activity waits for nothing.
-	Activity() Activity
 }
 
 // Activity is a reading of the loads and executions on a device.
@@ -94,9 +75,11 @@ type Source interface {
 type Allocation interface {
 	// Bytes is what is allocated on the device, or would be if it were not offloaded.
 	Bytes() int64
-	// Offload takes it off the device and keeps it in the host's memory as it is: it is no longer in Memory's UsedBytes
-	// nor in the device's lease. What would use it until Onload gets ErrOffloaded. Idempotent.
-	Offload()
+	// Offload takes it off the device and keeps it in the host's memory, to the bit: it is no longer in Memory's UsedBytes
+	// nor in the device's lease. What would use it until Onload gets ErrOffloaded. It may take a copy: until that is there,
+	// the bytes count on the device. The error is the context's, or the device's; it is then on the device as it was.
+	// Idempotent, and nothing once it is freed.
+	Offload(ctx context.Context) error
 	// Onload makes it the device's again. The error is the context's, a MemoryError if the device has no room, or wraps
 	// ErrFreed; it is still offloaded then. Idempotent.
 	Onload(ctx context.Context) error
@@ -121,8 +104,9 @@ type Run interface {
 	// Read copies the named output into v.
 	Read(output string, v []float32) error
 	// Execute runs the tape once, its prologue only if a fixed input was written since the prologue ran
-	// last. On cancellation it returns the context's error within one op, or one band of it if the run is in
-	// bands, and can be executed again. Executions over the same streamed weights take turns, and a parameter that
+	// last. Whatever the device does beside, nothing of it is under way any more when Execute returns. On cancellation it
+	// returns the context's error once the section of the tape under way has ended, or sooner, and can be
+	// executed again. Executions over the same streamed weights take turns, and a parameter that
 	// cannot be read again is a StreamError, behind which the run can be executed again too.
 	Execute(ctx context.Context) error
 }
@@ -159,16 +143,7 @@ type Param struct {
 const I4Group = 64
 
 // Manifest lists the parameters of a network in the order they are used.
-type Manifest struct {
-	Params []Param
-
-	// Streamed lets a device keep only ResidentBytes of the parameters, the first ones, and in any case every Vector.
-	// Others stay in the Source: what an execution is about to use is read into one of two buffers, each as large as
-	// the largest of them, while the ops on the other one compute; of a Table only the rows that are asked for are
-	// read. Values are the same to the bit. Where buffers would save nothing, all parameters are kept.
-	Streamed      bool
-	ResidentBytes int64
-}
+type Manifest struct{ Params []Param }
 
 // Weight names a parameter of a manifest. The zero Weight is "no parameter", so that optional
 // fields of ops (Bias) can be left out.

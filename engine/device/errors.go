@@ -7,6 +7,13 @@ import (
 	"syscall"
 )
 
+// ErrOutOfMemory is wrapped by every error that means an allocation would exceed the
+// device's memory cap. Nothing was allocated.
+var ErrOutOfMemory = errors.New("device out of memory")
+
+// ErrUnsupported is wrapped by every error that means a device cannot do what another one could.
+var ErrUnsupported = errors.New("not supported")
+
 // ErrFreed is wrapped by every error that means memory was used after its Free, or a device after
 // it was closed.
 var ErrFreed = errors.New("used after it was freed")
@@ -38,6 +45,25 @@ func (e *MemoryError) Unwrap() []error {
 	}
 	return []error{ErrOutOfMemory}
 }
+
+// UnsupportedError is something a device cannot do. It wraps ErrUnsupported.
+type UnsupportedError struct {
+	Device string
+	What   string // "streaming weights"
+	Needs  string // what it would take; may be empty
+}
+
+// Error reads "cuda:0: opening it is not supported: needs a build with engine/device/cuda".
+func (e *UnsupportedError) Error() string {
+	text := fmt.Sprintf("%s: %s is %v", e.Device, e.What, ErrUnsupported)
+	if e.Needs != "" {
+		text += ": needs " + e.Needs
+	}
+	return text
+}
+
+// Unwrap gives ErrUnsupported.
+func (e *UnsupportedError) Unwrap() error { return ErrUnsupported }
 
 // BusyError is memory that other processes on the device hold or have waited for longer; a MemoryError wraps it.
 type BusyError struct {

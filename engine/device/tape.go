@@ -11,8 +11,9 @@ import (
 // calls return zero arrays, and Err tells it. A recorded tape is read-only and may be run any
 // number of times, also concurrently, each Run with its own scratch.
 //
-// Ops that depend on nothing but fixed inputs (and parameters) are the tape's prologue: they come
-// first in Ops, and a Run executes them only when a fixed input was written since.
+// A tape has two sections, each of which a device may submit as a whole (a CUDA graph, say). Ops that depend on nothing
+// but fixed inputs (and parameters) are the first one, the prologue: they come first in Ops, and a Run executes them only
+// when a fixed input was written since. All others are the second one.
 type Tape struct {
 	// KeepMarks turns every Mark into an output, for tests that look for a first difference.
 	KeepMarks bool

@@ -84,8 +84,8 @@ func (b *book[N]) open(s *shelf[N]) error {
 		return err
 	}
 	b.net.Store(&net)
-	s.limit(b, net.Manifest(), 0)
-	b.component.WeightsBytes = s.Device.WeightBytes(net.Manifest())
+	plan, _ := s.loadPlan(b, net.Manifest(), 0)
+	b.component.WeightsBytes = s.Device.WeightBytes(net.Manifest(), plan)
 	b.component.Warnings = net.Warnings()
 	b.files = filesOf(net.Tensors())
 	if err = errors.Join(s.describe(dir, net, b), net.Close()); err != nil {
@@ -123,12 +123,12 @@ func (b *book[N]) read(ctx context.Context, s *shelf[N], limitBytes int64, progr
 	if err != nil {
 		return err
 	}
-	streamed := s.limit(b, net.Manifest(), limitBytes)
+	plan, streamed := s.loadPlan(b, net.Manifest(), limitBytes)
 	if !streamed || b.prints == nil {
 		b.prints = &weights.Prints{}
 	}
 	net.Watch(b.prints)
-	weights, err := s.Device.Load(ctx, net.Manifest(), net.Source(), progress)
+	weights, err := s.Device.Load(ctx, net.Manifest(), plan, net.Source(), progress)
 	if err != nil || !streamed {
 		err = errors.Join(err, net.Close())
 	}

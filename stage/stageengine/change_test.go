@@ -277,12 +277,12 @@ func TestHiddenChange(t *testing.T) {
 
 // writing is a device during whose loads files are written.
 type writing struct {
-	*cpu.Device
+	device.Device
 	write func()
 }
 
-func (w *writing) Load(ctx context.Context, m *device.Manifest, src device.Source, progress func(int64)) (device.Weights, error) {
-	loaded, err := w.Device.Load(ctx, m, src, progress)
+func (w *writing) Load(ctx context.Context, m *device.Manifest, p device.LoadPlan, src device.Source, progress func(int64)) (device.Weights, error) {
+	loaded, err := w.Device.Load(ctx, m, p, src, progress)
 	w.write()
 	return loaded, err
 }
@@ -290,7 +290,7 @@ func (w *writing) Load(ctx context.Context, m *device.Manifest, src device.Sourc
 // A load of files that are written meanwhile fails, leaves nothing, and succeeds when they are no longer.
 func TestFilesChangeUnderLoad(t *testing.T) {
 	u := newUNet(t, false)
-	dev := &writing{u.Device.(*cpu.Device), u.rename}
+	dev := &writing{u.Device, u.rename}
 	u.Device = dev
 	if err := u.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); stage.ReasonOf(err) != stage.ModelChanged {
 		t.Fatalf("%v, want ModelChanged", err)

@@ -99,7 +99,7 @@ func transports[S stage.Resident](kind stage.Kind, direct func(Options) S, regis
 			if m := o.Device.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != 0 {
 				t.Errorf("memory in the end: %+v", m)
 			}
-			if err := o.Device.(*cpu.Device).Close(); err != nil {
+			if err := o.Device.Close(); err != nil {
 				t.Error(err)
 			}
 		})

@@ -36,7 +36,7 @@ func (d *Decoder) Plan(_ context.Context, req stage.PlanRequest) (stage.Footprin
 		return f, err
 	}
 	b := d.books[req.Model]
-	if err := d.budgeted(b.component.WeightsBytes).(device.Spiller).CheckSpill(f.SpillBytes); err != nil {
+	if err := d.Device.CheckSpill(f.SpillBytes); err != nil {
 		return stage.Footprint{}, d.runError(err, b, f.ScratchBytes)
 	}
 	return f, nil
@@ -52,7 +52,7 @@ func (d *Decoder) footprint(req stage.PlanRequest) (stage.Footprint, error) {
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	scratch, spill, err := taking(d.budgeted(b.component.WeightsBytes), tape)
+	scratch, spill, err := taking(d.Device, tape, d.budgeted(b.component.WeightsBytes))
 	if err != nil {
 		return stage.Footprint{}, d.fault(err)
 	}
@@ -62,13 +62,11 @@ func (d *Decoder) footprint(req stage.PlanRequest) (stage.Footprint, error) {
 }
 
 // taking is the scratch of a tape's run, and its temporary file.
-func taking(dev device.Device, tape *device.Tape) (scratch, spill int64, err error) {
-	if scratch, err = dev.ScratchBytes(tape); err != nil {
+func taking(dev device.RunPlanner, tape *device.Tape, o device.RunOptions) (scratch, spill int64, err error) {
+	if scratch, err = dev.ScratchBytes(tape, o); err != nil {
 		return 0, 0, err
 	}
-	if s, ok := dev.(device.Spiller); ok {
-		spill, err = s.SpillBytes(tape)
-	}
+	spill, err = dev.SpillBytes(tape, o)
 	return scratch, spill, err
 }
 
@@ -89,15 +87,15 @@ func (d *Decoder) planned(req stage.PlanRequest) (*device.Tape, error) {
 // that would have to be evicted for it.
 const MaxImageScratch = 256 << 20
 
-// budgeted is the device whose runs take no more than MaxImageScratch, nor than what its budget leaves beside weights of
+// budgeted has runs take no more than MaxImageScratch, nor than what the device's budget leaves beside weights of
 // so many bytes. Plan and Decode both ask it, so that they agree, and of all weights, however few are held, so that they agree
 // whatever the decoder was loaded for.
-func (d *Decoder) budgeted(weightsBytes int64) device.Device {
+func (d *Decoder) budgeted(weightsBytes int64) device.RunOptions {
 	limit := int64(MaxImageScratch)
 	if budget := d.Device.Memory().CapBytes; budget > 0 {
-		limit = min(limit, max(0, budget-weightsBytes))
+		limit = min(limit, max(1, budget-d.Device.OverheadBytes()-weightsBytes))
 	}
-	return d.Device.Within(limit)
+	return device.RunOptions{ScratchLimit: limit}
 }
 
 func (d *Decoder) tape(b *book[*modeldir.ImageDecoder], h, w int) (*device.Tape, error) {
@@ -179,8 +177,8 @@ func imageOptions(req stage.DecodeRequest) (imaging.Options, error) {
 }
 
 // evaluate runs a tape with one input and one output.
-func (d *Decoder) evaluate(ctx context.Context, dev device.Device, b *book[*modeldir.ImageDecoder], tape *device.Tape, weights device.Weights, input string, in []float32, output string, out []float32) error {
-	run, err := dev.NewRun(tape, weights)
+func (d *Decoder) evaluate(ctx context.Context, o device.RunOptions, b *book[*modeldir.ImageDecoder], tape *device.Tape, weights device.Weights, input string, in []float32, output string, out []float32) error {
+	run, err := d.Device.NewRun(tape, weights, o)
 	if err != nil {
 		return d.runError(err, b, 0)
 	}
@@ -227,8 +225,8 @@ func (d *Decoder) EncodeImage(ctx context.Context, req stage.EncodeImageRequest)
 		return stage.Latent{}, d.loadError(err, b)
 	}
 	defer net.Close() //nolint:errcheck // it was only read
-	d.limit(b, net.Manifest(), 0)
-	weights, err := d.Device.Load(ctx, net.Manifest(), net.Source(), func(int64) {})
+	plan, _ := d.loadPlan(b, net.Manifest(), 0)
+	weights, err := d.Device.Load(ctx, net.Manifest(), plan, net.Source(), func(int64) {})
 	if err != nil {
 		return stage.Latent{}, d.loadError(err, b)
 	}

@@ -118,7 +118,7 @@ func (d *Denoiser) Denoise(ctx context.Context, req stage.DenoiseRequest, observ
 	if err != nil {
 		return stage.Latent{}, err
 	}
-	run, err := d.Device.NewRun(tape, b.weights)
+	run, err := d.Device.NewRun(tape, b.weights, device.RunOptions{})
 	if err != nil {
 		return stage.Latent{}, d.runError(err, b, 0)
 	}

@@ -153,7 +153,7 @@ func (e *Encoder) compute(ctx context.Context, b *book[*modeldir.TextEncoder], i
 	if err != nil {
 		return e.fault(err)
 	}
-	run, err := e.Device.NewRun(tape, b.weights)
+	run, err := e.Device.NewRun(tape, b.weights, device.RunOptions{})
 	if err != nil {
 		return e.runError(err, b, 0)
 	}

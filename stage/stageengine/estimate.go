@@ -2,6 +2,7 @@ package stageengine
 
 import (
 	"context"
+	"errors"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
@@ -62,22 +63,13 @@ type NetworkEstimate struct {
 type planner interface {
 	stage.Resident
 	planned(req stage.PlanRequest) (*device.Tape, error)
-	restrict(req stage.PlanRequest, m *device.Manifest)
+	held(req stage.PlanRequest, m *device.Manifest) device.LoadPlan
 }
 
-// restrict has the network of a request streamed as a load within its limit would.
-func (s *shelf[N]) restrict(req stage.PlanRequest, m *device.Manifest) {
-	s.limit(s.book(req.Model), m, req.LimitBytes)
-}
-
-// streamer is a device that knows what an execution of a tape, its prologue apart, reads of streamed parameters.
-type streamer interface {
-	StreamedBytes(t *device.Tape) int64
-}
-
-// convolver is a device that has several algorithms for a convolution.
-type convolver interface {
-	Convolutions(t *device.Tape) map[string]int
+// held is how a load within the limit of a request holds the network.
+func (s *shelf[N]) held(req stage.PlanRequest, m *device.Manifest) device.LoadPlan {
+	plan, _ := s.loadPlan(s.book(req.Model), m, req.LimitBytes)
+	return plan
 }
 
 // NewEstimate plans an image in the three stages on o.Device, as services on it would whose orchestrator has what does not fit
@@ -167,12 +159,14 @@ func (e *Estimate) ofStages(ctx context.Context, o Options, plan stage.PlanReque
 			if f, err = s.Plan(ctx, plan); err != nil {
 				return err
 			}
-			s.restrict(plan, tape.Manifest())
-			plan.LimitBytes = 0
 		}
+		held := s.held(plan, tape.Manifest())
+		plan.LimitBytes = 0
 		row := StageEstimate{Kind: s.kind, Footprint: f, MostScratch: f.ScratchBytes, LeastScratch: f.ScratchBytes}
-		row.ofManifest(o.Device, tape.Manifest(), f.WeightsBytes-o.Device.WeightBytes(tape.Manifest()))
-		row.ofTape(o.Device, tape)
+		row.ofManifest(o.Device, tape.Manifest(), held, f.WeightsBytes-o.Device.WeightBytes(tape.Manifest(), held))
+		if err := row.ofTape(o.Device, tape, held); err != nil {
+			return err
+		}
 		if s.kind == stage.KindDecoder {
 			if err := decoder.estimateBands(tape, &row); err != nil {
 				return err
@@ -184,45 +178,43 @@ func (e *Estimate) ofStages(ctx context.Context, o Options, plan stage.PlanReque
 }
 
 // ofManifest fills in what depends on the weights alone; beside those of the networks the stage holds so many bytes.
-func (s *StageEstimate) ofManifest(d device.Device, m *device.Manifest, beside int64) {
-	most, least := device.Manifest{Params: m.Params}, device.Manifest{Params: m.Params, Streamed: true}
-	if l, ok := d.(limiter); ok {
-		least.ResidentBytes = l.ResidentWithin(&least, 1)
+func (s *StageEstimate) ofManifest(d device.LoadPlanner, m *device.Manifest, held device.LoadPlan, beside int64) {
+	s.MostWeights = beside + d.WeightBytes(m, device.LoadPlan{})
+	s.LeastWeights = s.MostWeights
+	if least, err := d.Fit(m, 1); err == nil { // else it streams nothing
+		s.LeastWeights = beside + d.WeightBytes(m, least)
 	}
-	s.MostWeights, s.LeastWeights = beside+d.WeightBytes(&most), beside+d.WeightBytes(&least)
-	if m.Streamed {
-		s.ResidentBytes = m.ResidentBytes
+	if held.Streamed {
+		s.ResidentBytes = held.ResidentBytes
 	}
 }
 
-// ofTape adds what one more tape tells.
-func (s *StageEstimate) ofTape(d device.Device, t *device.Tape) {
-	if d, ok := d.(streamer); ok {
-		s.StreamedBytes += d.StreamedBytes(t)
+// ofTape fills in what the tape tells.
+func (s *StageEstimate) ofTape(d device.Planner, t *device.Tape, held device.LoadPlan) (err error) {
+	s.StreamedBytes = d.StreamedBytes(t, held)
+	s.Convolutions, err = convolutions(d, t, device.RunOptions{})
+	return err
+}
+
+// convolutions is nil for a device that does not tell.
+func convolutions(d device.RunPlanner, t *device.Tape, o device.RunOptions) (map[string]int, error) {
+	counts, err := d.Convolutions(t, o)
+	if errors.Is(err, device.ErrUnsupported) {
+		return nil, nil
 	}
-	if d, ok := d.(convolver); ok {
-		if s.Convolutions == nil {
-			s.Convolutions = map[string]int{}
-		}
-		for name, n := range d.Convolutions(t) {
-			s.Convolutions[name] += n
-		}
-	}
+	return counts, err
 }
 
 // estimateBands adds what decoding takes without a budget, and in the smallest bands.
 func (d *Decoder) estimateBands(tape *device.Tape, e *StageEstimate) error {
 	var err error
-	for limit, bytes := range map[int64]*int64{MaxImageScratch: &e.MostScratch, 0: &e.LeastScratch} {
-		if *bytes, err = d.Device.Within(limit).ScratchBytes(tape); err != nil {
+	whole := int64(0)
+	for limit, bytes := range map[int64]*int64{MaxImageScratch: &e.MostScratch, 1: &e.LeastScratch, 0: &whole} {
+		if *bytes, err = d.Device.ScratchBytes(tape, device.RunOptions{ScratchLimit: limit}); err != nil {
 			return d.fault(err)
 		}
 	}
-	if c, ok := d.budgeted(e.Footprint.WholeBytes).(convolver); ok {
-		e.Convolutions = c.Convolutions(tape)
-	}
-	whole, err := d.Device.ScratchBytes(tape)
-	if err != nil {
+	if e.Convolutions, err = convolutions(d.Device, tape, d.budgeted(e.Footprint.WholeBytes)); err != nil {
 		return d.fault(err)
 	}
 	if e.InBands = e.Footprint.ScratchBytes < whole; e.InBands {

@@ -124,10 +124,10 @@ func TestMeasureLoad(t *testing.T) {
 }
 
 // endless is a device whose loads come half as far as they should until they are given up.
-type endless struct{ *cpu.Device }
+type endless struct{ device.Device }
 
-func (d endless) Load(ctx context.Context, m *device.Manifest, _ device.Source, progress func(int64)) (device.Weights, error) {
-	progress(d.WeightBytes(m) / 2)
+func (d endless) Load(ctx context.Context, m *device.Manifest, p device.LoadPlan, _ device.Source, progress func(int64)) (device.Weights, error) {
+	progress(d.WeightBytes(m, p) / 2)
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -136,7 +136,7 @@ func (d endless) Load(ctx context.Context, m *device.Manifest, _ device.Source, 
 func TestMeasureSlowLoad(t *testing.T) {
 	e, o := starterEstimate(t, filepath.Join(repo, "models/starter"), 0, Options{}, EstimateRequest{})
 	const of = 2 // time enough to read the sample on a machine that has other work
-	r, err := e.MeasureLoad(t.Context(), endless{o.Device.(*cpu.Device)}, stage.KindEncoder, of)
+	r, err := e.MeasureLoad(t.Context(), endless{o.Device}, stage.KindEncoder, of)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func (m *measurement) packAll(ctx context.Context, d device.Device, whole *devic
 	for try := 0; try < rateLoads && short.Err() == nil; try++ {
 		done := int64(0)
 		begin := time.Now()
-		weights, err := d.Load(short, whole, src, func(bytes int64) { done = bytes })
+		weights, err := d.Load(short, whole, device.LoadPlan{}, src, func(bytes int64) { done = bytes })
 		took := time.Since(begin)
 		share := 1.0
 		switch {
@@ -134,7 +134,7 @@ func (m *measurement) packAll(ctx context.Context, d device.Device, whole *devic
 		case try > 0:
 			continue
 		default:
-			share = min(1, float64(done)/float64(d.WeightBytes(whole)))
+			share = min(1, float64(done)/float64(d.WeightBytes(whole, device.LoadPlan{})))
 		}
 		// The fastest: what else the machine does can only slow a load.
 		if n := share * float64(stored); n > 0 && (least == 0 || n/took.Seconds() > best/least.Seconds()) {

@@ -45,11 +45,11 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 			return d.fault(err)
 		}
 	}
-	d.limit(b, m, 0)
-	whole := o.Device.WeightBytes(m) + b.beside()
+	held, _ := d.loadPlan(b, m, 0)
+	whole := o.Device.WeightBytes(m, held) + b.beside()
 	tape, scratch, spill := uses(m), int64(0), int64(0)
 	for _, p := range parts {
-		bytes, dev := int64(0), o.Device
+		bytes, limits := int64(0), device.RunOptions{}
 		if p.Record == nil {
 			bytes, row.AtLeast = p.AtLeast(plan.Batch, plan.LatentHeight, plan.LatentWidth), p.Formula
 		} else {
@@ -58,9 +58,9 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 				return d.fault(err)
 			}
 			if row.Kind == stage.KindDecoder {
-				dev = d.budgeted(whole)
+				limits = d.budgeted(whole)
 			}
-			if bytes, spill, err = taking(dev, recorded); err != nil {
+			if bytes, spill, err = taking(o.Device, recorded, limits); err != nil {
 				return d.fault(err)
 			}
 			if len(parts) == 1 {
@@ -70,15 +70,14 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 		scratch = max(scratch, bytes)
 	}
 	if budget := o.Device.Memory().CapBytes; budget > 0 && whole+scratch > budget {
-		d.limit(b, m, stage.Footprint{ScratchBytes: scratch}.LimitWithin(budget))
-		if parts[0].Record == nil || len(parts) > 1 {
-			tape = uses(m)
-		}
+		held, _ = d.loadPlan(b, m, stage.Footprint{ScratchBytes: scratch}.LimitWithin(budget))
 	}
-	row.Footprint = stage.Footprint{WeightsBytes: o.Device.WeightBytes(m) + b.beside(), ScratchBytes: scratch, WholeBytes: whole, SpillBytes: spill}
+	row.Footprint = stage.Footprint{WeightsBytes: o.Device.WeightBytes(m, held) + b.beside(), ScratchBytes: scratch, WholeBytes: whole, SpillBytes: spill}
 	row.MostScratch, row.LeastScratch = scratch, scratch
-	row.ofManifest(o.Device, m, b.beside())
-	row.ofTape(o.Device, tape)
+	row.ofManifest(o.Device, m, held, b.beside())
+	if err := row.ofTape(o.Device, tape, held); err != nil {
+		return d.fault(err)
+	}
 	if row.Kind == stage.KindDecoder {
 		return d.estimateBands(tape, row)
 	}
@@ -88,7 +87,7 @@ func (e *Estimate) ofParts(o Options, row *StageEstimate, parts []*modeldir.Part
 // uses is a tape that multiplies by every matrix once, in the order of the manifest: enough for a device to tell what an
 // evaluation reads of them.
 func uses(m *device.Manifest) *device.Tape {
-	c := &device.Manifest{Streamed: m.Streamed, ResidentBytes: m.ResidentBytes}
+	c := &device.Manifest{}
 	t := device.NewTape(c)
 	for _, p := range m.Params {
 		if w := c.Add(p); p.Layout == device.Matrix {

@@ -28,7 +28,7 @@ type Options struct {
 	// stored if there is none. Everything is computed in float32.
 	Precision map[stage.Kind]tensor.DType
 	// ResidentBytes is how much of a model's weights a stage keeps in memory; it streams the others from the
-	// model's files at each use (device.Manifest). A stage that is not in it keeps all, or what the limit of a request
+	// model's files at each use (device.LoadPlan). A stage that is not in it keeps all, or what the limit of a request
 	// to plan or load allows, which others do not heed.
 	ResidentBytes map[stage.Kind]int64
 	// WarmBytes is the most memory of the host that evicted weights are kept in; 0 keeps none.
@@ -154,11 +154,8 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 
 // Pulse tells whether the device gets on with its work. It waits for nothing.
 func (s *shelf[N]) Pulse() stage.Pulse {
-	if d, ok := s.Device.(device.Active); ok {
-		a := d.Activity()
-		return stage.Pulse{Running: a.Running, Moved: a.Moved}
-	}
-	return stage.Pulse{}
+	a := s.Device.Activity()
+	return stage.Pulse{Running: a.Running, Moved: a.Moved}
 }
 
 // find gives a model's book, or why it has none.
@@ -260,7 +257,7 @@ func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evi
 	if !held.warm {
 		evicted.FreedBytes = held.bytes
 	}
-	if req.Keep && b.stale.Load() == nil && (held.warm || s.keep(b)) {
+	if req.Keep && b.stale.Load() == nil && (held.warm || s.keep(ctx, b)) {
 		evicted.WarmBytes = held.bytes
 		return evicted, nil
 	}
@@ -330,7 +327,7 @@ func (s *shelf[N]) footprint(model string, tape *device.Tape, limitBytes int64) 
 	if err != nil {
 		return stage.Footprint{}, err
 	}
-	scratch, err := s.Device.ScratchBytes(tape)
+	scratch, err := s.Device.ScratchBytes(tape, device.RunOptions{})
 	if err != nil {
 		return stage.Footprint{}, s.fault(err)
 	}

@@ -33,13 +33,13 @@ func newStore(d device.Device, m *device.Manifest, n int, shape ...int) (*store,
 		s.tape.Output(name, s.tape.Input(name, shape...))
 	}
 	var err error
-	s.bytes, err = d.ScratchBytes(s.tape)
+	s.bytes, err = d.ScratchBytes(s.tape, device.RunOptions{})
 	return s, err
 }
 
 // open takes the memory; w are the weights it goes with. The error is that of device.NewRun.
 func (s *store) open(d device.Device, w device.Weights) error {
-	run, err := d.NewRun(s.tape, w)
+	run, err := d.NewRun(s.tape, w, device.RunOptions{})
 	if err != nil {
 		return err
 	}
@@ -52,11 +52,11 @@ func (s *store) open(d device.Device, w device.Weights) error {
 	return nil
 }
 
-// offload takes the memory off the device; what is remembered stays.
-func (s *store) offload() {
+// offload takes the memory off the device; what is remembered stays. The error is that of device.Allocation.
+func (s *store) offload(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.run.Offload()
+	return s.run.Offload(ctx)
 }
 
 // onload takes the memory again. The error is that of device.Allocation.

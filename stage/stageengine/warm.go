@@ -1,32 +1,44 @@
 package stageengine
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Weights are cold, on the disk; warm, packed in the host's memory; or resident, on the device. The functions here need
 // all of the book's latch.
 
 // keep makes resident weights warm, if there is memory for that, and reports whether they are. The store goes with them.
-func (s *shelf[N]) keep(b *book[N]) bool {
+// Where the device fails to offload one of them, both are to be dropped.
+func (s *shelf[N]) keep(ctx context.Context, b *book[N]) bool {
 	bytes := b.held.Load().bytes
 	if !s.warmth.TryAcquire(bytes) {
 		return false
 	}
-	b.weights.Offload()
-	if b.store != nil {
-		b.store.offload()
+	err := b.weights.Offload(ctx)
+	if err == nil && b.store != nil {
+		err = b.store.offload(ctx)
+	}
+	if err != nil {
+		s.warmth.Release(bytes)
+		s.Logger.Warn("weights cannot be kept warm", "model", b.component.Model, "error", err)
+		return false
 	}
 	b.held.Store(&held{bytes: bytes, warm: true})
 	return true
 }
 
-// rouse makes warm weights resident as they are. The error is that of device.Allocation, and they are warm still.
+// rouse makes warm weights resident as they are. The error is that of device.Allocation, and they are warm still, or dropped
+// where the device has room for the weights without the store and cannot offload them again.
 func (s *shelf[N]) rouse(ctx context.Context, b *book[N]) error {
 	if err := b.weights.Onload(ctx); err != nil {
 		return err
 	}
 	if b.store != nil {
 		if err := b.store.onload(ctx); err != nil {
-			b.weights.Offload()
+			if back := b.weights.Offload(context.WithoutCancel(ctx)); back != nil {
+				err = errors.Join(err, back, s.drop(b))
+			}
 			return err
 		}
 	}

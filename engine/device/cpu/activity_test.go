@@ -17,7 +17,6 @@ func TestActivity(t *testing.T) {
 			for _, banded := range []bool{false, true} {
 				t.Run(fmt.Sprintf("threads=%d,streamed=%v,banded=%v", threads, streamed, banded), func(t *testing.T) {
 					d, n := open(t, cpu.Options{Threads: threads}), devicetest.Block(1, 1, 9)
-					n.Manifest.Streamed = streamed
 					last := d.Activity()
 					moves := func(when string, running int) {
 						t.Helper()
@@ -40,7 +39,7 @@ func TestActivity(t *testing.T) {
 					}
 					load := func(progress func(int64)) device.Weights {
 						t.Helper()
-						w, err := d.Load(t.Context(), n.Manifest, src, progress)
+						w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{Streamed: streamed}, src, progress)
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -58,11 +57,11 @@ func TestActivity(t *testing.T) {
 					})
 					defer w.Free()
 					moves("behind the load that tells", 0)
-					var on device.Device = d
+					var o device.RunOptions
 					if banded {
-						on = d.Within(1)
+						o.ScratchLimit = 1
 					}
-					r, err := on.NewRun(n.Tape, w)
+					r, err := d.NewRun(n.Tape, w, o)
 					if err != nil {
 						t.Fatal(err)
 					}

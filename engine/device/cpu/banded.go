@@ -25,7 +25,7 @@ var bandSides = [...]int{64, 32, 16}
 // bandedOp is one op of a tape, computed in bands.
 type bandedOp interface {
 	// scratchBytes is what bands of side x side pixels take.
-	scratchBytes(d *Device, side int) (int64, error)
+	scratchBytes(p *Planner, side int) (int64, error)
 	// execute computes the op in such bands.
 	execute(x *execution, side int) error
 }
@@ -40,28 +40,28 @@ type bandedProgram struct {
 
 // planBanded takes the largest bands for each op that fit within limit bytes, else the smallest. The tape
 // must be one that the device can run whole but for memory. The error is the tape's.
-func (d *Device) planBanded(t *device.Tape, limit int64) (*bandedProgram, error) {
+func (p *Planner) planBanded(t *device.Tape, limit int64) (*bandedProgram, error) {
 	arrays, err := device.PlanScratch(t)
 	if err != nil {
 		return nil, err
 	}
-	p := &bandedProgram{arrays: arrays}
+	out := &bandedProgram{arrays: arrays}
 	for i, op := range t.Ops() {
 		b := newBandedOp(op, t)
 		var bytes int64
 		var side int
 		for _, side = range bandSides {
-			if bytes, err = b.scratchBytes(d, side); err != nil {
+			if bytes, err = b.scratchBytes(p, side); err != nil {
 				return nil, fmt.Errorf("op %d: %w", i, err)
 			}
 			if mappedBytes(bytes) <= limit {
 				break
 			}
 		}
-		p.ops, p.sides = append(p.ops, b), append(p.sides, side)
-		p.bytes = max(p.bytes, bytes)
+		out.ops, out.sides = append(out.ops, b), append(out.sides, side)
+		out.bytes = max(out.bytes, bytes)
 	}
-	return p, nil
+	return out, nil
 }
 
 func newBandedOp(op device.Op, t *device.Tape) bandedOp {

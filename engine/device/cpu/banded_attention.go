@@ -50,14 +50,14 @@ func (a *bandedAttention) carve(c *carver, threads, side int) {
 	}
 }
 
-func (a *bandedAttention) scratchBytes(d *Device, side int) (int64, error) {
+func (a *bandedAttention) scratchBytes(p *Planner, side int) (int64, error) {
 	var c carver
-	a.carve(&c, d.pool.threads, side)
+	a.carve(&c, p.threads, side)
 	return c.used, nil
 }
 
 func (a *bandedAttention) execute(x *execution, side int) error {
-	a.carve(&carver{mem: x.arena.mem}, x.dev.pool.threads, side)
+	a.carve(&carver{mem: x.arena.mem}, x.dev.threads, side)
 	for image := range a.images {
 		for first := 0; first < a.queries; first += side * side {
 			if err := a.attend(x, window{image, 0, first, 1, min(side*side, a.queries-first)}); err != nil {

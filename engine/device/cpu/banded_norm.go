@@ -50,7 +50,7 @@ func (m *moments) carve(c *carver, channels int) {
 
 func (n *bandedNorm) chunkPixels() int { return max(1, chunkElems/n.x.c) }
 
-func (n *bandedNorm) scratchBytes(_ *Device, side int) (int64, error) {
+func (n *bandedNorm) scratchBytes(_ *Planner, side int) (int64, error) {
 	var c carver
 	n.carve(&c, side)
 	return c.used, nil

@@ -18,14 +18,7 @@ type bandedRun struct {
 	spill   *spill
 }
 
-func (d *Device) newBandedRun(t *device.Tape, lw device.Weights, p *bandedProgram) (*bandedRun, error) {
-	w, err := d.asWeights(lw)
-	if err != nil {
-		return nil, err
-	}
-	if err := w.fits(t.Manifest()); err != nil {
-		return nil, err
-	}
+func (d *Device) newBandedRun(t *device.Tape, w *weights, p *bandedProgram) (*bandedRun, error) {
 	arena, err := newArena(d.ledger, p.bytes)
 	if err != nil {
 		return nil, err
@@ -109,7 +102,7 @@ func (r *bandedRun) Execute(ctx context.Context) error {
 func (r *bandedRun) Bytes() int64 { return r.arena.bytes() }
 
 // Offload leaves the arena and the file where they are.
-func (r *bandedRun) Offload() { r.arena.offload() }
+func (r *bandedRun) Offload(ctx context.Context) error { return r.dev.offload(ctx, r.arena) }
 
 // Onload counts the arena again.
 func (r *bandedRun) Onload(ctx context.Context) error { return r.dev.onload(ctx, r.arena) }

@@ -22,9 +22,14 @@ import (
 func TestBandedConformance(t *testing.T) {
 	forEachVariant(t, func(t *testing.T) {
 		devicetest.Run(t, func(t *testing.T, capBytes int64) device.Device {
-			return open(t, cpu.Options{Threads: 2, MemoryCapBytes: capBytes}).Within(0)
+			return banded(open(t, cpu.Options{Threads: 2, MemoryCapBytes: capBytes}))
 		})
 	})
+}
+
+// banded has every run computed in the smallest bands.
+func banded(d device.Device) device.Device {
+	return policy{Device: d, run: device.RunOptions{ScratchLimit: 1}}
 }
 
 // starterDecoder loads the starter model's decoder on a device.
@@ -38,7 +43,7 @@ func starterDecoder(t testing.TB, d *cpu.Device) (*modeldir.ImageDecoder, device
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := d.Load(t.Context(), v.Manifest(), v.Source(), nil)
+	w, err := d.Load(t.Context(), v.Manifest(), device.LoadPlan{}, v.Source(), nil)
 	if err := errors.Join(err, v.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -68,9 +73,10 @@ func latents(n, width int) []float32 {
 	return z
 }
 
-func newRun(t testing.TB, d device.Device, tape *device.Tape, w device.Weights) device.Run {
+// newRun is a run whose scratch keeps to a limit; 0 is none.
+func newRun(t testing.TB, d device.Device, tape *device.Tape, w device.Weights, limit int64) device.Run {
 	t.Helper()
-	r, err := d.NewRun(tape, w)
+	r, err := d.NewRun(tape, w, device.RunOptions{ScratchLimit: limit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,12 +112,12 @@ func TestBandedDecodeEqualsWhole(t *testing.T) {
 	v, w := starterDecoder(t, d)
 	for _, size := range [][2]int{{17, 29}, {32, 32}, {1, 70}} { // bands of 16 and 64 pixels that do and do not divide
 		tape := decoderTape(t, v, size[0], size[1])
-		want := decode(t, newRun(t, d, tape, w), tape)
+		want := decode(t, newRun(t, d, tape, w, 0), tape)
 		last := int64(math.MaxInt64)
-		for _, limit := range []int64{last, 8 << 20, 1500 << 10, 0} {
-			r := newRun(t, d.Within(limit), tape, w)
+		for _, limit := range []int64{last, 8 << 20, 1500 << 10, 1} {
+			r := newRun(t, d, tape, w, limit)
 			_, banded := cpu.Scratch(r)
-			if r.Bytes() > last || banded != (limit < scratchBytes(t, d, tape)) {
+			if r.Bytes() > last || banded != (limit < scratchBytes(t, d, tape, 0)) {
 				t.Errorf("%v within %d: %d bytes, in bands %v", size, limit, r.Bytes(), banded)
 			}
 			last = r.Bytes()
@@ -127,10 +133,10 @@ func TestBandedDecodeEqualsWhole(t *testing.T) {
 	}
 }
 
-// scratchBytes is the scratch of a whole run.
-func scratchBytes(t *testing.T, d device.Device, tape *device.Tape) int64 {
+// scratchBytes is the scratch of a run that keeps to a limit; 0 is none.
+func scratchBytes(t *testing.T, d device.Device, tape *device.Tape, limit int64) int64 {
 	t.Helper()
-	bytes, err := d.ScratchBytes(tape)
+	bytes, err := d.ScratchBytes(tape, device.RunOptions{ScratchLimit: limit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,21 +147,21 @@ func scratchBytes(t *testing.T, d device.Device, tape *device.Tape) int64 {
 func TestBandedPeakIsIndependentOfSize(t *testing.T) {
 	d := open(t, cpu.Options{Threads: 2})
 	v, w := starterDecoder(t, d)
-	for _, limit := range []int64{0, 2 << 20, 8 << 20} {
+	for _, limit := range []int64{1, 2 << 20, 8 << 20} {
 		var first int64
 		for _, side := range []int{32, 64, 128} {
 			tape := decoderTape(t, v, side, side)
-			planned := scratchBytes(t, d.Within(limit), tape)
+			planned := scratchBytes(t, d, tape, limit)
 			if side == 32 {
 				first = planned
 			}
-			if planned > max(first, limit) || limit == 0 && planned != first {
+			if planned > max(first, limit) || limit == 1 && planned != first {
 				t.Errorf("within %d: %d bytes for %d pixels, %d for 256", limit, planned, 8*side, first)
 			}
-			if r := newRun(t, d.Within(limit), tape, w); r.Bytes() != planned {
+			if r := newRun(t, d, tape, w, limit); r.Bytes() != planned {
 				t.Errorf("within %d: %d bytes planned, %d taken", limit, planned, r.Bytes())
 			} else {
-				if side == 32 || limit == 0 && side == 64 {
+				if side == 32 || limit == 1 && side == 64 {
 					decode(t, r, tape)
 				}
 				r.Free()
@@ -186,8 +192,8 @@ func TestBandedCancel(t *testing.T) {
 	d := open(t, cpu.Options{Threads: 2})
 	v, w := starterDecoder(t, d)
 	tape := decoderTape(t, v, 16, 16)
-	want := decode(t, newRun(t, d, tape, w), tape)
-	r := newRun(t, d.Within(0), tape, w)
+	want := decode(t, newRun(t, d, tape, w, 0), tape)
+	r := newRun(t, d, tape, w, 1)
 	all := &countdown{Context: t.Context()}
 	all.left.Store(math.MaxInt64)
 	if err := r.Execute(all); err != nil {
@@ -236,7 +242,7 @@ func TestSpillFails(t *testing.T) {
 
 	missing := open(t, cpu.Options{Threads: 1, SpillDir: filepath.Join(dir, "missing")})
 	_, other := starterDecoder(t, missing)
-	_, err := missing.Within(0).NewRun(tape, other)
+	_, err := missing.NewRun(tape, other, device.RunOptions{ScratchLimit: 1})
 	wantSpill(err, os.ErrNotExist)
 
 	// A limit on the size of files stands for a disk that is full.
@@ -254,12 +260,12 @@ func TestSpillFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	limitFiles(1<<10, func() { _, err = d.Within(0).NewRun(tape, w) })
+	limitFiles(1<<10, func() { _, err = d.NewRun(tape, w, device.RunOptions{ScratchLimit: 1}) })
 	wantSpill(err, unix.EFBIG)
 	if used := d.Memory().UsedBytes; used != inUse {
 		t.Errorf("%d bytes in use, %d before", used, inUse)
 	}
-	r := newRun(t, d.Within(0), tape, w)
+	r := newRun(t, d, tape, w, 1)
 	limitFiles(1<<10, func() { err = r.Execute(t.Context()) })
 	wantSpill(err, unix.EFBIG)
 	decode(t, r, tape)
@@ -273,8 +279,7 @@ func TestSpillBytes(t *testing.T) {
 	tape := decoderTape(t, v, 16, 16)
 	ask := func(limit int64) (int64, *device.SpillError) {
 		t.Helper()
-		spiller := d.Within(limit).(device.Spiller)
-		bytes, err := spiller.SpillBytes(tape)
+		bytes, err := d.SpillBytes(tape, device.RunOptions{ScratchLimit: limit})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +287,7 @@ func TestSpillBytes(t *testing.T) {
 			return 0, nil
 		}
 		var s *device.SpillError
-		if err := spiller.CheckSpill(bytes); err != nil && !errors.As(err, &s) {
+		if err := d.CheckSpill(bytes); err != nil && !errors.As(err, &s) {
 			t.Fatal(err)
 		}
 		return bytes, s
@@ -290,22 +295,22 @@ func TestSpillBytes(t *testing.T) {
 	if bytes, err := ask(math.MaxInt64); bytes != 0 || err != nil {
 		t.Errorf("a whole run: %d bytes, %v", bytes, err)
 	}
-	need, err := ask(0)
+	need, err := ask(1)
 	if need < 4*128*128*3 || err == nil || !err.NoRoom() || err.AvailableBytes != 0 || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a directory: %d bytes, %v", need, err)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if bytes, err := ask(0); bytes != need || err != nil {
+	if bytes, err := ask(1); bytes != need || err != nil {
 		t.Errorf("with a directory: %d bytes of %d, %v", bytes, need, err)
 	}
 	cpu.SetDiskRoom(d, need-1)
-	if _, err := ask(0); err == nil || !err.NoRoom() || err.Bytes != need || err.AvailableBytes != need-1 {
+	if _, err := ask(1); err == nil || !err.NoRoom() || err.Bytes != need || err.AvailableBytes != need-1 {
 		t.Errorf("a byte too few: %v", err)
 	}
 	cpu.SetDiskRoom(d, need)
-	if _, err := ask(0); err != nil {
+	if _, err := ask(1); err != nil {
 		t.Errorf("just enough: %v", err)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
@@ -316,9 +321,9 @@ func TestSpillBytes(t *testing.T) {
 // Bands do not depend on the threads that compute them.
 func TestBandedThreadsGiveTheSameBits(t *testing.T) {
 	n := devicetest.Block(3, 2, 40)
-	want := devicetest.Compute(t, open(t, cpu.Options{Threads: 1}).Within(0), n.Tape, n, n.Inputs)["output"]
+	want := devicetest.Compute(t, banded(open(t, cpu.Options{Threads: 1})), n.Tape, n, n.Inputs)["output"]
 	for _, threads := range []int{2, 5} {
-		got := devicetest.Compute(t, open(t, cpu.Options{Threads: threads}).Within(0), n.Tape, n, n.Inputs)["output"]
+		got := devicetest.Compute(t, banded(open(t, cpu.Options{Threads: threads})), n.Tape, n, n.Inputs)["output"]
 		if !slices.Equal(got, want) {
 			t.Errorf("%d threads give something else than 1", threads)
 		}
@@ -334,9 +339,9 @@ func BenchmarkBandedDecode(b *testing.B) {
 	for _, c := range []struct {
 		name  string
 		limit int64
-	}{{"Whole", math.MaxInt64}, {"Bands64", 16 << 20}, {"Bands16", 0}} {
+	}{{"Whole", math.MaxInt64}, {"Bands64", 16 << 20}, {"Bands16", 1}} {
 		b.Run(c.name, func(b *testing.B) {
-			r := newRun(b, d.Within(c.limit), tape, w)
+			r := newRun(b, d, tape, w, c.limit)
 			for b.Loop() {
 				if err := r.Execute(b.Context()); err != nil {
 					b.Fatal(err)

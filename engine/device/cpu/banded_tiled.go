@@ -117,7 +117,7 @@ func (b *tiled) conv(o *device.Conv2D) {
 }
 
 // program plans a band of h x w pixels; in and out are its arrays.
-func (b *tiled) program(d *Device, h, w int) (p *program, in []device.Array, out device.Array, err error) {
+func (b *tiled) program(pl *Planner, h, w int) (p *program, in []device.Array, out device.Array, err error) {
 	t := device.NewTape(b.manifest)
 	in = make([]device.Array, len(b.in))
 	for i, o := range b.in {
@@ -132,17 +132,17 @@ func (b *tiled) program(d *Device, h, w int) (p *program, in []device.Array, out
 	}
 	out = b.record(t, in)
 	t.Output("", out)
-	p, err = d.program(t)
+	p, err = pl.program(t)
 	return p, in, out, err
 }
 
 // scratchBytes looks at bands of every size there is: smaller ones may need more workspace.
-func (b *tiled) scratchBytes(d *Device, side int) (int64, error) {
+func (b *tiled) scratchBytes(pl *Planner, side int) (int64, error) {
 	var most int64
 	th, tw := b.tile(side)
 	for _, h := range extents(b.out.h, th) {
 		for _, w := range extents(b.out.w, tw) {
-			p, _, _, err := b.program(d, h, w)
+			p, _, _, err := b.program(pl, h, w)
 			if err != nil {
 				return 0, err
 			}
@@ -172,12 +172,12 @@ type bound struct {
 }
 
 func (b *tiled) bind(x *execution, h, w int) (*bound, error) {
-	p, in, out, err := b.program(x.dev, h, w)
+	p, in, out, err := b.program(x.dev.Planner, h, w)
 	if err != nil {
 		return nil, err
 	}
 	memory := &binding{program: p, weights: x.weights, scratch: x.arena.mem}
-	band := &bound{jobs: memory.jobs(x.dev.pool.threads), out: memory.floats(out), zeros: memory.zeroRow()}
+	band := &bound{jobs: memory.jobs(x.dev.threads), out: memory.floats(out), zeros: memory.zeroRow()}
 	for _, a := range in {
 		band.in = append(band.in, memory.floats(a))
 	}

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/triptych-serving/triptych/engine/device"
@@ -89,21 +90,19 @@ func fastest(images, h, w int) Algorithm {
 	return best
 }
 
-// Convolutions counts how many convolutions of a tape the device computes with each algorithm, by name.
-func (d *Device) Convolutions(t *device.Tape) map[string]int {
-	return d.conv.count(t, func(_ int, out tensor.Shape) tensor.Shape { return out })
-}
-
-// Convolutions is that of whole runs, or of bands, which choose for their own size; of each op the largest counts.
-func (w within) Convolutions(t *device.Tape) map[string]int {
-	_, banded, err := w.plan(t)
-	if err != nil || banded == nil {
-		return w.Device.Convolutions(t)
+// Convolutions counts those of a whole run, or of bands, which choose for their own size; of each op the largest counts.
+func (p *Planner) Convolutions(t *device.Tape, o device.RunOptions) (map[string]int, error) {
+	_, banded, err := p.plan(t, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
 	}
-	return w.conv.count(t, func(op int, out tensor.Shape) tensor.Shape {
+	return p.conv.count(t, func(op int, out tensor.Shape) tensor.Shape {
+		if banded == nil {
+			return out
+		}
 		side := banded.sides[op]
 		return tensor.Shape{1, min(side, out[1]), min(side, out[2]), out[3]}
-	})
+	}), nil
 }
 
 // count counts the convolutions of a tape, each as if its output had the shape that as gives.

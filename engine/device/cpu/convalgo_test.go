@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"errors"
 	"maps"
 	"testing"
 
@@ -31,7 +32,7 @@ func TestConvolutions(t *testing.T) {
 	}
 	for _, c := range []struct {
 		forced Algorithm
-		within int64 // 0 for a device without a limit
+		within int64 // 0 for none
 		want   map[string]int
 	}{
 		{"", 0, map[string]int{"winograd4": 2, "direct": 2}},
@@ -47,14 +48,8 @@ func TestConvolutions(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer d.Close()
-		var counting interface {
-			Convolutions(*device.Tape) map[string]int
-		} = d
-		if c.within > 0 {
-			counting = d.Within(c.within).(within)
-		}
-		if got := counting.Convolutions(tape); !maps.Equal(got, c.want) {
-			t.Errorf("forced %q, within %d: %v, want %v", c.forced, c.within, got, c.want)
+		if got, err := d.Convolutions(tape, device.RunOptions{ScratchLimit: c.within}); err != nil || !maps.Equal(got, c.want) {
+			t.Errorf("forced %q, within %d: %v, %v, want %v", c.forced, c.within, got, err, c.want)
 		}
 	}
 
@@ -68,7 +63,11 @@ func TestConvolutions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	whole, banded := d.Convolutions(batch), d.Within(1).(within).Convolutions(batch)
+	whole, err1 := d.Convolutions(batch, device.RunOptions{})
+	banded, err2 := d.Convolutions(batch, device.RunOptions{ScratchLimit: 1})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
 	if !maps.Equal(whole, map[string]int{"winograd4": 1}) || !maps.Equal(banded, map[string]int{"direct": 1}) {
 		t.Errorf("whole %v, in bands %v", whole, banded)
 	}

@@ -1,6 +1,7 @@
 package cpu_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,36 @@ func open(t testing.TB, o cpu.Options) *cpu.Device {
 	}
 	t.Cleanup(func() { _ = d.Close() }) // it always returns nil
 	return d
+}
+
+// policy is a device whose loads all keep to a plan, and whose runs to options unless they have others.
+type policy struct {
+	device.Device
+	load device.LoadPlan
+	run  device.RunOptions
+}
+
+func (p policy) WeightBytes(m *device.Manifest, _ device.LoadPlan) int64 {
+	return p.Device.WeightBytes(m, p.load)
+}
+
+func (p policy) Load(ctx context.Context, m *device.Manifest, _ device.LoadPlan, src device.Source, progress func(int64)) (device.Weights, error) {
+	return p.Device.Load(ctx, m, p.load, src, progress)
+}
+
+func (p policy) options(o device.RunOptions) device.RunOptions {
+	if o == (device.RunOptions{}) {
+		return p.run
+	}
+	return o
+}
+
+func (p policy) ScratchBytes(t *device.Tape, o device.RunOptions) (int64, error) {
+	return p.Device.ScratchBytes(t, p.options(o))
+}
+
+func (p policy) NewRun(t *device.Tape, w device.Weights, o device.RunOptions) (device.Run, error) {
+	return p.Device.NewRun(t, w, p.options(o))
 }
 
 // forEachVariant runs f with every implementation of the kernels, as subtests.
@@ -84,7 +115,7 @@ func TestAttentionScratch(t *testing.T) {
 		n := devicetest.NewNetwork(1)
 		input := func() device.Array { return n.Input(0, 1, tokens, c) }
 		n.Tape.Output("output", n.Tape.Attention(device.Attention{Q: input(), K: input(), V: input(), Heads: 8}))
-		bytes, err := d.ScratchBytes(n.Tape)
+		bytes, err := d.ScratchBytes(n.Tape, device.RunOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,12 +129,12 @@ func TestAttentionScratch(t *testing.T) {
 func TestExecuteAllocates(t *testing.T) {
 	n := devicetest.Block(1, 2, 16)
 	d := open(t, cpu.Options{Threads: 2})
-	w, err := d.Load(t.Context(), n.Manifest, n, nil)
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Free()
-	r, err := d.NewRun(n.Tape, w)
+	r, err := d.NewRun(n.Tape, w, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,11 +220,11 @@ func TestAlgorithm(t *testing.T) {
 func TestClosed(t *testing.T) {
 	n := devicetest.Block(1, 1, 8)
 	d := open(t, cpu.Options{Threads: 2})
-	w, err := d.Load(t.Context(), n.Manifest, n, nil)
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := d.NewRun(n.Tape, w)
+	r, err := d.NewRun(n.Tape, w, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +236,7 @@ func TestClosed(t *testing.T) {
 	if err := r.Execute(t.Context()); !errors.Is(err, device.ErrFreed) {
 		t.Errorf("execute: %v, want %v", err, device.ErrFreed)
 	}
-	if _, err := d.Load(t.Context(), n.Manifest, n, nil); !errors.Is(err, device.ErrFreed) {
+	if _, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil); !errors.Is(err, device.ErrFreed) {
 		t.Errorf("load: %v, want %v", err, device.ErrFreed)
 	}
 	r.Free()

@@ -40,12 +40,12 @@ type piece struct {
 	offset, bytes int64             // of the piece there
 }
 
-func (d *Device) load(ctx context.Context, m *device.Manifest, src device.Source, progress func(int64)) (*weights, error) {
+func (d *Device) load(ctx context.Context, m *device.Manifest, p device.LoadPlan, src device.Source, progress func(int64)) (*weights, error) {
 	if d.closed.Load() {
 		return nil, device.ErrFreed
 	}
 	defer d.runs()()
-	plan, err := planWeights(m)
+	plan, err := planWeights(m, p)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (l *loading) cut(src device.Source) ([]int, error) {
 	}
 	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.offset, b.offset)) })
 	counts := make([]int, len(l.params))
-	size, most := int64(0), min(chunkBytes, total/int64(tasksPerThread*l.dev.pool.threads))
+	size, most := int64(0), min(chunkBytes, total/int64(tasksPerThread*l.dev.threads))
 	for _, at := range places {
 		for _, p := range piecesOf(&l.params[at.param], at.param, at.stored) {
 			if len(l.chunks) == 0 || size+p.bytes > most {
@@ -141,9 +141,9 @@ func (l *loading) run(ctx context.Context, pieces []int, progress func(int64)) e
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	packed := make(chan int, 64) // the parameters of pieces that are done
-	l.stretch = max(1, min(maxStretch, len(l.chunks)/(tasksPerThread*l.dev.pool.threads)))
+	l.stretch = max(1, min(maxStretch, len(l.chunks)/(tasksPerThread*l.dev.threads)))
 	var group sync.WaitGroup
-	for range min(l.dev.pool.threads, len(l.chunks)) {
+	for range min(l.dev.threads, len(l.chunks)) {
 		group.Go(func() {
 			if err := l.work(running, packed); err != nil {
 				stop(err)

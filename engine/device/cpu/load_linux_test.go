@@ -102,7 +102,7 @@ func BenchmarkLoad(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer set.Close()
-				w, err := d.Load(b.Context(), m, set, nil)
+				w, err := d.Load(b.Context(), m, device.LoadPlan{}, set, nil)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -165,7 +165,7 @@ func BenchmarkLoadStarter(b *testing.B) {
 	for b.Loop() {
 		params = 0
 		for _, n := range networks {
-			w, err := d.Load(b.Context(), n.Manifest(), n.Source(), nil)
+			w, err := d.Load(b.Context(), n.Manifest(), device.LoadPlan{}, n.Source(), nil)
 			if err != nil {
 				b.Fatal(err)
 			}

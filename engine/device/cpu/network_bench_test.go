@@ -48,12 +48,12 @@ func benchmark(b *testing.B, n *modeldir.Network, tape *device.Tape, err error) 
 	}
 	defer n.Close()
 	d := open(b, cpu.Options{})
-	w, err := d.Load(b.Context(), n.Manifest(), n.Source(), nil)
+	w, err := d.Load(b.Context(), n.Manifest(), device.LoadPlan{}, n.Source(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer w.Free()
-	r, err := d.NewRun(tape, w)
+	r, err := d.NewRun(tape, w, device.RunOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

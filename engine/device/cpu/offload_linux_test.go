@@ -40,7 +40,7 @@ func TestOffloadProtects(t *testing.T) {
 	n := devicetest.NewNetwork(1)
 	n.Tape.Output("output", n.Tape.Gemm(device.Gemm{X: n.Input(0, 1, 1024), W: n.Param(device.Matrix, tensor.F32, 0.02, 2048, 1024)})) // 8 MiB
 	d := open(t, cpu.Options{Threads: 2})
-	w, err := d.Load(t.Context(), n.Manifest, n, nil)
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestOffloadProtects(t *testing.T) {
 		if got := access(t, mem); got != "rw-p" {
 			t.Errorf("resident weights are %s", got)
 		}
-		w.Offload()
+		offload(t, w)
 		if got := access(t, mem); got != "---p" {
 			t.Errorf("offloaded weights are %s", got)
 		}

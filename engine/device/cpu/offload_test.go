@@ -13,6 +13,13 @@ import (
 	"github.com/triptych-serving/triptych/engine/device/devicetest"
 )
 
+func offload(t *testing.T, w device.Weights) {
+	t.Helper()
+	if err := w.Offload(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
 // The system refuses an Onload as it would a Load; the weights stay offloaded, and it can be tried again.
 func TestOnloadRefused(t *testing.T) {
 	fault := errors.New("injected")
@@ -26,12 +33,12 @@ func TestOnloadRefused(t *testing.T) {
 		return nil
 	}})
 	n := devicetest.Block(1, 1, 8)
-	w, err := d.Load(t.Context(), n.Manifest, n, nil)
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Free()
-	w.Offload()
+	offload(t, w)
 	for range 2 {
 		refuse.Store(true)
 		asked.Store(0)
@@ -42,7 +49,7 @@ func TestOnloadRefused(t *testing.T) {
 		if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != w.Bytes() {
 			t.Errorf("memory %+v, want %d bytes offloaded", m, w.Bytes())
 		}
-		if _, err := d.NewRun(n.Tape, w); !errors.Is(err, device.ErrOffloaded) {
+		if _, err := d.NewRun(n.Tape, w, device.RunOptions{}); !errors.Is(err, device.ErrOffloaded) {
 			t.Errorf("a run over what stayed offloaded: %v", err)
 		}
 	}
@@ -60,7 +67,7 @@ func TestOnloadRefused(t *testing.T) {
 func TestStreamOffloadedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, n, src, w, r, want := streamedBlock(t)
-		other, err := d.NewRun(n.Tape, w)
+		other, err := d.NewRun(n.Tape, w, device.RunOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +78,7 @@ func TestStreamOffloadedMeanwhile(t *testing.T) {
 		go func() { executed <- r.Execute(context.Background()) }()
 		synctest.Wait()
 		go func() {
-			w.Offload()
+			offload(t, w)
 			offloaded.Store(true)
 		}()
 		synctest.Wait()
@@ -97,7 +104,7 @@ func TestStreamOffloadedMeanwhile(t *testing.T) {
 		if err := r.Execute(t.Context()); err != nil || !slices.Equal(output(t, r, n.Tape), want) {
 			t.Errorf("behind Onload: %v, or other bits", err)
 		}
-		w.Offload()
+		offload(t, w)
 		w.Free()
 		if m := d.Memory(); m.UsedBytes != r.Bytes()+other.Bytes() || m.OffloadedBytes != 0 {
 			t.Errorf("memory %+v, want that of two runs", m)

@@ -48,12 +48,12 @@ func benchmarkOp(b *testing.B, name string, conv cpu.Algorithm, record func(n *d
 				b.Fatal(err)
 			}
 			d := open(b, cpu.Options{Threads: threads, Conv: conv})
-			w, err := d.Load(b.Context(), n.Manifest, n, nil)
+			w, err := d.Load(b.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer w.Free()
-			r, err := d.NewRun(n.Tape, w)
+			r, err := d.NewRun(n.Tape, w, device.RunOptions{})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -23,27 +23,27 @@ type program struct {
 	workspace int64
 }
 
-// planTape is what ScratchBytes and NewRun share. The error is the tape's, or a device.FieldError.
-func planTape(t *device.Tape, threads int, conv Algorithm) (*program, error) {
+// program plans a tape that runs whole. The error is the tape's, or a device.FieldError.
+func (p *Planner) program(t *device.Tape) (*program, error) {
 	arrays, err := device.PlanScratch(t)
 	if err != nil {
 		return nil, err
 	}
-	p := &program{arrays: arrays}
+	out := &program{arrays: arrays}
 	for i, op := range t.Ops() {
-		s, err := newStep(op, t, threads, conv)
+		s, err := newStep(op, t, p.threads, p.conv)
 		if err != nil {
 			return nil, fmt.Errorf("op %d: %w", i, err)
 		}
 		if o, ok := op.(*device.Conv2D); ok {
-			p.zeros = max(p.zeros, lastDim(o.X))
+			out.zeros = max(out.zeros, lastDim(o.X))
 		}
 		var c carver
-		s.carve(&c, threads)
-		p.workspace = max(p.workspace, c.used)
-		p.steps = append(p.steps, s)
+		s.carve(&c, p.threads)
+		out.workspace = max(out.workspace, c.used)
+		out.steps = append(out.steps, s)
 	}
-	return p, nil
+	return out, nil
 }
 
 func newStep(op device.Op, t *device.Tape, threads int, conv Algorithm) (step, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 )
 
@@ -28,16 +29,17 @@ func TestPrologueRunsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	w, err := d.Load(t.Context(), net.Manifest(), net.Source(), nil)
+	w, err := d.Load(t.Context(), net.Manifest(), device.LoadPlan{}, net.Source(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Free()
-	r, err := d.newRun(tape, w)
+	made, err := d.NewRun(tape, w, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Free()
+	defer made.Free()
+	r := made.(*run)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -56,16 +56,16 @@ func TestRunsTouchWhatIsPlanned(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := open(t, cpu.Options{Threads: 1})
-	check := func(name string, d device.Device, n *modeldir.Network, tape *device.Tape, err error) {
+	check := func(name string, limit int64, n *modeldir.Network, tape *device.Tape, err error) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w, err := d.Load(t.Context(), n.Manifest(), n.Source(), nil)
+		w, err := d.Load(t.Context(), n.Manifest(), device.LoadPlan{}, n.Source(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer w.Free()
-		r := newRun(t, d, tape, w)
+		r := newRun(t, d, tape, w, limit)
 		defer r.Free()
 		mem, _ := cpu.Scratch(r)
 		if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil { // which touch more than is written
@@ -97,17 +97,17 @@ func TestRunsTouchWhatIsPlanned(t *testing.T) {
 	}
 	defer u.Close()
 	tape, err := u.Tape(2, 16, 16, 77)
-	check("denoiser", d, &u.Network, tape, err)
+	check("denoiser", 0, &u.Network, tape, err)
 	v, err := dir.ImageDecoder()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer v.Close()
 	tape, err = v.Tape(1, 16, 16)
-	check("decoder", d, &v.Network, tape, err)
+	check("decoder", 0, &v.Network, tape, err)
 	tape, err = v.Tape(1, 32, 32)
-	check("decoder within 4 MiB", d.Within(4<<20), &v.Network, tape, err)
-	check("decoder within 0", d.Within(0), &v.Network, tape, err)
+	check("decoder within 4 MiB", 4<<20, &v.Network, tape, err)
+	check("decoder within 1", 1, &v.Network, tape, err)
 }
 
 // Free gives memory back to the operating system at once, not to the garbage collector.
@@ -125,7 +125,7 @@ func TestFreeGivesMemoryBack(t *testing.T) {
 
 	debug.FreeOSMemory() // so that the heap does not shrink meanwhile
 	start := resident(t)
-	w, err := d.Load(t.Context(), n.Manifest, n, nil)
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestFreeGivesMemoryBack(t *testing.T) {
 	if grown := loaded - start; grown < w.Bytes()-slack || grown > w.Bytes()+slack {
 		t.Errorf("loading %d bytes grew the process by %d", w.Bytes(), grown)
 	}
-	r, err := d.NewRun(n.Tape, w)
+	r, err := d.NewRun(n.Tape, w, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestLoadHoldsNoSecondCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := resident(t)
-	w, err := d.Load(t.Context(), m, set, nil)
+	w, err := d.Load(t.Context(), m, device.LoadPlan{}, set, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ type output struct {
 	shape  string
 }
 
-func (d *Device) newRun(t *device.Tape, lw device.Weights) (*run, error) {
+func (d *Device) newRun(t *device.Tape, lw device.Weights, o device.RunOptions) (device.Run, error) {
 	w, err := d.asWeights(lw)
 	if err != nil {
 		return nil, err
@@ -45,17 +45,24 @@ func (d *Device) newRun(t *device.Tape, lw device.Weights) (*run, error) {
 	if err := w.fits(t.Manifest()); err != nil {
 		return nil, err
 	}
-	p, err := planTape(t, d.pool.threads, d.conv)
-	if err != nil {
+	whole, banded, err := d.plan(t, o)
+	switch {
+	case err != nil:
 		return nil, err
+	case banded != nil:
+		return d.newBandedRun(t, w, banded)
 	}
+	return d.newWholeRun(t, w, whole)
+}
+
+func (d *Device) newWholeRun(t *device.Tape, w *weights, p *program) (*run, error) {
 	arena, err := newArena(d.ledger, p.bytes())
 	if err != nil {
 		return nil, err
 	}
 	b := &binding{program: p, weights: w, feed: newFeed(w, t), scratch: arena.mem}
 	r := &run{
-		dev: d, weights: w, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.pool.threads), feed: b.feed,
+		dev: d, weights: w, arena: arena, inputs: map[string]input{}, outputs: map[string]output{}, jobs: b.jobs(d.threads), feed: b.feed,
 		prologue: t.Prologue(), stale: true,
 	}
 	for _, in := range t.Inputs() {
@@ -199,7 +206,7 @@ func executable(scratch *arena, w *weights) error {
 }
 
 // Offload leaves the arena where it is.
-func (r *run) Offload() { r.arena.offload() }
+func (r *run) Offload(ctx context.Context) error { return r.dev.offload(ctx, r.arena) }
 
 // Onload counts the arena again.
 func (r *run) Onload(ctx context.Context) error { return r.dev.onload(ctx, r.arena) }

@@ -46,12 +46,12 @@ func BenchmarkStored(b *testing.B) {
 					n.Tape.Output("out", n.Tape.Conv2D(device.Conv2D{X: x, W: w, Stride: 1, Top: 1, Left: 1, Bottom: 1, Right: 1}))
 				}
 				n.Manifest.Params[0].Resident = k.resident
-				w, err := d.Load(b.Context(), n.Manifest, n, nil)
+				w, err := d.Load(b.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 				if err != nil {
 					b.Fatal(err)
 				}
 				defer w.Free()
-				r, err := d.NewRun(n.Tape, w)
+				r, err := d.NewRun(n.Tape, w, device.RunOptions{})
 				if err != nil {
 					b.Fatal(err)
 				}

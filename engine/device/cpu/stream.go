@@ -12,7 +12,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
-// Weights of a Streamed manifest that are partly resident: their arena is the resident parameters and two buffers. A
+// Weights of a Streamed plan that are partly resident: their arena is the resident parameters and two buffers. A
 // run cuts its ops into groups whose other parameters fit in a buffer. While the ops of a group compute, one goroutine
 // reads and packs the parameters of the next group into the other buffer, as a load would: bound like a load by the
 // disk or by the copy from the page cache, and hidden behind the ops where they compute for longer than that.
@@ -20,14 +20,14 @@ import (
 // notResident is the offset of a parameter that has no place of its own in the arena.
 const notResident = -1
 
-// partly leaves matrices and filters behind the first m.ResidentBytes of p, and tables, out of the arena, and adds
-// two buffers for the largest of them. It is p if that is smaller, or fits in m.ResidentBytes.
-func (p weightPlan) partly(m *device.Manifest) weightPlan {
-	if p.bytes <= m.ResidentBytes {
+// partly leaves matrices and filters behind the first so many bytes of p, and tables, out of the arena, and adds
+// two buffers for the largest of them. It is p if that is smaller, or fits in residentBytes.
+func (p weightPlan) partly(m *device.Manifest, residentBytes int64) weightPlan {
+	if p.bytes <= residentBytes {
 		return p
 	}
 	sizes, vectors := p.sizes(m)
-	q, left, full := weightPlan{offsets: make([]int64, len(p.offsets))}, m.ResidentBytes-vectors, false
+	q, left, full := weightPlan{offsets: make([]int64, len(p.offsets))}, residentBytes-vectors, false
 	for i := range m.Params {
 		switch param := &m.Params[i]; {
 		case keptWhole(param):
@@ -72,10 +72,12 @@ func (p weightPlan) sizes(m *device.Manifest) (sizes []int64, vectors int64) {
 	return sizes, vectors
 }
 
-// ResidentWithin is the device.Manifest.ResidentBytes with which streamed weights are resident as far as they can be
-// while all that is held stays within limit bytes, or, where nothing does, with which they take the least.
-func (d *Device) ResidentWithin(m *device.Manifest, limit int64) int64 {
-	p, _ := planWeights(&device.Manifest{Params: m.Params})
+// Fit streams what is behind the longest prefix with which all that is held stays within limit bytes. It always can.
+func (*Planner) Fit(m *device.Manifest, limit int64) (device.LoadPlan, error) {
+	p, _ := planWeights(m, device.LoadPlan{})
+	if mappedBytes(p.bytes) <= limit {
+		return device.LoadPlan{}, nil
+	}
 	sizes, vectors := p.sizes(m)
 	largest := make([]int64, len(sizes)+1) // of what is streamed if all from this parameter on is
 	held := int64(0)
@@ -88,9 +90,6 @@ func (d *Device) ResidentWithin(m *device.Manifest, limit int64) int64 {
 			largest[i] = max(largest[i], sizes[i])
 		}
 	}
-	if mappedBytes(p.bytes) <= limit {
-		return p.bytes
-	}
 	best, least, prefix := int64(0), int64(math.MaxInt64), int64(0)
 	for i := range largest {
 		bytes := mappedBytes(min(held+prefix+2*largest[i], p.bytes)) // what saves nothing is not streamed
@@ -101,7 +100,7 @@ func (d *Device) ResidentWithin(m *device.Manifest, limit int64) int64 {
 			prefix += sizes[i]
 		}
 	}
-	return best
+	return device.LoadPlan{Streamed: true, ResidentBytes: best}, nil
 }
 
 // streams reports whether some parameter is not resident.
@@ -152,10 +151,9 @@ func streamable(op device.Op) device.Weight {
 	return device.Weight{}
 }
 
-// StreamedBytes is what one execution of the tape behind its prologue reads of matrices and filters, as stored, over
-// weights that are loaded for its manifest; 0 if all are resident.
-func (d *Device) StreamedBytes(t *device.Tape) int64 {
-	plan, _ := planWeights(t.Manifest())
+// StreamedBytes adds up what the groups of a run read.
+func (*Planner) StreamedBytes(t *device.Tape, l device.LoadPlan) int64 {
+	plan, _ := planWeights(t.Manifest(), l)
 	groups, _ := plan.groups(t)
 	sum := int64(0)
 	for _, g := range groups {

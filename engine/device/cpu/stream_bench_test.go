@@ -58,13 +58,12 @@ func compareStreamed(b *testing.B, n *modeldir.Network, tape *device.Tape, err e
 	var runs []device.Run
 	var held []int64
 	for i := range names {
-		m := &device.Manifest{Params: n.Manifest().Params, Streamed: i == 1}
-		w, err := d.Load(b.Context(), m, n.Source(), nil)
+		w, err := d.Load(b.Context(), n.Manifest(), device.LoadPlan{Streamed: i == 1}, n.Source(), nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer w.Free()
-		r, err := d.NewRun(tape, w)
+		r, err := d.NewRun(tape, w, device.RunOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}

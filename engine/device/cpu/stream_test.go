@@ -1,7 +1,6 @@
 package cpu_test
 
 import (
-	"context"
 	"errors"
 	"io"
 	"path/filepath"
@@ -16,30 +15,12 @@ import (
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
-// streaming is a device that keeps so many bytes of every manifest.
-type streaming struct {
-	device.Device
-	residentBytes int64
-}
-
-func (s streaming) manifest(m *device.Manifest) *device.Manifest {
-	return &device.Manifest{Params: m.Params, Streamed: true, ResidentBytes: s.residentBytes}
-}
-
-func (s streaming) WeightBytes(m *device.Manifest) int64 {
-	return s.Device.WeightBytes(s.manifest(m))
-}
-
-func (s streaming) Load(ctx context.Context, m *device.Manifest, src device.Source, progress func(int64)) (device.Weights, error) {
-	return s.Device.Load(ctx, s.manifest(m), src, progress)
-}
-
 // A device that streams is a device.
 func TestConformanceStreamed(t *testing.T) {
 	for name, residentBytes := range map[string]int64{"all streamed": 0, "half": 20_000, "all resident": 1 << 40} {
 		t.Run(name, func(t *testing.T) {
 			devicetest.Run(t, func(t *testing.T, capBytes int64) device.Device {
-				return streaming{open(t, cpu.Options{Threads: 2, MemoryCapBytes: capBytes}), residentBytes}
+				return policy{Device: open(t, cpu.Options{Threads: 2, MemoryCapBytes: capBytes}), load: device.LoadPlan{Streamed: true, ResidentBytes: residentBytes}}
 			})
 		})
 	}
@@ -127,16 +108,16 @@ func TestStreamedNetworksGiveTheSameBits(t *testing.T) {
 				all := int64(0)
 				for _, part := range []float64{-1, 0, 0.3, 0.8, 0.99, 1} {
 					d := open(t, cpu.Options{Threads: 2})
-					m := &device.Manifest{Params: n.Manifest().Params, Streamed: part >= 0, ResidentBytes: int64(part * float64(all))}
-					planned := d.WeightBytes(m)
+					m, plan := n.Manifest(), device.LoadPlan{Streamed: part >= 0, ResidentBytes: int64(part * float64(all))}
+					planned := d.WeightBytes(m, plan)
 					if part < 0 {
 						all = planned
 					}
-					w, err := d.Load(t.Context(), m, n.Source(), nil)
+					w, err := d.Load(t.Context(), m, plan, n.Source(), nil)
 					if err != nil {
 						t.Fatal(err)
 					}
-					r, err := d.Within(scratch).NewRun(n.tape, w)
+					r, err := d.NewRun(n.tape, w, device.RunOptions{ScratchLimit: scratch})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -192,12 +173,12 @@ func TestStreamSharedAndInt8(t *testing.T) {
 	n.Tape.Output("output", h)
 	d := open(t, cpu.Options{Threads: 2})
 	want := devicetest.Compute(t, d, n.Tape, n, n.Inputs)["output"]
-	whole := d.WeightBytes(n.Manifest)
-	n.Manifest.Streamed = true
-	if part := d.WeightBytes(n.Manifest); part >= whole || d.StreamedBytes(n.Tape) < 3*(2*64*64+2*64*64+4*60*64+4*64*60) {
-		t.Errorf("%d of %d bytes, %d streamed", part, whole, d.StreamedBytes(n.Tape))
+	whole := d.WeightBytes(n.Manifest, device.LoadPlan{})
+	plan := device.LoadPlan{Streamed: true}
+	if part, streamed := d.WeightBytes(n.Manifest, plan), d.StreamedBytes(n.Tape, plan); part >= whole || streamed < 3*(2*64*64+2*64*64+4*60*64+4*64*60) {
+		t.Errorf("%d of %d bytes, %d streamed", part, whole, streamed)
 	}
-	if got := devicetest.Compute(t, d, n.Tape, n, n.Inputs)["output"]; !slices.Equal(got, want) {
+	if got := devicetest.Compute(t, policy{Device: d, load: plan}, n.Tape, n, n.Inputs)["output"]; !slices.Equal(got, want) {
 		t.Error("other bits")
 	}
 }
@@ -207,20 +188,20 @@ func TestStreamedBytes(t *testing.T) {
 	for name, n := range networks(t, "models/starter") {
 		d := open(t, cpu.Options{Threads: 1})
 		m := n.Manifest()
-		m.Streamed, m.ResidentBytes = true, d.WeightBytes(m)/4
+		plan := device.LoadPlan{Streamed: true, ResidentBytes: d.WeightBytes(m, device.LoadPlan{}) / 4}
 		var read atomic.Int64
-		w, err := d.Load(t.Context(), m, counting{n.Source(), &read}, nil)
+		w, err := d.Load(t.Context(), m, plan, counting{n.Source(), &read}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := newRun(t, d, n.tape, w)
+		r := newRun(t, d, n.tape, w, 0)
 		for range 2 {
 			read.Store(0)
 			if err := r.Execute(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		told, rows := d.StreamedBytes(n.tape), int64(0)
+		told, rows := d.StreamedBytes(n.tape, plan), int64(0)
 		if name == "encoder" {
 			rows = 2 * 2 * 77 * int64(len(output(t, r, n.tape))/2/77) * 2 // float16 rows of tokens and positions
 		}
@@ -257,34 +238,40 @@ func (r countingReader) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Within a limit, no other prefix that keeps to it streams less; where none does, none takes less.
-func TestResidentWithin(t *testing.T) {
+func TestFit(t *testing.T) {
 	for name, n := range networks(t, "models/starter") {
 		d := open(t, cpu.Options{Threads: 1})
 		m := n.Manifest()
-		whole := d.WeightBytes(m)
-		m.Streamed = true
-		with := func(resident int64) (held, streamed int64) {
-			m.ResidentBytes = resident
-			return d.WeightBytes(m), d.StreamedBytes(n.tape)
+		whole := d.WeightBytes(m, device.LoadPlan{})
+		with := func(plan device.LoadPlan) (held, streamed int64) {
+			return d.WeightBytes(m, plan), d.StreamedBytes(n.tape, plan)
+		}
+		fit := func(limit int64) (held, streamed int64) {
+			t.Helper()
+			plan, err := d.Fit(m, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return with(plan)
 		}
 		const parts = 60
 		least := whole
 		for part := range int64(parts + 1) {
 			limit := whole * part / parts
-			held, streamed := with(d.ResidentWithin(m, limit))
+			held, streamed := fit(limit)
 			least = min(least, held)
-			if again, _ := with(d.ResidentWithin(m, held)); again != held {
+			if again, _ := fit(held); again != held {
 				t.Errorf("%s: within %d bytes %d are held, within those %d", name, limit, held, again)
 			}
 			for i := range int64(parts + 1) {
 				resident := whole * i / parts
-				h, s := with(resident)
+				h, s := with(device.LoadPlan{Streamed: true, ResidentBytes: resident})
 				if h <= limit && (held > limit || streamed > s) || held > limit && h < held {
 					t.Errorf("%s: within %d bytes %d are held and %d streamed; with the first %d resident %d and %d", name, limit, held, streamed, resident, h, s)
 				}
 			}
 		}
-		if held, streamed := with(d.ResidentWithin(m, whole)); held != whole || streamed != 0 {
+		if held, streamed := fit(whole); held != whole || streamed != 0 {
 			t.Errorf("%s: within all of its %d bytes %d are held and %d streamed", name, whole, held, streamed)
 		}
 		t.Logf("%s: from %d to %d bytes", name, least, whole)

@@ -66,13 +66,12 @@ func streamedBlock(t *testing.T) (d *cpu.Device, n *devicetest.Network, src *fau
 	ids := n.IDs(300, 1, 5)
 	n.Tape.Output("rows", n.Tape.Embed(device.Embed{IDs: ids, Tokens: n.Param(device.Table, tensor.F16, 1, 300, 16), Positions: n.Param(device.Table, tensor.F32, 1, 5, 16)}))
 	src = &faulty{Source: n}
-	n.Manifest.Streamed = true
-	w, err := d.Load(t.Context(), n.Manifest, src, nil)
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{Streamed: true}, src, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Free)
-	if r, err = d.NewRun(n.Tape, w); err != nil {
+	if r, err = d.NewRun(n.Tape, w, device.RunOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Free)
@@ -170,7 +169,7 @@ func TestStreamCancelled(t *testing.T) {
 func TestStreamFreedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, n, src, w, r, want := streamedBlock(t)
-		other, err := d.NewRun(n.Tape, w)
+		other, err := d.NewRun(n.Tape, w, device.RunOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

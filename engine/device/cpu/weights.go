@@ -30,7 +30,7 @@ type weightPlan struct {
 
 // planWeights places what it can; the error is a device.FieldError for the first parameter that
 // has no size.
-func planWeights(m *device.Manifest) (weightPlan, error) {
+func planWeights(m *device.Manifest, l device.LoadPlan) (weightPlan, error) {
 	p := weightPlan{offsets: make([]int64, len(m.Params))}
 	var first error
 	for i := range m.Params {
@@ -45,8 +45,8 @@ func planWeights(m *device.Manifest) (weightPlan, error) {
 		p.offsets[i] = p.bytes
 		p.bytes += alignLine(n)
 	}
-	if m.Streamed {
-		p = p.partly(m)
+	if l.Streamed {
+		p = p.partly(m, l.ResidentBytes)
 	}
 	return p, first
 }
@@ -61,14 +61,36 @@ func (w *weights) Bytes() int64 { return w.arena.bytes() }
 // Free unmaps the arena.
 func (w *weights) Free() {
 	w.freed.Store(true)
-	w.alone(func() { w.arena.free() })
+	if w.stream != nil { // an execution reads them
+		w.stream.turn <- struct{}{}
+		defer func() { <-w.stream.turn }()
+	}
+	w.arena.free()
 }
 
-// Offload leaves the arena where it is. Of streamed weights the sources stay open.
-func (w *weights) Offload() { w.alone(w.arena.offload) }
+// Offload leaves the arena where it is, behind an execution that reads it. Of streamed weights the sources stay open.
+func (w *weights) Offload(ctx context.Context) error {
+	if w.stream != nil {
+		select {
+		case w.stream.turn <- struct{}{}:
+			defer func() { <-w.stream.turn }()
+		case <-ctx.Done():
+		}
+	}
+	return w.dev.offload(ctx, w.arena)
+}
 
 // Onload counts the arena again.
 func (w *weights) Onload(ctx context.Context) error { return w.dev.onload(ctx, w.arena) }
+
+// offload is that of weights and runs. The only error is the context's.
+func (d *Device) offload(ctx context.Context, a *arena) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: offload: %w", d.name, err)
+	}
+	a.offload()
+	return nil
+}
 
 // onload is that of weights and runs; it waits for nothing.
 func (d *Device) onload(ctx context.Context, a *arena) error {
@@ -80,15 +102,6 @@ func (d *Device) onload(ctx context.Context, a *arena) error {
 		return fmt.Errorf("%s: onload: %w", d.name, err)
 	}
 	return nil
-}
-
-// alone does what no execution that reads the weights may run beside.
-func (w *weights) alone(do func()) {
-	if w.stream != nil {
-		w.stream.turn <- struct{}{}
-		defer func() { <-w.stream.turn }()
-	}
-	do()
 }
 
 // usable reports why the weights cannot be used.

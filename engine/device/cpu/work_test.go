@@ -77,20 +77,20 @@ func workOf(t *testing.T, n *modeldir.Network, tape *device.Tape) work {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	w, err := d.load(t.Context(), n.Manifest(), n.Source(), nil)
+	w, err := d.load(t.Context(), n.Manifest(), device.LoadPlan{}, n.Source(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Free()
-	r, err := d.newRun(tape, w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Free()
 	p, err := d.program(tape)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r, err := d.newWholeRun(tape, w, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Free()
 	got := work{Weights: w.plan.bytes, Scratch: p.bytes(), Ops: len(r.jobs)}
 	for _, op := range r.jobs {
 		for _, j := range op {

@@ -11,11 +11,11 @@ import (
 func Compute(t *testing.T, d device.Device, tape *device.Tape, src device.Source, inputs map[string][]float32) map[string][]float32 {
 	t.Helper()
 	before := d.Memory().UsedBytes
-	w, err := d.Load(t.Context(), tape.Manifest(), src, nil)
+	w, err := d.Load(t.Context(), tape.Manifest(), device.LoadPlan{}, src, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := d.NewRun(tape, w)
+	r, err := d.NewRun(tape, w, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

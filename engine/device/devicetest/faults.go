@@ -32,7 +32,7 @@ func testFields(t *testing.T, d device.Device) {
 		IDs: ids, Tokens: n.Param(device.Table, tensor.F32, 1, rows, dim), Positions: n.Param(device.Table, tensor.F32, 1, tokens, dim),
 	})
 	n.Tape.Output("output", n.Tape.Concat(device.Concat{A: e, B: x}))
-	r := newRun(t, d, n, load(t, d, n))
+	r := newRun(t, d, n, load(t, d, n), device.RunOptions{})
 	write(t, r, n.Tape, n.Inputs)
 
 	for _, ids := range [][]int32{{}, {1, 2, 3}, {0, 0, 0, rows}, {-1, 0, 0, 0}, {0, 1 << 30, 0, 0}} {
@@ -64,22 +64,22 @@ func testFields(t *testing.T, d device.Device) {
 func testWeights(t *testing.T, d, other device.Device) {
 	n, same := Block(1, 1, 8), Block(2, 1, 8)
 	w := load(t, d, n)
-	newRun(t, d, same, w)
+	newRun(t, d, same, w, device.RunOptions{})
 
-	_, err := other.NewRun(n.Tape, w)
+	_, err := other.NewRun(n.Tape, w, device.RunOptions{})
 	wantField(t, err, "weights")
-	_, err = d.NewRun(NewNetwork(1).Tape, w)
+	_, err = d.NewRun(NewNetwork(1).Tape, w, device.RunOptions{})
 	wantField(t, err, "weights")
 	same.Manifest.Params[2].Shape = tensor.Shape{24}
-	_, err = d.NewRun(same.Tape, w)
+	_, err = d.NewRun(same.Tape, w, device.RunOptions{})
 	wantField(t, err, "parameter param.2")
 
 	bad := Block(1, 1, 8)
 	bad.Tape.Reshape(device.Array{ID: 1, Shape: tensor.Shape{2}}, 3)
-	if _, err := d.ScratchBytes(bad.Tape); !errors.Is(err, bad.Tape.Err()) {
+	if _, err := d.ScratchBytes(bad.Tape, device.RunOptions{}); !errors.Is(err, bad.Tape.Err()) {
 		t.Errorf("scratch of a tape with an error: %v, want %v", err, bad.Tape.Err())
 	}
-	if _, err := d.NewRun(bad.Tape, w); !errors.Is(err, bad.Tape.Err()) {
+	if _, err := d.NewRun(bad.Tape, w, device.RunOptions{}); !errors.Is(err, bad.Tape.Err()) {
 		t.Errorf("run of a tape with an error: %v, want %v", err, bad.Tape.Err())
 	}
 }
@@ -87,7 +87,7 @@ func testWeights(t *testing.T, d, other device.Device) {
 func testFreed(t *testing.T, d device.Device) {
 	n := Block(1, 1, 8)
 	w := load(t, d, n)
-	r := newRun(t, d, n, w)
+	r := newRun(t, d, n, w, device.RunOptions{})
 	write(t, r, n.Tape, n.Inputs)
 	r.Free()
 	wantFreed(t, r.Execute(t.Context()))
@@ -95,7 +95,7 @@ func testFreed(t *testing.T, d device.Device) {
 	wantFreed(t, r.WriteIDs("input.0", nil))
 	wantFreed(t, r.Read("output", n.Inputs["input.0"]))
 	w.Free()
-	_, err := d.NewRun(n.Tape, w)
+	_, err := d.NewRun(n.Tape, w, device.RunOptions{})
 	wantFreed(t, err)
 	if used := d.Memory().UsedBytes; used != 0 {
 		t.Errorf("%d bytes stay in use", used)

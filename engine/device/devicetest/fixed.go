@@ -49,7 +49,7 @@ func testFixed(t *testing.T, d device.Device) {
 	if got, want := n.Tape.Prologue(), 6; got != want || len(n.Tape.Ops()) != want+10 {
 		t.Fatalf("%d of %d ops are the prologue, want %d of %d", got, len(n.Tape.Ops()), want, want+10)
 	}
-	r := newRun(t, d, n, load(t, d, n))
+	r := newRun(t, d, n, load(t, d, n), device.RunOptions{})
 	write(t, r, n.Tape, n.Inputs)
 	execute := func(what string) map[string][]float32 {
 		t.Helper()

@@ -17,6 +17,13 @@ func wantOffloaded(t *testing.T, what string, err error) {
 	}
 }
 
+func offload(t *testing.T, a device.Allocation) {
+	t.Helper()
+	if err := a.Offload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func onload(t *testing.T, a device.Allocation) {
 	t.Helper()
 	if err := a.Onload(t.Context()); err != nil {
@@ -25,10 +32,10 @@ func onload(t *testing.T, a device.Allocation) {
 }
 
 // What is offloaded counts apart and is not to be used; on the device again it is what it was, to the bit.
-func testOffload(t *testing.T, d device.Device) {
+func testOffload(t *testing.T, d device.Device, o device.RunOptions) {
 	n := Block(1, 2, 9)
 	w := load(t, d, n)
-	r := newRun(t, d, n, w)
+	r := newRun(t, d, n, w, o)
 	write(t, r, n.Tape, n.Inputs)
 	execute := func() []float32 {
 		t.Helper()
@@ -49,13 +56,13 @@ func testOffload(t *testing.T, d device.Device) {
 		onload(t, w) // which it is
 		memory(weights+scratch, 0)
 		for range 2 {
-			w.Offload()
+			offload(t, w)
 			if w.Bytes() != weights {
 				t.Errorf("%d bytes, offloaded %d", weights, w.Bytes())
 			}
 			memory(scratch, weights)
 		}
-		_, err := d.NewRun(n.Tape, w)
+		_, err := d.NewRun(n.Tape, w, device.RunOptions{})
 		wantOffloaded(t, "a run over offloaded weights", err)
 		wantOffloaded(t, "an execution over offloaded weights", r.Execute(t.Context()))
 		memory(scratch, weights)
@@ -65,12 +72,12 @@ func testOffload(t *testing.T, d device.Device) {
 			t.Error("other bits behind Offload and Onload of the weights")
 		}
 
-		r.Offload()
+		offload(t, r)
 		memory(weights, scratch)
 		wantOffloaded(t, "an offloaded run", r.Execute(t.Context()))
 		wantOffloaded(t, "writing to an offloaded run", r.Write("input.0", n.Inputs["input.0"]))
 		wantOffloaded(t, "reading an offloaded run", r.Read("output", make([]float32, len(want))))
-		w.Offload()
+		offload(t, w)
 		memory(0, weights+scratch)
 		onload(t, r)
 		memory(scratch, weights)
@@ -85,21 +92,27 @@ func testOffload(t *testing.T, d device.Device) {
 
 	cancelled, cancel := context.WithCancelCause(t.Context())
 	cancel(nil)
-	w.Offload()
+	for _, a := range []device.Allocation{w, r} {
+		if err := a.Offload(cancelled); !errors.Is(err, context.Canceled) {
+			t.Errorf("offload: %v, want context.Canceled", err)
+		}
+	}
+	memory(weights+scratch, 0)
+	offload(t, w)
 	if err := w.Onload(cancelled); !errors.Is(err, context.Canceled) {
 		t.Errorf("onload: %v, want context.Canceled", err)
 	}
 	memory(scratch, weights)
-	r.Offload()
+	offload(t, r)
 	for range 2 {
 		r.Free()
 		w.Free()
 		memory(0, 0)
-		w.Offload()
+		offload(t, w)
 		wantFreed(t, w.Onload(t.Context()))
 		wantFreed(t, r.Onload(t.Context()))
 	}
-	_, err := d.NewRun(n.Tape, w)
+	_, err := d.NewRun(n.Tape, w, device.RunOptions{})
 	wantFreed(t, err)
 	memory(0, 0)
 }
@@ -107,24 +120,26 @@ func testOffload(t *testing.T, d device.Device) {
 // The cap refuses an Onload as it would a Load, and what is refused stays offloaded.
 func testOffloadCap(t *testing.T, newDevice func(*testing.T, int64) device.Device) {
 	n := Block(1, 1, 8)
-	weights := newDevice(t, 0).WeightBytes(n.Manifest)
-	d := newDevice(t, 2*weights-1)
+	other := newDevice(t, 0)
+	weights := other.WeightBytes(n.Manifest, device.LoadPlan{})
+	capBytes := other.OverheadBytes() + 2*weights - 1
+	d := newDevice(t, capBytes)
 	w := load(t, d, n)
-	w.Offload()
-	other := load(t, d, n) // for which there is room
+	offload(t, w)
+	beside := load(t, d, n) // for which there is room
 	before := d.Memory()
 	err := w.Onload(t.Context())
 	var refused *device.MemoryError
-	if !errors.As(err, &refused) || *refused != (device.MemoryError{Device: d.Name(), NeededBytes: weights, AvailableBytes: weights - 1, CapBytes: 2*weights - 1}) {
+	if !errors.As(err, &refused) || *refused != (device.MemoryError{Device: d.Name(), NeededBytes: weights, AvailableBytes: weights - 1, CapBytes: capBytes}) {
 		t.Errorf("onload beyond the cap: %v", err)
 	}
 	before.Refused++
 	if got := d.Memory(); got != before || got.OffloadedBytes != weights {
 		t.Errorf("memory %+v, want %+v", got, before)
 	}
-	_, err = d.NewRun(n.Tape, w)
+	_, err = d.NewRun(n.Tape, w, device.RunOptions{})
 	wantOffloaded(t, "behind an onload that was refused", err)
-	other.Free()
+	beside.Free()
 	onload(t, w)
 	if got := d.Memory(); got.UsedBytes != weights || got.OffloadedBytes != 0 {
 		t.Errorf("memory %+v, want %d used and nothing offloaded", got, weights)
@@ -140,8 +155,7 @@ func testOffloadConcurrent(t *testing.T, d device.Device) {
 	for range 4 {
 		group.Go(func() {
 			for range 50 {
-				w.Offload()
-				if err := w.Onload(context.Background()); err != nil {
+				if err := errors.Join(w.Offload(context.Background()), w.Onload(context.Background())); err != nil {
 					t.Error(err)
 				}
 				if m := d.Memory(); m.UsedBytes+m.OffloadedBytes != bytes {
@@ -155,7 +169,11 @@ func testOffloadConcurrent(t *testing.T, d device.Device) {
 		t.Errorf("memory %+v, want %d bytes used", m, bytes)
 	}
 	group.Go(w.Free)
-	group.Go(w.Offload)
+	group.Go(func() {
+		if err := w.Offload(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	group.Go(func() {
 		if err := w.Onload(context.Background()); err != nil && !errors.Is(err, device.ErrFreed) {
 			t.Error(err)

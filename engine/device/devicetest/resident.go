@@ -74,7 +74,7 @@ func testResidentRefused(t *testing.T, d device.Device) {
 		n := NewNetwork(1)
 		p := n.Manifest.At(n.Param(layout, tensor.F32, 1, shape...))
 		p.Resident = tensor.I8
-		_, err := d.Load(t.Context(), n.Manifest, n, nil)
+		_, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 		wantField(t, err, "parameter "+p.Name)
 	}
 	for _, c := range []struct {
@@ -85,19 +85,19 @@ func testResidentRefused(t *testing.T, d device.Device) {
 		p := n.Manifest.At(n.Param(device.Matrix, tensor.F32, 1, 20, 40))
 		p.Resident = c.resident
 		binary.LittleEndian.PutUint32(n.data[p.Name][4*777:], math.Float32bits(float32(c.bad)))
-		_, err := d.Load(t.Context(), n.Manifest, n, nil)
+		_, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 		wantField(t, err, "parameter "+p.Name)
 	}
 	n := NewNetwork(1)
 	p := n.Manifest.At(n.Param(device.Matrix, tensor.F32, 1, 20, 40))
 	n.Tape.Output("output", n.Tape.Activate(device.Activate{X: n.Input(0, 1, 1)}))
 	p.Resident = tensor.I64
-	_, err := d.Load(t.Context(), n.Manifest, n, nil)
+	_, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	wantField(t, err, "parameter "+p.Name)
 	p.Resident = tensor.Invalid
 	w := load(t, d, n)
 	p.Resident = tensor.I8
-	_, err = d.NewRun(n.Tape, w)
+	_, err = d.NewRun(n.Tape, w, device.RunOptions{})
 	wantField(t, err, "parameter "+p.Name)
 	if used := d.Memory().UsedBytes; used != w.Bytes() {
 		t.Errorf("%d bytes in use, %d of them weights", used, w.Bytes())

@@ -19,7 +19,7 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 	t.Run("Integers", func(t *testing.T) { testIntegers(t, newDevice(t, 0)) })
 	t.Run("ResidentRefused", func(t *testing.T) { testResidentRefused(t, newDevice(t, 0)) })
 	t.Run("Accounting", func(t *testing.T) { testAccounting(t, newDevice(t, 0)) })
-	t.Run("Within", func(t *testing.T) { testWithin(t, newDevice(t, 0)) })
+	t.Run("ScratchLimit", func(t *testing.T) { testScratchLimit(t, newDevice(t, 0)) })
 	t.Run("Cap", func(t *testing.T) { testCap(t, newDevice) })
 	t.Run("LoadFails", func(t *testing.T) { testLoadFails(t, newDevice(t, 0)) })
 	t.Run("Cancel", func(t *testing.T) { testCancel(t, newDevice(t, 0)) })
@@ -28,8 +28,8 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 	t.Run("Weights", func(t *testing.T) { testWeights(t, newDevice(t, 0), newDevice(t, 0)) })
 	t.Run("Again", func(t *testing.T) { testAgain(t, newDevice(t, 0)) })
 	t.Run("Fixed", func(t *testing.T) { testFixed(t, newDevice(t, 0)) })
-	t.Run("Offload", func(t *testing.T) { testOffload(t, newDevice(t, 0)) })
-	t.Run("OffloadWithin", func(t *testing.T) { testOffload(t, newDevice(t, 0).Within(0)) })
+	t.Run("Offload", func(t *testing.T) { testOffload(t, newDevice(t, 0), device.RunOptions{}) })
+	t.Run("OffloadLimited", func(t *testing.T) { testOffload(t, newDevice(t, 0), device.RunOptions{ScratchLimit: 1}) })
 	t.Run("OffloadCap", func(t *testing.T) { testOffloadCap(t, newDevice) })
 	t.Run("OffloadConcurrent", func(t *testing.T) { testOffloadConcurrent(t, newDevice(t, 0)) })
 	t.Run("Concurrent", func(t *testing.T) { testConcurrent(t, newDevice(t, 0)) })
@@ -37,7 +37,7 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 
 func load(t *testing.T, d device.Device, n *Network) device.Weights {
 	t.Helper()
-	w, err := d.Load(t.Context(), n.Manifest, n, nil)
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,9 +45,9 @@ func load(t *testing.T, d device.Device, n *Network) device.Weights {
 	return w
 }
 
-func newRun(t *testing.T, d device.Device, n *Network, w device.Weights) device.Run {
+func newRun(t *testing.T, d device.Device, n *Network, w device.Weights, o device.RunOptions) device.Run {
 	t.Helper()
-	r, err := d.NewRun(n.Tape, w)
+	r, err := d.NewRun(n.Tape, w, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,22 +59,22 @@ func newRun(t *testing.T, d device.Device, n *Network, w device.Weights) device.
 func testAccounting(t *testing.T, d device.Device) {
 	n := Block(1, 2, 9)
 	var progress []int64
-	w, err := d.Load(t.Context(), n.Manifest, n, func(done int64) { progress = append(progress, done) })
+	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, func(done int64) { progress = append(progress, done) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	weights, want := w.Bytes(), d.WeightBytes(n.Manifest)
+	weights, want := w.Bytes(), d.WeightBytes(n.Manifest, device.LoadPlan{})
 	if used := d.Memory().UsedBytes; weights != want || used != want || want == 0 {
 		t.Errorf("weights: %d bytes, %d used, promised %d", weights, used, want)
 	}
 	if len(progress) != len(n.Manifest.Params) || !slices.IsSorted(progress) || progress[len(progress)-1] != want {
 		t.Errorf("progress %v, want one rising number for each of %d parameters, last %d", progress, len(n.Manifest.Params), want)
 	}
-	scratch, err := d.ScratchBytes(n.Tape)
+	scratch, err := d.ScratchBytes(n.Tape, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := d.NewRun(n.Tape, w)
+	r, err := d.NewRun(n.Tape, w, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,28 +94,24 @@ func testAccounting(t *testing.T, d device.Device) {
 }
 
 // A limit on scratch changes what is taken, to what is said before, and not what is computed.
-func testWithin(t *testing.T, d device.Device) {
+func testScratchLimit(t *testing.T, d device.Device) {
 	n := Block(1, 2, 40)
 	w := load(t, d, n)
-	whole, least := scratchBytes(t, d, n), scratchBytes(t, d.Within(0), n)
+	whole, least := scratchBytes(t, d, n, 0), scratchBytes(t, d, n, 1)
 	if least > whole {
-		t.Errorf("%d bytes within 0, %d without a limit", least, whole)
+		t.Errorf("%d bytes at least, %d without a limit", least, whole)
 	}
 	want, err := Evaluate(n.Tape, n, n.Inputs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, limit := range []int64{0, least - 1, least, (least + whole) / 2, whole - 1, whole, whole + 1} {
-		within := d.Within(limit)
-		planned := scratchBytes(t, within, n)
+	for _, limit := range []int64{1, least - 1, least, (least + whole) / 2, whole - 1, whole, whole + 1} {
+		planned := scratchBytes(t, d, n, limit)
 		if planned > max(limit, least) || limit >= whole && planned != whole {
 			t.Errorf("within %d: %d bytes; the least is %d, without a limit %d", limit, planned, least, whole)
 		}
-		if again := scratchBytes(t, within.Within(whole), n); again != whole {
-			t.Errorf("within %d and then %d: %d bytes", limit, whole, again)
-		}
 		before := d.Memory().UsedBytes
-		r := newRun(t, within, n, w)
+		r := newRun(t, d, n, w, device.RunOptions{ScratchLimit: limit})
 		if used := d.Memory().UsedBytes - before; r.Bytes() != planned || used != planned {
 			t.Errorf("within %d: %d bytes, %d more used, promised %d", limit, r.Bytes(), used, planned)
 		}
@@ -131,9 +127,9 @@ func testWithin(t *testing.T, d device.Device) {
 	}
 }
 
-func scratchBytes(t *testing.T, d device.Device, n *Network) int64 {
+func scratchBytes(t *testing.T, d device.Device, n *Network, limit int64) int64 {
 	t.Helper()
-	bytes, err := d.ScratchBytes(n.Tape)
+	bytes, err := d.ScratchBytes(n.Tape, device.RunOptions{ScratchLimit: limit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,8 +140,9 @@ func scratchBytes(t *testing.T, d device.Device, n *Network) int64 {
 func testCap(t *testing.T, newDevice func(*testing.T, int64) device.Device) {
 	n := Block(1, 1, 8)
 	d := newDevice(t, 0)
-	weights := d.WeightBytes(n.Manifest)
-	scratch, err := d.ScratchBytes(n.Tape)
+	overhead := d.OverheadBytes()
+	weights := d.WeightBytes(n.Manifest, device.LoadPlan{})
+	scratch, err := d.ScratchBytes(n.Tape, device.RunOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,25 +161,25 @@ func testCap(t *testing.T, newDevice func(*testing.T, int64) device.Device) {
 	// Without a cap the machine refuses; 2^48 bytes are more than it can address.
 	huge := NewNetwork(1)
 	huge.Manifest.Add(device.Param{Name: "huge", Layout: device.Matrix, DType: tensor.F32, Shape: tensor.Shape{1 << 23, 1 << 23}})
-	_, err = d.Load(t.Context(), huge.Manifest, huge, func(int64) { t.Error("progress of a load that cannot fit") })
+	_, err = d.Load(t.Context(), huge.Manifest, device.LoadPlan{}, huge, func(int64) { t.Error("progress of a load that cannot fit") })
 	if !errors.Is(err, device.ErrOutOfMemory) || d.Memory() != (device.Memory{Refused: 1}) {
 		t.Errorf("%v and memory %+v, want %v and nothing used", err, d.Memory(), device.ErrOutOfMemory)
 	}
 
-	d = newDevice(t, weights-1)
-	_, err = d.Load(t.Context(), n.Manifest, n, func(int64) { t.Error("progress of a load that cannot fit") })
-	refused(d, err, device.MemoryError{NeededBytes: weights, AvailableBytes: weights - 1, CapBytes: weights - 1}, 0)
+	d = newDevice(t, overhead+weights-1)
+	_, err = d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, func(int64) { t.Error("progress of a load that cannot fit") })
+	refused(d, err, device.MemoryError{NeededBytes: weights, AvailableBytes: weights - 1, CapBytes: overhead + weights - 1}, 0)
 
-	d = newDevice(t, weights+scratch-1)
-	_, err = d.NewRun(n.Tape, load(t, d, n))
-	refused(d, err, device.MemoryError{NeededBytes: scratch, AvailableBytes: scratch - 1, CapBytes: weights + scratch - 1}, weights)
+	d = newDevice(t, overhead+weights+scratch-1)
+	_, err = d.NewRun(n.Tape, load(t, d, n), device.RunOptions{})
+	refused(d, err, device.MemoryError{NeededBytes: scratch, AvailableBytes: scratch - 1, CapBytes: overhead + weights + scratch - 1}, weights)
 
-	d = newDevice(t, weights+scratch)
+	d = newDevice(t, overhead+weights+scratch)
 	w := load(t, d, n)
-	newRun(t, d, n, w).Free()
-	newRun(t, d, n, w)
-	_, err = d.Load(t.Context(), n.Manifest, n, nil)
-	refused(d, err, device.MemoryError{NeededBytes: weights, CapBytes: weights + scratch}, weights+scratch)
+	newRun(t, d, n, w, device.RunOptions{}).Free()
+	newRun(t, d, n, w, device.RunOptions{})
+	_, err = d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
+	refused(d, err, device.MemoryError{NeededBytes: weights, CapBytes: overhead + weights + scratch}, weights+scratch)
 }
 
 // A load that fails halfway gives back what it took.
@@ -190,15 +187,15 @@ func testLoadFails(t *testing.T, d device.Device) {
 	broken := errors.New("the disk is gone")
 	n := Block(1, 1, 8)
 	last := n.Manifest.Params[len(n.Manifest.Params)-1].Name
-	_, err := d.Load(t.Context(), n.Manifest, failing{n, last, broken}, nil)
+	_, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, failing{n, last, broken}, nil)
 	if !errors.Is(err, broken) {
 		t.Errorf("%v, want the source's error", err)
 	}
 	n.data[last] = n.data[last][1:]
-	_, err = d.Load(t.Context(), n.Manifest, n, nil)
+	_, err = d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	wantField(t, err, "parameter "+last)
 	n.Manifest.Params[1].DType = 0
-	_, err = d.Load(t.Context(), n.Manifest, n, nil)
+	_, err = d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
 	wantField(t, err, "parameter "+n.Manifest.Params[1].Name)
 	if used := d.Memory().UsedBytes; used != 0 {
 		t.Errorf("%d bytes stay in use", used)
@@ -222,7 +219,7 @@ func testCancel(t *testing.T, d device.Device) {
 	n := Block(1, 1, 8)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	steps := 0
-	_, err := d.Load(ctx, n.Manifest, n, func(int64) {
+	_, err := d.Load(ctx, n.Manifest, device.LoadPlan{}, n, func(int64) {
 		steps++
 		cancel(nil)
 	})
@@ -232,7 +229,7 @@ func testCancel(t *testing.T, d device.Device) {
 	if used := d.Memory().UsedBytes; used != 0 {
 		t.Errorf("%d bytes stay in use", used)
 	}
-	r := newRun(t, d, n, load(t, d, n))
+	r := newRun(t, d, n, load(t, d, n), device.RunOptions{})
 	if err := r.Execute(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("execute: %v, want context.Canceled", err)
 	}
@@ -244,7 +241,7 @@ func testCancel(t *testing.T, d device.Device) {
 // Executing again gives the same bits; inputs stay, and only those written change.
 func testAgain(t *testing.T, d device.Device) {
 	n, other := Block(1, 2, 9), Block(2, 2, 9)
-	r := newRun(t, d, n, load(t, d, n))
+	r := newRun(t, d, n, load(t, d, n), device.RunOptions{})
 	write(t, r, n.Tape, n.Inputs)
 	execute := func() []float32 {
 		t.Helper()
@@ -277,7 +274,7 @@ func testConcurrent(t *testing.T, d device.Device) {
 	want := Compute(t, d, n.Tape, n, n.Inputs)["output"]
 	w := load(t, d, n)
 	for range 4 {
-		r := newRun(t, d, n, w)
+		r := newRun(t, d, n, w, device.RunOptions{})
 		write(t, r, n.Tape, n.Inputs)
 		group.Go(func() {
 			for range 5 {

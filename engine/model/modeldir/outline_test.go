@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/config"
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
@@ -137,7 +138,7 @@ func TestOutlines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n, err := dev.ScratchBytes(tape); err != nil || n <= 0 {
+			if n, err := dev.ScratchBytes(tape, device.RunOptions{}); err != nil || n <= 0 {
 				t.Errorf("%s: scratch of %d bytes, %v", p.Folder, n, err)
 			}
 		}

@@ -157,8 +157,8 @@ func TestInt8Bytes(t *testing.T) {
 		want += line(panels*kernel.TileCols*n/p.Shape[0]) + line(panels*kernel.TileCols*4)
 	}
 	page := int64(os.Getpagesize())
-	if got := dev.WeightBytes(int8s.manifest); got != (want+page-1)/page*page {
+	if got := dev.WeightBytes(int8s.manifest, device.LoadPlan{}); got != (want+page-1)/page*page {
 		t.Errorf("%d bytes, want %d in pages", got, want)
 	}
-	t.Logf("%d bytes as stored, %d with int8", dev.WeightBytes(stored.manifest), dev.WeightBytes(int8s.manifest))
+	t.Logf("%d bytes as stored, %d with int8", dev.WeightBytes(stored.manifest, device.LoadPlan{}), dev.WeightBytes(int8s.manifest, device.LoadPlan{}))
 }
