@@ -12,7 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devices"
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
@@ -85,11 +85,10 @@ func modelsCommand() *cobra.Command {
 
 // identities reads a model and gives those of its parts, in short.
 func identities(ctx context.Context, library *stageengine.Library, model string) (string, error) {
-	device, err := cpu.New(cpu.Options{})
+	device, err := devices.Plan(defaultDevice, devices.Options{})
 	if err != nil {
 		return "", err
 	}
-	defer device.Close() //nolint:errcheck // nothing was loaded
 	of, err := stageengine.Identities(ctx, stageengine.Options{Library: library, Device: device}, model)
 	if err != nil {
 		return "", err
@@ -103,11 +102,10 @@ func identities(ctx context.Context, library *stageengine.Library, model string)
 
 // inspect gives what each stage knows of the models of a library, without loading any.
 func inspect(ctx context.Context, library *stageengine.Library) (infos []stage.Info, err error) {
-	device, err := cpu.New(cpu.Options{})
+	device, err := devices.Plan(defaultDevice, devices.Options{})
 	if err != nil {
 		return nil, err
 	}
-	defer device.Close() //nolint:errcheck // nothing was loaded
 	o := stageengine.Options{Library: library, Device: device}
 	for _, s := range []stage.Resident{stageengine.NewEncoder(o), stageengine.NewDenoiser(o), stageengine.NewDecoder(o)} {
 		info, err := s.Info(ctx)

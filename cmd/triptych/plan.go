@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devices"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
@@ -128,13 +128,14 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 	} else {
 		f.stack.models = append(paths, f.stack.models...)
 	}
-	f.stack.lease = leaseOff // nothing is held
 	runtime := f.stack.runtime(logFlags{}, f.stack.models...)
-	o, closeDevice, err := runtime.open()
+	o, hardware, err := runtime.options()
 	if err != nil {
 		return p, nil, err
 	}
-	defer closeDevice() //nolint:errcheck // nothing was loaded
+	if o.Device, err = devices.Plan(runtime.device, hardware); err != nil {
+		return p, nil, usageError{err}
+	}
 	p.BudgetBytes = int64(f.stack.budget)
 	var estimates []stageengine.Estimate
 	for _, name := range names {
@@ -170,7 +171,7 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 		}
 		p.Together.Shared, p.Together.NotCompared = shared, others
 	}
-	if err := f.rates(ctx, o.Device.(*cpu.Device).Threads(), &p, estimates, parts); err != nil {
+	if err := f.rates(ctx, hardware, &p, estimates, parts); err != nil {
 		return p, nil, err
 	}
 	for _, c := range p.cycles() {
@@ -182,6 +183,9 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 // flags are those to run a model with as it is planned.
 func (f *planFlags) flags() []string {
 	var out []string
+	if f.stack.device != defaultDevice {
+		out = append(out, "--device", f.stack.device)
+	}
 	if f.stack.budget > 0 {
 		out = append(out, "--memory-budget", flagSize(int64(f.stack.budget)))
 	}

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 
-	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devices"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
@@ -30,7 +30,7 @@ func (p *plan) cycles() (out []*cyclePlan) {
 
 // rates fills in how fast stages are loaded: as the flag says, or else as is measured, on its own weights, of each that is read
 // again. Parts that are equal are measured once.
-func (f *planFlags) rates(ctx context.Context, threads int, p *plan, estimates []stageengine.Estimate, parts sharing) error {
+func (f *planFlags) rates(ctx context.Context, hardware devices.Options, p *plan, estimates []stageengine.Estimate, parts sharing) error {
 	wanted := map[*planStage]bool{}
 	for _, c := range p.cycles() {
 		if c.streamed != nil {
@@ -57,9 +57,10 @@ func (f *planFlags) rates(ctx context.Context, threads int, p *plan, estimates [
 	if f.load != 0 || len(asked) == 0 {
 		return nil
 	}
-	d, err := cpu.New(cpu.Options{Threads: threads}) // without a budget
+	hardware.MemoryCapBytes = 0
+	d, err := devices.Open(f.stack.device, hardware)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	defer d.Close() //nolint:errcheck // what was loaded is freed
 	known := map[simulate.Component]*measured{}

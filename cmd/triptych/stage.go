@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 
-	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devices"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
 	"github.com/triptych-serving/triptych/internal/devicelease"
 	"github.com/triptych-serving/triptych/internal/local"
@@ -42,9 +42,13 @@ type runtimeFlags struct {
 
 const defaultDevice = "cpu:0"
 
+func deviceFlag(flags *pflag.FlagSet, name *string) {
+	flags.StringVar(name, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
+}
+
 func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
-	flags.StringVar(&f.device, "device", defaultDevice, "device to compute on; stages on one device of one host share its memory budget")
+	deviceFlag(flags, &f.device)
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
 	warmFlag(flags, &f.warm)
 	leaseFlag(flags, &f.lease)
@@ -86,19 +90,14 @@ func (f *runtimeFlags) check() error {
 	return closeDevice()
 }
 
-// open opens the models and the device, which the caller must close.
-func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
-	var none stageengine.Options
+// options opens the models and tells what the device is to be opened or planned with.
+func (f *runtimeFlags) options() (o stageengine.Options, hardware devices.Options, err error) {
 	library, err := openLibrary(f.models...)
 	if err != nil {
-		return none, nil, err
+		return o, hardware, err
 	}
-	var index int
-	if n, err := fmt.Sscanf(f.device+"\n", "cpu:%d\n", &index); err != nil || n != 1 || index < 0 {
-		return none, nil, usageError{fmt.Errorf("--device %q: expected cpu:0, cpu:1 and so on", f.device)}
-	}
-	if f.threads < 0 || f.threads > cpu.MaxThreads {
-		return none, nil, usageError{fmt.Errorf("--threads %d: expected 1 to %d, or 0 for the default", f.threads, cpu.MaxThreads)}
+	if f.threads < 0 || f.threads > devices.MaxThreads {
+		return o, hardware, usageError{fmt.Errorf("--threads %d: expected 1 to %d, or 0 for the default", f.threads, devices.MaxThreads)}
 	}
 	threads := f.threads
 	if threads == 0 {
@@ -109,29 +108,40 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	}
 	host, err := os.Hostname()
 	if err != nil {
-		return none, nil, err
+		return o, hardware, err
 	}
-	o := stageengine.Options{
+	o = stageengine.Options{
 		Library: library, Host: host, Version: version(),
 		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(), WarmBytes: int64(f.warm),
 	}
-	hardware, closeLease := cpu.Options{Index: index, Threads: threads, MemoryCapBytes: int64(f.budget), Refuse: f.refuse}, func() error { return nil }
-	if dir := leaseDirectory(f.lease, host, f.budget); dir != "" {
-		lease, err := devicelease.Open(dir, f.device, int64(f.budget))
+	return o, devices.Options{Threads: threads, MemoryCapBytes: int64(f.budget), Refuse: f.refuse}, nil
+}
+
+// open opens the models and the device, which the caller must close.
+func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
+	o, hardware, err := f.options()
+	if err != nil {
+		return o, nil, err
+	}
+	name, err := devices.Name(f.device)
+	if err != nil {
+		return o, nil, usageError{err}
+	}
+	closeLease := func() error { return nil }
+	if dir := leaseDirectory(f.lease, o.Host, f.budget); dir != "" {
+		lease, err := devicelease.Open(dir, name, int64(f.budget))
 		switch {
 		case errors.Is(err, devicelease.ErrLocked):
-			return none, nil, err // it may come right
+			return o, nil, err // it may come right
 		case err != nil:
-			return none, nil, usageError{fmt.Errorf("%w; choose another --device-lease, or %s", err, leaseOff)}
+			return o, nil, usageError{fmt.Errorf("%w; choose another --device-lease, or %s", err, leaseOff)}
 		}
 		o.Lease, hardware.Lease, closeLease = lease, lease, lease.Close
 	}
-	device, err := cpu.New(hardware)
-	if err != nil {
-		return none, nil, usageError{errors.Join(err, closeLease())}
+	if o.Device, err = devices.Open(name, hardware); err != nil {
+		return o, nil, usageError{errors.Join(err, closeLease())}
 	}
-	o.Device = device
-	return o, func() error { return errors.Join(device.Close(), closeLease()) }, nil
+	return o, func() error { return errors.Join(o.Device.Close(), closeLease()) }, nil
 }
 
 // stageCommand serves one stage.

@@ -17,6 +17,7 @@ import (
 
 // stackFlags configure Triptych on this machine.
 type stackFlags struct {
+	device  string
 	budget  byteSize
 	warm    byteSize // of commands that have it
 	models  []string
@@ -30,11 +31,12 @@ type stackFlags struct {
 
 // runtime is the flags of a stage's process.
 func (f *stackFlags) runtime(logs logFlags, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: defaultDevice, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logs}
+	return runtimeFlags{models: models, device: f.device, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logs}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
+	deviceFlag(flags, &f.device)
 	flags.Var(&f.budget, "memory-budget", "bytes the three stages may hold together, such as 64MiB; no limit without")
 	modelsFlag(flags, &f.models)
 	f.weights.add(flags)

@@ -49,11 +49,11 @@ func (e *MemoryError) Unwrap() []error {
 // UnsupportedError is something a device cannot do. It wraps ErrUnsupported.
 type UnsupportedError struct {
 	Device string
-	What   string // "streaming weights"
+	What   string // "streaming weights", "a CUDA device"
 	Needs  string // what it would take; may be empty
 }
 
-// Error reads "cuda:0: opening it is not supported: needs a build with engine/device/cuda".
+// Error reads "cuda:0: a CUDA device is not supported: needs a build with engine/device/cuda".
 func (e *UnsupportedError) Error() string {
 	text := fmt.Sprintf("%s: %s is %v", e.Device, e.What, ErrUnsupported)
 	if e.Needs != "" {
