@@ -116,6 +116,8 @@ func TestBadCommands(t *testing.T) {
 		{[]string{"generate", "x", "-o", ok, "--device", "tpu:0"}, 2, "cpu:N or cuda:N"},
 		{[]string{"up", "--device", "cuda"}, 2, "cuda:0: a CUDA device is not supported"},
 		{[]string{"plan", "starter", "--device", "cuda:1"}, 2, "needs a build with engine/device/cuda"},
+		{[]string{"encoder", "--host", "rack/7"}, 2, "--host"},
+		{[]string{"up", "--host", ""}, 2, "--host"},
 		{[]string{"orchestrator"}, 2, "--"},
 		{[]string{"draw"}, 2, "draw"},
 		{[]string{"generate", "x", "-o", ok, "--threads", "-1"}, 2, "--threads -1"},

@@ -4,6 +4,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -170,4 +173,48 @@ func TestServicesOfAnother(t *testing.T) {
 		}
 	}
 	t.Logf("the services were the other's %v after the owner fell silent", time.Since(begin))
+}
+
+// TestUnsharedLease: services that are told to be one memory and given two lease directories do not work together: requests, the
+// list of models and the log say which two, and by what flag it comes right. Then it does.
+func TestUnsharedLease(t *testing.T) {
+	right, wrong := filepath.Join(t.TempDir(), "lease"), filepath.Join(t.TempDir(), "lease")
+	start := func(kind, listen, dir string) (*exec.Cmd, string) {
+		cmd := command(t, kind, "--listen", listen, "--memory-budget", "64MiB", "--device-lease", dir, "--log-level", "info")
+		cmd.Env = append(cmd.Env, "NODE_NAME=card-1")
+		return cmd, startServer(t, cmd).conn.Target()
+	}
+	_, encoder := start("encoder", "127.0.0.1:0", right)
+	denoising, denoiser := start("denoiser", "127.0.0.1:0", wrong)
+	_, decoder := start("decoder", "127.0.0.1:0", right)
+	s := startServer(t, command(t, "orchestrator", "--listen", "127.0.0.1:0", "--log-level", "info", "--patience", "2s", "--encoder", encoder, "--denoiser", denoiser, "--decoder", decoder))
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "cat", Seed: ptr(uint64(1)), Steps: ptr(int32(2))}
+	if _, err := s.generate(t.Context(), spec, nil); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `cpu:0 of host "card-1"`) || !strings.Contains(err.Error(), "--device-lease") {
+		t.Errorf("a request: %v", err)
+	}
+	list, err := triptychv1alpha1.NewModelServiceClient(s.conn).ListModels(t.Context(), &triptychv1alpha1.ListModelsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems := ""
+	for _, service := range list.GetServices() {
+		if p := service.GetProblem(); p != "" {
+			problems += service.GetAddress() + ": " + p + "\n"
+		}
+	}
+	if !strings.Contains(problems, "--device-lease") || !strings.Contains(problems, denoiser) || !strings.Contains(problems, encoder) && !strings.Contains(problems, decoder) {
+		t.Errorf("the list of models says %q", problems)
+	}
+	if err := errors.Join(denoising.Process.Signal(os.Interrupt), denoising.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	start("denoiser", denoiser, right)
+	for begin := time.Now(); ; {
+		if _, err = s.generate(t.Context(), spec, nil); err == nil {
+			break
+		}
+		if time.Since(begin) > 30*time.Second {
+			t.Fatalf("with one directory for all: %v", err)
+		}
+	}
 }

@@ -55,7 +55,7 @@ func generateCommand() *cobra.Command {
 	flags := cmd.Flags()
 	f.stack.add(cmd)
 	warmFlag(flags, &f.stack.warm)
-	leaseFlag(flags, &f.stack.lease)
+	f.stack.share.add(flags)
 	f.logs.add(flags, "error")
 	f.server.add(flags, "", "use the orchestrator at this address instead of starting one")
 	flags.StringVar(&f.model, "model", "", "name of a model (triptych models lists them), or the directory of one")

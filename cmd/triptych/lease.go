@@ -5,32 +5,69 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 )
 
+// shareFlags say which memory a device's is, and where the processes that have it meet.
+type shareFlags struct {
+	host  string
+	lease string // see directory
+}
+
 // leaseOff says that a device is shared with nobody.
 const leaseOff = "off"
 
-const leaseEnv = "TRIPTYCH_DEVICE_LEASE"
+const (
+	leaseEnv = "TRIPTYCH_DEVICE_LEASE"
+	nodeEnv  = "NODE_NAME"
+)
 
-func leaseFlag(flags *pflag.FlagSet, dir *string) {
-	flags.StringVar(dir, "device-lease", os.Getenv(leaseEnv),
+func (f *shareFlags) add(flags *pflag.FlagSet) {
+	name, _ := os.Hostname() // without one, check asks for the flag
+	flags.StringVar(&f.host, "host", cmp.Or(os.Getenv(nodeEnv), name),
+		"name of what the device belongs to: processes that agree in host and device share a memory budget ($"+nodeEnv+"; default: the hostname)")
+	flags.Lookup("host").DefValue = "" // it is told in words
+	flags.StringVar(&f.lease, "device-lease", os.Getenv(leaseEnv),
 		"directory where the processes of this host that have a memory budget share it, or "+leaseOff+" ($"+leaseEnv+"; default: one for the user)")
 }
 
-// leaseDirectory is where processes with a budget share their devices: what is given, or the user's own, which is the same
+// args are the flags on a command line again.
+func (f *shareFlags) args() []string {
+	args := []string{"--host", f.host}
+	if f.lease != "" {
+		args = append(args, "--device-lease", f.lease)
+	}
+	return args
+}
+
+// maxHostBytes is the longest name of a machine in the domain name system.
+const maxHostBytes = 253
+
+// check refuses a host's name that could not be told, or that would name more than one folder, as bad usage.
+func (f *shareFlags) check() error {
+	odd := func(r rune) bool { return r == '/' || r == '\\' || unicode.IsSpace(r) || !unicode.IsPrint(r) }
+	if f.host == "" || len(f.host) > maxHostBytes || f.host[0] == '.' || !utf8.ValidString(f.host) || strings.ContainsFunc(f.host, odd) {
+		return usageError{fmt.Errorf("--host %.300q (or $%s): expected a name of 1 to %d bytes without slashes, spaces or control characters, and no dot at its start", f.host, nodeEnv, maxHostBytes)}
+	}
+	return nil
+}
+
+// directory is where processes with a budget share their devices: what is given, or the user's own, which is the same
 // for all of them. It is empty where there is nothing to share.
-func leaseDirectory(given, host string, budget byteSize) string {
-	if given == leaseOff || budget == 0 {
+func (f *shareFlags) directory(budget byteSize) string {
+	if f.lease == leaseOff || budget == 0 {
 		return ""
 	}
-	if given != "" {
-		return given
+	if f.lease != "" {
+		return f.lease
 	}
 	cache, err := os.UserCacheDir()
 	if err == nil {
-		dir := filepath.Join(cache, "triptych", "lease", cmp.Or(host, "localhost")) // a home may be that of many hosts
+		dir := filepath.Join(cache, "triptych", "lease", f.host) // a home may be that of many hosts
 		if err = os.MkdirAll(dir, 0o700); err == nil {
 			return dir
 		}

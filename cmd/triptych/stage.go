@@ -36,7 +36,7 @@ type runtimeFlags struct {
 	logs    logFlags
 	weights weightFlags
 	release releaseFlags
-	lease   string                  // see leaseDirectory
+	share   shareFlags
 	refuse  func(bytes int64) error // no flag: see faults
 }
 
@@ -51,7 +51,7 @@ func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	deviceFlag(flags, &f.device)
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
 	warmFlag(flags, &f.warm)
-	leaseFlag(flags, &f.lease)
+	f.share.add(flags)
 	f.weights.add(flags)
 	f.release.add(flags)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute (default: the processors that affinity and cgroup limits leave to the process)")
@@ -67,9 +67,7 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 	if f.warm > 0 {
 		args = append(args, "--warm-memory", fmt.Sprint(int64(f.warm)))
 	}
-	if f.lease != "" {
-		args = append(args, "--device-lease", f.lease)
-	}
+	args = append(args, f.share.args()...)
 	args = append(args, f.weights.args(kind)...)
 	args = append(args, f.release.args(kind)...)
 	for _, dir := range f.models {
@@ -82,6 +80,9 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 func (f *runtimeFlags) check() error {
 	if err := stageplugin.CheckTempDir(); err != nil {
 		return usageError{err}
+	}
+	if err := f.share.check(); err != nil {
+		return err
 	}
 	_, closeDevice, err := f.open()
 	if err != nil {
@@ -106,12 +107,8 @@ func (f *runtimeFlags) options() (o stageengine.Options, hardware devices.Option
 	if threads > runtime.GOMAXPROCS(0) {
 		runtime.GOMAXPROCS(threads)
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		return o, hardware, err
-	}
 	o = stageengine.Options{
-		Library: library, Host: host, Version: version(),
+		Library: library, Host: f.share.host, Version: version(),
 		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(), WarmBytes: int64(f.warm),
 	}
 	return o, devices.Options{Threads: threads, MemoryCapBytes: int64(f.budget), Refuse: f.refuse}, nil
@@ -128,7 +125,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 		return o, nil, usageError{err}
 	}
 	closeLease := func() error { return nil }
-	if dir := leaseDirectory(f.lease, o.Host, f.budget); dir != "" {
+	if dir := f.share.directory(f.budget); dir != "" {
 		lease, err := devicelease.Open(dir, name, int64(f.budget))
 		switch {
 		case errors.Is(err, devicelease.ErrLocked):

@@ -24,14 +24,14 @@ type stackFlags struct {
 	threads int
 	weights weightFlags
 	release releaseFlags // of commands that have them
-	lease   string       // see leaseDirectory
+	share   shareFlags   // likewise
 
 	orchestratorArgs []string
 }
 
 // runtime is the flags of a stage's process.
 func (f *stackFlags) runtime(logs logFlags, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: f.device, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, lease: f.lease, logs: logs}
+	return runtimeFlags{models: models, device: f.device, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, share: f.share, logs: logs}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
@@ -120,7 +120,7 @@ func upCommand() *cobra.Command {
 	stack.add(cmd)
 	stack.release.add(cmd.Flags())
 	warmFlag(cmd.Flags(), &stack.warm)
-	leaseFlag(cmd.Flags(), &stack.lease)
+	stack.share.add(cmd.Flags())
 	logs.add(cmd.Flags(), "info")
 	memory.add(cmd.Flags())
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address of the orchestrator, host:port; port 0 takes a free one")

@@ -3,7 +3,8 @@
 // life, which the kernel gives back however it ends, so that what a dead process had is free at once. Nobody serves the
 // ledger: whoever wants bytes takes the directory's lock, adds the records up, and writes its own.
 //
-// The directory must be on a file system with locks, and every process of the device must see the same one.
+// The directory must be on a file system with locks, and every process of the device must see the same one. That can be checked:
+// it has an id, which Observe tells.
 //
 // The package may import stage, engine/device and golang.org/x/sys; cmd alone imports it.
 package devicelease
@@ -62,6 +63,9 @@ func Open(root, device string, budget int64) (*Lease, error) {
 		return nil, err
 	}
 	defer unlock()
+	if _, err := identity(l.dir); err != nil {
+		return nil, err
+	}
 	if l.file, err = create(l.dir, l.own); err != nil {
 		return nil, err
 	}
@@ -103,7 +107,11 @@ func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
 			}
 		}
 		t := l.tally(all)
-		share := stage.DeviceShare{BudgetBytes: t.budget}
+		id, err := identity(l.dir)
+		if err != nil {
+			return err
+		}
+		share := stage.DeviceShare{BudgetBytes: t.budget, Lease: id}
 		for _, r := range all {
 			if !l.foreign(r) {
 				continue

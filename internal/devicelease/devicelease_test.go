@@ -123,10 +123,10 @@ func TestObserve(t *testing.T) {
 	since := time.Unix(100, 7)
 	a1.Observe("a", stage.Want{Bytes: 50, Since: since})
 	a2.Observe("a", stage.Want{Since: since})
-	if got, want := a1.Observe("", stage.Want{}), (stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 12}); !cmp.Equal(got, want) {
+	if got, want := a1.Observe("", stage.Want{}), (stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 12, Lease: id(a1)}); !cmp.Equal(got, want) {
 		t.Errorf("of a: %s", cmp.Diff(want, got))
 	}
-	want := stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 11, ForeignWants: []stage.Want{{Bytes: 50, Since: since}}}
+	want := stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 11, ForeignWants: []stage.Want{{Bytes: 50, Since: since}}, Lease: id(a1)}
 	if got := b.Observe("b", stage.Want{}); !cmp.Equal(got, want) {
 		t.Errorf("of b: %s", cmp.Diff(want, got))
 	}
@@ -191,7 +191,7 @@ func TestDead(t *testing.T) {
 			names = append(names, filepath.Base(path))
 		}
 	}
-	if want := []string{"folder.record", "link.record", lockName, "notes.txt"}; !cmp.Equal(names, want) {
+	if want := []string{"folder.record", "id", "link.record", lockName, "notes.txt"}; !cmp.Equal(names, want) {
 		t.Errorf("left are %v, want %v", names, want)
 	}
 }

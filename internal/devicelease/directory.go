@@ -16,6 +16,7 @@ import (
 
 const (
 	lockName  = "lock"
+	idName    = "id"
 	recordExt = ".record"
 	// maxRecords bounds a directory: more processes do not share a device.
 	maxRecords = 4096
@@ -90,6 +91,21 @@ func lock(dir string) (unlock func(), err error) {
 			return nil, fmt.Errorf("device lease: %s: %w for %v already", path, ErrLocked, lockPatience)
 		}
 	}
+}
+
+// identity is the random id of a directory, made by the first who asks: the target of a symbolic link, which is there whole or
+// not at all. The directory's lock is held.
+func identity(dir string) (string, error) {
+	path := filepath.Join(dir, idName)
+	id, err := os.Readlink(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id = rand.Text()
+		err = os.Symlink(id, path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("device lease: %w", err)
+	}
+	return id, nil
 }
 
 // same tells whether a path still names an open file: whoever cleans up may have removed it.

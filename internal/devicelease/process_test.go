@@ -2,10 +2,12 @@ package devicelease
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,6 +56,8 @@ func obey(root string) error {
 			fmt.Println(l.Reserve(n))
 		case "race":
 			fmt.Println(race(l, budget, int(n)))
+		case "id":
+			fmt.Println(id(l))
 		case "freeze": // in the middle of a change
 			if _, err := lock(l.dir); err != nil {
 				return err
@@ -151,6 +155,53 @@ func TestKilled(t *testing.T) {
 		p.kill()
 		reserve(t, l, 100)
 		l.Release(100)
+	}
+}
+
+func id(l *Lease) string { return l.Observe("", stage.Want{}).Lease }
+
+// TestID: processes that share a directory tell one id, also if it was removed meanwhile, and those of another directory another.
+func TestID(t *testing.T) {
+	root := t.TempDir()
+	here := join(t, root, 100)
+	told := func(p *process) string {
+		t.Helper()
+		p.say(t, "id 0")
+		return p.answer(t)
+	}
+	beside, elsewhere := launch(t, root, 100), launch(t, t.TempDir(), 100)
+	first := id(here)
+	if len(first) < 16 || told(beside) != first || told(elsewhere) == first {
+		t.Errorf("ids %q here, %q beside, %q elsewhere", first, told(beside), told(elsewhere))
+	}
+	other, err := Open(root, "cpu:1", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if id(other) == first {
+		t.Error("two devices have one id")
+	}
+	if err := os.RemoveAll(root); err != nil {
+		t.Fatal(err)
+	}
+	if second := told(beside); second == first || id(here) != second {
+		t.Errorf("ids %q here and %q beside, %q before the directory was removed", id(here), second, first)
+	}
+}
+
+// TestBadID: a directory that cannot tell an id is refused.
+func TestBadID(t *testing.T) {
+	root := t.TempDir()
+	if err := join(t, root, 100).Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(root, "cpu:0", idName)
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(root, "cpu:0", 100); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open: %v", err)
 	}
 }
 

@@ -45,7 +45,8 @@ type Fleet struct {
 	plans    plans
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and renewed whenever a member has been looked at
+	changed chan struct{}               // closed and renewed whenever a member has been looked at
+	claims  map[residency.StageID]claim // of the members that get work
 }
 
 // How often a service is asked how it is, and how long an answer may take: longer than a service waits for
@@ -59,7 +60,7 @@ const (
 
 // New dials every service. Run must be called for anybody to be found.
 func New(o Options) (*Fleet, error) {
-	f := &Fleet{keeper: o.Keeper, log: o.Logger, undrain: o.Undrain, diagnose: o.Diagnose, members: map[residency.StageID]*member{}, changed: make(chan struct{})}
+	f := &Fleet{keeper: o.Keeper, log: o.Logger, undrain: o.Undrain, diagnose: o.Diagnose, members: map[residency.StageID]*member{}, changed: make(chan struct{}), claims: map[residency.StageID]claim{}}
 	if o.ID == "" {
 		o.ID = rand.Text()
 	}

@@ -131,6 +131,12 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	defer f.notify()
 	switch {
 	case err == nil:
+		if why := f.unshared(m.id, info); why != "" {
+			m.diagnosis, m.diagnosed = "", false
+			f.blame(m, why)
+			f.silence(m)
+			return false
+		}
 		m.well()
 	case m.joined && errors.Is(err, context.DeadlineExceeded) && m.conn.GetState() == connectivity.Ready:
 		if !m.silent {
@@ -205,6 +211,7 @@ func (f *Fleet) silence(m *member) {
 func (f *Fleet) drop(m *member) {
 	if m.joined {
 		m.joined, m.silent, m.mute, m.doubted = false, false, false, false
+		f.unclaim(m.id)
 		f.keeper.Leave(m.id)
 	}
 }

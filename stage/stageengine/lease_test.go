@@ -42,7 +42,7 @@ func TestSharedDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease := &sharing{share: stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 60, ForeignWants: []stage.Want{{Bytes: 1, Since: time.Unix(1, 0)}}}}
+	lease := &sharing{share: stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 60, ForeignWants: []stage.Want{{Bytes: 1, Since: time.Unix(1, 0)}}, Lease: "l"}}
 	dev, err := cpu.New(cpu.Options{Threads: 1, MemoryCapBytes: 1 << 30, Lease: lease})
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestSharedDevice(t *testing.T) {
 	t.Cleanup(func() { _ = dev.Close() })
 	e := NewEncoder(Options{Library: library, Device: dev, Lease: lease})
 	info, err := e.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: "a"}))
-	got := stage.DeviceShare{BudgetBytes: info.MemoryBudgetBytes, ForeignBytes: info.ForeignBytes, ForeignWants: info.ForeignWants}
+	got := stage.DeviceShare{BudgetBytes: info.MemoryBudgetBytes, ForeignBytes: info.ForeignBytes, ForeignWants: info.ForeignWants, Lease: info.DeviceLease}
 	if err != nil || !cmp.Equal(got, lease.share) || lease.callers[0] != "a" {
 		t.Errorf("%+v for %q, %v", got, lease.callers, err)
 	}

@@ -125,7 +125,7 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 	if s.Lease != nil {
 		c := stage.CallerOf(ctx)
 		share := s.Lease.Observe(c.Orchestrator, c.Want)
-		info.MemoryBudgetBytes, info.ForeignBytes, info.ForeignWants = share.BudgetBytes, share.ForeignBytes, share.ForeignWants
+		info.MemoryBudgetBytes, info.ForeignBytes, info.ForeignWants, info.DeviceLease = share.BudgetBytes, share.ForeignBytes, share.ForeignWants, share.Lease
 	}
 	for _, b := range s.all() {
 		c := b.component

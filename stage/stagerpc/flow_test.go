@@ -88,7 +88,7 @@ func TestInfoSurvives(t *testing.T) {
 		}, {Model: "n"}},
 		Resident:  []stage.ResidentModel{{Model: "m", WeightsBytes: 2, Stale: "t"}},
 		UsedBytes: 9, PeakBytes: 10, Generation: 11, Draining: true, Releases: 12, ReleasedBytes: 13,
-		ForeignBytes: 18, ForeignWants: []stage.Want{{Bytes: 13, Since: time.Unix(14, 15)}, {Bytes: 16, Since: time.Unix(17, 0)}},
+		DeviceLease: "u", ForeignBytes: 18, ForeignWants: []stage.Want{{Bytes: 13, Since: time.Unix(14, 15)}, {Bytes: 16, Since: time.Unix(17, 0)}},
 		WarmBudgetBytes: 19, Warm: []stage.ResidentModel{{Model: "n", WeightsBytes: 20}},
 	}
 	got, err := overDenoiser(t, fixedInfo{info: sent}).Info(soon(t))

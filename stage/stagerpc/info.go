@@ -32,7 +32,7 @@ func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
 		UsedBytes: i.UsedBytes, PeakBytes: i.PeakBytes, RuntimeGeneration: i.Generation, Draining: i.Draining,
 		Releases: i.Releases, ReleasedBytes: i.ReleasedBytes, WarmBudgetBytes: i.WarmBudgetBytes,
 	}
-	res.ForeignBytes = i.ForeignBytes
+	res.ForeignBytes, res.DeviceLease = i.ForeignBytes, clip(i.DeviceLease)
 	for _, w := range i.ForeignWants[:min(len(i.ForeignWants), maxWants)] {
 		res.ForeignWants = append(res.ForeignWants, wantToProto(w))
 	}
@@ -57,7 +57,7 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 		UsedBytes: res.GetUsedBytes(), PeakBytes: res.GetPeakBytes(), Generation: res.GetRuntimeGeneration(), Draining: res.GetDraining(),
 		Releases: res.GetReleases(), ReleasedBytes: res.GetReleasedBytes(), WarmBudgetBytes: max(0, res.GetWarmBudgetBytes()),
 	}
-	i.ForeignBytes = max(0, res.GetForeignBytes())
+	i.ForeignBytes, i.DeviceLease = max(0, res.GetForeignBytes()), res.GetDeviceLease()
 	for _, w := range res.GetForeignWants()[:min(len(res.GetForeignWants()), maxWants)] {
 		i.ForeignWants = append(i.ForeignWants, wantFromProto(w))
 	}

@@ -215,7 +215,7 @@ type GetStageInfoResponse struct {
 	Kind StageKind `protobuf:"varint,2,opt,name=kind,proto3,enum=triptych.stage.v1alpha1.StageKind" json:"kind,omitempty"`
 	// Version of the serving program.
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
-	// The machine the device belongs to. Host and device together name a memory budget.
+	// What the device belongs to, as the operator names it, by default the machine. Host and device together name a memory budget.
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	// The device on that machine, e.g. "cpu:0".
 	Device string `protobuf:"bytes,5,opt,name=device,proto3" json:"device,omitempty"`
@@ -238,6 +238,9 @@ type GetStageInfoResponse struct {
 	ForeignBytes int64 `protobuf:"varint,40,opt,name=foreign_bytes,json=foreignBytes,proto3" json:"foreign_bytes,omitempty"`
 	// What those processes' orchestrators lack, the oldest first.
 	ForeignWants []*DeviceWant `protobuf:"bytes,41,rep,name=foreign_wants,json=foreignWants,proto3" json:"foreign_wants,omitempty"`
+	// Id of the record in which the processes on the device share its memory; empty where they do not. Stages of one host and
+	// device with different ids would exceed the budget together.
+	DeviceLease string `protobuf:"bytes,42,opt,name=device_lease,json=deviceLease,proto3" json:"device_lease,omitempty"`
 	// How often the present runtime process gave back memory that it kept between runs.
 	Releases int64 `protobuf:"varint,60,opt,name=releases,proto3" json:"releases,omitempty"`
 	// By how much it shrank then, in sum; this memory is not in used_bytes.
@@ -376,6 +379,13 @@ func (x *GetStageInfoResponse) GetForeignWants() []*DeviceWant {
 		return x.ForeignWants
 	}
 	return nil
+}
+
+func (x *GetStageInfoResponse) GetDeviceLease() string {
+	if x != nil {
+		return x.DeviceLease
+	}
+	return ""
 }
 
 func (x *GetStageInfoResponse) GetReleases() int64 {
@@ -1322,7 +1332,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
 	"DeviceWant\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
-	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\x8f\x06\n" +
+	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xb2\x06\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
@@ -1340,7 +1350,8 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x12runtime_generation\x18\v \x01(\x04R\x11runtimeGeneration\x12\x1a\n" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x12#\n" +
 	"\rforeign_bytes\x18( \x01(\x03R\fforeignBytes\x12H\n" +
-	"\rforeign_wants\x18) \x03(\v2#.triptych.stage.v1alpha1.DeviceWantR\fforeignWants\x12\x1a\n" +
+	"\rforeign_wants\x18) \x03(\v2#.triptych.stage.v1alpha1.DeviceWantR\fforeignWants\x12!\n" +
+	"\fdevice_lease\x18* \x01(\tR\vdeviceLease\x12\x1a\n" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
 	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +

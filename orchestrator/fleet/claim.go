@@ -1,0 +1,43 @@
+package fleet
+
+import (
+	"fmt"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// claim is a service's part in a device, and the record in which it shares the device with other processes.
+type claim struct{ host, device, lease string }
+
+// unshared tells in words why a service may not work beside one that does: both name the same device and do not share its lease,
+// so that together they would exceed the budget. The first to come works. It is empty where nothing is wrong; the service's claim
+// then stands until unclaim.
+func (f *Fleet) unshared(id residency.StageID, info stage.Info) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.claims, id)
+	c := claim{info.Host, info.Device, info.DeviceLease}
+	if c.lease == "" { // no budget, or the operator keeps it out
+		return ""
+	}
+	var rival residency.StageID // the first by address
+	for other, has := range f.claims {
+		if has.host == c.host && has.device == c.device && has.lease != c.lease && (rival == "" || other < rival) {
+			rival = other
+		}
+	}
+	if rival != "" {
+		return fmt.Sprintf("it names %s of host %q, as %s does, and does not share that one's lease directory: give both the same directory by --device-lease, or, on different machines, different names by --host",
+			c.device, c.host, rival)
+	}
+	f.claims[id] = c
+	return ""
+}
+
+// unclaim ends the claim of a service that is gone.
+func (f *Fleet) unclaim(id residency.StageID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.claims, id)
+}
