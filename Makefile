@@ -106,6 +106,7 @@ bench-residency: ## Compare the memory policy with others and with the offline o
 	go run ./cmd/triptych simulate --seed 1 --jobs 200 --arrivals poisson,bursty --budget 40%,50%,60%,70%,80%,90%,100%,110% \
 		--models-mix pyramid --models-mix sd15:a,sd15:b,sd15:c,sd15:d --models-mix sd15:a=3,sd15:b=2,sdxl,pyramid \
 		--oracle-width 500 --report bench/results/residency.json
+	go run ./bench/goals bench/results/residency.json
 
 .PHONY: bench-trace
 bench-trace: ## Replay a trace of 200 jobs over three models on a real stack under four budgets: the ledger beside measured memory

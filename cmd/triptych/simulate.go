@@ -165,13 +165,10 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	switch {
-	case f.asJSON:
+	if f.asJSON {
 		return printJSON(cmd.OutOrStdout(), rows)
-	case f.warm != "":
-		return nil // nothing to compare with
 	}
-	return printGoals(out, rows)
+	return nil
 }
 
 // traces are all that the flags ask for, with names, and what there is to say of a recording.

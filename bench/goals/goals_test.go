@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
+)
+
+// policy is a policy's result, all of whose jobs are done.
+func policy(name string, reload, oracle float64) simulate.Result {
+	return simulate.Result{Policy: name, Done: 3, ReloadSeconds: reload, OracleSeconds: oracle}
+}
+
+func TestCounts(t *testing.T) {
+	refused := policy(simulate.Ours, 0, 0)
+	refused.Done = 0
+	half := policy("half", 1, 1)
+	half.Done = 1
+	for name, c := range map[string]struct {
+		row  row
+		want counts
+	}{
+		"at the oracle, half of LRU": {row{Results: []simulate.Result{policy(simulate.Ours, 11.5, 10), policy(simulate.LRU, 23, 20)}}, counts{rows: 1, near: 1, fewer: 1, fewerAtLeast: 1}},
+		"beyond, and so is the best": {
+			row{Online: &simulate.Online{ReloadSeconds: 12, OracleSeconds: 10}, Results: []simulate.Result{policy(simulate.Ours, 12, 10), policy(simulate.LRU, 19, 20)}},
+			counts{rows: 1, unforeseen: 1},
+		},
+		"beyond, and the best is not": {
+			row{Online: &simulate.Online{ReloadSeconds: 11, OracleSeconds: 10}, Results: []simulate.Result{policy(simulate.Ours, 12, 10), policy(simulate.LRU, 19, 20)}},
+			counts{rows: 1},
+		},
+		"half of LRU in another order":           {row{Results: []simulate.Result{policy(simulate.Ours, 12, 12), policy(simulate.LRU, 20, 20), policy("other", 20, 10)}}, counts{rows: 1, near: 1, fewerAtLeast: 1}},
+		"another order that served fewer":        {row{Results: []simulate.Result{policy(simulate.Ours, 12, 12), policy(simulate.LRU, 20, 20), half}}, counts{rows: 1, near: 1}},
+		"nothing fits, which says nothing of us": {row{Results: []simulate.Result{refused, policy(simulate.LRU, 5, 5)}}, counts{}},
+	} {
+		var got counts
+		if got.add(c.row.reached(), c.row.Online); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// TestReport: the committed report gives what docs/residency.md tells of it.
+func TestReport(t *testing.T) {
+	const report = "../results/residency.json"
+	rows, err := read(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := os.ReadFile("../../docs/residency.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c counts
+	for _, r := range rows {
+		c.add(r.reached(), r.Online)
+	}
+	for _, want := range []string{
+		fmt.Sprintf("Of the %d rows", c.rows),
+		fmt.Sprintf("| at most %v of the optimum | %d | %d: ", mostToOracle, c.near, c.rows-c.near-c.unforeseen),
+		fmt.Sprintf("| %d: ONLINE TO ORACLE is ", c.unforeseen),
+		fmt.Sprintf("| at most half of LRU's loads | %d | %d: ", c.fewer, c.fewerAtLeast-c.fewer),
+		fmt.Sprintf("| %d: LRU TO ORACLE is below %d |", c.rows-c.fewerAtLeast, leastToLRU),
+	} {
+		if !strings.Contains(string(docs), want) {
+			t.Errorf("docs/residency.md does not say %q", want)
+		}
+	}
+	var out strings.Builder
+	if err := run([]string{report}, &out); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if got, want := len(lines), len(rows)+4; got != want || !strings.Contains(lines[got-2], fmt.Sprintf("in %d of %d rows; of the others, %d", c.near, c.rows, c.unforeseen)) ||
+		!strings.Contains(lines[got-1], fmt.Sprintf("in %d of %d rows; the oracle comes to it in %d", c.fewer, c.rows, c.fewerAtLeast)) {
+		t.Errorf("%d lines, want %d:\n%s", got, want, out.String())
+	}
+}
+
+func TestNoReport(t *testing.T) {
+	for says, text := range map[string]string{
+		"invalid character": "x", "at least one trace": "[]", "--warm-memory": `[{"trace": "t", "budget": "60%", "warm_bytes": 1}]`,
+	} {
+		path := filepath.Join(t.TempDir(), "report.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := run([]string{path}, nil); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want an error that says %q", text, err, says)
+		}
+	}
+	if err := run(nil, nil); err == nil {
+		t.Error("no report is given, and nothing is wrong")
+	}
+}
