@@ -1,7 +1,10 @@
 package weights
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -189,25 +192,31 @@ func TestOpenDirReportsBrokenLinks(t *testing.T) {
 	}
 }
 
-// The indexes of published models, when they are at hand beside the repository. Their shards are not.
-func TestPublishedIndexes(t *testing.T) {
-	for path, c := range map[string]struct {
-		tensors int
-		naming  Naming
+// TestLargeIndexes: indexes as large as those of T5 v1.1 XXL's encoder and FLUX.1's transformer are read whole, and a shard
+// that is not there is told.
+func TestLargeIndexes(t *testing.T) {
+	for name, c := range map[string]struct {
+		tensors, files int
+		bytes          int64
+		naming         Naming
 	}{
-		"text_encoder_2/model.safetensors.index.json":                {219, Transformers()},
-		"transformer/diffusion_pytorch_model.safetensors.index.json": {1156, Diffusers()},
+		"model":                   {219, 2, 9_524_621_312, Transformers()},
+		"diffusion_pytorch_model": {1156, 3, 23_782_357_120, Diffusers()},
 	} {
-		full := filepath.Join(repo, "../shared/assets/configs/flux", filepath.FromSlash(path))
-		if _, err := os.Stat(full); err != nil {
-			t.Skip("no published configs beside the repository")
+		dir, shards := t.TempDir(), map[string]string{}
+		for i := range c.tensors {
+			shards[fmt.Sprintf("transformer_blocks.%d.attn.to_q.weight", i)] = fmt.Sprintf("%s-%05d-of-%05d.safetensors", name, 1+i*c.files/c.tensors, c.files)
 		}
-		shards, _, err := readIndex(full)
-		if err != nil || len(shards) != c.tensors {
-			t.Errorf("%s: %d tensors, %v, want %d", path, len(shards), err, c.tensors)
+		text, err := json.Marshal(map[string]any{"metadata": map[string]int64{"total_size": c.bytes}, "weight_map": shards})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := OpenDir(filepath.Dir(full), c.naming); err == nil || !strings.Contains(err.Error(), "00001-of-") {
-			t.Errorf("%s: %v, want the first shard missed", path, err)
+		got, total, err := readIndex(write(t, dir, name+".safetensors.index.json", text))
+		if err != nil || total != c.bytes || !maps.Equal(got, shards) {
+			t.Errorf("%s: %d tensors of %d bytes, %v; want %d of %d", name, len(got), total, err, c.tensors, c.bytes)
+		}
+		if _, err := OpenDir(dir, c.naming); err == nil || !strings.Contains(err.Error(), "00001-of-") {
+			t.Errorf("%s: %v, want the first shard missed", name, err)
 		}
 	}
 }

@@ -347,13 +347,9 @@ func TestTapesRefuseSizes(t *testing.T) {
 	}
 }
 
-// The configs of Stable Diffusion 1.5 as published, when they are at hand beside the repository.
-func TestPublishedConfigs(t *testing.T) {
-	dir := filepath.Join(repo, "../shared/assets/configs/sd15")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("no published configs beside the repository")
-	}
-	d, err := Open(dir)
+// TestDefaults: what the configs of Stable Diffusion 1.5 leave to defaults is that of diffusers and transformers.
+func TestDefaults(t *testing.T) {
+	d, err := Open(sd15().write(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,12 @@ package shapes
 import (
 	"encoding/json"
 	"errors"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/triptych-serving/triptych/engine/config"
 	"github.com/triptych-serving/triptych/engine/device"
@@ -81,37 +82,73 @@ func TestParameterCounts(t *testing.T) {
 	}
 }
 
-// TestPublishedIndexes compares names with those of published files.
-func TestPublishedIndexes(t *testing.T) {
+// The tensors in the published files of T5 v1.1 XXL's encoder and FLUX.1-schnell's transformer: {A,B} stands for each of its
+// words, {N} for the numbers below N.
+var (
+	t5Tensors = []string{
+		"shared.weight", "encoder.final_layer_norm.weight", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+		"encoder.block.{24}.layer.{2}.layer_norm.weight", "encoder.block.{24}.layer.0.SelfAttention.{q,k,v,o}.weight",
+		"encoder.block.{24}.layer.1.DenseReluDense.{wi_0,wi_1,wo}.weight",
+	}
+	schnellTensors = []string{
+		"{x_embedder,context_embedder,norm_out.linear,proj_out}.{weight,bias}",
+		"time_text_embed.{timestep_embedder,text_embedder}.{linear_1,linear_2}.{weight,bias}",
+		"transformer_blocks.{19}.{norm1,norm1_context}.linear.{weight,bias}",
+		"transformer_blocks.{19}.attn.{to_q,to_k,to_v,to_out.0,add_q_proj,add_k_proj,add_v_proj,to_add_out}.{weight,bias}",
+		"transformer_blocks.{19}.attn.{norm_q,norm_k,norm_added_q,norm_added_k}.weight",
+		"transformer_blocks.{19}.{ff,ff_context}.net.{0.proj,2}.{weight,bias}",
+		"single_transformer_blocks.{38}.{norm.linear,proj_mlp,proj_out,attn.to_q,attn.to_k,attn.to_v}.{weight,bias}",
+		"single_transformer_blocks.{38}.attn.{norm_q,norm_k}.weight",
+	}
+)
+
+// expand gives the names that a pattern stands for.
+func expand(pattern string) (names []string) {
+	before, rest, found := strings.Cut(pattern, "{")
+	if !found {
+		return []string{pattern}
+	}
+	choice, after, _ := strings.Cut(rest, "}")
+	words := strings.Split(choice, ",")
+	if n, err := strconv.Atoi(choice); err == nil {
+		words = nil
+		for i := range n {
+			words = append(words, strconv.Itoa(i))
+		}
+	}
+	for _, word := range words {
+		names = append(names, expand(before+word+after)...)
+	}
+	return names
+}
+
+// TestPublishedTensors: names, their number and the bytes of all are those of the published indexes, at two for a value.
+func TestPublishedTensors(t *testing.T) {
 	_, xxl := declareT5(t, t5XXL)
 	_, fast := declareFlux(t, schnell)
-	for file, m := range map[string]*device.Manifest{
-		"text_encoder_2/model.safetensors.index.json":                xxl,
-		"transformer/diffusion_pytorch_model.safetensors.index.json": fast,
+	for name, c := range map[string]struct {
+		m        *device.Manifest
+		patterns []string
+		tensors  int
+		bytes    int64
+	}{
+		"T5 v1.1 XXL":    {xxl, t5Tensors, 219, 9_524_621_312},
+		"FLUX.1-schnell": {fast, schnellTensors, 1156, 23_782_357_120},
 	} {
-		data, err := os.ReadFile(filepath.Join("../../../../shared/assets/configs/flux", filepath.FromSlash(file)))
-		if errors.Is(err, os.ErrNotExist) {
-			t.Skip("no published configs beside the repository")
+		var got, want []string
+		for _, p := range c.m.Params {
+			got = append(got, p.Name)
 		}
-		var index struct {
-			Metadata struct {
-				Total int64 `json:"total_size"`
-			}
-			Weights map[string]string `json:"weight_map"`
+		for _, p := range c.patterns {
+			want = append(want, expand(p)...)
 		}
-		if err := errors.Join(err, json.Unmarshal(data, &index)); err != nil {
-			t.Fatal(err)
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); len(want) != c.tensors || diff != "" {
+			t.Errorf("%s: %d tensors are published, %d are declared:\n%s", name, c.tensors, len(got), diff)
 		}
-		var names []string
-		for _, p := range m.Params {
-			names = append(names, p.Name)
-		}
-		slices.Sort(names)
-		if want := slices.Sorted(maps.Keys(index.Weights)); !slices.Equal(names, want) {
-			t.Errorf("%s: %d tensors are declared, %d are listed", file, len(names), len(want))
-		}
-		if got := 2 * parameters(m); got != index.Metadata.Total {
-			t.Errorf("%s: %d bytes, listed are %d", file, got, index.Metadata.Total)
+		if got := 2 * parameters(c.m); got != c.bytes {
+			t.Errorf("%s: %d bytes, published are %d", name, got, c.bytes)
 		}
 	}
 }
