@@ -102,6 +102,8 @@ func cpuOptions(index int, o Options) cpu.Options {
 	return cpu.Options{Index: index, Threads: o.Threads, MemoryCapBytes: o.MemoryCapBytes, Lease: o.Lease, Refuse: o.Refuse}
 }
 
-func planCPU(index int, o Options) (device.Planner, error) { return cpu.NewPlanner(cpuOptions(index, o)) }
+func planCPU(index int, o Options) (device.Planner, error) {
+	return cpu.NewPlanner(cpuOptions(index, o))
+}
 
 func openCPU(index int, o Options) (device.Device, error) { return cpu.New(cpuOptions(index, o)) }

@@ -17,6 +17,7 @@ import (
 // Close it when no more loading follows; its manifest and tapes outlive that.
 type Network struct {
 	manifest *device.Manifest
+	tapes    *device.Tapes[shape]
 	weights  weightFile
 	warnings []string
 }
@@ -98,5 +99,5 @@ func (d *Dir) open(folder string, declare func(*nn.Scope), ignore func(string) b
 		_ = files.Close() // read-only, and the declaration's error says more
 		return Network{}, err
 	}
-	return Network{manifest: s.Manifest(), weights: files, warnings: warnings(folder, files, surplus)}, nil
+	return Network{manifest: s.Manifest(), tapes: &device.Tapes[shape]{}, weights: files, warnings: warnings(folder, files, surplus)}, nil
 }

@@ -42,7 +42,7 @@ func (d *Dir) TextEncoder() (*TextEncoder, error) {
 
 // Tape maps InputIDs [batch, tokens] to OutputStates [batch, tokens, HiddenSize].
 func (e *TextEncoder) Tape(batch, tokens int) (*device.Tape, error) {
-	return record(e.manifest, func(t *device.Tape) {
+	return e.tape(shape{batch, tokens}, func(t *device.Tape) {
 		t.Output(OutputStates, e.model.Forward(t, t.IDs(InputIDs, batch, tokens)))
 	})
 }
@@ -70,7 +70,7 @@ func (d *Dir) Denoiser() (*Denoiser, error) {
 // InputContext [batch, tokens, ContextDim], a fixed input, to OutputPrediction [batch, h, w, C]. The error is a
 // unet.SizeError unless h and w are multiples of Config.SizeMultiple.
 func (u *Denoiser) Tape(batch, h, w, tokens int) (*device.Tape, error) {
-	return record(u.manifest, func(t *device.Tape) {
+	return u.tape(shape{batch, h, w, tokens}, func(t *device.Tape) {
 		latents := t.Input(InputLatents, batch, h, w, u.Config.InChannels)
 		time := t.Input(InputTime, 1, u.Config.Channels[0])
 		context := t.FixedInput(InputContext, batch, tokens, u.Config.ContextDim)
@@ -100,7 +100,7 @@ func (d *Dir) ImageDecoder() (*ImageDecoder, error) {
 // Tape maps InputLatents [batch, h, w, LatentChannels], unscaled (Config.Unscale), to OutputImage
 // [batch, h*Factor, w*Factor, 3] in about -1 to 1.
 func (v *ImageDecoder) Tape(batch, h, w int) (*device.Tape, error) {
-	return record(v.manifest, func(t *device.Tape) {
+	return v.tape(shape{batch, h, w}, func(t *device.Tape) {
 		t.Output(OutputImage, v.model.Forward(t, t.Input(InputLatents, batch, h, w, v.Config.LatentChannels)))
 	})
 }
@@ -127,9 +127,17 @@ func (d *Dir) ImageEncoder() (*ImageEncoder, error) {
 // [batch, height/Factor, width/Factor, 2 LatentChannels] (Config.Sample). The error is a
 // vae.SizeError unless both sides are multiples of Config.Factor.
 func (v *ImageEncoder) Tape(batch, height, width int) (*device.Tape, error) {
-	return record(v.manifest, func(t *device.Tape) {
+	return v.tape(shape{batch, height, width}, func(t *device.Tape) {
 		t.Output(OutputMoments, v.model.Forward(t, t.Input(InputImage, batch, height, width, vae.ImageChannels)))
 	})
+}
+
+// shape is what a tape is recorded for.
+type shape [4]int
+
+// tape records what forward does, unless a tape of that shape is remembered. It is not to be written to.
+func (n *Network) tape(s shape, forward func(*device.Tape)) (*device.Tape, error) {
+	return n.tapes.Of(s, func() (*device.Tape, error) { return record(n.manifest, forward) })
 }
 
 func record(m *device.Manifest, forward func(*device.Tape)) (*device.Tape, error) {
