@@ -18,7 +18,7 @@ const lineBytes = device.ScratchAlign
 // arena is one private anonymous mapping, zeroed, outside the Go heap. Its bytes are in the
 // ledger from map to free, those of an offloaded one apart from the device's.
 type arena struct {
-	ledger *ledger
+	ledger *device.Ledger
 	mem    []byte
 
 	mu    sync.Mutex // held where the state changes; the ledger's comes behind it
@@ -39,13 +39,13 @@ func mappedBytes(bytes int64) int64 {
 }
 
 // newArena maps at least bytes. The error is a device.MemoryError.
-func newArena(l *ledger, bytes int64) (*arena, error) {
+func newArena(l *device.Ledger, bytes int64) (*arena, error) {
 	bytes = mappedBytes(bytes)
 	a := &arena{ledger: l}
 	if bytes == 0 {
 		return a, nil
 	}
-	err := l.take(bytes, func() (err error) {
+	err := l.Take(bytes, func() (err error) {
 		a.mem, err = unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 		if err == nil {
 			AdviseHuge(a.mem)
@@ -81,7 +81,7 @@ func (a *arena) offload() {
 	a.state.Store(offloaded)
 	if len(a.mem) > 0 {
 		_ = unix.Mprotect(a.mem, unix.PROT_NONE) // a guard alone: the system may have no mapping left to split off
-		a.ledger.offload(a.bytes())
+		a.ledger.Offload(a.bytes())
 	}
 }
 
@@ -96,7 +96,7 @@ func (a *arena) onload() error {
 		return device.ErrFreed
 	}
 	if len(a.mem) > 0 {
-		if err := a.ledger.onload(a.bytes(), func() error { return unix.Mprotect(a.mem, unix.PROT_READ|unix.PROT_WRITE) }); err != nil {
+		if err := a.ledger.Onload(a.bytes(), func() error { return unix.Mprotect(a.mem, unix.PROT_READ|unix.PROT_WRITE) }); err != nil {
 			return err
 		}
 	}
@@ -119,9 +119,9 @@ func (a *arena) free() bool {
 		panic(fmt.Sprintf("cpu: munmap of %d bytes: %v", len(a.mem), err))
 	}
 	if before == offloaded {
-		a.ledger.drop(a.bytes())
+		a.ledger.Drop(a.bytes())
 	} else {
-		a.ledger.release(a.bytes())
+		a.ledger.Release(a.bytes())
 	}
 	return true
 }

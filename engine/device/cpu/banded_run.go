@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"context"
-	"slices"
 
 	"github.com/triptych-serving/triptych/engine/device"
 )
@@ -33,26 +32,23 @@ func (d *Device) newBandedRun(t *device.Tape, w *weights, p *bandedProgram) (*ba
 
 // Write copies v into a float input.
 func (r *bandedRun) Write(name string, v []float32) error {
-	in, err := r.port("input", name, r.tape.Inputs(), len(v))
-	switch {
-	case err != nil:
+	if err := r.arena.usable("run"); err != nil {
 		return err
-	case in.IDs:
-		return &device.FieldError{Field: "input " + name, Expected: "ids", Got: "float values"}
+	}
+	in, err := r.tape.FindInput(name, len(v))
+	if err != nil {
+		return err
 	}
 	return r.spill.write(v, r.arrays.Offsets[in.Array.ID-1])
 }
 
 // WriteIDs copies ids into an id input, if every one is a row of the table.
 func (r *bandedRun) WriteIDs(name string, ids []int32) error {
-	in, err := r.port("input", name, r.tape.Inputs(), len(ids))
-	switch {
-	case err != nil:
+	if err := r.arena.usable("run"); err != nil {
 		return err
-	case !in.IDs:
-		return &device.FieldError{Field: "input " + name, Expected: "float values", Got: "ids"}
 	}
-	if err := checkIDs(name, ids, tableRows(r.tape, in.Array)); err != nil {
+	in, err := r.tape.FindIDs(name, ids)
+	if err != nil {
 		return err
 	}
 	return r.spill.write(view[float32](raw(ids), len(ids)), r.arrays.Offsets[in.Array.ID-1])
@@ -60,26 +56,14 @@ func (r *bandedRun) WriteIDs(name string, ids []int32) error {
 
 // Read copies an output into v.
 func (r *bandedRun) Read(name string, v []float32) error {
-	out, err := r.port("output", name, r.tape.Outputs(), len(v))
+	if err := r.arena.usable("run"); err != nil {
+		return err
+	}
+	out, err := r.tape.FindOutput(name, len(v))
 	if err != nil {
 		return err
 	}
 	return r.spill.read(v, r.arrays.Offsets[out.Array.ID-1])
-}
-
-// port finds an input or output that holds so many values.
-func (r *bandedRun) port(kind, name string, ports []device.Named, values int) (device.Named, error) {
-	if err := r.arena.usable("run"); err != nil {
-		return device.Named{}, err
-	}
-	i := slices.IndexFunc(ports, func(n device.Named) bool { return n.Name == name })
-	if i < 0 {
-		return device.Named{}, &device.FieldError{Field: kind + " " + name, Expected: "an " + kind + " of the tape", Got: "an unknown name"}
-	}
-	if want := elems(ports[i].Array); values != want {
-		return device.Named{}, lengthError(kind+" "+name, ports[i].Array.Shape.String(), want, values)
-	}
-	return ports[i], nil
 }
 
 // Execute computes op after op. It ends within one band when ctx does; the error may be a

@@ -40,7 +40,7 @@ type Device struct {
 	*Planner
 	spillDir string
 	room     func(*os.File) (bytes int64, known bool) // of a file's disk
-	ledger   *ledger
+	ledger   *device.Ledger
 	pool     *pool
 	closed   atomic.Bool
 	running  atomic.Int64  // loads and executions under way
@@ -55,12 +55,12 @@ func New(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	ledger := &ledger{device: p.name, limit: o.MemoryCapBytes, lease: o.Lease, refuse: o.Refuse}
+	ledger := &device.Ledger{Device: p.name, CapBytes: o.MemoryCapBytes, Lease: o.Lease, Refuse: o.Refuse}
 	return &Device{Planner: p, spillDir: cmp.Or(o.SpillDir, spillDir()), room: diskRoom, ledger: ledger, pool: newPool(p.threads)}, nil
 }
 
 // Memory reads the ledger.
-func (d *Device) Memory() device.Memory { return d.ledger.reading() }
+func (d *Device) Memory() device.Memory { return d.ledger.Memory() }
 
 // Activity counts tasks of the threads and chunks of weights. A load whose caller is being told of its progress is not
 // running: how long that takes is the caller's.

@@ -24,7 +24,7 @@ func (l *lender) Release(bytes int64) { l.left, l.taken = l.left+bytes, l.taken-
 func TestLease(t *testing.T) {
 	page := mappedBytes(1)
 	lease := &lender{left: 3 * page}
-	l := &ledger{device: "cpu:0", limit: 5 * page, lease: lease}
+	l := &device.Ledger{Device: "cpu:0", CapBytes: 5 * page, Lease: lease}
 	a, err := newArena(l, 2*page)
 	if err != nil || lease.taken != 2*page {
 		t.Fatalf("%d bytes are taken of the lease: %v", lease.taken, err)
@@ -37,14 +37,14 @@ func TestLease(t *testing.T) {
 	if _, err = newArena(l, 4*page); !errors.Is(err, device.ErrOutOfMemory) || errors.As(err, &busy) {
 		t.Errorf("beyond the cap: %v", err)
 	}
-	if err := l.take(page, func() error { return errors.New("no memory") }); !errors.Is(err, device.ErrOutOfMemory) {
+	if err := l.Take(page, func() error { return errors.New("no memory") }); !errors.Is(err, device.ErrOutOfMemory) {
 		t.Errorf("what cannot be mapped: %v", err)
 	}
-	if got := l.reading(); got.UsedBytes != 2*page || lease.taken != 2*page {
+	if got := l.Memory(); got.UsedBytes != 2*page || lease.taken != 2*page {
 		t.Errorf("%d bytes are used, %d taken of the lease", got.UsedBytes, lease.taken)
 	}
 	a.offload()
-	if got := l.reading(); lease.taken != 0 || got.UsedBytes != 0 || got.OffloadedBytes != 2*page {
+	if got := l.Memory(); lease.taken != 0 || got.UsedBytes != 0 || got.OffloadedBytes != 2*page {
 		t.Errorf("offloaded: %d bytes are taken of the lease, %+v", lease.taken, got)
 	}
 	lease.left = page // others took some
