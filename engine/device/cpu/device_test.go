@@ -1,6 +1,7 @@
 package cpu_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,34 +25,27 @@ func open(t testing.TB, o cpu.Options) *cpu.Device {
 	return d
 }
 
-// policy is a device whose loads all keep to a plan, and whose runs to options unless they have others.
+// policy is a device whose loads keep to a plan, and whose runs to options, unless they have others.
 type policy struct {
 	device.Device
 	load device.LoadPlan
 	run  device.RunOptions
 }
 
-func (p policy) WeightBytes(m *device.Manifest, _ device.LoadPlan) int64 {
-	return p.Device.WeightBytes(m, p.load)
+func (p policy) WeightBytes(m *device.Manifest, l device.LoadPlan) int64 {
+	return p.Device.WeightBytes(m, cmp.Or(l, p.load))
 }
 
-func (p policy) Load(ctx context.Context, m *device.Manifest, _ device.LoadPlan, src device.Source, progress func(int64)) (device.Weights, error) {
-	return p.Device.Load(ctx, m, p.load, src, progress)
-}
-
-func (p policy) options(o device.RunOptions) device.RunOptions {
-	if o == (device.RunOptions{}) {
-		return p.run
-	}
-	return o
+func (p policy) Load(ctx context.Context, m *device.Manifest, l device.LoadPlan, src device.Source, progress func(int64)) (device.Weights, error) {
+	return p.Device.Load(ctx, m, cmp.Or(l, p.load), src, progress)
 }
 
 func (p policy) ScratchBytes(t *device.Tape, o device.RunOptions) (int64, error) {
-	return p.Device.ScratchBytes(t, p.options(o))
+	return p.Device.ScratchBytes(t, cmp.Or(o, p.run))
 }
 
 func (p policy) NewRun(t *device.Tape, w device.Weights, o device.RunOptions) (device.Run, error) {
-	return p.Device.NewRun(t, w, p.options(o))
+	return p.Device.NewRun(t, w, cmp.Or(o, p.run))
 }
 
 // forEachVariant runs f with every implementation of the kernels, as subtests.

@@ -20,6 +20,8 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 	t.Run("ResidentRefused", func(t *testing.T) { testResidentRefused(t, newDevice(t, 0)) })
 	t.Run("Accounting", func(t *testing.T) { testAccounting(t, newDevice(t, 0)) })
 	t.Run("ScratchLimit", func(t *testing.T) { testScratchLimit(t, newDevice(t, 0)) })
+	t.Run("Streaming", func(t *testing.T) { testStreaming(t, newDevice(t, 0)) })
+	t.Run("Convolutions", func(t *testing.T) { testConvolutions(t, newDevice(t, 0)) })
 	t.Run("Cap", func(t *testing.T) { testCap(t, newDevice) })
 	t.Run("LoadFails", func(t *testing.T) { testLoadFails(t, newDevice(t, 0)) })
 	t.Run("Cancel", func(t *testing.T) { testCancel(t, newDevice(t, 0)) })
