@@ -64,7 +64,7 @@ type Lease interface {
 	Release(bytes int64)
 }
 
-// Source gives the stored bytes of a parameter, little-endian and row-major. Sections are read by
+// Source gives the bytes of a stored tensor (see Param.Section), little-endian and row-major. Sections are read by
 // several goroutines at once; those that have the same Outer reader are loaded in the order of their
 // offsets there, so that a file is read from its beginning to its end. Streamed ones are read in the order of their use.
 type Source interface {
@@ -128,6 +128,9 @@ type Param struct {
 	Layout Layout
 	DType  tensor.DType // as stored
 	Shape  tensor.Shape // as used; a stored shape may differ by dimensions of 1
+	// From is what the parameter is made of, rows behind rows, if it is not stored under its Name: all of DType. Values are those
+	// of a parameter that is stored so, to the bit.
+	From []Slice
 
 	// Resident is the type a device keeps the parameter in; zero means as stored. A Matrix or a Filter may be kept in
 	// every floating point type, rounded to nearest even, and as integers q with a float32 scale for those of a group:

@@ -45,8 +45,8 @@ func (e *TensorError) Error() string {
 	return fmt.Sprintf("%s: tensor %.200q is %v: expected %s, got %s", e.File, e.Tensor, e.Fault, e.Expected, e.Got)
 }
 
-// TensorErrors is everything a declaration found wrong, in the order of the network, surplus
-// tensors last. errors.As finds each TensorError in it.
+// TensorErrors is everything a declaration found wrong, in the order of the network, tensors that parameters are assembled from
+// behind the others, and surplus ones last. errors.As finds each TensorError in it.
 type TensorErrors []*TensorError
 
 // shownErrors bounds the text: a file of another network differs in every tensor.

@@ -34,12 +34,13 @@ type declaration struct {
 	resident tensor.DType // of matrices and filters
 	manifest *device.Manifest
 	used     map[string]bool
+	sliced   map[string]bool // those of used that parameters are assembled from
 	problems TensorErrors
 }
 
 // NewScope starts a declaration over the tensors of src.
 func NewScope(src Source) *Scope {
-	return &Scope{decl: &declaration{src: src, manifest: &device.Manifest{}, used: map[string]bool{}}}
+	return &Scope{decl: &declaration{src: src, manifest: &device.Manifest{}, used: map[string]bool{}, sliced: map[string]bool{}}}
 }
 
 // Keep sets the type in which devices keep the matrices and filters declared from now on, on this scope and its
@@ -83,6 +84,21 @@ func (s *Scope) Table(name string, rows, dim int) device.Weight {
 	return s.add(name, device.Table, tensor.Shape{rows, dim}, nil)
 }
 
+// Assemble declares a parameter that is made of rows of stored tensors, see device.Param.From. Their names are below the scope's
+// path as its own is, which no tensor has. All are of one type, and each ends where the last slice of it does.
+func (s *Scope) Assemble(name string, layout device.Layout, shape tensor.Shape, from ...device.Slice) device.Weight {
+	p := device.Param{Name: s.full(name), Layout: layout, Shape: shape, From: slices.Clone(from)}
+	for i := range p.From {
+		slice := &p.From[i]
+		slice.Name = s.full(slice.Name)
+		s.decl.used[slice.Name], s.decl.sliced[slice.Name] = true, true
+		if dtype, _, ok := s.decl.src.Info(slice.Name); ok && p.DType == tensor.Invalid {
+			p.DType = dtype
+		}
+	}
+	return s.decl.add(p)
+}
+
 // Finish reports every problem of the declaration as TensorErrors. surplus are the tensors, sorted, that were not declared
 // and that ignore (which may be nil) does not excuse; beside problems, which they may explain, they are reported too.
 func (s *Scope) Finish(ignore func(name string) bool) (surplus []string, err error) {
@@ -93,10 +109,10 @@ func (s *Scope) Finish(ignore func(name string) bool) (surplus []string, err err
 		}
 	}
 	slices.Sort(surplus)
-	if len(d.problems) == 0 {
+	problems := append(slices.Clone(d.problems), d.unassembled()...)
+	if len(problems) == 0 {
 		return surplus, nil
 	}
-	problems := slices.Clone(d.problems)
 	for _, name := range surplus {
 		got := "a tensor"
 		if _, shape, ok := d.src.Info(name); ok {
@@ -131,9 +147,36 @@ func (s *Scope) add(name string, layout device.Layout, shape, alternative tensor
 	case !stored.Equal(shape) && (alternative == nil || !stored.Equal(alternative)):
 		problem(Misshapen, shape.String(), stored.String())
 	}
-	p := device.Param{Name: full, Layout: layout, DType: dtype, Shape: shape}
-	if layout == device.Matrix || layout == device.Filter {
+	return d.add(device.Param{Name: full, Layout: layout, DType: dtype, Shape: shape})
+}
+
+func (d *declaration) add(p device.Param) device.Weight {
+	if p.Layout == device.Matrix || p.Layout == device.Filter {
 		p.Resident = d.resident
 	}
 	return d.manifest.Add(p)
+}
+
+// unassembled is what is wrong with the tensors that parameters are assembled from.
+func (d *declaration) unassembled() (problems TensorErrors) {
+	for _, t := range d.manifest.Tensors() {
+		if !d.sliced[t.Name] {
+			continue
+		}
+		problem := func(f Fault, expected, got string) {
+			problems = append(problems, &TensorError{File: d.src.Where(t.Name), Tensor: t.Name, Fault: f, Expected: expected, Got: got})
+		}
+		dtype, stored, ok := d.src.Info(t.Name)
+		switch {
+		case !ok:
+			problem(Missing, t.Shape.String(), "no such tensor")
+		case !dtype.IsFloat():
+			problem(Unsupported, "F64, F32, F16 or BF16", d.src.TypeName(t.Name))
+		case dtype != t.DType:
+			problem(Unsupported, t.DType.String()+", as what it is put together with", d.src.TypeName(t.Name))
+		case !stored.Equal(t.Shape) && (len(t.Shape) != 2 || !stored.Equal(append(slices.Clone(t.Shape), 1, 1))):
+			problem(Misshapen, t.Shape.String(), stored.String())
+		}
+	}
+	return problems
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
@@ -155,6 +157,77 @@ func TestLayoutConversion(t *testing.T) {
 	for i := range src {
 		if last[i] != want[i] || first[i] != src[i] {
 			t.Fatalf("last %v, want %v; back %v, want %v", last, want, first, src)
+		}
+	}
+}
+
+// An assembled parameter uses the tensors of its slices, whose names are below the scope's path, and none of its own name.
+func TestScopeAssembles(t *testing.T) {
+	s := NewScope(file{
+		"a.in_proj":  {tensor.F16, tensor.Shape{12, 4}},
+		"a.q":        {tensor.F16, tensor.Shape{4, 4, 1, 1}},
+		"projection": {tensor.BF16, tensor.Shape{4, 6}},
+		"shift":      {tensor.F32, tensor.Shape{8}},
+	})
+	s.Keep(tensor.I8)
+	half := func(name string, first int) device.Slice { return device.Slice{Name: name, FirstRow: first, Rows: 4} }
+	a := s.Sub("a")
+	a.Assemble("q and v", device.Matrix, tensor.Shape{8, 4}, half("q", 0), half("in_proj", 8))
+	a.Assemble("k", device.Matrix, tensor.Shape{8, 4}, half("in_proj", 0), half("in_proj", 4))
+	s.Assemble("out", device.Matrix, tensor.Shape{6, 4}, device.Slice{Name: "projection", Rows: 6, Transposed: true})
+	s.Assemble("norm", device.Vector, tensor.Shape{8}, half("shift", 4), half("shift", 0))
+	if surplus, err := s.Finish(nil); err != nil || len(surplus) > 0 {
+		t.Fatal(surplus, err)
+	}
+	want := []device.Param{
+		{Name: "a.q and v", Layout: device.Matrix, DType: tensor.F16, Shape: tensor.Shape{8, 4}, Resident: tensor.I8, From: []device.Slice{half("a.q", 0), half("a.in_proj", 8)}},
+		{Name: "a.k", Layout: device.Matrix, DType: tensor.F16, Shape: tensor.Shape{8, 4}, Resident: tensor.I8, From: []device.Slice{half("a.in_proj", 0), half("a.in_proj", 4)}},
+		{Name: "out", Layout: device.Matrix, DType: tensor.BF16, Shape: tensor.Shape{6, 4}, Resident: tensor.I8, From: []device.Slice{{Name: "projection", Rows: 6, Transposed: true}}},
+		{Name: "norm", Layout: device.Vector, DType: tensor.F32, Shape: tensor.Shape{8}, From: []device.Slice{half("shift", 4), half("shift", 0)}},
+	}
+	if diff := cmp.Diff(want, s.Manifest().Params); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What parameters cannot be assembled from is reported by its own name, once, behind what else is wrong.
+func TestScopeReportsUnassembled(t *testing.T) {
+	s := NewScope(file{
+		"fused": {tensor.F16, tensor.Shape{13, 4}}, // a row that nobody uses
+		"k":     {tensor.F32, tensor.Shape{4, 4}},
+		"fp8":   {tensor.Invalid, tensor.Shape{4}},
+		"flat":  {tensor.F16, tensor.Shape{16}},
+		"out":   {tensor.F16, tensor.Shape{6, 4}},
+		"p":     {tensor.F16, tensor.Shape{4, 4}}, // which is made of others
+	})
+	rows := func(name string, first, n int) device.Slice {
+		return device.Slice{Name: name, FirstRow: first, Rows: n}
+	}
+	s.Assemble("p", device.Matrix, tensor.Shape{8, 4}, rows("fused", 0, 4), rows("gone", 0, 4))
+	s.Assemble("r", device.Matrix, tensor.Shape{16, 4}, rows("fused", 4, 8), rows("gone", 4, 4), rows("k", 0, 4))
+	s.Assemble("v", device.Vector, tensor.Shape{4}, rows("fp8", 0, 4))
+	s.Assemble("f", device.Matrix, tensor.Shape{4, 4}, rows("flat", 0, 4))
+	s.Assemble("t", device.Matrix, tensor.Shape{6, 4}, device.Slice{Name: "out", Rows: 6, Transposed: true})
+	s.Vector("bias", 4)
+	for range 2 { // asking again changes nothing
+		_, err := s.Finish(nil)
+		var all TensorErrors
+		if !errors.As(err, &all) {
+			t.Fatalf("%v, want TensorErrors", err)
+		}
+		const file = "model.safetensors"
+		want := TensorErrors{
+			{file, "bias", Missing, "[4]", "no such tensor"},
+			{file, "fused", Misshapen, "[12, 4]", "[13, 4]"},
+			{file, "gone", Missing, "[8, 4]", "no such tensor"},
+			{file, "k", Unsupported, "F16, as what it is put together with", "F32"},
+			{file, "fp8", Unsupported, "F64, F32, F16 or BF16", "F8_E4M3"},
+			{file, "flat", Misshapen, "[4, 4]", "[16]"},
+			{file, "out", Misshapen, "[4, 6]", "[6, 4]"},
+			{file, "p", Surplus, "no tensor of that name", "F16 [4, 4]"},
+		}
+		if diff := cmp.Diff(want, all); diff != "" {
+			t.Error(diff)
 		}
 	}
 }

@@ -52,8 +52,8 @@ func (b *book[N]) readOnce(ctx context.Context, s *shelf[N]) error {
 	b.prints = &weights.Prints{}
 	net.Watch(b.prints)
 	chunk := make([]byte, 1<<20)
-	for _, p := range net.Manifest().Params {
-		section, err := net.Source().Section(p.Name)
+	for _, t := range net.Manifest().Tensors() {
+		section, err := net.Source().Section(t.Name)
 		if err != nil {
 			return err
 		}

@@ -92,7 +92,7 @@ func (m *measurement) readAll(ctx context.Context, sample *device.Manifest, src 
 	begin := time.Now()
 	defer func() { m.reading += time.Since(begin) }()
 	for _, p := range sample.Params {
-		section, err := src.Section(p.Name)
+		section, err := p.Section(src)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -85,26 +85,28 @@ func (l *loading) cut(src device.Source) ([]int, error) {
 	total := int64(0)
 	for i := range l.params {
 		p := &l.params[i]
-		stored, err := src.Section(p.Name)
+		stored, err := p.Section(src)
 		if err != nil {
-			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
-		}
-		n, _ := p.Shape.Elems()
-		if want := n * p.DType.Size(); stored.Size() != int64(want) {
-			return nil, parameterError(p, fmt.Sprintf("%d bytes of %v %v", want, p.DType, p.Shape), fmt.Sprintf("%d bytes", stored.Size()))
+			return nil, err
 		}
 		if l.plan.offsets[i] == notResident {
 			l.stream.pieces[i] = piecesOf(p, i, stored)
 			continue
 		}
-		file, offset, _ := stored.Outer()
+		first := stored
+		if p.From != nil {
+			if first, err = src.Section(p.From[0].Name); err != nil {
+				return nil, err
+			}
+		}
+		file, offset, _ := first.Outer()
 		if _, ok := files[file]; !ok {
 			files[file] = len(files)
 		}
 		places = append(places, place{files[file], offset, i, stored})
 		total += stored.Size()
 	}
-	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.offset, b.offset)) })
+	slices.SortStableFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.offset, b.offset)) })
 	counts := make([]int, len(l.params))
 	size, most := int64(0), min(chunkBytes, total/int64(tasksPerThread*l.dev.threads))
 	for _, at := range places {

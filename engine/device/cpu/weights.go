@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"github.com/triptych-serving/triptych/engine/device"
@@ -121,7 +122,7 @@ func (w *weights) fits(m *device.Manifest) error {
 		return &device.FieldError{Field: "weights", Expected: fmt.Sprintf("the tape's %d parameters", len(m.Params)), Got: fmt.Sprint(len(w.params))}
 	}
 	for i, p := range m.Params {
-		if q := w.params[i]; p.Name != q.Name || p.Layout != q.Layout || p.DType != q.DType || p.Resident != q.Resident || !p.Shape.Equal(q.Shape) {
+		if q := w.params[i]; p.Name != q.Name || p.Layout != q.Layout || p.DType != q.DType || p.Resident != q.Resident || !p.Shape.Equal(q.Shape) || !slices.Equal(p.From, q.From) {
 			return parameterError(&p, fmt.Sprintf("%v %v kept as %v", p.DType, p.Shape, kept(&p)), fmt.Sprintf("%s %v %v kept as %v", q.Name, q.DType, q.Shape, kept(&q)))
 		}
 	}

@@ -2,7 +2,6 @@ package devicetest
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"slices"
 
@@ -54,20 +53,16 @@ func Evaluate(tape *device.Tape, src device.Source, inputs map[string][]float32)
 
 // parameter is a parameter's values as they are kept.
 func parameter(p *device.Param, src device.Source) ([]float64, error) {
-	section, err := src.Section(p.Name)
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(section)
+	data, err := stored(p, src)
 	if err != nil {
 		return nil, err
 	}
 	elems, _ := p.Shape.Elems()
-	stored := make([]float32, elems)
-	if err := tensor.Widen(stored, p.DType, data); err != nil {
+	values := make([]float32, elems)
+	if err := tensor.Widen(values, p.DType, data); err != nil {
 		return nil, err
 	}
-	v := widen(stored)
+	v := widen(values)
 	for output := range slices.Chunk(v, elems/p.Shape[0]) {
 		switch p.Resident {
 		case tensor.F16:

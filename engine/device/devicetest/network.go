@@ -46,6 +46,12 @@ func (n *Network) Section(name string) (*io.SectionReader, error) {
 func (n *Network) Param(layout device.Layout, d tensor.DType, scale float64, shape ...int) device.Weight {
 	name := fmt.Sprintf("param.%d", len(n.Manifest.Params))
 	elems, _ := tensor.Shape(shape).Elems()
+	n.data[name] = n.values(d, scale, elems)
+	return n.Manifest.Add(device.Param{Name: name, Layout: layout, DType: d, Shape: shape})
+}
+
+// values is so many normal values around 0 of standard deviation scale, as they are stored.
+func (n *Network) values(d tensor.DType, scale float64, elems int) []byte {
 	data := make([]byte, elems*d.Size())
 	for i := range elems {
 		v := float32(n.rng.NormFloat64() * scale)
@@ -58,8 +64,7 @@ func (n *Network) Param(layout device.Layout, d tensor.DType, scale float64, sha
 			binary.LittleEndian.PutUint16(data[2*i:], uint16(math.Float32bits(v)>>16))
 		}
 	}
-	n.data[name] = data
-	return n.Manifest.Add(device.Param{Name: name, Layout: layout, DType: d, Shape: shape})
+	return data
 }
 
 // f16 rounds towards zero; what is too small for a normal number becomes zero.

@@ -18,6 +18,8 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 	t.Run("Ops", func(t *testing.T) { testOps(t, newDevice(t, 0)) })
 	t.Run("Integers", func(t *testing.T) { testIntegers(t, newDevice(t, 0)) })
 	t.Run("ResidentRefused", func(t *testing.T) { testResidentRefused(t, newDevice(t, 0)) })
+	t.Run("Assembled", func(t *testing.T) { testAssembled(t, newDevice(t, 0)) })
+	t.Run("AssembledRefused", func(t *testing.T) { testAssembledRefused(t, newDevice(t, 0)) })
 	t.Run("Accounting", func(t *testing.T) { testAccounting(t, newDevice(t, 0)) })
 	t.Run("ScratchLimit", func(t *testing.T) { testScratchLimit(t, newDevice(t, 0)) })
 	t.Run("Streaming", func(t *testing.T) { testStreaming(t, newDevice(t, 0)) })

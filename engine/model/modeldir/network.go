@@ -53,11 +53,11 @@ func (n *Network) Warnings() []string { return n.warnings }
 // that wraps weights.ErrChanged.
 func (n *Network) Watch(p *weights.Prints) { n.weights.Watch(p) }
 
-// Print is a digest of the parameters' names and of their stored bytes as p has them, and whether p has them all.
+// Print is a digest of the parameters' tensors, their names and bytes as p has them, and whether p has them all.
 func (n *Network) Print(p *weights.Prints) (digest [sha256.Size]byte, known bool) {
-	names := make([]string, len(n.manifest.Params))
-	for i := range names {
-		names[i] = n.manifest.Params[i].Name
+	var names []string
+	for _, t := range n.manifest.Tensors() {
+		names = append(names, t.Name)
 	}
 	slices.Sort(names)
 	sums, known := n.weights.Sums(p, names)

@@ -77,10 +77,10 @@ type absentWeights struct {
 func (w *absentWeights) learn(m *device.Manifest, bytes int64) {
 	w.shapes = map[string]tensor.Shape{}
 	var elems int64
-	for _, p := range m.Params {
-		n, _ := p.Shape.Elems()
+	for _, t := range m.Tensors() {
+		n, _ := t.Shape.Elems()
 		elems += int64(n)
-		w.shapes[p.Name] = p.Shape
+		w.shapes[t.Name] = t.Shape
 	}
 	switch {
 	case bytes == 4*elems:
