@@ -44,13 +44,13 @@ func (t *Tape) FindOutput(name string, values int) (Named, error) {
 }
 
 func find(kind string, ports []Named, name string, values int) (Named, error) {
-	field := kind + " " + name
+	refuse := func(expected, got string) error { return &FieldError{kind + " " + name, expected, got} }
 	i := slices.IndexFunc(ports, func(n Named) bool { return n.Name == name })
 	if i < 0 {
-		return Named{}, &FieldError{Field: field, Expected: "an " + kind + " of the tape", Got: "an unknown name"}
+		return Named{}, refuse("an "+kind+" of the tape", "an unknown name")
 	}
 	if want, _ := ports[i].Array.Shape.Elems(); values != want {
-		return Named{}, &FieldError{Field: field, Expected: fmt.Sprintf("%d values of %v", want, ports[i].Array.Shape), Got: fmt.Sprint(values)}
+		return Named{}, refuse(fmt.Sprintf("%d values of %v", want, ports[i].Array.Shape), fmt.Sprint(values))
 	}
 	return ports[i], nil
 }
