@@ -53,10 +53,13 @@ fuzz: ## Run every fuzz target FUZZTIME times
 			echo "$$(dirname $$f) $$t"; \
 			go test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$(dirname $$f) || exit 1; done; done
 
+# Packages that no wildcard finds.
+TOY := ./families/testdata/toy ./families/testdata/toymodel
+
 .PHONY: lint
 lint: ## Vet, golangci-lint, gofumpt and buf lint
-	go vet ./...
-	GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(TOOL) golangci-lint run ./...
+	go vet ./... $(TOY)
+	GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(TOOL) golangci-lint run ./... $(TOY)
 	@unformatted="$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))"; \
 		if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; fi
 	$(TOOL) buf lint
@@ -78,13 +81,14 @@ proto-breaking: ## Fail if a proto breaks its callers since the last release
 		--against-config '{"version":"v2","modules":[{"path":"proto"}]}'
 
 # What of SHARED's goldens the tests read; a family's goldens join this list with its tests.
-GOLDENS := README.md make_golden.py samplers starter tiny-sd15 tiny-v tokens
+GOLDENS := README.md make_golden.py samplers starter tiny-sd15 tiny-v tokens \
+	$(addprefix sdxl/,README.md make_golden_sdxl.py index.json tiny-sd15 inputs/photo-64x48.png inputs/photo-90x70.png inputs/mask-64x48.png inputs/mask-soft-64x48.png runs/sd-i2i-* runs/sd-inpaint-*)
 
 .PHONY: sync-shared
 sync-shared: ## Replace the starter model and the goldens that tests read by those of SHARED, together
 	rm -rf models/starter $(addprefix testdata/golden/,$(GOLDENS))
 	cp -r $(SHARED)/models/starter models/starter
-	cp -r $(addprefix $(SHARED)/golden/,$(GOLDENS)) testdata/golden
+	cd $(SHARED)/golden && tar cf - $(GOLDENS) | tar xf - -C $(CURDIR)/testdata/golden
 	chmod -R u+w models/starter testdata/golden
 
 # Where the reports of the targets below go: bench/results/NAME.json.

@@ -24,14 +24,22 @@ type law struct {
 }
 
 func laws() []law {
-	outside := []string{"net", "log", "google.golang.org/grpc", "google.golang.org/protobuf", "stage", "proto", "services", "orchestrator", "cmd", "internal"}
-	return []law{
+	outside := []string{"net", "log", "google.golang.org/grpc", "google.golang.org/protobuf", "stage", "proto", "services", "orchestrator", "cmd", "internal", "families", "planner"}
+	all := []law{
 		{folder: "engine", deny: outside, why: "the engine computes and knows no network, no wire and no log"},
 		{folder: "engine/kernel", deny: []string{"engine"}, why: "kernels work on plain slices"},
 		{folder: "engine/tensor", deny: []string{"engine"}, why: "tensors are the bottom"},
+		{folder: "engine/device/cpu", allow: []string{"engine/device", "engine/kernel"}, why: "a device knows the seam and its own kernels"},
+		{folder: "engine/device/devicetest", allow: []string{"engine/device"}, why: "the suite knows no device"},
+		{folder: "engine/device/devices", allow: []string{"engine/device", "engine/device/cpu"}, why: "one table knows the devices"},
 		{folder: "engine/nn", deny: []string{"engine/device/cpu", "engine/model", "engine/weights", "engine/kernel"}, why: "layers know the device by its interface only"},
 		{folder: "stage", except: []string{"stage/stagerpc", "stage/stageplugin", "stage/stagetest", "stage/stageengine"}, deny: []string{"google.golang.org", "github.com", "net", "log", "proto", "engine/"}, why: "the nouns import engine/tensor only"},
-		{folder: "orchestrator", deny: []string{"engine/", "services", "stage/stageengine", "stage/stageplugin", "cmd"}, why: "the orchestrator sees stages through their interfaces"},
+		{folder: "families", allow: []string{"engine/", "stage"}, why: "a family is networks and loops over them"},
+		{folder: "families/family", allow: []string{"engine/", "stage"}, why: "the parts of families know none"},
+		{folder: ".", except: []string{"families"}, deny: families(), why: "one list knows the families, and stages are given it"},
+		{folder: "stage/stageengine", allow: []string{"engine/", "families/family", "stage"}, why: "a stage knows no family"},
+		{folder: "planner", allow: []string{"engine/", "families/family", "orchestrator/residency/simulate", "stage", "stage/stageengine"}, why: "plans ask the stages that would do the work"},
+		{folder: "orchestrator", deny: []string{"engine/", "services", "planner", "families", "stage/stageengine", "stage/stageplugin", "cmd"}, why: "the orchestrator sees stages through their interfaces"},
 		{folder: "orchestrator/residency", deny: []string{"google.golang.org", "net", "log", "proto", "stage/"}, why: "who is in memory is decided purely"},
 		{folder: "orchestrator/residency/simulate", deny: []string{"github.com", "golang.org", "engine", "internal", "orchestrator/api", "orchestrator/fleet", "orchestrator/pipeline", "os", "sync"}, why: "a simulation has traces and the ledger, and nothing that happens by itself"},
 		{folder: "services/encoder", deny: []string{"services/denoiser", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
@@ -44,9 +52,11 @@ func laws() []law {
 		{folder: ".", except: []string{"orchestrator/metrics"}, deny: []string{"github.com/prometheus/client_golang"}, why: "Prometheus stays behind one seam"},
 		{folder: ".", except: []string{"internal/top"}, deny: []string{"charm.land", "github.com/charmbracelet"}, why: "one room knows how to draw in a terminal"},
 		{folder: ".", except: []string{"engine/device/cuda"}, deny: []string{"gorgonia.org/cu"}, why: "it exits the process where no GPU answers"},
+		{folder: "internal/baseline", allow: []string{"orchestrator/residency", "orchestrator/residency/simulate", "stage"}, why: "the memory policy is compared from outside"},
 		{folder: "internal/cgroup", allow: none(), why: "control groups are the kernel's"},
 		{folder: "internal/cpulimit", allow: []string{"internal/cgroup"}, why: "processors are the kernel's"},
 		{folder: "internal/devicelease", allow: []string{"engine/device", "stage"}, why: "a device is shared by records of bytes"},
+		{folder: "internal/exif", allow: none(), why: "it reads bytes"},
 		{folder: "internal/local", allow: []string{"internal/procusage", "internal/rpcserver", "stage"}, why: "it starts processes and does no work of theirs"},
 		{folder: "internal/procusage", allow: none(), why: "processes are the kernel's"},
 		{folder: "internal/recording", allow: []string{"orchestrator/residency/simulate", "proto/triptych/v1alpha1", "stage"}, why: "a recording is the public stream, rebuilt as a trace"},
@@ -54,9 +64,25 @@ func laws() []law {
 		{folder: "internal/rpcserver", allow: []string{"stage", "stage/stagerpc"}, why: "every gRPC server is run alike, whatever it serves"},
 		{folder: "internal/timeline", allow: []string{"proto/triptych/v1alpha1", "stage"}, why: "a timeline is drawn from the public stream"},
 		{folder: "internal/top", allow: []string{"proto/triptych/v1alpha1", "stage"}, why: "a view is drawn from the public stream"},
-		{folder: "cmd", allow: []string{"engine/device", "engine/device/devices", "engine/sampler", "engine/tensor", "internal/", "orchestrator", "orchestrator/fleet", "orchestrator/residency", "orchestrator/residency/simulate", "proto/triptych/v1alpha1", "services/encoder", "services/denoiser", "services/decoder", "stage", "stage/stageengine", "stage/stageplugin", "stage/stagerpc"}, why: "commands wire rooms together"},
-		{folder: "bench", allow: []string{"engine/", "orchestrator/residency/simulate", "proto/", "stage", "stage/stageengine", "stage/stagerpc"}, why: "benchmarks measure the engine, and a running system from outside"},
+		{folder: "cmd", allow: []string{"engine/device", "engine/device/devices", "engine/sampler", "engine/tensor", "internal/", "orchestrator", "orchestrator/api", "orchestrator/fleet", "orchestrator/residency", "orchestrator/residency/simulate", "families", "planner", "proto/triptych/v1alpha1", "services/encoder", "services/denoiser", "services/decoder", "stage", "stage/stageengine", "stage/stageplugin", "stage/stagerpc"}, why: "commands wire rooms together"},
+		{folder: "bench", allow: []string{"engine/", "families", "internal/baseline", "orchestrator/residency/simulate", "proto/", "stage", "stage/stageengine", "stage/stagerpc"}, why: "benchmarks measure the engine, and a running system from outside"},
 	}
+	for _, f := range families() {
+		others := slices.DeleteFunc(families(), func(other string) bool { return other == f })
+		all = append(all, law{folder: f, deny: others, why: "families share functions, and not each other"})
+	}
+	return all
+}
+
+// families are the folders of families, but for the parts that all of them are made of.
+func families() (folders []string) {
+	found, _ := filepath.Glob("families/*")
+	for _, folder := range found {
+		if name := filepath.ToSlash(folder); filepath.Ext(name) == "" && name != "families/family" {
+			folders = append(folders, name)
+		}
+	}
+	return folders
 }
 
 // none allows nothing.
@@ -64,12 +90,13 @@ func none() []string { return []string{"nothing"} }
 
 // fakes are the rooms that only tests may enter.
 func fakes() []string {
-	return []string{"engine/device/devicetest", "stage/stagetest", "services/internal/servicetest", "orchestrator/fleet/fleettest"}
+	return []string{"engine/device/devicetest", "stage/stagetest", "services/internal/servicetest", "orchestrator/fleet/fleettest", "families/testdata"}
 }
 
 // allowed is an import that a law's prefix catches and that is meant to be there.
 func allowed(folder, path string) bool {
-	return path == "engine/tensor" && !below(folder, "engine/tensor") && !below(folder, "engine/kernel")
+	return path == "engine/tensor" && !below(folder, "engine/tensor") && !below(folder, "engine/kernel") ||
+		path == "internal/exif" && folder == "engine/imaging"
 }
 
 // TestImportLaw parses every Go file of the repository, whatever its build tags, tests included.
@@ -79,7 +106,7 @@ func TestImportLaw(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == ".git" || d.Name() == "testdata" || d.Name() == "_asm" || strings.HasPrefix(d.Name(), ".venv")) {
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "testdata" && path != filepath.Join("families", "testdata") || d.Name() == "_asm" || strings.HasPrefix(d.Name(), ".venv")) {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(path, ".go") {
@@ -149,9 +176,27 @@ func TestImportLawCatches(t *testing.T) {
 		{"engine/nn", module + "engine/device", false, false},
 		{"engine/kernel", module + "engine/tensor", false, true},
 		{"engine/device/cpu", "net/http", false, true},
+		{"engine/device/cpu", module + "engine/device/devices", false, true},
+		{"engine/device/cpu", module + "engine/tensor", false, false},
+		{"engine/device/devicetest", module + "engine/device/cpu", false, true},
+		{"engine/device/devicetest", module + "engine/device/cpu", true, false},
+		{"engine/device/devices", module + "engine/model/modeldir", false, true},
+		{"cmd/triptych", module + "engine/device/cpu", false, true},
+		{"engine/imaging", module + "internal/exif", false, false},
+		{"engine/nn", module + "internal/exif", false, true},
 		{"stage", module + "engine/device", false, true},
 		{"stage", module + "engine/tensor", false, false},
 		{"orchestrator/fleet", module + "stage/stageengine", false, true},
+		{"stage/stageengine", module + "families", false, true},
+		{"stage/stageengine", module + "families", true, false},
+		{"stage/stageengine", module + "families/family", false, false},
+		{"planner", module + "families/sd", false, true},
+		{"families/sdxl", module + "families/sd", false, true},
+		{"families/testdata/toy", module + "families/sd", false, true},
+		{"families/testdata/toy", module + "orchestrator", false, true},
+		{"families", module + "families/sd", false, false},
+		{"families/sd", module + "families/family", false, false},
+		{"engine/nn", module + "families/family", false, true},
 		{"orchestrator/residency", module + "stage/stagerpc", false, true},
 		{"services/encoder", module + "services/decoder", false, true},
 		{"services/encoder", "github.com/hashicorp/go-plugin", false, true},
@@ -162,6 +207,7 @@ func TestImportLawCatches(t *testing.T) {
 		{"internal/top", module + "stage", false, false},
 		{"internal/top", module + "stage/stagerpc", false, true},
 		{"internal/cgroup", module + "stage", false, true},
+		{"orchestrator/residency/simulate", module + "internal/baseline", true, true},
 		{"cmd/triptych", module + "orchestrator/pipeline", false, true},
 		{"cmd/triptych", module + "internal/top", false, false},
 		{"bench/trace", module + "orchestrator/api", false, true},

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/binary"
 	"encoding/json"
+	"hash/crc32"
 	"math"
 	"net"
 	"os"
@@ -77,11 +78,43 @@ func TestBadCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	photo, wide, large, none := "docs/starter.png", filepath.Join(dir, "wide.png"), filepath.Join(dir, "large.png"), filepath.Join(dir, "none")
+	header, err := os.ReadFile("../" + photo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, width := range map[string]uint32{wide: 4097, large: 128} { // with a header of such a picture
+		binary.BigEndian.PutUint32(header[16:], width)
+		binary.BigEndian.PutUint32(header[29:], crc32.ChecksumIEEE(header[12:29]))
+		if err := os.WriteFile(path, header, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(large, 16<<20+1); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
 		says string
 	}{
+		{[]string{"generate", "x", "-o", ok, "--init-image", none}, 2, "--init-image: open"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", dir}, 2, "is a directory"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", "README.md"}, 2, "a PNG, JPEG or WebP file"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", os.DevNull}, 2, "a PNG, JPEG or WebP file"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", wide}, 2, "at most 4096 pixels"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", photo, "--mask", large}, 2, "at most 16 MiB"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", photo, "--mask", none}, 2, "--mask: open"},
+		{[]string{"generate", "x", "-o", ok, "--mask", photo}, 2, "--init-image beside it"},
+		{[]string{"generate", "x", "-o", ok, "--strength", "0.5"}, 2, "--init-image beside it"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", photo, "--strength", "1.5"}, 2, "0 to 1"},
+		{[]string{"generate", "x", "-o", ok, "--init-image", photo, "--strength", "NaN"}, 2, "0 to 1"},
+		{[]string{"generate", "x", "-o", ok, "--option", "steps"}, 2, "NAME=VALUE"},
+		{[]string{"generate", "x", "-o", ok, "--option", "speed=1"}, 2, "an option of the model: prompt, "},
+		{[]string{"generate", "x", "-o", ok, "--option", "steps=many"}, 2, "type int"},
+		{[]string{"generate", "x", "-o", ok, "--option", "steps=3"}, 2, "it in steps"},
+		{[]string{"models", "sd9"}, 2, "one of starter"},
+		{[]string{"plan", "starter", "--inputs", "sketch"}, 2, "init_image, mask"},
 		{[]string{"generate"}, 2, "prompt"},
 		{[]string{"generate", "a\xff", "-o", ok}, 2, "UTF-8"},
 		{[]string{"generate", strings.Repeat("a", 10_000), "-o", ok}, 2, "8192"},

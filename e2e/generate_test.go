@@ -135,8 +135,8 @@ func TestGenerateSeveralAsJSON(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, h, w, err := imaging.Decode(data); err != nil || h != 128 || w != 128 {
-			t.Errorf("%s: %dx%d, %v", name, w, h, err)
+		if p, err := imaging.Decode(data); err != nil || p.Height != 128 || p.Width != 128 {
+			t.Errorf("%s: %dx%d, %v", name, p.Width, p.Height, err)
 		}
 	}
 	previews, err := filepath.Glob(filepath.Join(dir, "p-*.preview.png"))

@@ -192,12 +192,8 @@ func TestUnsharedLease(t *testing.T) {
 	if _, err := s.generate(t.Context(), spec, nil); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `cpu:0 of host "card-1"`) || !strings.Contains(err.Error(), "--device-lease") {
 		t.Errorf("a request: %v", err)
 	}
-	list, err := triptychv1alpha1.NewModelServiceClient(s.conn).ListModels(t.Context(), &triptychv1alpha1.ListModelsRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	problems := ""
-	for _, service := range list.GetServices() {
+	for _, service := range s.services(t) {
 		if p := service.GetProblem(); p != "" {
 			problems += service.GetAddress() + ": " + p + "\n"
 		}
@@ -210,7 +206,8 @@ func TestUnsharedLease(t *testing.T) {
 	}
 	start("denoiser", denoiser, right)
 	for begin := time.Now(); ; {
-		if _, err = s.generate(t.Context(), spec, nil); err == nil {
+		_, err := s.generate(t.Context(), spec, nil)
+		if err == nil {
 			break
 		}
 		if time.Since(begin) > 30*time.Second {

@@ -22,7 +22,7 @@ func TestLog(t *testing.T) {
 	s.stop(t)
 	var told []string
 	for line := range strings.Lines(s.log.String()) {
-		var record struct{ Level, Msg, Request, Action, Method string }
+		var record struct{ Level, Msg, Request, Action, Method, Service string }
 		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Level == "" || record.Msg == "" {
 			t.Errorf("%q is no record: %v", line, err)
 		}
@@ -30,13 +30,17 @@ func TestLog(t *testing.T) {
 			t.Errorf("another request: %s", line)
 		}
 		what := strings.Join(strings.Fields(record.Msg+" "+record.Action+" "+record.Method), " ")
+		if record.Method != "" {
+			what += " of the " + record.Service
+		}
 		if record.Request != "" && !slices.Contains(told, what) {
 			told = append(told, what)
 		}
 	}
+	const work = "call /triptych.stage.v1alpha1.WorkService/Work of the "
 	for _, want := range []string{
 		"accepted", "completed", "residency reserve", "residency load", "residency grant", "residency release",
-		"call /triptych.stage.v1alpha1.TextEncoderService/Encode", "call /triptych.stage.v1alpha1.DenoiserService/Denoise", "call /triptych.stage.v1alpha1.VaeService/DecodeLatents",
+		work + "encoder", work + "denoiser", work + "decoder",
 	} {
 		if !slices.Contains(told, want) {
 			t.Errorf("no line %q carries the request: %q", want, told)

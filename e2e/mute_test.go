@@ -115,7 +115,23 @@ func newPair(t *testing.T) *pair {
 	}
 	p.server = startServer(t, command(t, "orchestrator", "--listen", "127.0.0.1:0", "--log-level", "info", "--encoder", serve("encoder").conn.Target(),
 		"--denoiser", strings.Join(denoisers, ","), "--decoder", serve("decoder").conn.Target()))
+	for begin := time.Now(); slices.ContainsFunc(p.services(t), func(s *triptychv1alpha1.StageService) bool { return s.GetProblem() != "" }); {
+		if time.Since(begin) > patience { // both are to be there before work goes to the first of them
+			t.Fatalf("the services are not all there: %v", p.services(t))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	return p
+}
+
+// services are all that the orchestrator was told of.
+func (s *server) services(t *testing.T) []*triptychv1alpha1.StageService {
+	t.Helper()
+	list, err := triptychv1alpha1.NewModelServiceClient(s.conn).ListModels(t.Context(), &triptychv1alpha1.ListModelsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.GetServices()
 }
 
 // TestMuteService: whatever makes a service silent, its work goes on in another one within seconds, for the same picture; what

@@ -262,7 +262,7 @@ func TestTop(t *testing.T) {
 	lines := bufio.NewScanner(out)
 	found := false
 	for !found && lines.Scan() {
-		found = strings.Contains(lines.Text(), "grant") && strings.Contains(lines.Text(), "denoiser starter") && strings.Contains(lines.Text(), "works for the request")
+		found = strings.Contains(lines.Text(), "grant") && strings.Contains(lines.Text(), "denoiser starter/unet") && strings.Contains(lines.Text(), "works for the request")
 	}
 	close(stop)
 	if err := <-made; err != nil {

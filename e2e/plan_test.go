@@ -173,6 +173,27 @@ func TestPlan(t *testing.T) {
 	if unguided.Stages[1].ScratchBytes >= p.Stages[1].ScratchBytes || unguided.Stages[2] != p.Stages[2] {
 		t.Errorf("unguided %+v", unguided)
 	}
+	from := runPlan(t, "starter", "--inputs", "init_image")
+	if len(from.Stages) != 4 || from.Stages[0] != p.Stages[0] || from.Stages[2] != p.Stages[1] || from.Stages[3] != p.Stages[2] || from.AllBytes <= p.AllBytes {
+		t.Fatalf("from a picture %+v", from)
+	}
+	photo, err := os.ReadFile("../docs/starter.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox", Steps: ptr(int32(2)), InitImage: photo, WidthPx: ptr(int32(128)), HeightPx: ptr(int32(128))}
+	if events, err = s.generate(t.Context(), spec, nil); err != nil {
+		t.Fatal(err)
+	}
+	looked := false
+	for _, e := range events {
+		if r := e.GetResidency(); r.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_GRANT && r.GetComponent() == "starter/vae.encoder" {
+			looked = r.GetBytes() == from.Stages[1].WeightsBytes+from.Stages[1].ScratchBytes
+		}
+	}
+	if !looked {
+		t.Errorf("what looks at the picture was planned as %+v: %v", from.Stages[1], events)
+	}
 	if got := runCommand(t, "plan", "starter"); got.code != 0 || !strings.Contains(got.stdout, "decoder") || !strings.Contains(got.stdout, "smallest memory budget") {
 		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
 	}
@@ -190,7 +211,7 @@ func TestPlan(t *testing.T) {
 		{[]string{"starter", "--load-bandwidth", "0"}, "positive"},
 		{[]string{"nope"}, "one of starter"},
 		{[]string{"no/such"}, "no such file or directory"},
-		{[]string{"starter", "--width", "100"}, "a multiple of 8 up to 8192 pixels, such as 96 or 104"},
+		{[]string{"starter", "--width", "100"}, "a multiple of 8 up to 4096 pixels, such as 96 or 104"},
 		{[]string{"starter", "--height", "0"}, "height"},
 		{[]string{"starter", "--width", "-32"}, "width"},
 		{[]string{"starter", "--width", "100000"}, "up to"},

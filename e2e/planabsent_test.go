@@ -136,7 +136,7 @@ func TestPlanOfAbsentModels(t *testing.T) {
 	}
 
 	// It cannot be served, and what serves says so.
-	if got := runCommand(t, "generate", "fox", "--model", dir); got.code == 0 || !strings.Contains(got.stderr, "StableDiffusionPipeline") {
+	if got := runCommand(t, "generate", "fox", "--model", dir); got.code == 0 || !strings.Contains(got.stderr, "a pipeline that can be run, got FluxPipeline") {
 		t.Errorf("exit code %d: %s", got.code, got.stderr)
 	}
 	if err := os.Remove(filepath.Join(dir, "transformer/config.json")); err != nil {

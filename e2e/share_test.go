@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,12 +105,24 @@ func awaitDigests(t *testing.T, address string, equal bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, b := info.GetModels()[0].GetDigest(), info.GetModels()[1].GetDigest()
-		if a == "" || b == "" {
+		digests := map[string][]string{} // by what a component is in its model
+		for _, c := range info.GetComponents() {
+			part := strings.TrimPrefix(c.GetName(), c.GetModel())
+			if c.GetDigest() != "" {
+				digests[part] = append(digests[part], c.GetDigest())
+			}
+		}
+		done := len(digests) > 0
+		for _, d := range digests {
+			done = done && len(d) == 2
+		}
+		if !done {
 			continue
 		}
-		if (a == b) != equal {
-			t.Errorf("digests %s and %s at %s", a, b, address)
+		for part, d := range digests {
+			if (d[0] == d[1]) != equal {
+				t.Errorf("digests %v of the models' %s at %s", d, part, address)
+			}
 		}
 		return
 	}

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -301,14 +303,8 @@ func (k *soak) settled() {
 			k.t.Fatal(err)
 		}
 		defer conn.Close()
-		var resident stage.Resident = stagerpc.NewEncoder(conn)
-		switch kind {
-		case "denoiser":
-			resident = stagerpc.NewDenoiser(conn)
-		case "decoder":
-			resident = stagerpc.NewDecoder(conn)
-		}
-		info, err := resident.Info(ctx)
+		of, _ := stage.ParseKind(kind)
+		info, err := stagerpc.New(conn, of).Info(ctx)
 		if err != nil || info.UsedBytes != held[address] {
 			k.t.Errorf("the %s has allocated %d bytes, reserved are %d: %v", kind, info.UsedBytes, held[address], err)
 		}
@@ -323,6 +319,19 @@ func (k *soak) settled() {
 
 // dumped is the head of a goroutine that is not the runtime's own.
 var dumped = regexp.MustCompile(`(?m)^goroutine \d+ .*\[(chan|select|IO|sync|sleep|syscall|running|runnable|semacquire)`)
+
+// widen makes room for a whole dump in the pipe that a process logs to, which nobody reads while its parent is stopped.
+func widen(t *testing.T, pid int) {
+	t.Helper()
+	pipe, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/2", pid), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	if _, err := unix.FcntlInt(pipe.Fd(), unix.F_SETPIPE_SZ, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // goroutines tells how many goroutines the server's four processes have, as they dump them when they are told to
 // quit. That is its end; nothing may be left afterwards.
@@ -359,6 +368,7 @@ func (s *server) goroutines(t *testing.T) int {
 		for _, name := range append([]string{"orchestrator"}, stageNames...) {
 			if strings.HasPrefix(args, program+" "+name+" ") {
 				signal(pid, syscall.SIGSTOP) // nor may one answer to the end of another
+				widen(t, pid)
 				quit = append(quit, pid)
 			}
 		}

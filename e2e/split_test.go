@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/families"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
@@ -22,7 +23,7 @@ import (
 // services and with the stages called in this process, everything loaded, and reports the time of both and
 // the processor time of all processes. One thread computes, so that none spins while it waits for another.
 func BenchmarkSplit(b *testing.B) {
-	const seed, steps, guidance, side, factor, sampler = 1, 20, 5, 128, 8, "ddim"
+	const seed, steps, guidance, side, sampler = 1, 20, 5, 128, "ddim"
 	s := up(b, "--threads", "1")
 	split := func() []byte {
 		spec := &triptychv1alpha1.GenerationSpec{
@@ -35,10 +36,10 @@ func BenchmarkSplit(b *testing.B) {
 		}
 		return images(b, events)[0]
 	}
-	whole := inProcess(b, stage.DenoiseRequest{
-		Model: "starter", Seed: seed, Steps: steps, GuidanceScale: guidance, Sampler: sampler,
-		LatentHeight: side / factor, LatentWidth: side / factor, CheckpointEveryNSteps: 5,
-	})
+	whole := inProcess(b, stage.Options{
+		"prompt": stage.TextOption("fox"), "steps": stage.IntOption(steps), "guidance_scale": stage.FloatOption(guidance),
+		"sampler": stage.TextOption(sampler), "width": stage.IntOption(side), "height": stage.IntOption(side),
+	}, seed)
 	if !bytes.Equal(split(), whole()) {
 		b.Fatal("the two images differ")
 	}
@@ -59,8 +60,8 @@ func BenchmarkSplit(b *testing.B) {
 	}
 }
 
-// inProcess gives a function that makes the image of a request for "fox" with loaded stages.
-func inProcess(b *testing.B, req stage.DenoiseRequest) func() []byte {
+// inProcess gives a function that makes an image with loaded stages.
+func inProcess(b *testing.B, options stage.Options, seed uint64) func() []byte {
 	b.Helper()
 	library, err := stageengine.OpenLibrary("../models/starter")
 	if err != nil {
@@ -71,26 +72,32 @@ func inProcess(b *testing.B, req stage.DenoiseRequest) func() []byte {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = device.Close() }) // it always returns nil
-	o := stageengine.Options{Library: library, Device: device}
-	encoder, denoiser, decoder := stageengine.NewEncoder(o), stageengine.NewDenoiser(o), stageengine.NewDecoder(o)
-	for _, r := range []stage.Resident{encoder, denoiser, decoder} {
-		if err := r.Load(b.Context(), stage.LoadRequest{Model: req.Model}, nil); err != nil {
+	stages := map[stage.Kind]*stageengine.Stage{}
+	for _, kind := range stage.Kinds() {
+		stages[kind] = stageengine.New(kind, stageengine.Options{Library: library, Families: families.All(), Device: device})
+	}
+	info, err := stages[stage.KindDenoiser].Info(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	turns := info.Models[0].Recipes[0].For(func(string) bool { return false })
+	for _, t := range turns {
+		if err := stages[t.Kind].Load(b.Context(), stage.LoadRequest{Component: t.Components()[0]}, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
 	return func() []byte {
-		if req.Conditioning, err = encoder.Encode(b.Context(), stage.EncodeRequest{Model: req.Model, Prompts: []string{"", "fox"}}); err != nil {
-			b.Fatal(err)
+		var out stage.Result
+		for _, t := range turns {
+			req := stage.WorkRequest{Turn: t.Name, Components: t.Components(), Options: options.Of(t.Options), Values: out.Values, Seed: seed}
+			if t.Kind == stage.KindDenoiser {
+				req.CheckpointEveryNSteps = 5
+			}
+			if out, err = stages[t.Kind].Work(b.Context(), req, stage.Observer{}); err != nil {
+				b.Fatal(err)
+			}
 		}
-		latent, err := denoiser.Denoise(b.Context(), req, stage.DenoiseObserver{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		image, err := decoder.Decode(b.Context(), stage.DecodeRequest{Model: req.Model, Latent: latent, Format: stage.PNG})
-		if err != nil {
-			b.Fatal(err)
-		}
-		return image.Data
+		return out.Values[0].File.Data
 	}
 }
 

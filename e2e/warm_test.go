@@ -16,11 +16,11 @@ import (
 
 // A service keeps what it evicts warm as far as it is told to, and up passes that on to all of them.
 func TestWarmMemory(t *testing.T) {
-	const model = "starter"
+	const unet = "starter/unet"
 	t.Run("service", func(t *testing.T) {
 		s := startServer(t, command(t, "denoiser", "--log-level", "info", "--warm-memory", "64MiB"))
-		d := stagerpc.NewDenoiser(s.conn)
-		if err := d.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
+		d := stagerpc.New(s.conn, stage.KindDenoiser)
+		if err := d.Load(t.Context(), stage.LoadRequest{Component: unet}, nil); err != nil {
 			t.Fatal(err)
 		}
 		info, err := d.Info(t.Context())
@@ -29,7 +29,7 @@ func TestWarmMemory(t *testing.T) {
 		}
 		weights, process := info.Resident[0].WeightsBytes, s.find(t, program+" runtime denoiser")
 		before := rss(t, process)
-		evicted, err := d.Evict(t.Context(), stage.EvictRequest{Model: model, Keep: true})
+		evicted, err := d.Evict(t.Context(), stage.EvictRequest{Component: unet, Keep: true})
 		if err != nil || evicted != (stage.Evicted{FreedBytes: weights, WarmBytes: weights}) {
 			t.Errorf("kept: %+v of %d bytes, %v", evicted, weights, err)
 		}
@@ -37,10 +37,10 @@ func TestWarmMemory(t *testing.T) {
 			t.Errorf("the runtime shrank from %d to %d bytes with %d warm", before, now, weights)
 		}
 		steps := 0
-		if err := d.Load(t.Context(), stage.LoadRequest{Model: model}, func(int64, int64) { steps++ }); err != nil || steps != 1 {
+		if err := d.Load(t.Context(), stage.LoadRequest{Component: unet}, func(int64, int64) { steps++ }); err != nil || steps != 1 {
 			t.Errorf("the load of warm weights made progress %d times: %v", steps, err)
 		}
-		if _, err = d.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil {
+		if _, err = d.Evict(t.Context(), stage.EvictRequest{Component: unet}); err != nil {
 			t.Error(err)
 		}
 		if info, err = d.Info(t.Context()); err != nil || info.UsedBytes != 0 || info.Warm != nil || info.Resident != nil {
@@ -58,8 +58,8 @@ func TestWarmMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			resident := map[string]stage.Resident{"encoder": stagerpc.NewEncoder(conn), "denoiser": stagerpc.NewDenoiser(conn), "decoder": stagerpc.NewDecoder(conn)}[kind]
-			if info, err := resident.Info(t.Context()); err != nil || info.WarmBudgetBytes != 3_000_000 {
+			of, _ := stage.ParseKind(kind)
+			if info, err := stagerpc.New(conn, of).Info(t.Context()); err != nil || info.WarmBudgetBytes != 3_000_000 {
 				t.Errorf("the %s keeps %d bytes warm, %v", kind, info.WarmBudgetBytes, err)
 			}
 		}

@@ -84,7 +84,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return &OptionError{err}
 	}
-	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS})
+	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: api.MaxRequestBytes})
 	if err != nil {
 		return &OptionError{err}
 	}
@@ -92,7 +92,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		keeper *residency.Keeper
 		stages *fleet.Fleet
 	)
-	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() }, func() []metrics.Replica { return replicas(stages) })
+	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() }, func() []fleet.ServiceState { return stages.Services() })
 	keeper = residency.New(residency.Options{Policy: o.Memory, Sink: func(e residency.Event) {
 		logDecision(ctx, o.Logger, e)
 		counts.Decided(e)
@@ -130,14 +130,6 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	return errors.Join(err, stages.Close())
 }
 
-// replicas are the services as metrics tell of them.
-func replicas(f *fleet.Fleet) (out []metrics.Replica) {
-	for _, s := range f.Services() {
-		out = append(out, metrics.Replica{Kind: s.Kind, Address: s.Address, Up: s.Problem == ""})
-	}
-	return out
-}
-
 // logDecision writes a decision about memory to the log: the record that requests see too.
 func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {
 	if e.Job != "" {
@@ -148,6 +140,6 @@ func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {
 		level = slog.LevelWarn
 	}
 	log.LogAttrs(ctx, level, "residency", slog.String("action", e.Action.String()), slog.String("stage", e.Kind.String()),
-		slog.String("model", e.Model), slog.String("device", e.Device), slog.Int64("bytes", e.Bytes),
+		slog.String("model", e.Model()), slog.String("component", e.Component), slog.String("device", e.Device), slog.Int64("bytes", e.Bytes),
 		slog.Int64("used_bytes", e.UsedBytes), slog.Int64("budget_bytes", e.BudgetBytes), slog.String("reason", e.Reason))
 }

@@ -39,13 +39,13 @@ func stages(t *testing.T, denoiser *stagetest.Script) map[stage.Kind][]string {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	addresses := map[stage.Kind][]string{}
-	for kind, register := range map[stage.Kind]func(grpc.ServiceRegistrar){
-		stage.KindEncoder:  func(s grpc.ServiceRegistrar) { stagerpc.RegisterEncoder(s, stagetest.NewEncoder(nil), quiet) },
-		stage.KindDenoiser: func(s grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(s, stagetest.NewDenoiser(denoiser), quiet) },
-		stage.KindDecoder:  func(s grpc.ServiceRegistrar) { stagerpc.RegisterDecoder(s, stagetest.NewDecoder(nil), quiet) },
-	} {
+	for _, kind := range stage.Kinds() {
+		script := &stagetest.Script{}
+		if kind == stage.KindDenoiser && denoiser != nil {
+			script = denoiser
+		}
 		lis, server := listen(t), grpc.NewServer(append(stagerpc.ServerOptions(), grpc.WaitForHandlers(true))...)
-		register(server)
+		stagerpc.Register(server, kind, stagetest.New(kind, script), quiet)
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(lis) }()
 		t.Cleanup(func() {
@@ -105,6 +105,11 @@ func TestRun(t *testing.T) {
 	if images, err := generate(); images != 1 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d images, %v", images, err)
 	}
+	request.Spec.InitImage = append(stagetest.Photo(32, 32).Data, make([]byte, 15<<20)...) // far more than grpc's default
+	if images, err := generate(); images != 1 || !errors.Is(err, io.EOF) {
+		t.Errorf("with a large file: %d images, %v", images, err)
+	}
+	request.Spec.InitImage = nil
 	gate := script.Hold(stagetest.OpDenoise, 3)
 	cut := make(chan error)
 	go func() {

@@ -113,15 +113,10 @@ func DoesNotFit(kind Kind, model string, needed, available, budget int64) *Error
 
 // Busy is a request for memory that other processes on the device hold, or have waited for longer.
 func Busy(kind Kind, model string, needed, available, budget, others, awaited int64) *Error {
-	return &Error{
-		Reason: DeviceBusy,
-		Message: fmt.Sprintf("the %v of model %q needs %s, available are %s of a budget of %s: other processes on the device hold %s and %s are awaited, of which %s would have to go",
-			kind, model, SizeUp(needed), size(available, math.Floor), Size(budget), Size(others), Size(awaited), SizeUp(needed-available)),
-		Metadata: map[string]string{
-			"stage": kind.String(), "model": model, "needed_bytes": fmt.Sprint(needed), "available_bytes": fmt.Sprint(available),
-			"budget_bytes": fmt.Sprint(budget), "others_bytes": fmt.Sprint(others), "awaited_bytes": fmt.Sprint(awaited),
-		},
-	}
+	e := DoesNotFit(kind, model, needed, available, budget).With("others_bytes", fmt.Sprint(others)).With("awaited_bytes", fmt.Sprint(awaited))
+	e.Reason = DeviceBusy
+	e.Message += fmt.Sprintf(": other processes on the device hold %s and %s are awaited, of which %s would have to go", Size(others), Size(awaited), SizeUp(needed-available))
+	return e
 }
 
 // NoSuchModel is a model name that nobody has; known are those there are.

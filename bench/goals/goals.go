@@ -5,7 +5,7 @@ import (
 	"io"
 	"text/tabwriter"
 
-	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
+	"github.com/triptych-serving/triptych/internal/baseline"
 )
 
 // The goals of the memory policy, in reload seconds.
@@ -19,26 +19,26 @@ type row struct {
 	Trace     string            `json:"trace"`
 	Budget    string            `json:"budget"`
 	WarmBytes int64             `json:"warm_bytes"`
-	Online    *simulate.Online  `json:"online"` // nil where there is too much to choose from
-	Results   []simulate.Result `json:"results"`
+	Online    *baseline.Online  `json:"online"` // nil where there is too much to choose from
+	Results   []baseline.Result `json:"results"`
 }
 
 // reached is what a row comes to beside what can be had.
 type reached struct {
-	ours, inOrder, foretold, lru simulate.Result
+	ours, inOrder, foretold, lru baseline.Result
 	least                        float64 // reload seconds of the oracle, in the best of the orders that policies served in
 }
 
 func (r row) reached() (g reached) {
 	for _, p := range r.Results {
 		switch p.Policy {
-		case simulate.Ours:
+		case baseline.Ours:
 			g.ours, g.least = p, p.OracleSeconds
-		case simulate.InOrder:
+		case baseline.InOrder:
 			g.inOrder = p
-		case simulate.Foretold:
+		case baseline.Foretold:
 			g.foretold = p
-		case simulate.LRU:
+		case baseline.LRU:
 			g.lru = p
 		}
 		if p.Done == g.ours.Done {
@@ -55,7 +55,7 @@ type counts struct {
 	fewer, fewerAtLeast int // leastToLRU for us, and for the oracle
 }
 
-func (c *counts) add(g reached, online *simulate.Online) {
+func (c *counts) add(g reached, online *baseline.Online) {
 	if g.ours.Done == 0 {
 		return
 	}

@@ -7,16 +7,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/triptych-serving/triptych/internal/baseline"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 )
 
 // policy is a policy's result, all of whose jobs are done.
-func policy(name string, reload, oracle float64) simulate.Result {
-	return simulate.Result{Policy: name, Done: 3, ReloadSeconds: reload, OracleSeconds: oracle}
+func policy(name string, reload, oracle float64) baseline.Result {
+	return baseline.Result{Result: simulate.Result{Policy: name, Done: 3, ReloadSeconds: reload}, OracleSeconds: oracle}
 }
 
 func TestCounts(t *testing.T) {
-	refused := policy(simulate.Ours, 0, 0)
+	refused := policy(baseline.Ours, 0, 0)
 	refused.Done = 0
 	half := policy("half", 1, 1)
 	half.Done = 1
@@ -24,18 +25,18 @@ func TestCounts(t *testing.T) {
 		row  row
 		want counts
 	}{
-		"at the oracle, half of LRU": {row{Results: []simulate.Result{policy(simulate.Ours, 11.5, 10), policy(simulate.LRU, 23, 20)}}, counts{rows: 1, near: 1, fewer: 1, fewerAtLeast: 1}},
+		"at the oracle, half of LRU": {row{Results: []baseline.Result{policy(baseline.Ours, 11.5, 10), policy(baseline.LRU, 23, 20)}}, counts{rows: 1, near: 1, fewer: 1, fewerAtLeast: 1}},
 		"beyond, and so is the best": {
-			row{Online: &simulate.Online{ReloadSeconds: 12, OracleSeconds: 10}, Results: []simulate.Result{policy(simulate.Ours, 12, 10), policy(simulate.LRU, 19, 20)}},
+			row{Online: &baseline.Online{ReloadSeconds: 12, OracleSeconds: 10}, Results: []baseline.Result{policy(baseline.Ours, 12, 10), policy(baseline.LRU, 19, 20)}},
 			counts{rows: 1, unforeseen: 1},
 		},
 		"beyond, and the best is not": {
-			row{Online: &simulate.Online{ReloadSeconds: 11, OracleSeconds: 10}, Results: []simulate.Result{policy(simulate.Ours, 12, 10), policy(simulate.LRU, 19, 20)}},
+			row{Online: &baseline.Online{ReloadSeconds: 11, OracleSeconds: 10}, Results: []baseline.Result{policy(baseline.Ours, 12, 10), policy(baseline.LRU, 19, 20)}},
 			counts{rows: 1},
 		},
-		"half of LRU in another order":           {row{Results: []simulate.Result{policy(simulate.Ours, 12, 12), policy(simulate.LRU, 20, 20), policy("other", 20, 10)}}, counts{rows: 1, near: 1, fewerAtLeast: 1}},
-		"another order that served fewer":        {row{Results: []simulate.Result{policy(simulate.Ours, 12, 12), policy(simulate.LRU, 20, 20), half}}, counts{rows: 1, near: 1}},
-		"nothing fits, which says nothing of us": {row{Results: []simulate.Result{refused, policy(simulate.LRU, 5, 5)}}, counts{}},
+		"half of LRU in another order":           {row{Results: []baseline.Result{policy(baseline.Ours, 12, 12), policy(baseline.LRU, 20, 20), policy("other", 20, 10)}}, counts{rows: 1, near: 1, fewerAtLeast: 1}},
+		"another order that served fewer":        {row{Results: []baseline.Result{policy(baseline.Ours, 12, 12), policy(baseline.LRU, 20, 20), half}}, counts{rows: 1, near: 1}},
+		"nothing fits, which says nothing of us": {row{Results: []baseline.Result{refused, policy(baseline.LRU, 5, 5)}}, counts{}},
 	} {
 		var got counts
 		if got.add(c.row.reached(), c.row.Online); got != c.want {

@@ -37,7 +37,7 @@ const loadReps = 3
 
 // MeasureLoad loads the networks of a model in this process.
 func MeasureLoad(ctx context.Context, o Options, m Model, l limits.Limits) ([]LoadRow, error) {
-	dir, err := modeldir.Open(m.Path)
+	dir, err := modeldir.OpenStableDiffusion(m.Path)
 	if err != nil {
 		return nil, err
 	}

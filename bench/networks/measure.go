@@ -112,7 +112,7 @@ type player struct {
 }
 
 func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
-	m, err := modeldir.Open(w.Model.Path)
+	m, err := modeldir.OpenStableDiffusion(w.Model.Path)
 	if err != nil {
 		return Row{}, err
 	}

@@ -60,7 +60,7 @@ func SD15(m Model) []Work {
 }
 
 // inputs writes the inputs of a network to files in dir: the same ones every time, normal values, ids of the vocabulary.
-func (w Work) inputs(dir string, m *modeldir.Dir) (map[string]peer.Tensor, error) {
+func (w Work) inputs(dir string, m *modeldir.StableDiffusion) (map[string]peer.Tensor, error) {
 	random := rand.New(rand.NewPCG(uint64(w.Batch), 2)) //nolint:gosec // inputs are no secret and must be the same again
 	values := func(name string, shape ...int) (peer.Tensor, error) {
 		n := 1
@@ -126,7 +126,7 @@ func turn(r peer.Request, rep int) peer.Request {
 
 // size is what a network takes: floating point operations of products, convolutions and attentions at this size, and
 // the bytes of the weights in the files. Of an image they are those of its three networks.
-func (w Work) size(m *modeldir.Dir) (flops float64, stored int64, err error) {
+func (w Work) size(m *modeldir.StableDiffusion) (flops float64, stored int64, err error) {
 	add := func(times float64, n *modeldir.Network, tape *device.Tape, err error) error {
 		if err == nil {
 			flops += times * kernels.Flops(tape)

@@ -51,7 +51,7 @@ type call struct {
 
 // openNetwork loads a network of a model. What follows is counted as loading: from the files to packed weights.
 func openNetwork(ctx context.Context, model, name string, threads int) (*network, error) {
-	dir, err := modeldir.Open(model)
+	dir, err := modeldir.OpenStableDiffusion(model)
 	if err != nil {
 		return nil, err
 	}

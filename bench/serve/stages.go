@@ -3,32 +3,24 @@ package serve
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"time"
 
 	"github.com/triptych-serving/triptych/bench/peer"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
-	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/families"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
 // stages are the three stages in this process, as the serving program runs them but for the wire.
 type stages struct {
-	model    string
-	factor   int // pixels of a side of the image for one of the latents
-	device   *cpu.Device
-	encoder  *stageengine.Encoder
-	denoiser *stageengine.Denoiser
-	decoder  *stageengine.Decoder
+	device *cpu.Device
+	all    map[stage.Kind]*stageengine.Stage
+	turns  []stage.Turn // of an image
 }
 
 // openStages loads every stage of a model.
 func openStages(ctx context.Context, model string, threads int) (*stages, error) {
-	dir, err := modeldir.Open(model)
-	if err != nil {
-		return nil, err
-	}
 	library, err := stageengine.OpenLibrary(model)
 	if err != nil {
 		return nil, err
@@ -37,27 +29,37 @@ func openStages(ctx context.Context, model string, threads int) (*stages, error)
 	if err != nil {
 		return nil, err
 	}
-	o := stageengine.Options{Library: library, Device: device, Host: "bench", Version: "bench"}
-	s := &stages{
-		model: filepath.Base(model), factor: dir.VAE.Factor(), device: device,
-		encoder: stageengine.NewEncoder(o), denoiser: stageengine.NewDenoiser(o), decoder: stageengine.NewDecoder(o),
+	o := stageengine.Options{Library: library, Families: families.All(), Device: device, Host: "bench", Version: "bench"}
+	s := &stages{device: device, all: map[stage.Kind]*stageengine.Stage{}}
+	for _, kind := range stage.Kinds() {
+		s.all[kind] = stageengine.New(kind, o)
 	}
-	for _, r := range s.all() {
-		if err := r.Load(ctx, stage.LoadRequest{Model: s.model}, nil); err != nil {
-			return nil, errors.Join(err, s.close())
+	info, err := s.all[stage.KindDenoiser].Info(ctx)
+	if m := info.Models; err == nil && m[0].Problem != "" {
+		err = errors.New(m[0].Problem)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	s.turns = info.Models[0].Recipes[0].For(func(string) bool { return false })
+	for _, t := range s.turns {
+		for _, name := range t.Components() {
+			if err := s.all[t.Kind].Load(ctx, stage.LoadRequest{Component: name}, nil); err != nil {
+				return nil, errors.Join(err, s.close())
+			}
 		}
 	}
 	return s, nil
 }
 
-func (s *stages) all() []stage.Resident { return []stage.Resident{s.encoder, s.denoiser, s.decoder} }
-
 // close frees the weights and ends the threads.
 func (s *stages) close() error {
 	var problems []error
-	for _, r := range s.all() {
-		_, err := r.Evict(context.Background(), stage.EvictRequest{Model: s.model})
-		problems = append(problems, err)
+	for _, t := range s.turns {
+		for _, name := range t.Components() {
+			_, err := s.all[t.Kind].Evict(context.Background(), stage.EvictRequest{Component: name})
+			problems = append(problems, err)
+		}
 	}
 	return errors.Join(append(problems, s.device.Close())...)
 }
@@ -65,23 +67,22 @@ func (s *stages) close() error {
 // Draw implements peer.Engine: from the prompts to the file.
 func (s *stages) Draw(ctx context.Context, r peer.ImageRequest) ([]byte, time.Duration, error) {
 	start := time.Now()
-	prompts := []string{r.NegativePrompt, r.Prompt}
-	if r.GuidanceScale <= 1 {
-		prompts = prompts[1:]
+	options := stage.Options{
+		"prompt": stage.TextOption(r.Prompt), "negative_prompt": stage.TextOption(r.NegativePrompt),
+		"width": stage.IntOption(int64(r.Width)), "height": stage.IntOption(int64(r.Height)), "steps": stage.IntOption(int64(r.Steps)),
+		"guidance_scale": stage.FloatOption(r.GuidanceScale), "sampler": stage.TextOption("ddim"),
 	}
-	c, err := s.encoder.Encode(ctx, stage.EncodeRequest{Model: s.model, Prompts: prompts})
-	if err != nil {
-		return nil, 0, err
+	var values stage.Values
+	for _, t := range s.turns {
+		out, err := s.all[t.Kind].Work(ctx, stage.WorkRequest{
+			Turn: t.Name, Components: t.Components(), Options: options.Of(t.Options), Values: values, Seed: r.Seed,
+		}, stage.Observer{})
+		if err != nil {
+			return nil, 0, err
+		}
+		values = out.Values // all that the next turn takes
 	}
-	latent, err := s.denoiser.Denoise(ctx, stage.DenoiseRequest{
-		Model: s.model, Conditioning: c, LatentHeight: r.Height / s.factor, LatentWidth: r.Width / s.factor,
-		Steps: r.Steps, GuidanceScale: float32(r.GuidanceScale), Sampler: "ddim", Seed: r.Seed,
-	}, stage.DenoiseObserver{})
-	if err != nil {
-		return nil, 0, err
-	}
-	img, err := s.decoder.Decode(ctx, stage.DecodeRequest{Model: s.model, Latent: latent})
-	return img.Data, time.Since(start), err
+	return values[0].File.Data, time.Since(start), nil
 }
 
 var errNetwork = errors.New("the stages draw images: start a network by its name")

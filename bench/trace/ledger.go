@@ -31,11 +31,11 @@ type ledger struct {
 	prefetched int
 	evictions  int
 	loaded     int64            // bytes
-	kept       map[string]int64 // bytes that the host's memory keeps, by stage and model
+	kept       map[string]int64 // bytes that the host's memory keeps, by stage and component
 	keptPeak   int64            // the most of it
 	fromWarm   int              // loads and prefetches from there
 	over       int              // decisions that left more than the budget
-	moving     map[string]int64 // bytes of components that load or are evicted, by stage and model
+	moving     map[string]int64 // bytes of components that load or are evicted, by stage and component
 	scratch    map[string]int64 // by kind of stage
 
 	cancel context.CancelFunc
@@ -92,7 +92,7 @@ func (l *ledger) stop() error {
 
 func (l *ledger) add(d *triptychv1alpha1.ResidencyDecision) {
 	e := d.GetEvent()
-	kind, at := e.GetStage(), e.GetStage()+" "+e.GetModel()
+	kind, at := e.GetStage(), e.GetStage()+" "+e.GetComponent()
 	switch e.GetAction() {
 	case triptychv1alpha1.ResidencyEvent_ACTION_RESERVE:
 		l.held[kind] += e.GetBytes()

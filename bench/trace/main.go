@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/triptych-serving/triptych/internal/baseline"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
@@ -65,11 +66,11 @@ func run(ctx context.Context) error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build ./cmd/triptych: %w", err)
 	}
-	mix, err := simulate.ParseMix("starter:a=2,starter:b,starter:c")
+	mix, err := baseline.ParseMix("starter:a=2,starter:b,starter:c")
 	if err != nil {
 		return err
 	}
-	trace, err := simulate.Generate{Mix: mix, Jobs: o.jobs, Arrivals: simulate.Poisson, Load: 1, Seed: o.seed}.Trace()
+	trace, err := baseline.Generate{Mix: mix, Jobs: o.jobs, Arrivals: baseline.Poisson, Load: 1, Seed: o.seed}.Trace()
 	if err != nil {
 		return err
 	}

@@ -111,18 +111,9 @@ func (s *stack) allocated(ctx context.Context, kind stage.Kind) (used, peak int6
 		return 0, 0, err
 	}
 	defer conn.Close() //nolint:errcheck // it was only read
-	var r stage.Resident
-	switch kind {
-	case stage.KindEncoder:
-		r = stagerpc.NewEncoder(conn)
-	case stage.KindDenoiser:
-		r = stagerpc.NewDenoiser(conn)
-	default:
-		r = stagerpc.NewDecoder(conn)
-	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	info, err := r.Info(ctx)
+	info, err := stagerpc.New(conn, kind).Info(ctx)
 	return info.UsedBytes, info.PeakBytes, err
 }
 

@@ -114,8 +114,8 @@ func TestLedger(t *testing.T) {
 }
 
 // decide adds a decision about a denoiser.
-func (l *ledger) decide(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha1.ResidencyEvent_Class, model string, bytes int64) {
-	l.add(&triptychv1alpha1.ResidencyDecision{Event: &triptychv1alpha1.ResidencyEvent{Action: a, Class: c, Stage: "denoiser", Model: model, Bytes: bytes}})
+func (l *ledger) decide(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha1.ResidencyEvent_Class, component string, bytes int64) {
+	l.add(&triptychv1alpha1.ResidencyDecision{Event: &triptychv1alpha1.ResidencyEvent{Action: a, Class: c, Stage: "denoiser", Component: component, Bytes: bytes}})
 }
 
 // TestWarm follows what the host's memory keeps.

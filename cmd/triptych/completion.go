@@ -38,6 +38,7 @@ func completions() map[string]cobra.CompletionFunc {
 	for _, name := range []string{"trace", "from", "record", "write-trace"} {
 		all[name] = files("jsonl", "json")
 	}
+	all["init-image"], all["mask"] = files("png", "jpg", "jpeg", "webp"), files("png", "jpg", "jpeg", "webp")
 	all["report"], all["output"] = files("json"), files("png", "jpg", "jpeg", "webp", "json")
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -33,6 +34,11 @@ type generateFlags struct {
 	guidanceScale  float32
 	sampler        string
 	seed           uint64
+	initImage      string // files
+	mask           string
+	strength       float64
+	inputs         []string // NAME=FILE
+	options        []string // NAME=VALUE
 	output         string
 	preview        int32
 	json           bool
@@ -41,9 +47,10 @@ type generateFlags struct {
 func generateCommand() *cobra.Command {
 	var f generateFlags
 	cmd := &cobra.Command{
-		Use:     "generate PROMPT",
-		Short:   "Make one image (or several) and exit",
-		Example: "  triptych generate \"" + examplePrompt + "\" -o face.png",
+		Use:   "generate PROMPT",
+		Short: "Make one image (or several) and exit",
+		Example: "  triptych generate \"" + examplePrompt + "\" -o face.png\n" +
+			"  triptych generate \"fox on a blue background\" --init-image face.png --strength 0.6 -o fox.png",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("expected one prompt, in quotes, got %d arguments", len(args))}
@@ -58,7 +65,7 @@ func generateCommand() *cobra.Command {
 	f.stack.share.add(flags)
 	f.logs.add(flags, "error")
 	f.server.add(flags, "", "use the orchestrator at this address instead of starting one")
-	flags.StringVar(&f.model, "model", "", "name of a model (triptych models lists them), or the directory of one")
+	flags.StringVar(&f.model, "model", "", "name of a model (triptych models lists them), or the directory of one (default: "+defaultModel+" if it is there, or the only one)")
 	flags.StringVar(&f.negativePrompt, "negative-prompt", "", "what to avoid")
 	flags.Int32Var(&f.width, "width", 0, "width in pixels (default: the model's own)")
 	flags.Int32Var(&f.height, "height", 0, "height in pixels (default: the model's own)")
@@ -67,7 +74,12 @@ func generateCommand() *cobra.Command {
 	flags.StringVar(&f.sampler, "sampler", "", "sampler, e.g. euler (default: the model's own)")
 	flags.Uint64Var(&f.seed, "seed", 0, "seed of the noise (default: a new one)")
 	flags.Int32Var(&f.count, "count", 0, "images to make, with seeds that count up (default 1)")
-	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp, several images get numbers; - writes a PNG to standard output")
+	flags.StringVar(&f.initImage, "init-image", "", "picture to begin with, of which --strength changes so much: a PNG, JPEG or WebP file, scaled to the image (whose sides by default are the picture's)")
+	flags.StringVar(&f.mask, "mask", "", "picture that is white where --init-image is to be painted over, and black where it is to stay")
+	flags.Float64Var(&f.strength, "strength", 0, "how much --init-image is changed, 0 to 1 (default 0.8)")
+	flags.StringArrayVar(&f.inputs, "input", nil, "file that the model takes, NAME=FILE, and that has no flag here (triptych models MODEL lists them); may be repeated")
+	flags.StringArrayVar(&f.options, "option", nil, "option of the model, NAME=VALUE, that has no flag here (triptych models MODEL lists them); may be repeated")
+	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp, several images, and the parts that one comes in, get numbers; - writes a PNG to standard output")
 	flags.Int32Var(&f.preview, "preview", 0, "write a preview beside the output every so many steps")
 	flags.BoolVar(&f.json, "json", false, "print events as JSON lines instead of progress")
 	return cmd
@@ -122,9 +134,18 @@ func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alph
 		"width": func() { spec.WidthPx = &f.width }, "height": func() { spec.HeightPx = &f.height },
 		"steps": func() { spec.Steps = &f.steps }, "count": func() { spec.ImageCount = &f.count },
 		"guidance-scale": func() { spec.GuidanceScale = &f.guidanceScale }, "seed": func() { spec.Seed = &f.seed },
+		"strength": func() { spec.Strength = &f.strength },
 	} {
 		if given(name) {
 			set()
+		}
+	}
+	if err := f.files(cmd, spec); err != nil {
+		return nil, err
+	}
+	for _, option := range f.options {
+		if name, _, ok := strings.Cut(option, "="); !ok || name == "" {
+			return nil, usageError{fmt.Errorf("--option %q: expected NAME=VALUE", option)}
 		}
 	}
 	return spec, nil
@@ -153,7 +174,7 @@ func (f *generateFlags) format() (string, error) {
 	case format == "" && isStream(f.output):
 		format = "png"
 	}
-	if _, ok := stage.ParseImageFormat(format); !ok || format == "" {
+	if !slices.Contains(stage.ImageFormats(), format) {
 		return "", usageError{fmt.Errorf("--output %s: expected a name that ends in .png, .jpg, .jpeg or .webp, or - for a PNG to standard output", f.output)}
 	}
 	return format, nil
@@ -179,6 +200,13 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 			if !cmd.Flags().Changed("models") {
 				f.stack.models = nil // a directory needs no others
 			}
+		}
+		if spec.Model == "" {
+			library, err := openLibrary(f.stack.models...)
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			spec.Model = byDefault(library.Names())
 		}
 		s, err := f.stack.start("127.0.0.1:0", "", f.logs, cmd.ErrOrStderr(), log, extra...)
 		if err != nil {
@@ -228,6 +256,9 @@ func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec
 	})
 	defer silent.Stop()
 	defer cancel()
+	if err := f.resolve(ctx, conn, spec); err != nil {
+		return err
+	}
 	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(f.server.address == ""))
 	for err == nil {
 		var event *triptychv1alpha1.GenerateResponse

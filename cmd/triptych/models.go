@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,136 +11,174 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/triptych-serving/triptych/engine/device/devices"
+	"github.com/triptych-serving/triptych/families"
+	"github.com/triptych-serving/triptych/orchestrator/api"
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
+// modelsFlags are what `triptych models` is told.
+type modelsFlags struct {
+	dirs             []string
+	identity, asJSON bool
+}
+
 func modelsCommand() *cobra.Command {
-	var (
-		dirs     []string
-		identity bool
-	)
+	var f modelsFlags
 	cmd := &cobra.Command{
-		Use:   "models",
-		Short: "List the models that are there, with the bytes of each stage",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			library, err := openLibrary(dirs...)
+		Use:   "models [MODEL...]",
+		Short: "List the models that are there, with the bytes of each stage, or tell what some can be asked",
+		Long: `List the models that are there, with the bytes that each stage needs for an image from a prompt. Of models that
+are named, tell the files and options that a request may have: those without a flag of 'triptych generate' are set by
+--option NAME=VALUE.`,
+		ValidArgsFunction: completeModels,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			library, err := openLibrary(f.dirs...)
 			if err != nil {
 				return err
 			}
-			infos, err := inspect(cmd.Context(), library)
+			models, err := f.list(cmd.Context(), library, args)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			header := "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tPROBLEM"
-			if identity {
-				header = "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tIDENTITIES\tPROBLEM"
+			w := cmd.OutOrStdout()
+			switch {
+			case f.asJSON:
+				return printModelsJSON(w, models)
+			case len(args) > 0:
+				err = printTasks(w, models)
+			default:
+				err = f.print(w, models)
 			}
-			fmt.Fprintln(w, header)
+			if err != nil {
+				return err
+			}
 			var warnings []string
-			for m, c := range infos[0].Models {
-				name := c.Model
-				row := []string{name}
-				problem := ""
-				for _, info := range infos {
-					c := info.Models[m]
-					row = append(row, humanize.IBytes(uint64(c.WeightsBytes)))
-					if problem == "" {
-						problem = c.Problem
-					}
-					for _, warning := range c.Warnings {
-						warnings = append(warnings, name+"/"+warning)
-					}
+			for _, m := range models {
+				for _, warning := range m.Warnings {
+					warnings = append(warnings, m.Name+"/"+warning)
 				}
-				denoiser, decoder := infos[1].Models[m], infos[2].Models[m]
-				factor := decoder.SpatialFactor
-				row = append(row, fmt.Sprintf("%dx%d", denoiser.LatentDefaultWidth*factor, denoiser.LatentDefaultHeight*factor), denoiser.DefaultSampler)
-				if identity && problem == "" {
-					shown, err := identities(cmd.Context(), library, name)
-					if err != nil {
-						problem = err.Error()
-					}
-					row = append(row, shown)
-				} else if identity {
-					row = append(row, "")
-				}
-				row = append(row, problem)
-				fmt.Fprintln(w, strings.Join(row, "\t"))
 			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
-			return printWarnings(cmd.OutOrStdout(), warnings)
+			return printWarnings(w, warnings)
 		},
 	}
-	modelsFlag(cmd.Flags(), &dirs)
-	cmd.Flags().BoolVar(&identity, "identity", false, "read all weights and tell what they are known by, in the order of the stages: equal on machines that have the same")
+	modelsFlag(cmd.Flags(), &f.dirs)
+	cmd.Flags().BoolVar(&f.identity, "identity", false, "read all weights and tell what they are known by, in the order of the stages: equal on machines that have the same")
+	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON, as the public API's ListModels has it")
 	return cmd
 }
 
-// identities reads a model and gives those of its parts, in short.
-func identities(ctx context.Context, library *stageengine.Library, model string) (string, error) {
-	device, err := devices.Plan(defaultDevice, devices.Options{})
-	if err != nil {
-		return "", err
+// list asks the stages for models, all where none is named. Nothing is loaded but for identities.
+func (f *modelsFlags) list(ctx context.Context, library *stageengine.Library, names []string) (models []fleet.Model, err error) {
+	for _, name := range names {
+		if !slices.Contains(library.Names(), name) {
+			return nil, stage.NoSuchModel(name, library.Names())
+		}
 	}
-	of, err := stageengine.Identities(ctx, stageengine.Options{Library: library, Device: device}, model)
-	if err != nil {
-		return "", err
-	}
-	var shown []string
-	for _, kind := range stage.Kinds() {
-		shown = append(shown, stage.Edition{Identity: of[kind]}.Short())
-	}
-	return strings.Join(shown, " "), nil
-}
-
-// inspect gives what each stage knows of the models of a library, without loading any.
-func inspect(ctx context.Context, library *stageengine.Library) (infos []stage.Info, err error) {
 	device, err := devices.Plan(defaultDevice, devices.Options{})
 	if err != nil {
 		return nil, err
 	}
-	o := stageengine.Options{Library: library, Device: device}
-	for _, s := range []stage.Resident{stageengine.NewEncoder(o), stageengine.NewDenoiser(o), stageengine.NewDecoder(o)} {
-		info, err := s.Info(ctx)
+	o := stageengine.Options{Library: library, Families: families.All(), Device: device}
+	var infos []stage.Info
+	for _, kind := range stage.Kinds() {
+		info, err := stageengine.New(kind, o).Info(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if len(infos) > 0 && !slices.EqualFunc(info.Models, infos[0].Models, func(a, b stage.Component) bool { return a.Model == b.Model }) {
-			return nil, errors.New("models were added or removed while they were looked at")
-		}
 		infos = append(infos, info)
 	}
-	return infos, nil
-}
-
-// exampleModel gives a model of those that stages know which can be used, for an example: it is empty where an example
-// needs to name none, as the only one that can be used is the default. ok is false where none can be used.
-func exampleModel(infos []stage.Info) (model string, ok bool) {
-	var usable []string
-	for m, c := range infos[0].Models {
-		if !slices.ContainsFunc(infos, func(i stage.Info) bool { return i.Models[m].Problem != "" }) {
-			usable = append(usable, c.Model)
+	models = slices.DeleteFunc(fleet.Catalog(infos), func(m fleet.Model) bool { return len(names) > 0 && !slices.Contains(names, m.Name) })
+	for i := range models {
+		m := &models[i]
+		if !f.identity || m.Problem != nil {
+			continue
+		}
+		of, err := stageengine.Identities(ctx, o, m.Name)
+		if err != nil {
+			m.Problem = stage.Errorf(stage.ModelInvalid, "%w", err)
+		}
+		for k, c := range m.Components {
+			m.Components[k].Identity = of[c.Name]
 		}
 	}
-	switch {
-	case len(usable) == 0:
-		return "", false
-	case slices.Contains(usable, fleet.DefaultModel):
-		model = fleet.DefaultModel
-	default:
-		model = usable[0]
+	return models, nil
+}
+
+// print writes a table of models.
+func (f *modelsFlags) print(w io.Writer, models []fleet.Model) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	header := "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tTAKES\t"
+	if f.identity {
+		header += "IDENTITIES\t"
 	}
-	if len(infos[0].Models) == 1 {
-		model = ""
+	fmt.Fprintln(t, header+"PROBLEM")
+	for _, model := range models {
+		m := api.ModelProto(model)
+		row := []string{m.GetName()}
+		for _, s := range m.GetStages() {
+			row = append(row, humanize.IBytes(uint64(s.GetWeightsBytes())))
+		}
+		var takes, identities []string
+		for _, task := range m.GetTasks() {
+			for _, in := range task.GetInputs() {
+				takes = append(takes, in.GetName())
+			}
+		}
+		row = append(row, fmt.Sprintf("%dx%d", m.GetDefaultWidthPx(), m.GetDefaultHeightPx()), m.GetDefaultSampler(), strings.Join(takes, ", "))
+		if f.identity {
+			for _, s := range m.GetStages() {
+				for of := range strings.SplitSeq(s.GetIdentity(), ",") {
+					identities = append(identities, stage.Edition{Identity: of}.Short())
+				}
+			}
+			row = append(row, strings.Join(identities, " "))
+		}
+		fmt.Fprintln(t, strings.Join(append(row, m.GetProblem()), "\t"))
 	}
-	return model, true
+	return t.Flush()
+}
+
+// printTasks writes what models can be asked.
+func printTasks(w io.Writer, models []fleet.Model) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i, m := range models {
+		if i > 0 {
+			fmt.Fprintln(t)
+		}
+		if m.Problem != nil {
+			fmt.Fprintf(t, "%s cannot be used: %s\n", m.Name, m.Problem)
+		}
+		for _, r := range m.Recipes {
+			fmt.Fprintf(t, "%s: %s\n\nINPUT\tTYPE\n", m.Name, r.Task)
+			for _, in := range r.Inputs {
+				fmt.Fprintf(t, "%s\t%s\n", in.Name, in.Media)
+			}
+			fmt.Fprint(t, "\nOPTION\tTYPE\tDEFAULT\tACCEPTED\n")
+			for _, o := range r.Options {
+				fmt.Fprintf(t, "%s\t%v\t%s\t%s\n", o.Name, o.Type, cmp.Or(o.Default.String(), "-"), o.Accepted())
+			}
+		}
+	}
+	return t.Flush()
+}
+
+// printModelsJSON writes models as the public API lists them.
+func printModelsJSON(w io.Writer, models []fleet.Model) error {
+	list := &triptychv1alpha1.ListModelsResponse{}
+	for _, m := range models {
+		list.Models = append(list.Models, api.ModelProto(m))
+	}
+	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(list)
+	if err == nil {
+		_, err = fmt.Fprintf(w, "%s\n", data)
+	}
+	return err
 }
 
 // printWarnings prints what is odd about weights that are used all the same, behind a table.

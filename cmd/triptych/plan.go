@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,16 +10,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/devices"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
+	"github.com/triptych-serving/triptych/planner"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
 // planFlags are what `triptych plan` is told.
 type planFlags struct {
 	stack  stackFlags
-	req    stageengine.EstimateRequest
+	req    planner.EstimateRequest
 	scale  float32
 	load   byteRate
 	asJSON bool
@@ -57,19 +59,19 @@ find out.`,
 			if scale := float64(f.scale); math.IsNaN(scale) || math.IsInf(scale, 0) {
 				return stage.Invalid(stage.InvalidField, "guidance-scale", scale, "a number")
 			}
-			p, refused, err := f.plan(cmd.Context(), args, cmd.ErrOrStderr())
+			p, err := f.plan(cmd.Context(), args, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			if f.asJSON {
 				err = printJSON(cmd.OutOrStdout(), p)
 			} else {
-				err = p.print(cmd.OutOrStdout())
+				err = printPlan(cmd.OutOrStdout(), p)
 			}
-			if err != nil {
-				return err
+			for _, m := range p.Models {
+				err = cmp.Or(err, m.Refused)
 			}
-			return refused
+			return err
 		},
 	}
 	f.stack.add(cmd)
@@ -78,6 +80,7 @@ find out.`,
 	flags.IntVar(&f.req.WidthPx, "width", 0, "width in pixels (default: the model's own)")
 	flags.IntVar(&f.req.HeightPx, "height", 0, "height in pixels (default: the model's own)")
 	flags.Float32Var(&f.scale, "guidance-scale", 5, "up to 1 is unguided, which takes less")
+	flags.StringSliceVar(&f.req.Inputs, "inputs", nil, "files that the request has, such as init_image,mask: the model's turns for them are planned as well")
 	flags.Var(&f.load, "load-bandwidth", "stored weights loaded in a second, from storage to ready, such as 500MB/s (default: measured on the model's files, if they are there)")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON, with exact bytes")
 	return cmd
@@ -105,17 +108,17 @@ func (b *byteRate) Set(text string) error {
 
 func (*byteRate) Type() string { return "RATE" }
 
-// plan plans every model; refused is about the first stage that exceeds the budget. What takes a while is told to w.
-func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p plan, refused error, err error) {
+// plan plans every model. What takes a while is told to w.
+func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p planner.Plan, err error) {
 	var names, paths []string
 	named := map[string]bool{}
 	for _, arg := range args {
 		path, name, ok, err := modelDirectory(arg)
 		if err != nil {
-			return p, nil, err
+			return p, err
 		}
 		if named[name] {
-			return p, nil, usageError{fmt.Errorf("model %q is named twice", name)}
+			return p, usageError{fmt.Errorf("model %q is named twice", name)}
 		}
 		named[name] = true
 		names = append(names, name)
@@ -131,53 +134,26 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 	runtime := f.stack.runtime(logFlags{}, f.stack.models...)
 	o, hardware, err := runtime.options()
 	if err != nil {
-		return p, nil, err
+		return p, err
 	}
 	if o.Device, err = devices.Plan(runtime.device, hardware); err != nil {
-		return p, nil, usageError{err}
+		return p, usageError{err}
 	}
-	p.BudgetBytes = int64(f.stack.budget)
-	var estimates []stageengine.Estimate
-	for _, name := range names {
-		req := f.req
-		req.Model, req.Guided = name, f.scale > 1
-		e, err := stageengine.NewEstimate(ctx, o, req)
-		if err != nil {
-			return p, nil, err
-		}
-		m, problem := newModelPlan(name, e, int64(f.stack.budget))
-		m.Flags = f.flags()
-		if refused == nil {
-			refused = problem
-		}
-		estimates, p.Models = append(estimates, e), append(p.Models, m)
+	f.req.Guided = f.scale > 1
+	if p, err = planner.New(ctx, o, names, f.req, w); err != nil {
+		return p, err
 	}
-	memory := planMemory{p.BudgetBytes, int64(f.stack.warm)}
 	for i := range p.Models {
-		if err := p.Models[i].cycle(memory); err != nil {
-			return p, nil, err
-		}
+		p.Models[i].Flags = f.flags()
 	}
-	var parts sharing
-	if len(p.Models) > 1 {
-		var shared []sharedPart
-		var others []string
-		parts, shared, others, err = compare(ctx, o, p.Models, w)
+	return p, p.Rates(ctx, int64(f.load), func() (device.Device, error) {
+		hardware.MemoryCapBytes = 0
+		d, err := devices.Open(f.stack.device, hardware)
 		if err != nil {
-			return p, nil, err
+			return nil, usageError{err}
 		}
-		if p.Together, err = together(p.Models, memory, parts); err != nil {
-			return p, nil, err
-		}
-		p.Together.Shared, p.Together.NotCompared = shared, others
-	}
-	if err := f.rates(ctx, hardware, &p, estimates, parts); err != nil {
-		return p, nil, err
-	}
-	for _, c := range p.cycles() {
-		c.price()
-	}
-	return p, refused, nil
+		return d, nil
+	})
 }
 
 // flags are those to run a model with as it is planned.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/triptych-serving/triptych/internal/rpcserver"
@@ -43,6 +44,21 @@ func dial(address string, tls rpcserver.ClientTLS) (*grpc.ClientConn, error) {
 		return nil, usageError{fmt.Errorf("--server %s: %w", address, err)}
 	}
 	return conn, nil
+}
+
+// readyModels are those of a server, once that has found all its stages.
+func readyModels(ctx context.Context, conn *grpc.ClientConn) ([]*triptychv1alpha1.Model, error) {
+	service := triptychv1alpha1.GenerationService_ServiceDesc.ServiceName
+	health, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{Service: service}, grpc.WaitForReady(true))
+	var now *healthpb.HealthCheckResponse
+	for err == nil && now.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		now, err = health.Recv()
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, err := triptychv1alpha1.NewModelServiceClient(conn).ListModels(ctx, &triptychv1alpha1.ListModelsRequest{})
+	return list.GetModels(), err
 }
 
 // told is what the error of a call means: nil at the end of a stream.

@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/triptych-serving/triptych/internal/baseline"
 	"github.com/triptych-serving/triptych/internal/recording"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
@@ -28,9 +29,9 @@ type simulateFlags struct {
 	arrivals []string
 	budgets  []string
 	warm     string
-	generate simulate.Generate
+	generate baseline.Generate
 	load     byteSize
-	options  simulate.Options
+	options  baseline.Options
 	asJSON   bool
 	report   string
 	write    string
@@ -47,8 +48,8 @@ type simulated struct {
 	// LoadBytesPerSecond is what the flag says, or what was measured in a recording.
 	LoadBytesPerSecond float64            `json:"load_bytes_per_second"`
 	Recording          *recording.Summary `json:"recording,omitempty"`
-	Online             *simulate.Online   `json:"online,omitempty"` // none where there is too much to choose from
-	Results            []simulate.Result  `json:"results"`
+	Online             *baseline.Online   `json:"online,omitempty"` // none where there is too much to choose from
+	Results            []baseline.Result  `json:"results"`
 }
 
 func simulateCommand() *cobra.Command {
@@ -67,7 +68,8 @@ where PART is {"weights_bytes": 1000000, "scratch_bytes": 1000, "seconds": 0.1}:
 one turn at side_px x side_px. images is 1 and the sides are the model's unless given. A job may tell its turns
 instead, as those of a recording do: {"job": {"at_seconds": 0.5, "turns": [TURN, TURN, TURN]}} with the encoder's, then
 the denoiser's and the decoder's of each image, each {"stage": "encoder", "model": "sd15", "weights_bytes": 1000000,
-"scratch_bytes": 1000, "seconds": 0.1}.
+"scratch_bytes": 1000, "seconds": 0.1}; a set that is held together is told as "components": [{"name": "sd15/unet",
+"bytes": 1000000}] instead of model and weights_bytes.
 Models that are not described are of known sizes: starter, sd15, sdxl, pyramid, or any of them under another
 name as in sd15:anime.`,
 		Example: "  triptych simulate --models-mix sd15:a=3,sd15:b,sdxl --arrivals bursty --budget 60%\n  triptych simulate --trace jobs.jsonl --budget 8GiB\n  triptych simulate --from events.jsonl",
@@ -146,10 +148,10 @@ func (f *simulateFlags) run(cmd *cobra.Command) error {
 				}
 			}
 			f.options.BudgetBytes, f.options.WarmBytes = row.BudgetBytes, row.WarmBytes
-			if row.Results, err = simulate.Compare(t, f.options); err != nil {
+			if row.Results, err = baseline.Compare(t, f.options); err != nil {
 				return fmt.Errorf("%s, budget %s: %w", row.Trace, budget, err)
 			}
-			if online, ok := simulate.FindOnline(t, f.options); ok {
+			if online, ok := baseline.FindOnline(t, f.options); ok {
 				row.Online = &online
 			}
 			rows = append(rows, row)
@@ -192,8 +194,8 @@ func (f *simulateFlags) traces(cmd *cobra.Command) (names []string, traces []sim
 	for _, mix := range f.mixes {
 		for _, arrivals := range f.arrivals {
 			g := f.generate
-			g.Arrivals = simulate.Arrivals(arrivals)
-			if g.Mix, err = simulate.ParseMix(mix); err != nil {
+			g.Arrivals = baseline.Arrivals(arrivals)
+			if g.Mix, err = baseline.ParseMix(mix); err != nil {
 				return nil, nil, nil, err
 			}
 			t, err := g.Trace()

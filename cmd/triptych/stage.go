@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/triptych-serving/triptych/engine/device/devices"
+	"github.com/triptych-serving/triptych/families"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
 	"github.com/triptych-serving/triptych/internal/devicelease"
 	"github.com/triptych-serving/triptych/internal/local"
@@ -108,7 +109,7 @@ func (f *runtimeFlags) options() (o stageengine.Options, hardware devices.Option
 		runtime.GOMAXPROCS(threads)
 	}
 	o = stageengine.Options{
-		Library: library, Host: f.share.host, Version: version(),
+		Library: library, Families: families.All(), Host: f.share.host, Version: version(),
 		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(), WarmBytes: int64(f.warm),
 	}
 	return o, devices.Options{Threads: threads, MemoryCapBytes: int64(f.budget), Refuse: f.refuse}, nil
@@ -183,32 +184,21 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 
 // serveStage runs the service of a kind, all of which take the same options.
 func serveStage(ctx context.Context, kind stage.Kind, o encoder.Options, lis net.Listener) error {
-	var (
-		service interface {
-			Run(context.Context, net.Listener) error
-		}
-		err error
-	)
-	switch kind {
-	case stage.KindEncoder:
-		service, err = encoder.New(o)
-	case stage.KindDenoiser:
-		service, err = denoiser.New(o)
-	default:
-		service, err = decoder.New(o)
-	}
+	service, err := map[stage.Kind]func(encoder.Options) (*encoder.Service, error){
+		stage.KindEncoder: encoder.New, stage.KindDenoiser: denoiser.New, stage.KindDecoder: decoder.New,
+	}[kind](o)
 	if err != nil {
 		return errors.Join(usageError{err}, lis.Close())
 	}
 	return service.Run(ctx, lis)
 }
 
-// runtimeCommand is the child of a service: it holds the model of one stage.
+// runtimeCommand is the child of a service: it holds the weights of one stage.
 func runtimeCommand() *cobra.Command {
 	var flags runtimeFlags
 	cmd := &cobra.Command{
 		Use:    "runtime encoder|denoiser|decoder",
-		Short:  "Hold the model of one stage for the service that started this process",
+		Short:  "Hold the weights of one stage for the service that started this process",
 		Hidden: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -241,15 +231,7 @@ func runtimeCommand() *cobra.Command {
 			defer closeDevice() //nolint:errcheck // the process ends
 			collector := flags.release.collector(kind, o.Device, log)
 			o.Released, o.Logger = collector.Released, log
-			releases := grpc.StatsHandler(collector)
-			switch kind {
-			case stage.KindEncoder:
-				return stageplugin.ServeEncoder(stageengine.NewEncoder(o), log, releases)
-			case stage.KindDenoiser:
-				return stageplugin.ServeDenoiser(stageengine.NewDenoiser(o), log, releases)
-			default:
-				return stageplugin.ServeDecoder(stageengine.NewDecoder(o), log, releases)
-			}
+			return stageplugin.Serve(kind, stageengine.New(kind, o), log, grpc.StatsHandler(collector))
 		},
 	}
 	flags.add(cmd.Flags())

@@ -8,10 +8,15 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
 	"github.com/triptych-serving/triptych/internal/local"
+	"github.com/triptych-serving/triptych/internal/rpcserver"
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -103,7 +108,7 @@ func upCommand() *cobra.Command {
 				if metrics != "" {
 					fmt.Fprintf(out, "%-13s http://%s/metrics\n", local.Metrics, s.Address(local.Metrics))
 				}
-				if err := printExamples(ctx, out, s.Address(local.Orchestrator), stack.models); err != nil {
+				if err := printExamples(ctx, out, s.Address(local.Orchestrator)); err != nil {
 					log.Warn("no example can be given", "error", err)
 				}
 				fmt.Fprint(out, "\nctrl-C stops everything.\n")
@@ -128,23 +133,30 @@ func upCommand() *cobra.Command {
 	return cmd
 }
 
-// printExamples tells how to have an image made of a model that is there.
-func printExamples(ctx context.Context, out io.Writer, address string, models []string) error {
-	library, err := openLibrary(models...)
+// printExamples tells how to have an image made of a model that the server has.
+func printExamples(ctx context.Context, out io.Writer, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, exampleWait)
+	defer cancel()
+	conn, err := dial(address, rpcserver.ClientTLS{})
 	if err != nil {
 		return err
 	}
-	infos, err := inspect(ctx, library)
+	defer conn.Close() //nolint:errcheck // it was only asked
+	models, err := readyModels(ctx, conn)
 	if err != nil {
 		return err
 	}
-	model, ok := exampleModel(infos)
-	if !ok {
+	usable := slices.DeleteFunc(slices.Clone(models), func(m *triptychv1alpha1.Model) bool { return m.GetProblem() != "" })
+	if len(usable) == 0 {
 		_, err := fmt.Fprint(out, "\nNone of the models can be used; `triptych models` tells why.\n")
 		return err
 	}
 	spec, flag := map[string]string{"prompt": examplePrompt}, ""
-	if model != "" {
+	if len(models) > 1 { // the only one needs no name
+		model := usable[0].GetName()
+		if slices.ContainsFunc(usable, func(m *triptychv1alpha1.Model) bool { return m.GetName() == defaultModel }) {
+			model = defaultModel
+		}
 		spec["model"], flag = model, " --model "+shellQuote(model)
 	}
 	request, err := json.Marshal(map[string]any{"spec": spec})
@@ -157,6 +169,9 @@ func printExamples(ctx context.Context, out io.Writer, address string, models []
 }
 
 const examplePrompt = "cool face on a pink background"
+
+// exampleWait is how long a server that has just started may take to find its stages, before no example is given.
+const exampleWait = 10 * time.Second
 
 // shellQuote makes one word of text for a shell.
 func shellQuote(text string) string {

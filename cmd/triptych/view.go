@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -51,8 +52,7 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 	switch e := event.GetEvent().(type) {
 	case *triptychv1alpha1.GenerateResponse_Accepted:
 		v.spec = e.Accepted.GetSpec()
-		v.line("%s %dx%d, %s of %s, guidance scale %g, seed %d", v.spec.GetModel(), v.spec.GetWidthPx(), v.spec.GetHeightPx(),
-			stage.Count(int(v.spec.GetSteps()), "step"), v.spec.GetSampler(), v.spec.GetGuidanceScale(), v.spec.GetSeed())
+		v.line("%s, seed %d", strings.Join(terms(v.spec), ", "), v.spec.GetSeed())
 	case *triptychv1alpha1.GenerateResponse_Queued:
 		if e.Queued.GetPosition() > 0 {
 			v.line("waiting for the %s, %d before this request", e.Queued.GetStage(), e.Queued.GetPosition())
@@ -63,14 +63,17 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 		}
 		v.progress("loading "+e.StageLoading.GetStage(), e.StageLoading.GetLoadedBytes(), e.StageLoading.GetTotalBytes(), true)
 	case *triptychv1alpha1.GenerateResponse_Progress:
-		name := e.Progress.GetStage()
-		if n := v.spec.GetImageCount(); n > 1 && name != "encoder" {
+		name, turn := e.Progress.GetStage(), e.Progress.GetTurn()
+		switch n := v.spec.GetImageCount(); {
+		case !strings.HasPrefix(name, turn): // the turn that the stage is not named for
+			name += " " + turn
+		case n > 1 && name != "encoder":
 			name += fmt.Sprintf(" %d/%d", e.Progress.GetImageIndex()+1, n)
 		}
 		v.progress(name, int64(e.Progress.GetStep()), int64(e.Progress.GetSteps()), false)
 	case *triptychv1alpha1.GenerateResponse_Residency:
 		if r := e.Residency; r.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_EVICT {
-			v.line("evicted the %s of %s (%s): %s", r.GetStage(), r.GetModel(), humanize.IBytes(uint64(r.GetBytes())), r.GetReason())
+			v.line("evicted %s (%s): %s", cmp.Or(r.GetComponent(), r.GetStage()+" "+r.GetModel()), humanize.IBytes(uint64(r.GetBytes())), r.GetReason())
 		}
 	case *triptychv1alpha1.GenerateResponse_Warning:
 		v.line("warning: %s", e.Warning.GetMessage())
@@ -79,6 +82,25 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 		v.completed(e.Completed, files)
 	}
 	return nil
+}
+
+// terms tell what is made, in what terms its model has.
+func terms(spec *triptychv1alpha1.GenerationSpec) []string {
+	parts := []string{spec.GetModel()}
+	if spec.WidthPx != nil && spec.HeightPx != nil {
+		parts[0] += fmt.Sprintf(" %dx%d", spec.GetWidthPx(), spec.GetHeightPx())
+	}
+	if spec.Steps != nil {
+		steps := stage.Count(int(spec.GetSteps()), "step")
+		if spec.GetSampler() != "" {
+			steps += " of " + spec.GetSampler()
+		}
+		parts = append(parts, steps)
+	}
+	if spec.GuidanceScale != nil {
+		parts = append(parts, fmt.Sprintf("guidance scale %g", spec.GetGuidanceScale()))
+	}
+	return parts
 }
 
 // pace is so many steps in some time in words, empty for none.
@@ -148,8 +170,8 @@ func (v *textView) completed(c *triptychv1alpha1.Completed, files *output) {
 		v.bars.Wait()
 		v.bars = nil
 	}
-	for i := range int32(len(files.written)) {
-		fmt.Fprintf(v.out, "%s  seed %d\n", files.written[i], v.spec.GetSeed()+uint64(i))
+	for _, i := range files.pieces() {
+		fmt.Fprintf(v.out, "%s  seed %d\n", files.written[i], v.spec.GetSeed()+uint64(i.image))
 	}
 	var parts []string
 	for _, s := range c.GetStages() {

@@ -5,6 +5,8 @@ package device
 type Planner interface {
 	// Name is the device's address, "cpu:0".
 	Name() string
+	// Class is equal for devices that plan alike, but for a cap: it tells the kind, and what else the answers below depend on.
+	Class() string
 	// OverheadBytes is what the process takes of the device beside weights and scratch, from its opening to its Close: a
 	// context, a library's workspace. It is not in Memory's UsedBytes, but under the cap and in the device's lease.
 	OverheadBytes() int64

@@ -13,6 +13,8 @@ import (
 	"io"
 
 	"golang.org/x/image/webp"
+
+	"github.com/triptych-serving/triptych/internal/exif"
 )
 
 const (
@@ -22,32 +24,69 @@ const (
 	MaxBytes = 64 << 20
 )
 
-// Decode reads a PNG, JPEG or WebP of at most MaxBytes and MaxSide x MaxSide into pixels
-// [height, width, 3] in -1 to 1. Sizes are checked before anything is decoded. Transparency is
-// dropped, as by PIL's convert("RGB"); so are animation, orientation and colour profiles.
+// Pixels are the colours of an opaque image.
+type Pixels struct {
+	Width, Height int
+	pix           []uint8 // rows of RGBA, the last of no meaning
+	stride        int
+}
+
+// Decode reads a PNG, JPEG or WebP of at most MaxBytes and MaxSide x MaxSide. Sizes are checked before anything is decoded.
+// Exif's orientation turns it, and transparency is dropped, as by PIL's exif_transpose and convert("RGB"); so are animation and
+// colour profiles.
 // Errors are an Error.
-func Decode(data []byte) (pixels []float32, height, width int, err error) {
+func Decode(data []byte) (Pixels, error) {
 	if len(data) > MaxBytes {
-		return nil, 0, 0, &Error{Subject: "image", Expected: fmt.Sprintf("at most %d bytes", MaxBytes), Got: fmt.Sprintf("%d bytes", len(data))}
+		return Pixels{}, &Error{Subject: "image", Expected: fmt.Sprintf("at most %d bytes", MaxBytes), Got: fmt.Sprintf("%d bytes", len(data))}
 	}
 	format, ok := sniff(data)
 	if !ok {
-		return nil, 0, 0, &Error{Subject: "image", Expected: "a PNG, JPEG or WebP", Got: fmt.Sprintf("data that begins with %.12q", data)}
+		return Pixels{}, &Error{Subject: "image", Expected: "a PNG, JPEG or WebP", Got: fmt.Sprintf("data that begins with %.12q", data)}
 	}
 	config, err := readConfig(format, data)
 	if err != nil {
-		return nil, 0, 0, cannotDecode(format, err)
+		return Pixels{}, cannotDecode(format, err)
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > MaxSide || config.Height > MaxSide {
-		return nil, 0, 0, &Error{Subject: format.String(), Expected: fmt.Sprintf("1 x 1 to %d x %d pixels", MaxSide, MaxSide), Got: fmt.Sprintf("%d x %d", config.Width, config.Height)}
+		return Pixels{}, &Error{Subject: format.String(), Expected: fmt.Sprintf("1 x 1 to %d x %d pixels", MaxSide, MaxSide), Got: fmt.Sprintf("%d x %d", config.Width, config.Height)}
 	}
 	img, err := readImage(format, data)
 	if err != nil {
-		return nil, 0, 0, cannotDecode(format, err)
+		return Pixels{}, cannotDecode(format, err)
 	}
-	pix, stride := colours(img)
-	width, height = img.Bounds().Dx(), img.Bounds().Dy()
-	return toFloats(pix, stride, height, width), height, width, nil
+	p := Pixels{Width: img.Bounds().Dx(), Height: img.Bounds().Dy()}
+	p.pix, p.stride = colours(img)
+	return p.upright(exif.Orientation(data)), nil
+}
+
+// upright is an image of an orientation as Exif counts them, turned as it is to be seen.
+func (p Pixels) upright(orientation int) Pixels {
+	if orientation == exif.Upright {
+		return p
+	}
+	w, h := p.Width-1, p.Height-1
+	from := [...]func(x, y int) (int, int){
+		func(x, y int) (int, int) { return w - x, y },
+		func(x, y int) (int, int) { return w - x, h - y },
+		func(x, y int) (int, int) { return x, h - y },
+		func(x, y int) (int, int) { return y, x },
+		func(x, y int) (int, int) { return y, h - x },
+		func(x, y int) (int, int) { return w - y, h - x },
+		func(x, y int) (int, int) { return w - y, x },
+	}[orientation-2]
+	out := Pixels{Width: p.Width, Height: p.Height}
+	if orientation >= 5 {
+		out.Width, out.Height = p.Height, p.Width
+	}
+	out.stride = 4 * out.Width
+	out.pix = make([]uint8, 0, out.stride*out.Height)
+	for y := range out.Height {
+		for x := range out.Width {
+			sx, sy := from(x, y)
+			out.pix = append(out.pix, p.pix[sy*p.stride+4*sx:][:4]...)
+		}
+	}
+	return out
 }
 
 // sniff tells the format from the first bytes. A WebP whose header promises more bytes than there

@@ -49,7 +49,7 @@ func TestDecodeKindsOfPNG(t *testing.T) {
 		if err := png.Encode(&data, c.img); err != nil {
 			t.Fatal(err)
 		}
-		pixels, height, width, err := Decode(data.Bytes())
+		pixels, height, width, err := floatsOf(data.Bytes())
 		if err != nil || height != 2 || width != 3 {
 			t.Errorf("%s: %d x %d, %v", name, height, width, err)
 			continue
@@ -72,7 +72,7 @@ func TestDecodeGreyJPEG(t *testing.T) {
 	if err := jpeg.Encode(&data, img, nil); err != nil {
 		t.Fatal(err)
 	}
-	pixels, _, _, err := Decode(data.Bytes())
+	pixels, _, _, err := floatsOf(data.Bytes())
 	if err != nil || meanError(pixels, slices.Repeat([]float32{200.0/127.5 - 1}, 3*81)) > 1 {
 		t.Errorf("%v, %v", pixels[:3], err)
 	}
@@ -141,7 +141,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"lossless WebP of 16384^2":  {riff(-1, "VP8L\x2f\xff\xff\xff\x0f"), "got 16384 x 16384"},
 		"lossless frame off canvas": {riff(-1, "VP8X\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "VP8L\x2f\xff\xff\xff\x0f"), "webp: expected a readable image"},
 	} {
-		pixels, _, _, err := Decode(c.data)
+		pixels, _, _, err := floatsOf(c.data)
 		var e *Error
 		if pixels != nil || !errors.As(err, &e) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v, want an Error with %q", name, err, c.text)
@@ -164,7 +164,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		data = bytes.Clone(data)
 		fixChecksums(data) // so that damage gets past them
-		pixels, height, width, err := Decode(data)
+		pixels, height, width, err := floatsOf(data)
 		if err != nil {
 			var e *Error
 			if !errors.As(err, &e) || pixels != nil {
@@ -199,4 +199,53 @@ func fixChecksums(data []byte) {
 		binary.BigEndian.PutUint32(rest[8+n:], crc32.ChecksumIEEE(rest[4:8+n]))
 		rest = rest[n+chunkOverhead:]
 	}
+}
+
+// floatsOf are the values of an image file.
+func floatsOf(data []byte) (pixels []float32, height, width int, err error) {
+	p, err := Decode(data)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	return p.Floats(), p.Height, p.Width, nil
+}
+
+// TestDecodeUpright: Exif's orientation turns a picture as PIL's exif_transpose does, in every format that carries it.
+func TestDecodeUpright(t *testing.T) {
+	stored := image.NewNRGBA(image.Rect(0, 0, 3, 2))
+	for i := range 6 {
+		stored.SetNRGBA(i%3, i/3, color.NRGBA{R: uint8(1 + i), A: 255})
+	}
+	var data bytes.Buffer
+	if err := png.Encode(&data, stored); err != nil {
+		t.Fatal(err)
+	}
+	for orientation, want := range map[uint16][][]uint8{
+		0: {{1, 2, 3}, {4, 5, 6}}, 1: {{1, 2, 3}, {4, 5, 6}}, 2: {{3, 2, 1}, {6, 5, 4}}, 3: {{6, 5, 4}, {3, 2, 1}}, 4: {{4, 5, 6}, {1, 2, 3}},
+		5: {{1, 4}, {2, 5}, {3, 6}}, 6: {{4, 1}, {5, 2}, {6, 3}}, 7: {{6, 3}, {5, 2}, {4, 1}}, 8: {{3, 6}, {2, 5}, {1, 4}}, 9: {{1, 2, 3}, {4, 5, 6}},
+	} {
+		p, err := Decode(orientedPNG(data.Bytes(), orientation))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([][]uint8, p.Height)
+		for y := range got {
+			for x := range p.Width {
+				got[y] = append(got[y], p.pix[y*p.stride+4*x])
+			}
+		}
+		if !slices.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("orientation %d: %v, want %v", orientation, got, want)
+		}
+	}
+}
+
+// orientedPNG puts an orientation behind the header of a PNG.
+func orientedPNG(file []byte, orientation uint16) []byte {
+	const header = 8 + 12 + 13
+	body := []byte("eXIfMM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01")
+	body = append(binary.BigEndian.AppendUint16(body, orientation), make([]byte, 6)...)
+	chunk := append(binary.BigEndian.AppendUint32(nil, uint32(len(body)-4)), body...)
+	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(body))
+	return slices.Concat(file[:header], chunk, file[header:])
 }

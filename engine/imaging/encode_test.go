@@ -39,7 +39,7 @@ func TestRoundTrips(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, height, width, err := Decode(data)
+			got, height, width, err := floatsOf(data)
 			if err != nil || height != size[0] || width != size[1] || len(got) != len(want) {
 				t.Errorf("%v of %v: %d x %d, %v", format, size, height, width, err)
 				continue
@@ -66,7 +66,7 @@ func TestFlatColours(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, _, _, err := Decode(data)
+			got, _, _, err := floatsOf(data)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -82,11 +82,11 @@ func TestParametersOfJPEGAndWebP(t *testing.T) {
 			if got, ok := userComment(t, plain); ok {
 				t.Errorf("%v without parameters has %q", format, got)
 			}
-			want, _, _, err := Decode(plain)
+			want, _, _, err := floatsOf(plain)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, height, width, err := Decode(data)
+			got, height, width, err := floatsOf(data)
 			if err != nil || height != 9 || width != 7 || !bytes.Equal(FromFloats(got, 9, 7).Pix, FromFloats(want, 9, 7).Pix) {
 				t.Errorf("%s of %v: the picture is another beside its text: %v", name, format, err)
 			}

@@ -3,7 +3,7 @@
 // Pixels are float32, [height, width, 3], red, green, blue, in -1 to 1. Values are rounded exactly
 // as diffusers rounds them, so that the same tensor gives the same file contents.
 //
-// The package imports nothing of this project but what is below it.
+// The package imports nothing of this project but what is below it and internal/exif.
 package imaging
 
 import (
@@ -37,17 +37,23 @@ func quantize(x float32) uint8 {
 	return uint8(math.RoundToEven(float64(min(x, 1) * 255)))
 }
 
-// toFloats is the inverse of FromFloats for the colours of opaque or not premultiplied RGBA rows.
-func toFloats(pix []uint8, stride, height, width int) []float32 {
+// Floats are the pixels [Height, Width, 3] in -1 to 1: the inverse of FromFloats.
+func (p Pixels) Floats() []float32 {
 	var level [256]float32
 	for v := range level {
 		level[v] = 2*(float32(v)/255) - 1 // doubling is exact
 	}
-	out := make([]float32, 0, 3*height*width)
-	for y := range height {
-		for row := pix[y*stride:][:4*width]; len(row) > 0; row = row[4:] {
+	out := make([]float32, 0, 3*p.Height*p.Width)
+	for y := range p.Height {
+		for row := p.pix[y*p.stride:][:4*p.Width]; len(row) > 0; row = row[4:] {
 			out = append(out, level[row[0]], level[row[1]], level[row[2]])
 		}
 	}
 	return out
+}
+
+// Grey is the luma of a pixel (ITU-R BT.601), as PIL's convert("L") rounds it.
+func (p Pixels) Grey(x, y int) uint8 {
+	c := p.pix[y*p.stride+4*x:][:3]
+	return uint8((19595*uint32(c[0]) + 38470*uint32(c[1]) + 7471*uint32(c[2]) + 1<<15) >> 16)
 }

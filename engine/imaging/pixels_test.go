@@ -58,7 +58,7 @@ func TestFloatsRoundTrip(t *testing.T) {
 			img.Pix[i] = 0xff
 		}
 	}
-	if got := FromFloats(toFloats(img.Pix, img.Stride, 16, 16), 16, 16); !bytes.Equal(got.Pix, img.Pix) {
+	if got := FromFloats(Pixels{16, 16, img.Pix, img.Stride}.Floats(), 16, 16); !bytes.Equal(got.Pix, img.Pix) {
 		t.Error("not every value survives")
 	}
 }

@@ -120,6 +120,7 @@ func ownSampler(class string, r *config.Reader) (string, error) {
 // settings is a config as one sampler sees it.
 type settings struct {
 	sampler    string
+	first      int // evaluation that is taken
 	trainSteps int
 	betas      betaSettings
 	prediction prediction

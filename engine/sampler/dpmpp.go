@@ -26,7 +26,7 @@ func newDPMPP(c settings, steps int) (*Sampler, error) {
 	const fewSteps = 15
 	for i := range steps {
 		k := dpmppStep(levels, i, c.sde)
-		k.first = i == 0 || i == steps-1 && (c.eulerAtFinal || c.lowerOrderFinal && steps < fewSteps || !c.sigmaMin)
+		k.first = i == c.first || i == steps-1 && (c.eulerAtFinal || c.lowerOrderFinal && steps < fewSteps || !c.sigmaMin)
 		r.coefs = append(r.coefs, k)
 	}
 	s.rule = r

@@ -58,7 +58,7 @@ func (r lms) step(s State, prediction []float32, _ NoiseFunc) ([]float32, [][]fl
 		slopes = append(slopes, a.Data)
 	}
 	out := make([]float32, len(prediction))
-	for k, w := range r.weights[s.Step] {
+	for k, w := range r.weights[s.Step][:len(slopes)] { // a part has fewer at first; the reference leaves out their weights
 		for i, d := range slopes[k] {
 			out[i] += float32(w * d)
 		}

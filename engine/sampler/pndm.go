@@ -6,6 +6,7 @@ import "slices"
 // inside equation 11, started without Runge-Kutta steps: the second timestep is evaluated twice, once
 // to predict and once, from the start again, to correct. Reference: PNDMScheduler with skip_prk_steps.
 type pndm struct {
+	first int
 	coefs []pndmCoefs
 }
 
@@ -28,11 +29,11 @@ func newPNDM(c settings, steps int) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	var r pndm
+	r := pndm{first: c.first}
 	stride := c.trainSteps / steps
 	for i, t := range timesteps {
 		from := int(t)
-		if i == 1 {
+		if i == c.first+1 {
 			from += stride
 		}
 		if from >= c.trainSteps {
@@ -69,7 +70,7 @@ func (r pndm) step(s State, prediction []float32, _ NoiseFunc) ([]float32, [][]f
 	for i, a := range s.history {
 		past[i] = a.Data
 	}
-	switch s.Step {
+	switch s.Step - r.first {
 	case 0:
 		copy(blend, prediction)
 		past = [][]float32{slices.Clone(prediction), latents}

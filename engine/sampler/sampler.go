@@ -9,6 +9,7 @@ import (
 // after New and may be shared.
 type Sampler struct {
 	name      string
+	first     int       // evaluation, of those below
 	timesteps []float64 // of each evaluation
 	sigmas    []float32 // noise level of each evaluation and after the last, or nil
 	initSigma float32
@@ -19,17 +20,21 @@ type Sampler struct {
 
 // rule is the part in which samplers differ. Each is in a file of its own.
 type rule interface {
-	// history names the arrays that a state carries before evaluation i, beside its latents.
+	// history names the arrays that a state carries i evaluations behind the first, beside its latents.
 	history(i int) []string
 	// step gives the latents and the history after evaluation s.Step, the latter in the order of
-	// history(s.Step+1). It writes to no array of s, but may pass them on.
+	// the next one's. It writes to no array of s, but may pass them on.
 	step(s State, prediction []float32, noise NoiseFunc) (latents []float32, history [][]float32)
 }
 
 // New makes the named sampler for a model, or the model's own when name is empty. Errors are
 // *UnknownError, *OwnError, *StepsError, *ScheduleError, or config.Errors for settings of the model that this
 // sampler honours and we do not implement.
-func New(name string, c Config, steps int) (*Sampler, error) {
+func New(name string, c Config, steps int) (*Sampler, error) { return NewPart(name, c, steps, steps) }
+
+// NewPart is New of which only so many of the last steps are taken, 1 to all of them: the way from latents that have as
+// much of a picture in them as there, see Noised.
+func NewPart(name string, c Config, steps, taken int) (*Sampler, error) {
 	e, err := c.entry(name)
 	if err != nil {
 		return nil, err
@@ -41,11 +46,17 @@ func New(name string, c Config, steps int) (*Sampler, error) {
 	if limit := set.maxSteps(e.class); steps < 1 || steps > limit {
 		return nil, &StepsError{Sampler: e.name, Steps: steps, Min: 1, Max: limit}
 	}
+	if taken < 1 || taken > steps {
+		return nil, &StepsError{Sampler: e.name, Steps: taken, Min: 1, Max: steps}
+	}
+	if set.first = steps - taken; e.class == "HeunDiscreteScheduler" {
+		set.first *= 2
+	}
 	s, err := e.make(set, steps)
 	if err != nil {
 		return nil, err
 	}
-	s.name = e.name
+	s.name, s.first = e.name, set.first
 	if i, finite := s.probe(); !finite {
 		return nil, set.refuse(steps, "the latents are not finite after evaluation %d of %d", i, s.Evaluations())
 	}
@@ -102,7 +113,7 @@ func (c settings) refuse(steps int, reason string, args ...any) error {
 func (s *Sampler) probe() (int, bool) {
 	prediction, in := []float32{0.5}, make([]float32, 1)
 	st := s.Start([]float32{1})
-	for i := range s.Evaluations() {
+	for i := s.first; i < s.Evaluations(); i++ {
 		s.ModelInput(st, in)
 		st = s.Step(st, prediction, func(_ int, dst []float32) { dst[0] = 0.5 })
 		if sum := float64(in[0] + st.Latents[0]); math.IsNaN(sum) || math.IsInf(sum, 0) {
@@ -119,6 +130,9 @@ func (s *Sampler) Name() string { return s.name }
 // heun and pndm is more than the number of steps.
 func (s *Sampler) Evaluations() int { return len(s.timesteps) }
 
+// First is the evaluation that a run begins with: 0 but for a part.
+func (s *Sampler) First() int { return s.first }
+
 // Timestep is what the network is told before evaluation i. It may have a fraction.
 func (s *Sampler) Timestep(i int) float64 { return s.timesteps[i] }
 
@@ -128,7 +142,32 @@ func (s *Sampler) Start(noise []float32) State {
 	for i, n := range noise {
 		latents[i] = n * s.initSigma
 	}
-	return State{Latents: latents}
+	return State{Step: s.first, Latents: latents}
+}
+
+// Noised writes clean latents with as much noise of unit variance as there is before evaluation i to dst, without any behind
+// the last one: the state that a part begins with.
+func (s *Sampler) Noised(i int, clean, noise, dst []float32) {
+	if i >= len(s.levels) {
+		copy(dst, clean)
+		return
+	}
+	l := s.levels[i]
+	if l.unscaled {
+		l.alpha = 1
+	}
+	for j, z := range clean {
+		dst[j] = float32(l.alpha*z) + float32(l.sigma*noise[j])
+	}
+}
+
+// From is the state before the first evaluation with latents of one's own.
+func (s *Sampler) From(latents []float32) State { return State{Step: s.first, Latents: latents} }
+
+// With is the state with other latents.
+func (st State) With(latents []float32) State {
+	st.Latents = latents
+	return st
 }
 
 // ModelInput writes what the network sees before evaluation st.Step to dst, which is as long as the
@@ -177,5 +216,5 @@ func (s *Sampler) history(i int) []string {
 	if i >= s.Evaluations() {
 		return nil
 	}
-	return s.rule.history(i)
+	return s.rule.history(i - s.first)
 }

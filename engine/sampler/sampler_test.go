@@ -382,3 +382,53 @@ func TestEveryNumberOfSteps(t *testing.T) {
 		}
 	}
 }
+
+// A part of a schedule begins with a step, whatever was before, and restores states of its own evaluations alone.
+func TestPart(t *testing.T) {
+	c, err := ParseConfig([]byte(`{"beta_schedule": "scaled_linear", "prediction_type": "epsilon"}`), "DDIMScheduler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const steps = 8
+	clean, noise, dst := []float32{1, -2}, []float32{0.5, 0.25}, make([]float32, 2)
+	for _, name := range Names() {
+		whole, err := New(name, c, steps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for taken := 1; taken <= steps; taken++ {
+			s, err := NewPart(name, c, steps, taken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first := steps - taken
+			if name == "heun" {
+				first *= 2
+			}
+			if s.First() != first || s.Evaluations() != whole.Evaluations() || s.Timestep(first) != whole.Timestep(first) {
+				t.Errorf("%s, %d of %d: first %d of %d", name, taken, steps, s.First(), s.Evaluations())
+			}
+			if _, err := s.Restore(first-1, []NamedArray{{"latents", clean}}); err == nil {
+				t.Errorf("%s, %d of %d: restored before its first evaluation", name, taken, steps)
+			}
+			s.Noised(first, clean, noise, dst)
+			state, err := s.Restore(first, s.From(slices.Clone(dst)).Tensors()) // without a history
+			if err != nil || dst[0] == clean[0] {
+				t.Errorf("%s, %d of %d: latents %v, %v", name, taken, steps, dst, err)
+			}
+			for i := first; i < s.Evaluations(); i++ {
+				state = s.Step(state, []float32{0.1, 0.2}, func(_ int, dst []float32) { clear(dst) })
+			}
+			s.Noised(s.Evaluations(), clean, noise, dst)
+			if !slices.Equal(dst, clean) || len(state.Tensors()) != 1 {
+				t.Errorf("%s, %d of %d: %v in the end, want it clean", name, taken, steps, dst)
+			}
+		}
+		for _, taken := range []int{0, -1, steps + 1} {
+			var refused *StepsError
+			if _, err := NewPart(name, c, steps, taken); !errors.As(err, &refused) {
+				t.Errorf("%s, %d of %d: %v", name, taken, steps, err)
+			}
+		}
+	}
+}

@@ -31,8 +31,8 @@ func (s *Sampler) Restore(step int, tensors []NamedArray) (State, error) {
 	fail := func(reason string, args ...any) (State, error) {
 		return State{}, &RestoreError{Sampler: s.name, Step: step, Reason: fmt.Sprintf(reason, args...)}
 	}
-	if step < 0 || step > s.Evaluations() {
-		return fail("expected a step from 0 to %d", s.Evaluations())
+	if step < s.first || step > s.Evaluations() {
+		return fail("expected a step from %d to %d", s.first, s.Evaluations())
 	}
 	names := append([]string{latentsName}, s.history(step)...)
 	if len(tensors) != len(names) {

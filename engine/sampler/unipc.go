@@ -31,7 +31,7 @@ func newUniPC(c settings, steps int) (*Sampler, error) {
 	}
 	r := unipc{levels: s.levels}
 	for i := range steps {
-		p, q := unipcStep(levels, i, min(i+1, steps-i, 2))
+		p, q := unipcStep(levels, i, max(1, min(i-c.first+1, steps-i, 2)))
 		r.predict, r.correct = append(r.predict, p), append(r.correct, q)
 	}
 	s.rule = r
@@ -81,7 +81,7 @@ func (r unipc) step(s State, prediction []float32, _ NoiseFunc) ([]float32, [][]
 	clean, latents := make([]float32, len(prediction)), s.Latents
 	r.levels[s.Step].clean(clean, latents, prediction)
 	cleans := [][]float32{clean}
-	if s.Step > 0 {
+	if len(s.history) > 0 {
 		for _, a := range s.history[1:] {
 			cleans = append(cleans, a.Data)
 		}

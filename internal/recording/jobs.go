@@ -20,21 +20,24 @@ type Jobs struct {
 	jobs    map[string]*job
 	arrived []*job             // in the order they were heard of
 	open    map[uint64]granted // requests at work
+	held    map[held]int64     // bytes of weights, as last heard of
 	grants  int
 }
+
+// held is a component at a service.
+type held struct{ service, component string }
 
 // job is what was heard of a job.
 type job struct {
 	line      int // of its first message
 	asked     time.Time
-	seen      bool               // of its turns the first was granted in the recording
-	early     bool               // its first turn was not
-	announced int                // turns, when the first was granted
-	taken     []taken            // that came to their end
-	count     map[stage.Kind]int // of those
-	gone      bool               // given up, unless it is heard of again
-	lost      bool               // decisions were lost before its end
-	whole     bool               // all its turns were taken
+	seen      bool    // a turn of it was granted in the recording
+	early     bool    // its first turn was not
+	announced int     // turns in all
+	taken     []taken // that came to their end
+	gone      bool    // given up, unless it is heard of again
+	lost      bool    // decisions were lost before its end
+	whole     bool    // all its turns were taken
 }
 
 // taken is a turn that came to its end.
@@ -46,9 +49,8 @@ type taken struct {
 // granted is a request at work.
 type granted struct {
 	job          *job
-	kind         stage.Kind
-	model        string
-	bytes, whole int64 // weights and scratch; all weights
+	turn         simulate.Turn // without its scratch and seconds
+	bytes, whole int64         // weights and scratch; all weights
 	preview      bool
 }
 
@@ -68,7 +70,7 @@ func (j *Jobs) Add(line int, news *triptychv1alpha1.WatchResidencyResponse) erro
 func (j *Jobs) snapshot(line int, s *triptychv1alpha1.ResidencySnapshot) error {
 	now := s.GetTime().AsTime()
 	if j.begun.IsZero() {
-		j.begun, j.jobs = now, map[string]*job{}
+		j.begun, j.jobs, j.held = now, map[string]*job{}, map[held]int64{}
 		for _, c := range s.GetComponents() {
 			if c.GetState() != triptychv1alpha1.ComponentUse_STATE_WARM {
 				j.found.ResidentParts++
@@ -78,6 +80,9 @@ func (j *Jobs) snapshot(line int, s *triptychv1alpha1.ResidencySnapshot) error {
 	}
 	j.last, j.open = now, map[uint64]granted{}
 	j.found.Dropped = s.GetDroppedDecisions()
+	for _, c := range s.GetComponents() {
+		j.held[held{c.GetService(), c.GetComponent()}] = c.GetWeightsBytes()
+	}
 	for _, k := range j.arrived {
 		k.lost = !k.whole
 	}
@@ -120,7 +125,7 @@ func (j *Jobs) job(line int, id string) (*job, error) {
 		if len(j.arrived) == simulate.MaxJobs {
 			return nil, invalid(line, "decision.job", id, fmt.Sprintf("at most %d jobs", simulate.MaxJobs))
 		}
-		k = &job{line: line, count: map[stage.Kind]int{}}
+		k = &job{line: line}
 		j.jobs[id] = k
 		j.arrived = append(j.arrived, k)
 	}
@@ -144,6 +149,9 @@ func (j *Jobs) decision(line int, d *triptychv1alpha1.ResidencyDecision) error {
 	e := d.GetEvent()
 	j.last = e.GetTime().AsTime()
 	j.found.count(e)
+	if a := e.GetAction(); a == triptychv1alpha1.ResidencyEvent_ACTION_LOADED || a == triptychv1alpha1.ResidencyEvent_ACTION_RESERVE && len(e.GetComponents()) == 0 {
+		j.held[held{d.GetService(), e.GetComponent()}] = e.GetBytes()
+	}
 	if d.GetRequest() == 0 { // of a prefetch, say, which is not what the job does
 		return nil
 	}
@@ -180,8 +188,7 @@ func (j *Jobs) decision(line int, d *triptychv1alpha1.ResidencyDecision) error {
 
 func (j *Jobs) grant(line int, d *triptychv1alpha1.ResidencyDecision, k *job) error {
 	e := d.GetEvent()
-	kind, ok := stage.ParseKind(e.GetStage())
-	if !ok {
+	if _, ok := stage.ParseKind(e.GetStage()); !ok {
 		return invalid(line, "decision.event.stage", e.GetStage(), "encoder, denoiser or decoder")
 	}
 	if j.grants++; j.grants > simulate.MaxTurns {
@@ -190,15 +197,20 @@ func (j *Jobs) grant(line int, d *triptychv1alpha1.ResidencyDecision, k *job) er
 	k.since(e) // of a job whose reserve was not heard
 	k.gone = false
 	if e.GetTurns() > 0 {
-		if !k.seen && kind != stage.KindEncoder {
+		if !k.seen && e.GetTaken() > 0 {
 			k.cut(j.found.Dropped)
 		}
 		k.seen = true
-		if kind == stage.KindEncoder {
-			k.announced = int(e.GetTurns())
-		}
+		k.announced = max(k.announced, int(e.GetTaken())+int(e.GetTurns()))
 	}
-	j.open[d.GetRequest()] = granted{k, kind, e.GetModel(), e.GetBytes(), e.GetWholeBytes(), e.GetTurns() == 0}
+	t := simulate.Turn{Stage: e.GetStage()}
+	for _, name := range e.GetComponents() {
+		t.Components = append(t.Components, simulate.Weights{Name: name, Bytes: j.held[held{d.GetService(), name}]})
+	}
+	if len(t.Components) == 0 { // before components had names
+		t.Model = e.GetModel()
+	}
+	j.open[d.GetRequest()] = granted{k, t, e.GetBytes(), e.GetWholeBytes(), e.GetTurns() == 0}
 	return nil
 }
 
@@ -225,12 +237,14 @@ func (j *Jobs) release(line int, d *triptychv1alpha1.ResidencyDecision) error {
 	if weights < g.whole {
 		j.found.StreamedTurns++
 	}
-	k.taken = append(k.taken, taken{d.GetRequest(), simulate.Turn{
-		Stage: g.kind.String(), Model: g.model, WeightsBytes: weights, ScratchBytes: e.GetBytes(), Seconds: e.GetTook().AsDuration().Seconds(),
-	}})
-	k.count[g.kind]++
-	images := k.count[stage.KindDecoder]
-	k.whole = !k.early && !k.lost && k.count[stage.KindEncoder] == 1 && images == k.count[stage.KindDenoiser] && k.announced == 1+2*images
+	switch g.turn.ScratchBytes, g.turn.Seconds = e.GetBytes(), e.GetTook().AsDuration().Seconds(); len(g.turn.Components) {
+	case 0:
+		g.turn.WeightsBytes = weights
+	case 1:
+		g.turn.Components[0].Bytes = weights
+	}
+	k.taken = append(k.taken, taken{d.GetRequest(), g.turn})
+	k.whole = !k.early && !k.lost && len(k.taken) == k.announced
 	return nil
 }
 

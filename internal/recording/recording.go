@@ -169,7 +169,7 @@ func check(line int, news *triptychv1alpha1.WatchResidencyResponse) error {
 			c.counts("snapshot.services", v.GetScratchBytes())
 		}
 		for _, k := range s.GetComponents() {
-			c.names("snapshot.components", k.GetService(), k.GetModel())
+			c.names("snapshot.components", k.GetService(), k.GetModel(), k.GetComponent())
 			c.counts("snapshot.components", k.GetWeightsBytes(), k.GetWarmBytes())
 		}
 		for _, h := range s.GetHosts() {
@@ -187,8 +187,8 @@ func check(line int, news *triptychv1alpha1.WatchResidencyResponse) error {
 		c.time("decision.event.time", e.GetTime())
 		c.took("decision.event.took", e.GetTook())
 		c.names("decision", d.GetJob(), d.GetService())
-		c.names("decision.event", e.GetStage(), e.GetModel(), e.GetDevice())
-		c.counts("decision.event", e.GetBytes(), e.GetUsedBytes(), e.GetBudgetBytes(), e.GetWholeBytes(), int64(e.GetTurns()))
+		c.names("decision.event", append([]string{e.GetStage(), e.GetModel(), e.GetDevice(), e.GetComponent()}, e.GetComponents()...)...)
+		c.counts("decision.event", e.GetBytes(), e.GetUsedBytes(), e.GetBudgetBytes(), e.GetWholeBytes(), int64(e.GetTurns()), int64(e.GetTaken()))
 	}
 	return c.err
 }

@@ -28,9 +28,9 @@ import (
 // which are written short:
 //
 //	snapshot SECOND [dropped=N] [working=JOB] [waiting=JOB@SECOND] [resident=BYTES] [services=N] [budget=BYTES]
-//	SECOND ACTION[/CLASS] STAGE MODEL JOB REQUEST [bytes=N] [took=SECONDS] [turns=N] [whole=N] [unfinished]
+//	SECOND ACTION[/CLASS] STAGE MODEL JOB REQUEST [bytes=N] [took=SECONDS] [turns=N] [taken=N] [whole=N] [unfinished]
 //
-// A job of - is none. Any other line is as it is. -rewrite writes what is expected.
+// Instead of a model there may be a component, or a set of them such as m/unet+x/lora. A job of - is none. Any other line is as it is. -rewrite writes what is expected.
 func TestRecordings(t *testing.T) {
 	datadriven.RunTest(t, "testdata/recordings.txt", func(t *testing.T, d *datadriven.TestData) string {
 		text := long(t, d.Input)
@@ -116,6 +116,12 @@ func decision(t *testing.T, words []string) *triptychv1alpha1.ResidencyDecision 
 		Action: triptychv1alpha1.ResidencyEvent_Action(triptychv1alpha1.ResidencyEvent_Action_value["ACTION_"+strings.ToUpper(action)]),
 		Class:  triptychv1alpha1.ResidencyEvent_Class(triptychv1alpha1.ResidencyEvent_Class_value["CLASS_"+strings.ToUpper(class)]),
 	}
+	if names := strings.Split(words[3], "+"); strings.Contains(words[3], "/") {
+		e.Model, e.Component = "", names[0]
+		if e.Action == triptychv1alpha1.ResidencyEvent_ACTION_GRANT || e.Class == triptychv1alpha1.ResidencyEvent_CLASS_WORK_DONE || e.Action == triptychv1alpha1.ResidencyEvent_ACTION_RESERVE && e.Class == 0 {
+			e.Components = names
+		}
+	}
 	for _, word := range words[6:] {
 		name, value, _ := strings.Cut(word, "=")
 		switch name {
@@ -125,6 +131,8 @@ func decision(t *testing.T, words []string) *triptychv1alpha1.ResidencyDecision 
 			e.Took = durationpb.New(time.Duration(number(t, value) * float64(time.Second)))
 		case "turns":
 			e.Turns = int32(number(t, value))
+		case "taken":
+			e.Taken = int32(number(t, value))
 		case "whole":
 			e.WholeBytes = int64(number(t, value))
 		case "unfinished":
@@ -133,7 +141,7 @@ func decision(t *testing.T, words []string) *triptychv1alpha1.ResidencyDecision 
 			t.Fatalf("unknown word %q", word)
 		}
 	}
-	return &triptychv1alpha1.ResidencyDecision{Event: e, Job: strings.Trim(words[4], "-"), Request: uint64(number(t, words[5]))}
+	return &triptychv1alpha1.ResidencyDecision{Event: e, Service: words[2], Job: strings.Trim(words[4], "-"), Request: uint64(number(t, words[5]))}
 }
 
 func number(t *testing.T, text string) float64 {

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 
 	"google.golang.org/grpc/stats"
@@ -10,13 +11,16 @@ import (
 
 // calls are those of a stage that leave memory behind.
 var calls = map[string]call{
-	stagepb.TextEncoderService_Encode_FullMethodName:   {done: Event{Trigger: PromptEncoded}, job: true},
-	stagepb.DenoiserService_Denoise_FullMethodName:     {done: Event{Trigger: DenoiseDone}, job: true},
-	stagepb.VaeService_DecodeLatents_FullMethodName:    {done: Event{Trigger: VAEDecoded}, job: true},
-	stagepb.VaeService_EncodeImage_FullMethodName:      {done: Event{Trigger: VAEEncoded}, job: true},
+	stagepb.WorkService_Work_FullMethodName:            {job: true},
 	stagepb.StageService_LoadComponent_FullMethodName:  {done: Event{Trigger: ModelChanged, Force: true}, workFollows: true},
 	stagepb.StageService_EvictComponent_FullMethodName: {done: Event{Trigger: ModelChanged, Force: true}},
 }
+
+// turns are those whose triggers have names of old.
+var turns = map[string]Trigger{"encode": PromptEncoded, "denoise": DenoiseDone, "encode_image": VAEEncoded, "decode": VAEDecoded}
+
+// done is the trigger of a turn that has been taken.
+func done(turn string) Trigger { return cmp.Or(turns[turn], Trigger(turn+"_done")) }
 
 var _ stats.Handler = (*Collector)(nil)
 
@@ -25,22 +29,26 @@ type callKey struct{}
 // TagRPC implements stats.Handler.
 func (c *Collector) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
 	if k, ok := calls[info.FullMethodName]; ok {
-		return context.WithValue(ctx, callKey{}, k)
+		return context.WithValue(ctx, callKey{}, &k)
 	}
 	return ctx
 }
 
-// HandleRPC implements stats.Handler. gRPC tells the end of a call behind its answer.
+// HandleRPC implements stats.Handler. gRPC tells the end of a call behind its answer, and of its messages before that.
 func (c *Collector) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	k, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return
+	}
 	switch s := s.(type) {
 	case *stats.Begin:
-		if k, ok := ctx.Value(callKey{}).(call); ok {
-			c.begin(k)
+		c.begin(*k)
+	case *stats.InPayload:
+		if m, ok := s.Payload.(*stagepb.WorkRequest); ok && m.GetOpen() != nil {
+			k.done = Event{Trigger: done(m.GetOpen().GetTurn())}
 		}
 	case *stats.End:
-		if k, ok := ctx.Value(callKey{}).(call); ok {
-			c.end(k, s.Error == nil)
-		}
+		c.end(*k, s.Error == nil)
 	}
 }
 

@@ -35,26 +35,24 @@ func (l teller) Handle(_ context.Context, r slog.Record) error {
 // before the test has the answer.
 func TestCalls(t *testing.T) {
 	ctx, log := t.Context(), slog.New(slog.DiscardHandler)
-	script := &stagetest.Script{}
-	script.Warm(stagetest.WarmBudget)
-	encoder, denoiser, decoder := stagetest.NewEncoder(script), stagetest.NewDenoiser(script), stagetest.NewDecoder(script)
 	type work struct {
 		name string
 		call func() error
 		want string // nothing if no collection follows
 	}
-	resident := func(s stage.Resident, of ...work) []work {
-		load := func() error { return s.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil) }
+	calls := func(s stage.Stage, kind stage.Kind, of ...work) []work {
+		component := stagetest.Component(kind, stagetest.Model)
+		load := func() error { return s.Load(ctx, stage.LoadRequest{Component: component}, nil) }
 		evict := func(keep bool) func() error {
 			return func() error {
-				_, err := s.Evict(ctx, stage.EvictRequest{Model: stagetest.Model, Keep: keep})
+				_, err := s.Evict(ctx, stage.EvictRequest{Component: component, Keep: keep})
 				return err
 			}
 		}
 		all := []work{
 			{"info", func() error { _, err := s.Info(ctx); return err }, ""},
 			{"plan", func() error {
-				_, err := s.Plan(ctx, stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 4, LatentWidth: 4})
+				_, err := s.Plan(ctx, stage.PlanRequest{Turn: stagetest.Request(kind).Turn, Components: []string{component}})
 				return err
 			}, ""},
 			{"load", load, ""},
@@ -67,56 +65,20 @@ func TestCalls(t *testing.T) {
 			work{"evict", evict(false), "model_changed:model_changed"},
 		)
 	}
-	var image stage.Image
 	for name, c := range map[string]struct {
-		register func(grpc.ServiceRegistrar)
-		calls    func(*grpc.ClientConn) []work
+		kind  stage.Kind
+		turns []stage.WorkRequest
+		want  []string
 	}{
 		"encoder": {
-			func(s grpc.ServiceRegistrar) { stagerpc.RegisterEncoder(s, encoder, log) },
-			func(conn *grpc.ClientConn) []work {
-				e := stagerpc.NewEncoder(conn)
-				encode := func(model string) func() error {
-					return func() error {
-						_, err := e.Encode(ctx, stage.EncodeRequest{Model: model, Prompts: stagetest.Prompts()})
-						return err
-					}
-				}
-				return resident(
-					e,
-					work{"encode", encode(stagetest.Model), "model_changed:job_begin:prompt_encoded:job_end"},
-					work{"encode again", encode(stagetest.Model), "job_begin:prompt_encoded:job_end"},
-					work{"fail", encode("nobody"), "job_begin:job_end"},
-				)
+			stage.KindEncoder,
+			[]stage.WorkRequest{
+				stagetest.Request(stage.KindEncoder), stagetest.Request(stage.KindEncoder), stagetest.Of("nobody", stagetest.Request(stage.KindEncoder)),
 			},
+			[]string{"prompt_encoded", "prompt_encoded", ""},
 		},
-		"denoiser": {
-			func(s grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(s, denoiser, log) },
-			func(conn *grpc.ClientConn) []work {
-				d := stagerpc.NewDenoiser(conn)
-				return resident(d, work{"denoise", func() error {
-					_, err := d.Denoise(ctx, stagetest.DenoiseRequest(), stage.DenoiseObserver{})
-					return err
-				}, "model_changed:job_begin:denoise_done:job_end"})
-			},
-		},
-		"decoder": {
-			func(s grpc.ServiceRegistrar) { stagerpc.RegisterDecoder(s, decoder, log) },
-			func(conn *grpc.ClientConn) []work {
-				d := stagerpc.NewDecoder(conn)
-				return resident(
-					d,
-					work{"decode", func() (err error) {
-						image, err = d.Decode(ctx, stage.DecodeRequest{Model: stagetest.Model, Latent: stagetest.Latent()})
-						return err
-					}, "model_changed:job_begin:vae_decoded:job_end"},
-					work{"encode an image", func() error {
-						_, err := d.EncodeImage(ctx, stage.EncodeImageRequest{Model: stagetest.Model, Data: image.Data})
-						return err
-					}, "job_begin:vae_encoded:job_end"},
-				)
-			},
-		},
+		"denoiser": {stage.KindDenoiser, []stage.WorkRequest{stagetest.Request(stage.KindDenoiser)}, []string{"denoise_done"}},
+		"decoder":  {stage.KindDecoder, []stage.WorkRequest{stagetest.Request(stage.KindDecoder), stagetest.ImageRequest()}, []string{"vae_decoded", "vae_encoded"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			told, answered := make(teller, 1), make(chan struct{})
@@ -128,7 +90,25 @@ func TestCalls(t *testing.T) {
 				process.Add(-worthTelling) // else it is not told
 				<-answered
 			}
-			for _, w := range c.calls(stagetest.Connect(t, c.register, grpc.StatsHandler(collector))) {
+			script := &stagetest.Script{}
+			script.Warm(stagetest.WarmBudget)
+			fake := stagetest.New(c.kind, script)
+			if err := fake.Load(ctx, stage.LoadRequest{Component: stagetest.ImageRequest().Components[0]}, nil); (err == nil) != (c.kind == stage.KindDecoder) {
+				t.Fatal(err)
+			}
+			s := stagerpc.New(stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.Register(r, c.kind, fake, log) }, grpc.StatsHandler(collector)), c.kind)
+			var turns []work
+			for i, req := range c.turns {
+				w := work{req.Turn, func() error { _, err := s.Work(ctx, req, stage.Observer{}); return err }, "job_begin:" + c.want[i] + ":job_end"}
+				if c.want[i] == "" {
+					w.name, w.want = "fail", "job_begin:job_end"
+				}
+				if i == 0 { // behind a load
+					w.want = "model_changed:" + w.want
+				}
+				turns = append(turns, w)
+			}
+			for _, w := range calls(s, c.kind, turns...) {
 				if err := w.call(); (err != nil) != (w.name == "fail") {
 					t.Fatalf("%s: %v", w.name, err)
 				}
@@ -153,7 +133,7 @@ func TestCalls(t *testing.T) {
 // TestEveryMethod: a method of the stage services leaves memory behind, and has its events, or is listed here.
 func TestEveryMethod(t *testing.T) {
 	leaveNothing := []string{
-		stagepb.StageService_GetStageInfo_FullMethodName, stagepb.StageService_PlanComponent_FullMethodName,
+		stagepb.StageService_GetStageInfo_FullMethodName, stagepb.StageService_PlanTurn_FullMethodName,
 		stagepb.StageService_SettleComponent_FullMethodName, stagepb.StageService_Drain_FullMethodName,
 		stagepb.StageService_Undrain_FullMethodName, stagepb.RuntimeService_GetPulse_FullMethodName,
 	}
@@ -173,5 +153,14 @@ func TestEveryMethod(t *testing.T) {
 	})
 	if want := len(calls) + len(leaveNothing); methods != want {
 		t.Errorf("the services have %d methods, %d are known here", methods, want)
+	}
+}
+
+// TestTriggers: a turn that has no name of old is told by its own.
+func TestTriggers(t *testing.T) {
+	for turn, want := range map[string]Trigger{"denoise": DenoiseDone, "upscale": "upscale_done"} {
+		if got := done(turn); got != want {
+			t.Errorf("%s is told as %s", turn, got)
+		}
 	}
 }

@@ -20,6 +20,10 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
+	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -176,6 +180,32 @@ func TestCallLog(t *testing.T) {
 		if !strings.Contains(log.String(), text) {
 			t.Errorf("the log does not say %s:\n%s", text, log.String())
 		}
+	}
+}
+
+// TestTurnLog: calls of work tell the turn.
+func TestTurnLog(t *testing.T) {
+	var log buffer
+	s, err := New(Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stagerpc.Register(s, stage.KindDecoder, stagetest.New(stage.KindDecoder, nil), slog.New(slog.DiscardHandler))
+	lis, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, lis) }()
+	conn := dial(t, lis.Addr().String())
+	_, _ = stagerpc.New(conn, stage.KindDecoder).Work(t.Context(), stagetest.ImageRequest(), stage.Observer{}) // nothing is resident
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if want := "method=/triptych.stage.v1alpha1.WorkService/Work code=Aborted"; !strings.Contains(log.String(), want) || !strings.Contains(log.String(), "turn=encode_image") {
+		t.Errorf("the log does not say %s and the turn:\n%s", want, log.String())
 	}
 }
 

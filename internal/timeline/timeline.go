@@ -12,6 +12,7 @@ package timeline
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
@@ -41,8 +42,8 @@ type Timeline struct {
 	counters map[counter]int64
 }
 
-// place is a model's part in a service.
-type place struct{ service, model string }
+// place is a component in a service.
+type place struct{ service, component string }
 
 // counter is a counter track of a device.
 type counter struct{ device, name string }
@@ -90,7 +91,7 @@ func (t *Timeline) snapshot(s *triptychv1alpha1.ResidencySnapshot) {
 		t.tracks.name(v.GetDevice(), v.GetStage(), v.GetService())
 		switch {
 		case v.GetWorking():
-			t.computes[v.GetService()] = t.open(now, t.service(v.GetStage(), v.GetService()), Compute, v.GetModel(),
+			t.computes[v.GetService()] = t.open(now, t.service(v.GetStage(), v.GetService()), Compute, set(v.GetModel(), v.GetComponents()...),
 				map[string]any{"job": v.GetJob(), "request": v.GetRequest(), "began": "before the trace"})
 		case v.GetRequest() != 0:
 			loading[v.GetRequest()] = true
@@ -101,13 +102,14 @@ func (t *Timeline) snapshot(s *triptychv1alpha1.ResidencySnapshot) {
 			triptychv1alpha1.ComponentUse_STATE_LOADING: Load, triptychv1alpha1.ComponentUse_STATE_EVICTING: Evict,
 		}[c.GetState()]
 		if kind != "" {
-			t.weights[place{c.GetService(), c.GetModel()}] = t.open(now, t.service(stages[c.GetService()], c.GetService()), kind, c.GetModel(),
+			at := place{c.GetService(), set(c.GetModel(), c.GetComponent())}
+			t.weights[at] = t.open(now, t.service(stages[c.GetService()], c.GetService()), kind, at.component,
 				map[string]any{"bytes": c.GetWeightsBytes(), "began": "before the trace"})
 		}
 	}
 	for _, w := range s.GetWaiting() {
 		if !loading[w.GetRequest()] {
-			t.waits[w.GetRequest()] = t.open(now, t.line(t.devices[w.GetService()], w.GetStage()), Wait, w.GetModel(),
+			t.waits[w.GetRequest()] = t.open(now, t.line(t.devices[w.GetService()], w.GetStage()), Wait, set(w.GetModel(), w.GetComponents()...),
 				map[string]any{"job": w.GetJob(), "request": w.GetRequest(), "bytes": w.GetBytes(), "began": "before the trace"})
 		}
 	}
@@ -119,7 +121,7 @@ func (t *Timeline) decision(d *triptychv1alpha1.ResidencyDecision) {
 	e := d.GetEvent()
 	now := e.GetTime().AsTime()
 	t.last = now
-	at := place{d.GetService(), e.GetModel()}
+	at := place{d.GetService(), set(e.GetModel(), e.GetComponent())}
 	if device := e.GetDevice(); device != "" {
 		t.count(now, device, e.GetUsedBytes(), e.GetBudgetBytes())
 		if d.GetService() != "" {
@@ -128,7 +130,7 @@ func (t *Timeline) decision(d *triptychv1alpha1.ResidencyDecision) {
 	}
 	weights := func(kind string) {
 		t.closeWeights(now, at, "overtaken")
-		t.weights[at] = t.open(now, t.service(e.GetStage(), d.GetService()), kind, e.GetModel(), args(d))
+		t.weights[at] = t.open(now, t.service(e.GetStage(), d.GetService()), kind, at.component, args(d))
 	}
 	failed := e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_FAILED
 	switch e.GetAction() {
@@ -161,16 +163,16 @@ func (t *Timeline) decision(d *triptychv1alpha1.ResidencyDecision) {
 		t.closeWait(now, d.GetRequest(), "")
 	case triptychv1alpha1.ResidencyEvent_ACTION_REFUSE:
 		t.closeWait(now, d.GetRequest(), e.GetReason())
-		t.instant(now, e.GetDevice(), "", "refuse "+e.GetModel(), args(d))
+		t.instant(now, e.GetDevice(), "", "refuse "+subject(e), args(d))
 	case triptychv1alpha1.ResidencyEvent_ACTION_GRANT:
 		t.closeCompute(now, d.GetService(), "overtaken")
-		t.computes[d.GetService()] = t.open(now, t.service(e.GetStage(), d.GetService()), Compute, e.GetModel(), args(d))
+		t.computes[d.GetService()] = t.open(now, t.service(e.GetStage(), d.GetService()), Compute, subject(e), args(d))
 	case triptychv1alpha1.ResidencyEvent_ACTION_LOST:
 		t.closeWeights(now, at, e.GetReason())
 		if c := t.computes[d.GetService()]; c != nil && c.args["request"] == d.GetRequest() {
 			t.closeCompute(now, d.GetService(), e.GetReason())
 		}
-		t.instant(now, e.GetDevice(), d.GetService(), "lost "+e.GetModel(), args(d))
+		t.instant(now, e.GetDevice(), d.GetService(), "lost "+at.component, args(d))
 	case triptychv1alpha1.ResidencyEvent_ACTION_RELEASE:
 		switch {
 		case failed:
@@ -197,9 +199,19 @@ func args(d *triptychv1alpha1.ResidencyDecision) map[string]any {
 
 func (t *Timeline) wait(now time.Time, d *triptychv1alpha1.ResidencyDecision) {
 	e, a := d.GetEvent(), args(d)
-	kind, model := e.GetStage(), e.GetModel()
+	kind, what := e.GetStage(), subject(e)
 	if e.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_EVICT { // it tells of the victim
-		kind, model, a = "room", "", map[string]any{"job": d.GetJob(), "request": d.GetRequest(), "reason": e.GetReason()}
+		kind, what, a = "room", "", map[string]any{"job": d.GetJob(), "request": d.GetRequest(), "reason": e.GetReason()}
 	}
-	t.waits[d.GetRequest()] = t.open(now, t.line(cmp.Or(e.GetDevice(), t.devices[d.GetService()]), kind), Wait, model, a)
+	t.waits[d.GetRequest()] = t.open(now, t.line(cmp.Or(e.GetDevice(), t.devices[d.GetService()]), kind), Wait, what, a)
+}
+
+// set names components that are held together, or the model where they have no names, as in recordings of before.
+func set(model string, components ...string) string {
+	return cmp.Or(strings.Join(components, "+"), model)
+}
+
+// subject is what a decision is about.
+func subject(e *triptychv1alpha1.ResidencyEvent) string {
+	return cmp.Or(set("", e.GetComponents()...), e.GetComponent(), e.GetModel())
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+	"github.com/triptych-serving/triptych/stage"
 )
 
 const (
@@ -68,6 +69,9 @@ func (s *story) then(a triptychv1alpha1.ResidencyEvent_Action, c triptychv1alpha
 	stages := map[string]string{"d": "denoiser", "v": "decoder", "": "denoiser"}
 	e := &triptychv1alpha1.ResidencyEvent{
 		Time: timestamppb.New(s.now), Action: a, Class: c, Stage: stages[service], Model: model, Device: "h/cpu", UsedBytes: used, BudgetBytes: 100, Reason: "why",
+	}
+	if strings.Contains(model, "/") {
+		e.Model, e.Component = stage.ModelOf(model), model
 	}
 	s.Add(&triptychv1alpha1.WatchResidencyResponse{News: &triptychv1alpha1.WatchResidencyResponse_Decision{Decision: &triptychv1alpha1.ResidencyDecision{
 		Event: e, Request: request, Job: fmt.Sprint("job-", request), Service: service,
@@ -183,6 +187,22 @@ func TestOverlap(t *testing.T) {
 		"3-8 waiting for denoiser#4 wait m job=job-2 end=why",
 		"4-7 waiting for denoiser#5 wait m job=job-3",
 		"8 refuse m",
+	)
+}
+
+// TestComponents: two components that a service has of one model do not end each other's loads.
+func TestComponents(t *testing.T) {
+	s := begin().
+		then(load, 0, 1, "v", "m/vae.encoder", 30).
+		then(prefetch, 0, 0, "v", "m/vae.decoder", 60).
+		then(loaded, 0, 1, "v", "m/vae.encoder", 60).
+		then(grant, 0, 1, "v", "m/vae.encoder", 60).
+		then(loaded, 0, 0, "v", "m/vae.decoder", 60).
+		then(release, workDone, 1, "v", "m/vae.encoder", 60)
+	expect(t, s.written(t), "bytes",
+		"1-3 decoder v#2 load m/vae.encoder job=job-1",
+		"2-5 decoder v#3 prefetch m/vae.decoder job=job-0",
+		"4-6 decoder v#2 compute m/vae.encoder job=job-1",
 	)
 }
 

@@ -70,9 +70,9 @@ type slice struct {
 	args            map[string]any
 }
 
-func (t *Timeline) open(now time.Time, at where, category, model string, args map[string]any) *slice {
+func (t *Timeline) open(now time.Time, at where, category, what string, args map[string]any) *slice {
 	s := &slice{start: now, process: t.tracks.process(at.device), thread: t.tracks.thread(at.device, at.name), category: category, args: args}
-	s.name = strings.TrimSpace(category + " " + model)
+	s.name = strings.TrimSpace(category + " " + what)
 	t.tracks.threads[s.thread-1].busy = true
 	return s
 }

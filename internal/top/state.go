@@ -9,6 +9,7 @@ package top
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
@@ -25,7 +26,7 @@ type State struct {
 	devices    []device    // by name
 	hosts      []host      // by name
 	services   []service   // in pipeline order
-	components []component // by service and model
+	components []component // by service and name
 	requests   []request   // by arrival
 	jobs       []*triptychv1alpha1.JobProgress
 	decisions  []*triptychv1alpha1.ResidencyDecision
@@ -45,15 +46,15 @@ type host struct {
 type service struct{ address, stage, device string }
 
 type component struct {
-	service, model, state string
-	bytes                 int64
+	service, name, state string
+	bytes                int64
 }
 
 // request is one that waits for a stage, loads it or works there.
 type request struct {
-	id                                uint64
-	job, stage, model, service, doing string
-	since                             time.Time
+	id                              uint64
+	job, stage, set, service, doing string // set are the components it needs
+	since                           time.Time
 }
 
 // What a request does, and the states of components.
@@ -113,7 +114,7 @@ func (s State) snapshot(n *triptychv1alpha1.ResidencySnapshot) State {
 				doing = works
 			}
 			granted[id] = true
-			out.requests = append(out.requests, request{id, v.GetJob(), v.GetStage(), v.GetModel(), v.GetService(), doing, out.time})
+			out.requests = append(out.requests, request{id, v.GetJob(), v.GetStage(), set(v.GetModel(), v.GetComponents()...), v.GetService(), doing, out.time})
 		}
 	}
 	for _, c := range n.GetComponents() {
@@ -128,11 +129,11 @@ func (s State) snapshot(n *triptychv1alpha1.ResidencySnapshot) State {
 		case state == evicting && bytes == 0:
 			state, bytes = dropping, c.GetWarmBytes()
 		}
-		out.components = append(out.components, component{c.GetService(), c.GetModel(), state, bytes})
+		out.components = append(out.components, component{c.GetService(), set(c.GetModel(), c.GetComponent()), state, bytes})
 	}
 	for _, w := range n.GetWaiting() {
 		if !granted[w.GetRequest()] {
-			out.requests = append(out.requests, request{w.GetRequest(), w.GetJob(), w.GetStage(), w.GetModel(), w.GetService(), waits, w.GetSince().AsTime()})
+			out.requests = append(out.requests, request{w.GetRequest(), w.GetJob(), w.GetStage(), set(w.GetModel(), w.GetComponents()...), w.GetService(), waits, w.GetSince().AsTime()})
 		}
 	}
 	out.sort()
@@ -166,9 +167,10 @@ func (s State) decision(d *triptychv1alpha1.ResidencyDecision) State {
 // weights are the components after a decision.
 func (s State) weights(d *triptychv1alpha1.ResidencyDecision) []component {
 	e := d.GetEvent()
-	same := func(c component) bool { return c.service == d.GetService() && c.model == e.GetModel() }
+	name := set(e.GetModel(), e.GetComponent())
+	same := func(c component) bool { return c.service == d.GetService() && c.name == name }
 	become := func(state string) []component {
-		now := component{d.GetService(), e.GetModel(), state, e.GetBytes()}
+		now := component{d.GetService(), name, state, e.GetBytes()}
 		if i := slices.IndexFunc(s.components, same); i >= 0 && e.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_FAILED {
 			now.bytes = s.components[i].bytes // a failed eviction moves none
 		}
@@ -191,7 +193,7 @@ func (s State) weights(d *triptychv1alpha1.ResidencyDecision) []component {
 		}
 		return become(evicting)
 	case triptychv1alpha1.ResidencyEvent_ACTION_KEEP:
-		return put(s.components, component{d.GetService(), e.GetModel(), warm, e.GetBytes()}, same)
+		return put(s.components, component{d.GetService(), name, warm, e.GetBytes()}, same)
 	case triptychv1alpha1.ResidencyEvent_ACTION_DROP:
 		return become(dropping)
 	case triptychv1alpha1.ResidencyEvent_ACTION_RELEASE:
@@ -212,7 +214,7 @@ func (s State) turn(d *triptychv1alpha1.ResidencyDecision) []request {
 	}
 	same := func(r request) bool { return r.id == id }
 	become := func(doing string) []request {
-		return put(s.requests, request{id, d.GetJob(), e.GetStage(), e.GetModel(), d.GetService(), doing, s.time}, same)
+		return put(s.requests, request{id, d.GetJob(), e.GetStage(), subject(e), d.GetService(), doing, s.time}, same)
 	}
 	switch e.GetAction() {
 	case triptychv1alpha1.ResidencyEvent_ACTION_WAIT:
@@ -241,9 +243,19 @@ func (s *State) sort() {
 		return cmp.Or(cmp.Compare(order(a), order(b)), cmp.Compare(a.address, b.address))
 	})
 	slices.SortFunc(s.components, func(a, b component) int {
-		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.model, b.model))
+		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.name, b.name))
 	})
 	slices.SortFunc(s.requests, func(a, b request) int { return cmp.Compare(a.id, b.id) })
+}
+
+// set names components that are held together, or the model where they have no names, as with servers of before.
+func set(model string, components ...string) string {
+	return cmp.Or(strings.Join(components, "+"), model)
+}
+
+// subject is what a decision is about.
+func subject(e *triptychv1alpha1.ResidencyEvent) string {
+	return cmp.Or(set("", e.GetComponents()...), e.GetComponent(), e.GetModel())
 }
 
 // put is all with v in the place of the one that is the same, or at the end.

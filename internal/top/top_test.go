@@ -23,6 +23,11 @@ type (
 
 const mib = 1 << 20
 
+const (
+	unet    = "starter/unet"
+	decoder = "starter/vae.decoder"
+)
+
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 // first is a fixed snapshot: a denoiser works, a decoder is evicted and nobody has used the encoder.
@@ -34,17 +39,18 @@ func first(dropped int64) *news {
 		},
 		Services: []*triptychv1alpha1.ServiceUse{
 			{Service: "10.0.0.1:3", Stage: "decoder", Device: "host/cpu:0"},
-			{Service: "10.0.0.1:2", Stage: "denoiser", Device: "host/cpu:0", Request: 1, Job: "job-1", Model: "starter", Working: true, ScratchBytes: mib},
+			{Service: "10.0.0.1:2", Stage: "denoiser", Device: "host/cpu:0", Request: 1, Job: "job-1", Model: "starter", Components: []string{unet}, Working: true, ScratchBytes: mib},
 			{Service: "10.0.0.1:1", Stage: "encoder", Device: "host/cpu:1"},
 		},
 		Components: []*triptychv1alpha1.ComponentUse{
-			{Service: "10.0.0.1:2", Model: "starter", State: triptychv1alpha1.ComponentUse_STATE_RESIDENT, WeightsBytes: 17 * mib},
-			{Service: "10.0.0.1:3", Model: "starter", State: triptychv1alpha1.ComponentUse_STATE_EVICTING, WeightsBytes: 12 * mib},
+			{Service: "10.0.0.1:2", Model: "starter", Component: unet, State: triptychv1alpha1.ComponentUse_STATE_RESIDENT, WeightsBytes: 17 * mib},
+			{Service: "10.0.0.1:3", Model: "starter", Component: decoder, State: triptychv1alpha1.ComponentUse_STATE_EVICTING, WeightsBytes: 12 * mib},
+			{Service: "10.0.0.1:3", Model: "starter", Component: "starter/vae.encoder", State: triptychv1alpha1.ComponentUse_STATE_RESIDENT, WeightsBytes: 8 * mib},
 			{Service: "10.0.0.1:3", Model: "tiny", State: triptychv1alpha1.ComponentUse_STATE_WARM, WarmBytes: 3 * mib},
 			{Service: "10.0.0.1:3", Model: "turbo", State: triptychv1alpha1.ComponentUse_STATE_EVICTING, WarmBytes: mib},
 		},
 		Hosts:   []*triptychv1alpha1.HostUse{{Host: "host", UsedBytes: 4 * mib, BudgetBytes: 20 * mib}},
-		Waiting: []*triptychv1alpha1.WaitingRequest{{Request: 2, Job: "job-2", Stage: "denoiser", Model: "starter", Since: timestamppb.New(noon.Add(-time.Minute))}},
+		Waiting: []*triptychv1alpha1.WaitingRequest{{Request: 2, Job: "job-2", Stage: "denoiser", Model: "starter", Components: []string{unet, "starter/controlnet"}, Since: timestamppb.New(noon.Add(-time.Minute))}},
 	}}}
 }
 
@@ -56,7 +62,7 @@ func then(a action, c class, request uint64, service, stage string, bytes, used 
 	}
 	return &news{News: &triptychv1alpha1.WatchResidencyResponse_Decision{Decision: &decision{
 		Request: request, Job: job, Service: service, Event: &event{
-			Time: timestamppb.New(noon.Add(time.Second)), Action: a, Class: c, Stage: stage, Model: "starter", Device: "host/cpu:0",
+			Time: timestamppb.New(noon.Add(time.Second)), Action: a, Class: c, Stage: stage, Model: "starter", Component: map[string]string{"denoiser": unet, "decoder": decoder}[stage], Device: "host/cpu:0",
 			Bytes: bytes, UsedBytes: used, BudgetBytes: 40 * mib, Reason: "it is so",
 		},
 	}}}
@@ -109,20 +115,21 @@ host/cpu:0  ██████████████░░░░░░░░�
 host/cpu:1  0 B used, at most 0 B, no budget
 host  keeps 16 MiB of 20 MiB warm
 
-STAGE     SERVICE     MODEL    STATE     WEIGHTS  DEVICE
-encoder   10.0.0.1:1  -        empty     -        host/cpu:1
-denoiser  10.0.0.1:2  starter  resident  17 MiB   host/cpu:0
-decoder   10.0.0.1:3  starter  warm      12 MiB   host/cpu:0
-decoder   10.0.0.1:3  tiny     warm      3.0 MiB  host/cpu:0
-decoder   10.0.0.1:3  turbo    dropping  1.0 MiB  host/cpu:0
+STAGE     SERVICE     COMPONENT            STATE     WEIGHTS  DEVICE
+encoder   10.0.0.1:1  -                    empty     -        host/cpu:1
+denoiser  10.0.0.1:2  starter/unet         resident  17 MiB   host/cpu:0
+decoder   10.0.0.1:3  starter/vae.decoder  warm      12 MiB   host/cpu:0
+decoder   10.0.0.1:3  starter/vae.encoder  resident  8.0 MiB  host/cpu:0
+decoder   10.0.0.1:3  tiny                 warm      3.0 MiB  host/cpu:0
+decoder   10.0.0.1:3  turbo                dropping  1.0 MiB  host/cpu:0
 
-JOB    STAGE     MODEL    DOES   STEP             IMAGES  SINCE
-job-1  denoiser  starter  works  ███░░░░░░░ 6/20  1/4     12:00:00
-job-2  denoiser  starter  waits  -                0/1     11:59:00
+JOB    STAGE     COMPONENT                        DOES   STEP             IMAGES  SINCE
+job-1  denoiser  starter/unet                     works  ███░░░░░░░ 6/20  1/4     12:00:00
+job-2  denoiser  starter/unet+starter/controlnet  waits  -                0/1     11:59:00
 
 DECISIONS
-12:00:01  keep     decoder starter  12 MiB, 18 MiB of 40 MiB used: it is so
-12:00:01  release  decoder starter  12 MiB, 18 MiB of 40 MiB used: it is so`, "\n")
+12:00:01  keep     decoder starter/vae.decoder  12 MiB, 18 MiB of 40 MiB used: it is so
+12:00:01  release  decoder starter/vae.decoder  12 MiB, 18 MiB of 40 MiB used: it is so`, "\n")
 	if diff := cmp.Diff(want, view(m, 100, 24)); diff != "" {
 		t.Error(diff)
 	}
@@ -191,7 +198,7 @@ func TestTurn(t *testing.T) {
 func TestLost(t *testing.T) {
 	m := after(NewModel("x", time.UTC), first(0), then(released, withdrawn, 1, "10.0.0.1:2", "denoiser", mib, 29*mib), first(7))
 	got := view(m, 120, 40)
-	for _, want := range []string{"DECISIONS  (7 came too fast to be seen)", "job-1  denoiser  starter  works", "12:00:01  release"} {
+	for _, want := range []string{"DECISIONS  (7 came too fast to be seen)", "job-1  denoiser  starter/unet                     works", "12:00:01  release"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -235,7 +242,7 @@ func TestProgress(t *testing.T) {
 func TestLine(t *testing.T) {
 	n := then(released, evicted, 2, "10.0.0.1:3", "decoder", 12*mib, 18*mib)
 	n.GetDecision().Event.Reason = "two\nlines\x1b[2J"
-	want := "2026-01-02T12:00:01.000Z  release  decoder starter  12 MiB, 18 MiB of 40 MiB used: two.lines.[2J  job job-2"
+	want := "2026-01-02T12:00:01.000Z  release  decoder starter/vae.decoder  12 MiB, 18 MiB of 40 MiB used: two.lines.[2J  job job-2"
 	if got := Line(n, time.UTC); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -38,8 +38,8 @@ func (s State) View(server string, width, height int, zone *time.Location) strin
 	for _, h := range s.hosts {
 		fmt.Fprintf(&b, "%s  keeps %s of %s warm\n", clean(h.name), size(s.warm(h.name)), size(h.budget))
 	}
-	b.WriteString(table("STAGE\tSERVICE\tMODEL\tSTATE\tWEIGHTS\tDEVICE", s.stages()))
-	b.WriteString(table("JOB\tSTAGE\tMODEL\tDOES\tSTEP\tIMAGES\tSINCE", s.work(zone)))
+	b.WriteString(table("STAGE\tSERVICE\tCOMPONENT\tSTATE\tWEIGHTS\tDEVICE", s.stages()))
+	b.WriteString(table("JOB\tSTAGE\tCOMPONENT\tDOES\tSTEP\tIMAGES\tSINCE", s.work(zone)))
 	title := "DECISIONS"
 	if s.dropped > 0 {
 		title += fmt.Sprintf("  (%d came too fast to be seen)", s.dropped)
@@ -82,14 +82,14 @@ func (d device) line() string {
 // stages are the rows of services and what they hold.
 func (s State) stages() (rows []string) {
 	for _, v := range s.services {
-		row := func(model, state, bytes string) {
-			rows = append(rows, strings.Join([]string{clean(v.stage), clean(v.address), clean(model), state, bytes, clean(v.device)}, "\t"))
+		row := func(name, state, bytes string) {
+			rows = append(rows, strings.Join([]string{clean(v.stage), clean(v.address), clean(name), state, bytes, clean(v.device)}, "\t"))
 		}
 		empty := true
 		for _, c := range s.components {
 			if c.service == v.address {
 				empty = false
-				row(c.model, c.state, size(c.bytes))
+				row(c.name, c.state, size(c.bytes))
 			}
 		}
 		if empty {
@@ -109,7 +109,7 @@ func bar(share float64, width int, style lipgloss.Style) string {
 func (s State) work(zone *time.Location) (rows []string) {
 	for _, r := range s.requests {
 		step, images := s.progress(r)
-		rows = append(rows, strings.Join([]string{clean(r.job), clean(r.stage), clean(r.model), r.doing, step, images, r.since.In(zone).Format(time.TimeOnly)}, "\t"))
+		rows = append(rows, strings.Join([]string{clean(r.job), clean(r.stage), clean(r.set), r.doing, step, images, r.since.In(zone).Format(time.TimeOnly)}, "\t"))
 	}
 	return rows
 }
@@ -167,7 +167,7 @@ func decisionLine(d *triptychv1alpha1.ResidencyDecision, zone *time.Location, la
 	if e.GetBudgetBytes() > 0 {
 		used = fmt.Sprintf("%s of %s used", size(e.GetUsedBytes()), size(e.GetBudgetBytes()))
 	}
-	return fmt.Sprintf("%s  %-8s %s %s  %s, %s: %s", e.GetTime().AsTime().In(zone).Format(layout), action, clean(e.GetStage()), clean(e.GetModel()),
+	return fmt.Sprintf("%s  %-8s %s %s  %s, %s: %s", e.GetTime().AsTime().In(zone).Format(layout), action, clean(e.GetStage()), clean(subject(e)),
 		size(e.GetBytes()), used, clean(e.GetReason()))
 }
 

@@ -31,11 +31,11 @@ func emit(ctx context.Context, q *queue, event pipeline.Event) {
 		}}, key)
 	case pipeline.Progress:
 		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Progress{
-			Progress: &triptychv1alpha1.Progress{Stage: e.Kind.String(), ImageIndex: int32(e.Image), Step: int32(e.Step), Steps: int32(e.Steps)},
-		}}, fmt.Sprintf("progress %v %d", e.Kind, e.Image))
+			Progress: progressProto(e),
+		}}, fmt.Sprintf("progress %s %d %d", e.Turn, e.Image, e.Unit))
 	case pipeline.Preview:
 		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Preview{
-			Preview: &triptychv1alpha1.Preview{ImageIndex: int32(e.Image), Step: int32(e.Step), MimeType: e.File.Format.MIMEType(), Data: e.File.Data},
+			Preview: &triptychv1alpha1.Preview{ImageIndex: int32(e.Image), Unit: int32(e.Unit), Step: int32(e.Step), MimeType: e.File.Media, Data: e.File.Data},
 		}}, fmt.Sprintf("preview %d", e.Image))
 	case pipeline.Image:
 		q.pushImage(ctx, imageParts(e))
@@ -48,32 +48,28 @@ func emit(ctx context.Context, q *queue, event pipeline.Event) {
 	}
 }
 
+func progressProto(e pipeline.Progress) *triptychv1alpha1.Progress {
+	return &triptychv1alpha1.Progress{
+		Stage: e.Kind.String(), Turn: e.Turn, ImageIndex: int32(e.Image), Unit: int32(e.Unit), Step: int32(e.Step), Steps: int32(e.Steps),
+	}
+}
+
 // imageParts are the messages of an image.
 func imageParts(e pipeline.Image) []*triptychv1alpha1.GenerateResponse {
-	data := e.Image.Data
+	data := e.File.Data
 	sum := sha256.Sum256(data)
 	n := min(len(data), maxInline)
 	parts := []*triptychv1alpha1.GenerateResponse{{Event: &triptychv1alpha1.GenerateResponse_ImageReady{ImageReady: &triptychv1alpha1.ImageReady{
-		ImageIndex: int32(e.Index), Seed: e.Seed, MimeType: e.Image.Format.MIMEType(), WidthPx: int32(e.Image.WidthPx), HeightPx: int32(e.Image.HeightPx),
+		ImageIndex: int32(e.Index), Unit: int32(e.Unit), Units: int32(e.Units), Seed: e.Seed,
+		MimeType: e.File.Media, WidthPx: int32(e.File.WidthPx), HeightPx: int32(e.File.HeightPx),
 		SizeBytes: int64(len(data)), Sha256: sum[:], Data: data[:n],
 	}}}}
 	for at := n; at < len(data); at += maxInline {
 		parts = append(parts, &triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_ImageChunk{ImageChunk: &triptychv1alpha1.ImageChunk{
-			ImageIndex: int32(e.Index), Offset: int64(at), Data: data[at:min(at+maxInline, len(data))],
+			ImageIndex: int32(e.Index), Unit: int32(e.Unit), Offset: int64(at), Data: data[at:min(at+maxInline, len(data))],
 		}}})
 	}
 	return parts
-}
-
-// specProto is a resolved request.
-func specProto(s pipeline.Spec) *triptychv1alpha1.GenerationSpec {
-	width, height, count, steps, quality := int32(s.WidthPx), int32(s.HeightPx), int32(s.ImageCount), int32(s.Steps), int32(s.Quality)
-	return &triptychv1alpha1.GenerationSpec{
-		Model: s.Model.Name, Prompt: s.Prompt, NegativePrompt: s.NegativePrompt, WidthPx: &width, HeightPx: &height,
-		ImageCount: &count, Seed: &s.Seed, Steps: &steps, GuidanceScale: &s.GuidanceScale, Sampler: s.Sampler,
-		Output:  &triptychv1alpha1.OutputOptions{Format: s.Format.String(), Quality: &quality, OmitMetadata: s.OmitMetadata},
-		Preview: &triptychv1alpha1.PreviewOptions{EveryNSteps: int32(s.PreviewEveryNSteps)},
-	}
 }
 
 func completed(s pipeline.Summary) *triptychv1alpha1.Completed {
@@ -81,7 +77,7 @@ func completed(s pipeline.Summary) *triptychv1alpha1.Completed {
 	for _, u := range s.Stages {
 		out.Stages = append(out.Stages, &triptychv1alpha1.StageUsage{
 			Stage: u.Kind.String(), Queued: durationpb.New(u.Queued), Loading: durationpb.New(u.Loading), Running: durationpb.New(u.Running),
-			WeightsBytes: u.Footprint.WeightsBytes, ScratchBytes: u.Footprint.ScratchBytes,
+			WeightsBytes: u.WeightsBytes, ScratchBytes: u.ScratchBytes,
 		})
 	}
 	return out

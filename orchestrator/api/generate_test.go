@@ -71,7 +71,7 @@ func TestLargeImage(t *testing.T) {
 				file[i] = byte(rand.Uint32())
 			}
 			f := fleettest.New(t, fleettest.Trio()...)
-			f.Service(stage.KindDecoder).Decoded = func(i *stage.Image) { i.Data = file }
+			f.Service(stage.KindDecoder).Made = func(i *stage.File) { i.Data = file }
 			for _, s := range f.Services {
 				s.Start()
 			}
@@ -142,7 +142,7 @@ func TestQueueFull(t *testing.T) {
 // largeImages is a fleet whose images fill half a message, and tells of each that is made.
 func largeImages(t *testing.T) (f *fleettest.Rig, made chan struct{}) {
 	f, made = fleettest.New(t, fleettest.Trio()...), make(chan struct{}, maxImages)
-	f.Service(stage.KindDecoder).Decoded = func(i *stage.Image) {
+	f.Service(stage.KindDecoder).Made = func(i *stage.File) {
 		i.Data = make([]byte, maxInline/2)
 		made <- struct{}{}
 	}

@@ -30,7 +30,7 @@ func newJobs() *jobs {
 // begin adds a job.
 func (j *jobs) begin(id string, spec pipeline.Spec) {
 	j.change(func() {
-		j.all[id] = &triptychv1alpha1.JobProgress{Job: id, Model: spec.Model.Name, Images: int32(spec.ImageCount)}
+		j.all[id] = &triptychv1alpha1.JobProgress{Job: id, Model: spec.Model, Images: int32(spec.ImageCount)}
 	})
 }
 
@@ -44,17 +44,20 @@ func (j *jobs) hear(id string, event pipeline.Event) {
 		j.change(func() {
 			old := j.all[id]
 			work := slices.DeleteFunc(slices.Clone(old.Work), func(w *triptychv1alpha1.Progress) bool {
-				return w.Stage == e.Kind.String() && w.ImageIndex == int32(e.Image)
+				return w.Turn == e.Turn && w.ImageIndex == int32(e.Image) && w.Unit == int32(e.Unit)
 			})
 			if e.Step < e.Steps {
-				work = append(work, &triptychv1alpha1.Progress{Stage: e.Kind.String(), ImageIndex: int32(e.Image), Step: int32(e.Step), Steps: int32(e.Steps)})
+				work = append(work, progressProto(e))
 			}
 			slices.SortStableFunc(work, func(a, b *triptychv1alpha1.Progress) int {
-				return cmp.Or(place(a)-place(b), int(a.ImageIndex-b.ImageIndex))
+				return cmp.Or(place(a)-place(b), int(a.ImageIndex-b.ImageIndex), int(a.Unit-b.Unit))
 			})
 			j.all[id] = &triptychv1alpha1.JobProgress{Job: id, Model: old.Model, Images: old.Images, ImagesDone: old.ImagesDone, Work: work}
 		})
 	case pipeline.Image:
+		if !e.Last() {
+			return
+		}
 		j.change(func() {
 			old := j.all[id]
 			j.all[id] = &triptychv1alpha1.JobProgress{Job: id, Model: old.Model, Images: old.Images, ImagesDone: old.ImagesDone + 1, Work: old.Work}

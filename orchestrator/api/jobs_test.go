@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
@@ -90,7 +89,7 @@ func TestWatchJobs(t *testing.T) {
 func TestJobsPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJobs()
-		spec := pipeline.Spec{Model: fleet.Model{Name: "m"}, ImageCount: 1}
+		spec := pipeline.Spec{Model: "m", ImageCount: 1}
 		j.begin("a", spec)
 		ctx, cancel := context.WithCancel(t.Context())
 		var told []string
@@ -163,6 +162,8 @@ func TestJobsHear(t *testing.T) {
 		{pipeline.Queued{}, "0/3 denoiser 1 3/4 decoder 0 0/1"},
 		{pipeline.Progress{Kind: stage.KindDecoder, Step: 1, Steps: 1}, "0/3 denoiser 1 3/4"},
 		{pipeline.Image{}, "1/3 denoiser 1 3/4"},
+		{pipeline.Image{Index: 1, Units: 2}, "1/3 denoiser 1 3/4"},
+		{pipeline.Image{Index: 1, Unit: 1, Units: 2}, "2/3 denoiser 1 3/4"},
 	} {
 		before := j.all["a"]
 		was := brief(before)

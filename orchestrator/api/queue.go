@@ -20,7 +20,7 @@ import (
 type limits struct{ events, bytes int }
 
 // defaultLimits have room for the largest image twice, so that one alone never is too much.
-var defaultLimits = limits{events: 512, bytes: 2 * stagerpc.MaxImageBytes}
+var defaultLimits = limits{events: 512, bytes: 2 * stagerpc.MaxFileBytes}
 
 // queue holds the events of one request between the job, which waits for nothing but room for images, and the caller,
 // who may be slow.

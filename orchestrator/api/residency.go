@@ -117,31 +117,38 @@ func snapshotProto(n residency.News) *triptychv1alpha1.ResidencySnapshot {
 	for _, v := range s.Stages {
 		p.Services = append(p.Services, &triptychv1alpha1.ServiceUse{
 			Service: string(v.Stage), Stage: v.Kind.String(), Device: v.Device, Request: uint64(v.Request), Job: string(v.Job),
-			Model: v.Model, Working: v.Leased, ScratchBytes: v.ScratchBytes,
+			Model: modelOf(v.Components), Components: v.Components, Working: v.Leased, ScratchBytes: v.ScratchBytes,
 		})
 	}
 	for _, c := range s.Components {
 		p.Components = append(p.Components, &triptychv1alpha1.ComponentUse{
-			Service: string(c.Stage), Model: c.Model, State: triptychv1alpha1.ComponentUse_State(c.State), WeightsBytes: c.WeightsBytes, WarmBytes: c.WarmBytes,
+			Service: string(c.Stage), Model: stage.ModelOf(c.Component), Component: c.Component, State: triptychv1alpha1.ComponentUse_State(c.State), WeightsBytes: c.WeightsBytes, WarmBytes: c.WarmBytes,
 		})
 	}
 	for _, w := range s.Waiting {
-		f := w.Need.Footprint
 		p.Waiting = append(p.Waiting, &triptychv1alpha1.WaitingRequest{
-			Request: uint64(w.Request), Job: string(w.Job), Stage: w.Need.Kind.String(), Model: w.Need.Model,
-			Bytes: f.WeightsBytes + f.ScratchBytes, Since: timestamppb.New(w.Since), Service: string(w.Stage),
+			Request: uint64(w.Request), Job: string(w.Job), Stage: w.Need.Kind.String(), Model: modelOf(w.Need.Components), Components: w.Need.Components,
+			Bytes: w.Need.LeastBytes(), Since: timestamppb.New(w.Since), Service: string(w.Stage),
 		})
 	}
 	return p
+}
+
+// modelOf is that of the component which does the work.
+func modelOf(components []string) string {
+	if len(components) == 0 {
+		return ""
+	}
+	return stage.ModelOf(components[0])
 }
 
 // residencyProto is a decision as every caller sees it: who else was concerned is not told.
 func residencyProto(e residency.Event) *triptychv1alpha1.ResidencyEvent {
 	p := &triptychv1alpha1.ResidencyEvent{
 		Time: timestamppb.New(e.Time), Action: triptychv1alpha1.ResidencyEvent_Action(e.Action), Class: triptychv1alpha1.ResidencyEvent_Class(e.Class),
-		Stage: e.Kind.String(), Model: e.Model, Device: e.Device,
+		Stage: e.Kind.String(), Model: e.Model(), Component: e.Component, Components: e.Components, Device: e.Device,
 		Bytes: e.Bytes, UsedBytes: e.UsedBytes, BudgetBytes: e.BudgetBytes, Reason: e.Reason,
-		Turns: int32(min(e.Turns, math.MaxInt32)), WholeBytes: e.WholeBytes, Unfinished: e.Unfinished,
+		Turns: int32(min(e.Turns, math.MaxInt32)), Taken: int32(min(e.Taken, math.MaxInt32)), WholeBytes: e.WholeBytes, Unfinished: e.Unfinished,
 	}
 	if e.Took != 0 {
 		p.Took = durationpb.New(e.Took)

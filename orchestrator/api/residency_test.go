@@ -104,7 +104,11 @@ func TestSlowWatcher(t *testing.T) {
 	slow, _ := r.watch(fleettest.Soon(t), t)
 	quick := r.Keeper.Watch()
 	defer quick.Close()
-	need := residency.AcquireRequest{Job: "job", Need: residency.Need{Kind: stage.KindEncoder, Model: stagetest.Model}}
+	need := residency.AcquireRequest{Job: "job", Need: residency.Need{Kind: stage.KindEncoder, Components: []string{stagetest.Component(stage.KindEncoder, stagetest.Model)}}}
+	need.Need.Footprints = map[string]stage.Footprint{}
+	for _, class := range r.Fleet.Classes(stage.KindEncoder, need.Need.Components) {
+		need.Need.Footprints[class] = stage.Footprint{Weights: []stage.Weights{{Component: need.Need.Components[0], Bytes: 4000, WholeBytes: 4000}}}
+	}
 	made, lost := 0, 0
 	read := func() {
 		n, err := quick.Next(t.Context())

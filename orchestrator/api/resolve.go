@@ -1,156 +1,217 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"math"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// The bounds and defaults of a request, as documented in generation.proto.
-const (
-	maxPromptBytes   = 8192
-	maxSidePx        = 4096
-	maxImages        = 64
-	maxSteps         = 1000
-	maxGuidanceScale = 100
+// maxImages is how many images a request may ask for, as documented in generation.proto.
+const maxImages = 64
 
-	defaultSteps         = 20
-	defaultGuidanceScale = 5
-	defaultQuality       = 90
-)
+// fields are the options that have a field of their own in a GenerationSpec, and its name.
+var fields = map[string]string{
+	"prompt": "prompt", "negative_prompt": "negative_prompt", "width": "width_px", "height": "height_px", "steps": "steps", "sampler": "sampler",
+	"guidance_scale": "guidance_scale", "strength": "strength", "format": "output.format", "quality": "output.quality",
+}
 
-// resolve checks a request and fills in every default. What needs no model is checked first, so that
-// a bad request fails at once even while stages start.
-func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpec) (pipeline.Spec, error) {
+// typed are the options that a request says in those fields.
+func typed(p *triptychv1alpha1.GenerationSpec) stage.Options {
+	out := stage.Options{}
+	o := p.GetOutput()
+	if o == nil {
+		o = &triptychv1alpha1.OutputOptions{}
+	}
+	for name, v := range map[string]string{"prompt": p.GetPrompt(), "negative_prompt": p.GetNegativePrompt(), "sampler": p.GetSampler(), "format": o.GetFormat()} {
+		if v != "" {
+			out[name] = stage.TextOption(v)
+		}
+	}
+	for name, v := range map[string]*int32{"width": p.WidthPx, "height": p.HeightPx, "steps": p.Steps, "quality": o.Quality} {
+		if v != nil {
+			out[name] = stage.IntOption(int64(*v))
+		}
+	}
+	if p.GuidanceScale != nil {
+		out["guidance_scale"] = stage.FloatOption(float64(p.GetGuidanceScale()))
+	}
+	if p.Strength != nil {
+		out["strength"] = stage.FloatOption(p.GetStrength())
+	}
+	return out
+}
+
+// request is a request that has been checked.
+type request struct {
+	model fleet.Model
+	job   *pipeline.Job
+}
+
+// resolve checks a request, by what its model tells of its options and inputs, and fills in every default.
+func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpec) (r request, err error) {
 	if p == nil {
-		return pipeline.Spec{}, stage.Invalid(stage.InvalidField, "spec", "", "what to make")
+		return r, stage.Invalid(stage.InvalidField, "spec", "", "what to make")
 	}
 	spec := pipeline.Spec{
-		Prompt: p.GetPrompt(), NegativePrompt: p.GetNegativePrompt(), Sampler: p.GetSampler(), OmitMetadata: p.GetOutput().GetOmitMetadata(),
-		ImageCount: 1, Steps: defaultSteps, GuidanceScale: defaultGuidanceScale, Quality: defaultQuality,
+		ImageCount: 1, OmitMetadata: p.GetOutput().GetOmitMetadata(), PreviewEveryNSteps: int(p.GetPreview().GetEveryNSteps()),
 		// Seeds a caller can write in any language: 53 bits.
 		Seed: rand.Uint64N(1 << 53), //nolint:gosec // a seed of noise, not a secret
-	}
-	if err := prompt("prompt", spec.Prompt); err != nil {
-		return spec, err
-	}
-	if err := prompt("negative_prompt", spec.NegativePrompt); err != nil {
-		return spec, err
 	}
 	if p.Seed != nil {
 		spec.Seed = p.GetSeed()
 	}
-	if p.GuidanceScale != nil {
-		g := p.GetGuidanceScale()
-		if math.IsNaN(float64(g)) || g < 0 || g > maxGuidanceScale {
-			return spec, stage.Invalid(stage.InvalidField, "guidance_scale", g, fmt.Sprintf("a number from 0 to %d", maxGuidanceScale))
-		}
-		spec.GuidanceScale = g
+	if p.ImageCount != nil {
+		spec.ImageCount = int(p.GetImageCount())
 	}
-	var quality *int32
-	if o := p.GetOutput(); o != nil {
-		quality = o.Quality
+	if n := spec.ImageCount; n < 1 || n > maxImages {
+		return r, stage.Invalid(stage.InvalidField, "image_count", n, fmt.Sprintf("1 to %d", maxImages))
 	}
-	for _, f := range []struct {
-		name   string
-		given  *int32
-		hi     int
-		target *int
-	}{
-		{"image_count", p.ImageCount, maxImages, &spec.ImageCount},
-		{"steps", p.Steps, maxSteps, &spec.Steps},
-		{"output.quality", quality, 100, &spec.Quality},
-	} {
-		if err := whole(f.name, f.given, f.hi, f.target); err != nil {
-			return spec, err
-		}
+	files, err := filesOf(p)
+	if err != nil {
+		return r, err
 	}
-	format, ok := stage.ParseImageFormat(p.GetOutput().GetFormat())
-	if !ok {
-		return spec, stage.Invalid(stage.InvalidField, "output.format", p.GetOutput().GetFormat(), "png, jpeg or webp")
+	if r.model, err = s.Pipeline.Fleet.Model(ctx, p.GetModel(), s.Pipeline.Patience); err != nil {
+		return r, err
 	}
-	spec.Format = format
-	if n := p.GetPreview().GetEveryNSteps(); n < 0 || n > maxSteps {
-		return spec, stage.Invalid(stage.InvalidField, "preview.every_n_steps", n, fmt.Sprintf("0 to %d", maxSteps))
+	spec.Model = r.model.Name
+	if spec.Recipe, err = r.model.Recipe(p.GetTask()); err != nil {
+		return r, err
 	}
-	spec.PreviewEveryNSteps = int(p.GetPreview().GetEveryNSteps())
-	for _, side := range sides(p, &spec) {
-		if v := side.given; v != nil && (*v < 1 || *v > maxSidePx) {
-			return spec, stage.Invalid(stage.SizeUnsupported, side.name, *v, fmt.Sprintf("1 to %d pixels, a multiple of the model's size step", maxSidePx))
-		}
+	if most, n := maxPreviewSteps(spec.Recipe), spec.PreviewEveryNSteps; n < 0 || n > most {
+		return r, stage.Invalid(stage.InvalidField, "preview.every_n_steps", n, fmt.Sprintf("0 to %d", most))
 	}
-	return spec, s.resolveForModel(ctx, p, &spec)
+	inputs, err := inputsOf(spec.Recipe, files)
+	if err != nil {
+		return r, err
+	}
+	if spec.Options, err = optionsOf(spec, p, inputs); err != nil {
+		return r, err
+	}
+	r.job = pipeline.NewJob(spec, inputs)
+	return r, unused(r.job.Spec)
 }
 
-// resolveForModel checks what the model decides.
-func (s *Service) resolveForModel(ctx context.Context, p *triptychv1alpha1.GenerationSpec, spec *pipeline.Spec) error {
-	var err error
-	if spec.Model, err = s.Pipeline.Fleet.Model(ctx, p.GetModel(), s.Pipeline.Patience); err != nil {
-		return err
+// maxPreviewSteps is how rare previews may be: no rarer than there are steps at most.
+func maxPreviewSteps(r stage.Recipe) int {
+	steps, _ := r.Option("steps")
+	return int(steps.Max)
+}
+
+// optionsOf are the options of a request, defaults included.
+func optionsOf(spec pipeline.Spec, p *triptychv1alpha1.GenerationSpec, inputs stage.Values) (stage.Options, error) {
+	given := typed(p)
+	for _, name := range slices.Sorted(maps.Keys(p.GetOptions())) {
+		o := optionFromProto(p.GetOptions()[name])
+		if own, ok := fields[name]; ok {
+			return nil, stage.Invalid(stage.InvalidField, "options."+name, o, "it in "+own)
+		}
+		given[name] = o
 	}
-	for _, side := range sides(p, spec) {
-		*side.target = side.own
-		if side.given == nil {
+	var known []string
+	out := stage.Options{}
+	for _, o := range spec.Recipe.Options {
+		known = append(known, o.Name)
+		name := cmp.Or(fields[o.Name], "options."+o.Name)
+		v, said := given[o.Name]
+		delete(given, o.Name)
+		if !said {
+			v = cmp.Or(own(o, inputs), o.Default)
+		}
+		switch {
+		case v == stage.Option{} && !said && o.Problem == "":
 			continue
+		case v == stage.Option{} && !said:
+			return nil, o.Missing(name)
 		}
-		if err := stage.CheckSide(side.name, int(*side.given), spec.Model.SizeMultiple, maxSidePx, "pixels"); err != nil {
-			return err
+		if err := o.Check(name, v); err != nil {
+			return nil, err
 		}
-		*side.target = int(*side.given)
+		out[o.Name] = v
 	}
-	if spec.Sampler == "" {
-		spec.Sampler = spec.Model.DefaultSampler
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		return nil, stage.Invalid(stage.InvalidField, cmp.Or(fields[name], "options."+name), given[name],
+			fmt.Sprintf("an option that model %q has: %s", spec.Model, strings.Join(known, ", ")))
 	}
-	if spec.Sampler == "" {
-		return stage.NoDefaultSampler(spec.Model.Samplers, spec.Model.SamplerProblem)
-	}
-	if !slices.Contains(spec.Model.Samplers, spec.Sampler) {
-		return stage.Invalid(stage.SamplerUnsupported, "sampler", spec.Sampler, "one of "+strings.Join(spec.Model.Samplers, ", "))
-	}
-	return nil
+	return out, nil
 }
 
-type side struct {
-	name   string
-	given  *int32
-	target *int
-	own    int // the model's default, once it is known
+// own is the side that the picture to begin with has, rounded down to a multiple; the zero Option where there is none.
+func own(o stage.OptionSpec, inputs stage.Values) stage.Option {
+	v, ok := inputs.Get("init_image")
+	side := map[string]func() int{"width": func() int { return v.File.WidthPx }, "height": func() int { return v.File.HeightPx }}[o.Name]
+	if !ok || side == nil {
+		return stage.Option{}
+	}
+	step := max(1, o.Multiple)
+	return stage.IntOption(max(step, int64(side())/step*step))
 }
 
-func sides(p *triptychv1alpha1.GenerationSpec, spec *pipeline.Spec) []side {
-	return []side{
-		{"width_px", p.WidthPx, &spec.WidthPx, spec.Model.DefaultWidthPx},
-		{"height_px", p.HeightPx, &spec.HeightPx, spec.Model.DefaultHeightPx},
+// specProto is a resolved request, without its files.
+func specProto(s pipeline.Spec) *triptychv1alpha1.GenerationSpec {
+	whole := func(name string) *int32 { return pointer(s, name, func(o stage.Option) int32 { return int32(o.Int) }) }
+	text := func(name string) string { return s.Options[name].Text }
+	count := int32(s.ImageCount)
+	p := &triptychv1alpha1.GenerationSpec{
+		Model: s.Model, Task: s.Recipe.Task, Prompt: text("prompt"), NegativePrompt: text("negative_prompt"), Sampler: text("sampler"),
+		WidthPx: whole("width"), HeightPx: whole("height"), Steps: whole("steps"), ImageCount: &count, Seed: &s.Seed,
+		GuidanceScale: pointer(s, "guidance_scale", func(o stage.Option) float32 { return float32(o.Float) }),
+		Strength:      pointer(s, "strength", func(o stage.Option) float64 { return o.Float }),
+		Output:        &triptychv1alpha1.OutputOptions{Format: text("format"), Quality: whole("quality"), OmitMetadata: s.OmitMetadata},
+		Preview:       &triptychv1alpha1.PreviewOptions{EveryNSteps: int32(s.PreviewEveryNSteps)},
+		Options:       map[string]*triptychv1alpha1.OptionValue{},
 	}
+	for name, o := range s.Options {
+		if fields[name] == "" {
+			p.Options[name] = optionToProto(o)
+		}
+	}
+	return p
 }
 
-// prompt refuses what the encoder cannot take, or the file not carry as text.
-func prompt(field, text string) error {
-	if len(text) > maxPromptBytes || !utf8.ValidString(text) {
-		return stage.Invalid(stage.InvalidField, field, text, fmt.Sprintf("at most %d bytes of UTF-8, got %d", maxPromptBytes, len(text)))
-	}
-	if at := strings.IndexByte(text, 0); at >= 0 {
-		return stage.Invalid(stage.InvalidField, field, text, fmt.Sprintf("text without NUL, got one at byte %d", at))
-	}
-	return nil
-}
-
-// whole sets target to a given number from 1 to hi, and leaves it when none is given.
-func whole(field string, given *int32, hi int, target *int) error {
-	if given == nil {
+// pointer is the value of an option that the model has, else nil.
+func pointer[T any](s pipeline.Spec, name string, value func(stage.Option) T) *T {
+	o, ok := s.Options[name]
+	if !ok {
 		return nil
 	}
-	if *given < 1 || int(*given) > hi {
-		return stage.Invalid(stage.InvalidField, field, *given, fmt.Sprintf("1 to %d", hi))
+	v := value(o)
+	return &v
+}
+
+func optionFromProto(v *triptychv1alpha1.OptionValue) stage.Option {
+	switch v := v.GetValue().(type) {
+	case *triptychv1alpha1.OptionValue_Int:
+		return stage.IntOption(v.Int)
+	case *triptychv1alpha1.OptionValue_Float:
+		return stage.FloatOption(v.Float)
+	case *triptychv1alpha1.OptionValue_Text:
+		return stage.TextOption(v.Text)
+	case *triptychv1alpha1.OptionValue_Bool:
+		return stage.BoolOption(v.Bool)
 	}
-	*target = int(*given)
+	return stage.Option{}
+}
+
+// optionToProto is the value of an option, nil of the zero one.
+func optionToProto(o stage.Option) *triptychv1alpha1.OptionValue {
+	switch o.Type {
+	case stage.Int:
+		return &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Int{Int: o.Int}}
+	case stage.Float:
+		return &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Float{Float: o.Float}}
+	case stage.Text:
+		return &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Text{Text: o.Text}}
+	case stage.Bool:
+		return &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Bool{Bool: o.Bool}}
+	}
 	return nil
 }

@@ -16,6 +16,11 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
+// option is an option of a recipe, to be changed.
+func option(r stage.Recipe, name string) *stage.OptionSpec {
+	return &r.Options[slices.IndexFunc(r.Options, func(o stage.OptionSpec) bool { return o.Name == name })]
+}
+
 func everyStep() *triptychv1alpha1.PreviewOptions {
 	return &triptychv1alpha1.PreviewOptions{EveryNSteps: 1}
 }
@@ -38,12 +43,12 @@ func TestDiskFull(t *testing.T) {
 	if m := info(err).GetMetadata(); len(events) > 0 || m["needed_bytes"] != "2" || m["available_bytes"] != "1" {
 		t.Errorf("%d events, metadata %v", len(events), m)
 	}
-	if n := len(r.Rig.Service(stage.KindEncoder).Encodes()); n > 0 {
+	if n := len(r.Rig.Service(stage.KindEncoder).Works("encode")); n > 0 {
 		t.Errorf("%d prompts were encoded", n)
 	}
 }
 
-// TestRefused has every error of resolve.go. None needs work of a stage.
+// TestRefused has the errors of a request that sends no files. None needs work of a stage.
 func TestRefused(t *testing.T) {
 	r := up(t, nil)
 	type output = triptychv1alpha1.OutputOptions
@@ -54,8 +59,8 @@ func TestRefused(t *testing.T) {
 	}{
 		"NUL in a prompt":     {func(s *spec) { s.Prompt = "fox\x00on blue" }, stage.InvalidField, "prompt"},
 		"NUL in a JPEG's":     {func(s *spec) { s.NegativePrompt, s.Output = "\x00", &triptychv1alpha1.OutputOptions{Format: "jpeg"} }, stage.InvalidField, "negative_prompt"},
-		"long prompt":         {func(s *spec) { s.Prompt = strings.Repeat("x", maxPromptBytes+1) }, stage.InvalidField, "prompt"},
-		"long negative":       {func(s *spec) { s.NegativePrompt = strings.Repeat("é", maxPromptBytes/2+1) }, stage.InvalidField, "negative_prompt"},
+		"long prompt":         {func(s *spec) { s.Prompt = strings.Repeat("x", 8192+1) }, stage.InvalidField, "prompt"},
+		"long negative":       {func(s *spec) { s.NegativePrompt = strings.Repeat("é", 8192/2+1) }, stage.InvalidField, "negative_prompt"},
 		"guidance NaN":        {func(s *spec) { s.GuidanceScale = ptr(float32(math.NaN())) }, stage.InvalidField, "guidance_scale"},
 		"guidance negative":   {func(s *spec) { s.GuidanceScale = ptr(float32(-0.1)) }, stage.InvalidField, "guidance_scale"},
 		"guidance infinite":   {func(s *spec) { s.GuidanceScale = ptr(float32(math.Inf(1))) }, stage.InvalidField, "guidance_scale"},
@@ -63,22 +68,22 @@ func TestRefused(t *testing.T) {
 		"no image":            {func(s *spec) { s.ImageCount = ptr(int32(0)) }, stage.InvalidField, "image_count"},
 		"many images":         {func(s *spec) { s.ImageCount = ptr(int32(maxImages + 1)) }, stage.InvalidField, "image_count"},
 		"no step":             {func(s *spec) { s.Steps = ptr(int32(0)) }, stage.InvalidField, "steps"},
-		"many steps":          {func(s *spec) { s.Steps = ptr(int32(maxSteps + 1)) }, stage.InvalidField, "steps"},
+		"many steps":          {func(s *spec) { s.Steps = ptr(int32(1001)) }, stage.InvalidField, "steps"},
 		"negative steps":      {func(s *spec) { s.Steps = ptr(int32(math.MinInt32)) }, stage.InvalidField, "steps"},
 		"quality 0":           {func(s *spec) { s.Output = &output{Quality: ptr(int32(0))} }, stage.InvalidField, "output.quality"},
 		"quality 101":         {func(s *spec) { s.Output = &output{Quality: ptr(int32(101))} }, stage.InvalidField, "output.quality"},
 		"format":              {func(s *spec) { s.Output = &output{Format: "PNG"} }, stage.InvalidField, "output.format"},
 		"negative previews":   {func(s *spec) { s.Preview = &triptychv1alpha1.PreviewOptions{EveryNSteps: -1} }, stage.InvalidField, "preview.every_n_steps"},
-		"rare previews":       {func(s *spec) { s.Preview = &triptychv1alpha1.PreviewOptions{EveryNSteps: maxSteps + 1} }, stage.InvalidField, "preview.every_n_steps"},
+		"rare previews":       {func(s *spec) { s.Preview = &triptychv1alpha1.PreviewOptions{EveryNSteps: 1001} }, stage.InvalidField, "preview.every_n_steps"},
 		"no width":            {func(s *spec) { s.WidthPx = ptr(int32(0)) }, stage.SizeUnsupported, "width_px"},
 		"huge width":          {func(s *spec) { s.WidthPx = ptr(int32(math.MaxInt32)) }, stage.SizeUnsupported, "width_px"},
 		"negative height":     {func(s *spec) { s.HeightPx = ptr(int32(-8)) }, stage.SizeUnsupported, "height_px"},
 		"width no multiple":   {func(s *spec) { s.WidthPx = ptr(int32(12)) }, stage.SizeUnsupported, "width_px"},
 		"height no multiple":  {func(s *spec) { s.HeightPx = ptr(int32(33)) }, stage.SizeUnsupported, "height_px"},
-		"more than the stage": {func(s *spec) { s.HeightPx = ptr(int32(4096)) }, stage.SizeUnsupported, "latent_height"},
+		"more than the model": {func(s *spec) { s.HeightPx = ptr(int32(4096)) }, stage.SizeUnsupported, "height_px"},
 		"sampler":             {func(s *spec) { s.Sampler = "eulr" }, stage.SamplerUnsupported, "sampler"},
 		"model":               {func(s *spec) { s.Model = "sd9" }, stage.ModelNotFound, "model"},
-		"default model":       {func(s *spec) { s.Model = "" }, stage.ModelNotFound, "model"}, // the fakes have no starter
+		"default model":       {func(s *spec) { s.Model = "" }, stage.ModelNotFound, "model"}, // there are several
 	} {
 		s := small()
 		c.change(s)
@@ -93,7 +98,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	for at := range r.Services { // nothing was paid for
-		if n := len(r.Services[at].Encodes()) + len(r.Services[at].Denoises()); n > 0 {
+		if n := len(r.Services[at].Works("encode")) + len(r.Services[at].Works("denoise")); n > 0 {
 			t.Errorf("%d calls of %s for requests that are refused", n, r.Services[at].Address)
 		}
 	}
@@ -128,7 +133,7 @@ func TestResolved(t *testing.T) {
 	}
 	got := accepted(&spec{Model: stagetest.Model, Prompt: "a boat"})
 	want := &spec{
-		Model: stagetest.Model, Prompt: "a boat", WidthPx: ptr(int32(32)), HeightPx: ptr(int32(32)), ImageCount: ptr(int32(1)), Seed: got.Seed,
+		Model: stagetest.Model, Task: "generate", Strength: ptr(0.8), Prompt: "a boat", WidthPx: ptr(int32(32)), HeightPx: ptr(int32(32)), ImageCount: ptr(int32(1)), Seed: got.Seed,
 		Steps: ptr(int32(20)), GuidanceScale: ptr(float32(5)), Sampler: "euler",
 		Output: &triptychv1alpha1.OutputOptions{Format: "png", Quality: ptr(int32(90))}, Preview: &triptychv1alpha1.PreviewOptions{},
 	}
@@ -139,7 +144,7 @@ func TestResolved(t *testing.T) {
 		t.Errorf("again %v, want %v", again, got)
 	}
 	full := &spec{
-		Model: stagetest.OtherModel, Prompt: strings.Repeat("x", maxPromptBytes), NegativePrompt: "fog", WidthPx: ptr(int32(8)), HeightPx: ptr(int32(256)),
+		Model: stagetest.OtherModel, Task: "generate", Strength: ptr(0.3), Prompt: strings.Repeat("x", 8192), NegativePrompt: "fog", WidthPx: ptr(int32(8)), HeightPx: ptr(int32(256)),
 		ImageCount: ptr(int32(2)), Seed: ptr(uint64(math.MaxUint64)), Steps: ptr(int32(1)), GuidanceScale: ptr(float32(0)), Sampler: "heun",
 		Output: &triptychv1alpha1.OutputOptions{Format: "jpeg", Quality: ptr(int32(1)), OmitMetadata: true}, Preview: everyStep(),
 	}
@@ -157,7 +162,8 @@ func TestOwnSamplerThatCannotBeUsed(t *testing.T) {
 	f := fleettest.New(t, fleettest.Trio()...)
 	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
 		for k := range i.Models {
-			i.Models[k].DefaultSampler, i.Models[k].SamplerProblem = "", problem
+			o := option(i.Models[k].Recipes[0], "sampler")
+			o.Default, o.Problem = stage.Option{}, problem
 		}
 	})
 	r := over(t, f, nil)
@@ -191,7 +197,7 @@ func TestDefaultSizeAndNextSizes(t *testing.T) {
 	f := fleettest.New(t, fleettest.Trio()...)
 	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
 		for k := range i.Models {
-			i.Models[k].LatentDefaultHeight, i.Models[k].LatentDefaultWidth = 4, 6
+			option(i.Models[k].Recipes[0], "width").Default.Int, option(i.Models[k].Recipes[0], "height").Default.Int = 24, 16
 		}
 	})
 	r := over(t, f, nil)
@@ -211,7 +217,7 @@ func TestDefaultSizeAndNextSizes(t *testing.T) {
 	s.WidthPx = ptr(int32(27))
 	_, err = r.generate(t, s)
 	refused(t, err, codes.InvalidArgument, stage.SizeUnsupported)
-	if m := info(err).GetMetadata(); m["field"] != "width_px" || m["value"] != "27" || m["accepted"] != "a multiple of 8 up to 4096 pixels, such as 24 or 32" {
+	if m := info(err).GetMetadata(); m["field"] != "width_px" || m["value"] != "27" || m["accepted"] != "a multiple of 8 up to 256 pixels, such as 24 or 32" {
 		t.Errorf("%v", m)
 	}
 }
@@ -219,10 +225,11 @@ func TestDefaultSizeAndNextSizes(t *testing.T) {
 func TestListModels(t *testing.T) {
 	f := fleettest.New(t, fleettest.Trio()...)
 	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
-		i.Models = slices.DeleteFunc(i.Models, func(c stage.Component) bool { return c.Model == stagetest.TooLarge })
+		i.Models = slices.DeleteFunc(i.Models, func(m stage.Model) bool { return m.Name == stagetest.TooLarge })
+		i.Components = slices.DeleteFunc(i.Components, func(c stage.Component) bool { return c.Model == stagetest.TooLarge })
 		for k := range i.Models {
-			if i.Models[k].Model == stagetest.OtherModel {
-				i.Models[k].ContextDim = 1024
+			if i.Models[k].Name == stagetest.OtherModel {
+				i.Models[k].Recipes[0].Turns[2].Takes[0].Shape[2] = "1024"
 			}
 		}
 	})

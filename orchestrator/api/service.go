@@ -7,7 +7,6 @@ package api
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
@@ -122,17 +120,18 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 	default:
 		return full(s.pace.next(cap(s.places)), "%s at work or waiting, try again later", stage.Count(cap(s.places), "request"))
 	}
-	spec, err := s.resolve(ctx, asked)
+	r, err := s.resolve(ctx, asked)
 	if err != nil {
 		return err
 	}
-	needs, err := s.Pipeline.Plan(ctx, spec)
+	spec := r.job.Spec
+	plan, err := s.Pipeline.Plan(ctx, r.model, spec)
 	if err != nil {
 		return err
 	}
-	end.Model = spec.Model.Name
+	end.Model = spec.Model
 	log := s.Logger.With("request", id)
-	log.Info("accepted", "model", spec.Model.Name, "width_px", spec.WidthPx, "height_px", spec.HeightPx, "steps", spec.Steps, "sampler", spec.Sampler, "seed", spec.Seed, "images", spec.ImageCount)
+	log.Info("accepted", settings(spec)...)
 
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(context.Canceled)
@@ -156,9 +155,9 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 	defer s.jobs.end(id)
 	var images atomic.Int64
 	defer func() { end.Images = int(images.Load()) }()
-	summary, err := s.Pipeline.Run(work, residency.JobID(id), spec, needs, func(e pipeline.Event) {
+	summary, err := s.Pipeline.Run(work, residency.JobID(id), r.job, plan, func(e pipeline.Event) {
 		s.jobs.hear(id, e)
-		if _, ok := e.(pipeline.Image); ok {
+		if i, ok := e.(pipeline.Image); ok && i.Last() {
 			images.Add(1)
 		}
 		emit(work, q, e)
@@ -198,7 +197,7 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 func (s *Service) ListModels(context.Context, *triptychv1alpha1.ListModelsRequest) (*triptychv1alpha1.ListModelsResponse, error) {
 	out := &triptychv1alpha1.ListModelsResponse{}
 	for _, m := range s.Pipeline.Fleet.Models() {
-		out.Models = append(out.Models, modelProto(m))
+		out.Models = append(out.Models, ModelProto(m))
 	}
 	for _, f := range s.Pipeline.Fleet.Services() {
 		out.Services = append(out.Services, &triptychv1alpha1.StageService{Stage: f.Kind.String(), Address: f.Address, Problem: f.Problem})
@@ -206,17 +205,13 @@ func (s *Service) ListModels(context.Context, *triptychv1alpha1.ListModelsReques
 	return out, nil
 }
 
-func modelProto(m fleet.Model) *triptychv1alpha1.Model {
-	p := &triptychv1alpha1.Model{
-		Name: m.Name, DefaultWidthPx: int32(m.DefaultWidthPx), DefaultHeightPx: int32(m.DefaultHeightPx), SizeMultiplePx: int32(m.SizeMultiple),
-		MaxTokens: int32(m.MaxTokens), Samplers: m.Samplers, DefaultSampler: m.DefaultSampler, SamplerProblem: m.SamplerProblem,
-		Warning: strings.Join(m.Warnings, "; "),
+// settings are what the log tells of a request: no text that a caller made up.
+func settings(s pipeline.Spec) []any {
+	out := []any{"model", s.Model, "task", s.Recipe.Task, "seed", s.Seed, "images", s.ImageCount}
+	for _, o := range s.Recipe.Options {
+		if v, ok := s.Options[o.Name]; ok && (o.Type != stage.Text || len(o.Choices) > 0) {
+			out = append(out, o.Name, v.String())
+		}
 	}
-	for _, kind := range stage.Kinds() {
-		p.Stages = append(p.Stages, &triptychv1alpha1.ModelStage{Stage: kind.String(), WeightsBytes: m.WeightsBytes[kind], Identity: m.Identities[kind]})
-	}
-	if m.Problem != nil {
-		p.Problem = m.Problem.Message
-	}
-	return p
+	return out
 }

@@ -11,20 +11,24 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Editions are what the services said of their parts of the model when it was asked for, by service.
-func (m Model) Editions() map[residency.StageID]stage.Edition { return m.editions }
+// place is a component in a service.
+type place struct {
+	service   residency.StageID
+	component string
+}
 
-// OwnEdition is likewise what a service said of the model's own part, where another model's is used that is equal.
-func (m Model) OwnEdition(id residency.StageID) stage.Edition { return m.own[id] }
+// Edition is what a service said of a component, of the model or equal to one of it, when the model was asked for.
+func (m Model) Edition(id residency.StageID, component string) stage.Edition {
+	return m.editions[place{id, component}]
+}
 
-// editions are those of the models that part names.
-func (f *Fleet) editions(part func(stage.Kind) string) map[residency.StageID]stage.Edition {
-	out := map[residency.StageID]stage.Edition{}
+func (f *Fleet) editions(m Model) map[place]stage.Edition {
+	out := map[place]stage.Edition{}
 	for id, s := range f.members {
 		if info, _ := s.last(); info != nil {
-			for _, c := range info.Models {
-				if c.Model == part(s.kind) {
-					out[id] = c.Edition
+			for _, c := range info.Components {
+				if slices.ContainsFunc(m.Components, func(own Component) bool { return c.Name == own.Name || c.Name == m.Part(own.Name) }) {
+					out[place{id, c.Name}] = c.Edition
 				}
 			}
 		}
@@ -43,55 +47,57 @@ func (f *Fleet) Anew(ctx context.Context, name string) (Model, error) {
 			f.Ask(m.id)
 		}
 	}
-	for {
-		changed := f.next()
+	err := f.Await(ctx, func() bool {
 		maps.DeleteFunc(before, func(m *member, info *stage.Info) bool {
 			now, up := m.last()
 			return !up || now != info
 		})
-		if len(before) == 0 {
-			return f.Model(ctx, name, infoTimeout)
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return Model{}, ctx.Err()
-		}
+		return len(before) == 0
+	})
+	if err != nil {
+		return Model{}, err
 	}
+	return f.Model(ctx, name, infoTimeout)
 }
 
 // differing says in words which services are known to have other files of a model than others of their kind.
-func (f *Fleet) differing(model string) (out []string) {
-	for _, kind := range stage.Kinds() {
+func (f *Fleet) differing(m Model) (out []string) {
+	for _, of := range m.Components {
 		var have []string
 		identities := map[string]bool{}
 		for _, id := range slices.Sorted(maps.Keys(f.members)) {
-			m := f.members[id]
-			info, _ := m.last()
-			if info == nil || m.kind != kind {
-				continue
-			}
-			for _, c := range info.Models {
-				if c.Model == model && c.Identity != "" {
-					identities[c.Identity] = true
-					have = append(have, fmt.Sprintf("%s has %s", id, c.Short()))
-				}
+			info, _ := f.members[id].last()
+			if c := component(info, of.Name); c.Identity != "" {
+				identities[c.Identity] = true
+				have = append(have, fmt.Sprintf("%s has %s", id, c.Short()))
 			}
 		}
 		if len(identities) > 1 {
-			out = append(out, fmt.Sprintf("the %v services have different files of it: %s", kind, strings.Join(have, ", ")))
+			out = append(out, fmt.Sprintf("the %v services have different files of %s: %s", of.Kind, of.Name, strings.Join(have, ", ")))
 		}
 	}
 	return out
 }
 
-// alike tells whether two infos of a service name the same models, and whether each is the same in them.
+// component is what a service, which may not have answered yet, says of one of its components; the zero one if it has none of the name.
+func component(info *stage.Info, name string) stage.Component {
+	if info != nil {
+		for _, c := range info.Components {
+			if c.Name == name {
+				return c
+			}
+		}
+	}
+	return stage.Component{}
+}
+
+// alike tells whether two infos of a service name the same components, and whether plans of each are the same in them.
 func alike(a, b *stage.Info) (names, all bool) {
 	same := func(a, b stage.Component) bool {
-		return a.Model == b.Model && (a.Problem == "") == (b.Problem == "")
+		return a.Name == b.Name && (a.Problem == "") == (b.Problem == "")
 	}
-	names = slices.EqualFunc(a.Models, b.Models, same)
-	return names, names && slices.EqualFunc(a.Models, b.Models, func(a, b stage.Component) bool {
+	names = slices.EqualFunc(a.Components, b.Components, same) && a.Planning == b.Planning
+	return names, names && slices.EqualFunc(a.Components, b.Components, func(a, b stage.Component) bool {
 		return a.Stamp == b.Stamp && a.WeightsBytes == b.WeightsBytes
 	})
 }

@@ -106,7 +106,7 @@ func (f *Fleet) Leave() {
 	var wg sync.WaitGroup
 	for _, m := range f.members {
 		if m.known() {
-			wg.Go(func() { _, _ = m.resident().Info(ctx) }) // whatever it says, nothing follows
+			wg.Go(func() { _, _ = m.stage.Info(ctx) }) // whatever it says, nothing follows
 		}
 	}
 	wg.Wait()
@@ -121,14 +121,8 @@ func (f *Fleet) Close() error {
 	return err
 }
 
-// Encoder gives the service a lease was granted on.
-func (f *Fleet) Encoder(id residency.StageID) stage.Encoder { return f.members[id].encoder }
-
-// Denoiser is the denoiser service that a lease was granted on.
-func (f *Fleet) Denoiser(id residency.StageID) stage.Denoiser { return f.members[id].denoiser }
-
-// Decoder is the decoder service that a lease was granted on.
-func (f *Fleet) Decoder(id residency.StageID) stage.Decoder { return f.members[id].decoder }
+// Stage gives the service that a lease was granted on.
+func (f *Fleet) Stage(id residency.StageID) stage.Stage { return f.members[id].stage }
 
 // Report tells that a service could not be reached, or is not what the keeper takes it for. It gets no
 // new work, and what it holds counts, until it has been asked anew what that is or turns out to be gone.

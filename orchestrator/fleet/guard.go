@@ -9,9 +9,9 @@ import (
 )
 
 // Guard returns a context for waiting. It ends early, with StageUnreachable or StageOwned as its cause, when for
-// as long as patience no service was there that has the kind and the model. The caller must call the
+// as long as patience no service was there of the kind that has the components. The caller must call the
 // function returned.
-func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, model string, patience time.Duration) (context.Context, func()) {
+func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, components []string, patience time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		timer := time.NewTimer(patience) // runs while nobody is there
@@ -20,7 +20,7 @@ func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, model string, patien
 		for {
 			news := f.next() // taken before the look, so that none is missed
 			was := there
-			there = f.having(kind, model) != nil
+			there = f.Absent(kind, components) == nil
 			switch {
 			case there:
 				timer.Stop()
@@ -52,9 +52,9 @@ func (f *Fleet) Ended(ctx context.Context, kind stage.Kind, failing bool) error 
 	return ctx.Err()
 }
 
-// Absent is why no service has the model of a kind of stage now: StageUnreachable or StageOwned, nil if one has it.
-func (f *Fleet) Absent(kind stage.Kind, model string) *stage.Error {
-	if f.having(kind, model) != nil {
+// Absent is why no service of a kind answers that has some components: StageUnreachable or StageOwned, nil if one does.
+func (f *Fleet) Absent(kind stage.Kind, components []string) *stage.Error {
+	if len(f.Classes(kind, components)) > 0 {
 		return nil
 	}
 	return f.absent(kind)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -30,7 +31,7 @@ func TestLeave(t *testing.T) {
 
 // TestHeal: services that drain take work again where nobody else may make them drain.
 func TestHeal(t *testing.T) {
-	r := fleettest.Undraining(t, fleettest.Trio()...)
+	r := fleettest.With(t, fleet.Options{Undrain: true}, fleettest.Trio()...)
 	for _, s := range r.Services {
 		s.Start()
 	}

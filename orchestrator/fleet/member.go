@@ -17,15 +17,12 @@ import (
 
 // member is one service.
 type member struct {
-	id   residency.StageID
-	kind stage.Kind
-	conn *grpc.ClientConn
-	ear  *ear
-	kick chan struct{} // asks for an immediate look
-
-	encoder  stage.Encoder // the one of its kind is set
-	denoiser stage.Denoiser
-	decoder  stage.Decoder
+	id    residency.StageID
+	kind  stage.Kind
+	stage stage.Stage
+	conn  *grpc.ClientConn
+	ear   *ear
+	kick  chan struct{} // asks for an immediate look
 
 	mu      sync.Mutex  // held over what the keeper is told of it, so that it comes in order; before Fleet.mu
 	info    *stage.Info // the last known, nil before the first answer
@@ -41,27 +38,13 @@ type member struct {
 }
 
 func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, ear *ear, orchestrator string) *member {
-	as := stagerpc.As(conn, orchestrator)
-	m := &member{id: id, kind: kind, conn: conn, ear: ear, kick: make(chan struct{}, 1)}
-	switch kind {
-	case stage.KindEncoder:
-		m.encoder = stagerpc.NewEncoder(as)
-	case stage.KindDenoiser:
-		m.denoiser = stagerpc.NewDenoiser(as)
-	case stage.KindDecoder:
-		m.decoder = stagerpc.NewDecoder(as)
-	}
-	return m
+	return &member{id: id, kind: kind, stage: stagerpc.New(stagerpc.As(conn, orchestrator), kind), conn: conn, ear: ear, kick: make(chan struct{}, 1)}
 }
 
-func (m *member) resident() stage.Resident {
-	switch m.kind {
-	case stage.KindEncoder:
-		return m.encoder
-	case stage.KindDenoiser:
-		return m.denoiser
-	}
-	return m.decoder
+// can tells whether a service can load a component.
+func can(info *stage.Info, name string) bool {
+	c := component(info, name)
+	return c.Name != "" && c.Problem == ""
 }
 
 // last is the last known info, nil before the first, and whether the service is there to work.
@@ -120,7 +103,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
 	moment, begin := f.keeper.Now(), time.Now()
 	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id)})
-	info, err := m.resident().Info(asked)
+	info, err := m.stage.Info(asked)
 	cancel()
 	if ctx.Err() != nil {
 		return false
@@ -171,11 +154,11 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	}
 	news := "stage is there"
 	if m.joined && !names {
-		news = "stage has other models"
+		news = "stage has other components"
 	}
 	m.joined, m.silent, m.mute, m.doubted = true, false, false, false
 	f.plans.forget() // another program may answer now, with other files
-	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.resident(), info, moment)
+	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.stage, info, moment)
 	log.Info(news, "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
 	return !info.Draining
 }
@@ -194,7 +177,7 @@ func (f *Fleet) heal(ctx context.Context, m *member) {
 	}
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
-	if err := m.resident().Undrain(asked); err == nil {
+	if err := m.stage.Undrain(asked); err == nil {
 		f.logOf(m).Info("stage was drained, and takes work again")
 	}
 }

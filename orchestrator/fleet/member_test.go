@@ -12,17 +12,17 @@ import (
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
 // load makes the denoiser's model resident through the keeper.
 func load(t *testing.T, r *fleettest.Rig) residency.StageID {
 	t.Helper()
-	fp, err := r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(8))
-	if err != nil {
+	need := residency.Need{Kind: stage.KindDenoiser, Components: tiny(stage.KindDenoiser, 8).Components}
+	var err error
+	if need.Footprints, err = r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(stage.KindDenoiser, 8), nil); err != nil {
 		t.Fatal(err)
 	}
-	lease, err := r.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDenoiser, Model: stagetest.Model, Footprint: fp}})
+	lease, err := r.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: need})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,9 +101,7 @@ func TestDrainingIsNotAsked(t *testing.T) {
 		t.Fatal(got)
 	}
 	drains.Edit(func(i *stage.Info) { i.Draining = true })
-	if err := drains.Looks(fleettest.Soon(t), 2); err != nil { // the first has then been digested
-		t.Fatal(err)
-	}
+	drains.Looks(t, 2) // the first has then been digested
 	if got := load(t, r); got != other.ID() {
 		t.Errorf("%s was given work", got)
 	}
@@ -127,12 +125,12 @@ func TestStress(t *testing.T) {
 	for i := range planners {
 		go func() {
 			for n := range 20 {
-				if _, err := r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(2+2*((i+n)%16))); err != nil {
+				if _, err := r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(stage.KindDenoiser, int64(2+2*((i+n)%16))), nil); err != nil {
 					done <- err
 					return
 				}
 				r.Fleet.Report(s.ID())
-				guarded, end := r.Fleet.Guard(t.Context(), stage.KindDenoiser, stagetest.Model, time.Hour)
+				guarded, end := r.Fleet.Guard(t.Context(), stage.KindDenoiser, tiny(stage.KindDenoiser, 8).Components, time.Hour)
 				if guarded.Err() != nil {
 					t.Error(guarded.Err())
 				}

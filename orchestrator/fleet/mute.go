@@ -46,15 +46,11 @@ const Patience = infoTimeout
 // AwaitMute returns when a service is mute: it has not answered for Patience over a connection that stands, and nothing was
 // heard of its work either, as of one that is stopped or behind a network that swallows everything. The error is ctx's.
 func (f *Fleet) AwaitMute(ctx context.Context, id residency.StageID) error {
-	return f.await(ctx, func() bool { return f.Mute(id) })
+	return f.Await(ctx, func() bool { return f.Mute(id) })
 }
 
-// AwaitVoice returns when a service is not mute: it has answered, or is gone. The error is ctx's.
-func (f *Fleet) AwaitVoice(ctx context.Context, id residency.StageID) error {
-	return f.await(ctx, func() bool { return !f.Mute(id) })
-}
-
-func (f *Fleet) await(ctx context.Context, ok func() bool) error {
+// Await returns when ok, which is asked at first and whenever there is news of a service, says so. The error is ctx's.
+func (f *Fleet) Await(ctx context.Context, ok func() bool) error {
 	for ctx.Err() == nil {
 		changed := f.next()
 		if ok() {
@@ -76,12 +72,11 @@ func (f *Fleet) Mute(id residency.StageID) bool {
 	return m.mute
 }
 
-// unlessMute is ctx for a call that is of no use to its caller once the service is mute. The caller must call the function
-// returned.
-func (f *Fleet) unlessMute(ctx context.Context, id residency.StageID) (context.Context, func()) {
+// Until is ctx until a service is mute, or is no longer: it has answered, or is gone. The caller must call the function returned.
+func (f *Fleet) Until(ctx context.Context, id residency.StageID, mute bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
-		if f.AwaitMute(ctx, id) == nil {
+		if f.Await(ctx, func() bool { return f.Mute(id) == mute }) == nil {
 			cancel()
 		}
 	}()

@@ -2,20 +2,18 @@ package fleet
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// plans remembers footprints, which depend on model files and shapes alone.
+// plans remembers footprints, which depend on the class of a service, model files and shapes alone.
 type plans struct {
 	mu    sync.Mutex
-	known map[planKey]stage.Footprint
-}
-
-type planKey struct {
-	kind stage.Kind
-	req  stage.PlanRequest
+	known map[string]stage.Footprint
 }
 
 const (
@@ -23,68 +21,102 @@ const (
 	maxPlanDeaths = 5    // more runtimes than that are not lost to one question
 )
 
-// Plan tells what a request takes in a stage of that kind. It waits for a service that answers;
-// when ctx ends first, the error is StageUnreachable. SizeUnsupported, ModelNotFound, ModelInvalid, DiskFull.
-func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest) (stage.Footprint, error) {
-	key := planKey{kind, req}
-	f.plans.mu.Lock()
-	fp, ok := f.plans.known[key]
-	f.plans.mu.Unlock()
-	if ok {
-		return fp, nil
+// Classes are the classes, by stage.Info.Planning, of the services of a kind that answer and can load some components; sorted.
+func (f *Fleet) Classes(kind stage.Kind, components []string) []string {
+	there, _ := f.classes(kind, components)
+	return slices.Sorted(maps.Keys(there))
+}
+
+// classes gives a service of each class that answers, and of those that do not.
+func (f *Fleet) classes(kind stage.Kind, components []string) (there, away map[string]*member) {
+	there, away = map[string]*member{}, map[string]*member{}
+	for _, m := range f.members {
+		info, up := m.last()
+		switch {
+		case m.kind != kind || info == nil || slices.ContainsFunc(components, func(name string) bool { return !can(info, name) }):
+		case up:
+			there[info.Planning] = m
+		default:
+			away[info.Planning] = m
+		}
 	}
+	return there, away
+}
+
+// Plan tells what a turn takes in each class of services that do the work, as one service of the class says. limits are those of
+// the weights by class, and others are not asked; nil is req.LimitBytes for all. A class that refuses is left out, and its refusal
+// is the error if all do. Plan waits for a service that answers; when ctx ends first, the error is StageUnreachable.
+// SizeUnsupported, ModelNotFound, ModelInvalid, DiskFull.
+func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest, limits map[string]int64) (map[string]stage.Footprint, error) {
 	for deaths := 0; ; {
 		changed := f.next()
-		if m := f.having(kind, req.Model); m != nil {
-			asking, done := f.unlessMute(ctx, m.id)
-			fp, err := m.resident().Plan(asking, req)
+		out := map[string]stage.Footprint{}
+		var refused error
+		asked, away := f.classes(kind, req.Components)
+		here := len(asked) > 0
+		if !here {
+			asked = away // for what they have said before
+		}
+		for _, class := range slices.Sorted(maps.Keys(asked)) {
+			if limit, ok := limits[class]; ok {
+				req.LimitBytes = limit
+			} else if limits != nil {
+				continue
+			}
+			key := fmt.Sprintf("%q %#v", class, req)
+			fp, ok := f.plans.recall(key)
+			if ok {
+				out[class] = fp
+			}
+			if ok || !here {
+				continue
+			}
+			m := asked[class]
+			asking, done := f.Until(ctx, m.id, true)
+			fp, err := m.stage.Plan(asking, req)
 			mute := asking.Err() != nil
 			done()
 			switch reason := stage.ReasonOf(err); {
 			case err == nil:
-				if fp.SpillBytes == 0 { // else a disk is asked each time
+				if out[class] = fp; fp.SpillBytes == 0 { // else a disk is asked each time
 					f.plans.remember(key, fp)
 				}
-				return fp, nil
 			case ctx.Err() != nil, mute: // whatever the call made of it
 			case reason == stage.StageUnreachable:
 				f.Report(m.id)
 			case reason == stage.RuntimeDied && deaths < maxPlanDeaths:
 				deaths++
 			case reason == stage.StageDraining:
-			default:
-				return stage.Footprint{}, err
+			case refused == nil:
+				refused = err
 			}
+		}
+		if len(out) > 0 || refused != nil {
+			if len(out) > 0 {
+				refused = nil
+			}
+			return out, refused
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return stage.Footprint{}, f.Ended(ctx, kind, true)
+			return nil, f.Ended(ctx, kind, true)
 		}
 	}
 }
 
-// having gives a service that answers and can load the model, nil if there is none.
-func (f *Fleet) having(kind stage.Kind, model string) *member {
-	for _, m := range f.members {
-		info, up := m.last()
-		if m.kind != kind || !up {
-			continue
-		}
-		for _, c := range info.Models {
-			if c.Model == model && c.Problem == "" {
-				return m
-			}
-		}
-	}
-	return nil
+func (p *plans) recall(key string) (stage.Footprint, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fp, ok := p.known[key]
+	return fp, ok
 }
 
-func (p *plans) remember(key planKey, fp stage.Footprint) {
+func (p *plans) remember(key string, fp stage.Footprint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil || len(p.known) >= maxPlans {
-		p.known = map[planKey]stage.Footprint{}
+		p.known = map[string]stage.Footprint{}
 	}
 	p.known[key] = fp
 }

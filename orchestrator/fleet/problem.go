@@ -47,27 +47,13 @@ func (f *Fleet) Services() []ServiceState {
 }
 
 // Ready tells whether every kind of stage has a service that gets work.
-func (f *Fleet) Ready() bool {
-	ready := map[stage.Kind]bool{}
-	for _, m := range f.members {
-		if _, up := m.last(); up {
-			ready[m.kind] = true
-		}
-	}
-	return len(ready) == len(stage.Kinds())
-}
+func (f *Fleet) Ready() bool { return f.lacking(func(_ *stage.Info, up bool) bool { return up }) == 0 }
 
 // Follow tells whether the fleet is ready, at first and when that changes, until ctx ends.
 func (f *Fleet) Follow(ctx context.Context, tell func(ready bool)) {
-	for last, first := false, true; ; first = false {
-		changed := f.next()
-		if now := f.Ready(); first || now != last {
-			tell(now)
-			last = now
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
+	for ready := f.Ready(); ; ready = !ready {
+		tell(ready)
+		if f.Await(ctx, func() bool { return f.Ready() != ready }) != nil {
 			return
 		}
 	}

@@ -26,12 +26,12 @@ func TestProblems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var why atomic.Value
 		why.Store("nobody listens there")
-		r := fleettest.Diagnosed(t, func(_ context.Context, address string) string {
+		r := fleettest.With(t, fleet.Options{Diagnose: func(_ context.Context, address string) string {
 			if !strings.HasSuffix(address, "encoder") {
 				return "" // nothing is found out about the others
 			}
 			return why.Load().(string)
-		}, fleettest.Trio()...)
+		}}, fleettest.Trio()...)
 		var ready fleettest.Record[bool]
 		ctx, cancel := context.WithCancel(t.Context())
 		followed := make(chan struct{})

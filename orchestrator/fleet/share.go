@@ -7,38 +7,52 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Part names the model whose part serves this one in a kind of stage: itself, or one whose part is equal.
-func (m Model) Part(kind stage.Kind) string { return cmp.Or(m.parts[kind], m.Name) }
+// Part names the component that serves as one of the model's: itself, or one of another model that is equal.
+func (m Model) Part(component string) string { return cmp.Or(m.parts[component], component) }
 
-// Equal parts of models are one component: who needs any of them names the same one, so that it is loaded once.
-
-// sharing gives, for each kind, the first model by name whose part is equal to that of a model, wherever there is either:
-// in every service that has the model, and in no service another one under that name.
-func (f *Fleet) sharing(model string) map[stage.Kind]string {
-	parts := map[stage.Kind]string{}
-	for _, kind := range stage.Kinds() {
-		var services []map[string]string // each one's digests by model
-		for _, m := range f.members {
-			if info, _ := m.last(); info != nil && m.kind == kind {
-				digests := map[string]string{}
-				for _, c := range info.Models {
-					if c.Problem == "" {
-						digests[c.Model] = c.Digest
-					}
-				}
-				services = append(services, digests)
-			}
-		}
-		parts[kind] = first(services, model)
+// Parts are those of a turn. They are the model's own when no service has the equal ones of others any more, as those models'
+// files are gone.
+func (f *Fleet) Parts(m Model, t stage.Turn) []string {
+	own := t.Components()
+	parts := make([]string, len(own))
+	for i, name := range own {
+		parts[i] = m.Part(name)
+	}
+	if !slices.Equal(parts, own) && f.Absent(t.Kind, parts) != nil && f.Absent(t.Kind, own) == nil {
+		return own
 	}
 	return parts
 }
 
-// first is sharing for one kind.
-func first(services []map[string]string, model string) string {
+// Equal components of models are one: who needs any of them names the same one, so that it is loaded once.
+
+// sharing gives, for each component of a model, the first one by name that is equal to it, wherever there is either: in every
+// service that has the model's, and in no service another one under that name.
+func (f *Fleet) sharing(m Model) map[string]string {
+	digests := map[stage.Kind][]map[string]string{} // each service's, by component
+	for _, s := range f.members {
+		if info, _ := s.last(); info != nil {
+			own := map[string]string{}
+			for _, c := range info.Components {
+				if c.Problem == "" {
+					own[c.Name] = c.Digest
+				}
+			}
+			digests[s.kind] = append(digests[s.kind], own)
+		}
+	}
+	parts := map[string]string{}
+	for _, c := range m.Components {
+		parts[c.Name] = first(digests[c.Kind], c.Name)
+	}
+	return parts
+}
+
+// first is sharing for one component, by the digests of the services of its kind.
+func first(services []map[string]string, component string) string {
 	digest, names := "", []string{}
 	for _, digests := range services {
-		if d, has := digests[model]; has && digest == "" {
+		if d, has := digests[component]; has && digest == "" {
 			digest = d
 			for name, other := range digests {
 				if other == digest {
@@ -48,17 +62,17 @@ func first(services []map[string]string, model string) string {
 		}
 	}
 	if digest == "" {
-		return model
+		return component
 	}
 	slices.Sort(names)
 	for _, name := range names {
 		if !slices.ContainsFunc(services, func(digests map[string]string) bool {
-			d, has := digests[model]
+			d, has := digests[component]
 			other, shares := digests[name]
 			return has && (d != digest || !shares) || shares && other != digest
 		}) {
 			return name
 		}
 	}
-	return model
+	return component
 }

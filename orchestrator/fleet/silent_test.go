@@ -10,7 +10,6 @@ import (
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
 // quiet fails if the keeper has recorded anything else of the denoiser's memory since n events.
@@ -21,6 +20,15 @@ func quiet(t *testing.T, r *fleettest.Rig, n int) {
 			t.Errorf("decided: %v %s", e.Action, e.Reason)
 		}
 	}
+}
+
+// need is for the denoiser, by any service, without scratch.
+func need(r *fleettest.Rig) residency.Need {
+	n := residency.Need{Kind: stage.KindDenoiser, Components: tiny(stage.KindDenoiser, 8).Components, Footprints: map[string]stage.Footprint{}}
+	for _, class := range r.Fleet.Classes(n.Kind, n.Components) {
+		n.Footprints[class] = stage.Footprint{Weights: []stage.Weights{{Component: n.Components[0], Bytes: 4000, WholeBytes: 4000}}}
+	}
+	return n
 }
 
 // TestNoAnswer: a service that does not answer while its connection stands keeps its bytes for as long as it
@@ -35,6 +43,7 @@ func TestNoAnswer(t *testing.T) {
 		if before == 0 {
 			t.Fatal("nothing counts")
 		}
+		silent := need(r)
 		answer := s.Hang()
 		time.Sleep(20 * time.Second) // of the bubble's: some looks time out
 		synctest.Wait()
@@ -44,9 +53,9 @@ func TestNoAnswer(t *testing.T) {
 		if all := r.Logs.All(); !strings.HasPrefix(all[len(all)-1], "stage does not answer") {
 			t.Errorf("the fleet said %q", all)
 		}
-		guarded, done := r.Fleet.Guard(t.Context(), stage.KindDenoiser, stagetest.Model, time.Second)
+		guarded, done := r.Fleet.Guard(t.Context(), stage.KindDenoiser, tiny(stage.KindDenoiser, 8).Components, time.Second)
 		defer done()
-		_, err := r.Keeper.Acquire(guarded, residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDenoiser, Model: stagetest.Model}})
+		_, err := r.Keeper.Acquire(guarded, residency.AcquireRequest{Need: silent})
 		if !unreachable(err, stage.KindDenoiser) {
 			t.Errorf("work for a silent service: %v", err)
 		}
@@ -108,6 +117,7 @@ func TestReportHolds(t *testing.T) {
 		load(t, r)
 		synctest.Wait() // until all of it is told
 		before, n := r.Used(), len(r.Events.All())
+		reported := need(r)
 		answer := s.Hang()
 		r.Fleet.Report(s.ID())
 		time.Sleep(20 * time.Second)
@@ -115,7 +125,7 @@ func TestReportHolds(t *testing.T) {
 		if now := r.Used(); now != before {
 			t.Errorf("%d bytes count after a report, want %d", now, before)
 		}
-		if _, ok := r.Keeper.TryAcquire(t.Context(), residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDenoiser, Model: stagetest.Model}}); ok {
+		if _, ok := r.Keeper.TryAcquire(t.Context(), residency.AcquireRequest{Need: reported}); ok {
 			t.Error("a reported service was given work before it answered")
 		}
 		quiet(t, r, n)
@@ -129,8 +139,8 @@ func TestReportHolds(t *testing.T) {
 // look, and then counts.
 func TestUnknownWeights(t *testing.T) {
 	r := fleettest.Up(t)
-	d := r.Fleet.Denoiser(residency.StageID(r.Service(stage.KindDenoiser).Address))
-	if err := d.Load(fleettest.Soon(t), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+	d := r.Fleet.Stage(r.Service(stage.KindDenoiser).ID())
+	if err := d.Load(fleettest.Soon(t), stage.LoadRequest{Component: tiny(stage.KindDenoiser, 8).Components[0]}, nil); err != nil {
 		t.Fatal(err)
 	}
 	r.Events.Await(t, "the find", says(residency.Reserve, "as its stage says"))
@@ -158,7 +168,7 @@ func TestPlanLeavesMute(t *testing.T) {
 		}
 		r.Known(t)
 		begin := time.Now()
-		if _, err := r.Fleet.Plan(t.Context(), kind, tiny(8)); err != nil {
+		if _, err := r.Fleet.Plan(t.Context(), kind, tiny(kind, 8), nil); err != nil {
 			t.Fatal(err)
 		}
 		first, second := <-asked, <-asked

@@ -30,8 +30,14 @@ func cancelled(t *testing.T) context.Context {
 	return ctx
 }
 
-func tiny(latent int) stage.PlanRequest {
-	return stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: latent, LatentWidth: latent}
+// tiny is a turn of a kind, for latents of so many cells a side.
+func tiny(kind stage.Kind, latent int64) stage.PlanRequest {
+	w := stagetest.Request(kind)
+	req := stage.PlanRequest{Turn: w.Turn, Components: w.Components, Options: stage.Options{}}
+	if kind != stage.KindEncoder {
+		req.Options["width"], req.Options["height"] = stage.IntOption(4*latent), stage.IntOption(4*latent)
+	}
+	return req
 }
 
 func TestModelWaits(t *testing.T) {
@@ -65,7 +71,7 @@ func TestModelWaits(t *testing.T) {
 	if err := r.Service(stage.KindDenoiser).Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := r.Fleet.Model(fleettest.Soon(t), stagetest.Model, time.Hour); err != nil || m.SizeMultiple != 8 {
+	if m, err := r.Fleet.Model(fleettest.Soon(t), stagetest.Model, time.Hour); err != nil || len(m.Recipes) != 1 {
 		t.Errorf("with a stage away: %+v, %v", m, err)
 	}
 }
@@ -79,20 +85,20 @@ func TestPlanWaits(t *testing.T) {
 		asked.Add(1)
 		return nil
 	}
-	if _, err := r.Fleet.Plan(expired(t), kind, tiny(8)); !unreachable(err, kind) {
+	if _, err := r.Fleet.Plan(expired(t), kind, tiny(kind, 8), nil); !unreachable(err, kind) {
 		t.Errorf("the deadline ended with %v", err)
 	}
-	guarded, done := r.Fleet.Guard(fleettest.Soon(t), kind, stagetest.Model, time.Millisecond)
+	guarded, done := r.Fleet.Guard(fleettest.Soon(t), kind, tiny(kind, 8).Components, time.Millisecond)
 	defer done()
-	if _, err := r.Fleet.Plan(guarded, kind, tiny(8)); !unreachable(err, kind) {
+	if _, err := r.Fleet.Plan(guarded, kind, tiny(kind, 8), nil); !unreachable(err, kind) {
 		t.Errorf("patience ended with %v", err)
 	}
-	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(8)); !errors.Is(err, context.Canceled) {
+	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(kind, 8), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancel ended with %v", err)
 	}
 	got := make(chan error)
 	go func() {
-		_, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(8))
+		_, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil)
 		got <- err
 	}()
 	s.Start()
@@ -100,10 +106,10 @@ func TestPlanWaits(t *testing.T) {
 		t.Errorf("once it is there: %v", err)
 	}
 	before := asked.Load()
-	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(8)); err != nil || asked.Load() != before {
+	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(kind, 8), nil); err != nil || asked.Load() != before {
 		t.Errorf("the same again: %v, asked %d times", err, asked.Load()-before)
 	}
-	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(7)); stage.ReasonOf(err) != stage.SizeUnsupported {
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 7), nil); stage.ReasonOf(err) != stage.SizeUnsupported {
 		t.Errorf("a bad size: %v", err)
 	}
 }
@@ -122,12 +128,17 @@ func TestPlanAsksTheDisk(t *testing.T) {
 	}
 	s.Planned = func(f *stage.Footprint) { f.SpillBytes = 1 }
 	s.Start()
-	req := stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 8, LatentWidth: 8}
-	if f, err := r.Fleet.Plan(fleettest.Soon(t), kind, req); err != nil || f.SpillBytes != 1 {
+	f, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil)
+	if err != nil || len(f) != 1 {
 		t.Fatal(f, err)
 	}
+	for _, f := range f {
+		if f.SpillBytes != 1 {
+			t.Fatal(f)
+		}
+	}
 	full = true
-	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, req); stage.ReasonOf(err) != stage.DiskFull {
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil); stage.ReasonOf(err) != stage.DiskFull {
 		t.Errorf("once the disk is full: %v", err)
 	}
 }
@@ -147,15 +158,15 @@ func TestPlanGivesUp(t *testing.T) {
 		return ctx.Err()
 	}
 	s.Start()
-	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(8)); stage.ReasonOf(err) != stage.RuntimeDied || asked.Load() != 6 {
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil); stage.ReasonOf(err) != stage.RuntimeDied || asked.Load() != 6 {
 		t.Errorf("deaths ended with %v after %d", err, asked.Load())
 	}
 	// Patience ends a call that hangs in a service that is no longer there; the cause is told.
-	guarded, done := r.Fleet.Guard(fleettest.Soon(t), kind, stagetest.Model, time.Millisecond)
+	guarded, done := r.Fleet.Guard(fleettest.Soon(t), kind, tiny(kind, 8).Components, time.Millisecond)
 	defer done()
 	got := make(chan error)
 	go func() {
-		_, err := r.Fleet.Plan(guarded, kind, tiny(8))
+		_, err := r.Fleet.Plan(guarded, kind, tiny(kind, 8), nil)
 		got <- err
 	}()
 	<-hangs
@@ -170,16 +181,14 @@ func TestGuard(t *testing.T) {
 	r := fleettest.Up(t)
 	s := r.Service(kind)
 	// Shorter than the time between two looks: a service that is there is there between them too.
-	guarded, done := r.Fleet.Guard(fleettest.Soon(t), kind, stagetest.Model, time.Millisecond)
+	guarded, done := r.Fleet.Guard(fleettest.Soon(t), kind, tiny(kind, 8).Components, time.Millisecond)
 	defer done()
-	if err := s.Looks(fleettest.Soon(t), 2); err != nil {
-		t.Fatal(err)
-	}
+	s.Looks(t, 2)
 	if guarded.Err() != nil {
 		t.Fatalf("ended although the service is there: %v", context.Cause(guarded))
 	}
 	// A service that has other models only is as good as none.
-	other, doneToo := r.Fleet.Guard(fleettest.Soon(t), kind, "sd9", time.Millisecond)
+	other, doneToo := r.Fleet.Guard(fleettest.Soon(t), kind, []string{"sd9/vae.decoder"}, time.Millisecond)
 	defer doneToo()
 	<-other.Done()
 	if err := r.Fleet.Ended(other, kind, true); !unreachable(err, kind) {

@@ -3,27 +3,21 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Replica is a service of a stage that the orchestrator was told of.
-type Replica struct {
-	Kind    stage.Kind
-	Address string
-	Up      bool // it gets work
-}
-
 // collector tells what there is at the time of a scrape. It keeps nothing.
 type collector struct {
 	snapshot func() residency.Snapshot
-	replicas func() []Replica
+	services func() []fleet.ServiceState
 }
 
 var (
 	reserved = prometheus.NewDesc("triptych_reserved_bytes",
-		"Bytes reserved on a device, by kind of stage, model and state: weights that are loading, resident or evicting, and scratch. Their sum is triptych_used_bytes.",
-		[]string{"device", "kind", "model", "state"}, nil)
+		"Bytes reserved on a device, by kind of stage, model, component and state: weights that are loading, resident or evicting, and scratch, with the component that does the work. Their sum is triptych_used_bytes.",
+		[]string{"device", "kind", "model", "component", "state"}, nil)
 	used = prometheus.NewDesc("triptych_used_bytes",
 		"Bytes reserved on a device.", []string{"device"}, nil)
 	peak = prometheus.NewDesc("triptych_peak_bytes",
@@ -33,7 +27,7 @@ var (
 	budget = prometheus.NewDesc("triptych_budget_bytes",
 		"Bytes that may be reserved on a device. Absent where there is no limit.", []string{"device"}, nil)
 	warm = prometheus.NewDesc("triptych_warm_bytes",
-		"Bytes of evicted weights that a host's memory keeps, by kind of stage and model.", []string{"host", "kind", "model"}, nil)
+		"Bytes of evicted weights that a host's memory keeps, by kind of stage, model and component.", []string{"host", "kind", "model", "component"}, nil)
 	warmBudget = prometheus.NewDesc("triptych_warm_budget_bytes",
 		"Bytes of evicted weights that a host's memory may keep. Absent where it keeps none.", []string{"host"}, nil)
 	waiting = prometheus.NewDesc("triptych_waiting_requests",
@@ -68,13 +62,14 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			gauge(budget, d.BudgetBytes, d.Key())
 		}
 	}
-	for labels, bytes := range held(s) {
+	onDevice, kept := held(s)
+	for labels, bytes := range onDevice {
 		gauge(reserved, bytes, labels[:]...)
 	}
 	for _, h := range s.Hosts {
 		gauge(warmBudget, h.BudgetBytes, h.Host)
 	}
-	for labels, bytes := range kept(s) {
+	for labels, bytes := range kept {
 		gauge(warm, bytes, labels[:]...)
 	}
 	lines := map[stage.Kind]int64{}
@@ -84,43 +79,36 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, kind := range stage.Kinds() {
 		gauge(waiting, lines[kind], kind.String())
 	}
-	for _, r := range c.replicas() {
+	for _, v := range c.services() {
 		value := int64(0)
-		if r.Up {
+		if v.Problem == "" {
 			value = 1
 		}
-		gauge(up, value, r.Kind.String(), r.Address)
+		gauge(up, value, v.Kind.String(), v.Address)
 	}
 	to <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(s.DroppedEvents))
 }
 
-// held adds up bytes by device, kind, model and state: replicas on one device are one.
-func held(s residency.Snapshot) map[[4]string]int64 {
-	devices, sum := map[residency.StageID]string{}, map[[4]string]int64{}
+// held adds up bytes of devices by device, kind, model, component and state, and warm ones by host, kind, model and component: replicas
+// in one place are one.
+func held(s residency.Snapshot) (onDevice map[[5]string]int64, kept map[[4]string]int64) {
+	at := map[residency.StageID]residency.StageUse{}
+	onDevice, kept = map[[5]string]int64{}, map[[4]string]int64{}
 	for _, v := range s.Stages {
-		devices[v.Stage] = v.Device
+		at[v.Stage] = v
 		if v.ScratchBytes > 0 {
-			sum[[4]string{v.Device, v.Kind.String(), v.Model, scratch}] += v.ScratchBytes
+			component := v.Components[0]
+			onDevice[[5]string{v.Device, v.Kind.String(), stage.ModelOf(component), component, scratch}] += v.ScratchBytes
 		}
 	}
 	for _, c := range s.Components {
+		v, kind, model := at[c.Stage], c.Kind.String(), stage.ModelOf(c.Component)
 		if c.WeightsBytes > 0 {
-			sum[[4]string{devices[c.Stage], c.Kind.String(), c.Model, c.State.String()}] += c.WeightsBytes
+			onDevice[[5]string{v.Device, kind, model, c.Component, c.State.String()}] += c.WeightsBytes
 		}
-	}
-	return sum
-}
-
-// kept adds up warm bytes by host, kind and model.
-func kept(s residency.Snapshot) map[[3]string]int64 {
-	hosts, sum := map[residency.StageID]string{}, map[[3]string]int64{}
-	for _, v := range s.Stages {
-		hosts[v.Stage] = v.Host
-	}
-	for _, c := range s.Components {
 		if c.WarmBytes > 0 {
-			sum[[3]string{hosts[c.Stage], c.Kind.String(), c.Model}] += c.WarmBytes
+			kept[[4]string{v.Host, kind, model, c.Component}] += c.WarmBytes
 		}
 	}
-	return sum
+	return onDevice, kept
 }

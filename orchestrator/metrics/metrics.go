@@ -1,10 +1,10 @@
 // Package metrics tells Prometheus what the orchestrator does: the bytes of the keeper's snapshot at
 // the time of the scrape, and sums over its record of decisions.
 //
-// Labels are devices, kinds of stages, models and closed sets of words: how many series there are
+// Labels are devices, kinds of stages, models, components and closed sets of words: how many series there are
 // follows from the configuration and never from what requests say.
 //
-// The package may import orchestrator/residency, stage, net/http and Prometheus' client.
+// The package may import orchestrator/fleet and residency, stage, net/http and Prometheus' client.
 package metrics
 
 import (
@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -25,9 +26,9 @@ type Metrics struct {
 	registry *prometheus.Registry
 
 	decisions *prometheus.CounterVec   // by action, class, kind
-	loads     *prometheus.CounterVec   // by kind, model, trigger
-	load      *prometheus.HistogramVec // by kind, model, source
-	reload    *prometheus.HistogramVec // by kind, model, source
+	loads     *prometheus.CounterVec   // by kind, model, component, trigger
+	load      *prometheus.HistogramVec // by kind, model, component, source
+	reload    *prometheus.HistogramVec // by kind, model, component, source
 	wait      *prometheus.HistogramVec // by kind
 	jobs      *prometheus.CounterVec   // by end
 	images    *prometheus.CounterVec   // by model
@@ -36,10 +37,10 @@ type Metrics struct {
 	held map[place]bool // what was resident once
 }
 
-// place is a model's part in a service.
+// place is a component in a service.
 type place struct {
-	stage residency.StageID
-	model string
+	stage     residency.StageID
+	component string
 }
 
 // The values of the label trigger.
@@ -54,70 +55,61 @@ const (
 	sourceWarm  = "warm"
 )
 
-// New makes metrics that have counted nothing. snapshot and replicas are asked at every scrape.
-func New(snapshot func() residency.Snapshot, replicas func() []Replica) *Metrics {
-	seconds := prometheus.ExponentialBuckets(0.01, 2, 16) // to 328 s
+// New makes metrics that have counted nothing. snapshot and services are asked at every scrape.
+func New(snapshot func() residency.Snapshot, services func() []fleet.ServiceState) *Metrics {
+	registry := prometheus.NewRegistry()
+	count := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		registry.MustRegister(v)
+		return v
+	}
+	buckets := prometheus.ExponentialBuckets(0.01, 2, 16) // to 328 s
+	seconds := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+		registry.MustRegister(v)
+		return v
+	}
 	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "triptych_decisions_total",
-			Help: "Decisions about memory, by action, kind of stage and, where an action has several reasons, class: " +
-				"of evict for_request, for_prefetch, over_budget, unneeded, out_of_memory and failed.",
-		}, []string{"action", "class", "kind"}),
-		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "triptych_loads_total", Help: "Loads of weights that were begun, by what for: a request, or a prefetch before one.",
-		}, []string{"kind", "model", "trigger"}),
-		load: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "triptych_load_seconds", Help: "How long loads took that ended well, by where the weights were: in the model's files, or warm in the host's memory.", Buckets: seconds,
-		}, []string{"kind", "model", "source"}),
-		reload: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "triptych_reload_seconds",
-			Help:    "How long those of triptych_load_seconds took that loaded again what the same service had held before: the price of evictions and lost processes.",
-			Buckets: seconds,
-		}, []string{"kind", "model", "source"}),
-		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "triptych_wait_seconds",
-			Help:    "How long requests waited for a stage and for bytes, evictions included, until they had them or gave up. Loads are not included.",
-			Buckets: seconds,
-		}, []string{"kind"}),
-		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "triptych_jobs_total", Help: "Calls of Generate that ended, by how: completed, cancelled, deadline_exceeded, or the reason of the error.",
-		}, []string{"end"}),
-		images: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "triptych_images_total", Help: "Images that were made, by model; those of requests that failed later included.",
-		}, []string{"model"}),
-		request: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "triptych_request_seconds", Help: "How long calls of Generate took, the reading of their events included, by how they ended.", Buckets: seconds,
-		}, []string{"end"}),
-		held: map[place]bool{},
+		registry: registry,
+		decisions: count("triptych_decisions_total", "Decisions about memory, by action, kind of stage and, where an action has several reasons, class: "+
+			"of evict for_request, for_prefetch, over_budget, unneeded, out_of_memory and failed.", "action", "class", "kind"),
+		loads: count("triptych_loads_total", "Loads of weights that were begun, by what for: a request, or a prefetch before one.", "kind", "model", "component", "trigger"),
+		load: seconds("triptych_load_seconds", "How long loads took that ended well, by where the weights were: in the model's files, or warm in the host's memory.",
+			"kind", "model", "component", "source"),
+		reload: seconds("triptych_reload_seconds", "How long those of triptych_load_seconds took that loaded again what the same service had held before: the price of evictions and lost processes.",
+			"kind", "model", "component", "source"),
+		wait:    seconds("triptych_wait_seconds", "How long requests waited for a stage and for bytes, evictions included, until they had them or gave up. Loads are not included.", "kind"),
+		jobs:    count("triptych_jobs_total", "Calls of Generate that ended, by how: completed, cancelled, deadline_exceeded, or the reason of the error.", "end"),
+		images:  count("triptych_images_total", "Images that were made, by model; those of requests that failed later included.", "model"),
+		request: seconds("triptych_request_seconds", "How long calls of Generate took, the reading of their events included, by how they ended.", "end"),
+		held:    map[place]bool{},
 	}
 	m.jobs.WithLabelValues(endCompleted)
 	m.request.WithLabelValues(endCompleted)
 	for _, kind := range stage.Kinds() {
 		m.wait.WithLabelValues(kind.String())
 	}
-	m.registry.MustRegister(m.decisions, m.loads, m.load, m.reload, m.wait, m.jobs, m.images, m.request, collector{snapshot, replicas},
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collector{snapshot, services}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // Decided counts a decision. It must not be called twice at once.
 func (m *Metrics) Decided(e residency.Event) {
-	kind, at := e.Kind.String(), place{e.Stage, e.Model}
+	kind, at := e.Kind.String(), place{e.Stage, e.Component}
 	m.decisions.WithLabelValues(e.Action.String(), e.Class.String(), kind).Inc()
 	switch e.Action {
 	case residency.Load:
-		m.loads.WithLabelValues(kind, e.Model, triggerRequest).Inc()
+		m.loads.WithLabelValues(kind, e.Model(), e.Component, triggerRequest).Inc()
 	case residency.Prefetch:
-		m.loads.WithLabelValues(kind, e.Model, triggerPrefetch).Inc()
+		m.loads.WithLabelValues(kind, e.Model(), e.Component, triggerPrefetch).Inc()
 	case residency.Loaded:
 		source := sourceFiles
 		if e.Class == residency.FromWarm {
 			source = sourceWarm
 		}
-		m.load.WithLabelValues(kind, e.Model, source).Observe(e.Took.Seconds())
+		m.load.WithLabelValues(kind, e.Model(), e.Component, source).Observe(e.Took.Seconds())
 		if m.held[at] {
-			m.reload.WithLabelValues(kind, e.Model, source).Observe(e.Took.Seconds())
+			m.reload.WithLabelValues(kind, e.Model(), e.Component, source).Observe(e.Took.Seconds())
 		}
 		m.held[at] = true
 	case residency.Keep:

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -90,7 +91,7 @@ func expect(t *testing.T, got map[string]float64, families string, want map[stri
 
 func nothing() residency.Snapshot { return residency.Snapshot{} }
 
-func none() []Replica { return nil }
+func none() []fleet.ServiceState { return nil }
 
 // TestBytes: the series of bytes are the snapshot's at the time of the scrape. Replicas on one device
 // add up, and all states together are what is used.
@@ -100,46 +101,46 @@ func TestBytes(t *testing.T) {
 		Devices: []residency.DeviceUse{{Device: cpu, UsedBytes: 40, PeakBytes: 41}, {Device: gpu, UsedBytes: 665, PeakBytes: 900, ForeignBytes: 300}},
 		Hosts:   []residency.HostUse{{Host: "h", UsedBytes: 72, BudgetBytes: 80}},
 		Stages: []residency.StageUse{
-			{Stage: "a", Kind: stage.KindDenoiser, Host: "h", Device: "h/gpu:0", Request: 1, Model: "m", Leased: true, ScratchBytes: 50},
-			{Stage: "b", Kind: stage.KindDenoiser, Host: "h", Device: "h/gpu:0", Request: 2, Model: "m", ScratchBytes: 10},
+			{Stage: "a", Kind: stage.KindDenoiser, Host: "h", Device: "h/gpu:0", Request: 1, Components: []string{"m/unet"}, Leased: true, ScratchBytes: 50},
+			{Stage: "b", Kind: stage.KindDenoiser, Host: "h", Device: "h/gpu:0", Request: 2, Components: []string{"m/unet"}, ScratchBytes: 10},
 			{Stage: "c", Kind: stage.KindEncoder, Host: "h", Device: "h/cpu:0"},
 		},
 		Components: []residency.ComponentUse{
-			{Stage: "a", Kind: stage.KindDenoiser, Model: "m", State: residency.Resident, WeightsBytes: 300},
-			{Stage: "a", Kind: stage.KindDenoiser, Model: "n", State: residency.Evicting, WeightsBytes: 5, WarmBytes: 5},
-			{Stage: "a", Kind: stage.KindDenoiser, Model: "o", State: residency.Warm, WarmBytes: 67},
-			{Stage: "b", Kind: stage.KindDenoiser, Model: "m", State: residency.Resident, WeightsBytes: 300},
-			{Stage: "c", Kind: stage.KindEncoder, Model: "m", State: residency.Loading, WeightsBytes: 40},
+			{Stage: "a", Kind: stage.KindDenoiser, Component: "m/unet", State: residency.Resident, WeightsBytes: 300},
+			{Stage: "a", Kind: stage.KindDenoiser, Component: "n/unet", State: residency.Evicting, WeightsBytes: 5, WarmBytes: 5},
+			{Stage: "a", Kind: stage.KindDenoiser, Component: "o/unet", State: residency.Warm, WarmBytes: 67},
+			{Stage: "b", Kind: stage.KindDenoiser, Component: "m/unet", State: residency.Resident, WeightsBytes: 300},
+			{Stage: "c", Kind: stage.KindEncoder, Component: "m/text_encoder", State: residency.Loading, WeightsBytes: 40},
 		},
 		Waiting:       []residency.Waiter{{Need: residency.Need{Kind: stage.KindDenoiser}}, {Need: residency.Need{Kind: stage.KindDenoiser}}},
 		DroppedEvents: 7,
 	}
-	m := New(func() residency.Snapshot { return snapshot }, func() []Replica {
-		return []Replica{{stage.KindDenoiser, "a:1", true}, {stage.KindDenoiser, "b:1", false}, {stage.KindEncoder, "c:1", true}}
+	m := New(func() residency.Snapshot { return snapshot }, func() []fleet.ServiceState {
+		return []fleet.ServiceState{{Kind: stage.KindDenoiser, Address: "a:1"}, {Kind: stage.KindDenoiser, Address: "b:1", Problem: "it does not answer"}, {Kind: stage.KindEncoder, Address: "c:1"}}
 	})
 	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total stage_up"
 	expect(t, scrape(t, m), families, map[string]float64{
-		"reserved_bytes{device=h/gpu:0 kind=denoiser model=m state=resident}": 600,
-		"reserved_bytes{device=h/gpu:0 kind=denoiser model=n state=evicting}": 5,
-		"reserved_bytes{device=h/gpu:0 kind=denoiser model=m state=scratch}":  60,
-		"reserved_bytes{device=h/cpu:0 kind=encoder model=m state=loading}":   40,
-		"used_bytes{device=h/gpu:0}":                                          665,
-		"used_bytes{device=h/cpu:0}":                                          40,
-		"peak_bytes{device=h/gpu:0}":                                          900,
-		"peak_bytes{device=h/cpu:0}":                                          41,
-		"foreign_bytes{device=h/gpu:0}":                                       300,
-		"foreign_bytes{device=h/cpu:0}":                                       0,
-		"budget_bytes{device=h/gpu:0}":                                        1000,
-		"warm_bytes{host=h kind=denoiser model=n}":                            5,
-		"warm_bytes{host=h kind=denoiser model=o}":                            67,
-		"warm_budget_bytes{host=h}":                                           80,
-		"waiting_requests{kind=encoder}":                                      0,
-		"waiting_requests{kind=denoiser}":                                     2,
-		"waiting_requests{kind=decoder}":                                      0,
-		"dropped_decisions_total{}":                                           7,
-		"stage_up{kind=denoiser service=a:1}":                                 1,
-		"stage_up{kind=denoiser service=b:1}":                                 0,
-		"stage_up{kind=encoder service=c:1}":                                  1,
+		"reserved_bytes{component=m/unet device=h/gpu:0 kind=denoiser model=m state=resident}":       600,
+		"reserved_bytes{component=n/unet device=h/gpu:0 kind=denoiser model=n state=evicting}":       5,
+		"reserved_bytes{component=m/unet device=h/gpu:0 kind=denoiser model=m state=scratch}":        60,
+		"reserved_bytes{component=m/text_encoder device=h/cpu:0 kind=encoder model=m state=loading}": 40,
+		"used_bytes{device=h/gpu:0}":                                665,
+		"used_bytes{device=h/cpu:0}":                                40,
+		"peak_bytes{device=h/gpu:0}":                                900,
+		"peak_bytes{device=h/cpu:0}":                                41,
+		"foreign_bytes{device=h/gpu:0}":                             300,
+		"foreign_bytes{device=h/cpu:0}":                             0,
+		"budget_bytes{device=h/gpu:0}":                              1000,
+		"warm_bytes{component=n/unet host=h kind=denoiser model=n}": 5,
+		"warm_bytes{component=o/unet host=h kind=denoiser model=o}": 67,
+		"warm_budget_bytes{host=h}":                                 80,
+		"waiting_requests{kind=encoder}":                            0,
+		"waiting_requests{kind=denoiser}":                           2,
+		"waiting_requests{kind=decoder}":                            0,
+		"dropped_decisions_total{}":                                 7,
+		"stage_up{kind=denoiser service=a:1}":                       1,
+		"stage_up{kind=denoiser service=b:1}":                       0,
+		"stage_up{kind=encoder service=c:1}":                        1,
 	})
 	snapshot = residency.Snapshot{}
 	expect(t, scrape(t, m), "reserved_bytes used_bytes dropped_decisions_total", map[string]float64{"dropped_decisions_total{}": 0})
@@ -148,7 +149,7 @@ func TestBytes(t *testing.T) {
 // life is a component that is loaded, used by a request that waited, evicted and prefetched.
 func life(job residency.JobID, model string) []residency.Event {
 	event := func(a residency.Action, c residency.Class, took time.Duration) residency.Event {
-		return residency.Event{Action: a, Class: c, Took: took, Stage: "a", Kind: stage.KindDenoiser, Model: model, Job: job, Reason: "because of " + string(job)}
+		return residency.Event{Action: a, Class: c, Took: took, Stage: "a", Kind: stage.KindDenoiser, Component: model + "/unet", Job: job, Reason: "because of " + string(job)}
 	}
 	return []residency.Event{
 		event(residency.Reserve, 0, 2*time.Second),
@@ -171,34 +172,34 @@ func TestDecisions(t *testing.T) {
 		m.Decided(e)
 	}
 	// A stage that joins with weights: nobody waited, and to load them again is a reload.
-	m.Decided(residency.Event{Action: residency.Reserve, Class: residency.Found, Stage: "b", Kind: stage.KindEncoder, Model: "m"})
-	m.Decided(residency.Event{Action: residency.Loaded, Stage: "b", Kind: stage.KindEncoder, Model: "m", Took: time.Second})
-	m.Decided(residency.Event{Action: residency.Loaded, Stage: "c", Kind: stage.KindEncoder, Model: "m", Took: time.Second})
+	m.Decided(residency.Event{Action: residency.Reserve, Class: residency.Found, Stage: "b", Kind: stage.KindEncoder, Component: "m/text_encoder"})
+	m.Decided(residency.Event{Action: residency.Loaded, Stage: "b", Kind: stage.KindEncoder, Component: "m/text_encoder", Took: time.Second})
+	m.Decided(residency.Event{Action: residency.Loaded, Stage: "c", Kind: stage.KindEncoder, Component: "m/text_encoder", Took: time.Second})
 	// Weights that the host kept.
-	m.Decided(residency.Event{Action: residency.Keep, Stage: "d", Kind: stage.KindDecoder, Model: "m"})
-	m.Decided(residency.Event{Action: residency.Loaded, Class: residency.FromWarm, Stage: "d", Kind: stage.KindDecoder, Model: "m", Took: time.Second})
+	m.Decided(residency.Event{Action: residency.Keep, Stage: "d", Kind: stage.KindDecoder, Component: "m/vae.decoder"})
+	m.Decided(residency.Event{Action: residency.Loaded, Class: residency.FromWarm, Stage: "d", Kind: stage.KindDecoder, Component: "m/vae.decoder", Took: time.Second})
 	got := scrape(t, m)
 	expect(t, got, "loads_total load_seconds reload_seconds wait_seconds", map[string]float64{
-		"loads_total{kind=denoiser model=m trigger=request}":       1,
-		"loads_total{kind=denoiser model=m trigger=prefetch}":      1,
-		"load_seconds{kind=denoiser model=m source=files} count":   2,
-		"load_seconds{kind=denoiser model=m source=files} sum":     7,
-		"load_seconds{kind=encoder model=m source=files} count":    2,
-		"load_seconds{kind=encoder model=m source=files} sum":      2,
-		"reload_seconds{kind=denoiser model=m source=files} count": 1,
-		"reload_seconds{kind=denoiser model=m source=files} sum":   3,
-		"reload_seconds{kind=encoder model=m source=files} count":  1,
-		"reload_seconds{kind=encoder model=m source=files} sum":    1,
-		"load_seconds{kind=decoder model=m source=warm} count":     1,
-		"load_seconds{kind=decoder model=m source=warm} sum":       1,
-		"reload_seconds{kind=decoder model=m source=warm} count":   1,
-		"reload_seconds{kind=decoder model=m source=warm} sum":     1,
-		"wait_seconds{kind=encoder} count":                         0,
-		"wait_seconds{kind=encoder} sum":                           0,
-		"wait_seconds{kind=denoiser} count":                        2,
-		"wait_seconds{kind=denoiser} sum":                          18,
-		"wait_seconds{kind=decoder} count":                         0,
-		"wait_seconds{kind=decoder} sum":                           0,
+		"loads_total{component=m/unet kind=denoiser model=m trigger=request}":              1,
+		"loads_total{component=m/unet kind=denoiser model=m trigger=prefetch}":             1,
+		"load_seconds{component=m/unet kind=denoiser model=m source=files} count":          2,
+		"load_seconds{component=m/unet kind=denoiser model=m source=files} sum":            7,
+		"load_seconds{component=m/text_encoder kind=encoder model=m source=files} count":   2,
+		"load_seconds{component=m/text_encoder kind=encoder model=m source=files} sum":     2,
+		"reload_seconds{component=m/unet kind=denoiser model=m source=files} count":        1,
+		"reload_seconds{component=m/unet kind=denoiser model=m source=files} sum":          3,
+		"reload_seconds{component=m/text_encoder kind=encoder model=m source=files} count": 1,
+		"reload_seconds{component=m/text_encoder kind=encoder model=m source=files} sum":   1,
+		"load_seconds{component=m/vae.decoder kind=decoder model=m source=warm} count":     1,
+		"load_seconds{component=m/vae.decoder kind=decoder model=m source=warm} sum":       1,
+		"reload_seconds{component=m/vae.decoder kind=decoder model=m source=warm} count":   1,
+		"reload_seconds{component=m/vae.decoder kind=decoder model=m source=warm} sum":     1,
+		"wait_seconds{kind=encoder} count":                                                 0,
+		"wait_seconds{kind=encoder} sum":                                                   0,
+		"wait_seconds{kind=denoiser} count":                                                2,
+		"wait_seconds{kind=denoiser} sum":                                                  18,
+		"wait_seconds{kind=decoder} count":                                                 0,
+		"wait_seconds{kind=decoder} sum":                                                   0,
 	})
 	if n := got["decisions_total{action=evict class=for_prefetch kind=denoiser}"]; n != 1 {
 		t.Errorf("%v evictions for a prefetch, want 1", n)

@@ -36,7 +36,7 @@ func TestNotFinite(t *testing.T) {
 		if !slices.ContainsFunc(only[pipeline.Residency](j), func(e pipeline.Residency) bool { return e.Class == residency.Stale }) {
 			t.Errorf("%v: the request did not hear of the eviction", kind)
 		}
-		if d := r.Service(stage.KindDenoiser).Denoises(); kind == stage.KindDenoiser && (len(d) != 2 || d[1].Resume != nil) {
+		if d := r.Service(stage.KindDenoiser).Works("denoise"); kind == stage.KindDenoiser && (len(d) != 2 || d[1].Resume != nil) {
 			t.Errorf("%d denoises, not two from the start", len(d))
 		}
 		r.idle(t)

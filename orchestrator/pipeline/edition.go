@@ -2,7 +2,8 @@ package pipeline
 
 import (
 	"context"
-	"maps"
+	"reflect"
+	"slices"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -13,7 +14,7 @@ import (
 // up before anything was made in its stage is as good, if those are still there that all else was made with; later it ends the
 // request.
 
-// use is the edition that a kind of stage works with.
+// use is the edition that the job works with of a component.
 type use struct {
 	stage   residency.StageID
 	edition stage.Edition
@@ -28,75 +29,86 @@ func (u use) differs(at residency.StageID, e stage.Edition) bool {
 	return u.edition.Identity != "" && e.Identity != "" && u.edition.Identity != e.Identity
 }
 
-// admits checks the edition of the weights that were leased for a turn. The error is ModelChanged.
-func (j *job) admits(ctx context.Context, kind stage.Kind, lease *residency.Lease) error {
-	if j.takes(kind, lease) || j.adopts(ctx, kind) && j.takes(kind, lease) {
+// admits checks the editions of the weights that were leased for a turn. The error is ModelChanged.
+func (w *worker) admits(ctx context.Context, t stage.Turn, l *residency.Lease) error {
+	if w.takes(t, l) || w.adopts(ctx, t) && w.takes(t, l) {
 		return nil
 	}
-	j.mu.Lock()
-	j.mixed = true
-	j.mu.Unlock()
-	return stage.Errorf(stage.ModelChanged, "the files of model %q have changed while the request was made with them: the %v has others now", j.spec.Model.Name, kind).
-		With("model", j.spec.Model.Name).With("stage", kind.String())
+	w.job.mu.Lock()
+	w.mixed = true
+	w.job.mu.Unlock()
+	return stage.Errorf(stage.ModelChanged, "the files of model %q have changed while the request was made with them: the %v has others now", w.model.Name, t.Kind).
+		With("model", w.model.Name).With("stage", t.Kind.String())
 }
 
-// takes counts a turn with the edition of a lease, unless that is another one than the request is made with.
-func (j *job) takes(kind stage.Kind, lease *residency.Lease) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	u := j.used[kind]
-	if u.turns > 0 && u.differs(lease.Stage, lease.Edition) || u.turns == 0 && j.editions[lease.Stage].Differs(lease.Edition) {
-		return false
+// takes counts a turn with the editions of a lease, unless one is another than the job is made with.
+func (w *worker) takes(t stage.Turn, l *residency.Lease) bool {
+	w.job.mu.Lock()
+	defer w.job.mu.Unlock()
+	for i, own := range t.Components() {
+		u, part := w.used[own], l.Components[i]
+		if e := l.Editions[part]; u.turns > 0 && u.differs(l.Stage, e) || u.turns == 0 && w.told.Edition(l.Stage, part).Differs(e) {
+			return false
+		}
 	}
-	if u.turns == 0 || lease.Edition.Identity != "" {
-		u.stage, u.edition = lease.Stage, lease.Edition
+	for i, own := range t.Components() {
+		u, e := w.used[own], l.Editions[l.Components[i]]
+		if u.turns == 0 || e.Identity != "" {
+			u.stage, u.edition = l.Stage, e
+			w.job.Identities[own] = e.Identity
+		}
+		u.turns++
+		w.used[own] = u
 	}
-	u.turns++
-	j.used[kind] = u
 	return true
 }
 
 // unmade takes back a turn of which nothing is left.
-func (j *job) unmade(kind stage.Kind) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	u := j.used[kind]
-	u.turns--
-	j.used[kind] = u
+func (w *worker) unmade(t stage.Turn) {
+	w.job.mu.Lock()
+	defer w.job.mu.Unlock()
+	for _, own := range t.Components() {
+		u := w.used[own]
+		if u.turns--; u.turns == 0 {
+			delete(w.job.Identities, own)
+		}
+		w.used[own] = u
+	}
 }
 
-// made reports whether a turn of a kind of stage is at work or has made something.
-func (j *job) made(kind stage.Kind) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.used[kind].turns > 0
+// hasMade reports whether a turn with one of the components is at work or has made something.
+func (w *worker) hasMade(t stage.Turn) bool {
+	w.job.mu.Lock()
+	defer w.job.mu.Unlock()
+	return slices.ContainsFunc(t.Components(), func(own string) bool { return w.used[own].turns > 0 })
 }
 
-// adopts goes on with the editions that there are by now, if nothing was made in a kind of stage, and what was made in others would be
-// made the same again.
-func (j *job) adopts(ctx context.Context, kind stage.Kind) bool {
-	if j.made(kind) {
+// adopts goes on with the editions that there are by now, if nothing was made with a turn's components, and what was made with others
+// would be made the same again.
+func (w *worker) adopts(ctx context.Context, t stage.Turn) bool {
+	if w.hasMade(t) {
 		return false
 	}
-	now, err := j.Fleet.Anew(ctx, j.spec.Model.Name)
-	if err != nil || !alike(now, j.spec.Model) {
+	now, err := w.Fleet.Anew(ctx, w.model.Name)
+	if err != nil || !alike(now, w.model) {
 		return false
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, u := range j.used {
-		e, own := now.Editions()[u.stage], j.spec.Model.OwnEdition(u.stage)
-		asOwn := own != stage.Edition{} && !own.Differs(e) // it was equal to what is used
+	w.job.mu.Lock()
+	defer w.job.mu.Unlock()
+	for own, u := range w.used {
+		e, before := now.Edition(u.stage, now.Part(own)), w.model.Edition(u.stage, own)
+		asOwn := w.model.Part(own) != own && before != stage.Edition{} && !before.Differs(e) // it was equal to what is used
 		if u.turns > 0 && u.differs(u.stage, e) && !asOwn {
 			return false
 		}
 	}
-	j.editions = now.Editions()
+	w.told = now
 	return true
 }
 
 // alike tells whether requests of two models are planned alike.
 func alike(a, b fleet.Model) bool {
-	return maps.Equal(a.WeightsBytes, b.WeightsBytes) && a.MaxTokens == b.MaxTokens && a.LatentChannels == b.LatentChannels &&
-		a.SpatialFactor == b.SpatialFactor && a.SizeMultiple == b.SizeMultiple
+	return reflect.DeepEqual(a.Recipes, b.Recipes) && slices.EqualFunc(a.Components, b.Components, func(a, b fleet.Component) bool {
+		return a.Name == b.Name && a.WeightsBytes == b.WeightsBytes
+	})
 }

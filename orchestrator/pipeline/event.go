@@ -22,10 +22,11 @@ type Loading struct {
 	LoadedBytes, TotalBytes int64
 }
 
-// Progress tells that a stage has done so many of its units: evaluations in the denoiser, 0 or 1 elsewhere.
+// Progress tells that a turn has done so many of its steps: evaluations in the denoiser.
 type Progress struct {
 	Kind        stage.Kind
-	Image       int
+	Turn        string
+	Image, Unit int
 	Step, Steps int
 }
 
@@ -34,29 +35,32 @@ const MaxPreviewBytes = 1 << 20
 
 // Preview is an image of an unfinished latent.
 type Preview struct {
-	Image, Step int
-	File        stage.Image
+	Image, Unit, Step int
+	File              stage.File
 }
 
-// Image is a finished image.
+// Image is a finished image, or one of the units that it comes in; Units is 0 of one that comes whole.
 type Image struct {
-	Index int
-	Seed  uint64
-	Image stage.Image
+	Index       int
+	Unit, Units int
+	Seed        uint64
+	File        stage.File
 }
+
+// Last tells whether it is the last unit of the image, or all of it.
+func (i Image) Last() bool { return i.Unit == max(i.Units, 1)-1 }
 
 // Residency is a decision about memory that the job caused.
 type Residency struct{ residency.Event }
 
-// The codes of warnings.
+// The codes of warnings, beside those of turns.
 const (
-	PromptTruncated = "PROMPT_TRUNCATED"
-	PreviewSkipped  = "PREVIEW_SKIPPED"
-	StageRestarted  = "STAGE_RESTARTED"
-	StageSilent     = "STAGE_SILENT"
-	OutOfMemory     = "OUT_OF_MEMORY"
-	DeviceBusy      = "DEVICE_BUSY"
-	WeightsReread   = "WEIGHTS_REREAD"
+	PreviewSkipped = "PREVIEW_SKIPPED"
+	StageRestarted = "STAGE_RESTARTED"
+	StageSilent    = "STAGE_SILENT"
+	OutOfMemory    = "OUT_OF_MEMORY"
+	DeviceBusy     = "DEVICE_BUSY"
+	WeightsReread  = "WEIGHTS_REREAD"
 )
 
 // Warning is something the caller should know; the job goes on.
@@ -77,9 +81,9 @@ type Summary struct {
 	PeakBytes int64 // the most bytes reserved at once on the devices the job used, added up
 }
 
-// Usage is what one stage took for a job.
+// Usage is what one stage took for a job: the time of all its turns, and the bytes of the largest.
 type Usage struct {
-	Kind                     stage.Kind
-	Queued, Loading, Running time.Duration
-	Footprint                stage.Footprint
+	Kind                       stage.Kind
+	Queued, Loading, Running   time.Duration
+	WeightsBytes, ScratchBytes int64
 }

@@ -53,7 +53,7 @@ func TestStageLost(t *testing.T) {
 				t.Errorf("warned %d times: %+v", warned, only[pipeline.Warning](j))
 			}
 			if c.op == stagetest.OpDenoise && c.step > 5 {
-				d := r.Service(c.kind).Denoises()
+				d := r.Service(c.kind).Works("denoise")
 				if len(d) != 2 || d[0].Resume != nil || d[1].Resume == nil || d[1].Resume.Step != 5 {
 					t.Errorf("%d denoises, not the second from step 5", len(d))
 				}
@@ -142,10 +142,7 @@ func TestMissingStage(t *testing.T) {
 			t.Run(kind.String()+"/"+limit, func(t *testing.T) {
 				r := up(t)
 				spec := r.spec(t)
-				needs, err := r.Plan(fleettest.Soon(t), spec)
-				if err != nil {
-					t.Fatal(err)
-				}
+				plan := r.planned(t, spec)
 				if err := r.Service(kind).Stop(); err != nil {
 					t.Fatal(err)
 				}
@@ -166,7 +163,7 @@ func TestMissingStage(t *testing.T) {
 						}
 					}
 				}
-				_, err = r.Run(ctx, "job", spec, needs, emit)
+				_, err := r.Run(ctx, "job", spec.job(), plan, emit)
 				if limit == "cancel" && !errors.Is(err, context.Canceled) || limit != "cancel" && !unreachable(err, kind) {
 					t.Errorf("ended with %v", err)
 				}
@@ -178,7 +175,7 @@ func TestMissingStage(t *testing.T) {
 
 // TestStageReturns: a service that goes away in the middle of the work and comes back empty.
 func TestStageReturns(t *testing.T) {
-	for kind, op := range map[stage.Kind]stagetest.Op{stage.KindEncoder: stagetest.OpEncode, stage.KindDenoiser: stagetest.OpDenoise, stage.KindDecoder: stagetest.OpDecode} {
+	for kind, op := range ops {
 		t.Run(kind.String(), func(t *testing.T) {
 			spec := up(t).spec(t)
 			quiet := up(t).good(t, spec)
@@ -237,8 +234,8 @@ func TestDrainingStageIsReplaced(t *testing.T) {
 		}
 	}
 	r.good(t, r.spec(t))
-	if drained != 2 || len(b.Denoises()) != 1 {
-		t.Errorf("%d drained, the replica denoised %d times", drained, len(b.Denoises()))
+	if drained != 2 || len(b.Works("denoise")) != 1 {
+		t.Errorf("%d drained, the replica denoised %d times", drained, len(b.Works("denoise")))
 	}
 }
 
@@ -253,12 +250,10 @@ func TestWorkInDrainingStage(t *testing.T) {
 	j := r.start(fleettest.Soon(t), "job", spec)
 	entered(t, gate)
 	s.Edit(func(i *stage.Info) { i.Draining = true })
-	guarded, done := r.Pipeline.Fleet.Guard(fleettest.Soon(t), s.Kind, stagetest.Model, r.Patience)
+	guarded, done := r.Pipeline.Fleet.Guard(fleettest.Soon(t), s.Kind, []string{stagetest.Component(s.Kind, stagetest.Model)}, r.Patience)
 	defer done()
-	<-guarded.Done()                                      // whoever waits for the stage loses patience now,
-	if err := s.Looks(fleettest.Soon(t), 2); err != nil { // and many patiences later nothing has changed
-		t.Fatal(err)
-	}
+	<-guarded.Done() // whoever waits for the stage loses patience now,
+	s.Looks(t, 2)    // and many patiences later nothing has changed
 	gate.Release()
 	if <-j.done; j.err != nil {
 		t.Errorf("ended with %v", j.err)

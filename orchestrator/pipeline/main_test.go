@@ -3,11 +3,13 @@ package pipeline_test
 import (
 	"bytes"
 	"context"
+	"maps"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -35,16 +37,70 @@ func up(t *testing.T) *rig {
 // script is what happens in a kind of stage.
 func (r *rig) script(kind stage.Kind) *stagetest.Script { return r.Service(kind).Script }
 
+// request is what a test asks for.
+type request struct {
+	pipeline.Spec
+	model  fleet.Model
+	inputs stage.Values
+}
+
+// with is the request with an option set.
+func (q request) with(name string, o stage.Option) request {
+	q.Options = maps.Clone(q.Options)
+	q.Options[name] = o
+	return q
+}
+
+func (q request) job() *pipeline.Job { return pipeline.NewJob(q.Spec, q.inputs) }
+
 // spec is a request of 12 steps with guidance.
-func (r *rig) spec(t *testing.T) pipeline.Spec {
+func (r *rig) spec(t *testing.T) request {
 	t.Helper()
-	m, err := r.Pipeline.Fleet.Model(fleettest.Soon(t), stagetest.Model, time.Minute)
+	return r.of(t, stagetest.Model)
+}
+
+// of is spec for a model.
+func (r *rig) of(t *testing.T, model string) request {
+	t.Helper()
+	m, err := r.Pipeline.Fleet.Model(fleettest.Soon(t), model, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pipeline.Spec{
-		Model: m, Prompt: "a boat", NegativePrompt: "fog", WidthPx: 32, HeightPx: 24, ImageCount: 1, Seed: 7, Steps: 12,
-		GuidanceScale: 4, Sampler: "euler",
+	q := request{model: m, Spec: pipeline.Spec{Model: model, Recipe: m.Recipes[0], Options: stage.Options{}, ImageCount: 1, Seed: 7}}
+	for _, o := range q.Recipe.Options {
+		q.Options[o.Name] = o.Default
+	}
+	for name, o := range map[string]stage.Option{
+		"prompt": stage.TextOption("a boat"), "negative_prompt": stage.TextOption("fog"), "width": stage.IntOption(32), "height": stage.IntOption(24),
+		"steps": stage.IntOption(12), "guidance_scale": stage.FloatOption(4),
+	} {
+		q.Options[name] = o
+	}
+	return q
+}
+
+// planned is what a request takes.
+func (r *rig) planned(t *testing.T, q request) pipeline.Plan {
+	t.Helper()
+	plan, err := r.Plan(fleettest.Soon(t), q.model, q.job().Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// takes is what a turn takes of the only class of services.
+func takes(plan pipeline.Plan, turn stagetest.Op) stage.Footprint {
+	for _, f := range plan.Turns[string(turn)] {
+		return f
+	}
+	return stage.Footprint{}
+}
+
+// decoder is the need for a decoder alone.
+func decoder(plan pipeline.Plan) residency.Need {
+	return residency.Need{
+		Kind: stage.KindDecoder, Components: []string{stagetest.Component(stage.KindDecoder, stagetest.Model)}, Footprints: plan.Turns[string(stagetest.OpDecode)],
 	}
 }
 
@@ -57,22 +113,27 @@ type job struct {
 }
 
 // start runs a request.
-func (r *rig) start(ctx context.Context, id residency.JobID, spec pipeline.Spec) *job {
+func (r *rig) start(ctx context.Context, id residency.JobID, q request) *job {
+	return r.goOn(ctx, id, q.model, q.job())
+}
+
+// goOn runs a job from where it is.
+func (r *rig) goOn(ctx context.Context, id residency.JobID, m fleet.Model, record *pipeline.Job) *job {
 	j := &job{done: make(chan struct{})}
 	go func() {
 		defer close(j.done)
-		needs, err := r.Plan(ctx, spec)
+		plan, err := r.Plan(ctx, m, record.Spec)
 		if err != nil {
 			j.err = err
 			return
 		}
-		j.summary, j.err = r.Run(ctx, id, spec, needs, j.events.Add)
+		j.summary, j.err = r.Run(ctx, id, record, plan, j.events.Add)
 	}()
 	return j
 }
 
 // run runs a request to its end.
-func (r *rig) run(t *testing.T, spec pipeline.Spec) *job {
+func (r *rig) run(t *testing.T, spec request) *job {
 	t.Helper()
 	j := r.start(fleettest.Soon(t), "job", spec)
 	<-j.done
@@ -80,7 +141,7 @@ func (r *rig) run(t *testing.T, spec pipeline.Spec) *job {
 }
 
 // good runs a request that succeeds.
-func (r *rig) good(t *testing.T, spec pipeline.Spec) *job {
+func (r *rig) good(t *testing.T, spec request) *job {
 	t.Helper()
 	j := r.run(t, spec)
 	if j.err != nil {
@@ -104,7 +165,7 @@ func only[E pipeline.Event](j *job) []E {
 func (j *job) images() [][]byte {
 	out := make([][]byte, len(only[pipeline.Image](j)))
 	for _, i := range only[pipeline.Image](j) {
-		out[i.Index] = i.Image.Data
+		out[i.Index*max(1, i.Units)+i.Unit] = i.File.Data
 	}
 	return out
 }

@@ -33,7 +33,7 @@ func TestOutOfMemory(t *testing.T) {
 	if w := only[pipeline.Warning](j); len(w) != 1 || w[0].Code != pipeline.OutOfMemory || !strings.Contains(w[0].Message, "1000 B") {
 		t.Errorf("warnings %+v", w)
 	}
-	if d := r.Service(stage.KindDenoiser).Denoises(); len(d) != 2 || d[1].Resume == nil || d[1].Resume.Step != 5 {
+	if d := r.Service(stage.KindDenoiser).Works("denoise"); len(d) != 2 || d[1].Resume == nil || d[1].Resume.Step != 5 {
 		t.Errorf("%d denoises, not the second from step 5", len(d))
 	}
 	// The encoder, which was idle, was evicted before the denoiser was granted again.

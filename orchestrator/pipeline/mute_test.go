@@ -87,7 +87,7 @@ func TestMuteStageIsReplaced(t *testing.T) {
 				if j.warnings(pipeline.StageSilent) != 1 || j.warnings(pipeline.StageRestarted) != 1 {
 					t.Errorf("warned of %+v", only[pipeline.Warning](j))
 				}
-				if d := r.second(stage.KindDenoiser).Denoises(); kind == stage.KindDenoiser && (len(d) != 1 || d[0].Resume == nil || d[0].Resume.Step != 5) {
+				if d := r.second(stage.KindDenoiser).Works("denoise"); kind == stage.KindDenoiser && (len(d) != 1 || d[0].Resume == nil || d[0].Resume.Step != 5) {
 					t.Errorf("%d denoises, not one from step 5", len(d))
 				}
 				time.Sleep(time.Minute)
@@ -226,8 +226,8 @@ func TestMuteStageHoldsTheBytes(t *testing.T) {
 		answer()
 		time.Sleep(time.Second)
 		gate.Release()
-		if <-j.done; j.err != nil || len(r.second(kind).Denoises()) > 0 {
-			t.Fatal(j.err, r.second(kind).Denoises())
+		if <-j.done; j.err != nil || len(r.second(kind).Works("denoise")) > 0 {
+			t.Fatal(j.err, r.second(kind).Works("denoise"))
 		}
 	})
 }

@@ -1,15 +1,16 @@
-// Package pipeline runs one request:
+// Package pipeline runs one request: it interprets the steps of its model's recipe.
 //
-//	Prompt -> encoder -> Conditioning -> denoiser -> Latent -> decoder -> Image
-//
-// It takes a lease for each stage, keeps every finished intermediate, and starts a stage again from
-// there when the stage is lost.
+// It takes a lease for each step, keeps the values that others take, and starts a step again from
+// there when its stage is lost.
 //
 // The package may import stage, orchestrator/residency and orchestrator/fleet.
 package pipeline
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,161 +25,129 @@ import (
 type Pipeline struct {
 	Fleet  *fleet.Fleet
 	Keeper *residency.Keeper
-	// Patience is how long a job waits for a stage of which no service that has its model answers,
+	// Patience is how long a job waits for a stage of which no service that has its components answers,
 	// within its deadline.
 	Patience time.Duration
 	// CheckpointEveryNSteps is how much denoising a lost stage can cost.
 	CheckpointEveryNSteps int
 }
 
-// Spec is a request with every default filled in.
-type Spec struct {
-	Model              fleet.Model
-	Prompt             string
-	NegativePrompt     string
-	WidthPx, HeightPx  int
-	ImageCount         int
-	Seed               uint64 // of image 0; see seed
-	Steps              int
-	GuidanceScale      float32
-	Sampler            string
-	Format             stage.ImageFormat
-	Quality            int
-	OmitMetadata       bool
-	PreviewEveryNSteps int
-}
-
-// guided tells whether there is a second, negative prompt.
-func (s Spec) guided() bool { return s.GuidanceScale > 1 }
-
-// prompts are what the encoder gets: the negative first, as the denoiser wants it.
-func (s Spec) prompts() []string {
-	if s.guided() {
-		return []string{s.NegativePrompt, s.Prompt}
-	}
-	return []string{s.Prompt}
-}
-
-// seed is what image i is made with. Behind the largest seed comes 0.
-func (s Spec) seed(i int) uint64 { return s.Seed + uint64(i) }
-
-func (s Spec) latentHeight() int { return s.HeightPx / s.Model.SpatialFactor }
-func (s Spec) latentWidth() int  { return s.WidthPx / s.Model.SpatialFactor }
-
-// maxAhead is how many images of a job are denoised and not told of yet: decoders may be busy, and who is told slow.
+// maxAhead is how many images of a job are begun behind the first that is not told of: decoders may be busy, and who is told slow.
 const maxAhead = 4
 
-// Run makes the images of a planned request and emits what happens, from several goroutines. It
+// Run takes the steps of a planned job that have not ended and emits what happens, from several goroutines. It
 // returns when no call of the job is left; what a stage still does for one that was cut off keeps its lease.
-func (p *Pipeline) Run(ctx context.Context, id residency.JobID, spec Spec, needs map[stage.Kind]stage.Footprint, emit func(Event)) (Summary, error) {
-	j := newJob(p, id, spec, needs, emit)
+func (p *Pipeline) Run(ctx context.Context, id residency.JobID, job *Job, plan Plan, emit func(Event)) (Summary, error) {
+	w := newWorker(p, id, job, plan, emit)
 	defer p.Keeper.Forget(id)
+	w.announce()
 	start := time.Now()
-
-	conditioning, err := j.encode(ctx)
+	group, working := errgroup.WithContext(ctx)
+	defer context.AfterFunc(working, w.wake)()
+	for i := range w.steps {
+		if !job.Done[i] {
+			group.Go(func() error { return w.guarded(func() error { return w.take(working, i) }) })
+		}
+	}
+	following, stop := context.WithCancel(working)
+	var follower sync.WaitGroup
+	follower.Go(func() { w.follow(following) })
+	err := group.Wait()
+	stop()
+	follower.Wait()
+	if w.panicked != nil {
+		panic(w.panicked)
+	}
+	if err == nil && slices.Contains(job.Done, false) {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return Summary{}, err
 	}
-	decoding, ctx := errgroup.WithContext(ctx)
-	decoding.SetLimit(maxAhead)
-	for i := range spec.ImageCount { // while image i+1 denoises, image i decodes
-		latent, err := j.denoise(ctx, i, conditioning)
-		if err != nil {
-			decoding.Go(func() error { return err }) // stops the others and is the error of all
-			break
+	return w.summary(time.Since(start)), nil
+}
+
+// guarded ends the job when f panics, so that Run panics in its caller's goroutine.
+func (w *worker) guarded(f func() error) (err error) {
+	defer func() {
+		if why := recover(); why != nil {
+			w.job.mu.Lock()
+			w.panicked = fmt.Sprintf("%v\n\n%s", why, debug.Stack())
+			w.job.mu.Unlock()
+			err = errPanic
 		}
-		decoding.Go(func() error { return j.decode(ctx, i, latent) })
-	}
-	if err := decoding.Wait(); err != nil {
-		return Summary{}, err
-	}
-	return j.summary(time.Since(start)), nil
+	}()
+	return f()
 }
 
-// job is one request at work.
-type job struct {
-	*Pipeline
-	id    residency.JobID
-	spec  Spec
-	needs map[stage.Kind]stage.Footprint
-	emit  func(Event)
-
-	mu    sync.Mutex
-	left  map[stage.Kind]int // turns still to take in each stage
-	usage map[stage.Kind]*Usage
-	peak  map[string]int64 // reserved bytes by device
-
-	editions map[residency.StageID]stage.Edition // that the request is made with, by service
-	used     map[stage.Kind]use                  // of them
-	mixed    bool                                // another one turned up
+// take takes a step once it can begin, unless the job has ended: why that is, a step tells that had begun.
+func (w *worker) take(ctx context.Context, i int) error {
+	w.job.mu.Lock()
+	for ctx.Err() == nil && !w.begins(i) {
+		w.news.Wait()
+	}
+	w.job.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
+	err := w.work(ctx, i)
+	if err == nil {
+		w.ended(i)
+	}
+	return err
 }
 
-func newJob(p *Pipeline, id residency.JobID, spec Spec, needs map[stage.Kind]stage.Footprint, emit func(Event)) *job {
-	j := &job{
-		Pipeline: p, id: id, spec: spec, needs: needs, emit: emit,
-		left:  map[stage.Kind]int{stage.KindEncoder: 1, stage.KindDenoiser: spec.ImageCount, stage.KindDecoder: spec.ImageCount},
-		usage: map[stage.Kind]*Usage{}, peak: map[string]int64{}, editions: spec.Model.Editions(), used: map[stage.Kind]use{},
+// work does a step's work and hands on what it gives.
+func (w *worker) work(ctx context.Context, i int) error {
+	s, result := w.steps[i], stage.Result{}
+	values := w.taken(s)
+	req := stage.WorkRequest{Turn: s.Turn.Name, Options: w.job.Spec.Options.Of(s.Turn.Options), Values: values, Seed: w.job.Spec.seed(s.Image)}
+	progress := func(done, steps int) {
+		w.emit(Progress{Kind: s.Turn.Kind, Turn: s.Turn.Name, Image: s.Image, Unit: s.Unit, Step: done, Steps: steps})
 	}
-	for _, kind := range stage.Kinds() {
-		j.usage[kind] = &Usage{Kind: kind, Footprint: needs[kind]}
-	}
-	j.announce()
-	return j
-}
-
-// announce tells the keeper every turn the job will still take, in order.
-func (j *job) announce() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var needs []residency.Need
-	for turn := range j.spec.ImageCount {
-		for _, kind := range stage.Kinds() {
-			if j.left[kind] > turn {
-				needs = append(needs, j.needing(kind))
-			}
+	observer := stage.Observer{Unit: func(v stage.Value) { w.hand(s, v) }}
+	denoises := s.Turn.Kind == stage.KindDenoiser
+	if denoises {
+		observer.Ready, observer.Progress = func(steps int) { progress(w.reached(i), steps) }, progress
+		req.CheckpointEveryNSteps = w.CheckpointEveryNSteps
+		observer.Checkpoint = func(c stage.Checkpoint) { w.checkpoint(i, &c) }
+		if previews := w.previews(ctx, s); previews != nil {
+			defer previews.close()
+			req.PreviewEveryNSteps, observer.Preview = w.job.Spec.PreviewEveryNSteps, previews.offer
 		}
 	}
-	j.Keeper.Announce(j.id, needs)
-}
-
-func (j *job) need(kind stage.Kind) residency.Need {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.needing(kind)
-}
-
-// needing is need with mu held.
-func (j *job) needing(kind stage.Kind) residency.Need {
-	return residency.Need{Kind: kind, Model: j.part(kind), Footprint: j.needs[kind], Identity: j.used[kind].edition.Identity}
-}
-
-// part names the model whose part serves the job: its own when nobody has the equal one of another any more, as that
-// model's files are gone.
-func (j *job) part(kind stage.Kind) string {
-	own, part := j.spec.Model.Name, j.spec.Model.Part(kind)
-	if part != own && j.Fleet.Absent(kind, part) != nil && j.Fleet.Absent(kind, own) == nil {
-		return own
+	err := w.turn(ctx, i, func(ctx context.Context, lease *residency.Lease) (err error) {
+		if req.Components, req.Resume = lease.Components, w.resume(i); !denoises {
+			progress(0, 1)
+		}
+		result, err = w.Fleet.Stage(lease.Stage).Work(ctx, req, observer)
+		if stage.ReasonOf(err) == stage.NotFinite {
+			w.checkpoint(i, nil) // of the same weights
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return part
+	if !denoises {
+		progress(1, 1)
+	}
+	for _, warning := range result.Warnings {
+		w.emit(Warning{warning.Code, warning.Message})
+	}
+	for _, v := range result.Values {
+		if v.Units == 0 {
+			v.Unit, v.Units = s.Unit, unitsOf(values)
+		}
+		w.hand(s, v)
+	}
+	return nil
 }
 
-// taken counts a turn as taken.
-func (j *job) taken(kind stage.Kind) {
-	j.mu.Lock()
-	j.left[kind]--
-	j.mu.Unlock()
-	j.announce()
-}
-
-func (j *job) summary(total time.Duration) Summary {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s := Summary{Total: total}
-	for _, kind := range stage.Kinds() {
-		s.Stages = append(s.Stages, *j.usage[kind])
+// unitsOf is in how many units values come, 0 if they come whole.
+func unitsOf(values stage.Values) (units int) {
+	for _, v := range values {
+		units = max(units, v.Units)
 	}
-	for _, bytes := range j.peak {
-		s.PeakBytes += bytes
-	}
-	return s
+	return units
 }

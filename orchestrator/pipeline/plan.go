@@ -4,67 +4,120 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Plan tells what a request takes in each stage. Weights that no device can hold beside their scratch are to be streamed,
-// as few of them as that takes; what does not fit even so is refused with ModelDoesNotFit. Nothing is loaded.
-func (p *Pipeline) Plan(ctx context.Context, spec Spec) (map[stage.Kind]stage.Footprint, error) {
-	needs := map[stage.Kind]stage.Footprint{}
-	for _, kind := range stage.Kinds() {
-		need, err := p.planned(ctx, kind, spec, 0)
+// Plan is what the turns of a job take.
+type Plan struct {
+	Turns map[string]map[string]stage.Footprint // by name and by class of services, see stage.Info.Planning
+	model fleet.Model
+}
+
+// Plan tells what a job takes of each class of services that could do the work. Weights that no device can hold beside their
+// scratch are to be streamed, as few of them as that takes; what does not fit even so is refused with ModelDoesNotFit. Nothing is
+// loaded. ModelInvalid where a component cannot be loaded that the job needs, ModelChanged where the model has another recipe.
+func (p *Pipeline) Plan(ctx context.Context, model fleet.Model, spec Spec) (Plan, error) {
+	turns := spec.Turns()
+	if r, err := model.Recipe(spec.Recipe.Task); err != nil || !reflect.DeepEqual(r, spec.Recipe) {
+		return Plan{}, stage.Errorf(stage.ModelChanged, "model %q is used otherwise than when the request was made", spec.Model).With("model", spec.Model)
+	}
+	if err := model.Able(turns); err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{Turns: map[string]map[string]stage.Footprint{}, model: model}
+	for _, t := range turns {
+		footprints, device, err := p.planned(ctx, model, spec, t)
 		if err != nil {
-			return nil, err
+			return Plan{}, p.smallest(ctx, model, spec, device, err)
 		}
-		device, refused := p.Keeper.Check(need)
-		if errors.Is(refused, &stage.Error{Reason: stage.ModelDoesNotFit}) {
-			if need, err = p.planned(ctx, kind, spec, need.Footprint.LimitWithin(device.BudgetBytes)); err != nil {
-				return nil, err
-			}
-			device, refused = p.Keeper.Check(need)
-		}
-		if refused != nil {
-			return nil, p.smallest(ctx, spec, device, refused)
-		}
-		needs[kind] = need.Footprint
+		plan.Turns[t.Name] = footprints
 	}
-	return needs, nil
+	return plan, nil
 }
 
-// planned is what a request takes in a kind of stage with weights of at most limit bytes, 0 is no limit.
-func (p *Pipeline) planned(ctx context.Context, kind stage.Kind, spec Spec, limit int64) (residency.Need, error) {
-	batch := 1
-	if kind != stage.KindDecoder {
-		batch = len(spec.prompts())
+// planned is what a turn takes in each class of services. The error is of the device given, the largest.
+func (p *Pipeline) planned(ctx context.Context, model fleet.Model, spec Spec, t stage.Turn) (map[string]stage.Footprint, residency.Device, error) {
+	need, err := p.asked(ctx, model, spec, t, 0, nil)
+	if err != nil {
+		return nil, residency.Device{}, err
 	}
-	model := spec.Model.Part(kind)
-	ctx, done := p.Fleet.Guard(ctx, kind, model, p.Patience)
+	device, refused := p.Keeper.Check(need)
+	if errors.Is(refused, &stage.Error{Reason: stage.ModelDoesNotFit}) {
+		limits := map[string]int64{}
+		for class, f := range need.Footprints {
+			limits[class] = f.LimitWithin(device.BudgetBytes)
+		}
+		if need, err = p.asked(ctx, model, spec, t, 0, limits); err != nil {
+			return nil, device, err
+		}
+		device, refused = p.Keeper.Check(need)
+	}
+	return need.Footprints, device, refused
+}
+
+// asked is what each class of services says that a turn takes, with weights of at most limit bytes or those of its class; 0 is no
+// limit.
+func (p *Pipeline) asked(ctx context.Context, model fleet.Model, spec Spec, t stage.Turn, limit int64, limits map[string]int64) (n residency.Need, err error) {
+	n.Kind, n.Components = t.Kind, p.Fleet.Parts(model, t)
+	ctx, done := p.Fleet.Guard(ctx, t.Kind, n.Components, p.Patience)
 	defer done()
-	footprint, err := p.Fleet.Plan(ctx, kind, stage.PlanRequest{
-		Model: model, Batch: batch, LatentHeight: spec.latentHeight(), LatentWidth: spec.latentWidth(), LimitBytes: limit,
-	})
-	return residency.Need{Kind: kind, Model: model, Footprint: footprint}, err
+	n.Footprints, err = p.Fleet.Plan(ctx, t.Kind, stage.PlanRequest{
+		Turn: t.Name, Components: n.Components, Options: spec.Recipe.Shape(t, spec.Options), LimitBytes: limit,
+	}, limits)
+	return n, err
 }
 
-// smallest adds to a refusal the smallest budget of the device that the request would do with.
-func (p *Pipeline) smallest(ctx context.Context, spec Spec, device residency.Device, refused error) error {
+// smallest adds to a refusal the smallest budget of the device that the job would do with.
+func (p *Pipeline) smallest(ctx context.Context, model fleet.Model, spec Spec, device residency.Device, refused error) error {
 	var e *stage.Error
 	if !errors.As(refused, &e) || e.Reason != stage.ModelDoesNotFit {
 		return refused
 	}
 	budget := int64(0)
-	for _, kind := range stage.Kinds() {
-		least, err := p.planned(ctx, kind, spec, 1)
-		if err != nil {
-			return err
+	for _, t := range spec.Turns() {
+		least, err := p.asked(ctx, model, spec, t, 1, nil)
+		if err != nil { // the refusal stands, whoever could not be asked
+			return refused
 		}
 		if at, _ := p.Keeper.Check(least); at.Key() == device.Key() { // whether it fits is not asked here
-			budget = max(budget, least.Footprint.WeightsBytes+least.Footprint.ScratchBytes)
+			budget = max(budget, least.LeastBytes())
 		}
 	}
 	e = e.With("least_budget_bytes", fmt.Sprint(budget))
 	e.Message += fmt.Sprintf("; the smallest budget that the request can do with is %s", stage.SizeUp(budget))
 	return e
+}
+
+// follow plans turns anew when services of a class join that the job was not planned for, until ctx ends.
+func (w *worker) follow(ctx context.Context) {
+	known := map[string]bool{} // that joined since, by turn and class
+	for {
+		var late []stage.Turn
+		ended := w.Fleet.Await(ctx, func() bool {
+			for _, t := range w.job.Spec.Turns() {
+				for _, class := range w.Fleet.Classes(t.Kind, w.Fleet.Parts(w.model, t)) {
+					if _, planned := w.plan.Turns[t.Name][class]; !planned && !known[t.Name+"\x00"+class] {
+						known[t.Name+"\x00"+class] = true
+						late = append(late, t)
+					}
+				}
+			}
+			return len(late) > 0
+		})
+		if ended != nil {
+			return
+		}
+		for _, t := range late {
+			if footprints, _, err := w.planned(ctx, w.model, w.job.Spec, t); err == nil { // else none can take it
+				w.job.mu.Lock()
+				w.plan.Turns[t.Name] = footprints
+				w.job.mu.Unlock()
+			}
+		}
+		w.announce()
+	}
 }

@@ -3,14 +3,15 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
-	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// previews decodes estimates of one image while it denoises: the newest only, and only when the
-// decoder is free and fits beside the denoiser. Previews never make a request wait.
+// previews runs the turn that takes the estimates of a step, for one image while it denoises: of the newest only, and only when
+// that turn's stage is free and fits beside the denoiser. Previews never make a request wait.
 type previews struct {
 	newest chan preview // of capacity 1
 	done   sync.WaitGroup
@@ -18,16 +19,22 @@ type previews struct {
 }
 
 type preview struct {
-	step   int
-	latent stage.Latent
+	step     int
+	estimate stage.Values
 }
 
-func (j *job) previews(ctx context.Context, image int) *previews {
+// previews begins to show the estimates of a step; nil where none are asked for or no turn makes images of them.
+func (w *worker) previews(ctx context.Context, s stage.Step) *previews {
+	i := slices.IndexFunc(w.steps, func(viewer stage.Step) bool {
+		return slices.ContainsFunc(s.Turn.Gives, func(p stage.Port) bool { return takes(viewer.Turn, p.Name) }) &&
+			slices.ContainsFunc(viewer.Turn.Gives, func(p stage.Port) bool { return strings.HasPrefix(p.Media, "image/") })
+	})
+	if w.job.Spec.PreviewEveryNSteps == 0 || i < 0 {
+		return nil
+	}
+	s.Turn = w.steps[i].Turn
 	ctx, stop := context.WithCancel(ctx)
 	p := &previews{newest: make(chan preview, 1), stop: stop}
-	if j.spec.PreviewEveryNSteps == 0 {
-		return p
-	}
 	p.done.Go(func() {
 		warned := false
 		for {
@@ -35,9 +42,9 @@ func (j *job) previews(ctx context.Context, image int) *previews {
 			case <-ctx.Done():
 				return
 			case v := <-p.newest:
-				if why := j.showPreview(ctx, image, v); why != "" && !warned && ctx.Err() == nil {
+				if why := w.showPreview(ctx, s, v); why != "" && !warned && ctx.Err() == nil {
 					warned = true
-					j.emit(Warning{Code: PreviewSkipped, Message: why})
+					w.emit(Warning{Code: PreviewSkipped, Message: why})
 				}
 			}
 		}
@@ -46,7 +53,7 @@ func (j *job) previews(ctx context.Context, image int) *previews {
 }
 
 // offer replaces the preview that waits. It is called from one goroutine.
-func (p *previews) offer(step int, estimate stage.Latent) {
+func (p *previews) offer(step int, estimate stage.Values) {
 	select {
 	case <-p.newest:
 	default:
@@ -60,21 +67,40 @@ func (p *previews) close() {
 	p.done.Wait()
 }
 
-// showPreview decodes one estimate and emits it, or tells why not.
-func (j *job) showPreview(ctx context.Context, image int, v preview) (why string) {
-	lease, ok := j.Keeper.TryAcquire(ctx, residency.AcquireRequest{Job: j.id, Need: j.need(stage.KindDecoder), Observer: residency.Observer{Event: j.decided}})
+// showPreview makes an image of one estimate and emits it, or tells why not. s is the step that would make the image.
+func (w *worker) showPreview(ctx context.Context, s stage.Step, v preview) (why string) {
+	r := w.request(s.Turn)
+	held, ok := w.Keeper.TryAcquire(ctx, r)
 	if !ok {
-		return "the decoder is busy or does not fit into memory beside the denoiser"
+		return fmt.Sprintf("the %v is busy or does not fit into memory beside the denoiser", s.Turn.Kind)
 	}
 	err := errPanic
-	defer func() { j.release(ctx, lease, err) }()
-	decoded, err := j.Fleet.Decoder(lease.Stage).Decode(ctx, stage.DecodeRequest{Model: j.part(stage.KindDecoder), Latent: v.latent, Format: stage.PNG})
+	defer func() { w.release(ctx, held, err) }()
+	options := w.job.Spec.Options.Of(s.Turn.Options)
+	if _, ok := options["format"]; ok {
+		options["format"] = stage.TextOption(stage.PNG)
+	}
+	for _, x := range v.estimate {
+		s.Unit = max(s.Unit, x.Unit)
+	}
+	values := slices.DeleteFunc(w.taken(s), func(x stage.Value) bool { return v.estimate.Has(x.Name) || x.Name == parameters })
+	for _, x := range v.estimate {
+		if takes(s.Turn, x.Name) {
+			values = append(values, x)
+		}
+	}
+	result, err := w.Fleet.Stage(held.Stage).Work(ctx, stage.WorkRequest{
+		Turn: s.Turn.Name, Components: r.Need.Components, Options: options, Values: values, Seed: w.job.Spec.seed(s.Image),
+	}, stage.Observer{})
+	i := slices.IndexFunc(result.Values, func(x stage.Value) bool { return x.File != nil })
 	switch {
 	case err != nil:
-		return fmt.Sprintf("the decoder failed: %v", err)
-	case len(decoded.Data) > MaxPreviewBytes:
-		return fmt.Sprintf("it has %s, more than %s", stage.Size(int64(len(decoded.Data))), stage.Size(MaxPreviewBytes))
+		return fmt.Sprintf("the %v failed: %v", s.Turn.Kind, err)
+	case i < 0:
+	case len(result.Values[i].File.Data) > MaxPreviewBytes:
+		return fmt.Sprintf("it has %s, more than %s", stage.Size(int64(len(result.Values[i].File.Data))), stage.Size(MaxPreviewBytes))
+	default:
+		w.emit(Preview{Image: s.Image, Unit: s.Unit, Step: v.step, File: *result.Values[i].File})
 	}
-	j.emit(Preview{Image: image, Step: v.step, File: decoded})
 	return ""
 }

@@ -20,7 +20,7 @@ func isSkipped(e pipeline.Event) bool {
 
 func TestPreview(t *testing.T) {
 	r := up(t)
-	spec := r.spec(t)
+	spec := r.spec(t).with("format", stage.TextOption("jpeg"))
 	spec.PreviewEveryNSteps = 2
 	gate := r.script(stage.KindDenoiser).Hold(stagetest.OpDenoise, 5)
 	j := r.start(fleettest.Soon(t), "job", spec)
@@ -34,8 +34,8 @@ func TestPreview(t *testing.T) {
 	for _, e := range j.events.All() {
 		switch e := e.(type) {
 		case pipeline.Preview:
-			if ended || e.Step%2 != 0 || e.File.WidthPx != spec.WidthPx || e.File.Format != stage.PNG {
-				t.Errorf("preview of step %d, %dx%d %v, after the latent was done: %v", e.Step, e.File.WidthPx, e.File.HeightPx, e.File.Format, ended)
+			if ended || e.Step%2 != 0 || e.File.WidthPx != 32 || e.File.Media != "image/png" {
+				t.Errorf("preview of step %d, %dx%d %v, after the latent was done: %v", e.Step, e.File.WidthPx, e.File.HeightPx, e.File.Media, ended)
 			}
 		case pipeline.Progress:
 			ended = ended || e.Kind == stage.KindDecoder
@@ -96,7 +96,7 @@ func TestNewestPreviewWins(t *testing.T) {
 func TestPreviewSkipped(t *testing.T) {
 	r := over(fleettest.New(t, fleettest.Trio()...))
 	var large atomic.Bool
-	r.Service(stage.KindDecoder).Decoded = func(i *stage.Image) {
+	r.Service(stage.KindDecoder).Made = func(i *stage.File) {
 		if large.Load() {
 			i.Data = make([]byte, pipeline.MaxPreviewBytes+1)
 		}
@@ -112,7 +112,7 @@ func TestPreviewSkipped(t *testing.T) {
 		switch why {
 		case "the decoder is busy":
 			var err error
-			other, err = r.Pipeline.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDecoder, Model: stagetest.Model, Footprint: stage.Footprint{WeightsBytes: 4000}}})
+			other, err = r.Pipeline.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: decoder(r.planned(t, spec))})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
@@ -53,7 +55,7 @@ func TestRun(t *testing.T) {
 	var kinds []stage.Kind
 	for _, u := range j.summary.Stages {
 		kinds = append(kinds, u.Kind)
-		if u.Running <= 0 || u.Queued < 0 || u.Loading < 0 || u.Footprint.WeightsBytes != 4000 || u.Queued+u.Loading+u.Running > j.summary.Total {
+		if u.Running <= 0 || u.Queued < 0 || u.Loading < 0 || u.WeightsBytes != 4000 || u.ScratchBytes <= 0 || u.Queued+u.Loading+u.Running > j.summary.Total {
 			t.Errorf("usage %+v of %v", u, j.summary.Total)
 		}
 	}
@@ -65,31 +67,30 @@ func TestRun(t *testing.T) {
 func TestPrompts(t *testing.T) {
 	r := up(t)
 	for name, c := range map[string]struct {
-		guidance         float32
+		guidance         float64
 		prompt, negative string
-		want             []string
 		truncated        string
 	}{
-		"guided":             {4, "a boat", "fog", []string{"fog", "a boat"}, ""},
-		"guided by nothing":  {1.5, "a boat", "", []string{"", "a boat"}, ""},
-		"at 1":               {1, "a boat", "fog", []string{"a boat"}, ""},
-		"at 0":               {0, "a boat", "fog", []string{"a boat"}, ""},
-		"long":               {1, "1 2 3 4 5 6 7 8 9", "", []string{"1 2 3 4 5 6 7 8 9"}, "prompt: 1 token "},
-		"long and guided":    {4, "1 2 3 4 5 6 7 8 9", "", []string{"", "1 2 3 4 5 6 7 8 9"}, "prompt: 1 token "},
-		"negative, too long": {4, "x", "1 2 3 4 5 6 7 8 9 10", []string{"1 2 3 4 5 6 7 8 9 10", "x"}, "negative_prompt: 2 tokens "},
+		"guided":             {4, "a boat", "fog", ""},
+		"guided by nothing":  {1.5, "a boat", "", ""},
+		"at 1":               {1, "a boat", "fog", ""},
+		"at 0":               {0, "a boat", "fog", ""},
+		"long":               {1, "1 2 3 4 5 6 7 8 9", "", "prompt: 1 token "},
+		"long and guided":    {4, "1 2 3 4 5 6 7 8 9", "", "prompt: 1 token "},
+		"negative, too long": {4, "x", "1 2 3 4 5 6 7 8 9 10", "negative_prompt: 2 tokens "},
 	} {
-		spec := r.spec(t)
-		spec.GuidanceScale, spec.Prompt, spec.NegativePrompt = c.guidance, c.prompt, c.negative
+		spec := r.spec(t).with("guidance_scale", stage.FloatOption(c.guidance)).with("prompt", stage.TextOption(c.prompt)).with("negative_prompt", stage.TextOption(c.negative))
 		j := r.good(t, spec)
-		encodes := r.Service(stage.KindEncoder).Encodes()
-		if got := encodes[len(encodes)-1].Prompts; !slices.Equal(got, c.want) {
-			t.Errorf("%s: the encoder got %q", name, got)
+		encodes := r.Service(stage.KindEncoder).Works("encode")
+		got, want := encodes[len(encodes)-1].Options, spec.Options.Of([]string{"prompt", "negative_prompt", "guidance_scale"})
+		if !maps.Equal(got, want) || len(encodes[len(encodes)-1].Values) > 0 {
+			t.Errorf("%s: the encoder got %v, want %v", name, got, want)
 		}
 		var warned string
 		for _, w := range only[pipeline.Warning](j) {
 			warned += w.Code + " " + w.Message
 		}
-		if (warned == "") != (c.truncated == "") || c.truncated != "" && !strings.HasPrefix(warned, pipeline.PromptTruncated+" "+c.truncated) {
+		if (warned == "") != (c.truncated == "") || c.truncated != "" && !strings.HasPrefix(warned, "PROMPT_TRUNCATED "+c.truncated) {
 			t.Errorf("%s: warned %q", name, warned)
 		}
 	}
@@ -159,6 +160,49 @@ func TestImagesOverlap(t *testing.T) {
 	}
 }
 
+// TestAhead: while an image is not told of, no more than four behind it are begun.
+func TestAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := up(t)
+		spec := r.spec(t)
+		spec.ImageCount = 8
+		gate := r.script(stage.KindDecoder).Hold(stagetest.OpDecode, 1)
+		j := r.start(fleettest.Soon(t), "job", spec)
+		entered(t, gate)
+		time.Sleep(time.Second) // of the bubble's
+		synctest.Wait()
+		if n := len(r.Service(stage.KindDenoiser).Works("denoise")); n != 5 {
+			t.Errorf("%d images were denoised while the first is decoded", n)
+		}
+		gate.Release()
+		if <-j.done; j.err != nil {
+			t.Fatal(j.err)
+		}
+	})
+}
+
+// TestOneAfterAnother: a job takes one denoiser at a time, however many there are.
+func TestOneAfterAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const kind = stage.KindDenoiser
+		r := pairs(t, nil)
+		spec := r.spec(t)
+		spec.ImageCount = 2
+		gate := r.Service(kind).Script.Hold(stagetest.OpDenoise, 2)
+		j := r.start(fleettest.Soon(t), "job", spec)
+		entered(t, gate)
+		time.Sleep(time.Second) // of the bubble's
+		synctest.Wait()
+		if n := len(r.second(kind).Works("denoise")); n > 0 {
+			t.Errorf("the second denoiser works as well")
+		}
+		gate.Release()
+		if <-j.done; j.err != nil {
+			t.Fatal(j.err)
+		}
+	})
+}
+
 // TestFailureEndsAll: when a part of a job fails, Run returns that error once nothing of the job is
 // left, and the next job is served.
 func TestFailureEndsAll(t *testing.T) {
@@ -197,7 +241,7 @@ func TestCancel(t *testing.T) {
 		t.Run(kind.String(), func(t *testing.T) {
 			r := up(t)
 			spec := r.spec(t)
-			op, step := map[stage.Kind]stagetest.Op{stage.KindEncoder: stagetest.OpEncode, stage.KindDenoiser: stagetest.OpDenoise, stage.KindDecoder: stagetest.OpDecode}[kind], 2
+			op, step := ops[kind], 2
 			gate := r.script(kind).Hold(op, step)
 			ctx, cancel := context.WithCancel(fleettest.Soon(t))
 			j := r.start(ctx, "job", spec)
@@ -241,13 +285,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 
 func TestDoesNotFit(t *testing.T) {
 	r := up(t)
-	spec := r.spec(t)
-	model, err := r.Pipeline.Fleet.Model(fleettest.Soon(t), stagetest.TooLarge, time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec.Model = model
-	j := r.run(t, spec)
+	j := r.run(t, r.of(t, stagetest.TooLarge))
 	var e *stage.Error
 	if !errors.As(j.err, &e) || e.Reason != stage.ModelDoesNotFit || e.Metadata["needed_bytes"] == "" || e.Metadata["budget_bytes"] == "" {
 		t.Errorf("ended with %v", j.err)
@@ -265,12 +303,8 @@ func TestStreams(t *testing.T) {
 	whole := up(t)
 	spec := whole.spec(t)
 	want := whole.good(t, spec)
-	needs, err := whole.Plan(fleettest.Soon(t), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
 	const kind = stage.KindDecoder // has the most scratch
-	scratch := needs[kind].ScratchBytes
+	scratch := takes(whole.planned(t, spec), stagetest.OpDecode).ScratchBytes
 	limited := func(budget int64) *rig {
 		r := fleettest.New(t, fleettest.Trio()...)
 		for _, s := range r.Services {
@@ -321,17 +355,12 @@ func TestStreamsWithinLess(t *testing.T) {
 		s.Start()
 	}
 	r.Known(t)
-	small := wide.spec(t)
-	small.WidthPx, small.HeightPx = 8, 8
-	large := small
-	large.WidthPx, large.HeightPx = 32, 32
-	wide.good(t, small)
-	// Without its other stages, whose needs would have the decoder evicted first.
-	needs, err := wide.Plan(fleettest.Soon(t), large)
-	if err != nil {
-		t.Fatal(err)
+	sized := func(side int64) request {
+		return wide.spec(t).with("width", stage.IntOption(side)).with("height", stage.IntOption(side))
 	}
-	lease, err := r.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: residency.Need{Kind: stage.KindDecoder, Model: stagetest.Model, Footprint: needs[stage.KindDecoder]}})
+	wide.good(t, sized(8))
+	// Without its other stages, whose needs would have the decoder evicted first.
+	lease, err := r.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: decoder(wide.planned(t, sized(32)))})
 	if err != nil {
 		t.Fatal(err)
 	}

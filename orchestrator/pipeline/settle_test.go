@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
@@ -15,7 +16,7 @@ import (
 // TestCancelledWorkCounts: a stage that goes on for a while after the caller has gone keeps its lease, and what it holds
 // counts; the caller does not wait for it, but the next job does.
 func TestCancelledWorkCounts(t *testing.T) {
-	for kind, op := range map[stage.Kind]stagetest.Op{stage.KindEncoder: stagetest.OpEncode, stage.KindDenoiser: stagetest.OpDenoise, stage.KindDecoder: stagetest.OpDecode} {
+	for kind, op := range ops {
 		t.Run(kind.String(), func(t *testing.T) {
 			r := up(t)
 			spec := r.spec(t)
@@ -56,6 +57,39 @@ func TestCancelledWorkCounts(t *testing.T) {
 	}
 }
 
+// TestCancelledImageCounts: so does the encoding of a picture.
+func TestCancelledImageCounts(t *testing.T) {
+	r := up(t)
+	spec := r.spec(t).photo()
+	r.good(t, spec)
+	r.idle(t)
+	before := r.Used()
+	gate := r.script(stage.KindDecoder).Stall(stagetest.OpEncodeImage, 1)
+	defer gate.Release()
+	ctx, cancel := context.WithCancel(fleettest.Soon(t))
+	j := r.start(ctx, "job", spec)
+	entered(t, gate)
+	cancel()
+	<-j.done
+	r.Events.Await(t, "the end of all other work", func(residency.Event) bool {
+		busy := 0
+		for _, s := range r.Pipeline.Keeper.Snapshot().Stages {
+			if s.Leased {
+				busy++
+			}
+		}
+		return busy == 1
+	})
+	if now, scratch := r.Used(), takes(r.planned(t, spec), stagetest.OpEncodeImage).ScratchBytes; now != before+scratch {
+		t.Errorf("%d bytes count while the picture is encoded, %d before, and it takes %d", now, before, scratch)
+	}
+	gate.Release()
+	r.idle(t)
+	if now := r.Used(); now != before {
+		t.Errorf("%d bytes count in the end, %d before", now, before)
+	}
+}
+
 // TestPreviewSettles: what a preview that was cut off still holds counts until the decoder has noticed, before the image is decoded.
 func TestPreviewSettles(t *testing.T) {
 	r := up(t)
@@ -83,16 +117,13 @@ func TestPreviewSettles(t *testing.T) {
 func TestPanicSettles(t *testing.T) {
 	r := up(t)
 	spec := r.spec(t)
-	needs, err := r.Plan(fleettest.Soon(t), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	plan := r.planned(t, spec)
 	gate := r.script(stage.KindDenoiser).Stall(stagetest.OpDenoise, 3)
 	ctx, cancel := context.WithCancel(fleettest.Soon(t))
 	done := make(chan any)
 	go func() {
 		defer func() { done <- recover() }()
-		_, _ = r.Run(ctx, "job", spec, needs, func(e pipeline.Event) {
+		_, _ = r.Run(ctx, "job", spec.job(), plan, func(e pipeline.Event) {
 			if p, ok := e.(pipeline.Progress); ok && p.Kind == stage.KindDenoiser && p.Step == 2 {
 				<-gate.Entered()
 				cancel() // the panic does not wait
@@ -100,8 +131,8 @@ func TestPanicSettles(t *testing.T) {
 			}
 		})
 	}()
-	if why := <-done; why != "scripted" {
-		t.Fatalf("recovered %v", why)
+	if why, ok := (<-done).(string); !ok || !strings.HasPrefix(why, "scripted\n") || !strings.Contains(why, "settle_test.go") {
+		t.Fatalf("recovered %q", why)
 	}
 	if !r.Leased() {
 		t.Error("the lease ended before the work")

@@ -2,8 +2,8 @@ package pipeline_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -17,10 +17,10 @@ func equalParts(t *testing.T) (r *fleettest.Rig, first, second string) {
 	r = fleettest.New(t, fleettest.Trio()...)
 	for _, s := range r.Services {
 		s.Edit(func(i *stage.Info) {
-			for n := range i.Models {
-				if c := &i.Models[n]; c.Model == first || c.Model == second {
-					if c.Stamp, c.Digest = c.Model, "equal"; s.Kind == stage.KindDenoiser {
-						c.Digest = c.Model
+			for n := range i.Components {
+				if c := &i.Components[n]; c.Model == first || c.Model == second {
+					if c.Stamp, c.Digest = c.Model, "equal "+strings.TrimPrefix(c.Name, c.Model); s.Kind == stage.KindDenoiser {
+						c.Digest = c.Name
 					}
 				}
 			}
@@ -35,27 +35,22 @@ func equalParts(t *testing.T) (r *fleettest.Rig, first, second string) {
 func TestEqualPartIsRemoved(t *testing.T) {
 	r, first, second := equalParts(t)
 	p := over(r)
-	spec := p.spec(t)
-	var err error
-	if spec.Model, err = r.Fleet.Model(fleettest.Soon(t), second, time.Minute); err != nil {
-		t.Fatal(err)
-	}
+	spec := p.of(t, second)
 	gate := p.script(stage.KindDenoiser).Hold(stagetest.OpDenoise, 1)
 	j := p.start(fleettest.Soon(t), "job", spec)
 	entered(t, gate)
 	for _, s := range r.Services {
 		s.Edit(func(i *stage.Info) {
-			i.Models = slices.DeleteFunc(i.Models, func(c stage.Component) bool { return c.Model == first })
-			i.Resident = slices.DeleteFunc(i.Resident, func(m stage.ResidentModel) bool { return m.Model == first })
-			for n := range i.Models {
-				i.Models[n].Stamp = i.Models[n].Model
+			i.Models = slices.DeleteFunc(i.Models, func(m stage.Model) bool { return m.Name == first })
+			i.Components = slices.DeleteFunc(i.Components, func(c stage.Component) bool { return c.Model == first })
+			i.Resident = slices.DeleteFunc(i.Resident, func(c stage.ResidentComponent) bool { return stage.ModelOf(c.Name) == first })
+			for n := range i.Components {
+				i.Components[n].Stamp = i.Components[n].Model
 			}
 		})
 	}
 	for _, s := range r.Services { // twice: a look that had begun before may end last
-		if err := s.Looks(fleettest.Soon(t), 2); err != nil {
-			t.Fatal(err)
-		}
+		s.Looks(t, 2)
 	}
 	gate.Release()
 	<-j.done
@@ -69,35 +64,30 @@ func TestEqualParts(t *testing.T) {
 	r, shared, _ := equalParts(t)
 	p := over(r)
 	for _, name := range []string{stagetest.Model, stagetest.OtherModel, stagetest.Model} {
-		spec := p.spec(t)
-		var err error
-		if spec.Model, err = r.Fleet.Model(fleettest.Soon(t), name, time.Minute); err != nil {
-			t.Fatal(err)
-		}
-		p.good(t, spec)
+		p.good(t, p.of(t, name))
 	}
 	loads := map[stage.Kind][]string{}
 	r.Events.Await(t, "all loads", func(e residency.Event) bool {
 		if e.Action == residency.Loaded {
-			loads[e.Kind] = append(loads[e.Kind], e.Model)
+			loads[e.Kind] = append(loads[e.Kind], e.Model())
 		}
 		return len(loads[stage.KindEncoder]) > 0 && len(loads[stage.KindDenoiser]) > 1 && len(loads[stage.KindDecoder]) > 0
 	})
-	for _, e := range r.Service(stage.KindEncoder).Encodes() {
-		if e.Model != shared {
-			t.Errorf("%s was encoded by another", e.Model)
+	for _, e := range r.Service(stage.KindEncoder).Works("encode") {
+		if stage.ModelOf(e.Components[0]) != shared {
+			t.Errorf("%s was encoded by another", e.Components[0])
 		}
 	}
-	for i, d := range r.Service(stage.KindDenoiser).Denoises() {
-		if want := []string{stagetest.Model, stagetest.OtherModel, stagetest.Model}[i]; d.Model != want {
-			t.Errorf("denoised by %s, want %s", d.Model, want)
+	for i, d := range r.Service(stage.KindDenoiser).Works("denoise") {
+		if want := []string{stagetest.Model, stagetest.OtherModel, stagetest.Model}[i]; stage.ModelOf(d.Components[0]) != want {
+			t.Errorf("denoised by %s, want %s", d.Components[0], want)
 		}
 	}
 	for _, kind := range []stage.Kind{stage.KindEncoder, stage.KindDecoder} {
 		var held []string
 		for _, c := range r.Keeper.Snapshot().Components {
 			if c.Kind == kind {
-				held = append(held, c.Model)
+				held = append(held, stage.ModelOf(c.Component))
 			}
 		}
 		if !slices.Equal(held, []string{shared}) || !slices.Equal(loads[kind], held) {

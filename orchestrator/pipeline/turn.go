@@ -22,47 +22,47 @@ const (
 	maxRefusals = 30
 )
 
-// turn works once in a stage of a kind, under a lease, and again for as long as what fails is the
-// stage and not the work. progress (which may be nil) tells how far the work got; a death that got
+// turn works once for a step, under a lease, and again for as long as what fails is the
+// stage and not the work. A death that got
 // further than the one before does not count against the stage. Work that finds the device out of memory is done
 // once more when all that is idle there has been evicted, and work that gave no finite numbers once the weights have been read
 // anew.
-func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Context, residency.StageID) error, progress func() int) error {
+func (w *worker) turn(ctx context.Context, i int, work func(context.Context, *residency.Lease) error) error {
+	t := w.steps[i].Turn
 	// Only waiting ends with patience: the work in a stage that drains, say, is to end well.
-	waiting, done := j.Fleet.Guard(ctx, kind, j.part(kind), j.Patience)
+	waiting, done := w.Fleet.Guard(ctx, t.Kind, w.Fleet.Parts(w.model, t), w.Patience)
 	defer done()
 	deaths, refusals, reached, pause := 0, 0, 0, firstPause
 	failing := false // the stage was lost, and has not been granted since
 	again := false   // the device ran out of memory
 	anew := false    // the weights were not to be trusted
 	for {
-		granted, err := j.try(ctx, waiting, kind, again, work)
-		j.mu.Lock()
-		mixed := j.mixed
-		j.mu.Unlock()
-		if err != nil && granted && !mixed && (progress == nil || progress() == 0) {
-			j.unmade(kind)
+		granted, err := w.try(ctx, waiting, t, again, work)
+		w.job.mu.Lock()
+		mixed := w.mixed
+		w.job.mu.Unlock()
+		if err != nil && granted && !mixed && w.reached(i) == 0 {
+			w.unmade(t)
 		}
 		failing = failing && !granted
 		reason := stage.ReasonOf(err)
 		switch {
 		case err == nil:
-			j.taken(kind)
 			return nil
 		case ctx.Err() != nil:
-			return j.Fleet.Ended(ctx, kind, failing || reason == stage.StageUnreachable)
+			return w.Fleet.Ended(ctx, t.Kind, failing || reason == stage.StageUnreachable)
 		case reason == stage.EngineOOMUnplanned && !again:
 			again = true
-			j.emit(Warning{Code: OutOfMemory, Message: fmt.Sprintf("%v; the work is tried once more without what is idle there", err)})
+			w.emit(Warning{Code: OutOfMemory, Message: fmt.Sprintf("%v; the work is tried once more without what is idle there", err)})
 			continue
-		case (reason == stage.NotFinite || reason == stage.ModelChanged && granted && !mixed && !j.made(kind)) && !anew:
+		case (reason == stage.NotFinite || reason == stage.ModelChanged && granted && !mixed && !w.hasMade(t)) && !anew:
 			anew = true
-			j.emit(Warning{Code: WeightsReread, Message: fmt.Sprintf("%v; the weights are read anew and the work is done once more", err)})
+			w.emit(Warning{Code: WeightsReread, Message: fmt.Sprintf("%v; the weights are read anew and the work is done once more", err)})
 			continue
 		case !lost(err) && (reason != stage.ModelChanged || granted):
 			return err
 		case waiting.Err() != nil:
-			return j.Fleet.Ended(waiting, kind, true)
+			return w.Fleet.Ended(waiting, t.Kind, true)
 		}
 		failing = true
 		warning := Warning{Code: StageRestarted, Message: fmt.Sprintf("%v; the work goes on from its last checkpoint", err)}
@@ -78,74 +78,81 @@ func (j *job) turn(ctx context.Context, kind stage.Kind, work func(context.Conte
 			}
 			warning = Warning{Code: DeviceBusy, Message: fmt.Sprintf("%v; the work waits for them", err)}
 		case reason == stage.RuntimeDied, granted && reason != stage.StageDraining:
-			if deaths++; progress != nil && progress() > reached {
-				deaths, reached, pause = 1, progress(), firstPause
+			if deaths++; w.reached(i) > reached {
+				deaths, reached, pause = 1, w.reached(i), firstPause
 			}
 			if deaths == maxDeaths {
 				return err
 			}
 		}
-		j.emit(warning)
+		w.emit(warning)
 		select {
 		case <-time.After(pause):
 			pause = min(2*pause, lastPause)
 		case <-waiting.Done():
-			return j.Fleet.Ended(waiting, kind, true)
+			return w.Fleet.Ended(waiting, t.Kind, true)
 		}
 	}
 }
 
 // try takes a lease, for which it waits no longer than waiting lasts, and works once: where the lease is, or elsewhere when the
 // stage there falls silent. again is work that ran out of memory before.
-func (j *job) try(ctx, waiting context.Context, kind stage.Kind, again bool, work func(context.Context, residency.StageID) error) (granted bool, err error) {
-	lease, err := j.await(waiting, kind, again)
+func (w *worker) try(ctx, waiting context.Context, t stage.Turn, again bool, work func(context.Context, *residency.Lease) error) (granted bool, err error) {
+	l, err := w.await(waiting, t, again)
 	if err != nil {
 		return false, err
 	}
-	for lease != nil {
-		lease, err = j.hold(ctx, kind, lease, again, work)
+	for l != nil {
+		l, err = w.hold(ctx, t, l, again, work)
 	}
 	return true, err
 }
 
 // await takes a lease, and tells the caller when it is long in coming because no stage that could give one answers.
-func (j *job) await(ctx context.Context, kind stage.Kind, again bool) (*residency.Lease, error) {
+func (w *worker) await(ctx context.Context, t stage.Turn, again bool) (*residency.Lease, error) {
 	var warning sync.WaitGroup
 	waited := make(chan struct{})
 	warning.Go(func() {
 		select {
 		case <-waited:
 		case <-time.After(fleet.Patience):
-			if why := j.Fleet.Absent(kind, j.part(kind)); why != nil {
-				j.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("%v; the work waits", why)})
+			if why := w.Fleet.Absent(t.Kind, w.Fleet.Parts(w.model, t)); why != nil {
+				w.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("%v; the work waits", why)})
 			}
 		}
 	})
 	defer warning.Wait()
 	defer close(waited)
-	return j.acquire(ctx, kind, again)
+	return w.acquire(ctx, t, again)
 }
 
-func (j *job) acquire(ctx context.Context, kind stage.Kind, again bool) (*residency.Lease, error) {
-	return j.Keeper.Acquire(ctx, residency.AcquireRequest{Job: j.id, Need: j.need(kind), Again: again, Observer: residency.Observer{
-		Event:    j.decided,
-		Position: func(position int) { j.emit(Queued{Kind: kind, Position: position}) },
-		Loading:  func(loaded, total int64) { j.emit(Loading{Kind: kind, LoadedBytes: loaded, TotalBytes: total}) },
-	}})
+// request is what the keeper is asked for a turn.
+func (w *worker) request(t stage.Turn) residency.AcquireRequest {
+	w.job.mu.Lock()
+	defer w.job.mu.Unlock()
+	return residency.AcquireRequest{Job: w.id, Need: w.need(t), Observer: residency.Observer{Event: w.decided}}
+}
+
+func (w *worker) acquire(ctx context.Context, t stage.Turn, again bool) (*residency.Lease, error) {
+	r := w.request(t)
+	r.Again = again
+	r.Observer.Position = func(position int) { w.emit(Queued{Kind: t.Kind, Position: position}) }
+	r.Observer.Loading = func(loaded, total int64) { w.emit(Loading{Kind: t.Kind, LoadedBytes: loaded, TotalBytes: total}) }
+	return w.Keeper.Acquire(ctx, r)
 }
 
 // hold works under a lease and gives it back. Work that was cut because its stage is silent is to be done again under the lease
 // returned, which is of another one.
-func (j *job) hold(ctx context.Context, kind stage.Kind, lease *residency.Lease, again bool, work func(context.Context, residency.StageID) error) (next *residency.Lease, err error) {
-	if err := j.admits(ctx, kind, lease); err != nil {
-		lease.Unfinished()
-		lease.Release()
+func (w *worker) hold(ctx context.Context, t stage.Turn, l *residency.Lease, again bool, work func(context.Context, *residency.Lease) error) (next *residency.Lease, err error) {
+	if err := w.admits(ctx, t, l); err != nil {
+		l.Unfinished()
+		l.Release()
 		return nil, err
 	}
 	call, cut := context.WithCancel(ctx)
 	watching, stop := context.WithCancel(ctx)
 	standby := make(chan *residency.Lease, 1)
-	go func() { standby <- j.standby(watching, kind, lease.Stage, cut) }()
+	go func() { standby <- w.standby(watching, t, l.Stage, cut) }()
 	start := time.Now()
 	err = errPanic
 	defer func() { // a panic must not keep the stages
@@ -158,41 +165,36 @@ func (j *job) hold(ctx context.Context, kind stage.Kind, lease *residency.Lease,
 			next = nil
 		}
 		cut()
-		j.spent(kind, lease, time.Since(start))
+		w.spent(t.Kind, l, time.Since(start))
 		if !again && stage.ReasonOf(err) == stage.EngineOOMUnplanned {
-			lease.Exhausted()
+			l.Exhausted()
 		}
 		if moved {
-			j.release(call, lease, err) // which has ended: nobody waits for a stage that is silent
+			w.release(call, l, err) // which has ended: nobody waits for a stage that is silent
 			return
 		}
-		j.release(ctx, lease, err)
-		if err != nil && ctx.Err() != nil && j.Fleet.Mute(lease.Stage) { // then that is why time ran out
-			err = stage.Errorf(stage.StageUnreachable, "the %v at %s does not answer", kind, lease.Stage)
+		w.release(ctx, l, err)
+		if err != nil && ctx.Err() != nil && w.Fleet.Mute(l.Stage) { // then that is why time ran out
+			err = stage.Errorf(stage.StageUnreachable, "the %v at %s does not answer", t.Kind, l.Stage)
 		}
 	}()
-	err = work(call, lease.Stage)
+	err = work(call, l)
 	return nil, err
 }
 
 // standby takes a lease elsewhere while the stage at id, where the job works, is silent, and cuts the work when it has one. It
-// returns that lease, or nil when ctx has ended. The stage keeps what it holds, and the lease there, until it says that the work
+// returns that lease, or none when ctx has ended. The stage keeps what it holds, and the lease there, until it says that the work
 // has ended, or is gone.
-func (j *job) standby(ctx context.Context, kind stage.Kind, id residency.StageID, cut func()) *residency.Lease {
-	for j.Fleet.AwaitMute(ctx, id) == nil {
-		j.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("the %v at %s has not answered for %v; the work waits for it, or for another that can take it", kind, id, fleet.Patience)})
-		silent, end := context.WithCancel(ctx)
-		go func() {
-			if j.Fleet.AwaitVoice(silent, id) == nil {
-				end()
-			}
-		}()
-		lease, err := j.acquire(silent, kind, false)
+func (w *worker) standby(ctx context.Context, t stage.Turn, id residency.StageID, cut func()) *residency.Lease {
+	for w.Fleet.AwaitMute(ctx, id) == nil {
+		w.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("the %v at %s has not answered for %v; the work waits for it, or for another that can take it", t.Kind, id, fleet.Patience)})
+		silent, end := w.Fleet.Until(ctx, id, false)
+		l, err := w.acquire(silent, t, false)
 		if err == nil {
 			end()
-			j.emit(Warning{Code: StageRestarted, Message: fmt.Sprintf("the %v at %s does not answer; the work goes on from its last checkpoint at %s", kind, id, lease.Stage)})
+			w.emit(Warning{Code: StageRestarted, Message: fmt.Sprintf("the %v at %s does not answer; the work goes on from its last checkpoint at %s", t.Kind, id, l.Stage)})
 			cut()
-			return lease
+			return l
 		}
 		<-silent.Done() // also where nobody else can take it
 		end()
@@ -206,7 +208,7 @@ var errPanic = errors.New("the work panicked")
 // release gives a lease back, and tells what the work found out about the stage. Work that failed may still be under way
 // there: the call of a caller who gives up returns at once, and the stage needs up to one evaluation of the network to
 // notice. Then the lease stays until the stage says otherwise; release waits for that no longer than ctx lasts.
-func (j *job) release(ctx context.Context, lease *residency.Lease, err error) {
+func (w *worker) release(ctx context.Context, lease *residency.Lease, err error) {
 	if err == nil {
 		lease.Release()
 		return
@@ -216,10 +218,10 @@ func (j *job) release(ctx context.Context, lease *residency.Lease, err error) {
 	case stage.RuntimeDied:
 		lease.Lost()
 	case stage.StageUnreachable, stage.StageDraining, stage.StageEvicted, stage.StageOwned:
-		j.Fleet.Report(lease.Stage)
+		w.Fleet.Report(lease.Stage)
 	case stage.DeviceBusy:
 		lease.Crowded()
-		j.Fleet.Ask(lease.Stage)
+		w.Fleet.Ask(lease.Stage)
 	case stage.NotFinite, stage.ModelChanged, stage.ModelInvalid: // which a file is that is cut while weights are streamed from it
 		lease.Distrust(err.Error())
 		lease.Settle(ctx)
@@ -231,22 +233,24 @@ func (j *job) release(ctx context.Context, lease *residency.Lease, err error) {
 	lease.Release()
 }
 
-// spent adds a turn's times to the usage of its stage.
-func (j *job) spent(kind stage.Kind, lease *residency.Lease, running time.Duration) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	u := j.usage[kind]
-	u.Queued += lease.Queued
-	u.Loading += lease.Loading
+// spent adds a turn's times and bytes to the usage of its stage.
+func (w *worker) spent(kind stage.Kind, l *residency.Lease, running time.Duration) {
+	w.job.mu.Lock()
+	defer w.job.mu.Unlock()
+	u := w.usage[kind]
+	u.Queued += l.Queued
+	u.Loading += l.Loading
 	u.Running += running
+	u.WeightsBytes = max(u.WeightsBytes, l.Footprint.WeightsBytes())
+	u.ScratchBytes = max(u.ScratchBytes, l.Footprint.ScratchBytes)
 }
 
 // decided passes on a decision about memory that the job caused.
-func (j *job) decided(e residency.Event) {
-	j.mu.Lock()
-	j.peak[e.Device] = max(j.peak[e.Device], e.UsedBytes)
-	j.mu.Unlock()
-	j.emit(Residency{Event: e})
+func (w *worker) decided(e residency.Event) {
+	w.job.mu.Lock()
+	w.peak[e.Device] = max(w.peak[e.Device], e.UsedBytes)
+	w.job.mu.Unlock()
+	w.emit(Residency{Event: e})
 }
 
 // lost tells whether an error is about the stage: another try, here or on a replica, may succeed.

@@ -13,13 +13,10 @@ func BenchmarkStep(b *testing.B) {
 	for _, jobs := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("jobs=%d", jobs), func(b *testing.B) {
 			l := &ledger{}
-			need := func(k stage.Kind) Need {
-				return Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: 50, ScratchBytes: 5}}
-			}
 			var turns []Need
 			for _, k := range stage.Kinds() {
-				l.step(time.Time{}, joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{"h", "d", 110}, models: []string{"m"}})
-				turns = append(turns, need(k))
+				l.step(time.Time{}, joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{"h", "d", 110}, names: []string{named(k, "m")}})
+				turns = append(turns, single(k, "m", 50, 5))
 			}
 			finish := func(effects []effect) {
 				for len(effects) > 0 {
@@ -31,8 +28,6 @@ func BenchmarkStep(b *testing.B) {
 						more, _ = l.step(time.Time{}, loadDone{op: e.op})
 					case startEvict:
 						more, _ = l.step(time.Time{}, evictDone{op: e.op})
-					case cancelLoad:
-						more, _ = l.step(time.Time{}, evictDone{op: e.op})
 					}
 					effects = append(effects, more...)
 				}
@@ -40,7 +35,7 @@ func BenchmarkStep(b *testing.B) {
 			var id RequestID
 			ask := func(i int) {
 				id++
-				effects, _ := l.step(time.Time{}, asked{id, JobID(fmt.Sprint(i % jobs)), turns[i%3], false})
+				effects, _ := l.step(time.Time{}, asked{id, JobID(fmt.Sprint(i % jobs)), turns[i%3], false, false})
 				finish(effects)
 			}
 			for i := range jobs {

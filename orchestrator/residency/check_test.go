@@ -23,16 +23,14 @@ func (m *checked) step(in input) string {
 		phases[r] = r.phase
 	}
 	m.now = m.now.Add(m.pause)
-	if again, ok := in.(askedAgain); ok {
-		m.asks(again.asked)
-	} else if in, ok := in.(asked); ok {
+	if in, ok := in.(asked); ok {
 		m.asks(in)
 	}
 	effects, events := m.ledger.step(m.now, in)
 	out := transcript(effects, events)
 	fail := func(format string, args ...any) {
 		m.t.Helper()
-		m.t.Fatalf("%s\nin %s, after %T%+v:\n%s%s", fmt.Sprintf(format, args...), m.name, in, in, out, describe(m.snapshot()))
+		m.t.Fatalf("%s\nin %s, after %T%+v:\n%s%s", fmt.Sprintf(format, args...), m.name, in, in, out, describe(&m.ledger))
 	}
 
 	m.checkRecord(events, fail)
@@ -106,7 +104,7 @@ func (m *checked) checkRecord(events []Event, fail failure) {
 	}
 	now := m.snapshot()
 	for _, c := range now.Components {
-		if at := (place{c.Stage, c.Model}); m.states[at] != c.State {
+		if at := (place{c.Stage, c.Component}); m.states[at] != c.State {
 			fail("events make %v %v", at, m.states[at])
 		}
 	}
@@ -119,9 +117,10 @@ func (m *checked) checkRecord(events []Event, fail failure) {
 
 // follow takes an event up as a reader of the record does, who knows nothing else.
 func (m *checked) follow(e Event, fail failure) {
-	at := place{e.Stage, e.Model}
+	at := place{e.Stage, e.Component}
 	was := m.states[at]
 	become := func(from []State, to State) {
+		delete(m.begun, at)
 		if m.states[at] = to; !slices.Contains(from, was) {
 			fail("%v %v of %v, which was %v", e.Action, e.Class, at, was)
 		}
@@ -133,10 +132,27 @@ func (m *checked) follow(e Event, fail failure) {
 		} else {
 			become([]State{Absent, Warm}, Resident)
 		}
+	case e.Action == Reserve:
+		m.sets[e.Stage] = e
+		for _, name := range e.Components {
+			if own := (place{e.Stage, name}); m.states[own] == Absent || m.states[own] == Warm {
+				m.states[own] = Loading
+			}
+		}
 	case e.Action == Load:
-		become([]State{Absent, Warm, Resident}, Loading) // one is resident whose eviction failed
+		become([]State{Loading, Resident}, Loading) // one is resident whose eviction failed
+		if set := m.sets[e.Stage]; set.Request != e.Request || !slices.Contains(set.Components, e.Component) {
+			fail("%v loads for r%d, who has not reserved it", at, e.Request)
+		}
+		for _, name := range m.sets[e.Stage].Components {
+			if m.begun[place{e.Stage, name}] {
+				fail("%v loads beside %s of the same set", at, name)
+			}
+		}
+		m.begun[at] = true
 	case e.Action == Prefetch:
 		become([]State{Absent, Warm}, Loading)
+		m.begun[at] = true
 	case e.Action == Drop:
 		become([]State{Warm}, Evicting)
 	case e.Action == Keep:
@@ -147,18 +163,41 @@ func (m *checked) follow(e Event, fail failure) {
 		become([]State{Evicting}, Resident)
 	case e.Action == Evict:
 		become([]State{Loading, Resident}, Evicting)
+		if set, ok := m.sets[e.Stage]; ok && slices.Contains(set.Components, e.Component) {
+			fail("%v is evicted, which r%d has reserved", at, set.Request)
+		}
 	case e.Action == Release && e.Class == Failed:
+		become([]State{Loading}, Absent)
+		if e.Request != 0 {
+			delete(m.sets, e.Stage)
+		}
+	case e.Action == Release && e.Class == Unneeded:
 		become([]State{Loading}, Absent)
 	case e.Action == Release && e.Class == Evicted:
 		become([]State{Evicting}, Absent)
 	case e.Action == Grant && m.workers[e.Stage] == 0:
 		m.workers[e.Stage] = e.Request
+		for _, name := range e.Components {
+			if state := m.states[place{e.Stage, name}]; state != Resident {
+				fail("r%d works with %s, which is %v", e.Request, name, state)
+			}
+		}
+		if set := m.sets[e.Stage]; set.Request != e.Request || !slices.Equal(set.Components, e.Components) {
+			fail("r%d is granted %v, and has reserved %v", e.Request, e.Components, set.Components)
+		}
 	case e.Action == Grant, e.Class == WorkDone && m.workers[e.Stage] != e.Request:
 		fail("%v %v of r%d at %s, where r%d works", e.Action, e.Class, e.Request, e.Stage, m.workers[e.Stage])
 	case e.Class == WorkDone:
 		delete(m.workers, e.Stage)
+		delete(m.sets, e.Stage)
+	case e.Class == WorkWithdrawn:
+		delete(m.sets, e.Stage)
 	case e.Action == Lost:
 		m.states[at] = Absent
+		delete(m.begun, at)
+		if e.Request != 0 {
+			delete(m.sets, e.Stage)
+		}
 		if m.workers[e.Stage] == e.Request {
 			delete(m.workers, e.Stage)
 		}
@@ -181,50 +220,49 @@ func (m *checked) checkWorks(in input, effects []effect, fail failure) {
 	case evictFailed:
 		delete(m.works, in.op)
 	}
-	start := func(op opID, by process, model string) {
+	start := func(op opID, by process, name string) {
 		if s := m.service(by.stage); s == nil || by != s.process() {
 			fail("%v is asked for work, known is %v", by, s)
 		}
 		for _, at := range m.works {
-			if at == string(by.stage)+"/"+model {
+			if at == (place{by.stage, name}) {
 				fail("two works at once at %s", at)
 			}
 		}
-		m.works[op] = string(by.stage) + "/" + model
+		m.works[op] = place{by.stage, name}
 	}
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			start(e.op, e.at, e.model)
+			start(e.op, e.at, e.name)
 		case startEvict:
-			start(e.op, e.at, e.model)
-		case cancelLoad:
-			if _, ok := m.works[e.load]; !ok {
+			if _, ok := m.works[e.load]; !ok && e.load != 0 {
 				fail("load %d was cancelled and is not under way", e.load)
 			}
 			delete(m.works, e.load)
-			start(e.op, e.at, e.model)
+			start(e.op, e.at, e.name)
 		case abandon:
-			maps.DeleteFunc(m.works, func(_ opID, at string) bool { return strings.HasPrefix(at, string(e.stage)+"/") })
+			maps.DeleteFunc(m.works, func(_ opID, at place) bool { return at.stage == e.stage })
 		}
 	}
 	for _, s := range m.services {
 		for _, c := range s.components {
 			_, known := m.works[c.op]
-			if c.pending && (known || c.state != Evicting) || !c.pending && (c.state == Loading || c.state == Evicting) != known {
-				fail("%s %s is %v, its work is known: %v", s.id, c.model, c.state, known)
+			r := c.holder()
+			if c.queued && (known || c.state != Loading || r == nil || r.phase != reserved) || c.pending && (known || c.state != Evicting) || !c.pending && !c.queued && (c.state == Loading || c.state == Evicting) != known {
+				fail("%s %s is %v, its work is known: %v", s.id, c.name, c.state, known)
 			}
-			if (c.state == Absent || c.state == Warm) && c.bytes != 0 || c.state == Absent && c.kept != 0 || c.state == Warm && c.kept == 0 {
-				fail("%s %s is %v with %d bytes, and %d in the host's memory", s.id, c.model, c.state, c.bytes, c.kept)
+			if (c.state == Absent || c.state == Warm) && c.bytes != 0 || c.state == Absent && c.warm != 0 || c.state == Warm && c.warm == 0 {
+				fail("%s %s is %v with %d bytes, and %d in the host's memory", s.id, c.name, c.state, c.bytes, c.warm)
 			}
 			if c.prefetch && c.state != Loading {
-				fail("%s %s is %v and a prefetch", s.id, c.model, c.state)
+				fail("%s %s is %v and a prefetch", s.id, c.name, c.state)
 			}
 		}
 	}
 }
 
-// checkRequests: a service has one request, a granted one is resident, a reserved one loads.
+// checkRequests: a service has one request, what a granted one has is resident, and a reserved one loads, one after another.
 func (m *checked) checkRequests(fail failure) {
 	seats := map[*service]*request{}
 	for _, r := range m.requests {
@@ -238,8 +276,17 @@ func (m *checked) checkRequests(fail failure) {
 			fail("%s has two requests", r.service.id)
 		}
 		seats[r.service] = r
-		if state := r.component().state; r.phase == reserved && state != Loading || r.phase == granted && state != Resident {
-			fail("r%d is in phase %d and its component %v", r.request, r.phase, state)
+		loads := 0
+		for c := range r.components {
+			if c.state == Loading && !c.queued {
+				loads++
+			}
+			if r.phase == reserved && c.state != Loading && c.state != Resident || r.phase == granted && c.state != Resident {
+				fail("r%d is in phase %d and its %s %v", r.request, r.phase, c.name, c.state)
+			}
+		}
+		if r.phase == reserved && loads == 0 {
+			fail("%d loads are under way for r%d in phase %d", loads, r.request, r.phase)
 		}
 	}
 	for _, s := range m.services {
@@ -328,4 +375,10 @@ func (m *checked) checkOvertaking(r, w *request, after, passing []*request, fail
 	if n, most := m.overtaken[w.request], (factor-1)*float64(m.ahead[w.request]+1); float64(n) > most {
 		fail("r%d took %s from r%d, who was overtaken %d times and allows %v", r.request, took, w.request, n, most)
 	}
+}
+
+// place names a component.
+type place struct {
+	stage StageID
+	name  string
 }

@@ -13,7 +13,7 @@ type Action uint8
 // The actions. Reserve and Prefetch add their bytes to the device, Release and Lost take them off;
 // the others move nothing, so that a reader who adds events up always has the ledger.
 const (
-	Reserve  Action = iota + 1 // bytes were reserved for a request, or found held by a stage that joined
+	Reserve  Action = iota + 1 // bytes were reserved for a request, whose absent and warm components load from then on, one after another; or found held by a stage
 	Load                       // weights are being loaded for a request
 	Prefetch                   // weights are reserved and loaded before they are asked for
 	Evict                      // weights are being evicted and count until their Release; 0 bytes when that failed
@@ -25,8 +25,8 @@ const (
 	Grant                      // the request has its stage and works there from now on
 	Withdraw                   // the request's caller gave up before bytes were reserved
 	Foreign                    // other processes on the device hold or want other bytes than before, as a stage there tells
-	Keep                       // the host's memory keeps weights that are not, or no longer, on the device
-	Drop                       // the host's memory is giving up weights, which count there until their Release
+	Keep                       // weights are warm that are not, or no longer, on the device
+	Drop                       // warm weights are being given up, and count in the host's memory until their Release
 )
 
 // String is the action's name.
@@ -47,7 +47,7 @@ const (
 	ForRequest     Class = iota + 1 // Evict: a request needs the bytes
 	ForPrefetch                     // Evict: a prefetch needs them
 	OverBudget                      // Evict: a stage joined with more than the budget, the budget shrank, or other processes are first. Drop: likewise, or for weights that are missed more
-	Unneeded                        // Evict: what is being prefetched will not be used
+	Unneeded                        // Evict: what is being prefetched will not be used. Release: nor what was to be loaded for a request next
 	OutOfMemory                     // Evict: the device ran out of memory in a load or in work
 	Failed                          // Evict: the eviction failed; Release: the load failed; Keep: that load, or the drop, failed
 	WorkDone                        // Release: scratch of a granted request
@@ -59,7 +59,7 @@ const (
 	AfterUse                        // Evict: the policy has the stage evicted after each use
 	TooLongIdle                     // Evict, Drop: nobody has used it for as long as the policy allows
 	AboveWatermark                  // Evict: more is in use than the policy's high watermark
-	FromWarm                        // Loaded: the host's memory had kept the weights
+	FromWarm                        // Loaded: the weights were warm
 	Stale                           // Evict, Drop: the weights are not to be used again; their files have changed, or what they gave is not finite
 	Changed                         // Loaded: what was read is not what had been read of the model before
 )
@@ -84,9 +84,12 @@ type Event struct {
 	Job     JobID     // whose request that is; of a prefetch, the job it is for
 	Stage   StageID   // empty while no stage is chosen
 	Kind    stage.Kind
-	Model   string
-	Device  string // host/device, empty while none is chosen
-	Bytes   int64  // that the decision is about
+	// Component is the one that the decision is about: of a set, the first, which does the work. Components are all of the set, of
+	// what a request waits for, has reserved, is granted and gives back; nil where the decision is about one component alone.
+	Component  string
+	Components []string
+	Device     string // host/device, empty while none is chosen
+	Bytes      int64  // that the decision is about
 	// UsedBytes are reserved on the device after the decision, of BudgetBytes (0 is no limit).
 	UsedBytes, BudgetBytes int64
 	// Took is how long that lasted which the event ends: of Reserve and Withdraw, the waiting; of Loaded and
@@ -94,14 +97,17 @@ type Event struct {
 	// work; of evicted weights, the eviction. 0 elsewhere.
 	Took time.Duration
 	// Turns, of a Grant, are those that the job has announced and not taken, this one included; 0 if this one is none of
-	// them and may be left out, as that of a preview.
-	Turns int
-	// WholeBytes, of a Grant, are all weights of the component, of which the rest is streamed.
+	// them and may be left out, as that of a preview. Taken are those that it has taken.
+	Turns, Taken int
+	// WholeBytes, of a Grant, are all weights of the set, of which the rest is streamed.
 	WholeBytes int64
 	// Unfinished, of the Release of scratch: the work failed or was cut off, and the job's turn is still to be taken.
 	Unfinished bool
 	Reason     string // in words
 }
+
+// Model is that of the component.
+func (e Event) Model() string { return stage.ModelOf(e.Component) }
 
 // count writes n with thousands separated.
 func count(n int64) string {

@@ -9,6 +9,26 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
+// parts name a model's component at each kind of stage.
+var parts = map[stage.Kind]string{stage.KindEncoder: "text_encoder", stage.KindDenoiser: "unet", stage.KindDecoder: "vae.decoder"}
+
+// named is the name of a model's component at a kind of stage.
+func named(k stage.Kind, model string) string { return model + "/" + parts[k] }
+
+// single is the need of one component, in bytes.
+func single(k stage.Kind, model string, weights, scratch int64) Need {
+	return Need{Kind: k, Components: []string{named(k, model)}, Footprints: map[string]stage.Footprint{"": takes(scratch, weights)}}
+}
+
+// takes is a footprint, in bytes.
+func takes(scratch int64, weights ...int64) (f stage.Footprint) {
+	for _, w := range weights {
+		f.Weights = append(f.Weights, stage.Weights{Bytes: w, WholeBytes: w})
+	}
+	f.ScratchBytes = scratch
+	return f
+}
+
 // memory is a device that fails the test when more is held than it has.
 type memory struct {
 	t      *testing.T
@@ -77,37 +97,40 @@ func gate(ctx context.Context, at chan chan error) error {
 }
 
 func (f *fake) Load(ctx context.Context, req stage.LoadRequest, progress func(loaded, total int64)) error {
-	model := req.Model
-	f.note("load %s", model)
+	name := req.Component
+	f.note("load %s", name)
 	f.ask(req.Generation)
 	progress(0, f.weights)
 	if err := gate(ctx, f.loads); err != nil {
-		f.note("load %s: %v", model, err)
+		f.note("load %s: %v", name, err)
 		return err
+	}
+	if req.Edition != nil {
+		req.Edition(stage.Edition{Stamp: name})
 	}
 	progress(f.weights, f.weights)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.resident[model] {
-		f.resident[model] = true
+	if !f.resident[name] {
+		f.resident[name] = true
 		f.add(f.weights)
 	}
 	return nil
 }
 
 func (f *fake) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
-	model := req.Model
-	f.note("evict %s", model)
+	name := req.Component
+	f.note("evict %s", name)
 	f.ask(req.Generation)
 	if err := gate(ctx, f.evictions); err != nil {
 		return stage.Evicted{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.resident[model] {
+	if !f.resident[name] {
 		return stage.Evicted{}, nil
 	}
-	f.resident[model] = false
+	f.resident[name] = false
 	f.add(-f.weights)
 	return stage.Evicted{FreedBytes: f.weights}, nil
 }
@@ -117,8 +140,8 @@ func (*fake) Plan(context.Context, stage.PlanRequest) (stage.Footprint, error) {
 	return stage.Footprint{}, nil
 }
 
-func (f *fake) Settle(ctx context.Context, model string) error {
-	f.note("settle %s", model)
+func (f *fake) Settle(ctx context.Context, name string) error {
+	f.note("settle %s", name)
 	return gate(ctx, f.settles)
 }
 func (*fake) Drain(context.Context) error { return nil }

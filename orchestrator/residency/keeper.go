@@ -36,7 +36,7 @@ type Keeper struct {
 	ledger      ledger
 	timer       *time.Timer // for the ledger's wake
 	residents   map[StageID]stage.Resident
-	claims      map[RequestID]*claim // not yet refused, released or revoked
+	callers     map[RequestID]*caller // not yet refused, released or revoked
 	works       map[opID]*work
 	last        map[spot]chan struct{} // closed when the latest work there has ended
 	lastRequest RequestID
@@ -58,7 +58,7 @@ func New(o Options) *Keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{
 		clock: o.Clock, calls: make(chan func()), quit: make(chan struct{}), ctx: ctx,
-		residents: map[StageID]stage.Resident{}, claims: map[RequestID]*claim{},
+		residents: map[StageID]stage.Resident{}, callers: map[RequestID]*caller{},
 		ledger: ledger{policy: o.Policy}, timer: time.NewTimer(0), works: map[opID]*work{}, last: map[spot]chan struct{}{}, watches: map[*Watch]bool{},
 		sink: newOutbox(Observer{Event: o.Sink}),
 	}
@@ -86,7 +86,7 @@ func (k *Keeper) run() {
 			k.step(ticked{})
 		case <-k.quit:
 			k.timer.Stop()
-			for _, c := range k.claims {
+			for _, c := range k.callers {
 				c.answer(errClosed)
 				c.outbox.close()
 			}
@@ -112,15 +112,15 @@ func (k *Keeper) do(f func()) bool {
 func (k *Keeper) tell(in input) { k.do(func() { k.step(in) }) }
 
 // Join tells that a stage is there, and what it said of itself when it was asked at a moment. Joining again tells that it may
-// be another: what it still holds stays, and who works there goes on.
+// be another: what it still holds stays, and who works there goes on, unless it is on another device or plans otherwise.
 func (k *Keeper) Join(id StageID, kind stage.Kind, device Device, s stage.Resident, info stage.Info, asked Moment) {
 	in := joined{
-		holds: holdsOf(id, info, asked), kind: kind, device: device, generation: info.Generation, draining: info.Draining,
-		keeps: info.WarmBudgetBytes, share: shareOf(info),
+		holds: holdsOf(id, info, asked), kind: kind, device: device, planning: info.Planning, generation: info.Generation, draining: info.Draining,
+		warmBudget: info.WarmBudgetBytes, overhead: info.OverheadBytes, share: shareOf(info),
 	}
-	for _, m := range info.Models {
-		if m.Problem == "" {
-			in.models = append(in.models, m.Model)
+	for _, c := range info.Components {
+		if c.Problem == "" {
+			in.names = append(in.names, c.Name)
 		}
 	}
 	k.do(func() {
@@ -138,22 +138,17 @@ func (k *Keeper) Leave(id StageID) {
 }
 
 // Announce tells which turns a job has yet to finish, in order, those it is at included. It replaces
-// what the job announced before; Release takes a turn off.
+// what the job announced before; Release takes a turn off. Requests of the job that wait for the same components have the
+// footprints that are announced from then on.
 func (k *Keeper) Announce(job JobID, needs []Need) { k.tell(announced{job, needs}) }
 
 // Forget tells that a job will ask for nothing more.
 func (k *Keeper) Forget(job JobID) { k.tell(forgotten{job}) }
 
 // Check gives the largest device there is for a need, the zero one if no stage is known that serves it. It is
-// ModelDoesNotFit when that could not hold the need while it holds nothing else.
+// ModelDoesNotFit when no device could hold the need while it holds nothing else.
 func (k *Keeper) Check(n Need) (largest Device, err error) {
-	open := k.do(func() {
-		if d := k.ledger.largest(n); d != nil {
-			if largest = d.Device; !d.holds(n.bytes()) {
-				err = stage.DoesNotFit(n.Kind, n.Model, n.bytes(), d.BudgetBytes, d.BudgetBytes)
-			}
-		}
-	})
+	open := k.do(func() { largest, err = k.ledger.largest(n) })
 	if !open {
 		return Device{}, errClosed
 	}
@@ -184,12 +179,12 @@ func (k *Keeper) step(in input) {
 
 // concerned is whose observer hears of an event, nil if nobody's: the request that caused it, or the
 // oldest of the job that something is prefetched for.
-func (k *Keeper) concerned(e Event) *claim {
+func (k *Keeper) concerned(e Event) *caller {
 	if e.Request != 0 {
-		return k.claims[e.Request]
+		return k.callers[e.Request]
 	}
-	var oldest *claim
-	for _, c := range k.claims {
+	var oldest *caller
+	for _, c := range k.callers {
 		if e.Job != "" && c.job == e.Job && (oldest == nil || c.id < oldest.id) {
 			oldest = c
 		}
@@ -202,10 +197,12 @@ func (k *Keeper) perform(e effect) {
 	case startLoad:
 		k.load(e)
 	case startEvict:
-		k.evict(e)
-	case cancelLoad:
 		w := k.works[e.load]
-		w.then = &startEvict{op: e.op, at: e.at, model: e.model}
+		if w == nil {
+			k.evict(e)
+			return
+		}
+		w.then = &e
 		w.cancel()
 	case abandon:
 		for _, w := range k.works {
@@ -215,16 +212,17 @@ func (k *Keeper) perform(e effect) {
 			}
 		}
 	case moved:
-		k.claims[e.request].outbox.put(ahead(e.ahead))
+		k.callers[e.request].outbox.put(ahead(e.ahead))
 	case grant:
-		c := k.claims[e.request]
-		c.lease.Stage, c.lease.Queued, c.lease.Loading, c.lease.Edition = e.stage, e.queued, e.loading, e.edition
+		c := k.callers[e.request]
+		c.lease = e.lease
+		c.lease.keeper, c.lease.caller = k, c
 		c.answer(nil)
 	case refuse:
-		k.claims[e.request].answer(e.err)
-		k.forgetClaim(e.request)
+		k.callers[e.request].answer(e.err)
+		k.dismiss(e.request)
 	case revoke:
-		k.forgetClaim(e.request)
+		k.dismiss(e.request)
 	}
 }
 
@@ -233,4 +231,42 @@ func (k *Keeper) observe(b *outbox) {
 	if b != nil {
 		k.goroutines.Go(b.run)
 	}
+}
+
+// Moment orders what a stage says after what was decided.
+type Moment uint64
+
+// Now is the present moment, for Join and Measure.
+func (k *Keeper) Now() (m Moment) {
+	k.do(func() { m = Moment(k.ledger.lastOp) })
+	return m
+}
+
+// Measure tells what a stage, which has joined, said when it was asked at a moment: of its runtime process, of its device's
+// budget, of other processes there, and of what it holds. A silent one has answered with that.
+func (k *Keeper) Measure(id StageID, info stage.Info, asked Moment) {
+	k.tell(news{seen{id, info.Generation}, measured{id, info.OverheadBytes, shareOf(info)}, holdsOf(id, info, asked), silenced{id, false}})
+}
+
+func holdsOf(id StageID, info stage.Info, asked Moment) holds {
+	in := holds{id, info.Resident, info.Warm, opID(asked), map[string]stage.Edition{}}
+	for _, c := range info.Components {
+		in.editions[c.Name] = c.Edition
+	}
+	return in
+}
+
+// Silent tells that a service does not answer although it may well live: it keeps its bytes and gets no
+// new work until it answers (see Join and Measure) or leaves. Who is at work there stays so; who waits for a load there
+// may have another service.
+func (k *Keeper) Silent(id StageID) { k.tell(silenced{id, true}) }
+
+// Want is what a stage is to tell other processes on its device that this Keeper lacks there.
+func (k *Keeper) Want(id StageID) (w stage.Want) {
+	k.do(func() { w = k.ledger.want(id) })
+	return w
+}
+
+func shareOf(info stage.Info) stage.DeviceShare {
+	return stage.DeviceShare{BudgetBytes: info.MemoryBudgetBytes, ForeignBytes: info.ForeignBytes, ForeignWants: info.ForeignWants}
 }

@@ -43,11 +43,11 @@ func newHouse(t *testing.T, budget int64, o Options) *house {
 
 func (h *house) join(k stage.Kind) {
 	h.Join(StageID(k.String()), k, Device{"h", "cpu", h.memory.budget}, h.stages[k],
-		stage.Info{Models: []stage.Component{{Model: "m"}, {Model: "n"}, {Model: "broken", Problem: "it is"}}}, h.Now())
+		stage.Info{Components: []stage.Component{{Name: named(k, "m")}, {Name: named(k, "n")}, {Name: named(k, "broken"), Problem: "it is"}}}, h.Now())
 }
 
 func (h *house) request(k stage.Kind) AcquireRequest {
-	return AcquireRequest{Job: "job", Need: Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: weights[k], ScratchBytes: 10}}}
+	return AcquireRequest{Job: "job", Need: single(k, "m", weights[k], 10)}
 }
 
 func (h *house) acquire(k stage.Kind) *Lease {
@@ -195,7 +195,7 @@ func TestCancelWhileLoading(t *testing.T) {
 		if used := h.used(); used != 0 {
 			t.Errorf("%d bytes are used, want 0", used)
 		}
-		if want := []string{"load m", "load m: context canceled", "evict m"}; !slices.Equal(denoiser.calls, want) {
+		if want := []string{"load m/unet", "load m/unet: context canceled", "evict m/unet"}; !slices.Equal(denoiser.calls, want) {
 			t.Errorf("calls %q, want %q", denoiser.calls, want)
 		}
 	})
@@ -227,7 +227,7 @@ func TestWaitEnds(t *testing.T) {
 		lease.Release()
 
 		big := h.request(stage.KindDenoiser)
-		big.Need.Footprint.ScratchBytes = 21
+		big.Need = single(stage.KindDenoiser, "m", 100, 21)
 		_, err = h.Acquire(t.Context(), big)
 		if stage.ReasonOf(err) != stage.ModelDoesNotFit {
 			t.Errorf("too big: %v", err)
@@ -242,7 +242,7 @@ func TestWaitEnds(t *testing.T) {
 		denoiser := h.stages[stage.KindDenoiser]
 		denoiser.loads = make(chan chan error)
 		other := h.request(stage.KindDenoiser)
-		other.Need.Model = "n"
+		other.Need = single(stage.KindDenoiser, "n", 100, 10)
 		p := h.start(t.Context(), other)
 		broken := stage.Errorf(stage.ModelInvalid, "broken")
 		(<-denoiser.loads) <- broken
@@ -273,7 +273,7 @@ func TestLost(t *testing.T) {
 		h := newHouse(t, 200, Options{})
 		denoiser := h.stages[stage.KindDenoiser]
 		lease := h.acquire(stage.KindDenoiser)
-		denoiser.resident["m"] = false
+		denoiser.resident["m/unet"] = false
 		denoiser.add(-denoiser.weights)
 		lease.Lost()
 		h.tell(seen{"denoiser", 1}) // the same news
@@ -301,7 +301,7 @@ func TestLost(t *testing.T) {
 		if used := h.used(); used != 0 {
 			t.Errorf("%d bytes are used", used)
 		}
-		want := []string{"load m", "load m", "load m: context canceled", "load m"}
+		want := []string{"load m/unet", "load m/unet", "load m/unet: context canceled", "load m/unet"}
 		if diff := cmp.Diff(want, denoiser.calls); diff != "" {
 			t.Error(diff)
 		}
@@ -372,13 +372,13 @@ func TestManyJobs(t *testing.T) {
 					}
 					lease, err := h.Acquire(ctx, AcquireRequest{Job: id, Need: n, Observer: Observer{Event: func(Event) {}}})
 					if err == nil {
-						h.memory.add(n.Footprint.ScratchBytes)
+						h.memory.add(10)
 						if preview, ok := h.TryAcquire(ctx, AcquireRequest{Job: id, Need: turns[2]}); ok {
-							h.memory.add(turns[2].Footprint.ScratchBytes)
-							h.memory.add(-turns[2].Footprint.ScratchBytes)
+							h.memory.add(10)
+							h.memory.add(-10)
 							preview.Release()
 						}
-						h.memory.add(-n.Footprint.ScratchBytes)
+						h.memory.add(-10)
 						lease.Release()
 					} else if ctx.Err() == nil {
 						t.Error(err)

@@ -16,22 +16,24 @@ type AcquireRequest struct {
 	Again    bool // after Lease.Exhausted: waits until evictions on the device are done
 }
 
-// Lease is one stage with a model resident, and scratch reserved, for one request alone.
+// Lease is one stage with a set of components resident, and scratch reserved, for one request alone.
 type Lease struct {
-	Stage   StageID
-	Queued  time.Duration // until the bytes were reserved, evictions included
-	Loading time.Duration // from then on until the weights were resident
-	Edition stage.Edition // of the weights, as far as the stage has told
+	Stage      StageID
+	Components []string                 // that are held, as they were asked for
+	Queued     time.Duration            // until the bytes were reserved, evictions included
+	Loading    time.Duration            // from then on until the weights were resident
+	Footprint  stage.Footprint          // of the service that does the work
+	Editions   map[string]stage.Edition // of the weights, by component, as far as the stage has told
 
 	keeper *Keeper
-	claim  *claim
+	caller *caller
 }
 
-// claim is a request as the Keeper knows it.
-type claim struct {
+// caller is a request as the Keeper knows it.
+type caller struct {
 	id     RequestID
 	job    JobID
-	model  string
+	need   Need
 	lease  Lease
 	outbox *outbox
 	done   chan struct{} // closed once granted or refused
@@ -42,12 +44,12 @@ type claim struct {
 	settles bool // until the stage's work has ended; the owning goroutine's
 }
 
-// Acquire waits until a stage has the model resident and the bytes are reserved. A caller that
+// Acquire waits until a stage has the components resident and the bytes are reserved. A caller that
 // acquires while it holds a lease may wait for itself.
 //
 // ModelDoesNotFit when no device could ever hold it; what the load failed with; RuntimeDied when
 // runtimes keep ending while they load it; StageUnreachable when ctx ended and no service had the
-// model; StageDraining when the Keeper is closed; else the error of ctx, or its cause if that is a
+// components; StageDraining when the Keeper is closed; else the error of ctx, or its cause if that is a
 // *stage.Error.
 func (k *Keeper) Acquire(ctx context.Context, r AcquireRequest) (*Lease, error) {
 	return k.acquire(ctx, r, false)
@@ -64,20 +66,14 @@ func (k *Keeper) acquire(ctx context.Context, r AcquireRequest, try bool) (*Leas
 	if ctx.Err() != nil {
 		return nil, reasonOf(ctx)
 	}
-	c := &claim{job: r.Job, model: r.Need.Model, outbox: newOutbox(r.Observer), done: make(chan struct{})}
-	c.lease.keeper, c.lease.claim = k, c
+	c := &caller{job: r.Job, need: r.Need, outbox: newOutbox(r.Observer), done: make(chan struct{})}
 	c.over, c.end = context.WithCancel(k.ctx)
 	open := k.do(func() {
 		k.lastRequest++
 		c.id = k.lastRequest
-		k.claims[c.id] = c
+		k.callers[c.id] = c
 		k.observe(c.outbox)
-		in := asked{c.id, r.Job, r.Need, try}
-		if r.Again {
-			k.step(askedAgain{in})
-		} else {
-			k.step(in)
-		}
+		k.step(asked{c.id, r.Job, r.Need, try, r.Again})
 	})
 	if !open {
 		c.end()
@@ -106,18 +102,35 @@ func (k *Keeper) acquire(ctx context.Context, r AcquireRequest, try bool) (*Leas
 // room. After a loss, and the second time, it does nothing.
 func (l *Lease) Release() {
 	l.keeper.do(func() {
-		l.keeper.step(released{l.claim.id})
-		l.keeper.forgetClaim(l.claim.id)
+		l.keeper.step(released{l.caller.id})
+		l.keeper.dismiss(l.caller.id)
 	})
-	l.claim.outbox.flush()
+	l.caller.outbox.flush()
 }
 
 // Lost tells that the stage's runtime process ended under the lease: all it held is gone. After the
 // Keeper has noticed itself, it does nothing.
-func (l *Lease) Lost() { l.keeper.tell(failed{l.claim.id}) }
+func (l *Lease) Lost() { l.tell(failed, "") }
 
-// answer ends the waiting for a claim, the first time it is called.
-func (c *claim) answer(err error) {
+// Crowded tells that the work under the lease found the device's bytes taken by other processes. Nothing is reserved on the
+// device until it is measured.
+func (l *Lease) Crowded() { l.tell(crowded, "") }
+
+// Exhausted tells that the device ran out of memory under the lease: all that is idle there is evicted. Work
+// that is to be tried once more releases the lease and acquires with Again.
+func (l *Lease) Exhausted() { l.tell(exhausted, "") }
+
+// Distrust tells that the weights under the lease are not to be used again, and why: behind the lease they are evicted.
+func (l *Lease) Distrust(why string) { l.tell(distrusted, why) }
+
+// Unfinished tells that the work under the lease failed or was cut off. The turn stays among those that the job has
+// announced, and the record says that it was not taken. Release follows.
+func (l *Lease) Unfinished() { l.tell(unfinished, "") }
+
+func (l *Lease) tell(what finding, why string) { l.keeper.tell(found{l.caller.id, what, why}) }
+
+// answer ends the waiting for a caller, the first time it is called.
+func (c *caller) answer(err error) {
 	select {
 	case <-c.done:
 	default:
@@ -126,11 +139,11 @@ func (c *claim) answer(err error) {
 	}
 }
 
-// forgetClaim ends what a request's observer hears.
-func (k *Keeper) forgetClaim(id RequestID) {
-	if c := k.claims[id]; c != nil {
+// dismiss ends what a request's observer hears.
+func (k *Keeper) dismiss(id RequestID) {
+	if c := k.callers[id]; c != nil {
 		c.outbox.close()
-		delete(k.claims, id)
+		delete(k.callers, id)
 		c.end()
 	}
 }
@@ -142,4 +155,49 @@ func reasonOf(ctx context.Context) error {
 		return e
 	}
 	return ctx.Err()
+}
+
+// settlePause lies between two attempts to ask a stage whether work has ended.
+const settlePause = time.Second
+
+// Settle is Release for work that its stage may still do, because the call failed or was cut off: stage and scratch are
+// given back, and count until then, when the stage says that the work has ended, or is lost with all it held. As long as it
+// cannot be asked it is not said to have ended. Settle returns when that is done, or earlier when ctx ends: the Keeper
+// sees to the rest, of which the observer hears nothing.
+func (l *Lease) Settle(ctx context.Context) {
+	k, c := l.keeper, l.caller
+	k.do(func() {
+		if k.callers[c.id] != nil && !c.settles {
+			c.settles = true
+			resident := k.residents[l.Stage]
+			k.goroutines.Go(func() { c.settle(resident) })
+		}
+	})
+	select {
+	case <-c.over.Done():
+	case <-ctx.Done():
+		c.outbox.close()
+	}
+	c.outbox.flush()
+}
+
+// settle releases the lease once its stage says that the work has ended.
+func (c *caller) settle(resident stage.Resident) {
+	for _, name := range c.need.Components {
+		for !settled(resident.Settle(c.over, name)) {
+			select {
+			case <-time.After(settlePause):
+			case <-c.over.Done():
+				return
+			}
+		}
+	}
+	c.lease.Release()
+}
+
+// settled tells whether the answer of a stage leaves no work there that could be waited for: it has ended, or the runtime
+// has, or the stage is one that cannot tell.
+func settled(err error) bool {
+	reason := stage.ReasonOf(err)
+	return err == nil || reason == stage.RuntimeDied || reason == stage.StageProtocolUnsupported
 }

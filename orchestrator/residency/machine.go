@@ -28,32 +28,25 @@ type Rival struct {
 // Decision is what a step of the ledger came to. Every list is in the order of the decisions.
 type Decision struct {
 	Granted []RequestID // have stage, weights and scratch until they are released
-	Refused []Refusal
+	Refused []RequestID // are over without a grant: ModelDoesNotFit
 	Works   []Work
 	Events  []Event
 }
 
-// Refusal is a request that is over without a grant: ModelDoesNotFit.
-type Refusal struct {
-	Request RequestID
-	Err     error
-}
-
 // Work is a load or an eviction that begins now. Done tells when it is over.
 type Work struct {
-	ID      uint64 // from 1
-	Stage   StageID
-	Model   string
-	Bytes   int64 // of a load
-	Evict   bool
-	Keep    bool   // evict to the host's memory
-	Warm    bool   // load from there
-	Cancels uint64 // the load that an eviction stops, of which Done is not to be told any more; 0 is none
+	ID        uint64 // from 1
+	Stage     StageID
+	Component string
+	Bytes     int64 // of a load
+	Evict     bool
+	Warm      bool   // from the host's memory, or, of an eviction, to it
+	Cancels   uint64 // the load that an eviction stops, of which Done is not to be told any more; 0 is none
 }
 
-// Join adds a stage that can load these models and holds none. Its host may keep so many bytes of evicted weights.
-func (m *Machine) Join(now time.Time, id StageID, kind stage.Kind, device Device, models []string, warmBytes int64) Decision {
-	return m.step(now, joined{holds: holds{stage: id}, kind: kind, device: device, models: models, keeps: warmBytes})
+// Join adds a stage that can load these components and holds none. Its host has so many bytes of memory for warm weights.
+func (m *Machine) Join(now time.Time, id StageID, kind stage.Kind, device Device, components []string, warmBytes int64) Decision {
+	return m.step(now, joined{holds: holds{stage: id}, kind: kind, device: device, names: components, warmBudget: warmBytes})
 }
 
 // Announce is Keeper.Announce.
@@ -78,8 +71,8 @@ func (m *Machine) Done(now time.Time, w Work) Decision {
 		done := evictDone{op: opID(w.ID)}
 		if c := m.ledger.busy(done.op, Evicting); c != nil {
 			done.freed = c.bytes
-			if w.Keep {
-				done.kept = c.kept
+			if w.Warm {
+				done.warm = c.warm
 			}
 		}
 		return m.step(now, done)
@@ -99,15 +92,13 @@ func (m *Machine) step(now time.Time, in input) (d Decision) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Model: e.model, Bytes: e.bytes, Warm: e.stowed})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Component: e.name, Bytes: e.bytes, Warm: e.warm})
 		case startEvict:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Model: e.model, Evict: true, Keep: e.keep})
-		case cancelLoad:
-			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Model: e.model, Evict: true, Cancels: uint64(e.load)})
+			d.Works = append(d.Works, Work{ID: uint64(e.op), Stage: e.at.stage, Component: e.name, Evict: true, Warm: e.warm, Cancels: uint64(e.load)})
 		case grant:
 			d.Granted = append(d.Granted, e.request)
 		case refuse:
-			d.Refused = append(d.Refused, Refusal{e.request, e.err})
+			d.Refused = append(d.Refused, e.request)
 		}
 	}
 	return d

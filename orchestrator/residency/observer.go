@@ -14,10 +14,10 @@ const maxQueued = 1024
 type Observer struct {
 	// Event: a decision that the request caused, or a prefetch for its job.
 	Event func(Event)
-	// Position: while the request waits, how many are ahead of it for its kind of stage, those at
+	// Position: while the request waits, how many are ahead of it for the services it may have, those at
 	// work included. One that was not told in time is replaced by the next.
 	Position func(ahead int)
-	// Loading: how far the load is that the request waits for. Replaced like Position.
+	// Loading: how far the load is that the request waits for, of one component after another. Replaced like Position.
 	Loading func(loadedBytes, totalBytes int64)
 }
 

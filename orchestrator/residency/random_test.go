@@ -45,31 +45,37 @@ type world struct {
 	out      strings.Builder
 	stages   []joined
 	needs    []Need
+	sets     bool // some needs are of several components
+	classes  []string
 	failures bool // loads and evictions may fail
 	last     RequestID
 }
 
 func newWorld(t *testing.T, seed int64) *world {
-	w := &world{checked: newChecked(t), Rand: rand.New(rand.NewSource(seed))}
+	w := &world{checked: newChecked(t), Rand: rand.New(rand.NewSource(seed)), classes: []string{""}}
 	w.name = fmt.Sprint("seed ", seed)
 	w.failures = w.Intn(2) == 0
 	w.policy.WaitFactor = []float64{0, 1, 1.5, 4}[w.Intn(4)]
 	w.settings()
 	models := []string{"a", "b", "c"}[:1+w.Intn(3)]
+	w.sets = w.Intn(2) == 0
+	if w.Intn(3) == 0 {
+		w.classes = []string{"", "other"}
+	}
 	for _, kind := range stage.Kinds() {
-		for _, m := range models {
-			n := Need{Kind: kind, Model: m, Footprint: stage.Footprint{WeightsBytes: int64(1 + w.Intn(60)), ScratchBytes: int64(w.Intn(20))}}
-			w.needs = append(w.needs, n)
-			if w.Intn(4) == 0 { // streamed, for much scratch
-				n.Footprint.WholeBytes = n.Footprint.WeightsBytes
-				n.Footprint.WeightsBytes, n.Footprint.ScratchBytes = n.Footprint.WeightsBytes/3, int64(w.Intn(120))
-				w.needs = append(w.needs, n)
+		for i, m := range models {
+			w.needs = append(w.needs, w.need(kind, m))
+			if w.sets && i > 0 { // which overlap
+				w.needs = append(w.needs, w.need(kind, m, models[w.Intn(i)]))
 			}
 		}
+		if w.sets && len(models) == 3 {
+			w.needs = append(w.needs, w.need(kind, "b", "c", "a"))
+		}
 	}
-	var keeps int64
+	var warmBudget int64
 	if w.Intn(2) == 0 {
-		keeps = int64(20 + w.Intn(200))
+		warmBudget = int64(20 + w.Intn(200))
 	}
 	devices := make([]Device, 1+w.Intn(2))
 	for i := range devices {
@@ -80,11 +86,53 @@ func newWorld(t *testing.T, seed int64) *world {
 	}
 	for i := range 3 + w.Intn(4) {
 		w.stages = append(w.stages, joined{
-			keeps: keeps, holds: holds{stage: StageID(fmt.Sprint("s", i))}, kind: stage.Kinds()[i%3], device: devices[w.Intn(len(devices))],
-			models: models[:1+w.Intn(len(models))],
+			warmBudget: warmBudget, holds: holds{stage: StageID(fmt.Sprint("s", i))}, kind: stage.Kinds()[i%3], device: devices[w.Intn(len(devices))],
+			planning: w.class(),
 		})
+		for _, m := range models[:1+w.Intn(len(models))] {
+			w.stages[i].names = append(w.stages[i].names, named(w.stages[i].kind, m))
+		}
 	}
 	return w
+}
+
+// class is one of those that services may be of.
+func (w *world) class() string { return w.classes[w.Intn(len(w.classes))] }
+
+// need is a set of a kind, which takes something else at services of each class; some classes do not know.
+func (w *world) need(kind stage.Kind, models ...string) Need {
+	n := Need{Kind: kind, Footprints: map[string]stage.Footprint{}}
+	for _, m := range models {
+		n.Components = append(n.Components, named(kind, m))
+	}
+	for _, class := range w.classes {
+		f := takes(int64(w.Intn(20)))
+		for range models {
+			bytes := int64(1 + w.Intn(60/len(models)))
+			f.Weights = append(f.Weights, stage.Weights{Bytes: bytes, WholeBytes: bytes})
+		}
+		if w.Intn(5) == 0 { // streamed, for much scratch
+			f.ScratchBytes = int64(w.Intn(120))
+			f.Weights[0].Bytes /= 3
+		}
+		if len(w.classes) == 1 || w.Intn(8) > 0 {
+			n.Footprints[class] = f
+		}
+	}
+	return n
+}
+
+// renewed is one of the needs, which may be told anew what it takes.
+func (w *world) renewed() Need {
+	i := w.Intn(len(w.needs))
+	if n := &w.needs[i]; w.Intn(8) == 0 {
+		var models []string
+		for _, name := range n.Components {
+			models = append(models, stage.ModelOf(name))
+		}
+		*n = w.need(n.Kind, models...)
+	}
+	return w.needs[i]
 }
 
 // settings draws a policy; half of the worlds have the default but for the wait factor.
@@ -149,18 +197,18 @@ func (w *world) any() input {
 	switch n := w.Intn(100); {
 	case n < 1:
 		w.last++
-		return askedAgain{asked{w.last, job, w.needs[w.Intn(len(w.needs))], false}}
+		return asked{w.last, job, w.renewed(), false, true}
 	case n < 2:
-		return exhausted{w.anyRequest()}
+		return found{w.anyRequest(), exhausted, ""}
 	case n < 3:
-		return distrusted{w.anyRequest(), "a test says so"}
+		return found{w.anyRequest(), distrusted, "a test says so"}
 	case n < 20:
 		w.last++
-		return asked{w.last, job, w.needs[w.Intn(len(w.needs))], w.Intn(5) == 0}
+		return asked{w.last, job, w.renewed(), w.Intn(5) == 0, false}
 	case n < 30:
 		in := announced{job: job}
 		for range w.Intn(6) {
-			in.needs = append(in.needs, w.needs[w.Intn(len(w.needs))])
+			in.needs = append(in.needs, w.renewed())
 		}
 		return in
 	case n < 33:
@@ -170,7 +218,7 @@ func (w *world) any() input {
 	case n < 58:
 		return cancelled{w.anyRequest(), errors.New("context canceled")}
 	case n < 59:
-		return failed{w.anyRequest()}
+		return found{w.anyRequest(), failed, ""}
 	case n < 92 && len(w.works) > 0:
 		return w.result(w.failures && w.Intn(8) == 0)
 	case n < 95:
@@ -178,13 +226,14 @@ func (w *world) any() input {
 	case n < 96 && w.Intn(2) == 0:
 		return silenced{w.anyStage().stage, w.Intn(2) == 0}
 	case n < 96 && w.Intn(2) == 0:
-		in := holds{stage: w.anyStage().stage, since: w.lastOp - opID(w.Intn(3))}
-		for _, m := range []string{"a", "b"} {
+		at := w.anyStage()
+		in := holds{stage: at.stage, since: w.lastOp - opID(w.Intn(3))}
+		for _, name := range at.names {
 			switch w.Intn(4) {
 			case 0:
-				in.resident = append(in.resident, w.held(m))
+				in.resident = append(in.resident, w.held(name))
 			case 1:
-				in.warm = append(in.warm, w.held(m))
+				in.warm = append(in.warm, w.held(name))
 			}
 		}
 		return in
@@ -193,11 +242,14 @@ func (w *world) any() input {
 	case n < 98:
 		in := w.anyStage()
 		in.draining, in.since, in.generation = w.Intn(8) == 0, w.lastOp-opID(w.Intn(3)), uint64(w.Intn(4))
-		for _, m := range in.models {
+		if w.Intn(4) == 0 {
+			in.planning = w.class()
+		}
+		for _, name := range in.names {
 			if w.Intn(2) == 0 {
-				in.resident = append(in.resident, w.held(m))
-			} else if in.keeps > 0 && w.Intn(2) == 0 {
-				in.warm = append(in.warm, w.held(m))
+				in.resident = append(in.resident, w.held(name))
+			} else if in.warmBudget > 0 && w.Intn(2) == 0 {
+				in.warm = append(in.warm, w.held(name))
 			}
 		}
 		return in
@@ -205,9 +257,9 @@ func (w *world) any() input {
 	return loadDone{op: 0} // no such op
 }
 
-// held is some weights of a model, which may be stale.
-func (w *world) held(model string) stage.ResidentModel {
-	return stage.ResidentModel{Model: model, WeightsBytes: int64(1 + w.Intn(60)), Stale: []string{"", "", "", "old"}[w.Intn(4)]}
+// held is some weights of a component, which may be stale.
+func (w *world) held(name string) stage.ResidentComponent {
+	return stage.ResidentComponent{Name: name, WeightsBytes: int64(1 + w.Intn(60)), Stale: []string{"", "", "", "old"}[w.Intn(4)]}
 }
 
 func (w *world) anyStage() joined { return w.stages[w.Intn(len(w.stages))] }
@@ -232,7 +284,7 @@ func (w *world) result(fails bool) input {
 	case evicts:
 		done := evictDone{op: op}
 		if c := w.busy(op, Evicting); c.bytes > 0 && w.Intn(8) > 0 { // else it was not kept after all
-			done.kept = c.kept
+			done.warm = c.warm
 		}
 		return done
 	case fails:
@@ -263,7 +315,7 @@ func (w *world) drain() {
 			return
 		}
 	}
-	w.t.Fatalf("%s: it never ends:\n%s", w.name, describe(w.snapshot()))
+	w.t.Fatalf("%s: it never ends:\n%s", w.name, describe(&w.ledger))
 }
 
 // finish checks what is left when all has ended.
@@ -271,7 +323,7 @@ func (w *world) finish() {
 	w.t.Helper()
 	for _, r := range w.requests {
 		if len(w.candidates(r.need)) > 0 {
-			w.t.Fatalf("r%d was neither granted nor refused:\n%s", r.request, describe(w.snapshot()))
+			w.t.Fatalf("r%d was neither granted nor refused:\n%s", r.request, describe(&w.ledger))
 		}
 	}
 	for _, d := range w.devices {
@@ -283,12 +335,12 @@ func (w *world) finish() {
 			}
 		}
 		if used := w.ledger.used(d); used != weights || d.BudgetBytes > 0 && used > max(d.BudgetBytes, pinned) {
-			w.t.Fatalf("%s: %s has %d bytes of weights and uses %d of %d:\n%s", w.name, d.Key(), weights, used, d.BudgetBytes, describe(w.snapshot()))
+			w.t.Fatalf("%s: %s has %d bytes of weights and uses %d of %d:\n%s", w.name, d.Key(), weights, used, d.BudgetBytes, describe(&w.ledger))
 		}
 	}
 	for _, h := range w.snapshot().Hosts {
 		if h.UsedBytes > h.BudgetBytes {
-			w.t.Fatalf("%s: %s keeps %d of %d:\n%s", w.name, h.Host, h.UsedBytes, h.BudgetBytes, describe(w.snapshot()))
+			w.t.Fatalf("%s: %s keeps %d of %d:\n%s", w.name, h.Host, h.UsedBytes, h.BudgetBytes, describe(&w.ledger))
 		}
 	}
 	for _, s := range w.stages {

@@ -7,11 +7,16 @@
 // The law: a request's weights and scratch are reserved before anything loads, and what is reserved
 // on a device never grows past its budget. Evicted bytes count until they are really back.
 //
+// Files are named by what they are of: state_ ones of the ledger, its inputs and its sums; decide_ ones of what it comes to, and
+// decide.go of their order; act.go of the effects that a Keeper carries out; and the others of what callers see.
+//
 // The package may import stage and the standard library.
 package residency
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -28,41 +33,67 @@ type RequestID uint64
 // Device is memory that stages share: those that name the same host and device.
 type Device struct {
 	Host, Name  string
-	BudgetBytes int64 // 0 is no limit; when stages disagree, the smallest limit counts
+	BudgetBytes int64 // for weights and scratch; 0 is no limit; when stages disagree, the smallest limit counts
 }
 
 // Key names the device in events: host/device.
 func (d Device) Key() string { return d.Host + "/" + d.Name }
 
-// Need is a kind of stage with a model resident, and the bytes it takes.
+// Need is a set of components to be resident together at one service, and what that takes.
 type Need struct {
-	Kind      stage.Kind
-	Model     string
-	Footprint stage.Footprint
-	// Identity is that of the weights the caller has worked with: services that are known to have others are not asked while there
-	// are any else. Empty is any.
-	Identity string
+	Kind       stage.Kind // of the services, in events and reasons
+	Components []string
+	// Footprints tell what it takes, in bytes, by the stage.Info.Planning of the service that will do the work. Weights are in
+	// the order of Components. Services that plan otherwise are not asked.
+	Footprints map[string]stage.Footprint
+	// Identities are those of the weights the caller has worked with, by component: services that are known to have others
+	// are not asked while there are any else.
+	Identities map[string]string
 }
 
 // String names the need in reasons.
-func (n Need) String() string { return fmt.Sprintf("%v %s", n.Kind, n.Model) }
+func (n Need) String() string { return fmt.Sprintf("%v %s", n.Kind, strings.Join(n.Components, " + ")) }
 
-func (n Need) bytes() int64 { return n.Footprint.WeightsBytes + n.Footprint.ScratchBytes }
+// equal tells whether two needs are for the same set.
+func (n Need) equal(m Need) bool { return slices.Equal(n.Components, m.Components) }
 
-// streaming says in words that the need keeps part of the weights, empty if it keeps all.
-func (n Need) streaming(d *device) string {
-	f := n.Footprint
-	if f.WeightsBytes >= f.WholeBytes {
+func (n Need) has(component string) bool { return slices.Contains(n.Components, component) }
+
+// first is the component that does the work.
+func (n Need) first() string {
+	if len(n.Components) == 0 {
+		return ""
+	}
+	return n.Components[0]
+}
+
+// bytes are all that a footprint has, weights and scratch.
+func bytes(f stage.Footprint) int64 { return f.WeightsBytes() + f.ScratchBytes }
+
+// LeastBytes are what the need takes at least, wherever it is served.
+func (n Need) LeastBytes() (least int64) {
+	least = -1
+	for _, f := range n.Footprints {
+		if b := bytes(f); least < 0 || b < least {
+			least = b
+		}
+	}
+	return max(least, 0)
+}
+
+// streaming says in words that part of a component's weights is kept, empty if all are.
+func streaming(w stage.Weights, scratch int64, d *device) string {
+	if w.Bytes >= w.WholeBytes {
 		return ""
 	}
 	return fmt.Sprintf("; of its %s bytes %s are kept and the others streamed: all, with %s of scratch, exceed the budget of %s",
-		count(f.WholeBytes), count(f.WeightsBytes), count(f.ScratchBytes), count(d.BudgetBytes))
+		count(w.WholeBytes), count(w.Bytes), count(scratch), count(d.BudgetBytes))
 }
 
-// State is what is known about a component: a model's part in one stage.
+// State is what is known about a component at one service.
 type State uint8
 
-// The states. All but Absent and Warm count on the device; what is Warm is kept, packed, in the host's memory.
+// The states. All but Absent and Warm count on the device; what is Warm is packed in the host's memory.
 const (
 	Absent State = iota
 	Loading

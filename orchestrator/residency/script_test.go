@@ -3,6 +3,7 @@ package residency
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,24 +18,26 @@ import (
 // something that happens, and the output has it with what was recorded and what is to be done:
 //
 //	# what follows                             a comment
-//	footprint KIND MODEL WEIGHTS SCRATCH [ALL] what a need takes from now on, in bytes; ALL weights, if they are streamed
-//	join STAGE KIND DEVICE BUDGET MODEL ... [holds=MODEL:BYTES] [warm=MODEL:BYTES] [keeps=BYTES] [draining]
+//	footprint KIND[@CLASS] SET WEIGHTS[,...] SCRATCH [ALL] what a need takes from now on, in bytes; ALL weights, if they are streamed
+//	join STAGE KIND DEVICE BUDGET NAME ... [holds=NAME:BYTES] [warm=NAME:BYTES] [warm-memory=BYTES] [draining] [plans=CLASS]
 //	silent STAGE | answers STAGE               the service does not answer | does again
 //	leave STAGE | seen STAGE GENERATION        the service is gone | is looked at
 //	measure STAGE BUDGET FOREIGN [BYTES@SECOND ...]  others hold so much, and want so much since then
-//	holds STAGE [resident=MODEL:BYTES[:stale]] [warm=MODEL:BYTES[:stale]] [before=N]  a look at what is there, asked N ops ago
+//	holds STAGE [resident=NAME:BYTES[:stale]] [warm=NAME:BYTES[:stale]] [before=N]  a look at what is there, asked N ops ago
 //	crowded rN                                 the work of a request found bytes taken by others
 //	want STAGE                                 what is told to others
-//	announce JOB KIND[/MODEL] ...              the model is "starter" if none is given
+//	announce JOB KIND[/SET] ...                a set is NAME or NAME+NAME; it is "starter" if none is given
 //	forget JOB
-//	ask JOB KIND[/MODEL] [try|again|identity=IDENTITY]  requests are r1, r2, ... in order
+//	ask JOB KIND[/SET] [try|again|identity=IDENTITY]  requests are r1, r2, ... in order
 //	cancel rN | release rN | failed rN | exhausted rN | distrust rN
-//	loaded STAGE[/MODEL] [STAMP/IDENTITY] | evicted STAGE[/MODEL] [dropped]   what was to be kept is not
-//	load-failed STAGE[/MODEL] REASON | evict-failed STAGE[/MODEL] REASON
+//	loaded STAGE[/NAME] [STAMP/IDENTITY] | evicted STAGE[/NAME] [dropped]   what was to be kept is not
+//	load-failed STAGE[/NAME] REASON | evict-failed STAGE[/NAME] REASON
 //	policy SETTING=VALUE ...                   settings of Policy, before all else
 //	pause DURATION                             what a step takes from now on, 1s without
 //	tick                                       time passes
 //	ledger                                     what is where
+//
+// A NAME without a part is of the component that is usual for the kind: "starter" of a denoiser is "starter/unet".
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		s := newScript(t)
@@ -57,12 +60,12 @@ func TestScripts(t *testing.T) {
 type script struct {
 	t          *testing.T
 	model      *checked
-	footprints map[string]stage.Footprint // by kind/model
+	footprints map[string]map[string]stage.Footprint // by kind/set and class
 	last       RequestID
 }
 
 func newScript(t *testing.T) *script {
-	return &script{t: t, model: newChecked(t), footprints: map[string]stage.Footprint{}}
+	return &script{t: t, model: newChecked(t), footprints: map[string]map[string]stage.Footprint{}}
 }
 
 func (s *script) line(words []string) string {
@@ -77,11 +80,20 @@ func (s *script) line(words []string) string {
 	case "#":
 		return ""
 	case "footprint":
-		f := stage.Footprint{WeightsBytes: s.number(arg(2)), ScratchBytes: s.number(arg(3))}
-		if len(args) > 4 {
-			f.WholeBytes = s.number(arg(4))
+		f := takes(s.number(arg(3)))
+		for w := range strings.SplitSeq(arg(2), ",") {
+			f.Weights = append(f.Weights, stage.Weights{Bytes: s.number(w), WholeBytes: s.number(w)})
 		}
-		s.footprints[arg(0)+"/"+arg(1)] = f
+		if len(args) > 4 {
+			f.Weights[0].WholeBytes = s.number(arg(4))
+		}
+		kind, class, _ := strings.Cut(arg(0), "@")
+		key := kind + "/" + arg(1)
+		s.footprints[key] = maps.Clone(s.footprints[key]) // requests have the one before
+		if s.footprints[key] == nil {
+			s.footprints[key] = map[string]stage.Footprint{}
+		}
+		s.footprints[key][class] = f
 		return ""
 	case "join":
 		host, name, _ := strings.Cut(arg(2), "/")
@@ -90,15 +102,19 @@ func (s *script) line(words []string) string {
 			what, value, _ := strings.Cut(a, "=")
 			switch what {
 			case "holds":
-				in.resident = append(in.resident, s.held(value))
+				in.resident = append(in.resident, s.held(in.kind, value))
 			case "warm":
-				in.warm = append(in.warm, s.held(value))
-			case "keeps":
-				in.keeps = s.number(value)
+				in.warm = append(in.warm, s.held(in.kind, value))
+			case "warm-memory":
+				in.warmBudget = s.number(value)
+			case "overhead":
+				in.overhead = s.number(value)
 			case "draining":
 				in.draining = true
+			case "plans":
+				in.planning = value
 			default:
-				in.models = append(in.models, a)
+				in.names = append(in.names, full(in.kind, a))
 			}
 		}
 		return s.step(in)
@@ -114,16 +130,17 @@ func (s *script) line(words []string) string {
 			bytes, since, _ := strings.Cut(a, "@")
 			share.ForeignWants = append(share.ForeignWants, stage.Want{Bytes: s.number(bytes), Since: time.Unix(s.number(since), 0)})
 		}
-		return s.step(measured{StageID(arg(0)), share})
+		return s.step(measured{stage: StageID(arg(0)), share: share})
 	case "holds":
 		in := holds{stage: StageID(arg(0)), since: s.model.lastOp}
+		kind := s.model.service(in.stage).kind
 		for _, a := range args[1:] {
 			what, value, _ := strings.Cut(a, "=")
 			switch what {
 			case "resident":
-				in.resident = append(in.resident, s.held(value))
+				in.resident = append(in.resident, s.held(kind, value))
 			case "warm":
-				in.warm = append(in.warm, s.held(value))
+				in.warm = append(in.warm, s.held(kind, value))
 			case "before":
 				in.since -= opID(s.number(value))
 			default:
@@ -132,7 +149,7 @@ func (s *script) line(words []string) string {
 		}
 		return s.step(in)
 	case "crowded":
-		return s.step(crowded{s.request(arg(0))})
+		return s.step(found{s.request(arg(0)), crowded, ""})
 	case "want":
 		w := s.model.want(StageID(arg(0)))
 		if w.Since.IsZero() {
@@ -149,12 +166,11 @@ func (s *script) line(words []string) string {
 		return s.step(forgotten{JobID(arg(0))})
 	case "ask":
 		s.last++
-		in := asked{s.last, JobID(arg(0)), s.need(arg(1)), len(args) > 2 && args[2] == "try"}
+		in := asked{s.last, JobID(arg(0)), s.need(arg(1)), len(args) > 2 && args[2] == "try", len(args) > 2 && args[2] == "again"}
 		if len(args) > 2 {
-			_, in.need.Identity, _ = strings.Cut(args[2], "identity=")
-		}
-		if len(args) > 2 && args[2] == "again" {
-			return s.step(askedAgain{in})
+			if _, identity, ok := strings.Cut(args[2], "identity="); ok {
+				in.need.Identities = map[string]string{in.need.Components[0]: identity}
+			}
 		}
 		return s.step(in)
 	case "cancel":
@@ -162,11 +178,11 @@ func (s *script) line(words []string) string {
 	case "release":
 		return s.step(released{s.request(arg(0))})
 	case "exhausted":
-		return s.step(exhausted{s.request(arg(0))})
+		return s.step(found{s.request(arg(0)), exhausted, ""})
 	case "distrust":
-		return s.step(distrusted{s.request(arg(0)), "a test says so"})
+		return s.step(found{s.request(arg(0)), distrusted, "a test says so"})
 	case "failed":
-		return s.step(failed{s.request(arg(0))})
+		return s.step(found{s.request(arg(0)), failed, ""})
 	case "loaded":
 		in := loadDone{op: s.op(arg(0), Loading)}
 		if len(args) > 1 {
@@ -177,7 +193,7 @@ func (s *script) line(words []string) string {
 		c := s.component(arg(0))
 		done := evictDone{op: s.op(arg(0), Evicting), freed: c.bytes}
 		if c.bytes > 0 && len(args) == 1 {
-			done.kept = c.kept
+			done.warm = c.warm
 		}
 		return s.step(done)
 	case "load-failed":
@@ -195,7 +211,7 @@ func (s *script) line(words []string) string {
 	case "tick":
 		return s.step(ticked{})
 	case "ledger":
-		return describe(s.model.snapshot())
+		return describe(&s.model.ledger)
 	}
 	s.t.Fatalf("unknown operation %q", cmd)
 	return ""
@@ -268,11 +284,19 @@ func (s *script) request(name string) RequestID {
 	return RequestID(s.number(strings.TrimPrefix(name, "r")))
 }
 
-// held reads MODEL:BYTES[:stale].
-func (s *script) held(text string) stage.ResidentModel {
-	model, bytes, _ := strings.Cut(text, ":")
+// held reads NAME:BYTES[:stale].
+func (s *script) held(k stage.Kind, text string) stage.ResidentComponent {
+	name, bytes, _ := strings.Cut(text, ":")
 	bytes, stale, _ := strings.Cut(bytes, ":")
-	return stage.ResidentModel{Model: model, WeightsBytes: s.number(bytes), Stale: stale}
+	return stage.ResidentComponent{Name: full(k, name), WeightsBytes: s.number(bytes), Stale: stale}
+}
+
+// full reads a NAME.
+func full(k stage.Kind, name string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	return named(k, name)
 }
 
 // edition reads STAMP/IDENTITY.
@@ -281,30 +305,34 @@ func (s *script) edition(text string) (e stage.Edition) {
 	return e
 }
 
-// need reads KIND[/MODEL].
+// need reads KIND[/SET].
 func (s *script) need(text string) Need {
-	kind, model, ok := strings.Cut(text, "/")
+	kind, set, ok := strings.Cut(text, "/")
 	if !ok {
-		model = "starter"
+		set = "starter"
 	}
-	f, ok := s.footprints[kind+"/"+model]
+	f, ok := s.footprints[kind+"/"+set]
 	if !ok {
 		s.t.Fatalf("%s has no footprint", text)
 	}
-	return Need{Kind: s.kind(kind), Model: model, Footprint: f}
+	n := Need{Kind: s.kind(kind), Footprints: f}
+	for name := range strings.SplitSeq(set, "+") {
+		n.Components = append(n.Components, full(n.Kind, name))
+	}
+	return n
 }
 
-// component reads STAGE[/MODEL].
+// component reads STAGE[/NAME].
 func (s *script) component(text string) *component {
-	id, model, ok := strings.Cut(text, "/")
+	id, name, ok := strings.Cut(text, "/")
 	if !ok {
-		model = "starter"
+		name = "starter"
 	}
 	v := s.model.service(StageID(id))
-	if v == nil || v.find(model) == nil {
+	if v == nil || v.find(full(v.kind, name)) == nil {
 		s.t.Fatalf("there is no %s", text)
 	}
-	return v.find(model)
+	return v.find(full(v.kind, name))
 }
 
 // op is the work under way at a component.
@@ -327,15 +355,18 @@ type checked struct {
 	// states and workers likewise.
 	states  map[place]State
 	workers map[StageID]RequestID
-	works   map[opID]string // under way: stage/model
-	pause   time.Duration   // before each step
+	works   map[opID]place // under way
+	// sets are what requests have reserved at a service, by the record alone.
+	sets  map[StageID]Event
+	begun map[place]bool // loads under way
+	pause time.Duration  // before each step
 	// ahead is how many of its kind each request found, overtaken how often it was.
 	ahead, overtaken map[RequestID]int
 }
 
 func newChecked(t *testing.T) *checked {
 	return &checked{
-		t: t, name: t.Name(), now: time.Unix(0, 0), used: map[string]int64{}, states: map[place]State{}, workers: map[StageID]RequestID{}, works: map[opID]string{},
+		t: t, name: t.Name(), now: time.Unix(0, 0), used: map[string]int64{}, states: map[place]State{}, workers: map[StageID]RequestID{}, works: map[opID]place{}, sets: map[StageID]Event{}, begun: map[place]bool{},
 		pause: time.Second, ahead: map[RequestID]int{}, overtaken: map[RequestID]int{},
 	}
 }

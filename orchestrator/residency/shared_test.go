@@ -21,7 +21,7 @@ func TestSharedDevice(t *testing.T) {
 			for steps := 0; s.open > 0; steps++ {
 				if steps == 2_000 {
 					for _, p := range s.players {
-						t.Log(p.id, "\n", describe(p.model.snapshot()))
+						t.Log(p.id, "\n", describe(&p.model.ledger))
 					}
 					t.Fatalf("%d jobs are still there", s.open)
 				}
@@ -65,7 +65,7 @@ func newShared(t *testing.T, random *rand.Rand) *shared {
 		}
 		s.players = append(s.players, p)
 		var needs []Need
-		for i, f := range []stage.Footprint{{WeightsBytes: 40, ScratchBytes: 5}, {WeightsBytes: 100, ScratchBytes: 20}, {WeightsBytes: 40, ScratchBytes: 10}} {
+		for i, f := range []struct{ weights, scratch int64 }{{40, 5}, {100, 20}, {40, 10}} {
 			kind := stage.Kinds()[i]
 			id := StageID(kind.String())
 			l, err := devicelease.Open(root, "gpu:0", s.budget)
@@ -74,8 +74,8 @@ func newShared(t *testing.T, random *rand.Rand) *shared {
 			}
 			t.Cleanup(func() { _ = l.Close() })
 			p.leases[id] = l
-			p.step(joined{holds: holds{stage: id}, kind: kind, device: Device{"h", "gpu:0", s.budget}, models: []string{"m"}})
-			needs = append(needs, Need{Kind: kind, Model: "m", Footprint: f})
+			p.step(joined{holds: holds{stage: id}, kind: kind, device: Device{"h", "gpu:0", s.budget}, names: []string{named(kind, "m")}})
+			needs = append(needs, single(kind, "m", f.weights, f.scratch))
 		}
 		for j := range 3 {
 			job := JobID(fmt.Sprint(j))
@@ -115,7 +115,7 @@ func (p *player) act() {
 func (p *player) look() {
 	for _, id := range slices.Sorted(maps.Keys(p.leases)) {
 		share := p.leases[id].Observe(p.id, p.model.want(id))
-		p.step(measured{id, share})
+		p.step(measured{stage: id, share: share})
 	}
 }
 
@@ -159,11 +159,11 @@ func (p *player) run(r *request) {
 	id, job, at := r.request, p.asked[r.request], r.service.id
 	scratch, running := p.runs[id]
 	if !running {
-		if p.reserve(at, r.need.Footprint.ScratchBytes) {
-			p.runs[id] = r.need.Footprint.ScratchBytes
+		if bytes := r.footprint().ScratchBytes; p.reserve(at, bytes) {
+			p.runs[id] = bytes
 			return
 		}
-		p.step(crowded{id})
+		p.step(found{id, crowded, ""})
 	} else {
 		p.release(at, scratch)
 		delete(p.runs, id)
@@ -191,13 +191,13 @@ func (p *player) ask(job JobID) {
 // the end.
 func TestNeverRoom(t *testing.T) {
 	m := newChecked(t)
-	need := Need{Kind: stage.KindDenoiser, Model: "m", Footprint: stage.Footprint{WeightsBytes: 50}}
-	m.step(joined{holds: holds{stage: "den"}, kind: need.Kind, device: Device{"h", "d", 100}, models: []string{"m"}})
+	need := single(stage.KindDenoiser, "m", 50, 0)
+	m.step(joined{holds: holds{stage: "den"}, kind: need.Kind, device: Device{"h", "d", 100}, names: need.Components})
 	m.step(asked{request: 1, need: need})
 	loads := 0
 	for len(m.requests) > 0 && loads < 100 {
-		m.step(loadFailed{m.service("den").find("m").op, stage.Errorf(stage.DeviceBusy, "busy")})
-		m.step(measured{"den", stage.DeviceShare{BudgetBytes: 100}})
+		m.step(loadFailed{m.service("den").find("m/unet").op, stage.Errorf(stage.DeviceBusy, "busy")})
+		m.step(measured{stage: "den", share: stage.DeviceShare{BudgetBytes: 100}})
 		loads++
 	}
 	if loads != maxRefusals+1 {

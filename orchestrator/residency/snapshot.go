@@ -10,9 +10,9 @@ import (
 type Snapshot struct {
 	Time          time.Time
 	Devices       []DeviceUse    // by host/device
-	Hosts         []HostUse      // that may keep evicted weights, by name
+	Hosts         []HostUse      // that have memory for warm weights, by name
 	Stages        []StageUse     // by id
-	Components    []ComponentUse // that are not absent; by stage and model
+	Components    []ComponentUse // that are not absent; by stage and name
 	Waiting       []Waiter       // requests not granted yet, by arrival
 	DroppedEvents int            // that Options.Sink was too slow for
 }
@@ -40,20 +40,19 @@ type StageUse struct {
 	Device       string    // host/device
 	Request      RequestID // whose bytes are reserved there, 0 if nobody's
 	Job          JobID     // that request's
-	Model        string    // that it needs
+	Components   []string  // that it needs
 	Leased       bool      // it works; else the weights are loading for it
 	ScratchBytes int64     // reserved for it
 }
 
-// ComponentUse is a model's part in a stage.
+// ComponentUse is a component at a stage.
 type ComponentUse struct {
 	Stage        StageID
 	Kind         stage.Kind
-	Model        string
+	Component    string
 	State        State
 	WeightsBytes int64 // on the device
 	WarmBytes    int64 // in the host's memory; of one that is loading or evicting, beside those on the device
-	Leased       bool
 }
 
 // Waiter is a request that is not granted yet.
@@ -62,7 +61,6 @@ type Waiter struct {
 	Job     JobID
 	Need    Need
 	Since   time.Time
-	Ahead   int     // for its kind of stage, those at work included
 	Stage   StageID // where room is made or weights load for it, empty while there is none
 }
 
@@ -87,26 +85,25 @@ func (l *ledger) snapshot() (s Snapshot) {
 	for _, v := range l.services {
 		use := StageUse{Stage: v.id, Kind: v.kind, Host: v.device.Host, Device: v.device.Key()}
 		if r := v.holder; r != nil && r.phase >= reserved {
-			use.Request, use.Job, use.Model, use.Leased = r.request, r.job, r.need.Model, r.phase == granted
-			use.ScratchBytes = r.need.Footprint.ScratchBytes
+			use.Request, use.Job, use.Components, use.Leased = r.request, r.job, r.need.Components, r.phase == granted
+			use.ScratchBytes = r.footprint().ScratchBytes
 		}
 		s.Stages = append(s.Stages, use)
 		for _, c := range v.components {
 			if c.state != Absent {
 				s.Components = append(s.Components, ComponentUse{
-					Stage: v.id, Kind: v.kind, Model: c.model, State: c.state, WeightsBytes: c.bytes, WarmBytes: c.kept,
-					Leased: use.Leased && c.holder() != nil,
+					Stage: v.id, Kind: v.kind, Component: c.name, State: c.state, WeightsBytes: c.bytes, WarmBytes: c.warm,
 				})
 			}
 		}
 	}
-	for i, r := range l.requests {
+	for _, r := range l.requests {
 		if r.phase == granted {
 			continue
 		}
-		w := Waiter{Request: r.request, Job: r.job, Need: r.need, Since: r.asked, Ahead: l.before(i)}
+		w := Waiter{Request: r.request, Job: r.job, Need: r.need, Since: r.asked}
 		if r.service != nil {
-			w.Stage, w.Ahead = r.service.id, 0
+			w.Stage = r.service.id
 		}
 		s.Waiting = append(s.Waiting, w)
 	}

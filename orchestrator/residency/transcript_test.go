@@ -20,24 +20,25 @@ func transcript(effects []effect, events []Event) string {
 			where += " " + string(e.Stage)
 		}
 		fmt.Fprintf(&b, "  %-8s %s [%s] %v %s %d, used %d of %d: %s%s\n", strings.ToUpper(e.Action.String()),
-			strings.TrimSpace(who), strings.TrimSpace(where), e.Kind, e.Model, e.Bytes, e.UsedBytes, e.BudgetBytes, e.Reason, remark(e))
+			strings.TrimSpace(who), strings.TrimSpace(where), e.Kind, names(e), e.Bytes, e.UsedBytes, e.BudgetBytes, e.Reason, remark(e))
 	}
 	for _, e := range effects {
 		switch e := e.(type) {
 		case startLoad:
-			fmt.Fprintf(&b, "  -> load %v %s prefetch=%v\n", e.at, e.model, e.prefetch)
+			fmt.Fprintf(&b, "  -> load %v %s prefetch=%v\n", e.at, e.name, e.prefetch)
 		case startEvict:
-			keep := ""
-			if e.keep {
-				keep = " and keep it"
+			what, warm := "evict", ""
+			if e.load != 0 {
+				what = "cancel load"
 			}
-			fmt.Fprintf(&b, "  -> evict %v %s%s\n", e.at, e.model, keep)
-		case cancelLoad:
-			fmt.Fprintf(&b, "  -> cancel load %v %s\n", e.at, e.model)
+			if e.warm {
+				warm = " and leave it warm"
+			}
+			fmt.Fprintf(&b, "  -> %s %v %s%s\n", what, e.at, e.name, warm)
 		case abandon:
 			fmt.Fprintf(&b, "  -> abandon work at %s\n", e.stage)
 		case grant:
-			fmt.Fprintf(&b, "  -> grant r%d at %s, queued %v, loading %v\n", e.request, e.stage, e.queued, e.loading)
+			fmt.Fprintf(&b, "  -> grant r%d at %s, queued %v, loading %v\n", e.request, e.lease.Stage, e.lease.Queued, e.lease.Loading)
 		case refuse:
 			fmt.Fprintf(&b, "  -> refuse r%d: %s %v\n", e.request, stage.ReasonOf(e.err), e.err)
 		case revoke:
@@ -49,6 +50,14 @@ func transcript(effects []effect, events []Event) string {
 		}
 	}
 	return b.String()
+}
+
+// names are all components that an event tells of.
+func names(e Event) string {
+	if len(e.Components) > 0 {
+		return strings.Join(e.Components, " + ")
+	}
+	return e.Component
 }
 
 // remark is what only some events have.
@@ -67,13 +76,14 @@ func remark(e Event) string {
 }
 
 // describe writes the ledger, a line for each thing.
-func describe(s Snapshot) string {
+func describe(l *ledger) string {
 	var b strings.Builder
+	s := l.snapshot()
 	for _, d := range s.Devices {
 		fmt.Fprintf(&b, "  %s: used %d of %d, peak %d\n", d.Key(), d.UsedBytes, d.BudgetBytes, d.PeakBytes)
 	}
 	for _, h := range s.Hosts {
-		fmt.Fprintf(&b, "  %s keeps %d of %d\n", h.Host, h.UsedBytes, h.BudgetBytes)
+		fmt.Fprintf(&b, "  %s: warm %d of %d\n", h.Host, h.UsedBytes, h.BudgetBytes)
 	}
 	for _, v := range s.Stages {
 		if v.Leased {
@@ -81,18 +91,20 @@ func describe(s Snapshot) string {
 		}
 	}
 	for _, c := range s.Components {
-		fmt.Fprintf(&b, "  %s: %v %s %v, %d", c.Stage, c.Kind, c.Model, c.State, c.WeightsBytes)
+		fmt.Fprintf(&b, "  %s: %v %s %v, %d", c.Stage, c.Kind, c.Component, c.State, c.WeightsBytes)
 		if c.WarmBytes > 0 {
 			fmt.Fprintf(&b, ", warm %d", c.WarmBytes)
 		}
 		fmt.Fprintln(&b)
 	}
-	for _, w := range s.Waiting {
-		fmt.Fprintf(&b, "  r%d of %s waits for %v, %d ahead", w.Request, w.Job, w.Need, w.Ahead)
-		if w.Stage != "" {
-			fmt.Fprintf(&b, ", at %s", w.Stage)
+	for i, r := range l.requests {
+		switch {
+		case r.phase == granted:
+		case r.service != nil:
+			fmt.Fprintf(&b, "  r%d of %s waits for %v, 0 ahead, at %s\n", r.request, r.job, r.need, r.service.id)
+		default:
+			fmt.Fprintf(&b, "  r%d of %s waits for %v, %d ahead\n", r.request, r.job, r.need, l.before(i))
 		}
-		fmt.Fprintln(&b)
 	}
 	return b.String()
 }

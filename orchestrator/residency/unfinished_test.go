@@ -13,7 +13,9 @@ import (
 func TestTurnsInTheRecord(t *testing.T) {
 	m := newChecked(t)
 	need := func(k stage.Kind) Need {
-		return Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: 10, ScratchBytes: 5, WholeBytes: 30}}
+		n := single(k, "m", 10, 5)
+		n.Footprints[""].Weights[0].WholeBytes = 30
+		return n
 	}
 	denoise, decode := need(stage.KindDenoiser), need(stage.KindDecoder)
 	var told []string
@@ -22,35 +24,35 @@ func TestTurnsInTheRecord(t *testing.T) {
 		for _, e := range m.events {
 			switch {
 			case e.Action == Grant:
-				told = append(told, fmt.Sprintf("%v: %d turns, %d of %d bytes", e.Kind, e.Turns, e.Bytes, e.WholeBytes))
+				told = append(told, fmt.Sprintf("%v: %d turns, %d taken, %d of %d bytes", e.Kind, e.Turns, e.Taken, e.Bytes, e.WholeBytes))
 			case e.Class == WorkDone:
 				told = append(told, fmt.Sprintf("%v: unfinished %v", e.Kind, e.Unfinished))
-			case e.Turns != 0 || e.WholeBytes != 0 || e.Unfinished:
+			case e.Turns != 0 || e.Taken != 0 || e.WholeBytes != 0 || e.Unfinished:
 				t.Errorf("%+v", e)
 			}
 		}
 	}
 	for _, k := range []stage.Kind{stage.KindDenoiser, stage.KindDecoder} {
 		step(joined{
-			holds: holds{stage: StageID(k.String()), resident: []stage.ResidentModel{{Model: "m", WeightsBytes: 10}}},
-			kind:  k, device: Device{"h", "cpu", 100}, models: []string{"m"},
+			holds: holds{stage: StageID(k.String()), resident: []stage.ResidentComponent{{Name: named(k, "m"), WeightsBytes: 10}}},
+			kind:  k, device: Device{"h", "cpu", 100}, names: []string{named(k, "m")},
 		})
 	}
 	step(announced{"job", []Need{denoise, decode}})
-	step(asked{1, "job", denoise, false})
-	step(asked{2, "job", decode, true})
+	step(asked{1, "job", denoise, false, false})
+	step(asked{2, "job", decode, true, false})
 	step(released{2})
-	step(unfinished{1})
+	step(found{1, unfinished, ""})
 	step(released{1})
-	step(asked{3, "job", denoise, false})
+	step(asked{3, "job", denoise, false, false})
 	step(released{3})
-	step(asked{4, "job", decode, false})
-	step(unfinished{9}) // nobody's
+	step(asked{4, "job", decode, false, false})
+	step(found{9, unfinished, ""}) // nobody's
 	want := []string{
-		"denoiser: 2 turns, 15 of 30 bytes",
-		"decoder: 0 turns, 15 of 30 bytes", "decoder: unfinished false",
-		"denoiser: unfinished true", "denoiser: 2 turns, 15 of 30 bytes", "denoiser: unfinished false",
-		"decoder: 1 turns, 15 of 30 bytes",
+		"denoiser: 2 turns, 0 taken, 15 of 30 bytes",
+		"decoder: 0 turns, 0 taken, 15 of 30 bytes", "decoder: unfinished false",
+		"denoiser: unfinished true", "denoiser: 2 turns, 0 taken, 15 of 30 bytes", "denoiser: unfinished false",
+		"decoder: 1 turns, 1 taken, 15 of 30 bytes",
 	}
 	if !slices.Equal(told, want) {
 		t.Errorf("the record tells\n%q, expected\n%q", told, want)

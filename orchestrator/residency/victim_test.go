@@ -21,10 +21,10 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 		var idle []*component
 		var held int64
 		for i := range 3 {
-			s := &service{id: StageID(fmt.Sprint("s", i)), kind: stage.Kinds()[i], device: d, models: []string{"a", "b"}}
-			s.read = pace{float64(1 + r.Intn(5)), 1}
+			s := &service{id: StageID(fmt.Sprint("s", i)), kind: stage.Kinds()[i], device: d, names: []string{named(stage.Kinds()[i], "a"), named(stage.Kinds()[i], "b")}}
+			s.fromFiles = pace{float64(1 + r.Intn(5)), 1}
 			l.services = append(l.services, s)
-			for _, m := range s.models {
+			for _, m := range s.names {
 				if bytes := int64(1 + r.Intn(9)); held+bytes <= d.BudgetBytes && r.Intn(3) > 0 {
 					c := s.component(m)
 					c.state, c.bytes, c.lastUsed, c.runs = Resident, bytes, time.Unix(r.Int63n(5), 0), r.Intn(4)
@@ -34,7 +34,13 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 			}
 		}
 		need := func() Need {
-			return Need{Kind: stage.Kinds()[r.Intn(3)], Model: string("ab"[r.Intn(2)]), Footprint: stage.Footprint{WeightsBytes: int64(1 + r.Intn(9)), ScratchBytes: int64(r.Intn(4))}}
+			k := stage.Kinds()[r.Intn(3)]
+			n := single(k, string("ab"[r.Intn(2)]), int64(1+r.Intn(9)), int64(r.Intn(4)))
+			if r.Intn(3) == 0 {
+				n.Components = []string{named(k, "a"), named(k, "b")}
+				n.Footprints = map[string]stage.Footprint{"": takes(int64(r.Intn(4)), int64(1+r.Intn(5)), int64(1+r.Intn(5)))}
+			}
+			return n
 		}
 		asking := &request{need: need()}
 		s := l.services[slices.Index(stage.Kinds(), asking.need.Kind)]
@@ -44,7 +50,7 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 			l.jobs[0].needs = append(l.jobs[0].needs, need())
 		}
 		short := s.missing(asking.need) - l.free(d)
-		idle = slices.DeleteFunc(idle, func(c *component) bool { return c == s.find(asking.need.Model) })
+		idle = slices.DeleteFunc(idle, func(c *component) bool { return c.service == s && asking.need.has(c.name) })
 		victims, enough := l.makeRoom(asking, s, short, idle)
 		var sum, freed int64
 		for _, c := range idle {
@@ -60,6 +66,18 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 			continue
 		}
 		p, _ := l.lookAhead(asking, s, l.future())
+		for i, n := range append([]Need{asking.need}, l.jobs[0].needs...) { // each wants its set, and leaves the rest but for its scratch
+			var held []string
+			for k, q := range p.parts {
+				if p.uses[i].set>>k&1 == 1 {
+					held = append(held, q.name)
+				}
+			}
+			slices.Sort(held)
+			if room := d.BudgetBytes - n.Footprints[""].ScratchBytes - p.size(p.uses[i].set); !slices.Equal(held, slices.Sorted(slices.Values(n.Components))) || room != p.uses[i].room {
+				t.Fatalf("seed %d: %v is planned as %v with %d bytes beside, %d", seed, n, held, p.uses[i].room, room)
+			}
+		}
 		cost := p.evict(idle, short).whole
 		if best := p.brute(idle, short); math.Abs(cost-best) > 1e-9 {
 			t.Fatalf("seed %d: it costs %v seconds, the best way %v", seed, cost, best)
@@ -71,14 +89,14 @@ func TestPlanAgainstEveryWay(t *testing.T) {
 func (p *plan) brute(idle []*component, short int64) float64 {
 	var held, movable uint64
 	for i, q := range p.parts {
-		if c := q.service.find(q.model); c != nil && c.state == Resident {
+		if c := q.service.find(q.name); c != nil && c.state == Resident {
 			held |= 1 << i
 			if slices.Contains(idle, c) {
 				movable |= 1 << i
 			}
 		}
 	}
-	own := uint64(1) << p.uses[0].part
+	own := p.uses[0].set
 	cost := map[uint64]float64{}
 	better := func(to map[uint64]float64, set uint64, c float64) {
 		if known, ok := to[set]; !ok || c < known {
@@ -93,7 +111,7 @@ func (p *plan) brute(idle []*component, short int64) float64 {
 	for _, u := range p.uses[1:] {
 		next := map[uint64]float64{}
 		for set, c := range cost {
-			bit := uint64(1) << u.part
+			bit := u.set
 			all := set | bit
 			for kept := range uint64(1) << len(p.parts) {
 				if kept&^all == 0 && kept&bit != 0 && p.size(kept&^bit) <= u.room {
@@ -118,12 +136,10 @@ func (p *plan) brute(idle []*component, short int64) float64 {
 func TestBeladyOnTheCycle(t *testing.T) {
 	const jobs = 20
 	m := newChecked(t)
-	need := func(k stage.Kind) Need {
-		return Need{Kind: k, Model: "m", Footprint: stage.Footprint{WeightsBytes: 50}}
-	}
+	need := func(k stage.Kind) Need { return single(k, "m", 50, 0) }
 	var cycle []Need
 	for _, k := range stage.Kinds() {
-		m.step(joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{Host: "h", Name: "d", BudgetBytes: 100}, models: []string{"m"}})
+		m.step(joined{holds: holds{stage: StageID(k.String())}, kind: k, device: Device{Host: "h", Name: "d", BudgetBytes: 100}, names: []string{named(k, "m")}})
 		cycle = append(cycle, need(k))
 	}
 	var trace []stage.Kind
@@ -147,7 +163,7 @@ func TestBeladyOnTheCycle(t *testing.T) {
 	}
 	for i, k := range trace {
 		id := RequestID(i + 1)
-		m.step(asked{id, JobID(fmt.Sprint(i / 3)), need(k), false})
+		m.step(asked{id, JobID(fmt.Sprint(i / 3)), need(k), false, false})
 		work()
 		m.step(released{id})
 		work()

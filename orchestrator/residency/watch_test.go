@@ -31,7 +31,7 @@ func TestWatch(t *testing.T) {
 	if first.Snapshot == nil || first.Dropped != 0 {
 		t.Fatalf("the first is %+v", first)
 	}
-	if diff := cmp.Diff([]ComponentUse{{Stage: "encoder", Kind: stage.KindEncoder, Model: "m", State: Resident, WeightsBytes: 40}}, first.Snapshot.Components); diff != "" {
+	if diff := cmp.Diff([]ComponentUse{{Stage: "encoder", Kind: stage.KindEncoder, Component: "m/text_encoder", State: Resident, WeightsBytes: 40}}, first.Snapshot.Components); diff != "" {
 		t.Error(diff)
 	}
 	used := first.Snapshot.Devices[0].UsedBytes

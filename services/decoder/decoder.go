@@ -1,18 +1,12 @@
-// Package decoder is the gRPC service of the decoder stage: StageService and VaeService, health and
+// Package decoder is the gRPC service of the decoder stage: StageService and WorkService, health and
 // reflection, in front of a runtime child that it supervises.
 //
 // It computes nothing and imports no other service.
 package decoder
 
 import (
-	"log/slog"
-
-	"google.golang.org/grpc"
-
-	"github.com/triptych-serving/triptych/services/internal/host"
 	"github.com/triptych-serving/triptych/services/internal/service"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
 // Options configure the service.
@@ -22,8 +16,4 @@ type Options = service.Options
 type Service = service.Service
 
 // New prepares the service of a decoder.
-func New(o Options) (*Service, error) {
-	return service.New(stage.KindDecoder, o, func(s grpc.ServiceRegistrar, h *host.Host, logger *slog.Logger) {
-		stagerpc.RegisterDecoder(s, host.Decoder{Host: h}, logger)
-	})
-}
+func New(o Options) (*Service, error) { return service.New(stage.KindDecoder, o) }

@@ -1,18 +1,12 @@
-// Package encoder is the gRPC service of the encoder stage: StageService and TextEncoderService, health and
+// Package encoder is the gRPC service of the encoder stage: StageService and WorkService, health and
 // reflection, in front of a runtime child that it supervises.
 //
 // It computes nothing and imports no other service.
 package encoder
 
 import (
-	"log/slog"
-
-	"google.golang.org/grpc"
-
-	"github.com/triptych-serving/triptych/services/internal/host"
 	"github.com/triptych-serving/triptych/services/internal/service"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
 // Options configure the service.
@@ -22,8 +16,4 @@ type Options = service.Options
 type Service = service.Service
 
 // New prepares the service of an encoder.
-func New(o Options) (*Service, error) {
-	return service.New(stage.KindEncoder, o, func(s grpc.ServiceRegistrar, h *host.Host, logger *slog.Logger) {
-		stagerpc.RegisterEncoder(s, host.Encoder{Host: h}, logger)
-	})
-}
+func New(o Options) (*Service, error) { return service.New(stage.KindEncoder, o) }

@@ -1,44 +1,13 @@
 package encoder_test
 
 import (
-	"slices"
 	"testing"
-
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/triptych-serving/triptych/services/encoder"
 	"github.com/triptych-serving/triptych/services/internal/servicetest"
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stagerpc"
-	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
-func run(t *testing.T) *servicetest.Running {
-	s, err := encoder.New(servicetest.Options(stage.KindEncoder, servicetest.Warm))
-	return servicetest.Start(t, s, err)
-}
-
-// TestContract is about the whole way: TCP, service, host, unix socket, child.
-func TestContract(t *testing.T) {
-	stagetest.EncoderContract(t, stagetest.Subject[stage.Encoder]{
-		Open: func(t *testing.T) (stage.Encoder, *stagetest.Script) {
-			return stagerpc.NewEncoder(run(t).Conn), nil
-		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge, Other: stagetest.OtherModel,
-	}, stagetest.Prompts()...)
-}
-
-func TestServices(t *testing.T) {
-	r := run(t)
-	names := r.Services(t)
-	for _, name := range []string{"triptych.stage.v1alpha1.StageService", "triptych.stage.v1alpha1.TextEncoderService"} {
-		if status := r.Health(t, name); status != healthpb.HealthCheckResponse_SERVING {
-			t.Errorf("health of %s with nothing resident: %v", name, status)
-		}
-		if !slices.Contains(names, name) {
-			t.Errorf("reflection does not list %s: %v", name, names)
-		}
-	}
-}
+func TestService(t *testing.T) { servicetest.Test(t, stage.KindEncoder, encoder.New) }

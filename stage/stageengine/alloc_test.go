@@ -18,22 +18,22 @@ const stepAllocations = 8
 func TestDenoiserStepAllocates(t *testing.T) {
 	const model = "tiny-sd15"
 	encoder, denoiser, _ := open(t, filepath.Join(repo, "testdata/golden", model))
-	for _, s := range []stage.Resident{encoder, denoiser} {
-		if err := s.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
+	for _, s := range []*Stage{encoder, denoiser} {
+		if err := s.Load(t.Context(), stage.LoadRequest{Component: partOf(s, model)}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	conditioning, err := encoder.Encode(t.Context(), stage.EncodeRequest{Model: model, Prompts: []string{"", "fox"}})
+	states, err := encode(t.Context(), encoder, model, "", "fox")
 	if err != nil {
 		t.Fatal(err)
 	}
 	const side, few, many = 8, 3, 13
 	allocated := func(steps int) (objects, bytes uint64) {
 		run := func() {
-			_, err := denoiser.Denoise(t.Context(), stage.DenoiseRequest{
-				Model: model, Conditioning: conditioning, LatentHeight: side, LatentWidth: side,
-				Steps: steps, GuidanceScale: 5, Sampler: "ddim", Seed: 1,
-			}, stage.DenoiseObserver{Progress: func(int, int) {}})
+			_, err := denoise(t.Context(), denoiser, denoising{
+				Model: model, States: states, H: side, W: side,
+				Steps: steps, Guidance: 5, Sampler: "ddim", Seed: 1,
+			}, stage.Observer{Progress: func(int, int) {}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +54,7 @@ func TestDenoiserStepAllocates(t *testing.T) {
 	perStep := (float64(manyObjects) - float64(fewObjects)) / (many - few)
 	bytesPerStep := (float64(manyBytes) - float64(fewBytes)) / (many - few)
 	t.Logf("%.1f objects and %.0f bytes for each step", perStep, bytesPerStep)
-	latents := 4.0 * side * side * float64(denoiser.books[model].component.LatentChannels)
+	latents := 4.0 * side * side * 4 // channels
 	if perStep > stepAllocations || bytesPerStep > 4*latents {
 		t.Errorf("a step allocates %.1f objects of %.0f bytes, allowed %d of %.0f", perStep, bytesPerStep, stepAllocations, 4*latents)
 	}

@@ -19,7 +19,7 @@ import (
 
 // unet is a denoiser of a copy of a small model, whose weights a test changes.
 type unet struct {
-	*Denoiser
+	*Stage
 	t    *testing.T
 	file string // of the weights
 }
@@ -38,7 +38,7 @@ func newUNet(t *testing.T, streamed bool) *unet {
 	if streamed {
 		o.ResidentBytes = map[stage.Kind]int64{stage.KindDenoiser: 0}
 	}
-	u := &unet{NewDenoiser(o), t, filepath.Join(dir, weightFiles[stage.KindDenoiser])}
+	u := &unet{newStage(stage.KindDenoiser, o), t, filepath.Join(dir, weightFiles[stage.KindDenoiser])}
 	t.Cleanup(func() {
 		u.evict(false)
 		if m := dev.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != 0 {
@@ -50,7 +50,7 @@ func newUNet(t *testing.T, streamed bool) *unet {
 
 func (u *unet) load() (e stage.Edition) {
 	u.t.Helper()
-	if err := u.Load(u.t.Context(), stage.LoadRequest{Model: staleModel, Edition: func(told stage.Edition) { e = told }}, nil); err != nil {
+	if err := u.Load(u.t.Context(), stage.LoadRequest{Component: partOf(u.Stage, staleModel), Edition: func(told stage.Edition) { e = told }}, nil); err != nil {
 		u.t.Fatal(err)
 	}
 	return e
@@ -58,7 +58,7 @@ func (u *unet) load() (e stage.Edition) {
 
 func (u *unet) evict(keep bool) stage.Evicted {
 	u.t.Helper()
-	e, err := u.Evict(context.Background(), stage.EvictRequest{Model: staleModel, Keep: keep})
+	e, err := u.Evict(context.Background(), stage.EvictRequest{Component: partOf(u.Stage, staleModel), Keep: keep})
 	if err != nil {
 		u.t.Fatal(err)
 	}
@@ -68,11 +68,11 @@ func (u *unet) evict(keep bool) stage.Evicted {
 // draw is the latent of a request of two steps; between hears of the first.
 func (u *unet) draw(between func()) ([]byte, error) {
 	u.t.Helper()
-	latent, err := u.Denoise(u.t.Context(), stage.DenoiseRequest{
-		Model: staleModel, Conditioning: stage.Conditioning{States: tensor.FromF32(make([]float32, 77*32), 1, 77, 32)},
-		LatentHeight: 8, LatentWidth: 8, Steps: 2, GuidanceScale: 1, Sampler: "ddim", CheckpointEveryNSteps: 1,
-	}, stage.DenoiseObserver{Checkpoint: func(stage.Checkpoint) { between() }})
-	return latent.Data, err
+	latents, err := denoise(u.t.Context(), u.Stage, denoising{
+		Model: staleModel, States: tensor.FromF32(make([]float32, 77*32), 1, 77, 32),
+		H: 8, W: 8, Steps: 2, Guidance: 1, Sampler: "ddim", Checkpoints: 1,
+	}, stage.Observer{Checkpoint: func(stage.Checkpoint) { between() }})
+	return latents.Data, err
 }
 
 func (u *unet) good() []byte {
@@ -85,13 +85,13 @@ func (u *unet) good() []byte {
 }
 
 // told is what Info says of what is held.
-func (u *unet) told() (resident, warm []stage.ResidentModel, c stage.Component) {
+func (u *unet) told() (resident, warm []stage.ResidentComponent, c stage.Component) {
 	u.t.Helper()
 	info, err := u.Info(u.t.Context())
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	return info.Resident, info.Warm, info.Models[0]
+	return info.Resident, info.Warm, info.Components[0]
 }
 
 // rename puts a changed file in the place of the weights, as most tools do that write files.
@@ -139,7 +139,7 @@ func TestFilesChange(t *testing.T) {
 			u := newUNet(t, c.streamed)
 			before := u.load()
 			old := u.good()
-			before.Identity = u.book(staleModel).edition().Identity // streamed weights have been read by now
+			before.Identity = u.book(partOf(u.Stage, staleModel)).edition().Identity // streamed weights have been read by now
 			if before.Identity == "" || before.Stamp == "" {
 				t.Fatalf("edition %+v", before)
 			}
@@ -160,7 +160,7 @@ func TestFilesChange(t *testing.T) {
 			}
 			after := u.load()
 			changed := u.good()
-			after.Identity = u.book(staleModel).edition().Identity
+			after.Identity = u.book(partOf(u.Stage, staleModel)).edition().Identity
 			if !before.Differs(after) || after.Stamp == before.Stamp {
 				t.Errorf("edition %+v became %+v", before, after)
 			}
@@ -214,10 +214,10 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("identity %q of what has not been read", b.Identity)
 	}
 	streamed.good()
-	if b := streamed.book(staleModel).edition(); a.Identity == "" || b.Identity != a.Identity {
+	if b := streamed.book(staleModel + "/unet").edition(); a.Identity == "" || b.Identity != a.Identity {
 		t.Errorf("identities %q, and %q streamed", a.Identity, b.Identity)
 	}
-	if all, err := Identities(t.Context(), whole.Options, staleModel); err != nil || all[stage.KindDenoiser] != a.Identity || all[stage.KindEncoder] == "" || all[stage.KindDecoder] == "" {
+	if all, err := Identities(t.Context(), whole.Options, staleModel); err != nil || all[staleModel+"/unet"] != a.Identity || all[staleModel+"/text_encoder"] == "" || all[staleModel+"/vae.decoder"] == "" || all[staleModel+"/vae.encoder"] == "" {
 		t.Errorf("identities %v, %v; want %q for the denoiser", all, err, a.Identity)
 	}
 	whole.rename()
@@ -255,10 +255,10 @@ func TestHiddenChange(t *testing.T) {
 		u := newUNet(t, streamed)
 		u.load()
 		old := u.good()
-		before := u.book(staleModel).edition()
+		before := u.book(partOf(u.Stage, staleModel)).edition()
 		u.evict(false)
 		u.hide()
-		b := u.book(staleModel) // whose stamp is made to be that of the files
+		b := u.book(partOf(u.Stage, staleModel)) // whose stamp is made to be that of the files
 		now, _ := b.changed()
 		if !now {
 			t.Error("the change left no trace")
@@ -292,7 +292,7 @@ func TestFilesChangeUnderLoad(t *testing.T) {
 	u := newUNet(t, false)
 	dev := &writing{u.Device, u.rename}
 	u.Device = dev
-	if err := u.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); stage.ReasonOf(err) != stage.ModelChanged {
+	if err := u.Load(t.Context(), stage.LoadRequest{Component: partOf(u.Stage, staleModel)}, nil); stage.ReasonOf(err) != stage.ModelChanged {
 		t.Fatalf("%v, want ModelChanged", err)
 	}
 	if used := dev.Memory().UsedBytes; used != 0 {
@@ -315,7 +315,7 @@ func TestFolderChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range info.Models {
+		for _, m := range info.Components {
 			if m.Problem == "" {
 				good = append(good, m.Model)
 			} else {
@@ -350,7 +350,7 @@ func TestFolderChanges(t *testing.T) {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := u.Load(t.Context(), stage.LoadRequest{Model: "another"}, nil); err != nil { // before anybody looks
+	if err := u.Load(t.Context(), stage.LoadRequest{Component: partOf(u.Stage, "another")}, nil); err != nil { // before anybody looks
 		t.Errorf("whole again: %v", err)
 	}
 	expect("whole again", []string{"another", staleModel}, nil)
@@ -358,14 +358,14 @@ func TestFolderChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("removed while it is held", []string{staleModel}, []string{"another"})
-	if info, err := u.Info(t.Context()); err != nil || !slices.ContainsFunc(info.Resident, func(m stage.ResidentModel) bool { return m.Model == "another" && m.Stale != "" }) {
+	if info, err := u.Info(t.Context()); err != nil || !slices.ContainsFunc(info.Resident, func(m stage.ResidentComponent) bool { return m.Name == "another/unet" && m.Stale != "" }) {
 		t.Errorf("%+v, %v", info.Resident, err)
 	}
-	if _, err := u.Evict(t.Context(), stage.EvictRequest{Model: "another", Keep: true}); err != nil {
+	if _, err := u.Evict(t.Context(), stage.EvictRequest{Component: partOf(u.Stage, "another"), Keep: true}); err != nil {
 		t.Fatal(err)
 	}
 	expect("removed", []string{staleModel}, nil)
-	if err := u.Load(t.Context(), stage.LoadRequest{Model: "another"}, nil); stage.ReasonOf(err) != stage.ModelNotFound {
+	if err := u.Load(t.Context(), stage.LoadRequest{Component: partOf(u.Stage, "another")}, nil); stage.ReasonOf(err) != stage.ModelNotFound {
 		t.Errorf("%v, want ModelNotFound", err)
 	}
 	if err := os.Rename(folder, folder+".gone"); err != nil {
@@ -383,7 +383,60 @@ func TestFolderChanges(t *testing.T) {
 }
 
 // stampOf is what the stamp of a book's files is by now.
-func stampOf(b *book[*modeldir.Denoiser]) string {
-	now, _ := modeldir.Stamp(b.path, b.files)
+func stampOf(b *book) string {
+	now, _ := modeldir.Stamp(b.of.path, b.of.files.Folders, b.files)
 	return now
+}
+
+// A model whose configs break is told to be broken and has no components, but for what is held, which is stale; it is as before
+// once they are repaired, be it found by a load before anybody has looked.
+func TestConfigsBreak(t *testing.T) {
+	u := newUNet(t, false)
+	path := filepath.Join(filepath.Dir(filepath.Dir(u.file)), "vae/config.json") // another component's
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(data []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info := func(problem, components, stale int) {
+		t.Helper()
+		u.look()
+		i, err := u.Info(t.Context())
+		if err != nil || len(i.Models) != 1 {
+			t.Fatalf("%+v, %v", i, err)
+		}
+		m := i.Models[0]
+		if (m.Problem != "") != (problem > 0) || (len(m.Recipes) > 0) == (problem > 0) || len(i.Components) != components {
+			t.Errorf("%+v with components %+v, want %d problems and %d components", m, i.Components, problem, components)
+		}
+		if got := len(slices.DeleteFunc(i.Resident, func(r stage.ResidentComponent) bool { return r.Stale == "" })); got != stale {
+			t.Errorf("%d components are stale, want %d", got, stale)
+		}
+	}
+	u.load()
+	info(0, 1, 0)
+	write([]byte("{"))
+	info(1, 1, 1)
+	if _, err := u.Work(t.Context(), stage.WorkRequest{Turn: "denoise", Components: []string{partOf(u.Stage, staleModel)}}, stage.Observer{}); stage.ReasonOf(err) != stage.StageEvicted {
+		t.Errorf("%v, want StageEvicted", err)
+	}
+	u.evict(true)
+	info(1, 0, 0)
+	load := func() error {
+		return u.Load(t.Context(), stage.LoadRequest{Component: partOf(u.Stage, staleModel)}, nil)
+	}
+	if err := load(); stage.ReasonOf(err) != stage.ModelInvalid {
+		t.Errorf("%v, want ModelInvalid", err)
+	}
+	write(data)
+	if err := load(); err != nil { // before anybody looks
+		t.Error(err)
+	}
+	info(0, 1, 0)
+	u.good()
 }

@@ -1,16 +1,23 @@
 package stageengine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"google.golang.org/grpc"
 
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devicetest"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageplugin"
@@ -18,12 +25,12 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
-// One contract for a stage called directly, over in-memory gRPC and in a child process: this binary
-// started again, which is told by its environment what to be.
+// One contract for a stage called directly, on a device that copies as well, over in-memory gRPC and in a child process: this
+// binary started again, which is told by its environment what to be.
 
 const (
 	modelsEnv = "STAGEENGINE_TEST_MODELS"
-	kindEnv   = "STAGEENGINE_TEST_KIND"
+	turnEnv   = "STAGEENGINE_TEST_TURN"
 )
 
 func TestMain(m *testing.M) {
@@ -38,31 +45,48 @@ func TestMain(m *testing.M) {
 }
 
 func serveChild() error {
-	log := stageplugin.NewChildLogger(slog.LevelWarn)
-	kind, _ := stage.ParseKind(os.Getenv(kindEnv))
-	o, err := contractOptions(os.Getenv(modelsEnv), kind)
+	turn := os.Getenv(turnEnv)
+	o, err := contractOptions(os.Getenv(modelsEnv), turn, onHost)
 	if err != nil {
 		return err
 	}
-	switch kind {
-	case stage.KindEncoder:
-		return stageplugin.ServeEncoder(NewEncoder(o), log)
-	case stage.KindDenoiser:
-		return stageplugin.ServeDenoiser(NewDenoiser(o), log)
-	}
-	return stageplugin.ServeDecoder(NewDecoder(o), log)
+	return stageplugin.Serve(kindOf(turn), newStage(kindOf(turn), o), stageplugin.NewChildLogger(slog.LevelWarn))
 }
 
 // contractOptions open models on a device that the small ones fit on and the starter does not, and keep one of them warm.
-func contractOptions(models string, kind stage.Kind) (Options, error) {
-	caps := map[stage.Kind]int64{stage.KindEncoder: 1_700_000, stage.KindDenoiser: 16_000_000, stage.KindDecoder: 1_900_000}
-	warm := map[stage.Kind]int64{stage.KindEncoder: 1_000_000, stage.KindDenoiser: 3_000_000, stage.KindDecoder: 500_000}
+func contractOptions(models, turn string, open func(capBytes int64) (device.Device, error)) (Options, error) {
+	caps := map[string]int64{"encode": 1_700_000, "denoise": 16_000_000, "decode": 1_900_000, "encode_image": 1_250_000}
+	warm := map[string]int64{"encode": 1_000_000, "denoise": 3_000_000, "decode": 500_000, "encode_image": 300_000}
 	library, err := OpenLibrary(models, filepath.Join(repo, "models/starter"))
 	if err != nil {
 		return Options{}, err
 	}
-	device, err := cpu.New(cpu.Options{MemoryCapBytes: caps[kind]})
-	return Options{Library: library, Device: device, Host: "test", Version: "test", WarmBytes: warm[kind]}, err
+	dev, err := open(caps[turn])
+	return Options{Library: library, Device: dev, Host: "test", Version: "test", WarmBytes: warm[turn]}, err
+}
+
+// onHost and onCopying open a device with room for so many bytes.
+func onHost(capBytes int64) (device.Device, error) {
+	return cpu.New(cpu.Options{MemoryCapBytes: capBytes})
+}
+
+func onCopying(capBytes int64) (device.Device, error) {
+	const overhead = 300 << 10
+	computes, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return devicetest.NewCopying(computes, devicetest.CopyingOptions{CapBytes: overhead + capBytes, OverheadBytes: overhead})
+}
+
+func kindOf(turn string) stage.Kind {
+	switch turn {
+	case "encode":
+		return stage.KindEncoder
+	case "denoise":
+		return stage.KindDenoiser
+	}
+	return stage.KindDecoder
 }
 
 // contractModels makes a folder with two models that work and one whose weights are cut.
@@ -74,7 +98,7 @@ func contractModels(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"} {
+	for _, file := range weightFiles {
 		if err := os.Truncate(filepath.Join(dir, "broken", file), 200_000); err != nil {
 			t.Fatal(err)
 		}
@@ -82,17 +106,18 @@ func contractModels(t *testing.T) string {
 	return dir
 }
 
-// transports gives the ways to reach a stage.
-func transports[S stage.Resident](kind stage.Kind, direct func(Options) S, register func(grpc.ServiceRegistrar, S), client func(grpc.ClientConnInterface) S) map[string]func(*testing.T, string) S {
-	inProcess := func(t *testing.T, models string) S {
-		o, err := contractOptions(models, kind)
+// transports are the ways to reach a stage.
+func transports(turn, models string) map[string]func(*testing.T) stage.Stage {
+	kind := kindOf(turn)
+	inProcess := func(t *testing.T, open func(capBytes int64) (device.Device, error)) stage.Stage {
+		o, err := contractOptions(models, turn, open)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := direct(o)
+		s := newStage(kind, o)
 		t.Cleanup(func() {
-			for _, name := range o.Library.Names() {
-				if _, err := s.Evict(context.Background(), stage.EvictRequest{Model: name}); err != nil {
+			for _, b := range s.all() {
+				if _, err := s.Evict(context.Background(), stage.EvictRequest{Component: b.component.Name}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -105,81 +130,83 @@ func transports[S stage.Resident](kind stage.Kind, direct func(Options) S, regis
 		})
 		return s
 	}
-	return map[string]func(*testing.T, string) S{
-		"direct": inProcess,
-		"grpc": func(t *testing.T, models string) S {
-			s := inProcess(t, models)
-			return client(stagetest.Connect(t, func(r grpc.ServiceRegistrar) { register(r, s) }))
+	return map[string]func(*testing.T) stage.Stage{
+		"direct":  func(t *testing.T) stage.Stage { return inProcess(t, onHost) },
+		"copying": func(t *testing.T) stage.Stage { return inProcess(t, onCopying) },
+		"grpc": func(t *testing.T) stage.Stage {
+			s := inProcess(t, onHost)
+			conn := stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.Register(r, kind, s, slog.New(slog.DiscardHandler)) })
+			return stagerpc.New(conn, kind)
 		},
-		"child": func(t *testing.T, models string) S {
+		"child": func(t *testing.T) stage.Stage {
 			self, err := os.Executable()
 			if err != nil {
 				t.Fatal(err)
 			}
 			child, err := stageplugin.Launch(t.Context(), stageplugin.Options{
-				Kind: kind, Command: []string{self}, Env: []string{modelsEnv + "=" + models, kindEnv + "=" + kind.String()}, Logger: slog.New(slog.DiscardHandler),
+				Kind: kind, Command: []string{self}, Env: []string{modelsEnv + "=" + models, turnEnv + "=" + turn}, Logger: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(child.Kill)
-			return child.Stage().(S)
+			return child.Stage()
 		},
 	}
 }
 
-func subject[S stage.Resident](open func(*testing.T, string) S, models string) stagetest.Subject[S] {
-	return stagetest.Subject[S]{
-		Open:  func(t *testing.T) (S, *stagetest.Script) { return open(t, models), nil },
-		Model: "tiny-v", Broken: "broken", TooLarge: "starter", Other: "tiny-w",
+// waves are some values of a shape.
+func waves(name string, period int, shape ...int) stage.Value {
+	n, _ := tensor.Shape(shape).Elems()
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(2*(i%period))/float32(period) - 1
 	}
+	return stage.Value{Name: name, Tensor: tensor.FromF32(v, shape...)}
 }
 
-func TestEncoderContract(t *testing.T) {
+// TestContract runs the suite on every turn of Stable Diffusion.
+func TestContract(t *testing.T) {
 	models := contractModels(t)
-	for name, open := range transports(stage.KindEncoder, func(o Options) stage.Encoder { return NewEncoder(o) },
-		func(r grpc.ServiceRegistrar, e stage.Encoder) {
-			stagerpc.RegisterEncoder(r, e, slog.New(slog.DiscardHandler))
-		},
-		stagerpc.NewEncoder) {
-		t.Run(name, func(t *testing.T) { stagetest.EncoderContract(t, subject(open, models), stagetest.Prompts()...) })
+	small := stage.Options{"width": stage.IntOption(32), "height": stage.IntOption(16)}
+	drawn := stage.Options{
+		"width": stage.IntOption(32), "height": stage.IntOption(16), "steps": stage.IntOption(6), "guidance_scale": stage.FloatOption(2), "sampler": stage.TextOption("euler_a"),
 	}
-}
-
-func TestDenoiserContract(t *testing.T) {
-	models := contractModels(t)
-	const tokens, width = 77, 48
-	states := make([]float32, 2*tokens*width)
-	for i := range states {
-		states[i] = float32(i%17)/8 - 1
+	whole := maps.Clone(drawn)
+	whole["strength"] = stage.FloatOption(1)
+	var picture bytes.Buffer
+	grey := image.NewGray(image.Rect(0, 0, 32, 16))
+	grey.SetGray(3, 5, color.Gray{Y: 200})
+	if err := png.Encode(&picture, grey); err != nil {
+		t.Fatal(err)
 	}
-	request := stage.DenoiseRequest{
-		Model: "tiny-v", Conditioning: stage.Conditioning{States: tensor.FromF32(states, 2, tokens, width)},
-		LatentHeight: 4, LatentWidth: 8, Steps: 6, GuidanceScale: 2, Sampler: "euler_a", Seed: 3,
-	}
-	for name, open := range transports(stage.KindDenoiser, func(o Options) stage.Denoiser { return NewDenoiser(o) },
-		func(r grpc.ServiceRegistrar, d stage.Denoiser) {
-			stagerpc.RegisterDenoiser(r, d, slog.New(slog.DiscardHandler))
-		},
-		stagerpc.NewDenoiser) {
-		t.Run(name, func(t *testing.T) { stagetest.DenoiserContract(t, subject(open, models), request) })
-	}
-}
-
-func TestDecoderContract(t *testing.T) {
-	models := contractModels(t)
-	z := make([]float32, 8*4*6)
-	for i := range z {
-		z[i] = float32(i%13)/6 - 1
-	}
-	latent := stage.Latent{Tensor: tensor.FromF32(z, 1, 8, 4, 6)}
-	for name, open := range transports(stage.KindDecoder, func(o Options) stage.Decoder { return NewDecoder(o) },
-		func(r grpc.ServiceRegistrar, d stage.Decoder) {
-			stagerpc.RegisterDecoder(r, d, slog.New(slog.DiscardHandler))
-		},
-		stagerpc.NewDecoder) {
-		t.Run(name, func(t *testing.T) {
-			stagetest.DecoderContract(t, subject(open, models), latent, stage.PNG, stage.JPEG, stage.WebP)
-		})
+	for name, s := range map[string]stagetest.Subject{
+		"encode": {Kind: stage.KindEncoder, Request: stage.WorkRequest{
+			Turn: "encode", Components: []string{"tiny-v/text_encoder"},
+			Options: stage.Options{"prompt": stage.TextOption("a fox"), "negative_prompt": stage.TextOption("fog"), "guidance_scale": stage.FloatOption(3)},
+		}},
+		"encode_image": {Kind: stage.KindDecoder, Request: stage.WorkRequest{
+			Turn: "encode_image", Components: []string{"tiny-v/vae.encoder"}, Options: small,
+			Values: stage.Values{{Name: "init_image", File: &stage.File{Media: "image/png", Data: picture.Bytes()}}},
+		}},
+		"denoise": {Kind: stage.KindDenoiser, Request: stage.WorkRequest{
+			Turn: "denoise", Components: []string{"tiny-v/unet"}, Options: drawn, Values: stage.Values{waves("hidden_states", 17, 2, 77, 48)}, Seed: 3,
+		}},
+		"draw a picture anew": {Kind: stage.KindDenoiser, Request: stage.WorkRequest{
+			Turn: "denoise", Components: []string{"tiny-v/unet"}, Options: whole, Seed: 3,
+			Values: stage.Values{waves("hidden_states", 17, 2, 77, 48), waves("moments", 11, 1, 16, 4, 8), waves("mask_latents", 2, 1, 1, 4, 8)},
+		}},
+		"decode": {Kind: stage.KindDecoder, Request: stage.WorkRequest{
+			Turn: "decode", Components: []string{"tiny-v/vae.decoder"}, Options: small, Values: stage.Values{waves("latents", 13, 1, 8, 4, 8)},
+		}},
+	} {
+		for transport, open := range transports(s.Request.Turn, models) {
+			if s.Request.Values.Has("moments") && transport != "direct" {
+				continue // which is the same turn
+			}
+			s.Open = func(t *testing.T) (stage.Stage, *stagetest.Script) { return open(t), nil }
+			s.Broken, s.TooLarge, s.Other = "broken", "starter", "tiny-w"
+			t.Run(name+"/"+transport, func(t *testing.T) { stagetest.Contract(t, s) })
+		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/tensor"
@@ -19,7 +21,7 @@ import (
 )
 
 // starterDecoder is the decoder of the starter model on a device of its own.
-func starterDecoder(t *testing.T, o cpu.Options) *Decoder {
+func starterDecoder(t *testing.T, o cpu.Options) *Stage {
 	t.Helper()
 	library, err := OpenLibrary(filepath.Join(repo, "models/starter"))
 	if err != nil {
@@ -29,12 +31,12 @@ func starterDecoder(t *testing.T, o cpu.Options) *Decoder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := NewDecoder(Options{Library: library, Device: dev, Host: "test", Version: "test"})
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: "starter"}, nil); err != nil {
+	d := newStage(stage.KindDecoder, Options{Library: library, Device: dev, Host: "test", Version: "test"})
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: partOf(d, "starter")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := d.Evict(context.Background(), stage.EvictRequest{Model: "starter"}); err != nil {
+		if _, err := d.Evict(context.Background(), stage.EvictRequest{Component: partOf(d, "starter")}); err != nil {
 			t.Error(err)
 		}
 		if used := dev.Memory().UsedBytes; used != 0 {
@@ -47,44 +49,45 @@ func starterDecoder(t *testing.T, o cpu.Options) *Decoder {
 	return d
 }
 
-func decodeRequest(h, w int) stage.DecodeRequest {
+// shapes are latents of the starter model that show something.
+func shapes(h, w int) tensor.Tensor {
 	z := make([]float32, 8*h*w)
 	for i := range z {
 		z[i] = float32(math.Sin(float64(i%w)/3) + math.Cos(float64(i/w)/5))
 	}
-	return stage.DecodeRequest{Model: "starter", Latent: stage.Latent{Tensor: tensor.FromF32(z, 1, 8, h, w)}, Format: stage.PNG}
+	return tensor.FromF32(z, 1, 8, h, w)
 }
 
-func plan(t *testing.T, d *Decoder, h, w int) stage.Footprint {
+func plan(t *testing.T, d *Stage, h, w int) (f stage.Footprint, weights int64) {
 	t.Helper()
-	f, err := d.Plan(t.Context(), stage.PlanRequest{Model: "starter", Batch: 1, LatentHeight: h, LatentWidth: w})
+	f, err := footprint(t.Context(), d, "starter", h, w, 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f
+	return f, f.WeightsBytes()
 }
 
 // A budget that is short makes a large image take longer and look the same, and is kept.
 func TestDecodeWithinBudget(t *testing.T) {
 	const h, w = 41, 48
 	free := starterDecoder(t, cpu.Options{})
-	whole := plan(t, free, h, w)
-	want, err := free.Decode(t.Context(), decodeRequest(h, w))
+	whole, weights := plan(t, free, h, w)
+	want, err := decode(t.Context(), free, "starter", shapes(h, w), "png", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, budget := range []int64{whole.WeightsBytes + whole.ScratchBytes, whole.WeightsBytes + whole.ScratchBytes - 1, whole.WeightsBytes + 3<<20} {
+	for _, budget := range []int64{weights + whole.ScratchBytes, weights + whole.ScratchBytes - 1, weights + 3<<20} {
 		d := starterDecoder(t, cpu.Options{MemoryCapBytes: budget})
-		f := plan(t, d, h, w)
-		if need := f.WeightsBytes + f.ScratchBytes; need > budget || (f == whole) != (budget == whole.WeightsBytes+whole.ScratchBytes) {
+		f, _ := plan(t, d, h, w)
+		if need := weights + f.ScratchBytes; need > budget || cmp.Equal(f, whole) != (budget == weights+whole.ScratchBytes) {
 			t.Fatalf("budget %d: planned %+v, whole is %+v", budget, f, whole)
 		}
-		got, err := d.Decode(t.Context(), decodeRequest(h, w))
+		got, err := decode(t.Context(), d, "starter", shapes(h, w), "png", "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if peak := d.Device.Memory().PeakBytes; peak != f.WeightsBytes+f.ScratchBytes {
-			t.Errorf("budget %d: %d bytes planned, a peak of %d", budget, f.WeightsBytes+f.ScratchBytes, peak)
+		if peak := d.Device.Memory().PeakBytes; peak != weights+f.ScratchBytes {
+			t.Errorf("budget %d: %d bytes planned, a peak of %d", budget, weights+f.ScratchBytes, peak)
 		}
 		off, values := differences(t, want.Data, got.Data)
 		if off[0] > values/1000 || off[1] > 0 { // by one where a value lies between two; required is 99.9 % within one
@@ -93,12 +96,12 @@ func TestDecodeWithinBudget(t *testing.T) {
 		t.Logf("budget %d: scratch %d of %d, values off by 1 and by more %v of %d", budget, f.ScratchBytes, whole.ScratchBytes, off, values)
 	}
 	// What is too little for bands too is for the ledger to refuse.
-	d := starterDecoder(t, cpu.Options{MemoryCapBytes: whole.WeightsBytes + 4096})
-	f := plan(t, d, h, w)
+	d := starterDecoder(t, cpu.Options{MemoryCapBytes: weights + 4096})
+	f, _ := plan(t, d, h, w)
 	if f.ScratchBytes <= 4096 || f.ScratchBytes > 3<<20 {
 		t.Errorf("planned %+v, want the least there is", f)
 	}
-	if _, err := d.Decode(t.Context(), decodeRequest(h, w)); stage.ReasonOf(err) != stage.EngineOOMUnplanned {
+	if _, err := decode(t.Context(), d, "starter", shapes(h, w), "png", ""); stage.ReasonOf(err) != stage.EngineOOMUnplanned {
 		t.Errorf("decoding without enough memory: %v", err)
 	}
 }
@@ -106,12 +109,13 @@ func TestDecodeWithinBudget(t *testing.T) {
 // Without a budget, too, a large image does not take scratch for every pixel.
 func TestDecodeBounded(t *testing.T) {
 	d := starterDecoder(t, cpu.Options{})
-	large, larger := plan(t, d, 128, 128), plan(t, d, 192, 256)
+	large, _ := plan(t, d, 128, 128)
+	larger, _ := plan(t, d, 192, 256)
 	if 3*large.SpillBytes != larger.SpillBytes || large.SpillBytes == 0 { // the disk is another matter
 		t.Errorf("planned files of %d bytes for 1024x1024 and %d for 2048x1536", large.SpillBytes, larger.SpillBytes)
 	}
 	large.SpillBytes, larger.SpillBytes = 0, 0
-	if large != larger || large.ScratchBytes > MaxImageScratch/8 {
+	if !cmp.Equal(large, larger) || large.ScratchBytes > MaxImageScratch/8 {
 		t.Errorf("planned %+v for 1024x1024 and %+v for 2048x1536", large, larger)
 	}
 }
@@ -152,8 +156,8 @@ func differences(t *testing.T, a, b []byte) (off [2]int, values int) {
 func TestDecodeWithoutDisk(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	d := starterDecoder(t, cpu.Options{MemoryCapBytes: 8 << 20, SpillDir: missing})
-	_, planned := d.Plan(t.Context(), stage.PlanRequest{Model: "starter", Batch: 1, LatentHeight: 32, LatentWidth: 32})
-	_, decoded := d.Decode(t.Context(), decodeRequest(32, 32))
+	_, planned := footprint(t.Context(), d, "starter", 32, 32, 1, 0)
+	_, decoded := decode(t.Context(), d, "starter", shapes(32, 32), "png", "")
 	filled := d.runError(&device.SpillError{Bytes: 1000, AvailableBytes: 7, Err: &fs.PathError{Op: "write", Path: missing, Err: syscall.ENOSPC}}, nil, 0)
 	for name, err := range map[string]error{"Plan": planned, "Decode": decoded, "a disk that fills up": filled} {
 		var e *stage.Error
@@ -169,27 +173,12 @@ func TestDecodeWithoutDisk(t *testing.T) {
 	if err := d.runError(&device.SpillError{Err: syscall.EIO}, nil, 0); stage.ReasonOf(err) != stage.EngineFault {
 		t.Errorf("a broken disk: %v", err)
 	}
-	if f := plan(t, d, 4, 4); f.SpillBytes != 0 {
+	if f, _ := plan(t, d, 4, 4); f.SpillBytes != 0 {
 		t.Errorf("a small image needs no disk: %+v", f)
 	}
 }
 
-// What an image file cannot carry is refused before the work: here nothing is loaded that could do it.
-func TestTextRefusedFirst(t *testing.T) {
-	d := starterDecoder(t, cpu.Options{})
-	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: "starter"}); err != nil {
-		t.Fatal(err)
-	}
-	for _, format := range []stage.ImageFormat{stage.PNG, stage.JPEG, stage.WebP} {
-		req := decodeRequest(4, 4)
-		req.Format, req.Text = format, []stage.ImageText{{Key: "parameters", Value: "fox\x00"}}
-		if _, err := d.Decode(t.Context(), req); stage.ReasonOf(err) != stage.InvalidField {
-			t.Errorf("%v with NUL: %v", format, err)
-		}
-	}
-}
-
-// Every character that a prompt may have is carried by every format.
+// What an image file cannot carry is refused; every character that a prompt may have is carried by every format.
 func TestTextOfPrompts(t *testing.T) {
 	text := []rune{}
 	for r := rune(1); r < 0x3000; r++ {
@@ -197,11 +186,12 @@ func TestTextOfPrompts(t *testing.T) {
 	}
 	text = append(text, 0xfffd, 0xfffe, 0xffff, 0x1f98a, 0x10ffff)
 	d := starterDecoder(t, cpu.Options{})
-	for _, format := range []stage.ImageFormat{stage.PNG, stage.JPEG, stage.WebP} {
-		req := decodeRequest(4, 4)
-		req.Format, req.Text = format, []stage.ImageText{{Key: "parameters", Value: string(text)}}
-		if _, err := d.Decode(t.Context(), req); err != nil {
+	for _, format := range stage.ImageFormats() {
+		if _, err := decode(t.Context(), d, "starter", shapes(4, 4), format, string(text)); err != nil {
 			t.Errorf("%v: %v", format, err)
+		}
+		if _, err := decode(t.Context(), d, "starter", shapes(4, 4), format, "fox\x00"); stage.ReasonOf(err) != stage.InvalidField {
+			t.Errorf("%v with NUL: %v", format, err)
 		}
 	}
 }

@@ -1,77 +1,54 @@
 package stageengine
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
-	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/engine/weights"
+	"github.com/triptych-serving/triptych/families/family"
 )
 
-// Parts of two models are one if nothing that results depend on tells them apart: settings, the tensors' names, types
+// Components of two models are one if nothing that results depend on tells them apart: settings, the tensors' names, types
 // and shapes, and their bytes. Bytes are read only where all else agrees, in the background from the first Info on, so that
 // neither a start nor an image waits for it.
 
-// settings is all of a network that can be compared without reading its weights.
-func settings(kind stage.Kind, dir *modeldir.Dir, net network) (string, error) {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%v\n", kind)
-	switch kind {
-	case stage.KindEncoder:
-		fmt.Fprintf(&b, "%+v\n", dir.Text)
-		files, err := os.ReadDir(dir.Tokenizer())
-		if err != nil {
-			return "", err
-		}
-		for _, f := range files {
-			path := filepath.Join(dir.Tokenizer(), f.Name())
-			if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // a link's file
-				continue
-			}
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return "", err
-			}
-			fmt.Fprintf(&b, "%q %x\n", f.Name(), sha256.Sum256(data))
-		}
-	case stage.KindDenoiser:
-		schedule, err := dir.SchedulerConfig()
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&b, "%+v %d %s\n%s\n", dir.UNet, dir.Tokens, dir.Scheduler(), schedule)
-	case stage.KindDecoder:
-		fmt.Fprintf(&b, "%+v\n", dir.VAE)
+// settings is all of a component that can be compared without reading its weights.
+func settings(part *family.Component, net *modeldir.Network) (string, error) {
+	text, err := part.Settings()
+	if err != nil {
+		return "", err
 	}
+	var b strings.Builder
+	_, own, _ := strings.Cut(part.Name, "/")
+	fmt.Fprintf(&b, "%s %s\n%s", own, part.Class, text)
 	for _, t := range net.Tensors() {
 		fmt.Fprintf(&b, "%q %v %v\n", t.Name, t.DType, t.Shape)
 	}
 	return b.String(), nil
 }
 
-// compareSettings finds out which models may be equal to another one. mu is held.
-func (s *shelf[N]) compareSettings() {
+// compareSettings finds out which components may be equal to another one. mu is held.
+func (s *Stage) compareSettings() {
 	count := map[string]int{}
 	for _, b := range s.books {
 		count[b.settings]++
 	}
 	for _, b := range s.books {
-		b.alike.Store(b.problem == nil && count[b.settings] > 1)
+		b.alike.Store(!s.Outline && b.problem == nil && count[b.settings] > 1)
 	}
 }
 
-// alike lists the models that may be equal to another one.
-func (s *shelf[N]) alike() (out []*book[N]) {
+// likely lists the components that may be equal to another one.
+func (s *Stage) likely() (out []*book) {
 	for _, b := range s.all() {
 		if b.alike.Load() {
 			out = append(out, b)
@@ -88,8 +65,8 @@ type hashing struct {
 }
 
 // startDigests has digests computed in the background, if any is missing, until the stage drains.
-func (s *shelf[N]) startDigests() {
-	if !slices.ContainsFunc(s.alike(), func(b *book[N]) bool { return b.digest.Load() == nil && !b.unreadable.Load() }) {
+func (s *Stage) startDigests() {
+	if !slices.ContainsFunc(s.likely(), func(b *book) bool { return b.digest.Load() == nil && !b.unreadable.Load() }) {
 		return
 	}
 	h := &s.hashing
@@ -122,9 +99,9 @@ func (h *hashing) stop() {
 	}
 }
 
-// digests computes the missing digests of the models that may be equal to another one, until ctx ends.
-func (s *shelf[N]) digests(ctx context.Context) {
-	for _, b := range s.alike() {
+// digests computes the missing digests of the components that may be equal to another one, until ctx ends.
+func (s *Stage) digests(ctx context.Context) {
+	for _, b := range s.likely() {
 		if b.digest.Load() != nil || b.unreadable.Load() {
 			continue
 		}
@@ -140,32 +117,40 @@ func (s *shelf[N]) digests(ctx context.Context) {
 	}
 }
 
-// hash reads all tensors of a model's part, and tells read of them.
-func (s *shelf[N]) hash(ctx context.Context, b *book[N], read func(bytes int64)) (string, error) {
-	net, err := s.opened(b.path)
-	if err != nil {
-		return "", err
-	}
-	defer net.Close() //nolint:errcheck // it was only read
+// hash reads all tensors that a component uses, and tells read of them.
+func (s *Stage) hash(ctx context.Context, b *book, read func(bytes int64)) (string, error) {
 	h := sha256.New()
 	io.WriteString(h, b.settings) //nolint:errcheck // a hash takes everything
-	out := &unhurried{h, ctx, func() bool { return s.working.Load() > 0 }, read}
-	buffer := make([]byte, 1<<20)
+	err := b.readTo(ctx, s, nil, h, read)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// readTo writes the bytes of all tensors that a component uses to out, and takes prints of them, if there are any; read hears how many. The
+// error of ctx, those of modeldir.
+func (b *book) readTo(ctx context.Context, s *Stage, prints *weights.Prints, out io.Writer, read func(bytes int64)) error {
+	opened, err := b.part.Open(s.opening())
+	if err != nil {
+		return err
+	}
+	net := opened.Files()
+	defer net.Close() //nolint:errcheck // it was only read
+	net.Watch(prints)
+	to, buffer := &unhurried{out, ctx, func() bool { return s.working.Load() > 0 }, read}, make([]byte, 1<<20)
 	for _, t := range net.Tensors() {
 		section, err := net.Source().Section(t.Name)
 		if err != nil {
-			return "", err
+			return err
 		}
-		if _, err := io.CopyBuffer(out, struct{ io.Reader }{section}, buffer); err != nil {
-			return "", err
+		if _, err := io.CopyBuffer(to, struct{ io.Reader }{section}, buffer); err != nil {
+			return err
 		}
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return nil
 }
 
-// unhurried is a hash that takes a twentieth of a processor while the stage works, and all of one else. It ends with ctx.
+// unhurried is a writer, such as a hash, that takes a twentieth of a processor while the stage works, and all of one else. It ends with ctx.
 type unhurried struct {
-	hash.Hash
+	io.Writer
 	ctx     context.Context
 	working func() bool
 	read    func(bytes int64)
@@ -176,7 +161,7 @@ func (u *unhurried) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	begin := time.Now()
-	n, err := u.Hash.Write(p)
+	n, err := u.Writer.Write(p)
 	u.read(int64(n))
 	if u.working() {
 		select {
@@ -187,12 +172,38 @@ func (u *unhurried) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// filesOf lists the files that tensors are in.
-func filesOf(tensors []modeldir.Tensor) []string {
-	var out []string
-	for _, t := range tensors {
-		out = append(out, t.File)
+// Unread is the bytes that Equal reads.
+func (s *Stage) Unread(components []string) (sum int64) {
+	for _, b := range s.likely() {
+		if slices.Contains(components, b.component.Name) {
+			sum += b.network().Files().StoredBytes()
+		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return sum
+}
+
+// Equal groups those of some components that are equal to others; read hears of the bytes read. The error of ctx, ModelInvalid.
+func (s *Stage) Equal(ctx context.Context, components []string, read func(bytes int64)) ([][]string, error) {
+	alike := map[string][]string{} // by digest
+	for _, b := range s.likely() {
+		if !slices.Contains(components, b.component.Name) {
+			continue
+		}
+		sum, err := s.hash(ctx, b, read)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			return nil, ModelError(err, s.kind, b.component.Model, b.of.path)
+		}
+		alike[sum] = append(alike[sum], b.component.Name)
+	}
+	var out [][]string
+	for _, names := range alike {
+		if len(names) > 1 {
+			out = append(out, names)
+		}
+	}
+	slices.SortFunc(out, func(a, b []string) int { return cmp.Compare(a[0], b[0]) })
+	return out, nil
 }

@@ -1,14 +1,10 @@
 package stageengine
 
 import (
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/stage"
@@ -56,31 +52,36 @@ func TestDigests(t *testing.T) {
 		"a":         func(string) {},
 		"copy":      func(string) {},
 		"unet":      func(dir string) { flip(t, filepath.Join(dir, "unet", weights)) },
-		"vae":       func(dir string) { flip(t, filepath.Join(dir, "vae", weights)) },
+		"vae":       func(dir string) { overwrite(t, filepath.Join(dir, "vae", weights), "decoder.conv_in.bias", 3) },
+		"picture":   func(dir string) { overwrite(t, filepath.Join(dir, "vae", weights), "encoder.conv_in.bias", 3) },
 		"text":      func(dir string) { flip(t, filepath.Join(dir, "text_encoder/model.safetensors")) },
 		"tokenizer": func(dir string) { _ = os.WriteFile(filepath.Join(dir, "tokenizer/more.json"), []byte("{}"), 0o600) },
 	})
-	e, d, v := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
+	e, d, v := newStage(stage.KindEncoder, o), newStage(stage.KindDenoiser, o), newStage(stage.KindDecoder, o)
 	e.digests(t.Context()) // as Info would, in the background
 	d.digests(t.Context())
 	v.digests(t.Context())
-	for kind, c := range map[stage.Kind]struct {
-		stage  stage.Resident
+	for part, c := range map[string]struct {
+		stage  *Stage
 		others []string // not equal to a
 		alone  string   // that nobody reads
 	}{
-		stage.KindEncoder:  {e, []string{"text", "tokenizer"}, "tokenizer"},
-		stage.KindDenoiser: {d, []string{"unet"}, ""},
-		stage.KindDecoder:  {v, []string{"vae"}, ""},
+		"text_encoder": {e, []string{"text", "tokenizer"}, "tokenizer"},
+		"unet":         {d, []string{"unet"}, ""},
+		"vae.decoder":  {v, []string{"vae"}, ""},
+		"vae.encoder":  {v, []string{"picture"}, ""},
 	} {
 		info, err := c.stage.Info(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		digests := map[string]string{}
-		for _, m := range info.Models {
+		for _, m := range info.Components {
+			if m.Name != m.Model+"/"+part {
+				continue
+			}
 			if digests[m.Model] = m.Digest; m.Problem != "" || m.Stamp == "" || (m.Digest == "") != (m.Model == c.alone) {
-				t.Errorf("%v %s: digest %q, %s", kind, m.Model, m.Digest, m.Problem)
+				t.Errorf("%v %s: digest %q, %s", part, m.Model, m.Digest, m.Problem)
 			}
 		}
 		for name, digest := range digests {
@@ -89,7 +90,7 @@ func TestDigests(t *testing.T) {
 				different = different || name == other
 			}
 			if (digest != digests["a"]) != different {
-				t.Errorf("%v: %s has %q, a %q", kind, name, digest, digests["a"])
+				t.Errorf("%v: %s has %q, a %q", part, name, digest, digests["a"])
 			}
 		}
 	}
@@ -98,7 +99,7 @@ func TestDigests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range before.Models {
+	for _, m := range before.Components {
 		stamps[m.Model] = m.Stamp
 	}
 	// Of other files nothing is known any more.
@@ -115,13 +116,13 @@ func TestDigests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := NewDenoiser(o).Info(t.Context()) // of another process, whose digests are not known yet
+	again, err := newStage(stage.KindDenoiser, o).Info(t.Context()) // of another process, whose digests are not known yet
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, m := range info.Models {
-		if m.Stamp == "" || m.Stamp != again.Models[i].Stamp || (m.Stamp == stamps[m.Model]) != (m.Model != "copy") {
-			t.Errorf("%s has stamp %q, %q before the copy's file was exchanged, and %q in another process", m.Model, m.Stamp, stamps[m.Model], again.Models[i].Stamp)
+	for i, m := range info.Components {
+		if m.Stamp == "" || m.Stamp != again.Components[i].Stamp || (m.Stamp == stamps[m.Model]) != (m.Model != "copy") {
+			t.Errorf("%s has stamp %q, %q before the copy's file was exchanged, and %q in another process", m.Model, m.Stamp, stamps[m.Model], again.Components[i].Stamp)
 		}
 	}
 }
@@ -140,12 +141,12 @@ func TestLinkedTokenizers(t *testing.T) {
 			}
 		}
 	}
-	books := NewEncoder(copies(t, map[string]func(string){"plain": add("{}", name), "linked": add("{}", "blob"), "another": add("[]", "blob")})).books
-	if books["linked"].settings != books["plain"].settings {
-		t.Errorf("a link to a file is not like the file:\n%s\n%s", books["linked"].settings, books["plain"].settings)
+	books := newStage(stage.KindEncoder, copies(t, map[string]func(string){"plain": add("{}", name), "linked": add("{}", "blob"), "another": add("[]", "blob")})).books
+	if books["linked/text_encoder"].settings != books["plain/text_encoder"].settings {
+		t.Errorf("a link to a file is not like the file:\n%s\n%s", books["linked/text_encoder"].settings, books["plain/text_encoder"].settings)
 	}
-	if books["another"].problem != nil || books["another"].settings == books["linked"].settings {
-		t.Errorf("a link to another file is like a link to the file: %v", books["another"].problem)
+	if books["another/text_encoder"].problem != nil || books["another/text_encoder"].settings == books["linked/text_encoder"].settings {
+		t.Errorf("a link to another file is like a link to the file: %v", books["another/text_encoder"].problem)
 	}
 }
 
@@ -159,9 +160,9 @@ func BenchmarkDigest(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer device.Close()
-	d := NewDenoiser(Options{Library: library, Device: device})
-	book := d.books["starter"]
-	b.SetBytes(book.network().StoredBytes())
+	d := newStage(stage.KindDenoiser, Options{Library: library, Device: device})
+	book := d.books["starter/unet"]
+	b.SetBytes(book.network().Files().StoredBytes())
 	for b.Loop() {
 		if _, err := d.hash(b.Context(), book, func(int64) {}); err != nil {
 			b.Fatal(err)
@@ -169,51 +170,11 @@ func BenchmarkDigest(b *testing.B) {
 	}
 }
 
-// TestEqualParts: a fine-tune whose U-Net alone was trained shares all else; what differs before any byte is read, is not read.
-func TestEqualParts(t *testing.T) {
-	o := copies(t, map[string]func(string){
-		"a":     func(string) {},
-		"tuned": func(dir string) { flip(t, filepath.Join(dir, "unet/diffusion_pytorch_model.safetensors")) },
-		"other": func(string) {},
-	})
-	other := filepath.Join(o.Library.paths["other"], "tokenizer/more.json")
-	if err := os.WriteFile(other, []byte("{}"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	size := func(file string) int64 {
-		info, err := os.Stat(filepath.Join(o.Library.paths["a"], file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.Size()
-	}
-	var last, total int64
-	got, err := EqualParts(t.Context(), o, []string{"tuned", "a", "other"}, func(read, all int64) { last, total = read, all })
-	want := []Equal{{stage.KindEncoder, []string{"a", "tuned"}}, {stage.KindDenoiser, []string{"a", "other"}}, {stage.KindDecoder, []string{"a", "other", "tuned"}}}
-	if diff := cmp.Diff(want, got); diff != "" || err != nil {
-		t.Errorf("%v: %s", err, diff)
-	}
-	files := 2*size("text_encoder/model.safetensors") + 3*size("unet/diffusion_pytorch_model.safetensors") + 3*size("vae/diffusion_pytorch_model.safetensors")
-	if total != files || last > total || last < total*9/10 { // headers are not hashed
-		t.Errorf("%d of %d bytes were read, the files have %d", last, total, files)
-	}
-	if got, err := EqualParts(t.Context(), o, []string{"other"}, func(int64, int64) { t.Error("one model was read") }); err != nil || got != nil {
-		t.Errorf("%v, %v", got, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := EqualParts(ctx, o, []string{"a", "tuned"}, func(int64, int64) { cancel() }); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
-	}
-	if _, err := EqualParts(t.Context(), o, []string{"a", "none"}, nil); stage.ReasonOf(err) != stage.ModelNotFound {
-		t.Errorf("%v", err)
-	}
-}
-
 // TestDigestsEndWithTheStage: what computes digests, however slowly beside work, ends when the stage drains, and begins again
 // when it takes work again.
 func TestDigestsEndWithTheStage(t *testing.T) {
 	o := copies(t, map[string]func(string){"a": func(string) {}, "b": func(string) {}})
-	d := NewDenoiser(o)
+	d := newStage(stage.KindDenoiser, o)
 	d.working.Add(1 << 20) // for good: the pauses of a hash are far longer than this test
 	known := func() (count int) {
 		for _, b := range d.all() {

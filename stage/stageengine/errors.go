@@ -18,9 +18,9 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// modelError is what is wrong with the files of a model. Callers see names relative to the model's
+// ModelError is what is wrong with the files of a model. Callers see names relative to the model's
 // folder, not where it is on this machine.
-func modelError(err error, kind stage.Kind, model, path string) *stage.Error {
+func ModelError(err error, kind stage.Kind, model, path string) *stage.Error {
 	inside := func(text string) string {
 		return strings.ReplaceAll(strings.ReplaceAll(text, path+"/", ""), path, model)
 	}
@@ -59,20 +59,20 @@ func modelError(err error, kind stage.Kind, model, path string) *stage.Error {
 }
 
 // loadError sorts what can go wrong in a load: the caller gave up, memory, or the files.
-func (s *shelf[N]) loadError(err error, b *book[N]) error {
+func (s *Stage) loadError(err error, b *book) error {
 	if errors.Is(err, device.ErrOutOfMemory) {
 		return s.doesNotFit(stage.ModelDoesNotFit, b.component.Model, b.component.WeightsBytes, err)
 	}
 	if isContext(err) || stage.ReasonOf(err) == stage.ModelChanged {
 		return err
 	}
-	return modelError(err, s.kind, b.component.Model, b.path)
+	return ModelError(err, s.kind, b.component.Model, b.of.path)
 }
 
 // runError sorts what can go wrong in work that passed every check: the caller gave up, memory that
 // was planned is not there, the disk does not take a temporary file, the files that weights are streamed from are
 // not what they were, or a fault of ours.
-func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
+func (s *Stage) runError(err error, b *book, scratch int64) error {
 	if errors.Is(err, device.ErrOutOfMemory) {
 		return s.doesNotFit(stage.EngineOOMUnplanned, b.component.Model, scratch, err)
 	}
@@ -92,7 +92,7 @@ func (s *shelf[N]) runError(err error, b *book[N], scratch int64) error {
 	}
 	var stream *device.StreamError
 	if errors.As(err, &stream) {
-		e := modelError(err, s.kind, b.component.Model, b.path)
+		e := ModelError(err, s.kind, b.component.Model, b.of.path)
 		if errors.Is(err, weights.ErrChanged) {
 			e.Reason = stage.ModelChanged
 		}
@@ -121,13 +121,13 @@ func withoutPath(err error) string {
 }
 
 // doesNotFit is memory that could not be had, for weights or scratch of so many bytes, or more if the device says so.
-func (s *shelf[N]) doesNotFit(reason stage.Reason, model string, needed int64, cause error) error {
+func (s *Stage) doesNotFit(reason stage.Reason, model string, needed int64, cause error) error {
 	var refused *device.MemoryError
 	if errors.As(cause, &refused) {
 		needed = max(needed, refused.NeededBytes)
 	}
 	memory := s.Device.Memory()
-	e := stage.DoesNotFit(s.kind, model, needed, max(0, memory.CapBytes-memory.UsedBytes), memory.CapBytes)
+	e := stage.DoesNotFit(s.kind, model, needed, max(0, memory.CapBytes-s.Device.OverheadBytes()-memory.UsedBytes), memory.CapBytes)
 	e.Reason, e.Cause = reason, cause
 	var busy *device.BusyError
 	if errors.As(cause, &busy) {
@@ -137,46 +137,22 @@ func (s *shelf[N]) doesNotFit(reason stage.Reason, model string, needed int64, c
 	return e
 }
 
-func (s *shelf[N]) fault(err error) error {
+func (s *Stage) fault(err error) error {
 	e := stage.Errorf(stage.EngineFault, "the %v failed", s.kind).With("stage", s.kind.String())
 	e.Cause = err
 	return e
 }
 
 // changedError is files that are written while they are read.
-func (s *shelf[N]) changedError(b *book[N]) *stage.Error {
+func (s *Stage) changedError(b *book) *stage.Error {
 	return stage.Errorf(stage.ModelChanged, "the files of model %q are being changed while the %v reads them", b.component.Model, s.kind).
 		With("stage", s.kind.String()).With("model", b.component.Model)
 }
 
-// notFinite is values that are NaN or infinite. The weights that gave them are not used again: a bit in memory may have
-// flipped, which reading them anew cures.
-func (s *shelf[N]) notFinite(b *book[N], what string) error {
-	b.distrust("it gave " + what + " that are not finite")
-	return s.notFiniteError(b, what)
-}
-
-func (s *shelf[N]) notFiniteError(b *book[N], what string) error {
-	return stage.Errorf(stage.NotFinite, "the %v of model %q gave %s that are not finite", s.kind, b.component.Model, what).
-		With("stage", s.kind.String()).With("model", b.component.Model)
-}
-
-func (s *shelf[N]) drainingError() error {
+func (s *Stage) drainingError() error {
 	return stage.Errorf(stage.StageDraining, "the %v is draining and takes no new work", s.kind).With("stage", s.kind.String())
 }
 
 func isContext(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// maxLatentSide is 8,192 pixels with the usual factor of 8.
-const maxLatentSide = 1024
-
-// checkSides refuses a latent whose sides are too large or no multiples of multiple.
-func checkSides(h, w, multiple int) error {
-	const unit = "cells"
-	if err := stage.CheckSide("latent_height", h, multiple, maxLatentSide, unit); err != nil {
-		return err
-	}
-	return stage.CheckSide("latent_width", w, multiple, maxLatentSide, unit)
 }

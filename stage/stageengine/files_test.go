@@ -124,7 +124,7 @@ func linked(t *testing.T, dir string) {
 	if err := os.Mkdir(blobs, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for i, file := range append(files, filepath.Join(dir, indexFile)) {
+	for i, file := range append(files, filepath.Join(dir, "model_index.json")) {
 		blob := filepath.Join(blobs, fmt.Sprint(i))
 		if err := os.Rename(file, blob); err != nil {
 			t.Fatal(err)
@@ -146,12 +146,12 @@ func TestFilesAsTheyAreFound(t *testing.T) {
 	run := readRuns(t, golden)[0]
 	var plain []int64 // bytes of each stage
 	e, d, v := open(t, filepath.Join(repo, "testdata/golden", model))
-	for _, s := range []stage.Resident{e, d, v} {
+	for _, s := range []*Stage{e, d, v} {
 		info, err := s.Info(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		plain = append(plain, info.Models[0].WeightsBytes)
+		plain = append(plain, info.Components[0].WeightsBytes)
 	}
 	for name, c := range map[string]struct {
 		change   func(t *testing.T, path func(string) string)
@@ -236,12 +236,12 @@ func TestFilesAsTheyAreFound(t *testing.T) {
 			if told := logged(t, e.Options); (c.warnings == "") != (told == "") || !strings.Contains(told, c.warnings) {
 				t.Errorf("logged %q, want %q", told, c.warnings)
 			}
-			for i, s := range []stage.Resident{e, d, v} {
+			for i, s := range []*Stage{e, d, v} {
 				info, err := s.Info(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := info.Models[0].WeightsBytes; !c.streamed && got != plain[i] {
+				if got := info.Components[0].WeightsBytes; !c.streamed && got != plain[i] {
 					t.Errorf("the %v holds %d bytes, %d of plain files", info.Kind, got, plain[i])
 				}
 			}
@@ -254,8 +254,8 @@ func logged(t *testing.T, o Options) string {
 	t.Helper()
 	var out bytes.Buffer
 	o.Logger = slog.New(slog.NewTextHandler(&out, nil))
-	NewEncoder(o)
-	NewDenoiser(o)
-	NewDecoder(o)
+	newStage(stage.KindEncoder, o)
+	newStage(stage.KindDenoiser, o)
+	newStage(stage.KindDecoder, o)
 	return out.String()
 }

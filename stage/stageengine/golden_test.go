@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -48,8 +49,8 @@ func TestGoldenRuns(t *testing.T) {
 		t.Run(filepath.Base(model), func(t *testing.T) {
 			encoder, denoiser, decoder := open(t, filepath.Join(repo, model))
 			name := filepath.Base(model)
-			for _, s := range []stage.Resident{encoder, denoiser, decoder} {
-				if err := s.Load(t.Context(), stage.LoadRequest{Model: name}, nil); err != nil {
+			for _, s := range []*Stage{encoder, denoiser, decoder} {
+				if err := s.Load(t.Context(), stage.LoadRequest{Component: partOf(s, name)}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -63,7 +64,7 @@ func TestGoldenRuns(t *testing.T) {
 	}
 }
 
-func open(t *testing.T, dirs ...string) (*Encoder, *Denoiser, *Decoder) {
+func open(t *testing.T, dirs ...string) (*Stage, *Stage, *Stage) {
 	t.Helper()
 	library, err := OpenLibrary(dirs...)
 	if err != nil {
@@ -74,11 +75,11 @@ func open(t *testing.T, dirs ...string) (*Encoder, *Denoiser, *Decoder) {
 		t.Fatal(err)
 	}
 	o := Options{Library: library, Device: device, Host: "test", Version: "test"}
-	e, d, v := NewEncoder(o), NewDenoiser(o), NewDecoder(o)
+	e, d, v := newStage(stage.KindEncoder, o), newStage(stage.KindDenoiser, o), newStage(stage.KindDecoder, o)
 	t.Cleanup(func() {
-		for _, name := range library.Names() {
-			for _, s := range []stage.Resident{e, d, v} {
-				if _, err := s.Evict(context.Background(), stage.EvictRequest{Model: name}); err != nil {
+		for _, s := range []*Stage{e, d, v} {
+			for _, b := range s.all() {
+				if _, err := s.Evict(context.Background(), stage.EvictRequest{Component: b.component.Name}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -109,37 +110,32 @@ func readRuns(t *testing.T, dir string) []goldenRun {
 	return index.Runs
 }
 
-func generate(t *testing.T, e stage.Encoder, d stage.Denoiser, v stage.Decoder, model string, r goldenRun) (stage.Latent, stage.Image) {
+func generate(t *testing.T, e, d, v *Stage, model string, r goldenRun) (tensor.Tensor, *stage.File) {
 	t.Helper()
 	prompts := []string{r.Prompt}
 	if r.GuidanceScale > 1 {
 		prompts = []string{r.NegativePrompt, r.Prompt}
 	}
-	conditioning, err := e.Encode(t.Context(), stage.EncodeRequest{Model: model, Prompts: prompts})
+	states, err := encode(t.Context(), e, model, prompts...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	info, err := v.Info(t.Context())
+	f := factorOf(v, model)
+	latents, err := denoise(t.Context(), d, denoising{
+		Model: model, States: states, H: r.Height / f, W: r.Width / f, Steps: r.Steps, Guidance: r.GuidanceScale, Sampler: r.Sampler, Seed: r.Seed,
+	}, stage.Observer{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	factor := info.Models[0].SpatialFactor
-	latent, err := d.Denoise(t.Context(), stage.DenoiseRequest{
-		Model: model, Conditioning: conditioning, LatentHeight: r.Height / factor, LatentWidth: r.Width / factor,
-		Steps: r.Steps, GuidanceScale: r.GuidanceScale, Sampler: r.Sampler, Seed: r.Seed,
-	}, stage.DenoiseObserver{})
+	img, err := decode(t.Context(), v, model, latents, "png", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := v.Decode(t.Context(), stage.DecodeRequest{Model: model, Latent: latent})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return latent, img
+	return latents, img
 }
 
 // compareRun checks a run against its golden and tells the errors.
-func compareRun(t *testing.T, dir string, r goldenRun, latent stage.Latent, img stage.Image) string {
+func compareRun(t *testing.T, dir string, r goldenRun, latent tensor.Tensor, img *stage.File) string {
 	t.Helper()
 	file, err := weights.OpenFile(filepath.Join(dir, r.File))
 	if err != nil {
@@ -162,14 +158,7 @@ func compareRun(t *testing.T, dir string, r goldenRun, latent stage.Latent, img 
 // comparePicture checks latents and a picture against the reference's and tells the errors.
 func comparePicture(t *testing.T, name string, want, got []float32, reference, picture []byte) string {
 	t.Helper()
-	if len(want) != len(got) {
-		t.Fatalf("%s: %d latents, want %d", name, len(got), len(want))
-	}
-	var diff, largest float64
-	for i := range want {
-		diff, largest = max(diff, math.Abs(float64(got[i]-want[i]))), max(largest, math.Abs(float64(want[i])))
-	}
-	relative := diff / largest
+	relative := largestError(t, want, got)
 	if !(relative <= latentTolerance) {
 		t.Errorf("%s: latents are off by %.2g of the largest", name, relative)
 	}
@@ -192,6 +181,19 @@ func comparePicture(t *testing.T, name string, want, got []float32, reference, p
 	return fmt.Sprintf("%8.1e %6d %d", relative, byOne, byMore)
 }
 
+// largestError is a share of the largest value.
+func largestError(t *testing.T, want, got []float32) float64 {
+	t.Helper()
+	if len(want) != len(got) {
+		t.Fatalf("%d values, want %d", len(got), len(want))
+	}
+	var diff, largest float64
+	for i := range want {
+		diff, largest = max(diff, math.Abs(float64(got[i]-want[i]))), max(largest, math.Abs(float64(want[i])))
+	}
+	return diff / largest
+}
+
 func tensorOf(t *testing.T, file *weights.Set, name string) []float32 {
 	t.Helper()
 	dtype, shape, _ := file.Info(name)
@@ -199,12 +201,10 @@ func tensorOf(t *testing.T, file *weights.Set, name string) []float32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var l stage.Latent
-	l.DType, l.Shape, l.Data = dtype, shape, data
-	return floats(t, l)
+	return floats(t, tensor.Tensor{DType: dtype, Shape: shape, Data: data})
 }
 
-func floats(t *testing.T, l stage.Latent) []float32 {
+func floats(t *testing.T, l tensor.Tensor) []float32 {
 	t.Helper()
 	v, err := l.Float32s()
 	if err != nil {

@@ -2,37 +2,48 @@ package stageengine
 
 import (
 	"context"
+	"io"
 
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Identities reads all weights of a model that the stages use, and gives the identity of each part, as services tell it once they
-// have loaded them. The error of ctx, ModelNotFound, ModelInvalid, ModelChanged while they are read.
-func Identities(ctx context.Context, o Options, model string) (map[stage.Kind]string, error) {
-	if _, err := o.Library.path(model); err != nil {
+// Identities reads all weights of a model that can be loaded, and gives the identity of each component by its name, as
+// services tell it once they have loaded them. The error of ctx, ModelNotFound, ModelInvalid of what the model cannot do
+// without, ModelChanged while they are read.
+func Identities(ctx context.Context, o Options, model string) (map[string]string, error) {
+	if _, err := o.Library.Path(model); err != nil {
 		return nil, err
 	}
-	o.Library = o.Library.only(model)
-	out := map[stage.Kind]string{}
-	for kind, s := range map[stage.Kind]interface {
-		identified(ctx context.Context, model string) (string, error)
-	}{stage.KindEncoder: NewEncoder(o), stage.KindDenoiser: NewDenoiser(o), stage.KindDecoder: NewDecoder(o)} {
-		var err error
-		if out[kind], err = s.identified(ctx, model); err != nil {
-			return nil, err
+	o.Library = o.Library.Only(model)
+	out := map[string]string{}
+	for _, kind := range stage.Kinds() {
+		s := New(kind, o)
+		m := s.model(model)
+		if m.problem != nil {
+			return nil, m.problem
+		}
+		for _, part := range s.parts(m) {
+			identity, err := s.identified(ctx, part.Name)
+			switch {
+			case err == nil:
+				out[part.Name] = identity
+			case stage.ReasonOf(err) != stage.ModelInvalid || m.files.Needs(part.Name):
+				return nil, err
+			}
 		}
 	}
 	return out, nil
 }
 
-// identified reads the weights of a model from its files.
-func (s *shelf[N]) identified(ctx context.Context, model string) (string, error) {
-	b, err := s.find(model)
+// identified reads the weights of a component from its files.
+func (s *Stage) identified(ctx context.Context, component string) (string, error) {
+	b, err := s.find(component)
 	if err != nil {
 		return "", err
 	}
-	if err := b.readOnce(ctx, s); err != nil {
+	b.prints = &weights.Prints{}
+	if err := b.readTo(ctx, s, b.prints, io.Discard, func(int64) {}); err != nil {
 		return "", s.loadError(err, b)
 	}
 	if changed, _ := b.changed(); changed {
@@ -40,31 +51,4 @@ func (s *shelf[N]) identified(ctx context.Context, model string) (string, error)
 	}
 	b.identify()
 	return b.edition().Identity, nil
-}
-
-// readOnce takes prints of all that a load would read.
-func (b *book[N]) readOnce(ctx context.Context, s *shelf[N]) error {
-	net, err := s.opened(b.path)
-	if err != nil {
-		return err
-	}
-	defer net.Close() //nolint:errcheck // it was only read
-	b.prints = &weights.Prints{}
-	net.Watch(b.prints)
-	chunk := make([]byte, 1<<20)
-	for _, t := range net.Manifest().Tensors() {
-		section, err := net.Source().Section(t.Name)
-		if err != nil {
-			return err
-		}
-		for at := int64(0); at < section.Size(); at += int64(len(chunk)) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if _, err := section.ReadAt(chunk[:min(int64(len(chunk)), section.Size()-at)], at); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -48,7 +48,7 @@ func TestSharedDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	e := NewEncoder(Options{Library: library, Device: dev, Lease: lease})
+	e := newStage(stage.KindEncoder, Options{Library: library, Device: dev, Lease: lease})
 	info, err := e.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: "a"}))
 	got := stage.DeviceShare{BudgetBytes: info.MemoryBudgetBytes, ForeignBytes: info.ForeignBytes, ForeignWants: info.ForeignWants, Lease: info.DeviceLease}
 	if err != nil || !cmp.Equal(got, lease.share) || lease.callers[0] != "a" {
@@ -61,14 +61,14 @@ func TestSharedDevice(t *testing.T) {
 			t.Errorf("got %v with %+v", err, e)
 		}
 	}
-	refused(e.Load(t.Context(), stage.LoadRequest{Model: model}, nil))
-	lease.left = e.books[model].component.WeightsBytes
-	if err := e.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
+	refused(e.Load(t.Context(), stage.LoadRequest{Component: partOf(e, model)}, nil))
+	lease.left = e.books[partOf(e, model)].component.WeightsBytes
+	if err := e.Load(t.Context(), stage.LoadRequest{Component: partOf(e, model)}, nil); err != nil {
 		t.Fatal(err)
 	}
-	_, err = e.Encode(t.Context(), stage.EncodeRequest{Model: model, Prompts: []string{"fox"}})
+	_, err = encode(t.Context(), e, model, "fox")
 	refused(err)
-	if _, err := e.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil || lease.left != e.books[model].component.WeightsBytes {
+	if _, err := e.Evict(t.Context(), stage.EvictRequest{Component: partOf(e, model)}); err != nil || lease.left != e.books[partOf(e, model)].component.WeightsBytes {
 		t.Errorf("%d bytes are left: %v", lease.left, err)
 	}
 }

@@ -1,7 +1,7 @@
-// Package stageengine is the three stages over the engine: what a runtime process serves. It is
-// the one place where stage and engine meet.
+// Package stageengine is a stage of any kind over the engine, for models of any family: what a runtime process serves. It
+// has the library of models, the shelf of their components, and the sessions in which families work with them.
 //
-// The package may import stage and the engine.
+// The package may import stage, families/family and the engine; it is given the families.
 package stageengine
 
 import (
@@ -12,11 +12,9 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/stage"
 )
-
-// indexFile marks a folder as a model in the layout of diffusers.
-const indexFile = "model_index.json"
 
 // maxModels bounds a library: a folder given by mistake may hold a million others.
 const maxModels = 1000
@@ -40,27 +38,17 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 			return nil, err
 		}
 		l.dirs = append(l.dirs, abs)
-		if isModel(abs) {
-			if err := l.add(abs); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		entries, err := os.ReadDir(abs)
+		found, err := modelsOf(abs)
 		if err != nil {
 			return nil, fmt.Errorf("models: %w", err)
 		}
-		found := false
-		for _, e := range entries {
-			if path := filepath.Join(abs, e.Name()); isModel(path) {
-				found = true
-				if err := l.add(path); err != nil {
-					return nil, err
-				}
+		for _, path := range found {
+			if err := l.add(path); err != nil {
+				return nil, err
 			}
 		}
-		if !found {
-			return nil, fmt.Errorf("models: %s is not a model and has none: expected a %s in it or in a folder below it", dir, indexFile)
+		if len(found) == 0 {
+			return nil, fmt.Errorf("models: %s is not a model and has none: expected a %s in it or in a folder below it", dir, modeldir.IndexFile)
 		}
 	}
 	return l, nil
@@ -88,15 +76,9 @@ func (l *Library) look() map[string]string {
 		}
 	}
 	for _, dir := range l.dirs {
-		if isModel(dir) {
-			_ = now.add(dir) // told at the start
-			continue
-		}
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			if path := filepath.Join(dir, e.Name()); isModel(path) {
-				_ = now.add(path)
-			}
+		found, _ := modelsOf(dir)
+		for _, path := range found {
+			_ = now.add(path) // told at the start
 		}
 	}
 	l.paths = now.paths
@@ -109,8 +91,8 @@ func readable(dir string) bool {
 	return err == nil
 }
 
-// path gives the folder of a model or ModelNotFound.
-func (l *Library) path(model string) (string, error) {
+// Path gives the folder of a model or ModelNotFound.
+func (l *Library) Path(model string) (string, error) {
 	l.mu.RLock()
 	path, ok := l.paths[model]
 	l.mu.RUnlock()
@@ -120,11 +102,11 @@ func (l *Library) path(model string) (string, error) {
 	return path, nil
 }
 
-// only is the library with some of its models alone.
-func (l *Library) only(models ...string) *Library {
+// Only is the library with some of its models alone.
+func (l *Library) Only(models ...string) *Library {
 	out := &Library{paths: map[string]string{}}
 	for _, m := range models {
-		out.paths[m], _ = l.path(m)
+		out.paths[m], _ = l.Path(m)
 	}
 	return out
 }
@@ -141,7 +123,21 @@ func (l *Library) add(path string) error {
 	return nil
 }
 
+// modelsOf are the paths of a folder that is a model, or of those below it that are.
+func modelsOf(dir string) (paths []string, err error) {
+	if isModel(dir) {
+		return []string{dir}, nil
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if path := filepath.Join(dir, e.Name()); isModel(path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths, err
+}
+
 func isModel(path string) bool {
-	info, err := os.Stat(filepath.Join(path, indexFile))
+	info, err := os.Stat(filepath.Join(path, modeldir.IndexFile))
 	return err == nil && info.Mode().IsRegular()
 }

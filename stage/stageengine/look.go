@@ -1,7 +1,6 @@
 package stageengine
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -27,7 +26,7 @@ const (
 )
 
 // refresh looks at the models, or waits for the look that is under way.
-func (s *shelf[N]) refresh(ctx context.Context) {
+func (s *Stage) refresh(ctx context.Context) {
 	s.looks.mu.Lock()
 	begin := time.Now()
 	if s.looks.done == nil && !begin.Before(s.looks.next) {
@@ -56,17 +55,21 @@ func (s *shelf[N]) refresh(ctx context.Context) {
 	}
 }
 
-// look brings the books up to date with the files.
-func (s *shelf[N]) look() {
+// look brings models and books up to date with the files.
+func (s *Stage) look() {
 	paths := s.Library.look()
 	for name, path := range paths {
-		if s.book(name) == nil {
-			s.put(nil, s.declare(name, path))
+		m := s.model(name)
+		if m == nil || m.path != path {
+			s.declare(name, path)
+		} else if changed, complete := m.changed(); changed && (complete || !s.holds(m)) {
+			s.declare(name, path)
 		}
 	}
+	held := map[string]bool{} // models
 	for _, b := range s.all() {
 		why := ""
-		if changed, complete := b.changed(); paths[b.component.Model] != b.path {
+		if changed, complete := b.changed(); paths[b.of.name] != b.of.path {
 			why = folderGone
 		} else if changed && (complete || b.held.Load() == nil) { // of files that cannot be seen, what is held is good still
 			why = "its files have changed"
@@ -86,69 +89,66 @@ func (s *shelf[N]) look() {
 			}
 			b.latch.Release(1)
 		}
+		held[b.of.name] = held[b.of.name] || s.book(b.component.Name) == b
 	}
+	for _, m := range s.known() {
+		if paths[m.name] == "" && !held[m.name] {
+			s.mu.Lock()
+			delete(s.models, m.name)
+			s.mu.Unlock()
+		}
+	}
+}
+
+// holds reports whether anything is held of a model.
+func (s *Stage) holds(m *model) bool {
+	return slices.ContainsFunc(s.all(), func(b *book) bool { return b.of.name == m.name && b.held.Load() != nil })
 }
 
 // folderGone is why weights of a model that was removed are stale.
 const folderGone = "its folder is gone"
 
 // renew replaces a book of which nothing is held by what the files are now, if they are there. All of its latch is held.
-func (s *shelf[N]) renew(b *book[N]) {
-	name := b.component.Model
-	if path, err := s.Library.path(name); err == nil {
-		s.put(b, s.declare(name, path))
-	} else {
-		s.put(b, nil)
+func (s *Stage) renew(b *book) {
+	var next *book
+	if path, err := s.Library.Path(b.of.name); err == nil {
+		m := s.model(b.of.name)
+		if m == nil || m.path != path {
+			m = s.declare(b.of.name, path)
+		} else if changed, _ := m.changed(); changed {
+			m = s.declare(b.of.name, path)
+		}
+		for _, part := range s.parts(m) {
+			if part.Name == b.component.Name {
+				next = s.newBook(m, part)
+			}
+		}
 	}
+	s.put(b.component.Name, b, next)
 }
 
-// put has a book take the place of another one, unless somebody else has it already. Either may be nil.
-func (s *shelf[N]) put(old, b *book[N]) {
+// put has a book take the place of another one of a component, unless somebody else has it already. Either may be nil.
+func (s *Stage) put(component string, old, b *book) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := ""
-	if b != nil {
-		name = b.component.Model
-	} else {
-		name = old.component.Model
-	}
-	if s.books[name] != old {
+	if s.books[component] != old {
 		return
 	}
 	if old != nil {
 		old.replaced.Store(true)
 	}
 	if b == nil {
-		delete(s.books, name)
+		delete(s.books, component)
 	} else {
-		s.books[name] = b
+		s.books[component] = b
 	}
 	s.compareSettings()
 }
 
-// book is that of a model, nil if there is none.
-func (s *shelf[N]) book(model string) *book[N] {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.books[model]
-}
-
-// all are the books by name.
-func (s *shelf[N]) all() []*book[N] {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []*book[N]
-	for _, b := range s.books {
-		out = append(out, b)
-	}
-	slices.SortFunc(out, func(a, b *book[N]) int { return cmp.Compare(a.component.Model, b.component.Model) })
-	return out
-}
-
-// latched is the book of a model, with so much of its latch held; nil if there is none.
-func (s *shelf[N]) latched(ctx context.Context, model string, n int64) (*book[N], error) {
+// latched is the book of a component, with so much of its latch held; nil if there is none.
+func (s *Stage) latched(ctx context.Context, component string, n int64) (*book, error) {
 	for {
-		b := s.book(model)
+		b := s.book(component)
 		if b == nil {
 			return nil, nil
 		}
@@ -162,15 +162,15 @@ func (s *shelf[N]) latched(ctx context.Context, model string, n int64) (*book[N]
 	}
 }
 
-// current is the book of a model, with all of its latch held: declared of the files as they are now, or with resident weights.
-func (s *shelf[N]) current(ctx context.Context, model string) (*book[N], error) {
-	var b *book[N]
+// current is the book of a component, with all of its latch held: declared of the files as they are now, or with resident weights.
+func (s *Stage) current(ctx context.Context, component string) (*book, error) {
+	var b *book
 	for range maxRenewals {
-		if _, err := s.find(model); err != nil {
+		if _, err := s.find(component); err != nil {
 			return nil, err
 		}
 		var err error
-		if b, err = s.latched(ctx, model, whole); err != nil {
+		if b, err = s.latched(ctx, component, whole); err != nil {
 			return nil, err
 		}
 		if b == nil {

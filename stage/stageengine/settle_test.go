@@ -24,8 +24,8 @@ func TestSettle(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	d := NewDenoiser(Options{Library: library, Device: dev})
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
+	d := newStage(stage.KindDenoiser, Options{Library: library, Device: dev})
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: partOf(d, model)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	weights := dev.Memory().UsedBytes
@@ -33,10 +33,10 @@ func TestSettle(t *testing.T) {
 	working, result := make(chan struct{}), make(chan error, 1)
 	goOn := make(chan struct{})
 	go func() {
-		_, err := d.Denoise(ctx, stage.DenoiseRequest{
-			Model: model, Conditioning: stage.Conditioning{States: tensor.FromF32(make([]float32, 77*48), 1, 77, 48)},
-			LatentHeight: 4, LatentWidth: 8, Steps: 6,
-		}, stage.DenoiseObserver{Ready: func(int, string) {
+		_, err := denoise(ctx, d, denoising{
+			Model: model, States: tensor.FromF32(make([]float32, 77*48), 1, 77, 48),
+			H: 4, W: 8, Steps: 6,
+		}, stage.Observer{Ready: func(int) {
 			close(working)
 			<-goOn
 		}})
@@ -53,14 +53,14 @@ func TestSettle(t *testing.T) {
 	cancel()
 	soon, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer stop()
-	if err := d.Settle(soon, model); !errors.Is(err, context.DeadlineExceeded) {
+	if err := d.Settle(soon, partOf(d, model)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while the work goes on: %v", err)
 	}
 	if used := dev.Memory().UsedBytes; used <= weights {
 		t.Errorf("%d bytes are used at work, %d without", used, weights)
 	}
 	close(goOn)
-	if err := d.Settle(t.Context(), model); err != nil {
+	if err := d.Settle(t.Context(), partOf(d, model)); err != nil {
 		t.Error(err)
 	}
 	if used := dev.Memory().UsedBytes; used != weights {
@@ -69,7 +69,7 @@ func TestSettle(t *testing.T) {
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("the work that was cancelled: %v", err)
 	}
-	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil {
+	if _, err := d.Evict(t.Context(), stage.EvictRequest{Component: partOf(d, model)}); err != nil {
 		t.Error(err)
 	}
 }

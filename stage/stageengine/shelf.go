@@ -3,31 +3,33 @@ package stageengine
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
 	"github.com/triptych-serving/triptych/engine/device"
-	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/tensor"
-	"github.com/triptych-serving/triptych/engine/weights"
+	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/stage"
 )
 
 // Options is what every stage is made with.
 type Options struct {
-	Library *Library
-	Device  device.Device
-	Host    string // the machine, see stage.Info
+	Library  *Library
+	Families []family.Family // whose models are known
+	Device   device.Device
+	Host     string // the machine, see stage.Info
 	// Lease tells what other processes do with the device; nil where there are none.
 	Lease   Lease
 	Version string // of the serving program
 	// Precision is the type in which a stage keeps the weights of linear layers and convolutions, see device.Param; as
 	// stored if there is none. Everything is computed in float32.
 	Precision map[stage.Kind]tensor.DType
-	// ResidentBytes is how much of a model's weights a stage keeps in memory; it streams the others from the
+	// ResidentBytes is how much of a component's weights a stage keeps in memory; it streams the others from the
 	// model's files at each use (device.LoadPlan). A stage that is not in it keeps all, or what the limit of a request
 	// to plan or load allows, which others do not heed.
 	ResidentBytes map[stage.Kind]int64
@@ -35,8 +37,10 @@ type Options struct {
 	WarmBytes int64
 	// Released tells Info what the process gave back between runs, see stage.Info; nil is nothing.
 	Released func() (times, bytes int64)
-	// Logger gets the warnings of each model (stage.Component) once, when its network is declared; nil is no log.
+	// Logger gets the warnings of each component (stage.Component) once, when its network is declared; nil is no log.
 	Logger *slog.Logger
+	// Outline declares networks for plans alone: their weights may be absent, and the engine need not be able to run them.
+	Outline bool
 }
 
 // Lease is the device as its processes share it.
@@ -45,79 +49,48 @@ type Lease interface {
 	Observe(orchestrator string, want stage.Want) stage.DeviceShare
 }
 
-// network is a part of a model that a stage loads: modeldir.TextEncoder, Denoiser or ImageDecoder.
-type network interface {
-	Manifest() *device.Manifest
-	Source() device.Source
-	Tensors() []modeldir.Tensor
-	Warnings() []string
-	Watch(p *weights.Prints)
-	Print(p *weights.Prints) (digest [sha256.Size]byte, known bool)
-	Close() error
-}
-
-// shelf holds one kind of network of every model of a library: it is the Resident half of a stage.
-type shelf[N network] struct {
+// Stage is a stage of any kind over the engine. It has the components of its kind of every model of a library.
+type Stage struct {
 	Options
 	kind     stage.Kind
-	open     func(*modeldir.Dir) (N, error)
-	describe func(*modeldir.Dir, N, *book[N]) error
 	draining atomic.Bool
 	working  atomic.Int64        // loads and work under way
 	hashing  hashing             // of digests
 	warmth   *semaphore.Weighted // WarmBytes, less those of what is warm
 	looks    looks
 
-	mu    sync.Mutex // a leaf
-	books map[string]*book[N]
+	mu     sync.Mutex // a leaf
+	models map[string]*model
+	books  map[string]*book // by component
 }
 
-// newShelf declares the network of every model. describe fills in what the book tells of it; what
-// is wrong with a model is kept for those who ask for it.
-func newShelf[N network](o Options, kind stage.Kind, open func(*modeldir.Dir) (N, error), describe func(*modeldir.Dir, N, *book[N]) error) *shelf[N] {
+// New declares the components of a kind of every model of the library; none is loaded. What is wrong with a model is kept
+// for those who ask for it.
+func New(kind stage.Kind, o Options) *Stage {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &shelf[N]{Options: o, kind: kind, open: open, describe: describe, books: map[string]*book[N]{}, warmth: semaphore.NewWeighted(o.WarmBytes)}
+	s := &Stage{Options: o, kind: kind, models: map[string]*model{}, books: map[string]*book{}, warmth: semaphore.NewWeighted(o.WarmBytes)}
 	for _, name := range o.Library.Names() {
-		if path, err := o.Library.path(name); err == nil {
-			s.books[name] = s.declare(name, path)
+		if path, err := o.Library.Path(name); err == nil {
+			s.declare(name, path)
 		}
 	}
-	s.compareSettings()
 	return s
 }
 
-// dir opens a model whose networks are kept as Precision says.
-func (s *shelf[N]) dir(path string) (*modeldir.Dir, error) {
-	dir, err := modeldir.Open(path)
-	if err == nil {
-		dir.Resident = s.Precision[s.kind]
-	}
-	return dir, err
-}
-
-// opened opens the network of a model with its weight files.
-func (s *shelf[N]) opened(path string) (net N, err error) {
-	dir, err := s.dir(path)
-	if err != nil {
-		return net, err
-	}
-	return s.open(dir)
-}
-
 // Info implements stage.Resident.
-func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
+func (s *Stage) Info(ctx context.Context) (stage.Info, error) {
 	if err := ctx.Err(); err != nil {
 		return stage.Info{}, err
 	}
 	s.refresh(ctx)
 	s.startDigests()
-	memory := s.Device.Memory()
+	memory, overhead := s.Device.Memory(), s.Device.OverheadBytes()
 	info := stage.Info{
 		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
-		UsedBytes: memory.UsedBytes, PeakBytes: memory.PeakBytes, Generation: 1, Draining: s.draining.Load(),
-		WarmBudgetBytes: s.WarmBytes,
+		UsedBytes: overhead + memory.UsedBytes, PeakBytes: overhead + memory.PeakBytes, Generation: 1, Draining: s.draining.Load(),
+		WarmBudgetBytes: s.WarmBytes, OverheadBytes: overhead, Planning: s.planning(memory.CapBytes),
 	}
 	if s.Released != nil {
 		info.Releases, info.ReleasedBytes = s.Released()
@@ -127,6 +100,13 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 		share := s.Lease.Observe(c.Orchestrator, c.Want)
 		info.MemoryBudgetBytes, info.ForeignBytes, info.ForeignWants, info.DeviceLease = share.BudgetBytes, share.ForeignBytes, share.ForeignWants, share.Lease
 	}
+	for _, m := range s.known() {
+		told := stage.Model{Name: m.name, Problem: m.unusable}
+		if m.files != nil {
+			told.Recipes = m.files.Recipes
+		}
+		info.Models = append(info.Models, told)
+	}
 	for _, b := range s.all() {
 		c := b.component
 		c.Identity = b.edition().Identity
@@ -134,7 +114,7 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 			c.Digest = *d
 		}
 		if h := b.held.Load(); h != nil {
-			m := stage.ResidentModel{Model: c.Model, WeightsBytes: h.bytes}
+			m := stage.ResidentComponent{Name: c.Name, WeightsBytes: h.bytes}
 			if why := b.stale.Load(); why != nil {
 				m.Stale, c.Digest, c.Edition = *why, "", stage.Edition{}
 				if *why == folderGone {
@@ -147,26 +127,31 @@ func (s *shelf[N]) Info(ctx context.Context) (stage.Info, error) {
 				info.Resident = append(info.Resident, m)
 			}
 		}
-		info.Models = append(info.Models, c)
+		info.Components = append(info.Components, c)
 	}
 	return info, nil
 }
 
+// planning tells what Plan's answers depend on beside the models.
+func (s *Stage) planning(budget int64) string {
+	text := fmt.Sprintf("%s %s %d %d %v", s.Version, s.Device.Class(), s.Device.OverheadBytes(), budget, s.Precision[s.kind])
+	if fixed, told := s.ResidentBytes[s.kind]; told {
+		text += fmt.Sprintf(" resident %d", fixed)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:16]
+}
+
 // Pulse tells whether the device gets on with its work. It waits for nothing.
-func (s *shelf[N]) Pulse() stage.Pulse {
+func (s *Stage) Pulse() stage.Pulse {
 	a := s.Device.Activity()
 	return stage.Pulse{Running: a.Running, Moved: a.Moved}
 }
 
-// find gives a model's book, or why it has none.
-func (s *shelf[N]) find(model string) (*book[N], error) {
-	b := s.book(model)
+// find gives a component's book, or why it has none.
+func (s *Stage) find(component string) (*book, error) {
+	b := s.book(component)
 	if b == nil {
-		var names []string
-		for _, b := range s.all() {
-			names = append(names, b.component.Model)
-		}
-		return nil, stage.NoSuchModel(model, names)
+		return s.findBroken(component)
 	}
 	if b.problem == nil {
 		return b, nil
@@ -174,7 +159,7 @@ func (s *shelf[N]) find(model string) (*book[N], error) {
 	if changed, _ := b.changed(); changed && b.latch.TryAcquire(whole) {
 		s.renew(b)
 		b.latch.Release(whole)
-		if again := s.book(model); again != nil {
+		if again := s.book(component); again != nil {
 			b = again
 		}
 	}
@@ -184,9 +169,31 @@ func (s *shelf[N]) find(model string) (*book[N], error) {
 	return b, nil
 }
 
+// findBroken is find of a component that has no book: of a model that could not be opened when it was declared.
+func (s *Stage) findBroken(component string) (*book, error) {
+	if m := s.model(stage.ModelOf(component)); m != nil && m.problem != nil {
+		if changed, _ := m.changed(); changed {
+			m = s.declare(m.name, m.path)
+		}
+		if b := s.book(component); b != nil && b.problem == nil {
+			return b, nil
+		} else if b != nil {
+			return nil, b.problem
+		}
+		if m.problem != nil {
+			return nil, m.problem
+		}
+	}
+	var names []string
+	for _, b := range s.all() {
+		names = append(names, b.component.Name)
+	}
+	return nil, stage.Invalid(stage.ModelNotFound, "component", component, "one of "+strings.Join(names, ", "))
+}
+
 // Load implements stage.Resident.
-func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress func(loaded, total int64)) error {
-	b, err := s.find(req.Model)
+func (s *Stage) Load(ctx context.Context, req stage.LoadRequest, progress func(loaded, total int64)) error {
+	b, err := s.find(req.Component)
 	if err != nil {
 		return err
 	}
@@ -206,7 +213,7 @@ func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress fun
 	if bytes, ok := b.resident(); ok {
 		return loaded(bytes)
 	}
-	if b, err = s.current(ctx, req.Model); err != nil {
+	if b, err = s.current(ctx, req.Component); err != nil {
 		return err
 	}
 	defer b.latch.Release(whole)
@@ -221,7 +228,7 @@ func (s *shelf[N]) Load(ctx context.Context, req stage.LoadRequest, progress fun
 }
 
 // load makes weights resident that are not: as they are if they are warm and as large as asked for, or else by reading them.
-func (s *shelf[N]) load(ctx context.Context, b *book[N], limitBytes int64, progress func(loaded, total int64)) error {
+func (s *Stage) load(ctx context.Context, b *book, limitBytes int64, progress func(loaded, total int64)) error {
 	total := s.limited(b, limitBytes)
 	if limitBytes != 0 && total > limitBytes {
 		return stage.DoesNotFit(s.kind, b.component.Model, total, limitBytes, s.Device.Memory().CapBytes)
@@ -243,8 +250,8 @@ func (s *shelf[N]) load(ctx context.Context, b *book[N], limitBytes int64, progr
 }
 
 // Evict implements stage.Resident.
-func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
-	b, err := s.latched(ctx, req.Model, whole)
+func (s *Stage) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
+	b, err := s.latched(ctx, req.Component, whole)
 	if b == nil { // what nobody knows is not resident
 		return stage.Evicted{}, err
 	}
@@ -265,8 +272,8 @@ func (s *shelf[N]) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evi
 }
 
 // Settle implements stage.Resident.
-func (s *shelf[N]) Settle(ctx context.Context, model string) error {
-	b, err := s.latched(ctx, model, whole)
+func (s *Stage) Settle(ctx context.Context, component string) error {
+	b, err := s.latched(ctx, component, whole)
 	if b != nil {
 		b.latch.Release(whole)
 	}
@@ -274,11 +281,11 @@ func (s *shelf[N]) Settle(ctx context.Context, model string) error {
 }
 
 // Drain implements stage.Resident.
-func (s *shelf[N]) Drain(ctx context.Context) error {
+func (s *Stage) Drain(ctx context.Context) error {
 	s.draining.Store(true)
 	s.hashing.stop()
 	for _, b := range s.all() {
-		if err := s.Settle(ctx, b.component.Model); err != nil {
+		if err := s.Settle(ctx, b.component.Name); err != nil {
 			return err
 		}
 	}
@@ -286,55 +293,7 @@ func (s *shelf[N]) Drain(ctx context.Context) error {
 }
 
 // Undrain implements stage.Resident.
-func (s *shelf[N]) Undrain(context.Context) error {
+func (s *Stage) Undrain(context.Context) error {
 	s.draining.Store(false)
 	return nil
-}
-
-// use gives a resident model's book to work with; the caller must call done.
-func (s *shelf[N]) use(ctx context.Context, model string) (b *book[N], done func(), err error) {
-	if _, err = s.find(model); err != nil {
-		return nil, nil, err
-	}
-	if s.draining.Load() {
-		return nil, nil, s.drainingError()
-	}
-	if b, err = s.latched(ctx, model, 1); err != nil {
-		return nil, nil, err
-	} else if b == nil {
-		_, err = s.find(model)
-		return nil, nil, err
-	}
-	s.working.Add(1)
-	done = func() {
-		if b.held.Load() != nil {
-			b.identify() // streamed weights have been read by now
-		}
-		s.working.Add(-1)
-		b.latch.Release(1)
-	}
-	if _, ok := b.resident(); !ok {
-		done()
-		return nil, nil, stage.Errorf(stage.StageEvicted, "the %v does not hold model %q: load it first", s.kind, model).
-			With("stage", s.kind.String()).With("model", model)
-	}
-	return b, done, nil
-}
-
-// footprint is what running tape takes with a model.
-func (s *shelf[N]) footprint(model string, tape *device.Tape, limitBytes int64) (stage.Footprint, error) {
-	b, err := s.find(model)
-	if err != nil {
-		return stage.Footprint{}, err
-	}
-	scratch, err := s.Device.ScratchBytes(tape, device.RunOptions{})
-	if err != nil {
-		return stage.Footprint{}, s.fault(err)
-	}
-	return s.holding(b, limitBytes, scratch), nil
-}
-
-// holding is a footprint of a known scratch.
-func (s *shelf[N]) holding(b *book[N], limitBytes, scratch int64) stage.Footprint {
-	return stage.Footprint{WeightsBytes: s.limited(b, limitBytes), ScratchBytes: scratch, WholeBytes: b.component.WeightsBytes}
 }

@@ -1,7 +1,6 @@
 package stageengine
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -90,7 +89,11 @@ func clipping(t testing.TB, dir string) {
 func TestNotFinite(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	const latent = 8
-	states := stage.Conditioning{States: tensor.FromF32(make([]float32, 77*32), 1, 77, 32)}
+	picture, err := os.ReadFile(filepath.Join(repo, "testdata/golden/starter/run00.png")) // of any size
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := tensor.FromF32(make([]float32, 77*32), 1, 77, 32)
 	for name, c := range map[string]struct {
 		kind   stage.Kind
 		tensor string
@@ -105,6 +108,7 @@ func TestNotFinite(t *testing.T) {
 		"decoder":  {kind: stage.KindDecoder, tensor: "decoder.conv_in.bias", value: nan, what: "pixels"},
 		"white":    {kind: stage.KindDecoder, tensor: "decoder.conv_out.bias", value: inf, what: "pixels"},
 		"streamed": {kind: stage.KindDecoder, tensor: "decoder.conv_in.weight", value: nan, what: "pixels", stream: true},
+		"picture":  {kind: stage.KindDecoder, tensor: "encoder.conv_out.bias", value: inf, what: "moments"},
 		"banded":   {kind: stage.KindDecoder, tensor: "decoder.conv_in.bias", value: nan, what: "pixels", band: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -123,34 +127,32 @@ func TestNotFinite(t *testing.T) {
 			if c.stream {
 				o.ResidentBytes = map[stage.Kind]int64{c.kind: 0}
 			}
-			var s stage.Resident
-			work := func() error {
-				switch s := s.(type) {
-				case *Encoder:
-					_, err := s.Encode(t.Context(), stage.EncodeRequest{Model: staleModel, Prompts: []string{"a fox"}})
-					return err
-				case *Denoiser:
-					_, err := s.Denoise(t.Context(), stage.DenoiseRequest{Model: staleModel, Conditioning: states, LatentHeight: latent, LatentWidth: latent, Steps: 2, GuidanceScale: 1, Sampler: "ddpm"}, stage.DenoiseObserver{})
-					return err
-				}
-				_, err := s.(*Decoder).Decode(t.Context(), stage.DecodeRequest{Model: staleModel, Latent: stage.Latent{Tensor: tensor.FromF32(make([]float32, 4*latent*latent), 1, 4, latent, latent)}})
-				return err
+			s := newStage(c.kind, o)
+			if c.band {
+				s.Device = narrow{dev}
 			}
-			switch c.kind {
-			case stage.KindEncoder:
-				s = NewEncoder(o)
-			case stage.KindDenoiser:
-				s = NewDenoiser(o)
-			case stage.KindDecoder:
-				d := NewDecoder(o)
-				if c.band {
-					d.Device = narrow{dev}
+			part := partOf(s, staleModel)
+			if c.what == "moments" {
+				part = staleModel + "/vae.encoder"
+			}
+			work := func() (err error) {
+				switch c.kind {
+				case stage.KindEncoder:
+					_, err = encode(t.Context(), s, staleModel, "a fox")
+				case stage.KindDenoiser:
+					_, err = denoise(t.Context(), s, denoising{Model: staleModel, States: states, H: latent, W: latent, Steps: 2, Guidance: 1, Sampler: "ddpm"}, stage.Observer{})
+				case stage.KindDecoder:
+					if c.what == "moments" {
+						_, err = encodeImage(t, s, staleModel, sides(s, staleModel, latent, latent), picture, nil)
+						return err
+					}
+					_, err = decode(t.Context(), s, staleModel, tensor.FromF32(make([]float32, 4*latent*latent), 1, 4, latent, latent), "png", "")
 				}
-				s = d
+				return err
 			}
 			load := func() {
 				t.Helper()
-				if err := s.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); err != nil {
+				if err := s.Load(t.Context(), stage.LoadRequest{Component: part}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -166,7 +168,7 @@ func TestNotFinite(t *testing.T) {
 			if err != nil || len(info.Resident) != 1 || !strings.Contains(info.Resident[0].Stale, "not finite") {
 				t.Errorf("it tells %+v, %v", info.Resident, err)
 			}
-			if e, err := s.Evict(t.Context(), stage.EvictRequest{Model: staleModel, Keep: true}); err != nil || e.WarmBytes != 0 || e.FreedBytes == 0 {
+			if e, err := s.Evict(t.Context(), stage.EvictRequest{Component: part, Keep: true}); err != nil || e.WarmBytes != 0 || e.FreedBytes == 0 {
 				t.Errorf("evicted %+v, %v; want nothing warm", e, err)
 			}
 			restore()
@@ -174,20 +176,10 @@ func TestNotFinite(t *testing.T) {
 			if err := work(); err != nil {
 				t.Errorf("with good files: %v", err)
 			}
-			if _, err := s.Evict(t.Context(), stage.EvictRequest{Model: staleModel}); err != nil {
+			if _, err := s.Evict(t.Context(), stage.EvictRequest{Component: part}); err != nil {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// Likewise the latents of an image, whose network nobody holds.
-func TestNotFiniteImageEncoder(t *testing.T) {
-	dir := copied(t)
-	overwrite(t, filepath.Join(dir, weightFiles[stage.KindDecoder]), "encoder.conv_out.bias", float32(math.Inf(-1)))
-	_, _, d := open(t, dir)
-	if _, err := d.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: staleModel, Data: testImage(t, d)}); stage.ReasonOf(err) != stage.NotFinite || !strings.Contains(err.Error(), "decoder") {
-		t.Errorf("%v, want NotFinite of the decoder", err)
 	}
 }
 
@@ -196,48 +188,4 @@ type narrow struct{ device.Device }
 
 func (n narrow) NewRun(t *device.Tape, w device.Weights, _ device.RunOptions) (device.Run, error) {
 	return n.Device.NewRun(t, w, device.RunOptions{ScratchLimit: 1})
-}
-
-// The network that makes latents of images, which nobody holds, is that of the files as they are, and no mixture.
-func TestImageEncoderOfChangedFiles(t *testing.T) {
-	dir := copied(t)
-	_, _, d := open(t, dir)
-	file := testImage(t, d)
-	encode := func() ([]byte, error) {
-		latent, err := d.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: staleModel, Data: file})
-		return latent.Data, err
-	}
-	before, err := encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	restore := overwrite(t, filepath.Join(dir, weightFiles[stage.KindDecoder]), "encoder.conv_out.bias", 3)
-	if after, err := encode(); err != nil || bytes.Equal(before, after) {
-		t.Errorf("the same latent: %v, %v", err == nil, err)
-	}
-	dev := &writing{d.Device, restore}
-	d.Device = dev
-	if _, err := encode(); stage.ReasonOf(err) != stage.ModelChanged {
-		t.Errorf("%v, want ModelChanged", err)
-	}
-	dev.write = func() {}
-	if again, err := encode(); err != nil || !bytes.Equal(again, before) {
-		t.Errorf("%v, or another latent of the old files", err)
-	}
-}
-
-// testImage is a file to make a latent of.
-func testImage(t *testing.T, d *Decoder) []byte {
-	t.Helper()
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: staleModel}, nil); err != nil {
-		t.Fatal(err)
-	}
-	img, err := d.Decode(t.Context(), stage.DecodeRequest{Model: staleModel, Latent: stage.Latent{Tensor: tensor.FromF32(make([]float32, 4*8*8), 1, 4, 8, 8)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: staleModel}); err != nil {
-		t.Fatal(err)
-	}
-	return img.Data
 }

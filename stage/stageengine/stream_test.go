@@ -16,7 +16,7 @@ import (
 )
 
 // streamingStages are the stages over a model, loaded, each on a device of its own, and their devices.
-func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*Encoder, *Denoiser, *Decoder, map[stage.Kind]*cpu.Device) {
+func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*Stage, *Stage, *Stage, map[stage.Kind]*cpu.Device) {
 	t.Helper()
 	library, err := OpenLibrary(dir)
 	if err != nil {
@@ -29,12 +29,12 @@ func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*
 		}
 		return Options{Library: library, Device: devices[kind], Host: "test", Version: "test", ResidentBytes: resident}
 	}
-	e, d, v := NewEncoder(options(stage.KindEncoder)), NewDenoiser(options(stage.KindDenoiser)), NewDecoder(options(stage.KindDecoder))
+	e, d, v := newStage(stage.KindEncoder, options(stage.KindEncoder)), newStage(stage.KindDenoiser, options(stage.KindDenoiser)), newStage(stage.KindDecoder, options(stage.KindDecoder))
 	model := library.Names()[0]
-	stages := []stage.Resident{e, d, v}
+	stages := []*Stage{e, d, v}
 	t.Cleanup(func() {
 		for _, s := range stages {
-			if _, err := s.Evict(context.Background(), stage.EvictRequest{Model: model}); err != nil {
+			if _, err := s.Evict(context.Background(), stage.EvictRequest{Component: partOf(s, model)}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -46,7 +46,7 @@ func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*
 		}
 	})
 	for _, s := range stages {
-		if err := s.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
+		if err := s.Load(t.Context(), stage.LoadRequest{Component: partOf(s, model)}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -57,7 +57,7 @@ func streamingStages(t *testing.T, dir string, resident map[stage.Kind]int64) (*
 func TestStreamedStagesMakeTheSameImage(t *testing.T) {
 	const model = "starter"
 	run := goldenRun{Sampler: "euler", Prompt: "fox on a blue background", NegativePrompt: "fog", Steps: 3, GuidanceScale: 5, Width: 128, Height: 96, Seed: 7}
-	var want stage.Image
+	var want *stage.File
 	held := map[stage.Kind]int64{}
 	for i, resident := range []map[stage.Kind]int64{
 		nil,
@@ -73,7 +73,7 @@ func TestStreamedStagesMakeTheSameImage(t *testing.T) {
 		if !bytes.Equal(img.Data, want.Data) {
 			t.Errorf("resident %v: another image", resident)
 		}
-		for _, s := range []stage.Resident{e, d, v} {
+		for _, s := range []*Stage{e, d, v} {
 			info, err := s.Info(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -82,22 +82,23 @@ func TestStreamedStagesMakeTheSameImage(t *testing.T) {
 			if info.Kind == stage.KindDecoder {
 				batch = 1
 			}
-			f, err := s.Plan(t.Context(), stage.PlanRequest{Model: model, Batch: batch, LatentHeight: run.Height / 8, LatentWidth: run.Width / 8})
+			f, err := footprint(t.Context(), s, model, run.Height/8, run.Width/8, batch, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if peak := devices[info.Kind].Memory().PeakBytes; peak != f.WeightsBytes+f.ScratchBytes {
+			bytes := f.WeightsBytes()
+			if peak := devices[info.Kind].Memory().PeakBytes; peak != bytes+f.ScratchBytes {
 				t.Errorf("resident %v: the %v took %d bytes, planned %+v", resident, info.Kind, peak, f)
 			}
-			if info.Models[0].WeightsBytes != f.WeightsBytes || info.Resident[0].WeightsBytes != f.WeightsBytes {
-				t.Errorf("resident %v: the %v tells %+v and %+v, plans %+v", resident, info.Kind, info.Models[0], info.Resident[0], f)
+			if info.Components[0].WeightsBytes != bytes || info.Resident[0].WeightsBytes != bytes {
+				t.Errorf("resident %v: the %v tells %+v and %+v, plans %+v", resident, info.Kind, info.Components[0], info.Resident[0], f)
 			}
 			limit, streamed := resident[info.Kind]
 			switch {
 			case i == 0:
-				held[info.Kind] = f.WeightsBytes
-			case streamed && limit < held[info.Kind] && f.WeightsBytes >= held[info.Kind]*3/4, !streamed && f.WeightsBytes != held[info.Kind]:
-				t.Errorf("resident %v: the %v holds %d bytes, %d without a limit", resident, info.Kind, f.WeightsBytes, held[info.Kind])
+				held[info.Kind] = bytes
+			case streamed && limit < held[info.Kind] && bytes >= held[info.Kind]*3/4, !streamed && bytes != held[info.Kind]:
+				t.Errorf("resident %v: the %v holds %d bytes, %d without a limit", resident, info.Kind, bytes, held[info.Kind])
 			}
 		}
 	}
@@ -120,14 +121,14 @@ func TestStreamedFilesAreCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conditioning, err := e.Encode(t.Context(), stage.EncodeRequest{Model: model, Prompts: []string{"fox"}})
+	states, err := encode(t.Context(), e, model, "fox")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(file, int64(len(data)/2)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.Denoise(t.Context(), stage.DenoiseRequest{Model: model, Conditioning: conditioning, LatentHeight: 8, LatentWidth: 8, Steps: 2, GuidanceScale: 1, Sampler: "euler"}, stage.DenoiseObserver{})
+	_, err = denoise(t.Context(), d, denoising{Model: model, States: states, H: 8, W: 8, Steps: 2, Guidance: 1, Sampler: "euler"}, stage.Observer{})
 	var told *stage.Error
 	if !errors.As(err, &told) || told.Reason != stage.ModelInvalid || !strings.Contains(told.Metadata["file"], "unet/") || told.Metadata["tensor"] == "" || strings.Contains(told.Message, dir) {
 		t.Fatalf("%v (%+v), want ModelInvalid with the file and the tensor", err, told)
@@ -136,52 +137,23 @@ func TestStreamedFilesAreCut(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file+".new", data, 0o600), os.Rename(file+".new", file)); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: partOf(d, model)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, again := generate(t, e, d, v, model, run); !bytes.Equal(again.Data, want.Data) {
 		t.Error("another image behind the fault")
 	}
 
-	source := d.books[model].network().Source()
-	name := d.books[model].network().Manifest().Params[0].Name
+	source := d.books[partOf(d, model)].network().Files().Source()
+	name := d.books[partOf(d, model)].network().Files().Manifest().Params[0].Name
 	if _, err := source.Section(name); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil {
+	if _, err := d.Evict(t.Context(), stage.EvictRequest{Component: partOf(d, model)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := source.Section(name); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("behind an eviction the files give %v, want them closed", err)
-	}
-}
-
-// EncodeImage streams the autoencoder's other half as well, and gives the same.
-func TestStreamedImageEncoder(t *testing.T) {
-	const model = "tiny-sd15"
-	var want stage.Latent
-	peaks := map[bool]int64{}
-	for _, streamed := range []bool{false, true} {
-		var resident map[stage.Kind]int64
-		if streamed {
-			resident = map[stage.Kind]int64{stage.KindDecoder: 0}
-		}
-		e, d, v, devices := streamingStages(t, filepath.Join(repo, "testdata/golden", model), resident)
-		_, img := generate(t, e, d, v, model, goldenRun{Sampler: "euler", Prompt: "fox", Steps: 1, GuidanceScale: 1, Width: 32, Height: 32})
-		got, err := v.EncodeImage(t.Context(), stage.EncodeImageRequest{Model: model, Data: img.Data})
-		if err != nil {
-			t.Fatal(err)
-		}
-		peaks[streamed] = devices[stage.KindDecoder].Memory().PeakBytes
-		if !streamed {
-			want = got
-		}
-		if !bytes.Equal(got.Data, want.Data) {
-			t.Error("streamed, the latent is another")
-		}
-	}
-	if peaks[true] >= peaks[false] {
-		t.Errorf("a peak of %d bytes streamed, %d without", peaks[true], peaks[false])
 	}
 }
 
@@ -190,7 +162,7 @@ func TestPlanBesideLoads(t *testing.T) {
 	_, d, _, _ := streamingStages(t, filepath.Join(repo, "models/starter"), nil)
 	model := d.Library.Names()[0]
 	plan := func() {
-		if _, err := d.Plan(t.Context(), stage.PlanRequest{Model: model, Batch: 2, LatentHeight: 8, LatentWidth: 8, LimitBytes: 5 << 20}); err != nil {
+		if _, err := footprint(t.Context(), d, model, 8, 8, 2, 5<<20); err != nil {
 			t.Error(err)
 		}
 	}
@@ -207,10 +179,10 @@ func TestPlanBesideLoads(t *testing.T) {
 		}
 	})
 	for _, limit := range []int64{5 << 20, 0, 8 << 20} {
-		if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: model}); err != nil {
+		if _, err := d.Evict(t.Context(), stage.EvictRequest{Component: partOf(d, model)}); err != nil {
 			t.Error(err)
 		}
-		if err := d.Load(t.Context(), stage.LoadRequest{Model: model, LimitBytes: limit}, nil); err != nil {
+		if err := d.Load(t.Context(), stage.LoadRequest{Component: partOf(d, model), LimitBytes: limit}, nil); err != nil {
 			t.Error(err)
 		}
 	}

@@ -10,14 +10,14 @@ import (
 
 // keep makes resident weights warm, if there is memory for that, and reports whether they are. The store goes with them.
 // Where the device fails to offload one of them, both are to be dropped.
-func (s *shelf[N]) keep(ctx context.Context, b *book[N]) bool {
+func (s *Stage) keep(ctx context.Context, b *book) bool {
 	bytes := b.held.Load().bytes
 	if !s.warmth.TryAcquire(bytes) {
 		return false
 	}
 	err := b.weights.Offload(ctx)
 	if err == nil && b.store != nil {
-		err = b.store.offload(ctx)
+		err = b.store.Offload(ctx)
 	}
 	if err != nil {
 		s.warmth.Release(bytes)
@@ -30,12 +30,12 @@ func (s *shelf[N]) keep(ctx context.Context, b *book[N]) bool {
 
 // rouse makes warm weights resident as they are. The error is that of device.Allocation, and they are warm still, or dropped
 // where the device has room for the weights without the store and cannot offload them again.
-func (s *shelf[N]) rouse(ctx context.Context, b *book[N]) error {
+func (s *Stage) rouse(ctx context.Context, b *book) error {
 	if err := b.weights.Onload(ctx); err != nil {
 		return err
 	}
 	if b.store != nil {
-		if err := b.store.onload(ctx); err != nil {
+		if err := b.store.Onload(ctx); err != nil {
 			if back := b.weights.Offload(context.WithoutCancel(ctx)); back != nil {
 				err = errors.Join(err, back, s.drop(b))
 			}
@@ -49,9 +49,9 @@ func (s *shelf[N]) rouse(ctx context.Context, b *book[N]) error {
 }
 
 // drop frees resident or warm weights, and closes the files that they were streamed from.
-func (s *shelf[N]) drop(b *book[N]) error {
+func (s *Stage) drop(b *book) error {
 	if b.store != nil {
-		b.store.close()
+		b.store.Close()
 	}
 	b.weights.Free()
 	b.weights = nil
@@ -62,7 +62,7 @@ func (s *shelf[N]) drop(b *book[N]) error {
 		b.prints = nil
 		b.identity.Store(nil)
 	}
-	if err := b.network().Close(); err != nil {
+	if err := b.network().Files().Close(); err != nil {
 		return s.fault(err)
 	}
 	return nil

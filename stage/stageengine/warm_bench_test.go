@@ -26,14 +26,14 @@ func BenchmarkLoad(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer dev.Close()
-		d := NewDenoiser(Options{Library: library, Device: dev, Host: "test", WarmBytes: 1 << 40})
+		d := newStage(stage.KindDenoiser, Options{Library: library, Device: dev, Host: "test", WarmBytes: 1 << 40})
 		load := func() {
-			if err := d.Load(b.Context(), stage.LoadRequest{Model: model}, nil); err != nil {
+			if err := d.Load(b.Context(), stage.LoadRequest{Component: partOf(d, model)}, nil); err != nil {
 				b.Fatal(err)
 			}
 		}
 		evict := func(keep bool) {
-			if _, err := d.Evict(b.Context(), stage.EvictRequest{Model: model, Keep: keep}); err != nil {
+			if _, err := d.Evict(b.Context(), stage.EvictRequest{Component: partOf(d, model), Keep: keep}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -19,15 +19,15 @@ func TestEncoderRemembersWhileWarm(t *testing.T) {
 	e, encode, batches := counted(t)
 	first := encode("fog", "a boat")
 	batches()
-	weights := e.books[encoderModel].component.WeightsBytes
-	evicted, err := e.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: true})
+	weights := e.books[partOf(e, encoderModel)].component.WeightsBytes
+	evicted, err := e.Evict(t.Context(), stage.EvictRequest{Component: partOf(e, encoderModel), Keep: true})
 	if err != nil || evicted != (stage.Evicted{FreedBytes: weights, WarmBytes: weights}) {
 		t.Errorf("%+v of %d bytes, %v", evicted, weights, err)
 	}
 	if m := e.Device.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != weights {
 		t.Errorf("memory %+v, want %d bytes offloaded", m, weights)
 	}
-	if err := e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
+	if err := e.Load(t.Context(), stage.LoadRequest{Component: partOf(e, encoderModel)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if again := encode("fog", "a boat"); !slices.EqualFunc(first, again, bytes.Equal) {
@@ -60,19 +60,19 @@ func TestWarmRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() }) // it always returns nil
-	e := NewEncoder(Options{Library: library, Device: d, Host: "test", WarmBytes: 1 << 30})
-	load := func() error { return e.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil) }
+	e := newStage(stage.KindEncoder, Options{Library: library, Device: d, Host: "test", WarmBytes: 1 << 30})
+	load := func() error { return e.Load(t.Context(), stage.LoadRequest{Component: partOf(e, encoderModel)}, nil) }
 	if err := load(); err != nil {
 		t.Fatal(err)
 	}
-	weights := e.books[encoderModel].component.WeightsBytes
-	if _, err := e.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: true}); err != nil {
+	weights := e.books[partOf(e, encoderModel)].component.WeightsBytes
+	if _, err := e.Evict(t.Context(), stage.EvictRequest{Component: partOf(e, encoderModel), Keep: true}); err != nil {
 		t.Fatal(err)
 	}
 	warm := func() {
 		t.Helper()
 		info, err := e.Info(t.Context())
-		if want := []stage.ResidentModel{{Model: encoderModel, WeightsBytes: weights}}; err != nil || !cmp.Equal(info.Warm, want) || info.Resident != nil {
+		if want := []stage.ResidentComponent{{Name: encoderModel + "/text_encoder", WeightsBytes: weights}}; err != nil || !cmp.Equal(info.Warm, want) || info.Resident != nil {
 			t.Errorf("warm %v, resident %v, %v; want %v warm", info.Warm, info.Resident, err, want)
 		}
 		if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != weights || lease.left != 1<<30 {
@@ -95,7 +95,7 @@ func TestWarmRefused(t *testing.T) {
 	if err := load(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Evict(t.Context(), stage.EvictRequest{Model: encoderModel}); err != nil {
+	if _, err := e.Evict(t.Context(), stage.EvictRequest{Component: partOf(e, encoderModel)}); err != nil {
 		t.Fatal(err)
 	}
 	if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != 0 || lease.left != 1<<30 {
@@ -106,7 +106,7 @@ func TestWarmRefused(t *testing.T) {
 // A stage without memory for warm weights keeps none.
 func TestNothingWarm(t *testing.T) {
 	_, d, _, devices := streamingStages(t, filepath.Join(repo, "testdata/golden", encoderModel), nil)
-	evicted, err := d.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: true})
+	evicted, err := d.Evict(t.Context(), stage.EvictRequest{Component: partOf(d, encoderModel), Keep: true})
 	if err != nil || evicted.FreedBytes == 0 || evicted.WarmBytes != 0 {
 		t.Errorf("%+v, %v", evicted, err)
 	}
@@ -121,23 +121,23 @@ func TestWarmStreamed(t *testing.T) {
 	_, cold, _, _ := streamingStages(t, filepath.Join(repo, "testdata/golden", encoderModel), map[stage.Kind]int64{stage.KindDenoiser: 0})
 	o := cold.Options
 	o.WarmBytes = 1 << 30
-	d := NewDenoiser(o)
+	d := newStage(stage.KindDenoiser, o)
 	evict := func(keep bool) {
 		t.Helper()
-		if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: encoderModel, Keep: keep}); err != nil {
+		if _, err := d.Evict(t.Context(), stage.EvictRequest{Component: partOf(d, encoderModel), Keep: keep}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil {
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: partOf(d, encoderModel)}, nil); err != nil {
 		t.Fatal(err)
 	}
-	net := d.books[encoderModel].network()
+	net := d.books[partOf(d, encoderModel)].network().Files()
 	name := net.Manifest().Params[0].Name
 	evict(true)
 	if _, err := net.Source().Section(name); err != nil {
 		t.Errorf("while the weights are warm: %v", err)
 	}
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: encoderModel}, nil); err != nil || d.books[encoderModel].network() != net {
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: partOf(d, encoderModel)}, nil); err != nil || d.books[partOf(d, encoderModel)].network().Files() != net {
 		t.Errorf("%v, or another network behind a load of warm weights", err)
 	}
 	evict(true)

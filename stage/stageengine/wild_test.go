@@ -60,14 +60,16 @@ func TestWildConfigs(t *testing.T) {
 				t.Fatal(err)
 			}
 			encoder, denoiser, decoder := open(t, edited(t, c.Base, c.Edits))
-			for _, s := range []stage.Resident{encoder, denoiser, decoder} {
-				if err := s.Load(t.Context(), stage.LoadRequest{Model: c.Base}, nil); err != nil {
+			for _, s := range []*Stage{encoder, denoiser, decoder} {
+				if err := s.Load(t.Context(), stage.LoadRequest{Component: partOf(s, c.Base)}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if c.Width == 0 {
-				m, factor := denoiser.books[c.Base].component, decoder.books[c.Base].component.SpatialFactor
-				c.Width, c.Height = m.LatentDefaultWidth*factor, m.LatentDefaultHeight*factor
+				recipe := denoiser.model(c.Base).files.Recipes[0]
+				width, _ := recipe.Option("width")
+				height, _ := recipe.Option("height")
+				c.Width, c.Height = int(width.Default.Int), int(height.Default.Int)
 			}
 			if c.Width != c.DrawnWidth || c.Height != c.DrawnHeight {
 				t.Fatalf("a picture of %dx%d, want %dx%d", c.Width, c.Height, c.DrawnWidth, c.DrawnHeight)
@@ -84,30 +86,32 @@ func TestWildConfigs(t *testing.T) {
 func TestWarningsOfAScheduler(t *testing.T) {
 	const file = "scheduler/scheduler_config.json"
 	_, denoiser, _ := open(t, edited(t, "tiny-sd15", []edit{{File: file, Key: "eta", Value: []byte("0")}}))
-	c := denoiser.books["tiny-sd15"].component
+	c := denoiser.books["tiny-sd15/unet"].component
+	spec, _ := denoiser.model("tiny-sd15").files.Recipes[0].Option("sampler")
 	if want := []string{file + `: ignores keys that its class does not have: "eta"`}; !slices.Equal(c.Warnings, want) {
 		t.Errorf("warnings %q, want %q", c.Warnings, want)
 	}
-	if c.DefaultSampler != "ddim" || c.SamplerProblem != "" {
-		t.Errorf("default sampler %q, %q", c.DefaultSampler, c.SamplerProblem)
+	if spec.Default.Text != "ddim" || spec.Problem != "" {
+		t.Errorf("sampler %+v", spec)
 	}
 
 	encoder, denoiser, _ := open(t, edited(t, "tiny-sd15", []edit{{File: "model_index.json", Key: "scheduler", Value: []byte(`["diffusers", "KDPM2DiscreteScheduler"]`)}}))
-	for _, s := range []stage.Resident{encoder, denoiser} {
-		if err := s.Load(t.Context(), stage.LoadRequest{Model: "tiny-sd15"}, nil); err != nil {
+	for _, s := range []*Stage{encoder, denoiser} {
+		if err := s.Load(t.Context(), stage.LoadRequest{Component: partOf(s, "tiny-sd15")}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c = denoiser.books["tiny-sd15"].component
-	if c.DefaultSampler != "" || !strings.Contains(c.SamplerProblem, "KDPM2DiscreteScheduler") || len(c.Samplers) != len(sampler.Names()) ||
-		len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], c.SamplerProblem) {
-		t.Errorf("%+v", c)
+	c = denoiser.books["tiny-sd15/unet"].component
+	spec, _ = denoiser.model("tiny-sd15").files.Recipes[0].Option("sampler")
+	if (spec.Default != stage.Option{}) || !strings.Contains(spec.Problem, "KDPM2DiscreteScheduler") || len(spec.Choices) != len(sampler.Names()) ||
+		len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], spec.Problem) {
+		t.Errorf("%+v, %+v", c, spec)
 	}
-	conditioning, err := encoder.Encode(t.Context(), stage.EncodeRequest{Model: "tiny-sd15", Prompts: []string{""}})
+	states, err := encode(t.Context(), encoder, "tiny-sd15", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = denoiser.Denoise(t.Context(), stage.DenoiseRequest{Model: "tiny-sd15", Conditioning: conditioning, LatentHeight: 8, LatentWidth: 8, Steps: 1}, stage.DenoiseObserver{})
+	_, err = denoise(t.Context(), denoiser, denoising{Model: "tiny-sd15", States: states, H: 8, W: 8, Steps: 1}, stage.Observer{})
 	var refused *stage.Error
 	if !errors.As(err, &refused) || refused.Reason != stage.SamplerUnsupported || refused.Metadata["field"] != "sampler" ||
 		!strings.Contains(refused.Message, "KDPM2DiscreteScheduler") || !strings.Contains(refused.Metadata["accepted"], "one of ddim, ") {

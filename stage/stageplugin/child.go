@@ -54,8 +54,8 @@ func (c *Child) start() error {
 // Kind is the kind of stage.
 func (c *Child) Kind() stage.Kind { return c.kind }
 
-// Stage is the stage in the child: a stage.Encoder, stage.Denoiser or stage.Decoder by its kind.
-func (c *Child) Stage() stage.Resident { return c.line.stage }
+// Stage is the stage in the child.
+func (c *Child) Stage() stage.Stage { return c.line.stage }
 
 // Pulse asks the process for a sign of life. One that is stopped gives none: ctx bounds how long is waited for it.
 func (c *Child) Pulse(ctx context.Context) (stage.Pulse, error) {

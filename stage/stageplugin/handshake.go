@@ -8,7 +8,6 @@ package stageplugin
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/hashicorp/go-plugin"
@@ -24,7 +23,7 @@ const (
 	cookieKey       = "TRIPTYCH_RUNTIME_COOKIE"
 	cookieValue     = "7c0f4a6b-a5a4-4a39-8d1e-stage"
 	kindKey         = "TRIPTYCH_RUNTIME_KIND"
-	protocolVersion = 2
+	protocolVersion = 3
 )
 
 var handshake = plugin.HandshakeConfig{
@@ -33,7 +32,7 @@ var handshake = plugin.HandshakeConfig{
 	MagicCookieValue: cookieValue,
 }
 
-// ErrNotAChild is returned by Serve functions in a process that Launch did not start.
+// ErrNotAChild is returned by Serve in a process that Launch did not start.
 var ErrNotAChild = errors.New("a runtime is started by its service, not by hand: no handshake in the environment")
 
 // IsChild tells whether Launch started this process.
@@ -49,7 +48,7 @@ type wire struct {
 
 // line is what the parent has of a child: the stage in it, and the connection.
 type line struct {
-	stage stage.Resident
+	stage stage.Stage
 	conn  grpc.ClientConnInterface
 }
 
@@ -61,15 +60,7 @@ func (w wire) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
 
 // GRPCClient makes the line to the child in the parent.
 func (w wire) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	switch w.kind {
-	case stage.KindEncoder:
-		return line{stagerpc.NewEncoder(conn), conn}, nil
-	case stage.KindDenoiser:
-		return line{stagerpc.NewDenoiser(conn), conn}, nil
-	case stage.KindDecoder:
-		return line{stagerpc.NewDecoder(conn), conn}, nil
-	}
-	return nil, fmt.Errorf("no such stage: %v", w.kind)
+	return line{stagerpc.New(conn, w.kind), conn}, nil
 }
 
 // plugins is the set of the one stage that a child serves.

@@ -27,7 +27,7 @@ const (
 // Options say what to launch.
 type Options struct {
 	Kind    stage.Kind
-	Command []string // program and arguments; the program must call the Serve function of Kind
+	Command []string // program and arguments; the program must call Serve for Kind
 	// Env is added to the parent's own environment, as KEY=VALUE; the last of a key counts.
 	Env          []string
 	Logger       *slog.Logger  // gets the child's log; nil is slog.Default

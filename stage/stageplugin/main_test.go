@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprint(os.Stderr, "first this\ntriptych: --threads 10000: too many\n")
 		os.Exit(ExitRefused)
 	case role == "encoder":
-		exit(ServeEncoder(stagetest.NewEncoder(nil), nil))
+		exit(Serve(stage.KindEncoder, stagetest.New(stage.KindEncoder, nil), nil))
 	case IsChild():
 		playFake()
 	}
@@ -57,16 +57,15 @@ func playFake() {
 	logger.Warn("playing a fake", "kind", os.Getenv(kindKey), "@message", 1, "answer", 42)
 	logger.Log(nil, levelTrace, "in detail") //nolint:staticcheck // no context here
 	fmt.Fprintln(os.Stderr, "a plain line")
-	kind, _ := stage.ParseKind(os.Getenv(kindKey))
-	switch kind {
-	case stage.KindEncoder:
-		exit(ServeEncoder(chatty{stagetest.NewEncoder(script), logger}, logger))
-	case stage.KindDenoiser:
-		exit(ServeDenoiser(stagetest.NewDenoiser(script), logger))
-	case stage.KindDecoder:
-		exit(ServeDecoder(stagetest.NewDecoder(script), logger))
+	kind, ok := stage.ParseKind(os.Getenv(kindKey))
+	if !ok {
+		exit(fmt.Errorf("no such kind: %q", os.Getenv(kindKey)))
 	}
-	exit(fmt.Errorf("no such kind: %q", os.Getenv(kindKey)))
+	var served stage.Stage = stagetest.New(kind, script)
+	if kind == stage.KindEncoder {
+		served = chatty{served, logger}
+	}
+	exit(Serve(kind, served, logger))
 }
 
 // playParent launches a child and waits to be killed.

@@ -17,31 +17,17 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
-// ServeEncoder serves e to the parent process and returns when the parent wants the child to end;
+// pulsing is a stage that tells whether its work gets on. Of another one only a sign of life is to be had.
+type pulsing interface{ Pulse() stage.Pulse }
+
+// Serve serves a stage of a kind to the parent process and returns when the parent wants the child to end;
 // main should then return. In a process that Launch did not start it returns ErrNotAChild. Options are added to those
 // of the server.
 //
 // A child must not write to standard output, and logs with NewChildLogger, made before serving; nil
 // makes one at level info. A panic is not caught: the child ends, and its parent knows what to do
 // about that.
-func ServeEncoder(e stage.Encoder, logger *slog.Logger, options ...grpc.ServerOption) error {
-	return serve(e, stage.KindEncoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterEncoder(s, e, l) })
-}
-
-// ServeDenoiser is ServeEncoder for a denoiser.
-func ServeDenoiser(d stage.Denoiser, logger *slog.Logger, options ...grpc.ServerOption) error {
-	return serve(d, stage.KindDenoiser, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDenoiser(s, d, l) })
-}
-
-// ServeDecoder is ServeEncoder for a decoder.
-func ServeDecoder(d stage.Decoder, logger *slog.Logger, options ...grpc.ServerOption) error {
-	return serve(d, stage.KindDecoder, logger, options, func(s grpc.ServiceRegistrar, l *slog.Logger) { stagerpc.RegisterDecoder(s, d, l) })
-}
-
-// pulsing is a stage that tells whether its work gets on. Of another one only a sign of life is to be had.
-type pulsing interface{ Pulse() stage.Pulse }
-
-func serve(served stage.Resident, kind stage.Kind, logger *slog.Logger, options []grpc.ServerOption, register func(grpc.ServiceRegistrar, *slog.Logger)) error {
+func Serve(kind stage.Kind, served stage.Stage, logger *slog.Logger, options ...grpc.ServerOption) error {
 	if !IsChild() {
 		return ErrNotAChild
 	}
@@ -65,7 +51,7 @@ func serve(served stage.Resident, kind stage.Kind, logger *slog.Logger, options 
 		HandshakeConfig: handshake,
 		TLSProvider:     func() (*tls.Config, error) { return own.config(), nil },
 		Plugins: wire{kind: kind, register: func(s grpc.ServiceRegistrar) {
-			register(s, logger)
+			stagerpc.Register(s, kind, served, logger)
 			stagerpc.RegisterPulse(s, pulse)
 		}}.plugins(),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {

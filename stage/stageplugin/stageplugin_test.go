@@ -17,16 +17,16 @@ import (
 
 var background = context.Background()
 
-// chatty is an encoder that prints where it should not.
+// chatty is a stage that prints where it should not.
 type chatty struct {
-	stage.Encoder
+	stage.Stage
 	logger *slog.Logger
 }
 
-func (c chatty) Encode(ctx context.Context, req stage.EncodeRequest) (stage.Conditioning, error) {
+func (c chatty) Work(ctx context.Context, req stage.WorkRequest, o stage.Observer) (stage.Result, error) {
 	fmt.Println("printed while serving")
-	c.logger.Info("encoding", "prompts", len(req.Prompts))
-	return c.Encoder.Encode(ctx, req)
+	c.logger.Info("encoding", "options", len(req.Options))
+	return c.Stage.Work(ctx, req, o)
 }
 
 // Pulse is that of nothing in particular.
@@ -108,25 +108,10 @@ func options(kind stage.Kind, env ...string) Options {
 	return Options{Kind: kind, Command: []string{os.Args[0]}, Env: env, Logger: slog.New(slog.DiscardHandler)}
 }
 
-func subject[S stage.Resident](kind stage.Kind) stagetest.Subject[S] {
-	return stagetest.Subject[S]{
-		Open: func(t *testing.T) (S, *stagetest.Script) {
-			return launch(t, kind).Stage().(S), nil
-		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge,
-	}
-}
-
-func TestEncoderContract(t *testing.T) {
-	stagetest.EncoderContract(t, subject[stage.Encoder](stage.KindEncoder), stagetest.Prompts()...)
-}
-
-func TestDenoiserContract(t *testing.T) {
-	stagetest.DenoiserContract(t, subject[stage.Denoiser](stage.KindDenoiser), stagetest.DenoiseRequest())
-}
-
-func TestDecoderContract(t *testing.T) {
-	stagetest.DecoderContract(t, subject[stage.Decoder](stage.KindDecoder), stagetest.Latent(), stage.PNG, stage.JPEG)
+func TestContract(t *testing.T) {
+	stagetest.ContractOfFakes(t, func(t *testing.T, kind stage.Kind) (stage.Stage, *stagetest.Script) {
+		return launch(t, kind, fmt.Sprintf("%s=warm %d", scriptKey, stagetest.WarmBudget)).Stage(), nil
+	})
 }
 
 func TestLogs(t *testing.T) {
@@ -138,15 +123,14 @@ func TestLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer child.Kill()
-	encoder := child.Stage().(stage.Encoder)
-	_, err = encoder.Encode(t.Context(), stage.EncodeRequest{Model: stagetest.Model, Prompts: stagetest.Prompts()})
+	_, err = child.Stage().Work(t.Context(), stagetest.Request(stage.KindEncoder), stage.Observer{})
 	if stage.ReasonOf(err) != stage.StageEvicted {
-		t.Fatalf("Encode: %v", err)
+		t.Fatalf("Work: %v", err)
 	}
 	log.wait(t, "WARN playing a fake answer=42 kind=encoder message=1")
 	log.wait(t, "DEBUG-4 in detail")
 	log.wait(t, "DEBUG a plain line")
-	log.wait(t, "INFO encoding prompts=2")
+	log.wait(t, "INFO encoding options=3")
 	log.wait(t, "DEBUG printed while serving")
 	if !strings.Contains(child.LastOutput(), "a plain line") {
 		t.Errorf("the last output is %q", child.LastOutput())
@@ -217,14 +201,14 @@ func TestLaunchCancelled(t *testing.T) {
 }
 
 func TestNotAChild(t *testing.T) {
-	if err := ServeDecoder(stagetest.NewDecoder(nil), nil); !errors.Is(err, ErrNotAChild) {
-		t.Errorf("ServeDecoder = %v", err)
+	if err := Serve(stage.KindDecoder, stagetest.New(stage.KindDecoder, nil), nil); !errors.Is(err, ErrNotAChild) {
+		t.Errorf("Serve = %v", err)
 	}
 }
 
 func TestPanicEndsChild(t *testing.T) {
 	child := launch(t, stage.KindEncoder, scriptKey+"=panic load 2")
-	err := child.Stage().Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil)
+	err := child.Stage().Load(t.Context(), stage.LoadRequest{Component: stagetest.Component(stage.KindEncoder, stagetest.Model)}, nil)
 	if stage.ReasonOf(err) != stage.StageUnreachable {
 		t.Errorf("Load = %v", err)
 	}

@@ -1,5 +1,4 @@
-// Package stagerpc carries the interfaces of package stage over gRPC: RegisterEncoder and its
-// siblings serve a stage, NewEncoder and its siblings are a stage somewhere else. The same code
+// Package stagerpc carries stage.Stage over gRPC: Register serves a stage, New is a stage somewhere else. The same code
 // runs on both hops, orchestrator to service over TCP and service to runtime process over a unix
 // socket, so a stage behaves alike wherever it is; package stagetest has the suite that proves it.
 //
@@ -10,7 +9,7 @@
 package stagerpc
 
 // Protocol is the stage protocol number this package speaks.
-const Protocol = 1
+const Protocol = 2
 
 // What the wire carries at most. A peer that exceeds it gets an error, not memory.
 const (
@@ -20,22 +19,27 @@ const (
 	MaxChunkBytes = 1 << 20
 	// MaxMessageBytes bounds every message.
 	MaxMessageBytes = 8 << 20
-	// MaxTensors, MaxRank and MaxNameBytes bound an announcement.
-	MaxTensors   = 16
+	// MaxValues, MaxRank and MaxNameBytes bound an announcement.
+	MaxValues    = 32
 	MaxRank      = 8
 	MaxNameBytes = 128
-	// MaxConditioningBytes bounds the hidden states of one request.
-	MaxConditioningBytes = 64 << 20
-	// MaxLatentBytes bounds a latent.
-	MaxLatentBytes = 256 << 20
-	// MaxTensorBytes bounds all tensors of one announcement together.
-	MaxTensorBytes = 1 << 30
-	// MaxImageBytes bounds an image file.
-	MaxImageBytes = 64 << 20
+	// MaxTensorBytes and MaxFileBytes bound a value, MaxBytes all of one announcement together.
+	MaxTensorBytes = 256 << 20
+	MaxFileBytes   = 64 << 20
+	MaxBytes       = 1 << 30
+	// MaxKeptBytes and MaxKept bound the values that a server keeps, so that they need not come again.
+	MaxKeptBytes = 16 << 20
+	MaxKept      = 32
 )
 
-// Names of tensors on the wire.
+// What is believed of a peer at most.
 const (
-	hiddenStates = "hidden_states"
-	latents      = "latents"
+	maxModels     = 4096 // likewise components
+	maxEntries    = 256  // of each list of a model
+	maxTextBytes  = 8192 // of each text of a model
+	maxMembers    = 32   // components of a request
+	maxOptions    = 64   // of a request
+	maxWarnings   = 64   // of a component and of a result
+	maxWants      = 16   // of others; the oldest come first
+	maxMediaBytes = 128
 )

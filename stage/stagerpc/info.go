@@ -1,7 +1,6 @@
 package stagerpc
 
 import (
-	"cmp"
 	"math"
 	"time"
 
@@ -9,74 +8,39 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// kinds pairs the kinds of stage with their numbers on the wire.
-var kinds = map[stage.Kind]stagepb.StageKind{
-	stage.KindEncoder:  stagepb.StageKind_STAGE_KIND_ENCODER,
-	stage.KindDenoiser: stagepb.StageKind_STAGE_KIND_DENOISER,
-	stage.KindDecoder:  stagepb.StageKind_STAGE_KIND_DECODER,
-}
-
-func kindFromProto(k stagepb.StageKind) stage.Kind {
-	for kind, wire := range kinds {
-		if wire == k {
-			return kind
-		}
-	}
-	return 0
-}
-
 func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
-	res := &stagepb.GetStageInfoResponse{
+	return &stagepb.GetStageInfoResponse{
 		Protocol: Protocol, Kind: kinds[i.Kind], Version: clip(i.Version),
 		Host: clip(i.Host), Device: clip(i.Device), MemoryBudgetBytes: i.MemoryBudgetBytes,
 		UsedBytes: i.UsedBytes, PeakBytes: i.PeakBytes, RuntimeGeneration: i.Generation, Draining: i.Draining,
 		Releases: i.Releases, ReleasedBytes: i.ReleasedBytes, WarmBudgetBytes: i.WarmBudgetBytes,
+		Planning: clip(i.Planning), OverheadBytes: i.OverheadBytes,
+		ForeignBytes: i.ForeignBytes, DeviceLease: clip(i.DeviceLease), ForeignWants: each(some(i.ForeignWants, maxWants), wantToProto),
+		Models: each(some(i.Models, maxModels), modelToProto), Components: each(some(i.Components, maxModels), componentToProto),
+		Resident: each(some(i.Resident, maxModels), residentToProto), Warm: each(some(i.Warm, maxModels), residentToProto),
 	}
-	res.ForeignBytes, res.DeviceLease = i.ForeignBytes, clip(i.DeviceLease)
-	for _, w := range i.ForeignWants[:min(len(i.ForeignWants), maxWants)] {
-		res.ForeignWants = append(res.ForeignWants, wantToProto(w))
-	}
-	for _, c := range i.Models {
-		res.Models = append(res.Models, componentToProto(c))
-	}
-	res.Resident, res.Warm = residentToProto(i.Resident), residentToProto(i.Warm)
-	return res
-}
-
-func residentToProto(models []stage.ResidentModel) (out []*stagepb.ResidentComponent) {
-	for _, m := range models {
-		out = append(out, &stagepb.ResidentComponent{Model: clip(m.Model), WeightsBytes: m.WeightsBytes, Stale: clip(m.Stale)})
-	}
-	return out
 }
 
 func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
-	i := stage.Info{
-		Kind: kindFromProto(res.GetKind()), Version: res.GetVersion(),
+	return stage.Info{
+		Kind: keyOf(kinds, res.GetKind()), Version: clip(res.GetVersion()),
 		Host: res.GetHost(), Device: res.GetDevice(), MemoryBudgetBytes: res.GetMemoryBudgetBytes(),
 		UsedBytes: res.GetUsedBytes(), PeakBytes: res.GetPeakBytes(), Generation: res.GetRuntimeGeneration(), Draining: res.GetDraining(),
 		Releases: res.GetReleases(), ReleasedBytes: res.GetReleasedBytes(), WarmBudgetBytes: max(0, res.GetWarmBudgetBytes()),
+		Planning: res.GetPlanning(), OverheadBytes: max(0, res.GetOverheadBytes()),
+		ForeignBytes: max(0, res.GetForeignBytes()), DeviceLease: res.GetDeviceLease(), ForeignWants: each(some(res.GetForeignWants(), maxWants), wantFromProto),
+		Models: each(some(res.GetModels(), maxModels), modelFromProto), Components: each(some(res.GetComponents(), maxModels), componentFromProto),
+		Resident: each(some(res.GetResident(), maxModels), residentFromProto), Warm: each(some(res.GetWarm(), maxModels), residentFromProto),
 	}
-	i.ForeignBytes, i.DeviceLease = max(0, res.GetForeignBytes()), res.GetDeviceLease()
-	for _, w := range res.GetForeignWants()[:min(len(res.GetForeignWants()), maxWants)] {
-		i.ForeignWants = append(i.ForeignWants, wantFromProto(w))
-	}
-	for _, c := range res.GetModels() {
-		i.Models = append(i.Models, componentFromProto(c))
-	}
-	i.Resident, i.Warm = residentFromProto(res.GetResident()), residentFromProto(res.GetWarm())
-	return i
 }
 
-func residentFromProto(models []*stagepb.ResidentComponent) (out []stage.ResidentModel) {
-	for _, m := range models {
-		out = append(out, stage.ResidentModel{Model: m.GetModel(), WeightsBytes: m.GetWeightsBytes(), Stale: m.GetStale()})
-	}
-	return out
+func residentToProto(c stage.ResidentComponent) *stagepb.ResidentComponent {
+	return &stagepb.ResidentComponent{Component: clip(c.Name), WeightsBytes: c.WeightsBytes, Stale: clip(c.Stale)}
 }
 
-// maxWants bounds what is told of others' wishes; the oldest come first.
-const maxWants = 16
+func residentFromProto(c *stagepb.ResidentComponent) stage.ResidentComponent {
+	return stage.ResidentComponent{Name: c.GetComponent(), WeightsBytes: c.GetWeightsBytes(), Stale: clip(c.GetStale())}
+}
 
 func wantToProto(w stage.Want) *stagepb.DeviceWant {
 	if w.Since.IsZero() {
@@ -94,27 +58,16 @@ func wantFromProto(w *stagepb.DeviceWant) stage.Want {
 }
 
 func componentToProto(c stage.Component) *stagepb.ComponentInfo {
-	info := &stagepb.ComponentInfo{
-		Model: clip(c.Model), WeightsBytes: c.WeightsBytes, MaxTokens: saturate(c.MaxTokens), ContextDim: saturate(c.ContextDim),
-		LatentChannels: saturate(c.LatentChannels), LatentMultiple: saturate(c.LatentMultiple), LatentDefault: saturate(c.LatentDefaultWidth), LatentDefaultHeight: saturate(c.LatentDefaultHeight),
-		DefaultSampler: clip(c.DefaultSampler), SamplerProblem: clip(c.SamplerProblem), SpatialFactor: saturate(c.SpatialFactor), Problem: clip(c.Problem), Digest: clip(c.Digest), Stamp: clip(c.Stamp), Identity: clip(c.Identity),
+	return &stagepb.ComponentInfo{
+		Name: clip(c.Name), Model: clip(c.Model), WeightsBytes: c.WeightsBytes, Stamp: clip(c.Stamp), Identity: clip(c.Identity),
+		Digest: clip(c.Digest), Problem: clip(c.Problem), Warnings: clipped(c.Warnings, maxWarnings),
 	}
-	for _, s := range c.Samplers {
-		info.Samplers = append(info.Samplers, clip(s))
-	}
-	for _, w := range c.Warnings {
-		info.Warnings = append(info.Warnings, clip(w))
-	}
-	return info
 }
 
 func componentFromProto(c *stagepb.ComponentInfo) stage.Component {
 	return stage.Component{
-		Model: c.GetModel(), WeightsBytes: c.GetWeightsBytes(), MaxTokens: int(c.GetMaxTokens()), ContextDim: int(c.GetContextDim()),
-		LatentChannels: int(c.GetLatentChannels()), LatentMultiple: int(c.GetLatentMultiple()),
-		LatentDefaultWidth: int(c.GetLatentDefault()), LatentDefaultHeight: int(cmp.Or(c.GetLatentDefaultHeight(), c.GetLatentDefault())),
-		Samplers: c.GetSamplers(), DefaultSampler: c.GetDefaultSampler(), SamplerProblem: c.GetSamplerProblem(), SpatialFactor: int(c.GetSpatialFactor()), Problem: c.GetProblem(), Digest: c.GetDigest(), Edition: stage.Edition{Stamp: c.GetStamp(), Identity: c.GetIdentity()},
-		Warnings: c.GetWarnings(),
+		Name: c.GetName(), Model: c.GetModel(), WeightsBytes: c.GetWeightsBytes(), Edition: stage.Edition{Stamp: c.GetStamp(), Identity: c.GetIdentity()},
+		Digest: c.GetDigest(), Problem: clip(c.GetProblem()), Warnings: clipped(c.GetWarnings(), maxWarnings),
 	}
 }
 

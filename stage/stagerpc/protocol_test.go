@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // soon ends a test that hangs.
@@ -43,62 +44,90 @@ func play[Q, A any](t *testing.T, stream grpc.BidiStreamingClient[Q, A], message
 	}
 }
 
-func denoiseOpen(change func(*stagepb.DenoiseOpen)) *stagepb.DenoiseRequest {
-	open := &stagepb.DenoiseOpen{
-		Model: stagetest.Model, LatentHeight: 4, LatentWidth: 4, Steps: 2,
-		Tensors: []*tensorpb.TensorSpec{spec("hidden_states", 1, 8, 6)},
+type request = stagepb.WorkRequest
+
+// openDenoise is a denoise of the fake, without guidance and with hidden states of one prompt: 192 bytes.
+func openDenoise(change func(*stagepb.WorkOpen)) *request {
+	text := func(v int64) *stagepb.OptionValue {
+		return &stagepb.OptionValue{Value: &stagepb.OptionValue_Int{Int: v}}
+	}
+	open := &stagepb.WorkOpen{
+		Turn: "denoise", Components: []string{unet}, Values: []*spec{tensorSpec("hidden_states", 1, 8, 6)},
+		Options: map[string]*stagepb.OptionValue{
+			"width": text(16), "height": text(16), "steps": text(2), "guidance_scale": {Value: &stagepb.OptionValue_Float{Float: 1}},
+		},
 	}
 	if change != nil {
 		change(open)
 	}
-	return &stagepb.DenoiseRequest{Payload: &stagepb.DenoiseRequest_Open{Open: open}}
+	return &request{Payload: &stagepb.WorkRequest_Open{Open: open}}
 }
 
-func denoiseChunk(c *tensorpb.TensorChunk) *stagepb.DenoiseRequest {
-	return &stagepb.DenoiseRequest{Payload: &stagepb.DenoiseRequest_Chunk{Chunk: c}}
+var unet = stagetest.Component(stage.KindDenoiser, stagetest.Model)
+
+func sent(c *tensorpb.TensorChunk) *request {
+	return &request{Payload: &stagepb.WorkRequest_Chunk{Chunk: c}}
 }
 
-// TestDenoiseMisuse is what a denoiser answers to callers that break the protocol.
-func TestDenoiseMisuse(t *testing.T) {
-	fake := stagetest.NewDenoiser(nil)
-	if err := fake.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
-		t.Fatal(err)
+// TestMisuse is what a stage answers to callers that break the protocol.
+func TestMisuse(t *testing.T) {
+	fake := stagetest.New(stage.KindDenoiser, nil)
+	for _, name := range []string{unet, stagetest.Model + "/controlnet"} {
+		if err := fake.Load(t.Context(), stage.LoadRequest{Component: name}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
-	client := stagepb.NewDenoiserServiceClient(stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(r, fake, quiet()) }))
-	states := make([]byte, 4*8*6)
-	all := denoiseChunk(chunk(0, 0, true, states))
+	client := stagepb.NewWorkServiceClient(connect(t, stage.KindDenoiser, fake))
+	states, photo := make([]byte, 4*8*6), stagetest.Photo(1, 1).Data
+	good, all := openDenoise(nil), sent(chunk(0, 0, true, states))
 	corrupt := chunk(0, 0, true, states)
 	corrupt.Crc32C++
-	specs := func(s ...*tensorpb.TensorSpec) *stagepb.DenoiseRequest {
-		return denoiseOpen(func(o *stagepb.DenoiseOpen) { o.Tensors = s })
+	specs := func(s ...*spec) *request { return openDenoise(func(o *stagepb.WorkOpen) { o.Values = s }) }
+	control := func(o *stagepb.WorkOpen) {
+		o.Components = append(o.Components, stagetest.Model+"/controlnet")
+		o.Values = append(o.Values, fileSpec("control", int64(len(photo))))
 	}
+	resume := func(step *int32, s ...*spec) *request {
+		return openDenoise(func(o *stagepb.WorkOpen) { o.ResumeStep, o.Resume = step, s })
+	}
+	one, hashed := int32(1), tensorSpec("latents", 1)
+	hashed.Sha256 = make([]byte, 32)
 	for name, c := range map[string]struct {
-		messages []*stagepb.DenoiseRequest
+		messages []*request
 		reason   stage.Reason
 	}{
-		"good":                   {[]*stagepb.DenoiseRequest{denoiseOpen(nil), all}, ""},
-		"nothing":                {nil, stage.InvalidField},
-		"unknown payload":        {[]*stagepb.DenoiseRequest{{}}, stage.InvalidField},
-		"chunk first":            {[]*stagepb.DenoiseRequest{all}, stage.InvalidField},
-		"open twice":             {[]*stagepb.DenoiseRequest{denoiseOpen(nil), denoiseOpen(nil)}, stage.InvalidField},
-		"no chunks":              {[]*stagepb.DenoiseRequest{denoiseOpen(nil)}, stage.TensorInvalid},
-		"too many chunks":        {[]*stagepb.DenoiseRequest{denoiseOpen(nil), all, all}, stage.InvalidField},
-		"corrupt chunk":          {[]*stagepb.DenoiseRequest{denoiseOpen(nil), denoiseChunk(corrupt)}, stage.ChecksumMismatch},
-		"large chunk":            {[]*stagepb.DenoiseRequest{denoiseOpen(nil), denoiseChunk(chunk(0, 0, true, make([]byte, 2<<20)))}, stage.TensorInvalid},
-		"huge message":           {[]*stagepb.DenoiseRequest{denoiseOpen(nil), denoiseChunk(chunk(0, 0, true, make([]byte, 7<<20)))}, stage.TensorInvalid},
-		"no tensors":             {[]*stagepb.DenoiseRequest{specs()}, stage.TensorInvalid},
-		"unexpected tensor":      {[]*stagepb.DenoiseRequest{specs(spec("hidden_states", 1, 8, 6), spec("latents", 1))}, stage.TensorInvalid},
-		"other name":             {[]*stagepb.DenoiseRequest{specs(spec("states", 1, 8, 6))}, stage.TensorInvalid},
-		"other rank":             {[]*stagepb.DenoiseRequest{specs(spec("hidden_states", 8, 6))}, stage.TensorInvalid},
-		"conditioning too large": {[]*stagepb.DenoiseRequest{specs(spec("hidden_states", 1, 1, 16<<20+1))}, stage.TensorInvalid},
-		"checkpoint too large": {[]*stagepb.DenoiseRequest{denoiseOpen(func(o *stagepb.DenoiseOpen) {
-			step := int32(1)
-			o.ResumeStep = &step
-			o.Tensors = append(o.Tensors, spec("latents", 1<<28))
-		})}, stage.TensorInvalid},
+		"good":              {[]*request{good, all}, ""},
+		"a file too":        {[]*request{openDenoise(control), all, sent(chunk(1, 0, true, photo))}, ""},
+		"nothing":           {nil, stage.InvalidField},
+		"unknown payload":   {[]*request{{}}, stage.InvalidField},
+		"chunk first":       {[]*request{all}, stage.InvalidField},
+		"open twice":        {[]*request{good, good}, stage.InvalidField},
+		"no chunks":         {[]*request{good}, stage.TensorInvalid},
+		"too many chunks":   {[]*request{good, all, all}, stage.InvalidField},
+		"corrupt chunk":     {[]*request{good, sent(corrupt)}, stage.ChecksumMismatch},
+		"large chunk":       {[]*request{good, sent(chunk(0, 0, true, make([]byte, 2<<20)))}, stage.TensorInvalid},
+		"huge message":      {[]*request{good, sent(chunk(0, 0, true, make([]byte, 7<<20)))}, stage.TensorInvalid},
+		"file cut off":      {[]*request{openDenoise(control), all, sent(chunk(1, 0, false, photo[1:]))}, stage.TensorInvalid},
+		"files before":      {[]*request{openDenoise(control), sent(chunk(1, 0, true, photo)), all}, stage.TensorInvalid},
+		"no values":         {[]*request{specs()}, stage.InvalidField},
+		"unexpected tensor": {[]*request{specs(tensorSpec("hidden_states", 1, 8, 6), tensorSpec("latents", 1)), all, sent(chunk(1, 0, true, states[:4]))}, stage.InvalidField},
+		"other rank":        {[]*request{specs(tensorSpec("hidden_states", 8, 6)), all}, stage.TensorInvalid},
+		"tensor too large":  {[]*request{specs(tensorSpec("hidden_states", 1, 8, 16<<20))}, stage.TensorInvalid},
+		"file too large":    {[]*request{specs(fileSpec("control", 64<<20+1))}, stage.InvalidField},
+		"file of nothing":   {[]*request{specs(fileSpec("control", 0))}, stage.InvalidField},
+		"resume too large":  {[]*request{resume(&one, append([]*spec{}, tensorSpec("a", 1<<26), tensorSpec("b", 1<<26), tensorSpec("c", 1<<26), tensorSpec("d", 1<<26))...)}, stage.TensorInvalid},
+		"resume nowhere":    {[]*request{resume(nil, tensorSpec("latents", 1))}, stage.InvalidField},
+		"resume by hash":    {[]*request{resume(&one, hashed)}, stage.InvalidField},
+		"many components":   {[]*request{openDenoise(func(o *stagepb.WorkOpen) { o.Components = make([]string, 33) })}, stage.InvalidField},
+		"many options": {[]*request{openDenoise(func(o *stagepb.WorkOpen) {
+			for i := range 65 {
+				o.Options[strings.Repeat("o", i+1)] = nil
+			}
+		})}, stage.InvalidField},
+		"option of nothing": {[]*request{openDenoise(func(o *stagepb.WorkOpen) { o.Options["steps"] = &stagepb.OptionValue{} }), all}, stage.InvalidField},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			stream, err := client.Denoise(soon(t))
+			stream, err := client.Work(soon(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +143,7 @@ func TestDenoiseMisuse(t *testing.T) {
 			}
 		})
 	}
-	if i, err := fake.Info(t.Context()); err != nil || i.UsedBytes != 4000 {
+	if i, err := fake.Info(t.Context()); err != nil || i.UsedBytes != 8000 {
 		t.Errorf("misuse left memory behind: %d, %v", i.UsedBytes, err)
 	}
 }
@@ -122,104 +151,94 @@ func TestDenoiseMisuse(t *testing.T) {
 // TestMessageBound sends messages that grpc itself would refuse: a peer is refused by grpc, our own
 // client knows beforehand.
 func TestMessageBound(t *testing.T) {
-	conn := stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(r, stagetest.NewDenoiser(nil), quiet()) })
-	stream, err := stagepb.NewDenoiserServiceClient(conn).Denoise(soon(t), grpc.MaxCallSendMsgSize(1<<30))
+	conn := connect(t, stage.KindDenoiser, stagetest.New(stage.KindDenoiser, nil))
+	stream, err := stagepb.NewWorkServiceClient(conn).Work(soon(t), grpc.MaxCallSendMsgSize(1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = play(t, stream, denoiseChunk(chunk(0, 0, true, make([]byte, 9<<20))))
+	err = play(t, stream, sent(chunk(0, 0, true, make([]byte, 9<<20))))
 	if status.Code(err) != codes.ResourceExhausted { // grpc's own answer
 		t.Errorf("a message of 9 MiB: %v", err)
 	}
-	e := overEncoder(t, stagetest.NewEncoder(nil))
-	_, err = e.Encode(soon(t), stage.EncodeRequest{Model: stagetest.Model, Prompts: []string{strings.Repeat("a ", 5<<20)}})
-	if stage.ReasonOf(err) != stage.InvalidField {
-		t.Errorf("a prompt of 10 MiB: %v", err)
-	}
-	_, err = e.Encode(soon(t), stage.EncodeRequest{Model: stagetest.Model, Prompts: []string{"\xff"}})
-	if stage.ReasonOf(err) != stage.InvalidField {
-		t.Errorf("a prompt that is no UTF-8: %v", err)
-	}
-}
-
-// TestImageMisuse is what a decoder answers to callers that break the protocol.
-func TestImageMisuse(t *testing.T) {
-	fake := stagetest.NewDecoder(nil)
-	if err := fake.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
-		t.Fatal(err)
-	}
-	client := stagepb.NewVaeServiceClient(stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterDecoder(r, fake, quiet()) }))
-	open := func(size int64) *stagepb.EncodeImageRequest {
-		return &stagepb.EncodeImageRequest{Payload: &stagepb.EncodeImageRequest_Open{Open: &stagepb.EncodeImageOpen{Model: stagetest.Model, SizeBytes: size}}}
-	}
-	data := func(n int) *stagepb.EncodeImageRequest {
-		return &stagepb.EncodeImageRequest{Payload: &stagepb.EncodeImageRequest_Data{Data: make([]byte, n)}}
-	}
-	for name, c := range map[string]struct {
-		messages []*stagepb.EncodeImageRequest
-		reason   stage.Reason
-	}{
-		"data first":      {[]*stagepb.EncodeImageRequest{data(4)}, stage.InvalidField},
-		"no size":         {[]*stagepb.EncodeImageRequest{open(0)}, stage.InvalidField},
-		"negative size":   {[]*stagepb.EncodeImageRequest{open(-1)}, stage.InvalidField},
-		"large size":      {[]*stagepb.EncodeImageRequest{open(64<<20 + 1)}, stage.InvalidField},
-		"cut off":         {[]*stagepb.EncodeImageRequest{open(8), data(4)}, stage.TensorInvalid},
-		"too much":        {[]*stagepb.EncodeImageRequest{open(8), data(4), data(5)}, stage.TensorInvalid},
-		"one more":        {[]*stagepb.EncodeImageRequest{open(8), data(8), data(1)}, stage.InvalidField},
-		"empty data":      {[]*stagepb.EncodeImageRequest{open(8), data(0)}, stage.TensorInvalid},
-		"large data":      {[]*stagepb.EncodeImageRequest{open(2 << 20), data(2 << 20)}, stage.TensorInvalid},
-		"open twice":      {[]*stagepb.EncodeImageRequest{open(8), open(8)}, stage.TensorInvalid},
-		"not an image":    {[]*stagepb.EncodeImageRequest{open(8), data(8)}, stage.InvalidField},
-		"unknown payload": {[]*stagepb.EncodeImageRequest{{}}, stage.InvalidField},
-	} {
-		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			stream, err := client.EncodeImage(soon(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := stagerpc.FromStatus(play(t, stream, c.messages...), stage.KindDecoder); stage.ReasonOf(got) != c.reason {
-				t.Errorf("got %v, expected %s", got, c.reason)
-			}
-		})
-	}
-	decode := func(open *stagepb.DecodeLatentsOpen) error {
-		stream, err := client.DecodeLatents(soon(t))
-		if err != nil {
-			t.Fatal(err)
+	e := over(t, stage.KindEncoder, stagetest.New(stage.KindEncoder, nil))
+	for _, prompt := range []string{strings.Repeat("a ", 5<<20), "\xff"} {
+		req := stagetest.Request(stage.KindEncoder)
+		req.Options["prompt"] = stage.TextOption(prompt)
+		if _, err = e.Work(soon(t), req, stage.Observer{}); stage.ReasonOf(err) != stage.InvalidField {
+			t.Errorf("a prompt of %d bytes: %v", len(prompt), err)
 		}
-		return stagerpc.FromStatus(play(t, stream, &stagepb.DecodeLatentsRequest{Payload: &stagepb.DecodeLatentsRequest_Open{Open: open}}), stage.KindDecoder)
-	}
-	if err := decode(&stagepb.DecodeLatentsOpen{Model: stagetest.Model}); stage.ReasonOf(err) != stage.TensorInvalid {
-		t.Errorf("no latents: %v", err)
-	}
-	if err := decode(&stagepb.DecodeLatentsOpen{Latents: spec("latents", 1, 4, 1<<13, 1<<12)}); stage.ReasonOf(err) != stage.TensorInvalid {
-		t.Errorf("huge latents: %v", err)
-	}
-	if err := decode(&stagepb.DecodeLatentsOpen{Latents: spec("latents", 1, 4, 2, 2), Format: 42}); stage.ReasonOf(err) != stage.InvalidField {
-		t.Errorf("unknown format: %v", err)
+		if _, err = e.Plan(soon(t), stage.PlanRequest{Turn: req.Turn, Components: req.Components, Options: req.Options}); stage.ReasonOf(err) != stage.InvalidField {
+			t.Errorf("a plan for a prompt of %d bytes: %v", len(prompt), err)
+		}
 	}
 }
 
 func TestProtocolNegotiation(t *testing.T) {
-	conn := stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterEncoder(r, stagetest.NewEncoder(nil), quiet()) })
+	conn := connect(t, stage.KindEncoder, stagetest.New(stage.KindEncoder, nil))
 	client := stagepb.NewStageServiceClient(conn)
-	for _, offered := range [][]uint32{nil, {1}, {3, 2, 1}} {
+	for _, offered := range [][]uint32{nil, {2}, {3, 2, 1}} {
 		res, err := client.GetStageInfo(soon(t), &stagepb.GetStageInfoRequest{Protocols: offered})
-		if err != nil || res.GetProtocol() != 1 {
+		if err != nil || res.GetProtocol() != 2 {
 			t.Errorf("offered %v: %d, %v", offered, res.GetProtocol(), err)
 		}
 	}
-	_, err := client.GetStageInfo(soon(t), &stagepb.GetStageInfoRequest{Protocols: []uint32{2, 3}})
-	var e *stage.Error
-	if status.Code(err) != codes.FailedPrecondition || !errors.As(stagerpc.FromStatus(err, stage.KindEncoder), &e) ||
-		e.Reason != stage.StageProtocolUnsupported || e.Metadata["supported"] != "1" {
-		t.Errorf("offered 2 and 3: %v", err)
-	}
-	other := stagerpc.NewDecoder(conn)
-	if _, err := other.Info(soon(t)); stage.ReasonOf(err) != stage.StageProtocolUnsupported {
+	if _, err := stagerpc.New(conn, stage.KindDecoder).Info(soon(t)); stage.ReasonOf(err) != stage.StageProtocolUnsupported {
 		t.Errorf("Info of an encoder taken for a decoder: %v", err)
 	}
-	if _, err := other.Decode(soon(t), stage.DecodeRequest{Latent: stagetest.Latent()}); stage.ReasonOf(err) != stage.StageProtocolUnsupported {
-		t.Errorf("Decode of an encoder taken for a decoder: %v", err)
+}
+
+// raw is a message of given bytes, whatever it is.
+func raw(wire string) *emptypb.Empty {
+	m := &emptypb.Empty{}
+	m.ProtoReflect().SetUnknown([]byte(wire))
+	return m
+}
+
+// The messages of protocol 1: a caller that offers it, and what a denoiser with one model answered.
+const (
+	offersOne  = "\x0a\x01\x01"
+	answersOne = "\x08\x01" + "\x10\x02" + "\x1a\x02v1" + "\x22\x01h" + "\x2a\x05cpu:0" + "\x3a\x0c" + "\x0a\x01m" + "\x10\x04" + "\x42\x05euler" + "\x58\x07"
+)
+
+// TestProtocolOne: peers of protocol 1 and this one refuse each other, and both numbers are in the error, whoever made it.
+func TestProtocolOne(t *testing.T) {
+	says := func(who string, err error, texts ...string) {
+		t.Helper()
+		if stage.ReasonOf(err) != stage.StageProtocolUnsupported {
+			t.Fatalf("%s: %v", who, err)
+		}
+		for _, text := range texts {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%s hears %q, which does not say %q", who, err, text)
+			}
+		}
+	}
+	conn := connect(t, stage.KindDenoiser, stagetest.New(stage.KindDenoiser, nil))
+	err := conn.Invoke(soon(t), "/triptych.stage.v1alpha1.StageService/GetStageInfo", raw(offersOne), raw(""))
+	says("a caller of protocol 1", stagerpc.FromStatus(err, 0), "stage protocol 2", "[1]")
+	err = conn.Invoke(soon(t), "/triptych.stage.v1alpha1.StageService/PlanComponent", raw("\x0a\x01m"), raw(""))
+	says("a caller of protocol 1 that does not ask", stagerpc.FromStatus(err, 0))
+
+	refusal := func() error {
+		e := &stage.Error{Reason: stage.StageProtocolUnsupported, Message: "no common stage protocol, offered were [2]"}
+		return stagerpc.ToStatus(t.Context(), quiet(), e.With("supported", "1"))
+	}
+	for name, answer := range map[string]func() (any, error){
+		"refuses": func() (any, error) { return nil, refusal() },
+		"answers": func() (any, error) { return raw(answersOne), nil },
+	} {
+		peer := stagetest.Connect(t, func(r grpc.ServiceRegistrar) {
+			r.RegisterService(&grpc.ServiceDesc{
+				ServiceName: "triptych.stage.v1alpha1.StageService", HandlerType: (*any)(nil),
+				Methods: []grpc.MethodDesc{{MethodName: "GetStageInfo", Handler: func(_ any, _ context.Context, read func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+					if err := read(raw("")); err != nil {
+						return nil, err
+					}
+					return answer()
+				}}},
+			}, struct{}{})
+		})
+		_, err := stagerpc.New(peer, stage.KindDenoiser).Info(soon(t))
+		says("this program, of a peer that "+name, err, "protocol 1", "expected 2")
 	}
 }

@@ -25,9 +25,6 @@ func (s pulseServer) GetPulse(context.Context, *stagepb.GetPulseRequest) (*stage
 
 // Pulse asks the runtime process at the other end of conn for its pulse.
 func Pulse(ctx context.Context, conn grpc.ClientConnInterface) (stage.Pulse, error) {
-	res, err := stagepb.NewRuntimeServiceClient(conn).GetPulse(ctx, &stagepb.GetPulseRequest{})
-	if err != nil {
-		return stage.Pulse{}, FromStatus(err, 0)
-	}
-	return stage.Pulse{Running: int(res.GetRunning()), Moved: res.GetMoved()}, nil
+	res, err := call(ctx, 0, stagepb.NewRuntimeServiceClient(conn).GetPulse, &stagepb.GetPulseRequest{})
+	return stage.Pulse{Running: int(res.GetRunning()), Moved: res.GetMoved()}, err
 }

@@ -254,16 +254,16 @@ func TestIncidentLoggedOnce(t *testing.T) {
 	var inner, outer bytes.Buffer
 	script := &stagetest.Script{}
 	script.Fail(stagetest.OpEncode, 1, errors.New("segment 7 is missing"))
-	hop := func(e stage.Encoder, log *bytes.Buffer) stage.Encoder {
-		return stagerpc.NewEncoder(stagetest.Connect(t, func(r grpc.ServiceRegistrar) {
-			stagerpc.RegisterEncoder(r, e, slog.New(slog.NewTextHandler(log, nil)))
-		}))
+	hop := func(e stage.Stage, log *bytes.Buffer) stage.Stage {
+		return stagerpc.New(stagetest.Connect(t, func(r grpc.ServiceRegistrar) {
+			stagerpc.Register(r, stage.KindEncoder, e, slog.New(slog.NewTextHandler(log, nil)))
+		}), stage.KindEncoder)
 	}
-	e := hop(hop(stagetest.NewEncoder(script), &inner), &outer)
-	if err := e.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+	e, req := hop(hop(stagetest.New(stage.KindEncoder, script), &inner), &outer), stagetest.Request(stage.KindEncoder)
+	if err := e.Load(t.Context(), stage.LoadRequest{Component: req.Components[0]}, nil); err != nil {
 		t.Fatal(err)
 	}
-	_, err := e.Encode(t.Context(), stage.EncodeRequest{Model: stagetest.Model, Prompts: stagetest.Prompts()})
+	_, err := e.Work(t.Context(), req, stage.Observer{})
 	var fault *stage.Error
 	if !errors.As(err, &fault) || fault.Reason != stage.EngineFault || fault.Metadata["stage"] != "encoder" {
 		t.Fatalf("got %#v", err)

@@ -153,8 +153,8 @@ func payload(m any) string {
 	return "an unknown message"
 }
 
-// receiveTensors feeds r from in until it is done.
-func receiveTensors[M any](in inbox[M], r *Receiver, chunk func(*M) *tensorpb.TensorChunk) ([]stage.NamedTensor, error) {
+// receive feeds r from in until it is done.
+func receive[M any](in inbox[M], r *Receiver, chunk func(*M) *tensorpb.TensorChunk) (stage.Values, error) {
 	for !r.Done() {
 		m, err := in.recv()
 		if errors.Is(err, io.EOF) {

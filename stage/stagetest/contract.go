@@ -15,15 +15,20 @@ import (
 )
 
 // Subject is an implementation that the contract suite is run against.
-type Subject[S stage.Resident] struct {
+type Subject struct {
+	Kind stage.Kind
 	// Open gives a fresh stage with nothing resident, which ends with the test. The script, when the
 	// stage follows one, lets the suite stop work in the middle; nil leaves those checks out.
-	Open func(t *testing.T) (S, *Script)
-	// Model works.
-	Model string
-	// Broken has files that cannot be used, and TooLarge never fits. Empty leaves the checks out.
+	Open func(t *testing.T) (stage.Stage, *Script)
+	// Request is a turn that works, with one component where there is such a turn. A denoiser's has at least four steps, guidance above 1 and nothing else
+	// that may be left out.
+	Request stage.WorkRequest
+	// Set is a turn that works with several components, and Units one whose values come in units. Zero leaves the checks out.
+	Set, Units stage.WorkRequest
+	// Broken is a model whose files cannot be used, and TooLarge one that never fits. Empty leaves the checks out.
 	Broken, TooLarge string
-	// Other works too, and the stage has memory for the warm weights of Model, and not of both. Empty leaves the checks out.
+	// Other works as the model of Request, and the stage has memory for the warm weights of the one, and not of both. Empty
+	// leaves the checks out.
 	Other string
 }
 
@@ -34,14 +39,61 @@ const (
 	glimpse = 50 * time.Millisecond
 )
 
-// contract is what the three suites share: the sentences of stage.Resident.
-type contract[S stage.Resident] struct {
-	Subject[S]
-	kind stage.Kind
-	plan stage.PlanRequest
-	op   Op
-	// work is a valid request for this model; equal stages give equal results.
-	work func(ctx context.Context, s S, model string) (any, error)
+// contract is the sentences of stage.Stage.
+type contract struct{ Subject }
+
+// name is the component that is loaded and evicted.
+func (c contract) name() string { return c.Request.Components[0] }
+
+// of is that of another model.
+func (c contract) of(model string) string { return Of(model, c.Request).Components[0] }
+
+// alone leaves out a check of how one component is held where the turn works with several: testSet has their limits.
+func (c contract) alone(t *testing.T) {
+	t.Helper()
+	if len(c.Request.Components) > 1 {
+		t.Skip("the turn works with several components")
+	}
+}
+
+func (c contract) op() Op { return Op(c.Request.Turn) }
+
+// work takes the turn; equal stages give equal results.
+func (c contract) work(ctx context.Context, s stage.Stage) (stage.Result, error) {
+	return s.Work(ctx, c.Request, stage.Observer{})
+}
+
+// turn is what the model says of the request's turn.
+func (c contract) turn(t *testing.T, s stage.Stage) (stage.Recipe, stage.Turn) {
+	t.Helper()
+	for _, m := range info(t, s).Models {
+		for _, r := range m.Recipes {
+			if turn, ok := r.Turn(c.Request.Turn); ok && m.Name == stage.ModelOf(c.name()) {
+				return r, turn
+			}
+		}
+	}
+	t.Fatalf("no recipe of %q has the turn %q", c.name(), c.Request.Turn)
+	panic("unreachable")
+}
+
+// plan asks for what the request takes.
+func (c contract) plan(t *testing.T, s stage.Stage) stage.PlanRequest {
+	t.Helper()
+	recipe, turn := c.turn(t, s)
+	return stage.PlanRequest{Turn: turn.Name, Components: c.Request.Components, Options: recipe.Shape(turn, c.Request.Options)}
+}
+
+// within is the footprint of the request's turn within a limit, which has to be known.
+func (c contract) within(t *testing.T, s stage.Stage, limit int64) stage.Footprint {
+	t.Helper()
+	req := c.plan(t, s)
+	req.LimitBytes = limit
+	f, err := s.Plan(patient(t), req)
+	if err != nil {
+		t.Fatalf("Plan within %d: %v", limit, err)
+	}
+	return f
 }
 
 func patient(t *testing.T) context.Context {
@@ -50,39 +102,46 @@ func patient(t *testing.T) context.Context {
 	return ctx
 }
 
-// loaded opens a stage with Model resident.
-func (c contract[S]) loaded(t *testing.T) (S, *Script) {
+// loaded opens a stage with the request's components resident.
+func (c contract) loaded(t *testing.T) (stage.Stage, *Script) {
 	t.Helper()
 	s, script := c.Open(t)
-	if err := s.Load(patient(t), stage.LoadRequest{Model: c.Model}, nil); err != nil {
-		t.Fatalf("Load: %v", err)
-	}
+	load(t, s, c.Request.Components...)
 	return s, script
 }
 
-// held opens a stage with Model resident that will stop at the first step of its work.
-func (c contract[S]) held(t *testing.T) (S, *Script, *Gate) {
+func load(t *testing.T, s stage.Stage, components ...string) {
+	t.Helper()
+	for _, name := range components {
+		if err := s.Load(patient(t), stage.LoadRequest{Component: name}, nil); err != nil {
+			t.Fatalf("Load of %s: %v", name, err)
+		}
+	}
+}
+
+// held opens a stage with the component resident that will stop at the first step of its work.
+func (c contract) held(t *testing.T) (stage.Stage, *Script, *Gate) {
 	t.Helper()
 	s, script := c.loaded(t)
 	if script == nil {
 		t.Skip("the stage follows no script")
 	}
-	gate := script.Hold(c.op, 1)
+	gate := script.Hold(c.op(), 1)
 	t.Cleanup(gate.Release)
 	return s, script, gate
 }
 
 // outcome is what a call gave.
 type outcome struct {
-	result any
+	result stage.Result
 	err    error
 }
 
 // start does the work in the background.
-func (c contract[S]) start(ctx context.Context, s S) <-chan outcome {
+func (c contract) start(ctx context.Context, s stage.Stage) <-chan outcome {
 	done := make(chan outcome, 1)
 	go func() {
-		result, err := c.work(ctx, s, c.Model)
+		result, err := c.work(ctx, s)
 		done <- outcome{result, err}
 	}()
 	return done
@@ -98,6 +157,38 @@ func await[T any](t *testing.T, what string, ch <-chan T) T {
 		t.Fatalf("waited too long for %s", what)
 		panic("unreachable")
 	}
+}
+
+// waits checks that a call does not return before something ends.
+func waits(t *testing.T, call, what string, do func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), glimpse)
+	defer cancel()
+	if err := do(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%s did not wait for %s: %v", call, what, err)
+	}
+}
+
+// evicting is an eviction of which the error alone matters.
+func evicting(s stage.Stage, req stage.EvictRequest) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := s.Evict(ctx, req)
+		return err
+	}
+}
+
+// underway gives a stage whose work was under way during a call, and has ended well.
+func (c contract) underway(t *testing.T, during func(s stage.Stage)) stage.Stage {
+	t.Helper()
+	s, _, gate := c.held(t)
+	done := c.start(patient(t), s)
+	await(t, "the work to begin", gate.Entered())
+	during(s)
+	gate.Release()
+	if o := await(t, "the work to end", done); o.err != nil {
+		t.Errorf("the work that was waited for: %v", o.err)
+	}
+	return s
 }
 
 // legal checks that err is one of the kinds of error a stage may give.
@@ -126,11 +217,47 @@ func want(t *testing.T, call string, err error, reasons ...stage.Reason) *stage.
 }
 
 // wantNotFound checks that err names the models there are.
-func (c contract[S]) wantNotFound(t *testing.T, call string, err error) {
+func (c contract) wantNotFound(t *testing.T, call string, err error) {
 	t.Helper()
 	e := want(t, call, err, stage.ModelNotFound)
-	if !strings.Contains(e.Metadata["accepted"], c.Model) {
-		t.Errorf("%s: metadata accepted = %q does not list %q", call, e.Metadata["accepted"], c.Model)
+	if model := stage.ModelOf(c.name()); !strings.Contains(e.Metadata["accepted"], model) {
+		t.Errorf("%s: metadata accepted = %q does not list %q", call, e.Metadata["accepted"], model)
+	}
+}
+
+// works takes a turn that has to succeed.
+func works(t *testing.T, s stage.Stage, req stage.WorkRequest) stage.Result {
+	t.Helper()
+	result, err := s.Work(patient(t), req, stage.Observer{})
+	if err != nil {
+		t.Fatalf("Work with %v: %v", req.Options, err)
+	}
+	return result
+}
+
+// refuses takes a turn that has to fail for one of the reasons.
+func refuses(t *testing.T, s stage.Stage, req stage.WorkRequest, what string, reasons ...stage.Reason) *stage.Error {
+	t.Helper()
+	_, err := s.Work(patient(t), req, stage.Observer{})
+	return want(t, what, err, reasons...)
+}
+
+// empty checks that nothing is resident, and nothing left of what was.
+func empty(t *testing.T, s stage.Stage) {
+	t.Helper()
+	if i := info(t, s); len(i.Resident) > 0 || taken(i) != 0 {
+		t.Errorf("%v is resident and %d bytes are used, expected nothing", i.Resident, taken(i))
+	}
+}
+
+// settled checks that nothing of work with a component is left, beside what was taken before.
+func settled(t *testing.T, s stage.Stage, component string, before int64) {
+	t.Helper()
+	if err := s.Settle(patient(t), component); err != nil {
+		t.Errorf("Settle of %q: %v", component, err)
+	}
+	if used := taken(info(t, s)); used != before {
+		t.Errorf("%d bytes are used when work has settled, %d before it", used, before)
 	}
 }
 
@@ -143,20 +270,20 @@ func info(t *testing.T, s stage.Resident) stage.Info {
 	return i
 }
 
-// find is the component of a model.
-func find(t *testing.T, s stage.Resident, model string) stage.Component {
+// find is a component by its name.
+func find(t *testing.T, s stage.Resident, name string) stage.Component {
 	t.Helper()
-	for _, c := range info(t, s).Models {
-		if c.Model == model {
+	for _, c := range info(t, s).Components {
+		if c.Name == name {
 			return c
 		}
 	}
-	t.Fatalf("Info does not list model %q", model)
+	t.Fatalf("Info does not list component %q", name)
 	panic("unreachable")
 }
 
-func holds(i stage.Info, model string) bool {
-	return slices.ContainsFunc(i.Resident, func(m stage.ResidentModel) bool { return m.Model == model })
+func holds(i stage.Info, name string) bool {
+	return slices.ContainsFunc(i.Resident, func(c stage.ResidentComponent) bool { return c.Name == name })
 }
 
 // together does n calls at once and waits for them.
@@ -178,13 +305,20 @@ func same(t *testing.T, what string, a, b any) {
 	}
 }
 
+// taken is what a stage has of the device for weights and scratch.
+func taken(i stage.Info) int64 { return i.UsedBytes - i.OverheadBytes }
+
+// nobody is no model, turn, option or value.
 const nobody = "no-such-model"
 
-func (c contract[S]) run(t *testing.T) {
-	for _, check := range []struct {
+// Contract checks every sentence of stage.Stage.
+func Contract(t *testing.T, subject Subject) {
+	c := contract{subject}
+	type check = struct {
 		name string
 		run  func(*testing.T)
-	}{
+	}
+	checks := []check{
 		{"Info", c.testInfo},
 		{"Plan", c.testPlan},
 		{"Load", c.testLoad},
@@ -200,7 +334,7 @@ func (c contract[S]) run(t *testing.T) {
 		{"KeepWithin", c.testKeepWithin},
 		{"KeepWaits", c.testKeepWaits},
 		{"KeepTogether", c.testKeepTogether},
-		{"WorkNeedsModel", c.testWorkNeedsModel},
+		{"WorkNeedsComponent", c.testWorkNeedsComponent},
 		{"WorkCounted", c.testWorkCounted},
 		{"WorkTogether", c.testWorkTogether},
 		{"WorkCancelled", c.testWorkCancelled},
@@ -208,7 +342,34 @@ func (c contract[S]) run(t *testing.T) {
 		{"SettleWaits", c.testSettleWaits},
 		{"Drain", c.testDrain},
 		{"DrainWaits", c.testDrainWaits},
-	} {
+		{"Gives", c.testGives},
+		{"Defaults", c.testDefaults},
+		{"Unknown", c.testUnknown},
+		{"Options", c.testOptions},
+		{"Values", c.testValues},
+	}
+	switch c.Kind {
+	case stage.KindEncoder:
+		checks = append(checks, check{"Prompts", c.testPrompts})
+	case stage.KindDenoiser:
+		checks = append(
+			checks, check{"Observed", c.testObserved}, check{"Seed", c.testSeed}, check{"Resume", c.testResume}, check{"NotObserved", c.testNotObserved},
+			check{"CancelledByObserver", c.testCancelledByObserver}, check{"InvalidResume", c.testInvalidResume},
+		)
+	case stage.KindDecoder:
+		checks = append(checks, check{"Formats", c.testFormats}, check{"Parameters", c.testParameters})
+	}
+	if len(c.Set.Components) > 1 {
+		set := contract{subject}
+		set.Request = c.Set
+		checks = append(checks, check{"Set", set.testSet}, check{"SetWaits", set.testSetWaits})
+	}
+	if len(c.Units.Components) > 0 {
+		units := contract{subject}
+		units.Request = c.Units
+		checks = append(checks, check{"Units", units.testUnits})
+	}
+	for _, check := range checks {
 		t.Run(check.name, check.run)
 	}
 }

@@ -5,53 +5,23 @@ import (
 	"errors"
 	"math"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 
-	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// DenoiserContract checks every sentence of stage.Denoiser. request is a valid one for the
-// subject's model with at least four steps, guidance above 1 and nothing else that may be left out.
-func DenoiserContract(t *testing.T, subject Subject[stage.Denoiser], request stage.DenoiseRequest) {
-	request.Model = subject.Model
-	c := denoiserContract{request: request, contract: contract[stage.Denoiser]{
-		Subject: subject, kind: stage.KindDenoiser, op: OpDenoise,
-		plan: stage.PlanRequest{Model: subject.Model, Batch: 2, LatentHeight: request.LatentHeight, LatentWidth: request.LatentWidth},
-		work: func(ctx context.Context, s stage.Denoiser, model string) (any, error) {
-			req := request
-			req.Model = model
-			return s.Denoise(ctx, req, stage.DenoiseObserver{})
-		},
-	}}
-	c.run(t)
-	t.Run("Observed", c.testObserved)
-	t.Run("Seed", c.testSeed)
-	t.Run("Resume", c.testResume)
-	t.Run("NotObserved", c.testNotObserved)
-	t.Run("CancelledByObserver", c.testCancelledByObserver)
-	t.Run("Invalid", c.testInvalid)
-	t.Run("InvalidResume", c.testInvalidResume)
-}
-
-type denoiserContract struct {
-	contract[stage.Denoiser]
-	request stage.DenoiseRequest
-}
-
-// diary is what an observer saw of a run.
+// diary is what an observer saw of work.
 type diary struct {
 	busy        atomic.Bool
 	overlapped  bool
 	events      []string // kinds, in order
-	evaluations []int
-	sampler     string
+	steps       []int
 	done        []int
-	previews    []stage.Latent
+	previews    []stage.Values
 	previewed   []int
 	checkpoints []stage.Checkpoint
+	units       stage.Values
 }
 
 func (d *diary) enter(kind string) func() {
@@ -62,17 +32,18 @@ func (d *diary) enter(kind string) func() {
 	return func() { d.busy.Store(false) }
 }
 
-func (d *diary) observer() stage.DenoiseObserver {
-	return stage.DenoiseObserver{
-		Ready: func(evaluations int, sampler string) {
+// observer has no Unit: see units.
+func (d *diary) observer() stage.Observer {
+	return stage.Observer{
+		Ready: func(steps int) {
 			defer d.enter("ready")()
-			d.evaluations, d.sampler = append(d.evaluations, evaluations), sampler
+			d.steps = append(d.steps, steps)
 		},
-		Progress: func(done, evaluations int) {
+		Progress: func(done, steps int) {
 			defer d.enter("progress")()
-			d.done, d.evaluations = append(d.done, done), append(d.evaluations, evaluations)
+			d.done, d.steps = append(d.done, done), append(d.steps, steps)
 		},
-		Preview: func(done int, estimate stage.Latent) {
+		Preview: func(done int, estimate stage.Values) {
 			defer d.enter("preview")()
 			d.previewed, d.previews = append(d.previewed, done), append(d.previews, estimate)
 		},
@@ -83,7 +54,7 @@ func (d *diary) observer() stage.DenoiseObserver {
 	}
 }
 
-// check checks what has to hold of every run that began after so many evaluations.
+// check checks what has to hold of all work that began after so many steps.
 func (d *diary) check(t *testing.T, begun int) {
 	t.Helper()
 	if d.overlapped {
@@ -92,15 +63,15 @@ func (d *diary) check(t *testing.T, begun int) {
 	if len(d.events) == 0 || d.events[0] != "ready" || slices.Contains(d.events[1:], "ready") {
 		t.Fatalf("ready is not the first and only the first event: %v", d.events)
 	}
-	total := d.evaluations[0]
-	if slices.Min(d.evaluations) != total || slices.Max(d.evaluations) != total {
-		t.Errorf("the number of evaluations changes: %v", d.evaluations)
+	total := d.steps[0]
+	if slices.Min(d.steps) != total || slices.Max(d.steps) != total {
+		t.Errorf("the number of steps changes: %v", d.steps)
 	}
 	if n := len(d.done); n == 0 || d.done[0] <= begun || d.done[n-1] != total || !increasing(d.done) {
-		t.Errorf("progress of evaluations %d to %d: %v", begun+1, total, d.done)
+		t.Errorf("progress of steps %d to %d: %v", begun+1, total, d.done)
 	}
 	if !slices.IsSorted(d.previewed) || (len(d.previewed) > 0 && d.previewed[len(d.previewed)-1] > total) {
-		t.Errorf("previews after %v of %d evaluations", d.previewed, total)
+		t.Errorf("previews after %v of %d steps", d.previewed, total)
 	}
 }
 
@@ -113,213 +84,187 @@ func increasing(v []int) bool {
 	return true
 }
 
-func (c denoiserContract) testObserved(t *testing.T) {
+// samplers are requests with each sampler there is.
+func (c contract) samplers(t *testing.T, s stage.Stage) (requests []stage.WorkRequest) {
+	recipe, _ := c.turn(t, s)
+	spec, _ := recipe.Option("sampler")
+	for _, name := range spec.Choices {
+		requests = append(requests, with(c.Request, spec.Name, stage.TextOption(name)))
+	}
+	return append(requests, c.Request)
+}
+
+func (c contract) testObserved(t *testing.T) {
 	s, _ := c.loaded(t)
-	m := find(t, s, c.Model)
-	shape := []int{1, m.LatentChannels, c.request.LatentHeight, c.request.LatentWidth}
-	for _, sampler := range append([]string{""}, m.Samplers...) {
-		req := c.request
-		req.Sampler, req.PreviewEveryNSteps, req.CheckpointEveryNSteps = sampler, 2, 1
+	_, turn := c.turn(t, s)
+	for _, req := range c.samplers(t, s) {
+		req.PreviewEveryNSteps, req.CheckpointEveryNSteps = 2, 1
 		var d diary
-		latent, err := s.Denoise(patient(t), req, d.observer())
+		result, err := s.Work(patient(t), req, d.observer())
 		if err != nil {
-			t.Fatalf("Denoise with sampler %q: %v", sampler, err)
+			t.Fatalf("Work with %v: %v", req.Options, err)
 		}
 		d.check(t, 0)
-		wantTensor(t, "the latent", latent.Tensor, shape...)
-		if expected := sampler; (expected != "" && d.sampler != expected) || (expected == "" && d.sampler != m.DefaultSampler) {
-			t.Errorf("sampler %q is ready as %q, the default is %q", sampler, d.sampler, m.DefaultSampler)
-		}
-		if d.evaluations[0] < req.Steps {
-			t.Errorf("%d evaluations for %d steps", d.evaluations[0], req.Steps)
+		gives(t, turn, result.Values)
+		if steps := int(req.Options["steps"].Int); d.steps[0] < steps {
+			t.Errorf("%d evaluations for %d steps", d.steps[0], steps)
 		}
 		if len(d.previews) == 0 || len(d.checkpoints) == 0 {
-			t.Errorf("%d previews and %d checkpoints of %d steps", len(d.previews), len(d.checkpoints), req.Steps)
+			t.Errorf("%d previews and %d checkpoints of %d steps", len(d.previews), len(d.checkpoints), d.steps[0])
 		}
 		for _, p := range d.previews {
-			wantTensor(t, "a preview", p.Tensor, shape...)
+			gives(t, turn, p)
 		}
 	}
 }
 
-func (c denoiserContract) testSeed(t *testing.T) {
+func (c contract) testSeed(t *testing.T) {
 	s, _ := c.loaded(t)
-	latent := func(seed uint64) string {
-		req := c.request
+	latents := func(seed uint64) string {
+		req := c.Request
 		req.Seed = seed
-		l, err := s.Denoise(patient(t), req, stage.DenoiseObserver{})
-		if err != nil {
-			t.Fatalf("Denoise: %v", err)
-		}
-		return string(l.Data)
+		r := works(t, s, req)
+		return string(r.Values[0].Tensor.Data)
 	}
-	first := latent(math.MaxUint64)
-	if latent(math.MaxUint64) != first {
+	first := latents(math.MaxUint64)
+	if latents(math.MaxUint64) != first {
 		t.Errorf("the same seed gives different latents")
 	}
-	if latent(7) == first {
+	if latents(7) == first {
 		t.Errorf("different seeds give the same latents")
 	}
 }
 
 // testResume resumes on another stage from every checkpoint.
-func (c denoiserContract) testResume(t *testing.T) {
+func (c contract) testResume(t *testing.T) {
 	s, _ := c.loaded(t)
 	replica, _ := c.loaded(t)
-	for _, sampler := range find(t, s, c.Model).Samplers {
-		req := c.request
-		req.Sampler, req.CheckpointEveryNSteps = sampler, 1
-		var whole diary
-		expected, err := s.Denoise(patient(t), req, whole.observer())
-		if err != nil {
-			t.Fatalf("Denoise: %v", err)
-		}
-		for _, checkpoint := range whole.checkpoints {
-			if checkpoint.Step < 1 || checkpoint.Step > whole.evaluations[0] || len(checkpoint.Tensors) == 0 {
-				t.Fatalf("a checkpoint after %d evaluations has %d tensors", checkpoint.Step, len(checkpoint.Tensors))
-			}
-			if checkpoint.Step == whole.evaluations[0] {
-				continue
-			}
-			rest := req
-			rest.Resume = &checkpoint
-			var resumed diary
-			got, err := replica.Denoise(patient(t), rest, resumed.observer())
-			if err != nil {
-				t.Fatalf("Denoise from step %d of %s: %v", checkpoint.Step, sampler, err)
-			}
-			resumed.check(t, checkpoint.Step)
-			if resumed.evaluations[0] != whole.evaluations[0] {
-				t.Errorf("resumed at %d, %s has %d evaluations in all, before %d", checkpoint.Step, sampler, resumed.evaluations[0], whole.evaluations[0])
-			}
-			if string(got.Data) != string(expected.Data) {
-				t.Errorf("resumed at %d, %s gives another latent", checkpoint.Step, sampler)
-			}
-		}
+	for _, req := range c.samplers(t, s) {
+		c.resume(t, s, replica, req)
 	}
 }
 
-func (c denoiserContract) testNotObserved(t *testing.T) {
+func (c contract) resume(t *testing.T, s, replica stage.Stage, req stage.WorkRequest) {
+	t.Helper()
+	req.CheckpointEveryNSteps = 1
+	var whole diary
+	expected, err := s.Work(patient(t), req, whole.observer())
+	if err != nil {
+		t.Fatalf("Work: %v", err)
+	}
+	for _, checkpoint := range whole.checkpoints {
+		if checkpoint.Step < 1 || checkpoint.Step > whole.steps[0] || len(checkpoint.Values) == 0 {
+			t.Fatalf("a checkpoint after %d steps has %d values", checkpoint.Step, len(checkpoint.Values))
+		}
+		if checkpoint.Step == whole.steps[0] {
+			continue
+		}
+		rest := req
+		rest.Resume = &checkpoint
+		var resumed diary
+		got, err := replica.Work(patient(t), rest, resumed.observer())
+		if err != nil {
+			t.Fatalf("Work from step %d of %v: %v", checkpoint.Step, req.Options, err)
+		}
+		resumed.check(t, checkpoint.Step)
+		if resumed.steps[0] != whole.steps[0] {
+			t.Errorf("resumed at %d, %v has %d steps in all, before %d", checkpoint.Step, req.Options, resumed.steps[0], whole.steps[0])
+		}
+		same(t, "results of work that was resumed and of whole work", got, expected)
+	}
+}
+
+func (c contract) testNotObserved(t *testing.T) {
 	s, _ := c.loaded(t)
-	plain, err := s.Denoise(patient(t), c.request, stage.DenoiseObserver{})
-	if err != nil {
-		t.Fatalf("Denoise: %v", err)
-	}
-	req := c.request
+	plain := works(t, s, c.Request)
+	req := c.Request
 	req.PreviewEveryNSteps, req.CheckpointEveryNSteps = 1, 1
-	unseen, err := s.Denoise(patient(t), req, stage.DenoiseObserver{})
-	if err != nil {
-		t.Fatalf("Denoise with previews and checkpoints for nobody: %v", err)
-	}
-	same(t, "latents with and without previews and checkpoints", plain, unseen)
+	unseen := works(t, s, req)
+	same(t, "results with and without previews and checkpoints", plain, unseen)
 	var d diary
-	if _, err := s.Denoise(patient(t), c.request, d.observer()); err != nil {
-		t.Fatalf("Denoise: %v", err)
+	if _, err := s.Work(patient(t), c.Request, d.observer()); err != nil {
+		t.Fatalf("Work: %v", err)
 	}
 	if len(d.previews)+len(d.checkpoints) > 0 {
 		t.Errorf("%d previews and %d checkpoints that nobody asked for", len(d.previews), len(d.checkpoints))
 	}
 }
 
-func (c denoiserContract) testCancelledByObserver(t *testing.T) {
+func (c contract) testCancelledByObserver(t *testing.T) {
 	s, _ := c.loaded(t)
-	before := info(t, s).UsedBytes
+	before := taken(info(t, s))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	calls := 0
-	_, err := s.Denoise(ctx, c.request, stage.DenoiseObserver{Progress: func(int, int) {
+	_, err := s.Work(ctx, c.Request, stage.Observer{Progress: func(int, int) {
 		calls++
 		cancel()
 	}})
 	if !errors.Is(err, context.Canceled) || calls > 2 {
 		t.Errorf("cancelled after the first evaluation: %v after %d", err, calls)
 	}
-	if err := s.Settle(patient(t), c.Model); err != nil {
-		t.Errorf("Settle: %v", err)
-	}
-	if used := info(t, s).UsedBytes; used != before {
-		t.Errorf("%d bytes are used when cancelled work has settled, %d before it", used, before)
-	}
+	settled(t, s, c.name(), before)
 }
 
-func (c denoiserContract) testInvalid(t *testing.T) {
+func (c contract) testInvalidResume(t *testing.T) {
 	s, _ := c.loaded(t)
-	shape := c.request.Conditioning.States.Shape
-	conditioning := func(shape ...int) stage.Conditioning {
-		n, _ := tensor.Shape(shape).Elems()
-		return stage.Conditioning{States: tensor.FromF32(make([]float32, n), shape...)}
-	}
-	for _, bad := range []struct {
-		name    string
-		change  func(*stage.DenoiseRequest)
-		reasons []stage.Reason
-	}{
-		{"no steps", func(r *stage.DenoiseRequest) { r.Steps = 0 }, []stage.Reason{stage.InvalidField}},
-		{"negative steps", func(r *stage.DenoiseRequest) { r.Steps = -1 }, []stage.Reason{stage.InvalidField}},
-		{"too many steps", func(r *stage.DenoiseRequest) { r.Steps = 1 << 40 }, []stage.Reason{stage.InvalidField}},
-		{"no height", func(r *stage.DenoiseRequest) { r.LatentHeight = 0 }, []stage.Reason{stage.SizeUnsupported}},
-		{"negative width", func(r *stage.DenoiseRequest) { r.LatentWidth = -8 }, []stage.Reason{stage.SizeUnsupported}},
-		{"huge height", func(r *stage.DenoiseRequest) { r.LatentHeight = 1 << 40 }, []stage.Reason{stage.SizeUnsupported}},
-		{"guidance of no number", func(r *stage.DenoiseRequest) { r.GuidanceScale = float32(math.NaN()) }, []stage.Reason{stage.InvalidField}},
-		{"infinite guidance", func(r *stage.DenoiseRequest) { r.GuidanceScale = float32(math.Inf(1)) }, []stage.Reason{stage.InvalidField}},
-		{"negative previews", func(r *stage.DenoiseRequest) { r.PreviewEveryNSteps = -1 }, []stage.Reason{stage.InvalidField}},
-		{"negative checkpoints", func(r *stage.DenoiseRequest) { r.CheckpointEveryNSteps = -1 }, []stage.Reason{stage.InvalidField}},
-		{"no conditioning", func(r *stage.DenoiseRequest) { r.Conditioning = stage.Conditioning{} }, []stage.Reason{stage.TensorInvalid, stage.InvalidField}},
-		{"flat conditioning", func(r *stage.DenoiseRequest) { r.Conditioning = conditioning(shape[1], shape[2]) }, []stage.Reason{stage.TensorInvalid, stage.InvalidField}},
-		{"narrow conditioning", func(r *stage.DenoiseRequest) { r.Conditioning = conditioning(shape[0], shape[1], shape[2]-1) }, []stage.Reason{stage.TensorInvalid, stage.InvalidField}},
-		{"three prompts", func(r *stage.DenoiseRequest) { r.Conditioning = conditioning(3, shape[1], shape[2]) }, []stage.Reason{stage.TensorInvalid, stage.InvalidField}},
-		{"one prompt with guidance", func(r *stage.DenoiseRequest) { r.Conditioning = conditioning(1, shape[1], shape[2]) }, []stage.Reason{stage.TensorInvalid, stage.InvalidField}},
-		{"conditioning without its bytes", func(r *stage.DenoiseRequest) {
-			r.Conditioning.States.Data = r.Conditioning.States.Data[:len(r.Conditioning.States.Data)-4]
-		}, []stage.Reason{stage.TensorInvalid, stage.InvalidField}},
-	} {
-		t.Run(strings.ReplaceAll(bad.name, " ", "_"), func(t *testing.T) {
-			req := c.request
-			bad.change(&req)
-			_, err := s.Denoise(patient(t), req, (&diary{}).observer())
-			want(t, "Denoise with "+bad.name, err, bad.reasons...)
-		})
-	}
-	m := find(t, s, c.Model)
-	req := c.request
-	req.Sampler = "no-such-sampler"
-	_, err := s.Denoise(patient(t), req, stage.DenoiseObserver{})
-	if e := want(t, "Denoise with an unknown sampler", err, stage.SamplerUnsupported); !strings.Contains(e.Metadata["accepted"], m.DefaultSampler) {
-		t.Errorf("metadata accepted = %q does not list %q", e.Metadata["accepted"], m.DefaultSampler)
-	}
-	if m.LatentMultiple > 1 {
-		req = c.request
-		req.LatentWidth++
-		_, err := s.Denoise(patient(t), req, stage.DenoiseObserver{})
-		want(t, "Denoise with a width that is no multiple", err, stage.SizeUnsupported)
-	}
-}
-
-func (c denoiserContract) testInvalidResume(t *testing.T) {
-	s, _ := c.loaded(t)
-	req := c.request
+	req := c.Request
 	req.CheckpointEveryNSteps = 1
 	var d diary
-	if _, err := s.Denoise(patient(t), req, d.observer()); err != nil || len(d.checkpoints) == 0 {
-		t.Fatalf("Denoise: %d checkpoints, %v", len(d.checkpoints), err)
+	if _, err := s.Work(patient(t), req, d.observer()); err != nil || len(d.checkpoints) == 0 {
+		t.Fatalf("Work: %d checkpoints, %v", len(d.checkpoints), err)
 	}
 	good := d.checkpoints[0]
-	misnamed := slices.Clone(good.Tensors)
+	misnamed := slices.Clone(good.Values)
 	misnamed[0].Name = "nothing_known"
-	small := slices.Clone(good.Tensors)
-	small[0].Tensor = tensor.FromF32(make([]float32, 1), 1, 1, 1, 1)
+	small := slices.Clone(good.Values)
+	small[0] = zeros(small[0].Name, 1, 1, 1, 1)
+	file := slices.Clone(good.Values)
+	file[0] = stage.Value{Name: file[0].Name, File: Photo(8, 8)}
 	for name, checkpoint := range map[string]stage.Checkpoint{
-		"negative": {Step: -1, Tensors: good.Tensors},
-		"beyond":   {Step: d.evaluations[0] + 1, Tensors: good.Tensors},
+		"negative": {Step: -1, Values: good.Values},
+		"beyond":   {Step: d.steps[0] + 1, Values: good.Values},
 		"empty":    {Step: good.Step},
-		"misnamed": {Step: good.Step, Tensors: misnamed},
-		"small":    {Step: good.Step, Tensors: small},
+		"misnamed": {Step: good.Step, Values: misnamed},
+		"small":    {Step: good.Step, Values: small},
+		"file":     {Step: good.Step, Values: file},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bad := c.request
+			bad := c.Request
 			bad.Resume = &checkpoint
-			_, err := s.Denoise(patient(t), bad, stage.DenoiseObserver{})
-			want(t, "Denoise from a checkpoint that is "+name, err, stage.TensorInvalid, stage.InvalidField)
+			refuses(t, s, bad, "Work from a checkpoint that is "+name, stage.TensorInvalid, stage.InvalidField)
 		})
 	}
+}
+
+// testUnits: values in units are told of as they are finished, in order, or are part of the result; work that is resumed gives
+// the same ones.
+func (c contract) testUnits(t *testing.T) {
+	s, _ := c.loaded(t)
+	whole, err := c.work(patient(t), s)
+	if err != nil || len(whole.Values) < 2 {
+		t.Fatalf("Work without an observer gives %d units, %v", len(whole.Values), err)
+	}
+	for i, v := range whole.Values {
+		if v.Name != whole.Values[0].Name || v.Unit != i || v.Units != len(whole.Values) {
+			t.Errorf("unit %d is %s, %d of %d", i, v.Name, v.Unit, v.Units)
+		}
+	}
+	var d diary
+	observer := d.observer()
+	observer.Unit = func(v stage.Value) {
+		defer d.enter("unit")()
+		d.units = append(d.units, v)
+	}
+	seen, err := s.Work(patient(t), c.Request, observer)
+	if err != nil || len(seen.Values) > 0 {
+		t.Errorf("the result has %d units that the observer was given, %v", len(seen.Values), err)
+	}
+	d.check(t, 0)
+	same(t, "units that were told of and of a result", d.units, whole.Values)
+	if last := d.events[len(d.events)-1]; slices.Index(d.events, "unit") == len(d.events)-len(d.units) && last == "unit" {
+		t.Errorf("no unit is told of before all are finished: %v", d.events)
+	}
+	replica, _ := c.loaded(t)
+	c.resume(t, s, replica, c.Request)
 }

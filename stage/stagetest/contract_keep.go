@@ -1,105 +1,96 @@
 package stagetest
 
 import (
-	"context"
-	"errors"
 	"testing"
 
 	"github.com/triptych-serving/triptych/stage"
 )
 
-func (c contract[S]) evict(ctx context.Context, s S) (stage.Evicted, error) {
-	return s.Evict(ctx, stage.EvictRequest{Model: c.Model})
+// evict evicts the request's components, which leaves nothing warm, and tells the bytes that it frees in all.
+func (c contract) evict(t *testing.T, s stage.Stage) (freed int64) {
+	t.Helper()
+	for _, name := range c.Request.Components {
+		e, err := s.Evict(patient(t), stage.EvictRequest{Component: name})
+		if err != nil || e.WarmBytes != 0 {
+			t.Fatalf("Evict of %q = %+v, %v", name, e, err)
+		}
+		freed += e.FreedBytes
+	}
+	return freed
 }
 
-func (c contract[S]) keep(ctx context.Context, s S) (stage.Evicted, error) {
-	return s.Evict(ctx, stage.EvictRequest{Model: c.Model, Keep: true})
-}
-
-// warming opens a stage that keeps Model warm, and gives the bytes of that.
-func (c contract[S]) warming(t *testing.T) (S, int64) {
+// warming opens a stage that keeps the component warm, and gives the bytes of that.
+func (c contract) warming(t *testing.T) (stage.Stage, int64) {
 	t.Helper()
 	if c.Other == "" {
 		t.Skip("the stage keeps nothing warm")
 	}
+	c.alone(t)
 	s, _ := c.Open(t)
-	weights, other, budget := find(t, s, c.Model).WeightsBytes, find(t, s, c.Other).WeightsBytes, info(t, s).WarmBudgetBytes
+	weights, other, budget := find(t, s, c.name()).WeightsBytes, find(t, s, c.of(c.Other)).WeightsBytes, info(t, s).WarmBudgetBytes
 	if budget < weights || budget >= weights+other {
 		t.Fatalf("memory of %d bytes for warm weights is not for one of %d and %d alone", budget, weights, other)
 	}
 	return s, weights
 }
 
-// load loads and tells how often progress was called.
-func (c contract[S]) load(t *testing.T, s S, limit int64) int {
+// load loads the component within a limit, and tells its progress.
+func (c contract) load(t *testing.T, s stage.Stage, limit int64) progress {
 	t.Helper()
 	var p progress
-	if err := s.Load(patient(t), stage.LoadRequest{Model: c.Model, LimitBytes: limit}, p.add); err != nil {
+	if err := s.Load(patient(t), stage.LoadRequest{Component: c.name(), LimitBytes: limit}, p.add); err != nil {
 		t.Fatalf("Load within %d: %v", limit, err)
 	}
 	p.check(t)
-	return len(p.loaded)
+	return p
 }
 
-// states checks how many bytes of Model are resident, and how many warm, with nothing else there.
-func (c contract[S]) states(t *testing.T, s S, resident, warm int64) {
+// states checks how many bytes of the component are resident, and how many warm, with nothing else there.
+func (c contract) states(t *testing.T, s stage.Stage, resident, warm int64) {
 	t.Helper()
-	models := func(bytes int64) []stage.ResidentModel {
+	held := func(bytes int64) []stage.ResidentComponent {
 		if bytes == 0 {
 			return nil
 		}
-		return []stage.ResidentModel{{Model: c.Model, WeightsBytes: bytes}}
+		return []stage.ResidentComponent{{Name: c.name(), WeightsBytes: bytes}}
 	}
 	i := info(t, s)
-	same(t, "resident models", i.Resident, models(resident))
-	same(t, "warm models", i.Warm, models(warm))
-	if i.UsedBytes != resident {
-		t.Errorf("%d bytes are used with %d resident", i.UsedBytes, resident)
+	same(t, "resident components", i.Resident, held(resident))
+	same(t, "warm components", i.Warm, held(warm))
+	if taken(i) != resident {
+		t.Errorf("%d bytes are used with %d resident", taken(i), resident)
 	}
 }
 
-func evicted(t *testing.T, call string, got stage.Evicted, err error, freed, warm int64) {
+// evicts checks what an eviction does, in bytes.
+func evicts(t *testing.T, s stage.Stage, component string, keep bool, freed, warm int64) {
 	t.Helper()
+	got, err := s.Evict(patient(t), stage.EvictRequest{Component: component, Keep: keep})
 	if want := (stage.Evicted{FreedBytes: freed, WarmBytes: warm}); err != nil || got != want {
-		t.Errorf("%s = %+v, %v; want %+v", call, got, err, want)
+		t.Errorf("Evict of %q (keep: %v) = %+v, %v; want %+v", component, keep, got, err, want)
 	}
 }
 
 // What is kept is off the device and not to be used; it is resident again at once, or dropped.
-func (c contract[S]) testKeep(t *testing.T) {
+func (c contract) testKeep(t *testing.T) {
 	s, weights := c.warming(t)
-	ctx := patient(t)
 	c.load(t, s, 0)
-	result, err := c.work(ctx, s, c.Model)
-	if err != nil {
-		t.Fatal(err)
-	}
+	result := works(t, s, c.Request)
 	for range 2 {
-		e, err := c.keep(ctx, s)
-		evicted(t, "Evict that keeps", e, err, weights, weights)
+		evicts(t, s, c.name(), true, weights, weights)
 		c.states(t, s, 0, weights)
-		e, err = c.keep(ctx, s)
-		evicted(t, "Evict that keeps what is warm", e, err, 0, weights)
+		evicts(t, s, c.name(), true, 0, weights)
 		c.states(t, s, 0, weights)
-		_, err = c.work(ctx, s, c.Model)
-		want(t, "work on a warm model", err, stage.StageEvicted)
-		if n := c.load(t, s, 0); n != 1 {
-			t.Errorf("Load of a warm model made progress %d times", n)
+		refuses(t, s, c.Request, "work on a warm model", stage.StageEvicted)
+		if p := c.load(t, s, 0); len(p.loaded) != 1 {
+			t.Errorf("Load of a warm model made progress %d times", len(p.loaded))
 		}
 		c.states(t, s, weights, 0)
-		again, err := c.work(ctx, s, c.Model)
-		if err != nil {
-			t.Fatalf("work on what was warm: %v", err)
-		}
-		same(t, "results before and after it was warm", again, result)
+		same(t, "results before and after it was warm", works(t, s, c.Request), result)
 	}
-	_, err = c.keep(ctx, s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	evicts(t, s, c.name(), true, weights, weights)
 	for range 2 {
-		e, err := c.evict(ctx, s)
-		evicted(t, "Evict of a warm model", e, err, 0, 0)
+		evicts(t, s, c.name(), false, 0, 0)
 		c.states(t, s, 0, 0)
 	}
 	c.load(t, s, 0)
@@ -107,39 +98,24 @@ func (c contract[S]) testKeep(t *testing.T) {
 }
 
 // Warm weights serve a load that takes as much, and no other; one that is refused leaves them.
-func (c contract[S]) testKeepLimited(t *testing.T) {
+func (c contract) testKeepLimited(t *testing.T) {
 	s, weights := c.warming(t)
-	ctx := patient(t)
-	req := c.plan
-	req.LimitBytes = 1
-	f, err := s.Plan(ctx, req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	least := f.WeightsBytes
+	least := c.within(t, s, 1).WeightsBytes()
 	keep := func(bytes int64) {
 		t.Helper()
 		c.states(t, s, bytes, 0)
-		e, err := c.keep(ctx, s)
-		evicted(t, "Evict that keeps", e, err, bytes, bytes)
+		evicts(t, s, c.name(), true, bytes, bytes)
 		c.states(t, s, 0, bytes)
 	}
 	c.load(t, s, least)
-	result, err := c.work(ctx, s, c.Model)
-	if err != nil {
-		t.Fatal(err)
-	}
+	result := works(t, s, c.Request)
 	keep(least)
-	want(t, "Load within too small a limit", s.Load(ctx, stage.LoadRequest{Model: c.Model, LimitBytes: least - 1}, nil), stage.ModelDoesNotFit)
+	want(t, "Load within too small a limit", s.Load(patient(t), stage.LoadRequest{Component: c.name(), LimitBytes: least - 1}, nil), stage.ModelDoesNotFit)
 	c.states(t, s, 0, least)
-	if n := c.load(t, s, least); n != 1 {
-		t.Errorf("Load of a warm model within the same limit made progress %d times", n)
+	if p := c.load(t, s, least); len(p.loaded) != 1 {
+		t.Errorf("Load of a warm model within the same limit made progress %d times", len(p.loaded))
 	}
-	again, err := c.work(ctx, s, c.Model)
-	if err != nil {
-		t.Fatalf("work on what was warm: %v", err)
-	}
-	same(t, "results before and after it was warm", again, result)
+	same(t, "results before and after it was warm", works(t, s, c.Request), result)
 	keep(least)
 	c.load(t, s, 0)
 	keep(weights)
@@ -148,77 +124,51 @@ func (c contract[S]) testKeepLimited(t *testing.T) {
 }
 
 // The memory for warm weights is not exceeded: what has no room in it is dropped.
-func (c contract[S]) testKeepWithin(t *testing.T) {
+func (c contract) testKeepWithin(t *testing.T) {
 	s, weights := c.warming(t)
-	ctx := patient(t)
-	other := stage.EvictRequest{Model: c.Other, Keep: true}
-	load := func() (bytes int64) {
-		t.Helper()
-		if err := s.Load(ctx, stage.LoadRequest{Model: c.Other}, nil); err != nil {
-			t.Fatal(err)
-		}
-		return info(t, s).Resident[0].WeightsBytes
-	}
 	c.load(t, s, 0)
-	if _, err := c.keep(ctx, s); err != nil {
-		t.Fatal(err)
-	}
-	bytes := load()
-	e, err := s.Evict(ctx, other)
-	evicted(t, "Evict without room", e, err, bytes, 0)
+	evicts(t, s, c.name(), true, weights, weights)
+	load(t, s, c.of(c.Other))
+	bytes := info(t, s).Resident[0].WeightsBytes
+	evicts(t, s, c.of(c.Other), true, bytes, 0)
 	c.states(t, s, 0, weights)
-	if _, err := c.evict(ctx, s); err != nil {
-		t.Fatal(err)
-	}
-	load()
-	e, err = s.Evict(ctx, other)
-	evicted(t, "Evict with room", e, err, bytes, bytes)
+	evicts(t, s, c.name(), false, 0, 0)
+	load(t, s, c.of(c.Other))
+	evicts(t, s, c.of(c.Other), true, bytes, bytes)
 	c.load(t, s, 0)
-	e, err = c.keep(ctx, s)
-	evicted(t, "Evict without room", e, err, weights, 0)
-	same(t, "warm models", info(t, s).Warm, []stage.ResidentModel{{Model: c.Other, WeightsBytes: bytes}})
+	evicts(t, s, c.name(), true, weights, 0)
+	same(t, "warm components", info(t, s).Warm, []stage.ResidentComponent{{Name: c.of(c.Other), WeightsBytes: bytes}})
 }
 
-func (c contract[S]) testKeepWaits(t *testing.T) {
+func (c contract) testKeepWaits(t *testing.T) {
 	if c.Other == "" {
 		t.Skip("the stage keeps nothing warm")
 	}
-	s, _, gate := c.held(t)
-	done := c.start(patient(t), s)
-	await(t, "the work to begin", gate.Entered())
-	ctx, cancel := context.WithTimeout(t.Context(), glimpse)
-	defer cancel()
-	if e, err := c.keep(ctx, s); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Evict did not wait for running work: %+v, %v", e, err)
-	}
-	gate.Release()
-	if o := await(t, "the work to end", done); o.err != nil {
-		t.Errorf("the work that Evict waited for: %v", o.err)
-	}
-	weights := find(t, s, c.Model).WeightsBytes
+	c.alone(t)
+	kept := stage.EvictRequest{Component: c.name(), Keep: true}
+	s := c.underway(t, func(s stage.Stage) { waits(t, "Evict", "running work", evicting(s, kept)) })
+	weights := find(t, s, c.name()).WeightsBytes
 	// The one that was given up may still have been done.
-	if e, err := c.keep(patient(t), s); err != nil || e.WarmBytes != weights {
+	if e, err := s.Evict(patient(t), kept); err != nil || e.WarmBytes != weights {
 		t.Errorf("Evict that keeps = %+v, %v; want %d bytes warm", e, err, weights)
 	}
 	c.states(t, s, 0, weights)
 }
 
 // Loads, evictions and work at once leave the model in one of its states, counted once.
-func (c contract[S]) testKeepTogether(t *testing.T) {
+func (c contract) testKeepTogether(t *testing.T) {
 	s, weights := c.warming(t)
 	ctx := patient(t)
 	together(8, func(i int) {
 		for range 4 {
 			var err error
 			switch i % 4 {
-			case 0:
-				_, err = c.keep(ctx, s)
-			case 1:
-				_, err = c.evict(ctx, s)
+			case 0, 1:
+				_, err = s.Evict(ctx, stage.EvictRequest{Component: c.name(), Keep: i%4 == 0})
 			case 2:
-				err = s.Load(ctx, stage.LoadRequest{Model: c.Model}, nil)
+				err = s.Load(ctx, stage.LoadRequest{Component: c.name()}, nil)
 			case 3:
-				if _, err = c.work(ctx, s, c.Model); stage.ReasonOf(err) == stage.StageEvicted {
+				if _, err = c.work(ctx, s); stage.ReasonOf(err) == stage.StageEvicted {
 					err = nil
 				}
 			}
@@ -229,7 +179,6 @@ func (c contract[S]) testKeepTogether(t *testing.T) {
 	})
 	c.load(t, s, 0)
 	c.states(t, s, weights, 0)
-	e, err := c.keep(ctx, s)
-	evicted(t, "Evict that keeps", e, err, weights, weights)
+	evicts(t, s, c.name(), true, weights, weights)
 	c.states(t, s, 0, weights)
 }

@@ -10,11 +10,13 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Models that every fake knows, apart from the good ones.
+// Models that every fake knows.
 const (
 	// Model is a model that works; OtherModel is another one, and both fit together.
 	Model      = "tiny"
 	OtherModel = "small"
+	// Film works too, and makes latents of two units.
+	Film = "film"
 	// TooLarge never fits the budget, not even within the least limit.
 	TooLarge = "huge"
 	// Broken has files that cannot be used.
@@ -24,7 +26,7 @@ const (
 // Budget is the memory of a fake, in bytes.
 const Budget = 1 << 20
 
-// WarmBudget is memory for the warm weights of one of the models that work, and not of both; see Script.Warm.
+// WarmBudget is memory for the warm weights of Model or OtherModel, and not of both; see Script.Warm.
 const WarmBudget = 9000
 
 // residency is the memory of a fake: it counts and keeps the rules, and holds no weights. mu guards
@@ -35,14 +37,14 @@ type residency struct {
 
 	mu         sync.Mutex
 	changed    chan struct{}
-	models     map[string]stage.Component
+	components map[string]stage.Component
 	held       map[string]*weights
 	used, peak int64
 	running    int // loads and work
 	draining   bool
 }
 
-// weights are a model's, from the begin of the load to the end of the evict, or beyond if they are kept warm then.
+// weights are a component's, from the begin of the load to the end of the evict, or beyond if they are kept warm then.
 type weights struct {
 	bytes                  int64
 	loading, leaving, warm bool
@@ -50,21 +52,22 @@ type weights struct {
 	edition                stage.Edition
 }
 
-func newResidency(kind stage.Kind, script *Script, component stage.Component) *residency {
+func newResidency(kind stage.Kind, script *Script) *residency {
 	if script == nil {
 		script = &Script{}
 	}
 	r := &residency{
 		kind: kind, script: script, changed: make(chan struct{}),
-		models: map[string]stage.Component{}, held: map[string]*weights{},
+		components: map[string]stage.Component{}, held: map[string]*weights{},
 	}
-	for name, bytes := range map[string]int64{Model: 4000, OtherModel: 6000, TooLarge: 8 * Budget, Broken: 4000} {
-		c := component
-		c.Model, c.WeightsBytes = name, bytes
-		if name == Broken {
-			c.Problem = "model.safetensors: the header is cut off"
+	for model, bytes := range map[string]int64{Model: 4000, OtherModel: 6000, Film: 4000, TooLarge: 8 * Budget, Broken: 4000} {
+		for _, part := range parts[kind] {
+			c := stage.Component{Name: model + "/" + part, Model: model, WeightsBytes: bytes}
+			if model == Broken {
+				c.Problem = "model.safetensors: the header is cut off"
+			}
+			r.components[c.Name] = c
 		}
-		r.models[name] = c
 	}
 	return r
 }
@@ -99,13 +102,22 @@ func (r *residency) unlocked(f func()) {
 	f()
 }
 
-// find is a model by name. mu is held.
-func (r *residency) find(model string) (stage.Component, error) {
-	c, ok := r.models[model]
+// find is a component by name. mu is held.
+func (r *residency) find(name string) (stage.Component, error) {
+	c, ok := r.components[name]
 	if !ok {
-		return c, stage.NoSuchModel(model, slices.Collect(maps.Keys(r.models)))
+		return c, stage.NoSuchModel(name, slices.Collect(maps.Keys(r.components)))
 	}
 	return c, nil
+}
+
+// usable is a component whose files can be used. mu is held.
+func (r *residency) usable(name string) (stage.Component, error) {
+	c, err := r.find(name)
+	if err == nil && c.Problem != "" {
+		err = stage.Errorf(stage.ModelInvalid, "model %q: %s", c.Model, c.Problem).With("model", c.Model)
+	}
+	return c, err
 }
 
 // admit refuses new work of a draining stage. mu is held.
@@ -117,9 +129,9 @@ func (r *residency) admit() error {
 }
 
 // take counts bytes, or refuses them. mu is held.
-func (r *residency) take(model string, bytes int64) error {
+func (r *residency) take(component string, bytes int64) error {
 	if r.used+bytes > Budget {
-		return stage.DoesNotFit(r.kind, model, bytes, Budget-r.used, Budget)
+		return stage.DoesNotFit(r.kind, stage.ModelOf(component), bytes, Budget-r.used, Budget)
 	}
 	r.used += bytes
 	r.peak = max(r.peak, r.used)
@@ -136,19 +148,22 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 	i := stage.Info{
 		Kind: r.kind, Version: "fake", Host: "localhost", Device: "fake:0", MemoryBudgetBytes: Budget,
 		UsedBytes: r.used, PeakBytes: r.peak, Generation: 1, Draining: r.draining,
-		WarmBudgetBytes: r.script.warmBudget(),
+		WarmBudgetBytes: r.script.get().warm, Planning: fmt.Sprintf("fake, %s", stage.Count(r.script.get().threads, "thread")),
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.models)) {
-		c := r.models[name]
-		c.Samplers, c.Edition = slices.Clone(c.Samplers), r.script.files()
-		i.Models = append(i.Models, c)
+	for _, name := range slices.Sorted(maps.Keys(r.components)) {
+		c := r.components[name]
+		c.Edition = r.script.get().edition
+		i.Components = append(i.Components, c)
+		if len(i.Models) == 0 || i.Models[len(i.Models)-1].Name != c.Model {
+			i.Models = append(i.Models, stage.Model{Name: c.Model, Recipes: []stage.Recipe{Recipe(c.Model)}, Problem: c.Problem})
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.held)) {
-		switch w, m := r.held[name], (stage.ResidentModel{Model: name, WeightsBytes: r.held[name].bytes, Stale: r.stale(r.held[name])}); {
+		switch w, c := r.held[name], (stage.ResidentComponent{Name: name, WeightsBytes: r.held[name].bytes, Stale: r.stale(r.held[name])}); {
 		case w.warm:
-			i.Warm = append(i.Warm, m)
+			i.Warm = append(i.Warm, c)
 		case !w.loading && !w.leaving:
-			i.Resident = append(i.Resident, m)
+			i.Resident = append(i.Resident, c)
 		}
 	}
 	return i, nil
@@ -156,7 +171,7 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 
 // Load counts the weights in, a quarter at a time, or at once if they are warm.
 func (r *residency) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
-	model := req.Model
+	name := req.Component
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
@@ -165,27 +180,24 @@ func (r *residency) Load(ctx context.Context, req stage.LoadRequest, progress fu
 	if err := r.admit(); err != nil {
 		return err
 	}
-	c, err := r.find(model)
+	c, err := r.usable(name)
 	if err != nil {
 		return err
 	}
-	if c.Problem != "" {
-		return stage.Errorf(stage.ModelInvalid, "model %q: %s", model, c.Problem).With("model", model)
-	}
-	err = r.until(ctx, func() bool { w := r.held[model]; return w == nil || !w.loading && !w.leaving })
+	err = r.until(ctx, func() bool { w := r.held[name]; return w == nil || !w.loading && !w.leaving })
 	if err != nil {
 		return err
 	}
-	if w := r.held[model]; w != nil && !w.warm && w.users == 0 && r.stale(w) != "" {
+	if w := r.held[name]; w != nil && !w.warm && w.users == 0 && r.stale(w) != "" {
 		r.used -= w.bytes
-		delete(r.held, model)
+		delete(r.held, name)
 	}
-	if w := r.held[model]; w == nil || w.warm {
+	if w := r.held[name]; w == nil || w.warm {
 		if err := r.load(ctx, c, req.LimitBytes, progress); err != nil {
 			return err
 		}
 	}
-	held, edition := r.held[model].bytes, r.held[model].edition
+	held, edition := r.held[name].bytes, r.held[name].edition
 	r.unlocked(func() {
 		if req.Edition != nil {
 			req.Edition(edition)
@@ -204,20 +216,20 @@ func (r *residency) load(ctx context.Context, c stage.Component, limit int64, pr
 	if limit != 0 && bytes > limit {
 		return stage.DoesNotFit(r.kind, c.Model, bytes, limit, Budget)
 	}
-	if w := r.held[c.Model]; w != nil && w.bytes == bytes && r.stale(w) == "" { // it is warm
-		if err := r.take(c.Model, bytes); err != nil {
+	if w := r.held[c.Name]; w != nil && w.bytes == bytes && r.stale(w) == "" { // it is warm
+		if err := r.take(c.Name, bytes); err != nil {
 			return err
 		}
 		w.warm = false
 		r.change()
 		return nil
 	}
-	delete(r.held, c.Model)
-	if err := r.take(c.Model, bytes); err != nil {
+	delete(r.held, c.Name)
+	if err := r.take(c.Name, bytes); err != nil {
 		return err
 	}
-	w := &weights{bytes: bytes, loading: true, edition: r.script.files()}
-	r.held[c.Model] = w
+	w := &weights{bytes: bytes, loading: true, edition: r.script.get().edition}
+	r.held[c.Name] = w
 	r.running++
 	const quarters = 4
 	for q := 1; q <= quarters && err == nil; q++ {
@@ -228,7 +240,7 @@ func (r *residency) load(ctx context.Context, c stage.Component, limit int64, pr
 		})
 	}
 	if err != nil {
-		delete(r.held, c.Model)
+		delete(r.held, c.Name)
 		r.used -= bytes
 	}
 	w.loading = false
@@ -248,16 +260,16 @@ func within(whole, limit int64) int64 {
 
 // Evict counts the weights out when nobody uses them.
 func (r *residency) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
-	model := req.Model
+	name := req.Component
 	if err := ctx.Err(); err != nil {
 		return stage.Evicted{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.until(ctx, func() bool { w := r.held[model]; return w == nil || !w.loading && !w.leaving }); err != nil {
+	if err := r.until(ctx, func() bool { w := r.held[name]; return w == nil || !w.loading && !w.leaving }); err != nil {
 		return stage.Evicted{}, err
 	}
-	w := r.held[model]
+	w := r.held[name]
 	if w == nil {
 		return stage.Evicted{}, nil
 	}
@@ -273,18 +285,18 @@ func (r *residency) Evict(ctx context.Context, req stage.EvictRequest) (stage.Ev
 		evicted.FreedBytes = w.bytes
 		r.used -= w.bytes
 	}
-	if req.Keep && r.stale(w) == "" && (w.warm || r.warm()+w.bytes <= r.script.warmBudget()) {
+	if req.Keep && r.stale(w) == "" && (w.warm || r.warm()+w.bytes <= r.script.get().warm) {
 		w.warm = true
 		evicted.WarmBytes = w.bytes
 	} else {
-		delete(r.held, model)
+		delete(r.held, name)
 	}
 	return evicted, nil
 }
 
 // stale is why weights are not to be used again.
 func (r *residency) stale(w *weights) string {
-	if w.edition.Differs(r.script.files()) {
+	if w.edition.Differs(r.script.get().edition) {
 		return "its files have changed"
 	}
 	return ""
@@ -301,13 +313,13 @@ func (r *residency) warm() (sum int64) {
 }
 
 // Settle waits until nobody loads or uses the weights.
-func (r *residency) Settle(ctx context.Context, model string) error {
+func (r *residency) Settle(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.until(ctx, func() bool { w := r.held[model]; return w == nil || !w.loading && w.users == 0 })
+	return r.until(ctx, func() bool { w := r.held[name]; return w == nil || !w.loading && w.users == 0 })
 }
 
 // Drain refuses work from now on.
@@ -326,8 +338,8 @@ func (r *residency) Undrain(context.Context) error {
 	return nil
 }
 
-// begin starts work with scratch on a resident model; end has to be called when it is over.
-func (r *residency) begin(ctx context.Context, model string, scratch int64) (end func(), err error) {
+// begin starts work with scratch on components that are resident, all of them; end has to be called when it is over.
+func (r *residency) begin(ctx context.Context, components []string, scratch int64) (end func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -336,73 +348,27 @@ func (r *residency) begin(ctx context.Context, model string, scratch int64) (end
 	if err := r.admit(); err != nil {
 		return nil, err
 	}
-	if _, err := r.find(model); err != nil {
+	for _, name := range components {
+		if w := r.held[name]; w == nil || w.loading || w.leaving || w.warm || r.stale(w) != "" {
+			return nil, stage.Errorf(stage.StageEvicted, "component %q is not resident in the %v", name, r.kind).
+				With("stage", r.kind.String()).With("model", stage.ModelOf(name)).With("component", name)
+		}
+	}
+	if err := r.take(components[0], scratch); err != nil {
 		return nil, err
 	}
-	w := r.held[model]
-	if w == nil || w.loading || w.leaving || w.warm || r.stale(w) != "" {
-		return nil, stage.Errorf(stage.StageEvicted, "model %q is not resident in the %v", model, r.kind).
-			With("stage", r.kind.String()).With("model", model)
+	count := func(by int) {
+		for _, name := range components {
+			r.held[name].users += by
+		}
+		r.running += by
 	}
-	if err := r.take(model, scratch); err != nil {
-		return nil, err
-	}
-	w.users++
-	r.running++
+	count(1)
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		w.users--
-		r.running--
+		count(-1)
 		r.used -= scratch
 		r.change()
 	}, nil
 }
-
-// component is a model by name.
-func (r *residency) component(model string) (stage.Component, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.find(model)
-}
-
-// plan is Plan for a fake whose scratch for one of a batch is known.
-func (r *residency) plan(ctx context.Context, req stage.PlanRequest, each int64) (stage.Footprint, error) {
-	if err := ctx.Err(); err != nil {
-		return stage.Footprint{}, err
-	}
-	c, err := r.component(req.Model)
-	if err != nil {
-		return stage.Footprint{}, err
-	}
-	if c.Problem != "" {
-		return stage.Footprint{}, stage.Errorf(stage.ModelInvalid, "model %q: %s", req.Model, c.Problem).With("model", req.Model)
-	}
-	if req.Batch < 1 || req.Batch > 64 {
-		return stage.Footprint{}, stage.Invalid(stage.SizeUnsupported, "batch", req.Batch, "1 to 64")
-	}
-	return stage.Footprint{WeightsBytes: within(c.WeightsBytes, req.LimitBytes), ScratchBytes: each * int64(req.Batch), WholeBytes: c.WeightsBytes}, nil
-}
-
-// checkSize finds what is wrong with the size of a latent.
-func checkSize(height, width, multiple int) error {
-	for _, side := range []struct {
-		name string
-		n    int
-	}{{"latent_height", height}, {"latent_width", width}} {
-		if side.n < multiple || side.n > maxSide || side.n%multiple != 0 {
-			return stage.Invalid(stage.SizeUnsupported, side.name, side.n, fmt.Sprintf("multiples of %d up to %d", multiple, maxSide))
-		}
-	}
-	return nil
-}
-
-// Shapes of the fakes.
-const (
-	maxTokens  = 8
-	contextDim = 6
-	channels   = 4
-	multiple   = 2
-	factor     = 4
-	maxSide    = 64
-)

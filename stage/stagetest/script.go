@@ -12,7 +12,7 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Op is the kind of work that a script can interfere with.
+// Op is the kind of work that a script can interfere with: a load or a turn.
 type Op string
 
 // The kinds. A step of OpLoad is a quarter of the weights, of OpEncode a prompt, of OpDenoise an
@@ -32,7 +32,13 @@ type Script struct {
 	mu      sync.Mutex
 	entries map[point]func(context.Context) error
 	steps   map[Op]int
+	settings
+}
+
+// settings are what a fake is, rather than what happens to it.
+type settings struct {
 	warm    int64
+	threads int
 	edition stage.Edition
 }
 
@@ -55,23 +61,18 @@ func (s *Script) Fail(op Op, step int, err error) {
 	s.on(op, step, func(context.Context) error { return err })
 }
 
-// Panic makes the call panic.
-func (s *Script) Panic(op Op, step int) {
-	s.on(op, step, func(context.Context) error { panic(fmt.Sprintf("scripted panic at step %d of %s", step, op)) })
-}
-
-// Exit ends the process with code.
-func (s *Script) Exit(op Op, step, code int) {
-	s.on(op, step, func(context.Context) error {
-		os.Exit(code)
-		return nil
-	})
-}
-
 // Hold makes the call wait until the gate is released or its context ends.
 func (s *Script) Hold(op Op, step int) *Gate {
 	g := newGate()
-	s.on(op, step, g.wait)
+	s.on(op, step, func(ctx context.Context) error {
+		close(g.entered)
+		select {
+		case <-g.released:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
 	return g
 }
 
@@ -87,29 +88,26 @@ func (s *Script) Stall(op Op, step int) *Gate {
 }
 
 // Warm gives the fake memory for so many bytes of warm weights; it has none without.
-func (s *Script) Warm(bytes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.warm = bytes
-}
+func (s *Script) Warm(bytes int64) { s.set(func(v *settings) { v.warm = bytes }) }
+
+// Threads makes the fake one of so many threads, each of which takes scratch; it has one without.
+func (s *Script) Threads(n int) { s.set(func(v *settings) { v.threads = n }) }
 
 // Change exchanges the files of every model of the fake.
-func (s *Script) Change(e stage.Edition) {
+func (s *Script) Change(e stage.Edition) { s.set(func(v *settings) { v.edition = e }) }
+
+func (s *Script) set(change func(*settings)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.edition = e
+	change(&s.settings)
 }
 
-func (s *Script) files() stage.Edition {
+func (s *Script) get() settings {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.edition
-}
-
-func (s *Script) warmBudget() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.warm
+	v := s.settings
+	v.threads = max(1, v.threads)
+	return v
 }
 
 // Steps is how many steps of op were begun so far.
@@ -152,16 +150,6 @@ func (g *Gate) Entered() <-chan struct{} { return g.entered }
 // Release lets the call go on; again does nothing.
 func (g *Gate) Release() { g.once.Do(func() { close(g.released) }) }
 
-func (g *Gate) wait(ctx context.Context) error {
-	close(g.entered)
-	select {
-	case <-g.released:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // ParseScript reads a script for a fake in another process: entries separated by semicolons, each
 // of them "fail OP STEP REASON", "panic OP STEP", "exit OP STEP CODE", "hold OP STEP" (until the
 // call is cancelled) or "warm BYTES".
@@ -188,17 +176,14 @@ func (s *Script) parse(words []string) error {
 	if len(words) < 3 || len(words) > 4 {
 		return fmt.Errorf("want 3 or 4 words, got %d", len(words))
 	}
-	op, arg := Op(words[1]), ""
+	op, arg := Op(words[1]), strings.Join(words[3:], "")
 	step, err := strconv.Atoi(words[2])
 	if err != nil {
 		return err
 	}
-	if len(words) == 4 {
-		arg = words[3]
-	}
 	switch words[0] {
 	case "panic":
-		s.Panic(op, step)
+		s.on(op, step, func(context.Context) error { panic(fmt.Sprintf("scripted panic at step %d of %s", step, op)) })
 	case "hold":
 		s.Hold(op, step)
 	case "fail":
@@ -208,7 +193,10 @@ func (s *Script) parse(words []string) error {
 		if err != nil {
 			return err
 		}
-		s.Exit(op, step, code)
+		s.on(op, step, func(context.Context) error {
+			os.Exit(code)
+			return nil
+		})
 	default:
 		return errors.New("no such action, want fail, panic, exit, hold or warm")
 	}

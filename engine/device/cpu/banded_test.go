@@ -35,7 +35,7 @@ func banded(d device.Device) device.Device {
 // starterDecoder loads the starter model's decoder on a device.
 func starterDecoder(t testing.TB, d *cpu.Device) (*modeldir.ImageDecoder, device.Weights) {
 	t.Helper()
-	dir, err := modeldir.Open(filepath.Join("..", "..", "..", "models", "starter"))
+	dir, err := modeldir.OpenStableDiffusion(filepath.Join("..", "..", "..", "models", "starter"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func BenchmarkLoad(b *testing.B) {
 
 // BenchmarkLoadStarter loads the three networks of models/starter, of which each parameter is small.
 func BenchmarkLoadStarter(b *testing.B) {
-	dir, err := modeldir.Open(filepath.Join("..", "..", "..", "models", "starter"))
+	dir, err := modeldir.OpenStableDiffusion(filepath.Join("..", "..", "..", "models", "starter"))
 	if err != nil {
 		b.Fatal(err)
 	}

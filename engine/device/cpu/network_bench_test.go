@@ -12,7 +12,7 @@ import (
 // BenchmarkStarter runs the networks of models/starter on inputs of zeros, which take as long as
 // others: a denoiser's step for a guided 16x16 latent, the decoder to 128x128, the text encoder.
 func BenchmarkStarter(b *testing.B) {
-	dir, err := modeldir.Open(filepath.Join("..", "..", "..", "models", "starter"))
+	dir, err := modeldir.OpenStableDiffusion(filepath.Join("..", "..", "..", "models", "starter"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -45,6 +45,11 @@ func NewPlanner(o Options) (*Planner, error) {
 // Name is "cpu:INDEX".
 func (p *Planner) Name() string { return p.name }
 
+// Class tells the threads, each of which has a workspace, the kernels, and how convolutions are computed.
+func (p *Planner) Class() string {
+	return fmt.Sprintf("cpu %d %s %s", p.threads, kernel.Variant(), p.conv)
+}
+
 // Threads is how many goroutines compute.
 func (p *Planner) Threads() int { return p.threads }
 

@@ -11,7 +11,7 @@ import (
 // What depends on the context alone, the keys and values of cross-attention, is computed once for all
 // executions under one context, and again in whole when an execution ended within it.
 func TestPrologueRunsOnce(t *testing.T) {
-	dir, err := modeldir.Open("../../../testdata/golden/tiny-sd15")
+	dir, err := modeldir.OpenStableDiffusion("../../../testdata/golden/tiny-sd15")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ func touched(t *testing.T, mem []byte) int64 {
 // What is planned is what a run touches. With one thread: a second that comes late to the op with the most
 // workspace would not touch its share.
 func TestRunsTouchWhatIsPlanned(t *testing.T) {
-	dir, err := modeldir.Open(filepath.Join("..", "..", "..", "models", "starter"))
+	dir, err := modeldir.OpenStableDiffusion(filepath.Join("..", "..", "..", "models", "starter"))
 	if err != nil {
 		t.Fatal(err)
 	}

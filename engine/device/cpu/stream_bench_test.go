@@ -20,7 +20,7 @@ func BenchmarkStreamed(b *testing.B) {
 		model string
 		side  int // of a latent
 	}{{"models/starter", 16}, {"bench/.cache/sd15", 64}} {
-		dir, err := modeldir.Open(filepath.Join("..", "..", "..", c.model))
+		dir, err := modeldir.OpenStableDiffusion(filepath.Join("..", "..", "..", c.model))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

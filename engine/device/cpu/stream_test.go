@@ -32,7 +32,7 @@ func networks(t testing.TB, dir string) map[string]struct {
 	tape *device.Tape
 } {
 	t.Helper()
-	d, err := modeldir.Open(filepath.Join("..", "..", "..", dir))
+	d, err := modeldir.OpenStableDiffusion(filepath.Join("..", "..", "..", dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func TestWork(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	dir, err := modeldir.Open(filepath.Join("..", "..", "..", "models", "starter"))
+	dir, err := modeldir.OpenStableDiffusion(filepath.Join("..", "..", "..", "models", "starter"))
 	if err != nil {
 		t.Fatal(err)
 	}

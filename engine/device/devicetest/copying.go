@@ -26,7 +26,7 @@ type CopyingOptions struct {
 //   - One goroutine does what it is told, in that order. Write returns before the device has the values. An execution
 //     that has begun goes on to its end, however early it is cancelled.
 //   - Offload may fail. What is brought back is copied from the host to another place.
-//   - It takes memory in pages of 64 KiB, and some for itself.
+//   - It takes memory in pages of 16 KiB, and some for itself.
 //   - It does not tell how it computes.
 //
 // Another device computes, on memory that nobody else has. Its own cap and lease are not asked.
@@ -43,7 +43,7 @@ type Copying struct {
 
 const (
 	copyingName  = "copying:0"
-	copyingPage  = 64 << 10
+	copyingPage  = 16 << 10
 	copyingBytes = 1 << 40 // that the device has
 )
 
@@ -67,6 +67,11 @@ func NewCopying(inner device.Device, o CopyingOptions) (*Copying, error) {
 
 // Name is "copying:0".
 func (c *Copying) Name() string { return copyingName }
+
+// Class tells pages, and whether it streams, beside that of the device that computes.
+func (c *Copying) Class() string {
+	return fmt.Sprintf("copying %d %v over %s", copyingPage, c.options.Unstreamed, c.Device.Class())
+}
 
 // OverheadBytes is the option's.
 func (c *Copying) OverheadBytes() int64 { return c.options.OverheadBytes }

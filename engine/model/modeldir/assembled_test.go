@@ -40,12 +40,12 @@ func others(name string) bool { return !strings.HasPrefix(name, attention) }
 func TestAssembledPrints(t *testing.T) {
 	dir := copyModel(t)
 	d := &Dir{path: dir}
-	net, err := d.open(unetFolder, fused, others)
+	net, err := d.Network(UNetFolder, Options{}, fused, others)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer net.Close()
-	plain, err := d.open(unetFolder, func(s *nn.Scope) {
+	plain, err := d.Network(UNetFolder, Options{}, func(s *nn.Scope) {
 		a := s.Sub(attention)
 		for _, name := range []string{"to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight"} {
 			a.Matrix(name, width, width)
@@ -88,7 +88,7 @@ func TestAssembledPrints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, key := filepath.Join(dir, unetFolder, "diffusion_pytorch_model.safetensors"), make([]byte, section.Size())
+	path, key := filepath.Join(dir, UNetFolder, "diffusion_pytorch_model.safetensors"), make([]byte, section.Size())
 	if _, err := section.ReadAt(key, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -113,21 +113,20 @@ func TestAssembledOutline(t *testing.T) {
 	for _, name := range []string{"to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias"} {
 		names = append(names, fmt.Sprintf("%q: %q", attention+"."+name, "diffusion_pytorch_model-00001-of-00001.safetensors"))
 	}
-	outline := func(names []string) (*Part, error) {
+	outline := func(names []string) (Network, error) {
 		dir := t.TempDir()
 		text := fmt.Sprintf(`{"metadata": {"total_size": %d}, "weight_map": {%s}}`, 4*(4*width*width+width), strings.Join(names, ", "))
-		if err := errors.Join(os.Mkdir(filepath.Join(dir, unetFolder), 0o700), os.WriteFile(filepath.Join(dir, unetFolder, "config.json"), []byte(`{}`), 0o600),
-			os.WriteFile(filepath.Join(dir, unetFolder, "diffusion_pytorch_model.safetensors.index.json"), []byte(text), 0o600)); err != nil {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, UNetFolder), 0o700), os.WriteFile(filepath.Join(dir, UNetFolder, "config.json"), []byte(`{}`), 0o600),
+			os.WriteFile(filepath.Join(dir, UNetFolder, "diffusion_pytorch_model.safetensors.index.json"), []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		p := &Part{}
-		return p, (&Outline{Path: dir}).declare(p, unetFolder, fused, nil, tensor.I8)
+		return (&Dir{path: dir}).Network(UNetFolder, Options{Outline: true, Resident: tensor.I8}, fused, nil)
 	}
 	p, err := outline(names)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, param := range p.Manifest.Params {
+	for _, param := range p.Manifest().Params {
 		if param.DType != tensor.F32 {
 			t.Errorf("%s is of %v, want the index's F32", param.Name, param.DType)
 		}

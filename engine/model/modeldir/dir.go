@@ -1,36 +1,28 @@
-// Package modeldir opens a model in the layout of diffusers: a directory with model_index.json and
-// a folder for each network. It says what a model is and what it takes, from the configs and the
-// headers of the weight files, before anything is loaded, and records the tapes that run it.
+// Package modeldir opens model directories in the layout of diffusers: one with model_index.json and a folder for each
+// network. It reads configs, and declares the networks of the engine over weight files, or over their headers or
+// configs alone where a plan is all that is wanted, before anything is loaded.
 //
-// The package may import the engine's device, nn, weights, tokenizer and model packages.
+// The package may import the engine's config, device, nn, weights, tokenizer and model packages.
 package modeldir
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/triptych-serving/triptych/engine/config"
-	"github.com/triptych-serving/triptych/engine/model/clip"
-	"github.com/triptych-serving/triptych/engine/model/unet"
-	"github.com/triptych-serving/triptych/engine/model/vae"
-	"github.com/triptych-serving/triptych/engine/tensor"
-	"github.com/triptych-serving/triptych/engine/tokenizer"
 )
 
-// The folders of a model.
-const (
-	textEncoderFolder  = "text_encoder"
-	textEncoder2Folder = "text_encoder_2"
-	unetFolder         = "unet"
-	transformerFolder  = "transformer"
-	vaeFolder          = "vae"
-	tokenizerFolder    = "tokenizer"
-	schedulerFolder    = "scheduler"
-)
+// IndexFile marks a folder as a model in the layout of diffusers.
+const IndexFile = "model_index.json"
+
+const configFile = "config.json"
 
 // Error is a directory that is not a model this engine can run.
 type Error struct {
@@ -48,108 +40,117 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Dir is an opened model: its configs, checked against each other. It holds no file open.
+// Dir is a model directory. It holds no file open.
 type Dir struct {
-	path  string
-	index modelIndex
-	Text  clip.Config
-	UNet  unet.Config
-	VAE   vae.Config
-	// Tokens is the length of a prompt, start, end and padding among them.
-	Tokens int
-
-	// Resident is the type in which the networks opened from now on keep the weights of their linear layers and
-	// convolutions on a device, see device.Param; the zero tensor.Invalid is as stored.
-	Resident tensor.DType
+	path, class string
+	index       []byte
 }
 
-// Open reads model_index.json and the config of every network. Errors are an Error or wrap
+// Open reads model_index.json of a model whose pipeline is of one of the accepted classes. Errors are an Error or wrap
 // config.Errors, and name the file.
-func Open(path string) (*Dir, error) {
-	d := &Dir{path: path}
-	var err error
-	if d.index, err = readIndex(path, pipelines()[:1]); err != nil {
+func Open(path string, accepted ...string) (*Dir, error) {
+	file := filepath.Join(path, IndexFile)
+	data, err := readConfig(file)
+	if err != nil {
 		return nil, err
 	}
-	for _, folder := range []string{textEncoderFolder, unetFolder, vaeFolder, tokenizerFolder, schedulerFolder} {
-		p := filepath.Join(path, folder)
-		if info, err := os.Stat(p); err != nil {
-			return nil, &Error{Path: p, Expected: "a folder", Got: reason(err), Err: err}
-		} else if !info.IsDir() {
-			return nil, &Error{Path: p, Expected: "a folder", Got: "a file"}
-		}
+	r, err := config.ParseDiffusers(data)
+	if err != nil {
+		return nil, config.InFile(err, file)
 	}
-	if d.Text, err = parse(path, textEncoderFolder, clip.ParseConfig); err != nil {
-		return nil, err
+	const class = "_class_name"
+	if !r.Has(class) {
+		r.Refuse(class, `"`+strings.Join(accepted, `" or "`)+`"`)
 	}
-	if d.UNet, err = parse(path, unetFolder, unet.ParseConfig); err != nil {
-		return nil, err
-	}
-	if d.VAE, err = parse(path, vaeFolder, vae.ParseConfig); err != nil {
-		return nil, err
-	}
-	if d.Tokens, err = promptTokens(d.Tokenizer(), d.Text); err != nil {
-		return nil, err
-	}
-	return d, d.checkFit()
+	d := &Dir{path: path, class: r.String(class, accepted...), index: data}
+	return d, config.InFile(r.Err(), file)
 }
 
-// promptTokens is what the pipeline pads and cuts prompts to: as many tokens as the tokenizer says the model takes, but
-// no more than the text encoder has positions for.
-func promptTokens(tokenizerDir string, text clip.Config) (int, error) {
-	most, err := tokenizer.MaxLength(tokenizerDir)
-	if err != nil || most == 0 {
-		return text.MaxPositions, err
-	}
-	return min(most, text.MaxPositions), nil
-}
-
-// TrainedSize is that of the latents the model was trained at.
-func (d *Dir) TrainedSize() (height, width int) { return trainedSize(d.UNet) }
-
-// Path is where the model is.
+// Path is where the model is, Name what its folder is called.
 func (d *Dir) Path() string { return d.path }
 
-// Tokenizer is the folder with the tokenizer's files.
-func (d *Dir) Tokenizer() string { return filepath.Join(d.path, tokenizerFolder) }
+// Name is the model's: that of its folder.
+func (d *Dir) Name() string { return filepath.Base(d.path) }
 
-// Scheduler is the class of the model's scheduler, whatever class its config is of.
-func (d *Dir) Scheduler() string { return d.index.scheduler }
+// Class is that of the pipeline.
+func (d *Dir) Class() string { return d.class }
 
-// SchedulerConfig reads scheduler_config.json, which a sampler takes its settings from.
-func (d *Dir) SchedulerConfig() ([]byte, error) {
-	return readConfig(filepath.Join(d.path, schedulerFolder, "scheduler_config.json"))
+// Part is the class of a part of the pipeline by its key, which is its folder too; empty if the index has none.
+func (d *Dir) Part(key string) string {
+	var of map[string]json.RawMessage
+	var pair []string // a library and a class
+	if json.Unmarshal(d.index, &of) != nil || json.Unmarshal(of[key], &pair) != nil || len(pair) != 2 {
+		return ""
+	}
+	return pair[1]
 }
 
-// PixelMultiple is what height and width of an image must be multiples of.
-func (d *Dir) PixelMultiple() int { return d.VAE.Factor() * d.UNet.SizeMultiple() }
+// Check refuses an index whose parts are not of the known classes, by key; of nil ones any class will do, and none. warnings tell
+// of keys that the pipeline does not know.
+func (d *Dir) Check(parts map[string][]string) (warnings []string, err error) {
+	r, err := config.ParseDiffusers(d.index)
+	if err != nil {
+		return nil, err
+	}
+	r.Has("_class_name")
+	var keys []string
+	for key := range parts {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		r.Raw(key)
+		if known := parts[key]; known != nil && !slices.Contains(known, d.Part(key)) {
+			r.Refuse(key, "a library and "+strings.Join(known, " or "))
+		}
+	}
+	return IgnoredKeys(IndexFile, r.Unknown(d.class)), config.InFile(r.Err(), d.File(IndexFile))
+}
 
-// checkFit refuses networks that do not speak to each other.
-func (d *Dir) checkFit() error {
-	path := filepath.Join(d.path, unetFolder, "config.json")
-	switch {
-	case d.UNet.ContextDim != d.Text.HiddenSize:
-		return &Error{Path: path, Expected: fmt.Sprintf("cross_attention_dim %d, the text encoder's hidden_size", d.Text.HiddenSize), Got: fmt.Sprint(d.UNet.ContextDim)}
-	case d.UNet.InChannels != d.VAE.LatentChannels:
-		return &Error{Path: path, Expected: fmt.Sprintf("in_channels %d, the autoencoder's latent_channels", d.VAE.LatentChannels), Got: fmt.Sprint(d.UNet.InChannels)}
-	case d.UNet.OutChannels != d.UNet.InChannels:
-		return &Error{Path: path, Expected: fmt.Sprintf("out_channels %d, as many as in_channels", d.UNet.InChannels), Got: fmt.Sprint(d.UNet.OutChannels)}
-	case d.UNet.AdditionDim != 0:
-		return &Error{Path: path, Expected: "addition_embed_type null, in a " + pipelines()[0].class, Got: "text_time"}
+// Refuse is an error about a key of the index.
+func (d *Dir) Refuse(key, accepted string) error {
+	r, err := config.ParseDiffusers(d.index)
+	if err != nil {
+		return err
+	}
+	r.Refuse(key, accepted)
+	return config.InFile(r.Err(), d.File(IndexFile))
+}
+
+// File is a path in the model.
+func (d *Dir) File(names ...string) string {
+	return filepath.Join(append([]string{d.path}, names...)...)
+}
+
+// Read reads a config file of at most config.MaxBytes.
+func (d *Dir) Read(folder, file string) ([]byte, error) { return readConfig(d.File(folder, file)) }
+
+// Fit is a number of a network's config that another network's decides.
+type Fit struct {
+	Key       string
+	Got, Want int
+	Why       string
+}
+
+// Fits refuses a config whose numbers are not those of other networks. The error is an Error that names its file.
+func (d *Dir) Fits(folder string, all ...Fit) error {
+	for _, f := range all {
+		if f.Got != f.Want {
+			return &Error{Path: d.File(folder, configFile), Expected: fmt.Sprintf("%s %d, %s", f.Key, f.Want, f.Why), Got: fmt.Sprint(f.Got)}
+		}
 	}
 	return nil
 }
 
-func parse[C any](dir, folder string, parse func([]byte) (C, error)) (C, error) {
-	var none C
-	path := filepath.Join(dir, folder, "config.json")
-	data, err := readConfig(path)
+// Config reads config.json in the folder of a network. Errors are an Error or wrap config.Errors, and name the file.
+func Config[C any](d *Dir, folder string, parse func([]byte) (C, error)) (C, error) {
+	data, err := d.Read(folder, configFile)
 	if err != nil {
-		return none, err
+		return *new(C), err
 	}
 	c, err := parse(data)
 	if err != nil {
-		return none, config.InFile(err, path)
+		return *new(C), config.InFile(err, d.File(folder, configFile))
 	}
 	return c, nil
 }

@@ -88,14 +88,14 @@ func editHeader(t *testing.T, path string, edit func(header map[string]map[strin
 }
 
 func TestOpen(t *testing.T) {
-	d, err := Open(copyModel(t))
+	d, err := OpenStableDiffusion(copyModel(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := d.PixelMultiple(); got != 4 {
 		t.Errorf("PixelMultiple %d, want 4, the pixels per latent", got)
 	}
-	if data, err := d.SchedulerConfig(); err != nil || !strings.Contains(string(data), "v_prediction") {
+	if _, data, err := d.Scheduler(); err != nil || !strings.Contains(string(data), "v_prediction") {
 		t.Errorf("scheduler config %q, %v", data, err)
 	}
 	if _, err := os.Stat(d.Tokenizer()); err != nil {
@@ -105,32 +105,18 @@ func TestOpen(t *testing.T) {
 
 func TestOpenRefusesIncompleteDirectories(t *testing.T) {
 	for _, name := range []string{
-		"model_index.json", "text_encoder", "unet", "vae", "tokenizer", "scheduler",
-		"text_encoder/config.json", "unet/config.json", "vae/config.json",
+		"model_index.json", "text_encoder/config.json", "unet/config.json", "vae/config.json",
 	} {
 		dir := copyModel(t)
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Open(dir)
+		_, err := OpenStableDiffusion(dir)
 		var e *Error
 		if !errors.As(err, &e) || e.Path != path || e.Got != "nothing" {
 			t.Errorf("without %s: %v, want an Error naming it", name, err)
 		}
-	}
-	dir := copyModel(t)
-	path := filepath.Join(dir, "vae")
-	if err := os.RemoveAll(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Open(dir)
-	var e *Error
-	if !errors.As(err, &e) || e.Path != path || e.Got != "a file" {
-		t.Errorf("vae is a file: %v", err)
 	}
 }
 
@@ -141,13 +127,12 @@ func TestOpenRefusesOtherPipelines(t *testing.T) {
 		"vae":          []any{"diffusers", "AutoencoderTiny"},
 		"text_encoder": []any{"alt_diffusion", "RobertaSeriesModelWithTransformation"},
 		"tokenizer":    "CLIPTokenizer",
-		"scheduler":    []any{nil, nil},
 	} {
 		for _, v := range []any{value, nil} {
 			dir := copyModel(t)
 			path := filepath.Join(dir, "model_index.json")
 			editJSON(t, path, map[string]any{key: v})
-			_, err := Open(dir)
+			_, err := OpenStableDiffusion(dir)
 			var e *config.Error
 			if !errors.As(err, &e) || e.File != path || e.Key != key {
 				t.Errorf("%s = %v: %v, want a config.Error naming file and key", key, v, err)
@@ -160,14 +145,16 @@ func TestEveryKeyOfTheReference(t *testing.T) {
 	configtest.Walk(t, "StableDiffusionPipeline", func(key string) (string, error) {
 		dir := copyModel(t)
 		if key != "" {
-			editJSON(t, filepath.Join(dir, indexFile), map[string]any{key: json.RawMessage(configtest.Nonsense)})
+			editJSON(t, filepath.Join(dir, IndexFile), map[string]any{key: json.RawMessage(configtest.Nonsense)})
 		}
-		d, err := Open(dir)
+		d, err := OpenStableDiffusion(dir)
 		if err != nil {
 			return "", err
 		}
-		d.path = ""
-		return fmt.Sprintf("%+v", *d), nil
+		if _, _, err = d.Scheduler(); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s %+v %+v %+v %d %q", d.Class(), d.Text, d.UNet, d.VAE, d.Tokens, d.Warnings), nil
 	})
 }
 
@@ -178,10 +165,8 @@ func TestIgnoredKeys(t *testing.T) {
 	for _, folder := range []string{"unet", "vae", "text_encoder"} {
 		editJSON(t, filepath.Join(dir, folder, "config.json"), map[string]any{"foo": 1, "bar": nil, "_baz": 1, "dropout": 0, "force_upcast": true})
 	}
-	editJSON(t, filepath.Join(dir, indexFile), map[string]any{"foo": []string{"diffusers", "Foo"}, "_bar": 1, "image_encoder": []any{nil, nil}})
+	editJSON(t, filepath.Join(dir, IndexFile), map[string]any{"foo": []string{"diffusers", "Foo"}, "_bar": 1, "image_encoder": []any{nil, nil}})
 	want := map[string][]string{
-		"text_encoder": {`model_index.json: ignores keys that its class does not have: "foo"`},
-
 		"unet": {`unet/config.json: ignores keys that its class does not have: "foo", "force_upcast"`},
 		"vae":  {`vae/config.json: ignores keys that its class does not have: "dropout", "foo"`},
 	}
@@ -190,10 +175,13 @@ func TestIgnoredKeys(t *testing.T) {
 			t.Errorf("%s warns %q, want %q", folder, n.Warnings(), want[folder])
 		}
 	}
-	for _, p := range outline(t, dir).Parts() {
-		if !slices.Equal(p.Warnings, want[p.Folder]) {
-			t.Errorf("the outline's %s warns %q, want %q", p.Folder, p.Warnings, want[p.Folder])
+	for folder, n := range outlined(t, dir) {
+		if !slices.Equal(n.Warnings(), want[folder]) {
+			t.Errorf("the outline's %s warns %q, want %q", folder, n.Warnings(), want[folder])
 		}
+	}
+	if d, err := OpenStableDiffusion(dir); err != nil || !slices.Equal(d.Warnings, []string{`model_index.json: ignores keys that its class does not have: "foo"`}) {
+		t.Errorf("%v, or its index warns %q", err, d.Warnings)
 	}
 	for _, model := range []string{"testdata/golden/tiny-sd15", "testdata/golden/tiny-v", "models/starter"} {
 		for folder, n := range networks(t, filepath.Join(repo, model)) {
@@ -215,16 +203,13 @@ func TestTokens(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "tokenizer", "tokenizer_config.json"), []byte(value), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d, err := Open(dir)
+		d, err := OpenStableDiffusion(dir)
 		var refused *tokenizer.Error
 		switch {
 		case want == 0 && (!errors.As(err, &refused) || !strings.HasPrefix(refused.Field, "m")):
 			t.Errorf("%s: %v, want a tokenizer.Error that names the key", value, err)
 		case want > 0 && (err != nil || d.Tokens != want):
 			t.Errorf("%s: %v, want %d tokens", value, err, want)
-		}
-		if o, err := OpenOutline(dir, Keep{}); want > 0 && (err != nil || o.Tokens != want) {
-			t.Errorf("%s, outlined: %v, want %d tokens", value, err, want)
 		}
 	}
 }
@@ -234,7 +219,7 @@ func TestOpenRefusesNetworksThatDoNotFit(t *testing.T) {
 		dir := copyModel(t)
 		path := filepath.Join(dir, "unet", "config.json")
 		editJSON(t, path, change)
-		_, err := Open(dir)
+		_, err := OpenStableDiffusion(dir)
 		var e *Error
 		if !errors.As(err, &e) || e.Path != path {
 			t.Errorf("%v: %v, want an Error naming the file", change, err)
@@ -249,7 +234,7 @@ func TestOpenNamesTheConfigAtFault(t *testing.T) {
 		dir := copyModel(t)
 		path := filepath.Join(dir, folder, "config.json")
 		editJSON(t, path, change)
-		_, err := Open(dir)
+		_, err := OpenStableDiffusion(dir)
 		var e *config.Error
 		if !errors.As(err, &e) || e.File != path || change[e.Key] == nil {
 			t.Errorf("%s %v: %v, want a config.Error naming file and key", folder, change, err)
@@ -257,7 +242,7 @@ func TestOpenNamesTheConfigAtFault(t *testing.T) {
 		if err := os.WriteFile(path, make([]byte, config.MaxBytes+1), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err = Open(dir)
+		_, err = OpenStableDiffusion(dir)
 		var big *Error
 		if !errors.As(err, &big) || big.Path != path {
 			t.Errorf("%s of more than 1 MiB: %v", folder, err)
@@ -275,7 +260,7 @@ func TestNetworksRefuseTensorsThatDoNotFit(t *testing.T) {
 		dir := copyModel(t)
 		path := filepath.Join(dir, "unet", "diffusion_pytorch_model.safetensors")
 		editHeader(t, path, edit)
-		d, err := Open(dir)
+		d, err := OpenStableDiffusion(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +285,7 @@ func TestAutoencoderHalvesAreIndependent(t *testing.T) {
 		h["encoder.other"] = h["encoder.conv_in.bias"]
 		delete(h, "encoder.conv_in.bias")
 	})
-	d, err := Open(dir)
+	d, err := OpenStableDiffusion(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +302,7 @@ func TestAutoencoderHalvesAreIndependent(t *testing.T) {
 }
 
 func TestTapesRefuseSizes(t *testing.T) {
-	d, err := Open(filepath.Join(repo, "models/starter"))
+	d, err := OpenStableDiffusion(filepath.Join(repo, "models/starter"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,16 +329,5 @@ func TestTapesRefuseSizes(t *testing.T) {
 	var wrongImage *vae.SizeError
 	if _, err := e.Tape(1, 128, 127); !errors.As(err, &wrongImage) || wrongImage.Multiple != 8 {
 		t.Errorf("image of 128x127: %v, want a vae.SizeError with multiple 8", err)
-	}
-}
-
-// TestDefaults: what the configs of Stable Diffusion 1.5 leave to defaults is that of diffusers and transformers.
-func TestDefaults(t *testing.T) {
-	d, err := Open(sd15().write(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d.UNet.ContextDim != 768 || d.UNet.Heads[0] != 8 || d.UNet.SampleHeight != 64 || d.VAE.Factor() != 8 || d.Text.Layers != 12 || !d.Text.QuickGELU {
-		t.Errorf("%+v", d)
 	}
 }

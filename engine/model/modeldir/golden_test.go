@@ -79,7 +79,7 @@ type golden struct {
 
 // forEachModel runs f for every model with golden tensors and every way to evaluate a tape, and logs
 // the table of errors.
-func forEachModel(t *testing.T, f func(t *testing.T, d *Dir, g *golden, run evaluator)) {
+func forEachModel(t *testing.T, f func(t *testing.T, d *StableDiffusion, g *golden, run evaluator)) {
 	for model, tensors := range map[string]string{
 		"testdata/golden/tiny-sd15": "testdata/golden/tiny-sd15/golden/tensors.safetensors",
 		"testdata/golden/tiny-v":    "testdata/golden/tiny-v/golden/tensors.safetensors",
@@ -90,7 +90,7 @@ func forEachModel(t *testing.T, f func(t *testing.T, d *Dir, g *golden, run eval
 				continue // minutes in float64; what the definition is for, the tiny networks show
 			}
 			t.Run(filepath.Base(model)+"/"+name, func(t *testing.T) {
-				d, err := Open(filepath.Join(repo, model))
+				d, err := OpenStableDiffusion(filepath.Join(repo, model))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -170,7 +170,7 @@ func (g *golden) compare(t *testing.T, name string, got []float32) {
 }
 
 func TestTextEncoderGolden(t *testing.T) {
-	forEachModel(t, func(t *testing.T, d *Dir, g *golden, run evaluator) {
+	forEachModel(t, func(t *testing.T, d *StableDiffusion, g *golden, run evaluator) {
 		e, err := d.TextEncoder()
 		if err != nil {
 			t.Fatal(err)
@@ -187,7 +187,7 @@ func TestTextEncoderGolden(t *testing.T) {
 }
 
 func TestDenoiserGolden(t *testing.T) {
-	forEachModel(t, func(t *testing.T, d *Dir, g *golden, run evaluator) {
+	forEachModel(t, func(t *testing.T, d *StableDiffusion, g *golden, run evaluator) {
 		u, err := d.Denoiser()
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +224,7 @@ func TestDenoiserGolden(t *testing.T) {
 
 // The two halves of a guided step run as one batch; each must come out as it does alone.
 func TestDenoiserBatch(t *testing.T) {
-	forEachModel(t, func(t *testing.T, d *Dir, g *golden, run evaluator) {
+	forEachModel(t, func(t *testing.T, d *StableDiffusion, g *golden, run evaluator) {
 		u, err := d.Denoiser()
 		if err != nil {
 			t.Fatal(err)
@@ -248,7 +248,7 @@ func TestDenoiserBatch(t *testing.T) {
 }
 
 func TestAutoencoderGolden(t *testing.T) {
-	forEachModel(t, func(t *testing.T, d *Dir, g *golden, run evaluator) {
+	forEachModel(t, func(t *testing.T, d *StableDiffusion, g *golden, run evaluator) {
 		dec, err := d.ImageDecoder()
 		if err != nil {
 			t.Fatal(err)

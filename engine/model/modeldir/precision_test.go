@@ -28,7 +28,7 @@ func TestPrecision(t *testing.T) {
 	}
 	defer file.Close()
 	g := &golden{file: file}
-	d, err := Open(filepath.Join(repo, "models/starter"))
+	d, err := OpenStableDiffusion(filepath.Join(repo, "models/starter"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestPrecision(t *testing.T) {
 	}
 }
 
-func precisionText(t *testing.T, d *Dir, g *golden, check func(name, key string, got []float32)) {
+func precisionText(t *testing.T, d *StableDiffusion, g *golden, check func(name, key string, got []float32)) {
 	e, err := d.TextEncoder()
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func precisionText(t *testing.T, d *Dir, g *golden, check func(name, key string,
 	check("text encoder", "text.last_hidden_state", onCPU(kernel.Variant())(t, &e.Network, tape, map[string][]float32{InputIDs: ids})[OutputStates])
 }
 
-func precisionUNet(t *testing.T, d *Dir, g *golden, check func(name, key string, got []float32)) {
+func precisionUNet(t *testing.T, d *StableDiffusion, g *golden, check func(name, key string, got []float32)) {
 	u, err := d.Denoiser()
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func precisionUNet(t *testing.T, d *Dir, g *golden, check func(name, key string,
 	}
 }
 
-func precisionVAE(t *testing.T, d *Dir, g *golden, check func(name, key string, got []float32)) {
+func precisionVAE(t *testing.T, d *StableDiffusion, g *golden, check func(name, key string, got []float32)) {
 	v, err := d.ImageDecoder()
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func distance(got, want []float32) (relative, psnr float64) {
 
 // Weights kept as int8 take a byte each and a float32 for each output; whatever else there is stays.
 func TestInt8Bytes(t *testing.T) {
-	dir, err := Open(filepath.Join(repo, "models/starter"))
+	dir, err := OpenStableDiffusion(filepath.Join(repo, "models/starter"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ const (
 	InputLatents     = "latents"
 	InputTime        = "time"
 	InputContext     = "context"
+	InputAddition    = "addition"
 	InputImage       = "image"
 	OutputStates     = "states"
 	OutputPrediction = "prediction"
@@ -28,21 +29,21 @@ type TextEncoder struct {
 	model  *clip.Model
 }
 
-// TextEncoder opens the text encoder. The error is nn.TensorErrors or one of the weight files.
-func (d *Dir) TextEncoder() (*TextEncoder, error) {
-	e := &TextEncoder{Config: d.Text}
-	var err error
-	e.Network, err = d.open(textEncoderFolder, func(s *nn.Scope) { e.model = clip.New(s, d.Text) }, clip.Ignore)
-	if err != nil {
-		return nil, err
-	}
-	e.warnings = append(e.warnings, d.index.warnings...)
-	return e, nil
+// TextEncoder opens a text encoder. A projection of the vector of a whole prompt to so many values is one matrix more, whose
+// product is as small as nothing beside the states and not recorded; 0 is none. The errors are those of Dir.Network.
+func (d *Dir) TextEncoder(folder string, c clip.Config, projection int, o Options) (e *TextEncoder, err error) {
+	e = &TextEncoder{Config: c}
+	e.Network, err = d.Network(folder, o, func(s *nn.Scope) {
+		if e.model = clip.New(s, c); projection > 0 {
+			s.Matrix("text_projection.weight", projection, c.HiddenSize)
+		}
+	}, clip.Ignore)
+	return e, err
 }
 
 // Tape maps InputIDs [batch, tokens] to OutputStates [batch, tokens, HiddenSize].
 func (e *TextEncoder) Tape(batch, tokens int) (*device.Tape, error) {
-	return e.tape(shape{batch, tokens}, func(t *device.Tape) {
+	return e.Record(Shape{batch, tokens}, func(t *device.Tape) {
 		t.Output(OutputStates, e.model.Forward(t, t.IDs(InputIDs, batch, tokens)))
 	})
 }
@@ -54,27 +55,28 @@ type Denoiser struct {
 	model  *unet.Model
 }
 
-// Denoiser opens the U-Net. The error is nn.TensorErrors or one of the weight files.
-func (d *Dir) Denoiser() (*Denoiser, error) {
-	u := &Denoiser{Config: d.UNet}
-	var err error
-	u.Network, err = d.open(unetFolder, func(s *nn.Scope) { u.model = unet.New(s, d.UNet) }, nil)
-	if err != nil {
-		return nil, err
-	}
-	u.warnings = append(u.warnings, keyWarnings(d.path, unetFolder, unet.UnknownKeys)...)
-	return u, nil
+// Denoiser opens a U-Net. The errors are those of Dir.Network.
+func (d *Dir) Denoiser(folder string, c unet.Config, o Options) (u *Denoiser, err error) {
+	u = &Denoiser{Config: c}
+	u.Network, err = d.Network(folder, o, func(s *nn.Scope) { u.model = unet.New(s, c) }, nil)
+	u.warnings = append(u.warnings, d.keyWarnings(folder, unet.UnknownKeys)...)
+	return u, err
 }
 
 // Tape maps InputLatents [batch, h, w, C], InputTime [1, Channels[0]] (Config.TimeInput) and
-// InputContext [batch, tokens, ContextDim], a fixed input, to OutputPrediction [batch, h, w, C]. The error is a
+// InputContext [batch, tokens, ContextDim], a fixed input, to OutputPrediction [batch, h, w, C]. A network with
+// Config.AdditionDim has InputTime [batch, Channels[0]], and InputAddition [batch, AdditionDim], fixed, too. The error is a
 // unet.SizeError unless h and w are multiples of Config.SizeMultiple.
 func (u *Denoiser) Tape(batch, h, w, tokens int) (*device.Tape, error) {
-	return u.tape(shape{batch, h, w, tokens}, func(t *device.Tape) {
+	return u.Record(Shape{batch, h, w, tokens}, func(t *device.Tape) {
 		latents := t.Input(InputLatents, batch, h, w, u.Config.InChannels)
-		time := t.Input(InputTime, 1, u.Config.Channels[0])
 		context := t.FixedInput(InputContext, batch, tokens, u.Config.ContextDim)
-		t.Output(OutputPrediction, u.model.Forward(t, latents, time, context))
+		if u.Config.AdditionDim == 0 {
+			t.Output(OutputPrediction, u.model.Forward(t, latents, t.Input(InputTime, 1, u.Config.Channels[0]), context))
+			return
+		}
+		time := t.Input(InputTime, batch, u.Config.Channels[0])
+		t.Output(OutputPrediction, u.model.ForwardAdded(t, latents, time, context, t.FixedInput(InputAddition, batch, u.Config.AdditionDim)))
 	})
 }
 
@@ -85,22 +87,18 @@ type ImageDecoder struct {
 	model  *vae.Decoder
 }
 
-// ImageDecoder opens the decoder. The error is nn.TensorErrors or one of the weight files.
-func (d *Dir) ImageDecoder() (*ImageDecoder, error) {
-	v := &ImageDecoder{Config: d.VAE}
-	var err error
-	v.Network, err = d.open(vaeFolder, func(s *nn.Scope) { v.model = vae.NewDecoder(s, d.VAE) }, vae.IgnoreForDecoder)
-	if err != nil {
-		return nil, err
-	}
-	v.warnings = append(v.warnings, keyWarnings(d.path, vaeFolder, vae.UnknownKeys)...)
-	return v, nil
+// ImageDecoder opens the decoder of an autoencoder. The errors are those of Dir.Network.
+func (d *Dir) ImageDecoder(folder string, c vae.Config, o Options) (v *ImageDecoder, err error) {
+	v = &ImageDecoder{Config: c}
+	v.Network, err = d.Network(folder, o, func(s *nn.Scope) { v.model = vae.NewDecoder(s, c) }, vae.IgnoreForDecoder)
+	v.warnings = append(v.warnings, d.keyWarnings(folder, vae.UnknownKeys)...)
+	return v, err
 }
 
 // Tape maps InputLatents [batch, h, w, LatentChannels], unscaled (Config.Unscale), to OutputImage
 // [batch, h*Factor, w*Factor, 3] in about -1 to 1.
 func (v *ImageDecoder) Tape(batch, h, w int) (*device.Tape, error) {
-	return v.tape(shape{batch, h, w}, func(t *device.Tape) {
+	return v.Record(Shape{batch, h, w}, func(t *device.Tape) {
 		t.Output(OutputImage, v.model.Forward(t, t.Input(InputLatents, batch, h, w, v.Config.LatentChannels)))
 	})
 }
@@ -112,31 +110,27 @@ type ImageEncoder struct {
 	model  *vae.Encoder
 }
 
-// ImageEncoder opens the encoder. The error is nn.TensorErrors or one of the weight files.
-func (d *Dir) ImageEncoder() (*ImageEncoder, error) {
-	v := &ImageEncoder{Config: d.VAE}
-	var err error
-	v.Network, err = d.open(vaeFolder, func(s *nn.Scope) { v.model = vae.NewEncoder(s, d.VAE) }, vae.IgnoreForEncoder)
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
+// ImageEncoder opens the encoder of an autoencoder. The errors are those of Dir.Network.
+func (d *Dir) ImageEncoder(folder string, c vae.Config, o Options) (v *ImageEncoder, err error) {
+	v = &ImageEncoder{Config: c}
+	v.Network, err = d.Network(folder, o, func(s *nn.Scope) { v.model = vae.NewEncoder(s, c) }, vae.IgnoreForEncoder)
+	return v, err
 }
 
 // Tape maps InputImage [batch, height, width, 3] in -1 to 1 to OutputMoments
 // [batch, height/Factor, width/Factor, 2 LatentChannels] (Config.Sample). The error is a
 // vae.SizeError unless both sides are multiples of Config.Factor.
 func (v *ImageEncoder) Tape(batch, height, width int) (*device.Tape, error) {
-	return v.tape(shape{batch, height, width}, func(t *device.Tape) {
+	return v.Record(Shape{batch, height, width}, func(t *device.Tape) {
 		t.Output(OutputMoments, v.model.Forward(t, t.Input(InputImage, batch, height, width, vae.ImageChannels)))
 	})
 }
 
-// shape is what a tape is recorded for.
-type shape [4]int
+// Shape is what a tape is recorded for.
+type Shape [4]int
 
-// tape records what forward does, unless a tape of that shape is remembered. It is not to be written to.
-func (n *Network) tape(s shape, forward func(*device.Tape)) (*device.Tape, error) {
+// Record gives the tape of what forward does, unless one of that shape is remembered. It is not to be written to.
+func (n *Network) Record(s Shape, forward func(*device.Tape)) (*device.Tape, error) {
 	return n.tapes.Of(s, func() (*device.Tape, error) { return record(n.manifest, forward) })
 }
 

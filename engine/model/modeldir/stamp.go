@@ -13,9 +13,9 @@ import (
 
 // Stamp tells a model's files from those of other times without reading them: by size and the times of the last change, of
 // content and of the entry, which a copy with its times or a rename changes as well. Of weight files those in used count, and the
-// names of the others, or all if used is nil. whole tells whether everything could be looked at; what is missing is part of the
-// stamp.
-func Stamp(path string, used []string) (stamp string, whole bool) {
+// names of the others, or all if used is nil. Folders are those of the model's parts; nil are all there are. whole tells
+// whether everything could be looked at; what is missing is part of the stamp.
+func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 	var b strings.Builder
 	whole = true
 	look := func(file string) {
@@ -27,8 +27,16 @@ func Stamp(path string, used []string) (stamp string, whole bool) {
 		}
 		fmt.Fprintf(&b, "%q %d %d %d\n", file, s.Size, s.Mtim.Nano(), s.Ctim.Nano())
 	}
-	look(filepath.Join(path, indexFile))
-	for _, folder := range []string{textEncoderFolder, tokenizerFolder, unetFolder, schedulerFolder, vaeFolder} {
+	look(filepath.Join(path, IndexFile))
+	if folders == nil {
+		all, _ := os.ReadDir(path) // of what cannot be listed, the index cannot be looked at
+		for _, e := range all {
+			if info, err := os.Stat(filepath.Join(path, e.Name())); err == nil && info.IsDir() {
+				folders = append(folders, e.Name())
+			}
+		}
+	}
+	for _, folder := range folders {
 		dir := filepath.Join(path, folder)
 		entries, err := os.ReadDir(dir)
 		if err != nil {

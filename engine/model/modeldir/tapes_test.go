@@ -8,7 +8,7 @@ import (
 
 // A shape that is asked for again is the same tape, whoever asks, and every side of it counts.
 func TestTapeOfAShape(t *testing.T) {
-	d, err := Open("../../../testdata/golden/tiny-sd15")
+	d, err := OpenStableDiffusion("../../../testdata/golden/tiny-sd15")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,17 +39,29 @@ func addTensors(t *testing.T, path, dtype string, names ...string) {
 // networks opens the three networks of a model that are needed for an image.
 func networks(t *testing.T, path string) map[string]*Network {
 	t.Helper()
-	d, err := Open(path)
+	return opened(t, path, Options{})
+}
+
+// outlined opens them for plans.
+func outlined(t *testing.T, path string) map[string]*Network {
+	t.Helper()
+	return opened(t, path, Options{Outline: true})
+}
+
+func opened(t *testing.T, path string, o Options) map[string]*Network {
+	t.Helper()
+	d, err := OpenStableDiffusion(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.Options = o
 	text, errT := d.TextEncoder()
 	unet, errU := d.Denoiser()
 	vae, errV := d.ImageDecoder()
 	if err := errors.Join(errT, errU, errV); err != nil {
 		t.Fatal(err)
 	}
-	out := map[string]*Network{textEncoderFolder: &text.Network, unetFolder: &unet.Network, vaeFolder: &vae.Network}
+	out := map[string]*Network{TextEncoderFolder: &text.Network, UNetFolder: &unet.Network, VAEFolder: &vae.Network}
 	for _, n := range out {
 		t.Cleanup(func() { _ = n.Close() }) // it was only read
 	}
@@ -78,7 +90,7 @@ func TestSurplusTensorsAreIgnored(t *testing.T) {
 	} {
 		dir := copyModel(t)
 		addTensors(t, filepath.Join(dir, filepath.FromSlash(c.file)), c.dtype, c.names...)
-		o := outline(t, dir)
+		outlines := outlined(t, dir)
 		for folder, n := range networks(t, dir) {
 			var want []string
 			if strings.HasPrefix(c.file, folder) {
@@ -87,9 +99,8 @@ func TestSurplusTensorsAreIgnored(t *testing.T) {
 			if !slices.Equal(n.Warnings(), want) {
 				t.Errorf("%s: the %s warns %q, want %q", name, folder, n.Warnings(), want)
 			}
-			part := o.Parts()[slices.IndexFunc(o.Parts(), func(p *Part) bool { return p.Folder == folder })]
-			if !slices.Equal(part.Warnings, want) {
-				t.Errorf("%s: the outline's %s warns %q, want %q", name, folder, part.Warnings, want)
+			if got := outlines[folder].Warnings(); !slices.Equal(got, want) {
+				t.Errorf("%s: the outline's %s warns %q, want %q", name, folder, got, want)
 			}
 		}
 	}
@@ -103,7 +114,7 @@ func TestNeededTypesAreNamed(t *testing.T) {
 		editHeader(t, filepath.Join(dir, filepath.FromSlash(unetFile)), func(h map[string]map[string]any) {
 			h[name]["dtype"], h[name]["shape"] = dtype, []int{192 / size}
 		})
-		d, err := Open(dir)
+		d, err := OpenStableDiffusion(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +134,7 @@ func TestVariants(t *testing.T) {
 	if err := os.Rename(plain, variant); err != nil {
 		t.Fatal(err)
 	}
-	n := networks(t, dir)[unetFolder]
+	n := networks(t, dir)[UNetFolder]
 	want := []string{"unet: uses the fp16 variant, there are no other weights than diffusion_pytorch_model.fp16.safetensors"}
 	if !slices.Equal(n.Warnings(), want) || n.Tensors()[0].File != variant {
 		t.Errorf("%q of %s, want %q", n.Warnings(), n.Tensors()[0].File, want)
@@ -143,7 +154,7 @@ func TestWeightsOfAnotherLibrary(t *testing.T) {
 		if err := os.Remove(right); err != nil {
 			t.Fatal(err)
 		}
-		d, err := Open(dir)
+		d, err := OpenStableDiffusion(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

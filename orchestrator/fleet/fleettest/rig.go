@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -40,22 +41,11 @@ func Trio() []*Service {
 // New runs a fleet over services until the test ends. It starts none of them, but stops them all.
 func New(t testing.TB, services ...*Service) *Rig {
 	t.Helper()
-	return with(t, fleet.Options{}, services...)
+	return With(t, fleet.Options{}, services...)
 }
 
-// Diagnosed is New with somebody to ask why a service cannot be reached.
-func Diagnosed(t testing.TB, diagnose func(ctx context.Context, address string) string, services ...*Service) *Rig {
-	t.Helper()
-	return with(t, fleet.Options{Diagnose: diagnose}, services...)
-}
-
-// Undraining is New of a fleet whose services take work again when they drain.
-func Undraining(t testing.TB, services ...*Service) *Rig {
-	t.Helper()
-	return with(t, fleet.Options{Undrain: true}, services...)
-}
-
-func with(t testing.TB, o fleet.Options, services ...*Service) *Rig {
+// With is New of a fleet with further options.
+func With(t testing.TB, o fleet.Options, services ...*Service) *Rig {
 	t.Helper()
 	r := &Rig{Services: services}
 	r.Keeper = residency.New(residency.Options{Sink: r.Events.Add})
@@ -128,12 +118,7 @@ func (r *Rig) Service(kind stage.Kind) *Service {
 
 // Leased tells whether any stage is at work, as far as the keeper knows.
 func (r *Rig) Leased() bool {
-	for _, s := range r.Keeper.Snapshot().Stages {
-		if s.Leased {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Keeper.Snapshot().Stages, func(s residency.StageUse) bool { return s.Leased })
 }
 
 // Used is what counts on the devices, in bytes.

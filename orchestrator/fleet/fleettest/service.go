@@ -9,7 +9,9 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
+	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
@@ -25,23 +27,24 @@ type Service struct {
 	Address string
 	Kind    stage.Kind
 	Script  *stagetest.Script
-	// Before is called before work (encode, denoise, decode) and planning; what it returns fails them.
+	// Before is called before work, with the name of the turn, and planning, with "plan"; what it returns fails them.
 	Before func(ctx context.Context, call string) error
 	// Looked hears of every look.
 	Looked func(ctx context.Context)
 	// Planned may change what planning returns.
 	Planned func(*stage.Footprint)
-	// Decoded may change what a decoder returns.
-	Decoded func(*stage.Image)
+	// Made may change a file that work returns.
+	Made func(*stage.File)
+	// Server are options of its server, beside the usual ones.
+	Server []grpc.ServerOption
+
+	looks Record[stage.Info]
+	works Record[stage.WorkRequest]
 
 	mu       sync.Mutex
-	stage    stage.Resident
+	stage    stage.Stage
 	edit     func(*stage.Info)
 	hangs    chan struct{} // closed when questions how it is are answered again, nil while they are
-	looks    int
-	looked   chan struct{} // closed and renewed by every look
-	encodes  []stage.EncodeRequest
-	denoises []stage.DenoiseRequest
 	listener *bufconn.Listener
 	server   *grpc.Server
 	stopping chan struct{} // closed by Stop
@@ -50,7 +53,8 @@ type Service struct {
 
 // NewService makes a fake with nothing resident. It does not run.
 func NewService(kind stage.Kind, name string) *Service {
-	s := &Service{Address: "passthrough:///" + name, Kind: kind, Script: &stagetest.Script{}, looked: make(chan struct{})}
+	s := &Service{Address: "passthrough:///" + name, Kind: kind, Script: &stagetest.Script{}}
+	s.Before = func(context.Context, string) error { return nil }
 	s.Forget()
 	return s
 }
@@ -62,18 +66,11 @@ func (s *Service) ID() residency.StageID { return residency.StageID(s.Address) }
 func (s *Service) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch s.Kind {
-	case stage.KindEncoder:
-		s.stage = encoder{stagetest.NewEncoder(s.Script), s}
-	case stage.KindDenoiser:
-		s.stage = denoiser{stagetest.NewDenoiser(s.Script), s}
-	default:
-		s.stage = decoder{stagetest.NewDecoder(s.Script), s}
-	}
+	s.stage = hooked{stagetest.New(s.Kind, s.Script), s}
 }
 
 // Stage is the fake itself.
-func (s *Service) Stage() stage.Resident {
+func (s *Service) Stage() stage.Stage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stage
@@ -104,50 +101,22 @@ func (s *Service) Hang() (answer func()) {
 }
 
 // Looks waits until the service has been asked n times more how it is.
-func (s *Service) Looks(ctx context.Context, n int) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for target := s.looks + n; s.looks < target; {
-		looked := s.looked
-		s.mu.Unlock()
-		select {
-		case <-looked:
-		case <-ctx.Done():
-		}
-		s.mu.Lock()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	return nil
+func (s *Service) Looks(t testing.TB, n int) {
+	t.Helper()
+	n += len(s.looks.All())
+	s.looks.Await(t, "a look at "+s.Address, func(stage.Info) bool { n--; return n == 0 })
 }
 
-// Encodes are the requests that an encoder was given.
-func (s *Service) Encodes() []stage.EncodeRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.encodes
-}
-
-// Denoises are the requests that a denoiser was given.
-func (s *Service) Denoises() []stage.DenoiseRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.denoises
+// Works are the requests for a turn that the service was given.
+func (s *Service) Works(turn string) []stage.WorkRequest {
+	return slices.DeleteFunc(slices.Clone(s.works.All()), func(r stage.WorkRequest) bool { return r.Turn != turn })
 }
 
 // Start makes the service reachable.
 func (s *Service) Start() {
 	log := slog.New(slog.DiscardHandler)
-	server := grpc.NewServer(append(stagerpc.ServerOptions(), grpc.WaitForHandlers(true))...)
-	switch st := s.Stage().(type) {
-	case encoder:
-		stagerpc.RegisterEncoder(server, st, log)
-	case denoiser:
-		stagerpc.RegisterDenoiser(server, st, log)
-	case decoder:
-		stagerpc.RegisterDecoder(server, st, log)
-	}
+	server := grpc.NewServer(slices.Concat(stagerpc.ServerOptions(), s.Server, []grpc.ServerOption{grpc.WaitForHandlers(true)})...)
+	stagerpc.Register(server, s.Kind, s.Stage(), log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listener, s.server, s.served, s.stopping = bufconn.Listen(1<<20), server, make(chan error, 1), make(chan struct{})
@@ -178,15 +147,15 @@ func (s *Service) dial(ctx context.Context) (net.Conn, error) {
 	return l.DialContext(ctx)
 }
 
-func (s *Service) before(ctx context.Context, call string) error {
-	if s.Before == nil {
-		return nil
-	}
-	return s.Before(ctx, call)
+// hooked is a fake with a service's hooks in front.
+type hooked struct {
+	stage.Stage
+	s *Service
 }
 
-// info is what a stage says of itself, edited, once nothing hangs.
-func (s *Service) info(ctx context.Context, st stage.Resident) (stage.Info, error) {
+// Info is what a stage says of itself, edited, once nothing hangs.
+func (h hooked) Info(ctx context.Context) (stage.Info, error) {
+	s := h.s
 	s.mu.Lock()
 	hangs, stopping := s.hangs, s.stopping
 	s.mu.Unlock()
@@ -199,14 +168,39 @@ func (s *Service) info(ctx context.Context, st stage.Resident) (stage.Info, erro
 	if s.Looked != nil {
 		s.Looked(ctx)
 	}
-	info, err := st.Info(ctx)
+	info, err := h.Stage.Info(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.edit != nil {
 		s.edit(&info)
 	}
-	s.looks++
-	close(s.looked)
-	s.looked = make(chan struct{})
+	s.looks.Add(info)
 	return info, err
+}
+
+// Plan is what a stage plans, once nothing fails it.
+func (h hooked) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint, error) {
+	if err := h.s.Before(ctx, "plan"); err != nil {
+		return stage.Footprint{}, err
+	}
+	f, err := h.Stage.Plan(ctx, req)
+	if err == nil && h.s.Planned != nil {
+		h.s.Planned(&f)
+	}
+	return f, err
+}
+
+// Work is a stage's, once nothing fails it.
+func (h hooked) Work(ctx context.Context, req stage.WorkRequest, observer stage.Observer) (stage.Result, error) {
+	h.s.works.Add(req)
+	if err := h.s.Before(ctx, req.Turn); err != nil {
+		return stage.Result{}, err
+	}
+	result, err := h.Stage.Work(ctx, req, observer)
+	for _, v := range result.Values {
+		if v.File != nil && h.s.Made != nil {
+			h.s.Made(v.File)
+		}
+	}
+	return result, err
 }

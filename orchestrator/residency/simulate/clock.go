@@ -55,13 +55,13 @@ func (s *simulation) work(w residency.Work) {
 		return
 	}
 	var took time.Duration
-	if of := (Component{kindOf(w.Stage), w.Model}); w.Warm {
+	if w.Warm {
 		s.result.FromWarm++
-		s.result.FromWarmOf[of]++
+		s.result.FromWarmOf[w.Component]++
 	} else {
 		s.result.Loads++
-		s.result.LoadsOf[of]++
-		took = s.options.loadTime(w.Bytes)
+		s.result.LoadsOf[w.Component]++
+		took = s.options.LoadTime(w.Bytes)
 	}
 	end := s.after(took, func() {
 		s.loaded(w.ID)
@@ -107,10 +107,6 @@ func (s *simulation) finish() (Result, error) {
 		return r, fmt.Errorf("of %d jobs %d are done and %d refused, and nothing happens any more", len(s.trace.Jobs), r.Done, r.Refused)
 	}
 	r.ReloadSeconds, r.WaitingSeconds = s.reload.Seconds(), s.waited.Seconds()
-	if s.options.WarmBytes == 0 {
-		least, exact := s.caching.least(s.options.width())
-		r.OracleSeconds, r.OracleExact = least.Seconds(), exact && !s.varies
-	}
 	slices.Sort(s.latency)
 	r.P50Seconds, r.P95Seconds, r.P99Seconds = s.percentile(50), s.percentile(95), s.percentile(99)
 	return r, nil

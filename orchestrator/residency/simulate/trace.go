@@ -1,5 +1,4 @@
-// Package simulate replays traces of jobs through the ledger of package residency on a virtual clock, and
-// compares its choices with those of other policies and with the least any policy could have loaded.
+// Package simulate replays traces of jobs through the ledger of package residency on a virtual clock.
 //
 // The package may import stage, orchestrator/residency and the standard library; it starts no goroutine and
 // reads no clock.
@@ -46,7 +45,7 @@ type Trace struct {
 	described int     // turns, by jobs
 }
 
-// Model is what a model takes in each stage, for one image of SidePx x SidePx. Scratch and seconds of the
+// Model is what a model of three components takes in each stage, for one image of SidePx x SidePx. Scratch and seconds of the
 // denoiser and the decoder grow as the pixels do.
 type Model struct {
 	Name     string `json:"name"`
@@ -97,8 +96,8 @@ func (m *Model) turn(k stage.Kind, j Job) Part {
 
 // WeightsBytes is all weights of all models: what it takes never to load twice, but for scratch.
 func (t Trace) WeightsBytes() (sum int64) {
-	for _, p := range t.parts() {
-		sum += p.most
+	for _, p := range t.Components() {
+		sum += p.MostBytes
 	}
 	return sum
 }
@@ -273,8 +272,8 @@ func (t Trace) Complete() (Trace, error) {
 			j.HeightPx = m.SidePx
 		}
 	}
-	if n := len(t.parts()); n > maxParts {
-		return Trace{}, stage.Invalid(stage.InvalidField, "models", n, fmt.Sprintf("jobs that use at most %d parts of models together", maxParts))
+	if n := len(t.Components()); n > maxParts {
+		return Trace{}, stage.Invalid(stage.InvalidField, "models", n, fmt.Sprintf("jobs that use at most %d components together", maxParts))
 	}
 	slices.SortFunc(t.Models, func(a, b Model) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortStableFunc(t.Jobs, func(a, b Job) int { return cmp.Compare(a.AtSeconds, b.AtSeconds) })

@@ -1,74 +1,60 @@
 package simulate
 
 import (
+	_ "embed"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/triptych-serving/triptych/stage"
 )
 
-const turned = `{"job": {"at_seconds": 5, "turns": [{"stage": "encoder", "model": "m", "weights_bytes": 10, "seconds": 1}, {"stage": "denoiser", "model": "n", "weights_bytes": 40, "seconds": 1}, {"stage": "decoder", "model": "m", "weights_bytes": 10, "seconds": 1}]}}
-`
+// turned is a job that tells its turns; sets are two jobs of a recipe of four turns, two of which hold sets that overlap.
+var (
+	//go:embed testdata/turned.jsonl
+	turned string
+	//go:embed testdata/sets.jsonl
+	sets string
+)
 
-// TestTurnsAreWhatTheModelWouldTake: a job that describes its turns ends as one whose model has the same.
-func TestTurnsAreWhatTheModelWouldTake(t *testing.T) {
-	for name, trace := range traces(t) {
-		if !strings.HasPrefix(name, "sd15 ") && !strings.HasPrefix(name, "sd15:a,") {
-			continue // two mixes are enough
+// TestStepsOfTurns: who waits for whom, and in which order steps end.
+func TestStepsOfTurns(t *testing.T) {
+	turn := func(name string) Turn { return Turn{Name: name, Stage: "encoder", Model: "m"} }
+	for _, c := range []struct{ asked, ends, after string }{
+		{"e d d v v", "e d v d v", "[] [0] [0 1] [0 1] [0 2]"},
+		{"e i d v", "e i d v", "[] [0] [0 1] [0 1 2]"},
+		{"e d v v v d v v v", "e d v v v d v v v", "[] [0] [0 1] [0 1] [0 1] [0 1] [0 5] [0 5] [0 5]"}, // three units of a latent
+		{"d d a", "d d a", "[] [0] [1]"},                                                               // one of all
+	} {
+		var turns []Turn
+		for name := range strings.FieldsSeq(c.asked) {
+			turns = append(turns, turn(name))
 		}
-		same := Trace{}
-		for i, j := range trace.Jobs {
-			if err := same.Add(fmt.Sprint("job ", i), Job{AtSeconds: j.AtSeconds, Turns: trace.turns(j)}); err != nil {
-				t.Fatal(err)
-			}
+		steps := stepsOf(turns)
+		var ends, after []string
+		for _, i := range ending(steps) {
+			ends = append(ends, turns[i].Name)
 		}
-		same, err := same.Complete()
-		if err != nil {
-			t.Fatal(err)
+		for _, s := range steps {
+			after = append(after, fmt.Sprint(s.after))
 		}
-		if len(same.Models) != 0 || same.WeightsBytes() != trace.WeightsBytes() {
-			t.Fatalf("%s: %d models, %d of %d bytes", name, len(same.Models), same.WeightsBytes(), trace.WeightsBytes())
+		if strings.Join(ends, " ") != c.ends || strings.Join(after, " ") != c.after {
+			t.Errorf("%s: ends %v, after %v", c.asked, ends, after)
 		}
-		o := Options{BudgetBytes: trace.WeightsBytes() * 6 / 10, LoadBytesPerSecond: 5e8, EvictSeconds: 0.01, OracleWidth: 20}
-		want, err := Compare(trace, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := Compare(same, o); err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v, %v\nexpected %+v", name, got, err, want)
-		}
-	}
-}
-
-// TestPartsOfDifferentSize: where one turn keeps less of a part's weights than another, each loads what it keeps, and what
-// the oracle says is a bound.
-func TestPartsOfDifferentSize(t *testing.T) {
-	larger := strings.Replace(strings.Replace(turned, "40", "80", 1), `"at_seconds": 5`, `"at_seconds": 500`, 1)
-	trace, err := ReadTrace(strings.NewReader(turned + larger))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if trace.WeightsBytes() != 100 {
-		t.Errorf("%d bytes of weights", trace.WeightsBytes())
-	}
-	r, err := Run(trace, Policy{Name: Ours}, Options{BudgetBytes: 100, LoadBytesPerSecond: 10})
-	// The larger one is content with the 40 bytes that are there.
-	if err != nil || r.Done != 2 || r.ReloadSeconds != 6 || r.OracleSeconds > r.ReloadSeconds || r.OracleExact {
-		t.Errorf("%+v, %v", r, err)
 	}
 }
 
 func TestReadTurnsRefuses(t *testing.T) {
 	for _, c := range []struct{ old, new, field string }{
 		{`"at_seconds": 5`, `"model": "m"`, "line 1: job.turns"},
-		{`{"stage": "encoder", "model": "m", "weights_bytes": 10, "seconds": 1}, `, "", "line 1: job.turns"},
-		{`"stage": "denoiser"`, `"stage": "decoder"`, "line 1: job.turns[1].stage"},
-		{`"stage": "denoiser"`, `"stage": "encoder"`, "line 1: job.turns[1].stage"},
 		{`"stage": "encoder"`, `"stage": "upscaler"`, "line 1: job.turns[0].stage"},
 		{`"model": "n"`, `"model": ""`, "line 1: job.turns[1].model"},
+		{`"model": "n"`, `"turn": "` + strings.Repeat("x", maxName+1) + `", "model": "n"`, "line 1: job.turns[1].turn"},
+		{`"model": "n"`, `"model": "n", "components": [{"name": "a/unet", "bytes": 1}]`, "line 1: job.turns[1].components"},
+		{`"model": "n", "weights_bytes": 40`, `"components": [{"name": "a/unet", "bytes": 1}, {"name": "a/unet", "bytes": 1}]`, "line 1: job.turns[1].components"},
+		{`"model": "n", "weights_bytes": 40`, `"components": [{"name": "", "bytes": 1}]`, "line 1: job.turns[1].components"},
+		{`"model": "n", "weights_bytes": 40`, `"components": [{"name": "a/unet", "bytes": -1}]`, "line 1: job.turns[1].weights_bytes"},
 		{`"weights_bytes": 40`, `"weights_bytes": -1`, "line 1: job.turns[1].weights_bytes"},
 		{`"weights_bytes": 40`, `"scratch_bytes": 1e15`, "line 1: object"},
 		{`"weights_bytes": 40`, `"scratch_bytes": 100000000000000`, "line 1: job.turns[1].scratch_bytes"},
@@ -81,6 +67,13 @@ func TestReadTurnsRefuses(t *testing.T) {
 		}
 	}
 	job := Job{Turns: []Turn{{Stage: "encoder", Model: "m"}, {Stage: "denoiser", Model: "m"}, {Stage: "decoder", Model: "m"}}}
+	long := Job{Turns: make([]Turn, maxJobTurns+1)}
+	for i := range long.Turns {
+		long.Turns[i] = job.Turns[0]
+	}
+	if err := new(Trace).Add("here", long); stage.ReasonOf(err) != stage.InvalidField {
+		t.Errorf("%d turns: %v", len(long.Turns), err)
+	}
 	var all, many Trace
 	for i := range maxParts {
 		job.Turns[1].Model = fmt.Sprint(i)
@@ -101,7 +94,10 @@ func TestReadTurnsRefuses(t *testing.T) {
 // TestOrderOfAsking: of two turns that may be asked for at once the first in the list is: here the next denoiser, which
 // then finds its weights, instead of the decoder, for which they would have to go.
 func TestOrderOfAsking(t *testing.T) {
-	encoder, denoiser, decoder := Turn{"encoder", "m", 10, 0, 1}, Turn{"denoiser", "m", 40, 5, 1}, Turn{"decoder", "m", 10, 5, 1}
+	turn := func(stage string, weights, scratch int64) Turn {
+		return Turn{Stage: stage, Model: "m", WeightsBytes: weights, ScratchBytes: scratch, Seconds: 1}
+	}
+	encoder, denoiser, decoder := turn("encoder", 10, 0), turn("denoiser", 40, 5), turn("decoder", 10, 5)
 	for _, c := range []struct {
 		turns []Turn
 		loads int
@@ -117,7 +113,7 @@ func TestOrderOfAsking(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := Run(trace, Policy{Name: Ours}, Options{BudgetBytes: 45, LoadBytesPerSecond: 10})
+		r, err := Run(trace, Policy{}, Options{BudgetBytes: 45, LoadBytesPerSecond: 10})
 		if err != nil || r.Done != 1 || r.Loads != c.loads {
 			t.Errorf("%+v: %+v, %v", c.turns, r, err)
 		}

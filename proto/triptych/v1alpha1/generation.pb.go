@@ -123,7 +123,7 @@ func (x ResidencyEvent_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ResidencyEvent_Action.Descriptor instead.
 func (ResidencyEvent_Action) EnumDescriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{12, 0}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Class tells apart decisions of one action, where reason does in words.
@@ -242,7 +242,7 @@ func (x ResidencyEvent_Class) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ResidencyEvent_Class.Descriptor instead.
 func (ResidencyEvent_Class) EnumDescriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{12, 1}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{13, 1}
 }
 
 // GenerateRequest asks for images.
@@ -291,16 +291,18 @@ func (x *GenerateRequest) GetSpec() *GenerationSpec {
 	return nil
 }
 
-// GenerationSpec says what to make. Unset fields take the defaults named at each.
+// GenerationSpec says what to make. Unset fields take the defaults of the model, which ModelService.ListModels tells with the
+// bounds; those of Stable Diffusion 1 are named at each. A field that the model has no option or input for has to be unset.
 type GenerationSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Model name; default the only model there is, or of several "starter". ModelService.ListModels lists them.
+	// Model name; default the only model there is, or that can be used. ModelService.ListModels lists them.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// What to draw; up to 8,192 bytes of UTF-8, which may be none. Tokens beyond the model's limit are cut, with a warning.
 	Prompt string `protobuf:"bytes,2,opt,name=prompt,proto3" json:"prompt,omitempty"`
 	// What to avoid; up to 8,192 bytes of UTF-8. It has an effect when guidance_scale is above 1.
 	NegativePrompt string `protobuf:"bytes,3,opt,name=negative_prompt,json=negativePrompt,proto3" json:"negative_prompt,omitempty"`
-	// Width of the image; a multiple of the model's size step, at most 4,096. Default: the model's own.
+	// Width of the image; a multiple of the model's size step, at most 4,096. Default: that of init_image, rounded down to such a
+	// multiple, and without one the model's own.
 	WidthPx *int32 `protobuf:"varint,4,opt,name=width_px,json=widthPx,proto3,oneof" json:"width_px,omitempty"`
 	// Height of the image; likewise.
 	HeightPx *int32 `protobuf:"varint,5,opt,name=height_px,json=heightPx,proto3,oneof" json:"height_px,omitempty"`
@@ -317,7 +319,20 @@ type GenerationSpec struct {
 	// How images are returned.
 	Output *OutputOptions `protobuf:"bytes,11,opt,name=output,proto3" json:"output,omitempty"`
 	// Previews while denoising.
-	Preview       *PreviewOptions `protobuf:"bytes,12,opt,name=preview,proto3" json:"preview,omitempty"`
+	Preview *PreviewOptions `protobuf:"bytes,12,opt,name=preview,proto3" json:"preview,omitempty"`
+	// What to do with the model, e.g. "generate"; default: the first task that ListModels tells of it.
+	Task string `protobuf:"bytes,13,opt,name=task,proto3" json:"task,omitempty"`
+	// A picture to begin with instead of noise alone: the bytes of a PNG, JPEG or WebP file, with sides up to 4,096 pixels. All
+	// files of a request together have at most 16 MiB; accepted does not tell them again.
+	InitImage []byte `protobuf:"bytes,14,opt,name=init_image,json=initImage,proto3" json:"init_image,omitempty"`
+	// A picture that is white where init_image is to be painted over, and black where it is to stay; likewise.
+	Mask []byte `protobuf:"bytes,15,opt,name=mask,proto3" json:"mask,omitempty"`
+	// Other files that the task takes, by name of the input.
+	Inputs map[string][]byte `protobuf:"bytes,16,rep,name=inputs,proto3" json:"inputs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How much init_image is changed, 0 to 1; default 0.8. The number of steps taken is a product of it, rounded down, hence no float.
+	Strength *float64 `protobuf:"fixed64,17,opt,name=strength,proto3,oneof" json:"strength,omitempty"`
+	// Options of the model that have no field here, by name.
+	Options       map[string]*OptionValue `protobuf:"bytes,18,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +451,169 @@ func (x *GenerationSpec) GetPreview() *PreviewOptions {
 	return nil
 }
 
+func (x *GenerationSpec) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *GenerationSpec) GetInitImage() []byte {
+	if x != nil {
+		return x.InitImage
+	}
+	return nil
+}
+
+func (x *GenerationSpec) GetMask() []byte {
+	if x != nil {
+		return x.Mask
+	}
+	return nil
+}
+
+func (x *GenerationSpec) GetInputs() map[string][]byte {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *GenerationSpec) GetStrength() float64 {
+	if x != nil && x.Strength != nil {
+		return *x.Strength
+	}
+	return 0
+}
+
+func (x *GenerationSpec) GetOptions() map[string]*OptionValue {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+// OptionValue is the value of an option, of the type that ListModels tells.
+type OptionValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value.
+	//
+	// Types that are valid to be assigned to Value:
+	//
+	//	*OptionValue_Int
+	//	*OptionValue_Float
+	//	*OptionValue_Text
+	//	*OptionValue_Bool
+	Value         isOptionValue_Value `protobuf_oneof:"value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OptionValue) Reset() {
+	*x = OptionValue{}
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OptionValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OptionValue) ProtoMessage() {}
+
+func (x *OptionValue) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OptionValue.ProtoReflect.Descriptor instead.
+func (*OptionValue) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *OptionValue) GetValue() isOptionValue_Value {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *OptionValue) GetInt() int64 {
+	if x != nil {
+		if x, ok := x.Value.(*OptionValue_Int); ok {
+			return x.Int
+		}
+	}
+	return 0
+}
+
+func (x *OptionValue) GetFloat() float64 {
+	if x != nil {
+		if x, ok := x.Value.(*OptionValue_Float); ok {
+			return x.Float
+		}
+	}
+	return 0
+}
+
+func (x *OptionValue) GetText() string {
+	if x != nil {
+		if x, ok := x.Value.(*OptionValue_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *OptionValue) GetBool() bool {
+	if x != nil {
+		if x, ok := x.Value.(*OptionValue_Bool); ok {
+			return x.Bool
+		}
+	}
+	return false
+}
+
+type isOptionValue_Value interface {
+	isOptionValue_Value()
+}
+
+type OptionValue_Int struct {
+	// An integer.
+	Int int64 `protobuf:"varint,1,opt,name=int,proto3,oneof"`
+}
+
+type OptionValue_Float struct {
+	// A number.
+	Float float64 `protobuf:"fixed64,2,opt,name=float,proto3,oneof"`
+}
+
+type OptionValue_Text struct {
+	// A text.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3,oneof"`
+}
+
+type OptionValue_Bool struct {
+	// Yes or no.
+	Bool bool `protobuf:"varint,4,opt,name=bool,proto3,oneof"`
+}
+
+func (*OptionValue_Int) isOptionValue_Value() {}
+
+func (*OptionValue_Float) isOptionValue_Value() {}
+
+func (*OptionValue_Text) isOptionValue_Value() {}
+
+func (*OptionValue_Bool) isOptionValue_Value() {}
+
 // OutputOptions says how images are returned.
 type OutputOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -451,7 +629,7 @@ type OutputOptions struct {
 
 func (x *OutputOptions) Reset() {
 	*x = OutputOptions{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[2]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +641,7 @@ func (x *OutputOptions) String() string {
 func (*OutputOptions) ProtoMessage() {}
 
 func (x *OutputOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[2]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +654,7 @@ func (x *OutputOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputOptions.ProtoReflect.Descriptor instead.
 func (*OutputOptions) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{2}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *OutputOptions) GetFormat() string {
@@ -512,7 +690,7 @@ type PreviewOptions struct {
 
 func (x *PreviewOptions) Reset() {
 	*x = PreviewOptions{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[3]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +702,7 @@ func (x *PreviewOptions) String() string {
 func (*PreviewOptions) ProtoMessage() {}
 
 func (x *PreviewOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[3]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +715,7 @@ func (x *PreviewOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewOptions.ProtoReflect.Descriptor instead.
 func (*PreviewOptions) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{3}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PreviewOptions) GetEveryNSteps() int32 {
@@ -576,7 +754,7 @@ type GenerateResponse struct {
 
 func (x *GenerateResponse) Reset() {
 	*x = GenerateResponse{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[4]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +766,7 @@ func (x *GenerateResponse) String() string {
 func (*GenerateResponse) ProtoMessage() {}
 
 func (x *GenerateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[4]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +779,7 @@ func (x *GenerateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateResponse.ProtoReflect.Descriptor instead.
 func (*GenerateResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{4}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GenerateResponse) GetSequence() uint64 {
@@ -802,7 +980,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[5]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +992,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[5]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +1005,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{5}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Accepted) GetRequestId() string {
@@ -857,7 +1035,7 @@ type Queued struct {
 
 func (x *Queued) Reset() {
 	*x = Queued{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[6]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1047,7 @@ func (x *Queued) String() string {
 func (*Queued) ProtoMessage() {}
 
 func (x *Queued) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[6]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1060,7 @@ func (x *Queued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queued.ProtoReflect.Descriptor instead.
 func (*Queued) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{6}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Queued) GetStage() string {
@@ -914,7 +1092,7 @@ type StageLoading struct {
 
 func (x *StageLoading) Reset() {
 	*x = StageLoading{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[7]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1104,7 @@ func (x *StageLoading) String() string {
 func (*StageLoading) ProtoMessage() {}
 
 func (x *StageLoading) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[7]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1117,7 @@ func (x *StageLoading) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageLoading.ProtoReflect.Descriptor instead.
 func (*StageLoading) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{7}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StageLoading) GetStage() string {
@@ -970,17 +1148,21 @@ type Progress struct {
 	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
 	// Which image, from 0.
 	ImageIndex int32 `protobuf:"varint,2,opt,name=image_index,json=imageIndex,proto3" json:"image_index,omitempty"`
-	// Units done: network evaluations for the denoiser, 0 or 1 elsewhere.
+	// Steps done: network evaluations for the denoiser.
 	Step int32 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
-	// Units in all.
-	Steps         int32 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Steps in all.
+	Steps int32 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"`
+	// The turn of the model's recipe that the stage takes, e.g. "encode_image".
+	Turn string `protobuf:"bytes,5,opt,name=turn,proto3" json:"turn,omitempty"`
+	// Which unit of the image, from 0, where a turn is taken for each.
+	Unit          int32 `protobuf:"varint,6,opt,name=unit,proto3" json:"unit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[8]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1174,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[8]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1187,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{8}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Progress) GetStage() string {
@@ -1036,6 +1218,20 @@ func (x *Progress) GetSteps() int32 {
 	return 0
 }
 
+func (x *Progress) GetTurn() string {
+	if x != nil {
+		return x.Turn
+	}
+	return ""
+}
+
+func (x *Progress) GetUnit() int32 {
+	if x != nil {
+		return x.Unit
+	}
+	return 0
+}
+
 // Preview is an image of unfinished latents.
 type Preview struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1046,14 +1242,16 @@ type Preview struct {
 	// MIME type of data.
 	MimeType string `protobuf:"bytes,3,opt,name=mime_type,json=mimeType,proto3" json:"mime_type,omitempty"`
 	// The file, at most 1 MiB: larger previews are left out.
-	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// Which of the units that the image comes in, from 0.
+	Unit          int32 `protobuf:"varint,5,opt,name=unit,proto3" json:"unit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Preview) Reset() {
 	*x = Preview{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[9]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1263,7 @@ func (x *Preview) String() string {
 func (*Preview) ProtoMessage() {}
 
 func (x *Preview) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[9]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1276,7 @@ func (x *Preview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preview.ProtoReflect.Descriptor instead.
 func (*Preview) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{9}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Preview) GetImageIndex() int32 {
@@ -1109,6 +1307,13 @@ func (x *Preview) GetData() []byte {
 	return nil
 }
 
+func (x *Preview) GetUnit() int32 {
+	if x != nil {
+		return x.Unit
+	}
+	return 0
+}
+
 // ImageReady is a finished image.
 type ImageReady struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1126,6 +1331,10 @@ type ImageReady struct {
 	SizeBytes int64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// SHA-256 of the whole file, 32 bytes.
 	Sha256 []byte `protobuf:"bytes,7,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Which of the units that the image comes in, from 0.
+	Unit int32 `protobuf:"varint,8,opt,name=unit,proto3" json:"unit,omitempty"`
+	// Units in all; 0 of an image that comes whole.
+	Units int32 `protobuf:"varint,9,opt,name=units,proto3" json:"units,omitempty"`
 	// The first bytes of the file, at most 1 MiB; image_chunk events carry the rest, in order.
 	Data          []byte `protobuf:"bytes,15,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1134,7 +1343,7 @@ type ImageReady struct {
 
 func (x *ImageReady) Reset() {
 	*x = ImageReady{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[10]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1355,7 @@ func (x *ImageReady) String() string {
 func (*ImageReady) ProtoMessage() {}
 
 func (x *ImageReady) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[10]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1368,7 @@ func (x *ImageReady) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageReady.ProtoReflect.Descriptor instead.
 func (*ImageReady) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{10}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ImageReady) GetImageIndex() int32 {
@@ -1211,6 +1420,20 @@ func (x *ImageReady) GetSha256() []byte {
 	return nil
 }
 
+func (x *ImageReady) GetUnit() int32 {
+	if x != nil {
+		return x.Unit
+	}
+	return 0
+}
+
+func (x *ImageReady) GetUnits() int32 {
+	if x != nil {
+		return x.Units
+	}
+	return 0
+}
+
 func (x *ImageReady) GetData() []byte {
 	if x != nil {
 		return x.Data
@@ -1225,6 +1448,8 @@ type ImageChunk struct {
 	ImageIndex int32 `protobuf:"varint,1,opt,name=image_index,json=imageIndex,proto3" json:"image_index,omitempty"`
 	// Position of the first byte within the file.
 	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Which unit of the image, from 0.
+	Unit int32 `protobuf:"varint,3,opt,name=unit,proto3" json:"unit,omitempty"`
 	// At most 1 MiB.
 	Data          []byte `protobuf:"bytes,15,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1233,7 +1458,7 @@ type ImageChunk struct {
 
 func (x *ImageChunk) Reset() {
 	*x = ImageChunk{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[11]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1470,7 @@ func (x *ImageChunk) String() string {
 func (*ImageChunk) ProtoMessage() {}
 
 func (x *ImageChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[11]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1483,7 @@ func (x *ImageChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageChunk.ProtoReflect.Descriptor instead.
 func (*ImageChunk) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{11}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ImageChunk) GetImageIndex() int32 {
@@ -1271,6 +1496,13 @@ func (x *ImageChunk) GetImageIndex() int32 {
 func (x *ImageChunk) GetOffset() int64 {
 	if x != nil {
 		return x.Offset
+	}
+	return 0
+}
+
+func (x *ImageChunk) GetUnit() int32 {
+	if x != nil {
+		return x.Unit
 	}
 	return 0
 }
@@ -1315,14 +1547,20 @@ type ResidencyEvent struct {
 	// Of a grant: all weights of the model's part; what bytes do not hold of them is streamed.
 	WholeBytes int64 `protobuf:"varint,13,opt,name=whole_bytes,json=wholeBytes,proto3" json:"whole_bytes,omitempty"`
 	// Of the release of scratch: the work failed or was cut off, and the job's turn is still to be taken.
-	Unfinished    bool `protobuf:"varint,14,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
+	Unfinished bool `protobuf:"varint,14,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
+	// The component concerned, e.g. "starter/unet"; of a set that is held together, its first.
+	Component string `protobuf:"bytes,15,opt,name=component,proto3" json:"component,omitempty"`
+	// The whole set, of decisions about a request.
+	Components []string `protobuf:"bytes,16,rep,name=components,proto3" json:"components,omitempty"`
+	// Of a grant: the turns that the job has taken before.
+	Taken         int32 `protobuf:"varint,17,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResidencyEvent) Reset() {
 	*x = ResidencyEvent{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[12]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1572,7 @@ func (x *ResidencyEvent) String() string {
 func (*ResidencyEvent) ProtoMessage() {}
 
 func (x *ResidencyEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[12]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1585,7 @@ func (x *ResidencyEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResidencyEvent.ProtoReflect.Descriptor instead.
 func (*ResidencyEvent) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{12}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResidencyEvent) GetAction() ResidencyEvent_Action {
@@ -1448,6 +1686,27 @@ func (x *ResidencyEvent) GetUnfinished() bool {
 	return false
 }
 
+func (x *ResidencyEvent) GetComponent() string {
+	if x != nil {
+		return x.Component
+	}
+	return ""
+}
+
+func (x *ResidencyEvent) GetComponents() []string {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+func (x *ResidencyEvent) GetTaken() int32 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
 // Warning is something the caller should know.
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1462,7 +1721,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[13]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1733,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[13]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1746,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{13}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Warning) GetCode() string {
@@ -1519,7 +1778,7 @@ type Completed struct {
 
 func (x *Completed) Reset() {
 	*x = Completed{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[14]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1790,7 @@ func (x *Completed) String() string {
 func (*Completed) ProtoMessage() {}
 
 func (x *Completed) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[14]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1803,7 @@ func (x *Completed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Completed.ProtoReflect.Descriptor instead.
 func (*Completed) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{14}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Completed) GetStages() []*StageUsage {
@@ -1579,9 +1838,9 @@ type StageUsage struct {
 	Loading *durationpb.Duration `protobuf:"bytes,3,opt,name=loading,proto3" json:"loading,omitempty"`
 	// Computing.
 	Running *durationpb.Duration `protobuf:"bytes,4,opt,name=running,proto3" json:"running,omitempty"`
-	// Bytes of its weights.
+	// Bytes of the weights of the turn that needed most there.
 	WeightsBytes int64 `protobuf:"varint,5,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
-	// Bytes of its scratch for this request.
+	// Bytes of the largest scratch of a turn there.
 	ScratchBytes  int64 `protobuf:"varint,6,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1589,7 +1848,7 @@ type StageUsage struct {
 
 func (x *StageUsage) Reset() {
 	*x = StageUsage{}
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[15]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1860,7 @@ func (x *StageUsage) String() string {
 func (*StageUsage) ProtoMessage() {}
 
 func (x *StageUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[15]
+	mi := &file_triptych_v1alpha1_generation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1873,7 @@ func (x *StageUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageUsage.ProtoReflect.Descriptor instead.
 func (*StageUsage) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{15}
+	return file_triptych_v1alpha1_generation_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StageUsage) GetStage() string {
@@ -1665,7 +1924,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\n" +
 	"\"triptych/v1alpha1/generation.proto\x12\x11triptych.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n" +
 	"\x0fGenerateRequest\x125\n" +
-	"\x04spec\x18\x01 \x01(\v2!.triptych.v1alpha1.GenerationSpecR\x04spec\"\x91\x04\n" +
+	"\x04spec\x18\x01 \x01(\v2!.triptych.v1alpha1.GenerationSpecR\x04spec\"\xae\a\n" +
 	"\x0eGenerationSpec\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
 	"\x06prompt\x18\x02 \x01(\tR\x06prompt\x12'\n" +
@@ -1680,14 +1939,34 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\asampler\x18\n" +
 	" \x01(\tR\asampler\x128\n" +
 	"\x06output\x18\v \x01(\v2 .triptych.v1alpha1.OutputOptionsR\x06output\x12;\n" +
-	"\apreview\x18\f \x01(\v2!.triptych.v1alpha1.PreviewOptionsR\apreviewB\v\n" +
+	"\apreview\x18\f \x01(\v2!.triptych.v1alpha1.PreviewOptionsR\apreview\x12\x12\n" +
+	"\x04task\x18\r \x01(\tR\x04task\x12\x1d\n" +
+	"\n" +
+	"init_image\x18\x0e \x01(\fR\tinitImage\x12\x12\n" +
+	"\x04mask\x18\x0f \x01(\fR\x04mask\x12E\n" +
+	"\x06inputs\x18\x10 \x03(\v2-.triptych.v1alpha1.GenerationSpec.InputsEntryR\x06inputs\x12\x1f\n" +
+	"\bstrength\x18\x11 \x01(\x01H\x06R\bstrength\x88\x01\x01\x12H\n" +
+	"\aoptions\x18\x12 \x03(\v2..triptych.v1alpha1.GenerationSpec.OptionsEntryR\aoptions\x1a9\n" +
+	"\vInputsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1aZ\n" +
+	"\fOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x124\n" +
+	"\x05value\x18\x02 \x01(\v2\x1e.triptych.v1alpha1.OptionValueR\x05value:\x028\x01B\v\n" +
 	"\t_width_pxB\f\n" +
 	"\n" +
 	"_height_pxB\x0e\n" +
 	"\f_image_countB\a\n" +
 	"\x05_seedB\b\n" +
 	"\x06_stepsB\x11\n" +
-	"\x0f_guidance_scale\"w\n" +
+	"\x0f_guidance_scaleB\v\n" +
+	"\t_strength\"n\n" +
+	"\vOptionValue\x12\x12\n" +
+	"\x03int\x18\x01 \x01(\x03H\x00R\x03int\x12\x16\n" +
+	"\x05float\x18\x02 \x01(\x01H\x00R\x05float\x12\x14\n" +
+	"\x04text\x18\x03 \x01(\tH\x00R\x04text\x12\x14\n" +
+	"\x04bool\x18\x04 \x01(\bH\x00R\x04boolB\a\n" +
+	"\x05value\"w\n" +
 	"\rOutputOptions\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\tR\x06format\x12\x1d\n" +
 	"\aquality\x18\x02 \x01(\x05H\x00R\aquality\x88\x01\x01\x12#\n" +
@@ -1724,19 +2003,22 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12!\n" +
 	"\floaded_bytes\x18\x02 \x01(\x03R\vloadedBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x03 \x01(\x03R\n" +
-	"totalBytes\"k\n" +
+	"totalBytes\"\x93\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x1f\n" +
 	"\vimage_index\x18\x02 \x01(\x05R\n" +
 	"imageIndex\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\x05R\x04step\x12\x14\n" +
-	"\x05steps\x18\x04 \x01(\x05R\x05steps\"o\n" +
+	"\x05steps\x18\x04 \x01(\x05R\x05steps\x12\x12\n" +
+	"\x04turn\x18\x05 \x01(\tR\x04turn\x12\x12\n" +
+	"\x04unit\x18\x06 \x01(\x05R\x04unit\"\x83\x01\n" +
 	"\aPreview\x12\x1f\n" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x05R\x04step\x12\x1b\n" +
 	"\tmime_type\x18\x03 \x01(\tR\bmimeType\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\xe1\x01\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x12\n" +
+	"\x04unit\x18\x05 \x01(\x05R\x04unit\"\x8b\x02\n" +
 	"\n" +
 	"ImageReady\x12\x1f\n" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
@@ -1748,13 +2030,17 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x06 \x01(\x03R\tsizeBytes\x12\x16\n" +
 	"\x06sha256\x18\a \x01(\fR\x06sha256\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"Y\n" +
+	"\x04unit\x18\b \x01(\x05R\x04unit\x12\x14\n" +
+	"\x05units\x18\t \x01(\x05R\x05units\x12\x12\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"m\n" +
 	"\n" +
 	"ImageChunk\x12\x1f\n" +
 	"\vimage_index\x18\x01 \x01(\x05R\n" +
 	"imageIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\xb8\t\n" +
+	"\x04unit\x18\x03 \x01(\x05R\x04unit\x12\x12\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\x8c\n" +
+	"\n" +
 	"\x0eResidencyEvent\x12@\n" +
 	"\x06action\x18\x01 \x01(\x0e2(.triptych.v1alpha1.ResidencyEvent.ActionR\x06action\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x14\n" +
@@ -1774,7 +2060,12 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"wholeBytes\x12\x1e\n" +
 	"\n" +
 	"unfinished\x18\x0e \x01(\bR\n" +
-	"unfinished\"\xa5\x02\n" +
+	"unfinished\x12\x1c\n" +
+	"\tcomponent\x18\x0f \x01(\tR\tcomponent\x12\x1e\n" +
+	"\n" +
+	"components\x18\x10 \x03(\tR\n" +
+	"components\x12\x14\n" +
+	"\x05taken\x18\x11 \x01(\x05R\x05taken\"\xa5\x02\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eACTION_RESERVE\x10\x01\x12\x0f\n" +
@@ -1846,61 +2137,67 @@ func file_triptych_v1alpha1_generation_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_v1alpha1_generation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_triptych_v1alpha1_generation_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_triptych_v1alpha1_generation_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_triptych_v1alpha1_generation_proto_goTypes = []any{
 	(ResidencyEvent_Action)(0),    // 0: triptych.v1alpha1.ResidencyEvent.Action
 	(ResidencyEvent_Class)(0),     // 1: triptych.v1alpha1.ResidencyEvent.Class
 	(*GenerateRequest)(nil),       // 2: triptych.v1alpha1.GenerateRequest
 	(*GenerationSpec)(nil),        // 3: triptych.v1alpha1.GenerationSpec
-	(*OutputOptions)(nil),         // 4: triptych.v1alpha1.OutputOptions
-	(*PreviewOptions)(nil),        // 5: triptych.v1alpha1.PreviewOptions
-	(*GenerateResponse)(nil),      // 6: triptych.v1alpha1.GenerateResponse
-	(*Accepted)(nil),              // 7: triptych.v1alpha1.Accepted
-	(*Queued)(nil),                // 8: triptych.v1alpha1.Queued
-	(*StageLoading)(nil),          // 9: triptych.v1alpha1.StageLoading
-	(*Progress)(nil),              // 10: triptych.v1alpha1.Progress
-	(*Preview)(nil),               // 11: triptych.v1alpha1.Preview
-	(*ImageReady)(nil),            // 12: triptych.v1alpha1.ImageReady
-	(*ImageChunk)(nil),            // 13: triptych.v1alpha1.ImageChunk
-	(*ResidencyEvent)(nil),        // 14: triptych.v1alpha1.ResidencyEvent
-	(*Warning)(nil),               // 15: triptych.v1alpha1.Warning
-	(*Completed)(nil),             // 16: triptych.v1alpha1.Completed
-	(*StageUsage)(nil),            // 17: triptych.v1alpha1.StageUsage
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*OptionValue)(nil),           // 4: triptych.v1alpha1.OptionValue
+	(*OutputOptions)(nil),         // 5: triptych.v1alpha1.OutputOptions
+	(*PreviewOptions)(nil),        // 6: triptych.v1alpha1.PreviewOptions
+	(*GenerateResponse)(nil),      // 7: triptych.v1alpha1.GenerateResponse
+	(*Accepted)(nil),              // 8: triptych.v1alpha1.Accepted
+	(*Queued)(nil),                // 9: triptych.v1alpha1.Queued
+	(*StageLoading)(nil),          // 10: triptych.v1alpha1.StageLoading
+	(*Progress)(nil),              // 11: triptych.v1alpha1.Progress
+	(*Preview)(nil),               // 12: triptych.v1alpha1.Preview
+	(*ImageReady)(nil),            // 13: triptych.v1alpha1.ImageReady
+	(*ImageChunk)(nil),            // 14: triptych.v1alpha1.ImageChunk
+	(*ResidencyEvent)(nil),        // 15: triptych.v1alpha1.ResidencyEvent
+	(*Warning)(nil),               // 16: triptych.v1alpha1.Warning
+	(*Completed)(nil),             // 17: triptych.v1alpha1.Completed
+	(*StageUsage)(nil),            // 18: triptych.v1alpha1.StageUsage
+	nil,                           // 19: triptych.v1alpha1.GenerationSpec.InputsEntry
+	nil,                           // 20: triptych.v1alpha1.GenerationSpec.OptionsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_triptych_v1alpha1_generation_proto_depIdxs = []int32{
 	3,  // 0: triptych.v1alpha1.GenerateRequest.spec:type_name -> triptych.v1alpha1.GenerationSpec
-	4,  // 1: triptych.v1alpha1.GenerationSpec.output:type_name -> triptych.v1alpha1.OutputOptions
-	5,  // 2: triptych.v1alpha1.GenerationSpec.preview:type_name -> triptych.v1alpha1.PreviewOptions
-	18, // 3: triptych.v1alpha1.GenerateResponse.time:type_name -> google.protobuf.Timestamp
-	7,  // 4: triptych.v1alpha1.GenerateResponse.accepted:type_name -> triptych.v1alpha1.Accepted
-	8,  // 5: triptych.v1alpha1.GenerateResponse.queued:type_name -> triptych.v1alpha1.Queued
-	9,  // 6: triptych.v1alpha1.GenerateResponse.stage_loading:type_name -> triptych.v1alpha1.StageLoading
-	10, // 7: triptych.v1alpha1.GenerateResponse.progress:type_name -> triptych.v1alpha1.Progress
-	11, // 8: triptych.v1alpha1.GenerateResponse.preview:type_name -> triptych.v1alpha1.Preview
-	12, // 9: triptych.v1alpha1.GenerateResponse.image_ready:type_name -> triptych.v1alpha1.ImageReady
-	13, // 10: triptych.v1alpha1.GenerateResponse.image_chunk:type_name -> triptych.v1alpha1.ImageChunk
-	14, // 11: triptych.v1alpha1.GenerateResponse.residency:type_name -> triptych.v1alpha1.ResidencyEvent
-	15, // 12: triptych.v1alpha1.GenerateResponse.warning:type_name -> triptych.v1alpha1.Warning
-	16, // 13: triptych.v1alpha1.GenerateResponse.completed:type_name -> triptych.v1alpha1.Completed
-	3,  // 14: triptych.v1alpha1.Accepted.spec:type_name -> triptych.v1alpha1.GenerationSpec
-	0,  // 15: triptych.v1alpha1.ResidencyEvent.action:type_name -> triptych.v1alpha1.ResidencyEvent.Action
-	18, // 16: triptych.v1alpha1.ResidencyEvent.time:type_name -> google.protobuf.Timestamp
-	1,  // 17: triptych.v1alpha1.ResidencyEvent.class:type_name -> triptych.v1alpha1.ResidencyEvent.Class
-	19, // 18: triptych.v1alpha1.ResidencyEvent.took:type_name -> google.protobuf.Duration
-	17, // 19: triptych.v1alpha1.Completed.stages:type_name -> triptych.v1alpha1.StageUsage
-	19, // 20: triptych.v1alpha1.Completed.total:type_name -> google.protobuf.Duration
-	19, // 21: triptych.v1alpha1.StageUsage.queued:type_name -> google.protobuf.Duration
-	19, // 22: triptych.v1alpha1.StageUsage.loading:type_name -> google.protobuf.Duration
-	19, // 23: triptych.v1alpha1.StageUsage.running:type_name -> google.protobuf.Duration
-	2,  // 24: triptych.v1alpha1.GenerationService.Generate:input_type -> triptych.v1alpha1.GenerateRequest
-	6,  // 25: triptych.v1alpha1.GenerationService.Generate:output_type -> triptych.v1alpha1.GenerateResponse
-	25, // [25:26] is the sub-list for method output_type
-	24, // [24:25] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	5,  // 1: triptych.v1alpha1.GenerationSpec.output:type_name -> triptych.v1alpha1.OutputOptions
+	6,  // 2: triptych.v1alpha1.GenerationSpec.preview:type_name -> triptych.v1alpha1.PreviewOptions
+	19, // 3: triptych.v1alpha1.GenerationSpec.inputs:type_name -> triptych.v1alpha1.GenerationSpec.InputsEntry
+	20, // 4: triptych.v1alpha1.GenerationSpec.options:type_name -> triptych.v1alpha1.GenerationSpec.OptionsEntry
+	21, // 5: triptych.v1alpha1.GenerateResponse.time:type_name -> google.protobuf.Timestamp
+	8,  // 6: triptych.v1alpha1.GenerateResponse.accepted:type_name -> triptych.v1alpha1.Accepted
+	9,  // 7: triptych.v1alpha1.GenerateResponse.queued:type_name -> triptych.v1alpha1.Queued
+	10, // 8: triptych.v1alpha1.GenerateResponse.stage_loading:type_name -> triptych.v1alpha1.StageLoading
+	11, // 9: triptych.v1alpha1.GenerateResponse.progress:type_name -> triptych.v1alpha1.Progress
+	12, // 10: triptych.v1alpha1.GenerateResponse.preview:type_name -> triptych.v1alpha1.Preview
+	13, // 11: triptych.v1alpha1.GenerateResponse.image_ready:type_name -> triptych.v1alpha1.ImageReady
+	14, // 12: triptych.v1alpha1.GenerateResponse.image_chunk:type_name -> triptych.v1alpha1.ImageChunk
+	15, // 13: triptych.v1alpha1.GenerateResponse.residency:type_name -> triptych.v1alpha1.ResidencyEvent
+	16, // 14: triptych.v1alpha1.GenerateResponse.warning:type_name -> triptych.v1alpha1.Warning
+	17, // 15: triptych.v1alpha1.GenerateResponse.completed:type_name -> triptych.v1alpha1.Completed
+	3,  // 16: triptych.v1alpha1.Accepted.spec:type_name -> triptych.v1alpha1.GenerationSpec
+	0,  // 17: triptych.v1alpha1.ResidencyEvent.action:type_name -> triptych.v1alpha1.ResidencyEvent.Action
+	21, // 18: triptych.v1alpha1.ResidencyEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 19: triptych.v1alpha1.ResidencyEvent.class:type_name -> triptych.v1alpha1.ResidencyEvent.Class
+	22, // 20: triptych.v1alpha1.ResidencyEvent.took:type_name -> google.protobuf.Duration
+	18, // 21: triptych.v1alpha1.Completed.stages:type_name -> triptych.v1alpha1.StageUsage
+	22, // 22: triptych.v1alpha1.Completed.total:type_name -> google.protobuf.Duration
+	22, // 23: triptych.v1alpha1.StageUsage.queued:type_name -> google.protobuf.Duration
+	22, // 24: triptych.v1alpha1.StageUsage.loading:type_name -> google.protobuf.Duration
+	22, // 25: triptych.v1alpha1.StageUsage.running:type_name -> google.protobuf.Duration
+	4,  // 26: triptych.v1alpha1.GenerationSpec.OptionsEntry.value:type_name -> triptych.v1alpha1.OptionValue
+	2,  // 27: triptych.v1alpha1.GenerationService.Generate:input_type -> triptych.v1alpha1.GenerateRequest
+	7,  // 28: triptych.v1alpha1.GenerationService.Generate:output_type -> triptych.v1alpha1.GenerateResponse
+	28, // [28:29] is the sub-list for method output_type
+	27, // [27:28] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_triptych_v1alpha1_generation_proto_init() }
@@ -1909,8 +2206,14 @@ func file_triptych_v1alpha1_generation_proto_init() {
 		return
 	}
 	file_triptych_v1alpha1_generation_proto_msgTypes[1].OneofWrappers = []any{}
-	file_triptych_v1alpha1_generation_proto_msgTypes[2].OneofWrappers = []any{}
-	file_triptych_v1alpha1_generation_proto_msgTypes[4].OneofWrappers = []any{
+	file_triptych_v1alpha1_generation_proto_msgTypes[2].OneofWrappers = []any{
+		(*OptionValue_Int)(nil),
+		(*OptionValue_Float)(nil),
+		(*OptionValue_Text)(nil),
+		(*OptionValue_Bool)(nil),
+	}
+	file_triptych_v1alpha1_generation_proto_msgTypes[3].OneofWrappers = []any{}
+	file_triptych_v1alpha1_generation_proto_msgTypes[5].OneofWrappers = []any{
 		(*GenerateResponse_Accepted)(nil),
 		(*GenerateResponse_Queued)(nil),
 		(*GenerateResponse_StageLoading)(nil),
@@ -1928,7 +2231,7 @@ func file_triptych_v1alpha1_generation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_v1alpha1_generation_proto_rawDesc), len(file_triptych_v1alpha1_generation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

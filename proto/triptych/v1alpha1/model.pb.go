@@ -21,6 +21,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Type is what values of it are.
+type Option_Type int32
+
+const (
+	// No type was given.
+	Option_TYPE_UNSPECIFIED Option_Type = 0
+	// An integer.
+	Option_TYPE_INT Option_Type = 1
+	// A number.
+	Option_TYPE_FLOAT Option_Type = 2
+	// A text.
+	Option_TYPE_TEXT Option_Type = 3
+	// Yes or no.
+	Option_TYPE_BOOL Option_Type = 4
+)
+
+// Enum value maps for Option_Type.
+var (
+	Option_Type_name = map[int32]string{
+		0: "TYPE_UNSPECIFIED",
+		1: "TYPE_INT",
+		2: "TYPE_FLOAT",
+		3: "TYPE_TEXT",
+		4: "TYPE_BOOL",
+	}
+	Option_Type_value = map[string]int32{
+		"TYPE_UNSPECIFIED": 0,
+		"TYPE_INT":         1,
+		"TYPE_FLOAT":       2,
+		"TYPE_TEXT":        3,
+		"TYPE_BOOL":        4,
+	}
+)
+
+func (x Option_Type) Enum() *Option_Type {
+	p := new(Option_Type)
+	*p = x
+	return p
+}
+
+func (x Option_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Option_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_triptych_v1alpha1_model_proto_enumTypes[0].Descriptor()
+}
+
+func (Option_Type) Type() protoreflect.EnumType {
+	return &file_triptych_v1alpha1_model_proto_enumTypes[0]
+}
+
+func (x Option_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Option_Type.Descriptor instead.
+func (Option_Type) EnumDescriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{6, 0}
+}
+
 // ListModelsRequest asks for the models.
 type ListModelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -203,8 +264,12 @@ type Model struct {
 	Warning string `protobuf:"bytes,10,opt,name=warning,proto3" json:"warning,omitempty"`
 	// Why there is no default_sampler: the model's own scheduler is not one of samplers.
 	SamplerProblem string `protobuf:"bytes,12,opt,name=sampler_problem,json=samplerProblem,proto3" json:"sampler_problem,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What it can be asked to do; the fields above are about the first.
+	Tasks []*Task `protobuf:"bytes,13,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// The sets of weights that it has, by name.
+	Components    []*ModelComponent `protobuf:"bytes,14,rep,name=components,proto3" json:"components,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
@@ -314,14 +379,358 @@ func (x *Model) GetSamplerProblem() string {
 	return ""
 }
 
-// ModelStage is a model's part in one stage.
+func (x *Model) GetTasks() []*Task {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *Model) GetComponents() []*ModelComponent {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+// Task is one thing that a model does, and what a request may say about it.
+type Task struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name for GenerationSpec.task.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Files that a request may send.
+	Inputs []*Input `protobuf:"bytes,2,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	// Options, those with a field in GenerationSpec included: "width" is width_px there, "height" height_px, "format"
+	// output.format, "quality" output.quality, and the others have their names.
+	Options       []*Option `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Task) Reset() {
+	*x = Task{}
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Task) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Task) ProtoMessage() {}
+
+func (x *Task) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Task.ProtoReflect.Descriptor instead.
+func (*Task) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Task) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Task) GetInputs() []*Input {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *Task) GetOptions() []*Option {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+// Input is a file that a request may send.
+type Input struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, e.g. "init_image".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Media type, e.g. "image/*".
+	Media string `protobuf:"bytes,2,opt,name=media,proto3" json:"media,omitempty"`
+	// Whether it may be missing.
+	Optional      bool `protobuf:"varint,3,opt,name=optional,proto3" json:"optional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Input) Reset() {
+	*x = Input{}
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Input) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Input) ProtoMessage() {}
+
+func (x *Input) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Input.ProtoReflect.Descriptor instead.
+func (*Input) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Input) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Input) GetMedia() string {
+	if x != nil {
+		return x.Media
+	}
+	return ""
+}
+
+func (x *Input) GetOptional() bool {
+	if x != nil {
+		return x.Optional
+	}
+	return false
+}
+
+// Option is a setting of a request.
+type Option struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, e.g. "steps".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Type of its values.
+	Type Option_Type `protobuf:"varint,2,opt,name=type,proto3,enum=triptych.v1alpha1.Option_Type" json:"type,omitempty"`
+	// What holds where a request says nothing; unset is nothing.
+	Default *OptionValue `protobuf:"bytes,3,opt,name=default,proto3" json:"default,omitempty"`
+	// The least number; with max, both 0 is no bound.
+	Min float64 `protobuf:"fixed64,4,opt,name=min,proto3" json:"min,omitempty"`
+	// The greatest number, or the most bytes of a text.
+	Max float64 `protobuf:"fixed64,5,opt,name=max,proto3" json:"max,omitempty"`
+	// An integer is a multiple of it; 0 is any.
+	Multiple int64 `protobuf:"varint,6,opt,name=multiple,proto3" json:"multiple,omitempty"`
+	// Texts to choose from; none is any.
+	Choices []string `protobuf:"bytes,7,rep,name=choices,proto3" json:"choices,omitempty"`
+	// Tokens of a text that are used; 0 is no limit.
+	Tokens int64 `protobuf:"varint,8,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// Why there is no default and a request has to set it.
+	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Option) Reset() {
+	*x = Option{}
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Option) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Option) ProtoMessage() {}
+
+func (x *Option) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Option.ProtoReflect.Descriptor instead.
+func (*Option) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Option) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Option) GetType() Option_Type {
+	if x != nil {
+		return x.Type
+	}
+	return Option_TYPE_UNSPECIFIED
+}
+
+func (x *Option) GetDefault() *OptionValue {
+	if x != nil {
+		return x.Default
+	}
+	return nil
+}
+
+func (x *Option) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *Option) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *Option) GetMultiple() int64 {
+	if x != nil {
+		return x.Multiple
+	}
+	return 0
+}
+
+func (x *Option) GetChoices() []string {
+	if x != nil {
+		return x.Choices
+	}
+	return nil
+}
+
+func (x *Option) GetTokens() int64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *Option) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// ModelComponent is a set of weights that is loaded and evicted as a whole.
+type ModelComponent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, e.g. "starter/unet".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The stage that has it.
+	Stage string `protobuf:"bytes,2,opt,name=stage,proto3" json:"stage,omitempty"`
+	// Bytes of its weights once resident.
+	WeightsBytes int64 `protobuf:"varint,3,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	// As in a ModelStage.
+	Identity string `protobuf:"bytes,4,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Why it cannot be loaded; empty when it can.
+	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelComponent) Reset() {
+	*x = ModelComponent{}
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelComponent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelComponent) ProtoMessage() {}
+
+func (x *ModelComponent) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelComponent.ProtoReflect.Descriptor instead.
+func (*ModelComponent) Descriptor() ([]byte, []int) {
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ModelComponent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ModelComponent) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *ModelComponent) GetWeightsBytes() int64 {
+	if x != nil {
+		return x.WeightsBytes
+	}
+	return 0
+}
+
+func (x *ModelComponent) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *ModelComponent) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// ModelStage is what a model has in one stage.
 type ModelStage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "encoder", "denoiser" or "decoder".
 	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
-	// Bytes of its weights once resident.
+	// Bytes of the weights, once resident, that every request needs.
 	WeightsBytes int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
-	// Equal where files and settings are, on whatever machine; empty while the stage has not read them.
+	// Equal where files and settings are, on whatever machine; empty while the stage has not read them. Of several components
+	// theirs, with commas between.
 	Identity      string `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -329,7 +738,7 @@ type ModelStage struct {
 
 func (x *ModelStage) Reset() {
 	*x = ModelStage{}
-	mi := &file_triptych_v1alpha1_model_proto_msgTypes[4]
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +750,7 @@ func (x *ModelStage) String() string {
 func (*ModelStage) ProtoMessage() {}
 
 func (x *ModelStage) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_v1alpha1_model_proto_msgTypes[4]
+	mi := &file_triptych_v1alpha1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +763,7 @@ func (x *ModelStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelStage.ProtoReflect.Descriptor instead.
 func (*ModelStage) Descriptor() ([]byte, []int) {
-	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{4}
+	return file_triptych_v1alpha1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ModelStage) GetStage() string {
@@ -382,7 +791,7 @@ var File_triptych_v1alpha1_model_proto protoreflect.FileDescriptor
 
 const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtriptych/v1alpha1/model.proto\x12\x11triptych.v1alpha1\"\x13\n" +
+	"\x1dtriptych/v1alpha1/model.proto\x12\x11triptych.v1alpha1\x1a\"triptych/v1alpha1/generation.proto\"\x13\n" +
 	"\x11ListModelsRequest\"\x83\x01\n" +
 	"\x12ListModelsResponse\x120\n" +
 	"\x06models\x18\x01 \x03(\v2\x18.triptych.v1alpha1.ModelR\x06models\x12;\n" +
@@ -390,7 +799,7 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\fStageService\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
-	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x93\x03\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x85\x04\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10default_width_px\x18\x02 \x01(\x05R\x0edefaultWidthPx\x12*\n" +
@@ -404,7 +813,42 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\aproblem\x18\t \x01(\tR\aproblem\x12\x18\n" +
 	"\awarning\x18\n" +
 	" \x01(\tR\awarning\x12'\n" +
-	"\x0fsampler_problem\x18\f \x01(\tR\x0esamplerProblem\"c\n" +
+	"\x0fsampler_problem\x18\f \x01(\tR\x0esamplerProblem\x12-\n" +
+	"\x05tasks\x18\r \x03(\v2\x17.triptych.v1alpha1.TaskR\x05tasks\x12A\n" +
+	"\n" +
+	"components\x18\x0e \x03(\v2!.triptych.v1alpha1.ModelComponentR\n" +
+	"components\"\x81\x01\n" +
+	"\x04Task\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
+	"\x06inputs\x18\x02 \x03(\v2\x18.triptych.v1alpha1.InputR\x06inputs\x123\n" +
+	"\aoptions\x18\x03 \x03(\v2\x19.triptych.v1alpha1.OptionR\aoptions\"M\n" +
+	"\x05Input\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05media\x18\x02 \x01(\tR\x05media\x12\x1a\n" +
+	"\boptional\x18\x03 \x01(\bR\boptional\"\xf0\x02\n" +
+	"\x06Option\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
+	"\x04type\x18\x02 \x01(\x0e2\x1e.triptych.v1alpha1.Option.TypeR\x04type\x128\n" +
+	"\adefault\x18\x03 \x01(\v2\x1e.triptych.v1alpha1.OptionValueR\adefault\x12\x10\n" +
+	"\x03min\x18\x04 \x01(\x01R\x03min\x12\x10\n" +
+	"\x03max\x18\x05 \x01(\x01R\x03max\x12\x1a\n" +
+	"\bmultiple\x18\x06 \x01(\x03R\bmultiple\x12\x18\n" +
+	"\achoices\x18\a \x03(\tR\achoices\x12\x16\n" +
+	"\x06tokens\x18\b \x01(\x03R\x06tokens\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\"X\n" +
+	"\x04Type\x12\x14\n" +
+	"\x10TYPE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bTYPE_INT\x10\x01\x12\x0e\n" +
+	"\n" +
+	"TYPE_FLOAT\x10\x02\x12\r\n" +
+	"\tTYPE_TEXT\x10\x03\x12\r\n" +
+	"\tTYPE_BOOL\x10\x04\"\x95\x01\n" +
+	"\x0eModelComponent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05stage\x18\x02 \x01(\tR\x05stage\x12#\n" +
+	"\rweights_bytes\x18\x03 \x01(\x03R\fweightsBytes\x12\x1a\n" +
+	"\bidentity\x18\x04 \x01(\tR\bidentity\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"c\n" +
 	"\n" +
 	"ModelStage\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12#\n" +
@@ -426,25 +870,38 @@ func file_triptych_v1alpha1_model_proto_rawDescGZIP() []byte {
 	return file_triptych_v1alpha1_model_proto_rawDescData
 }
 
-var file_triptych_v1alpha1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_triptych_v1alpha1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_triptych_v1alpha1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_triptych_v1alpha1_model_proto_goTypes = []any{
-	(*ListModelsRequest)(nil),  // 0: triptych.v1alpha1.ListModelsRequest
-	(*ListModelsResponse)(nil), // 1: triptych.v1alpha1.ListModelsResponse
-	(*StageService)(nil),       // 2: triptych.v1alpha1.StageService
-	(*Model)(nil),              // 3: triptych.v1alpha1.Model
-	(*ModelStage)(nil),         // 4: triptych.v1alpha1.ModelStage
+	(Option_Type)(0),           // 0: triptych.v1alpha1.Option.Type
+	(*ListModelsRequest)(nil),  // 1: triptych.v1alpha1.ListModelsRequest
+	(*ListModelsResponse)(nil), // 2: triptych.v1alpha1.ListModelsResponse
+	(*StageService)(nil),       // 3: triptych.v1alpha1.StageService
+	(*Model)(nil),              // 4: triptych.v1alpha1.Model
+	(*Task)(nil),               // 5: triptych.v1alpha1.Task
+	(*Input)(nil),              // 6: triptych.v1alpha1.Input
+	(*Option)(nil),             // 7: triptych.v1alpha1.Option
+	(*ModelComponent)(nil),     // 8: triptych.v1alpha1.ModelComponent
+	(*ModelStage)(nil),         // 9: triptych.v1alpha1.ModelStage
+	(*OptionValue)(nil),        // 10: triptych.v1alpha1.OptionValue
 }
 var file_triptych_v1alpha1_model_proto_depIdxs = []int32{
-	3, // 0: triptych.v1alpha1.ListModelsResponse.models:type_name -> triptych.v1alpha1.Model
-	2, // 1: triptych.v1alpha1.ListModelsResponse.services:type_name -> triptych.v1alpha1.StageService
-	4, // 2: triptych.v1alpha1.Model.stages:type_name -> triptych.v1alpha1.ModelStage
-	0, // 3: triptych.v1alpha1.ModelService.ListModels:input_type -> triptych.v1alpha1.ListModelsRequest
-	1, // 4: triptych.v1alpha1.ModelService.ListModels:output_type -> triptych.v1alpha1.ListModelsResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4,  // 0: triptych.v1alpha1.ListModelsResponse.models:type_name -> triptych.v1alpha1.Model
+	3,  // 1: triptych.v1alpha1.ListModelsResponse.services:type_name -> triptych.v1alpha1.StageService
+	9,  // 2: triptych.v1alpha1.Model.stages:type_name -> triptych.v1alpha1.ModelStage
+	5,  // 3: triptych.v1alpha1.Model.tasks:type_name -> triptych.v1alpha1.Task
+	8,  // 4: triptych.v1alpha1.Model.components:type_name -> triptych.v1alpha1.ModelComponent
+	6,  // 5: triptych.v1alpha1.Task.inputs:type_name -> triptych.v1alpha1.Input
+	7,  // 6: triptych.v1alpha1.Task.options:type_name -> triptych.v1alpha1.Option
+	0,  // 7: triptych.v1alpha1.Option.type:type_name -> triptych.v1alpha1.Option.Type
+	10, // 8: triptych.v1alpha1.Option.default:type_name -> triptych.v1alpha1.OptionValue
+	1,  // 9: triptych.v1alpha1.ModelService.ListModels:input_type -> triptych.v1alpha1.ListModelsRequest
+	2,  // 10: triptych.v1alpha1.ModelService.ListModels:output_type -> triptych.v1alpha1.ListModelsResponse
+	10, // [10:11] is the sub-list for method output_type
+	9,  // [9:10] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_triptych_v1alpha1_model_proto_init() }
@@ -452,18 +909,20 @@ func file_triptych_v1alpha1_model_proto_init() {
 	if File_triptych_v1alpha1_model_proto != nil {
 		return
 	}
+	file_triptych_v1alpha1_generation_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_v1alpha1_model_proto_rawDesc), len(file_triptych_v1alpha1_model_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   5,
+			NumEnums:      1,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_triptych_v1alpha1_model_proto_goTypes,
 		DependencyIndexes: file_triptych_v1alpha1_model_proto_depIdxs,
+		EnumInfos:         file_triptych_v1alpha1_model_proto_enumTypes,
 		MessageInfos:      file_triptych_v1alpha1_model_proto_msgTypes,
 	}.Build()
 	File_triptych_v1alpha1_model_proto = out.File

@@ -497,7 +497,9 @@ type ServiceUse struct {
 	// It works; else the weights are loading for it.
 	Working bool `protobuf:"varint,7,opt,name=working,proto3" json:"working,omitempty"`
 	// Bytes of its scratch.
-	ScratchBytes  int64 `protobuf:"varint,8,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
+	ScratchBytes int64 `protobuf:"varint,8,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
+	// The components that it needs, held together.
+	Components    []string `protobuf:"bytes,9,rep,name=components,proto3" json:"components,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -588,6 +590,13 @@ func (x *ServiceUse) GetScratchBytes() int64 {
 	return 0
 }
 
+func (x *ServiceUse) GetComponents() []string {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
 // ComponentUse is a model's part in a service.
 type ComponentUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -600,7 +609,9 @@ type ComponentUse struct {
 	// Bytes of its weights on the device.
 	WeightsBytes int64 `protobuf:"varint,4,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
 	// Bytes of its weights in the host's memory.
-	WarmBytes     int64 `protobuf:"varint,5,opt,name=warm_bytes,json=warmBytes,proto3" json:"warm_bytes,omitempty"`
+	WarmBytes int64 `protobuf:"varint,5,opt,name=warm_bytes,json=warmBytes,proto3" json:"warm_bytes,omitempty"`
+	// Its name, e.g. "starter/unet".
+	Component     string `protobuf:"bytes,6,opt,name=component,proto3" json:"component,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -670,6 +681,13 @@ func (x *ComponentUse) GetWarmBytes() int64 {
 	return 0
 }
 
+func (x *ComponentUse) GetComponent() string {
+	if x != nil {
+		return x.Component
+	}
+	return ""
+}
+
 // WaitingRequest is a request that has not been granted a stage yet.
 type WaitingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -686,7 +704,9 @@ type WaitingRequest struct {
 	// When it was made.
 	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	// Where room is made or weights load for it; empty while no service is chosen.
-	Service       string `protobuf:"bytes,7,opt,name=service,proto3" json:"service,omitempty"`
+	Service string `protobuf:"bytes,7,opt,name=service,proto3" json:"service,omitempty"`
+	// The components that it needs, held together.
+	Components    []string `protobuf:"bytes,8,rep,name=components,proto3" json:"components,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -768,6 +788,13 @@ func (x *WaitingRequest) GetService() string {
 		return x.Service
 	}
 	return ""
+}
+
+func (x *WaitingRequest) GetComponents() []string {
+	if x != nil {
+		return x.Components
+	}
+	return nil
 }
 
 // ResidencyDecision is a decision about memory, and who was concerned.
@@ -968,7 +995,7 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"\fbudget_bytes\x18\x03 \x01(\x03R\vbudgetBytes\x12\x1d\n" +
 	"\n" +
 	"peak_bytes\x18\x04 \x01(\x03R\tpeakBytes\x12#\n" +
-	"\rforeign_bytes\x18\x05 \x01(\x03R\fforeignBytes\"\xd5\x01\n" +
+	"\rforeign_bytes\x18\x05 \x01(\x03R\fforeignBytes\"\xf5\x01\n" +
 	"\n" +
 	"ServiceUse\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
@@ -978,21 +1005,25 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"\x03job\x18\x05 \x01(\tR\x03job\x12\x14\n" +
 	"\x05model\x18\x06 \x01(\tR\x05model\x12\x18\n" +
 	"\aworking\x18\a \x01(\bR\aworking\x12#\n" +
-	"\rscratch_bytes\x18\b \x01(\x03R\fscratchBytes\"\xaa\x02\n" +
+	"\rscratch_bytes\x18\b \x01(\x03R\fscratchBytes\x12\x1e\n" +
+	"\n" +
+	"components\x18\t \x03(\tR\n" +
+	"components\"\xc8\x02\n" +
 	"\fComponentUse\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12;\n" +
 	"\x05state\x18\x03 \x01(\x0e2%.triptych.v1alpha1.ComponentUse.StateR\x05state\x12#\n" +
 	"\rweights_bytes\x18\x04 \x01(\x03R\fweightsBytes\x12\x1d\n" +
 	"\n" +
-	"warm_bytes\x18\x05 \x01(\x03R\twarmBytes\"i\n" +
+	"warm_bytes\x18\x05 \x01(\x03R\twarmBytes\x12\x1c\n" +
+	"\tcomponent\x18\x06 \x01(\tR\tcomponent\"i\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_LOADING\x10\x01\x12\x12\n" +
 	"\x0eSTATE_RESIDENT\x10\x02\x12\x12\n" +
 	"\x0eSTATE_EVICTING\x10\x03\x12\x0e\n" +
 	"\n" +
-	"STATE_WARM\x10\x04\"\xca\x01\n" +
+	"STATE_WARM\x10\x04\"\xea\x01\n" +
 	"\x0eWaitingRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x14\n" +
@@ -1000,7 +1031,10 @@ const file_triptych_v1alpha1_residency_proto_rawDesc = "" +
 	"\x05model\x18\x04 \x01(\tR\x05model\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x120\n" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
-	"\aservice\x18\a \x01(\tR\aservice\"\x92\x01\n" +
+	"\aservice\x18\a \x01(\tR\aservice\x12\x1e\n" +
+	"\n" +
+	"components\x18\b \x03(\tR\n" +
+	"components\"\x92\x01\n" +
 	"\x11ResidencyDecision\x127\n" +
 	"\x05event\x18\x01 \x01(\v2!.triptych.v1alpha1.ResidencyEventR\x05event\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\x04R\arequest\x12\x10\n" +

@@ -19,8 +19,7 @@ import (
 	"github.com/triptych-serving/triptych/stage/stageplugin"
 )
 
-// Host is the stage.Resident of a supervised child; Encoder, Denoiser and Decoder make it the whole
-// stage.
+// Host is the stage of a supervised child.
 //
 // One goroutine, supervise, starts, ends and replaces children. It shares state through the fields
 // below mu. mu is a leaf: nothing is called and nothing waited for while it is held.
@@ -41,8 +40,10 @@ type Host struct {
 	draining bool
 	drain    chan struct{}              // closed while it is draining
 	undrain  chan struct{}              // closed when it drains no more; both are then new ones
-	digests  map[string]stage.Component // the last that had a digest or an identity, by model
+	digests  map[string]stage.Component // the last that had a digest or an identity, by name
 }
+
+var _ stage.Stage = (*Host)(nil)
 
 // generation is one child process and its number, or the wait for it. The first number of a service is the time, so that
 // those of a service that follows it at its address are greater, and what was asked of a child here is not done there.

@@ -18,39 +18,23 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
-func subject[S stage.Resident](kind stage.Kind, wrap func(*Host) S) stagetest.Subject[S] {
-	return stagetest.Subject[S]{
-		Open: func(t *testing.T) (S, *stagetest.Script) {
-			return wrap(open(t, options(kind, warm), realTime())), nil
-		},
-		Model: stagetest.Model, Broken: stagetest.Broken, TooLarge: stagetest.TooLarge, Other: stagetest.OtherModel,
-	}
-}
-
-func TestEncoderContract(t *testing.T) {
-	stagetest.EncoderContract(t, subject(stage.KindEncoder, func(h *Host) stage.Encoder { return Encoder{h} }), stagetest.Prompts()...)
-}
-
-func TestDenoiserContract(t *testing.T) {
-	stagetest.DenoiserContract(t, subject(stage.KindDenoiser, func(h *Host) stage.Denoiser { return Denoiser{h} }), stagetest.DenoiseRequest())
-}
-
-func TestDecoderContract(t *testing.T) {
-	stagetest.DecoderContract(t, subject(stage.KindDecoder, func(h *Host) stage.Decoder { return Decoder{h} }),
-		stagetest.Latent(), stage.PNG, stage.JPEG)
+func TestContract(t *testing.T) {
+	stagetest.ContractOfFakes(t, func(t *testing.T, kind stage.Kind) (stage.Stage, *stagetest.Script) {
+		return open(t, options(kind, warm), realTime()), nil
+	})
 }
 
 func TestKillDuringLoad(t *testing.T) {
 	h := open(t, options(stage.KindEncoder, once(t, "hold load 3")...), realTime())
 	wantFresh(t, h, 1)
-	err := h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, func(loaded, total int64) {
+	err := h.Load(t.Context(), loading(h), func(loaded, total int64) {
 		if 2*loaded == total {
 			kill(t, h)
 		}
 	})
 	wantDied(t, h, err)
 	wantFresh(t, h, 2)
-	if err := h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+	if err := h.Load(t.Context(), loading(h), nil); err != nil {
 		t.Errorf("Load into the next child: %v", err)
 	}
 }
@@ -59,12 +43,12 @@ func TestKillDuringLoad(t *testing.T) {
 func TestKillLosesWarm(t *testing.T) {
 	h := open(t, options(stage.KindEncoder, warm), realTime())
 	load(t, h)
-	if e, err := h.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model, Keep: true}); err != nil || e.WarmBytes == 0 {
+	if e, err := h.Evict(t.Context(), stage.EvictRequest{Component: component(h), Keep: true}); err != nil || e.WarmBytes == 0 {
 		t.Fatalf("Evict that keeps = %+v, %v", e, err)
 	}
 	kill(t, h)
 	wantFresh(t, h, 2)
-	if e, err := h.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model, Keep: true}); err != nil || e != (stage.Evicted{}) {
+	if e, err := h.Evict(t.Context(), stage.EvictRequest{Component: component(h), Keep: true}); err != nil || e != (stage.Evicted{}) {
 		t.Errorf("Evict in the next child = %+v, %v", e, err)
 	}
 }
@@ -76,10 +60,10 @@ func TestEndedGeneration(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	calls := func(generation uint64) map[string]error {
-		_, evict := h.Evict(ctx, stage.EvictRequest{Model: stagetest.Model, Generation: generation})
+		_, evict := h.Evict(ctx, stage.EvictRequest{Component: component(h), Generation: generation})
 		return map[string]error{
 			"Evict": evict,
-			"Load":  h.Load(ctx, stage.LoadRequest{Model: stagetest.Model, Generation: generation}, nil),
+			"Load":  h.Load(ctx, stage.LoadRequest{Component: component(h), Generation: generation}, nil),
 		}
 	}
 	refused := func() {
@@ -119,75 +103,62 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
-func encodeRequest() stage.EncodeRequest {
-	return stage.EncodeRequest{Model: stagetest.Model, Prompts: stagetest.Prompts()}
-}
-
-// load makes the model resident.
-func load(t *testing.T, r stage.Resident) {
-	t.Helper()
-	if err := r.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestKillDuringEncode(t *testing.T) {
 	o := options(stage.KindEncoder, once(t, "hold encode 2")...)
-	begun := watchLog(&o, "encoding")
-	e := Encoder{open(t, o, realTime())}
+	begun := watchLog(&o, "turn encode")
+	e := open(t, o, realTime())
 	load(t, e)
 	result := make(chan error, 1)
 	go func() {
-		_, err := e.Encode(t.Context(), encodeRequest())
-		result <- err
+		result <- take(t.Context(), e)
 	}()
 	await(t, "Encode to begin", begun)
-	kill(t, e.Host)
-	wantDied(t, e.Host, await(t, "Encode to end", result))
-	_, err := e.Encode(t.Context(), encodeRequest())
+	kill(t, e)
+	wantDied(t, e, await(t, "Encode to end", result))
+	err := take(t.Context(), e)
 	if stage.ReasonOf(err) != stage.StageEvicted {
 		t.Errorf("Encode in the next child: %v", err)
 	}
-	wantFresh(t, e.Host, 2)
+	wantFresh(t, e, 2)
 }
 
 // TestKillDuringDenoise resumes in the next child and gets the latent of a run without a death.
 func TestKillDuringDenoise(t *testing.T) {
-	d := Denoiser{open(t, options(stage.KindDenoiser, once(t, "hold denoise 4")...), realTime())}
+	d := open(t, options(stage.KindDenoiser, once(t, "hold denoise 4")...), realTime())
 	load(t, d)
-	req := stagetest.DenoiseRequest()
+	req := stagetest.Request(stage.KindDenoiser)
 	req.CheckpointEveryNSteps = 1
 	var last stage.Checkpoint
-	_, err := d.Denoise(t.Context(), req, stage.DenoiseObserver{Checkpoint: func(c stage.Checkpoint) {
+	_, err := d.Work(t.Context(), req, stage.Observer{Checkpoint: func(c stage.Checkpoint) {
 		last = c
 		if c.Step == 3 {
-			kill(t, d.Host)
+			kill(t, d)
 		}
 	}})
-	wantDied(t, d.Host, err)
-	wantFresh(t, d.Host, 2)
+	wantDied(t, d, err)
+	wantFresh(t, d, 2)
 	load(t, d)
 	resumed := req
 	resumed.Resume = &last
-	got, err := d.Denoise(t.Context(), resumed, stage.DenoiseObserver{})
+	got, err := d.Work(t.Context(), resumed, stage.Observer{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, err := d.Denoise(t.Context(), req, stage.DenoiseObserver{})
+	whole, err := d.Work(t.Context(), req, stage.Observer{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last.Step != 3 || !bytes.Equal(got.Data, whole.Data) {
-		t.Errorf("resumed at step %d, the latent differs", last.Step)
+	if last.Step != 3 || !bytes.Equal(got.Values[0].Tensor.Data, whole.Values[0].Tensor.Data) {
+		t.Errorf("resumed at step %d, the latents differ", last.Step)
 	}
 }
 
 // TestApplicationError is about an error that must not be taken for a death, nor cause one.
 func TestApplicationError(t *testing.T) {
-	e := Encoder{open(t, options(stage.KindEncoder, scriptKey+"=fail encode 1 ENGINE_FAULT"), realTime())}
+	e := open(t, options(stage.KindEncoder, scriptKey+"=fail encode 1 ENGINE_FAULT"), realTime())
 	load(t, e)
 	pid := e.PID()
-	if _, err := e.Encode(t.Context(), encodeRequest()); stage.ReasonOf(err) != stage.EngineFault {
+	if err := take(t.Context(), e); stage.ReasonOf(err) != stage.EngineFault {
 		t.Errorf("Encode = %v", err)
 	}
 	if info, err := e.Info(t.Context()); err != nil || info.Generation != 1 || len(info.Resident) != 1 || e.PID() != pid {
@@ -196,11 +167,11 @@ func TestApplicationError(t *testing.T) {
 }
 
 func TestPanicInChild(t *testing.T) {
-	e := Encoder{open(t, options(stage.KindEncoder, scriptKey+"=panic encode 1"), realTime())}
+	e := open(t, options(stage.KindEncoder, scriptKey+"=panic encode 1"), realTime())
 	load(t, e)
-	_, err := e.Encode(t.Context(), encodeRequest())
-	wantDied(t, e.Host, err)
-	wantFresh(t, e.Host, 2)
+	err := take(t.Context(), e)
+	wantDied(t, e, err)
+	wantFresh(t, e, 2)
 }
 
 // TestCallsWait makes calls while the child is being started again.
@@ -212,11 +183,11 @@ func TestCallsWait(t *testing.T) {
 	if pid := h.PID(); pid != 0 {
 		t.Errorf("PID without a child = %d", pid)
 	}
-	plan := stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 4, LatentWidth: 4}
+	plan := stage.PlanRequest{Turn: stagetest.Request(stage.KindDecoder).Turn, Components: []string{component(h)}}
 	for _, call := range []func(context.Context) error{
 		func(ctx context.Context) error { _, err := h.Plan(ctx, plan); return err },
 		func(ctx context.Context) error { _, err := h.Info(ctx); return err },
-		func(ctx context.Context) error { return h.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil) },
+		func(ctx context.Context) error { return h.Load(ctx, loading(h), nil) },
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -226,7 +197,7 @@ func TestCallsWait(t *testing.T) {
 	}
 	result := make(chan error, 2)
 	go func() { _, err := h.Plan(t.Context(), plan); result <- err }()
-	go func() { result <- h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil) }()
+	go func() { result <- h.Load(t.Context(), loading(h), nil) }()
 	close(restart.end)
 	for range 2 {
 		if err := await(t, "the calls", result); err != nil {
@@ -241,7 +212,7 @@ func TestCrashLoop(t *testing.T) {
 	h := open(t, options(stage.KindEncoder, scriptKey+"=exit load 1 9"), clock.clock())
 	die := func(delay time.Duration) {
 		t.Helper()
-		wantDied(t, h, h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil))
+		wantDied(t, h, h.Load(t.Context(), loading(h), nil))
 		close(clock.expect(t, delay).end)
 	}
 	die(0)
@@ -274,7 +245,7 @@ func TestNoRestart(t *testing.T) {
 	close(clock.expect(t, 250*time.Millisecond).end)
 	clock.expect(t, 500*time.Millisecond)
 	waiting := make(chan error, 1)
-	go func() { waiting <- h.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil) }()
+	go func() { waiting <- h.Load(t.Context(), loading(h), nil) }()
 	h.Close()
 	if err := await(t, "a call that waits at Close", waiting); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("a call that waits at Close: %v", err)
@@ -293,14 +264,13 @@ func TestFirstStartFails(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	o := options(stage.KindEncoder, scriptKey+"=hold encode 1")
-	begun := watchLog(&o, "encoding")
-	e := Encoder{open(t, o, realTime())}
+	begun := watchLog(&o, "turn encode")
+	e := open(t, o, realTime())
 	load(t, e)
 	pid := e.PID()
 	result := make(chan error, 1)
 	go func() {
-		_, err := e.Encode(t.Context(), encodeRequest())
-		result <- err
+		result <- take(t.Context(), e)
 	}()
 	await(t, "Encode to begin", begun)
 	var all sync.WaitGroup
@@ -308,14 +278,14 @@ func TestClose(t *testing.T) {
 		all.Go(e.Close)
 	}
 	all.Wait()
-	wantDied(t, e.Host, await(t, "Encode to end", result))
+	wantDied(t, e, await(t, "Encode to end", result))
 	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("Close left the child %d: %v", pid, err)
 	}
 	if _, err := e.Info(t.Context()); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("Info after Close: %v", err)
 	}
-	if _, err := e.Encode(t.Context(), encodeRequest()); stage.ReasonOf(err) != stage.StageDraining {
+	if err := take(t.Context(), e); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("Encode after Close: %v", err)
 	}
 }
@@ -334,17 +304,17 @@ func TestBrokenLine(t *testing.T) {
 
 // TestManyDeaths kills children while calls of all kinds go on.
 func TestManyDeaths(t *testing.T) {
-	e := Encoder{open(t, options(stage.KindEncoder), clock{now: time.Now, after: func(time.Duration) <-chan time.Time {
+	e := open(t, options(stage.KindEncoder), clock{now: time.Now, after: func(time.Duration) <-chan time.Time {
 		return time.After(0)
-	}})}
+	}})
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				_, infoErr := e.Info(ctx)
-				loadErr := e.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil)
-				_, encodeErr := e.Encode(ctx, encodeRequest())
+				loadErr := e.Load(ctx, loading(e), nil)
+				encodeErr := take(ctx, e)
 				if infoErr != nil && ctx.Err() == nil {
 					t.Errorf("Info: %v", infoErr)
 				}
@@ -362,7 +332,7 @@ func TestManyDeaths(t *testing.T) {
 	}
 	const deaths = 5
 	for n := range uint64(deaths) {
-		kill(t, e.Host)
+		kill(t, e)
 		info, err := e.Info(t.Context())
 		if err != nil || info.Generation != n+2 {
 			t.Fatalf("after %d deaths: generation %d, %v", n+1, info.Generation, err)

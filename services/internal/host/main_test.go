@@ -51,24 +51,19 @@ func playFake() error {
 		return err
 	}
 	logger := stageplugin.NewChildLogger(slog.LevelInfo)
-	switch os.Getenv(kindKey) {
-	case "encoder":
-		return stageplugin.ServeEncoder(announcing{stagetest.NewEncoder(script), logger}, logger)
-	case "denoiser":
-		return stageplugin.ServeDenoiser(stagetest.NewDenoiser(script), logger)
-	}
-	return stageplugin.ServeDecoder(stagetest.NewDecoder(script), logger)
+	kind, _ := stage.ParseKind(os.Getenv(kindKey))
+	return stageplugin.Serve(kind, announcing{stagetest.New(kind, script), logger}, logger)
 }
 
-// announcing is an encoder that says in the log when it is asked to encode.
+// announcing is a stage that says in the log which turn it is asked to take.
 type announcing struct {
-	stage.Encoder
+	stage.Stage
 	logger *slog.Logger
 }
 
-func (a announcing) Encode(ctx context.Context, req stage.EncodeRequest) (stage.Conditioning, error) {
-	a.logger.Info("encoding")
-	return a.Encoder.Encode(ctx, req)
+func (a announcing) Work(ctx context.Context, req stage.WorkRequest, o stage.Observer) (stage.Result, error) {
+	a.logger.Info("turn " + req.Turn)
+	return a.Stage.Work(ctx, req, o)
 }
 
 // options launch a fake.
@@ -78,6 +73,26 @@ func options(kind stage.Kind, env ...string) stageplugin.Options {
 		// The race detector sleeps a second at exit.
 		Env: append(env, kindKey+"="+kind.String(), "GORACE=atexit_sleep_ms=0"),
 	}
+}
+
+// component is the first one of a host's stage.
+func component(h *Host) string { return stagetest.Component(h.options.Kind, stagetest.Model) }
+
+// loading is a load of it.
+func loading(h *Host) stage.LoadRequest { return stage.LoadRequest{Component: component(h)} }
+
+// load makes it resident.
+func load(t *testing.T, h *Host) {
+	t.Helper()
+	if err := h.Load(t.Context(), loading(h), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// take takes a turn with it.
+func take(ctx context.Context, h *Host) error {
+	_, err := h.Work(ctx, stagetest.Request(h.options.Kind), stage.Observer{})
+	return err
 }
 
 // warm is the script of a fake that keeps weights warm.

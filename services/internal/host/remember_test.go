@@ -21,9 +21,9 @@ func TestRemember(t *testing.T) {
 		{"one", "", ""},
 		{"two", "", "b"},
 	} {
-		models := []stage.Component{{Model: "other", Edition: stage.Edition{Stamp: c.stamp}}, {Model: "m", Edition: stage.Edition{Stamp: c.stamp}, Digest: c.digest}}
-		if h.remember(models); models[1].Digest != c.want || models[0].Digest != "" {
-			t.Errorf("call %d: %+v, want %q", i, models, c.want)
+		components := []stage.Component{{Name: "other", Edition: stage.Edition{Stamp: c.stamp}}, {Name: "m", Edition: stage.Edition{Stamp: c.stamp}, Digest: c.digest}}
+		if h.remember(components); components[1].Digest != c.want || components[0].Digest != "" {
+			t.Errorf("call %d: %+v, want %q", i, components, c.want)
 		}
 	}
 }

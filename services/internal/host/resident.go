@@ -28,7 +28,7 @@ func (h *Host) Info(ctx context.Context) (stage.Info, error) {
 		case err == nil:
 			h.mu.Lock()
 			info.Draining = info.Draining || h.draining
-			h.remember(info.Models)
+			h.remember(info.Components)
 			h.mu.Unlock()
 			return info, nil
 		case ctx.Err() == nil && patience.Err() != nil && h.PID() == 0:
@@ -42,14 +42,14 @@ func (h *Host) Info(ctx context.Context) (stage.Info, error) {
 }
 
 // remember fills in the digests and identities that a child before this one has found out of the same files. h.mu is held.
-func (h *Host) remember(models []stage.Component) {
-	for i := range models {
-		c := &models[i]
-		if last := h.digests[c.Model]; c.Stamp != "" && last.Stamp == c.Stamp {
+func (h *Host) remember(components []stage.Component) {
+	for i := range components {
+		c := &components[i]
+		if last := h.digests[c.Name]; c.Stamp != "" && last.Stamp == c.Stamp {
 			c.Digest, c.Identity = cmp.Or(c.Digest, last.Digest), cmp.Or(c.Identity, last.Identity)
 		}
 		if c.Digest != "" || c.Identity != "" {
-			h.digests[c.Model] = *c
+			h.digests[c.Name] = *c
 		}
 	}
 }
@@ -63,7 +63,7 @@ func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint
 
 // Load loads into the present child, if that is still the one it is for; the next one has to be loaded again.
 func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
-	defer h.underway.begin(req.Model)()
+	defer h.underway.begin(req.Component)()
 	_, err := forward(ctx, h, work.within(req.Generation), func(g *generation) (struct{}, error) {
 		req.Generation = 0 // a child counts none
 		return struct{}{}, g.child.Stage().Load(ctx, req, progress)
@@ -73,12 +73,20 @@ func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(lo
 
 // Evict is the child's, behind what was begun before.
 func (h *Host) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted, error) {
-	if err := h.underway.settle(ctx, req.Model); err != nil {
+	if err := h.underway.settle(ctx, req.Component); err != nil {
 		return stage.Evicted{}, err
 	}
 	return forward(ctx, h, upkeep.within(req.Generation), func(g *generation) (stage.Evicted, error) {
 		req.Generation = 0
 		return g.child.Stage().Evict(ctx, req)
+	})
+}
+
+// Work is the child's. It is not done again when the child dies: what the observer has seen is for the caller to resume from.
+func (h *Host) Work(ctx context.Context, req stage.WorkRequest, observer stage.Observer) (stage.Result, error) {
+	defer h.underway.begin(req.Components...)()
+	return forward(ctx, h, work, func(g *generation) (stage.Result, error) {
+		return g.child.Stage().Work(ctx, req, observer)
 	})
 }
 
@@ -116,11 +124,11 @@ func (h *Host) Shut(ctx context.Context) error {
 }
 
 // Settle is the child's, behind the calls that were begun before.
-func (h *Host) Settle(ctx context.Context, model string) error {
-	if err := h.underway.settle(ctx, model); err != nil {
+func (h *Host) Settle(ctx context.Context, component string) error {
+	if err := h.underway.settle(ctx, component); err != nil {
 		return err
 	}
-	return h.ended(ctx, func(s stage.Resident, ctx context.Context) error { return s.Settle(ctx, model) })
+	return h.ended(ctx, func(s stage.Resident, ctx context.Context) error { return s.Settle(ctx, component) })
 }
 
 // ended is for a call about what the present child does and is: one that dies, or is yet to come, does nothing and has heard nothing.

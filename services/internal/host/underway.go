@@ -2,25 +2,26 @@ package host
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
-// underway is the calls that load or use a model and have not returned. One that is cut returns before the child hears
+// underway is the calls that load or use components and have not returned. One that is cut returns before the child hears
 // of it, so what is to come behind such calls in the child waits for them here. mu is a leaf.
 type underway struct {
 	mu    sync.Mutex
-	calls map[chan struct{}]string // to the model; closed at their end
+	calls map[chan struct{}][]string // the components; closed at their end
 }
 
 // begin counts a call until end.
-func (u *underway) begin(model string) (end func()) {
+func (u *underway) begin(components ...string) (end func()) {
 	call := make(chan struct{})
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.calls == nil {
-		u.calls = map[chan struct{}]string{}
+		u.calls = map[chan struct{}][]string{}
 	}
-	u.calls[call] = model
+	u.calls[call] = components
 	return func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
@@ -30,11 +31,11 @@ func (u *underway) begin(model string) (end func()) {
 }
 
 // settle waits until the calls have returned that are counted now.
-func (u *underway) settle(ctx context.Context, model string) error {
+func (u *underway) settle(ctx context.Context, component string) error {
 	u.mu.Lock()
 	var calls []chan struct{}
-	for call, m := range u.calls {
-		if m == model {
+	for call, components := range u.calls {
+		if slices.Contains(components, component) {
 			calls = append(calls, call)
 		}
 	}

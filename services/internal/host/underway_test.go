@@ -7,14 +7,13 @@ import (
 	"testing/synctest"
 
 	"github.com/triptych-serving/triptych/stage"
-	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
-// TestUnderway: what was begun before is waited for, of that model alone.
+// TestUnderway: what was begun before is waited for, of that component alone.
 func TestUnderway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var u underway
-		ends := []func(){u.begin("m"), u.begin("m"), u.begin("n")}
+		ends := []func(){u.begin("m"), u.begin("n", "m"), u.begin("n")}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := u.settle(ctx, "m"); !errors.Is(err, context.Canceled) {
@@ -46,25 +45,24 @@ func TestUnderway(t *testing.T) {
 func TestKillDuringSettle(t *testing.T) {
 	hand := newFakeTime()
 	o := options(stage.KindEncoder, once(t, "hold encode 2")...)
-	begun := watchLog(&o, "encoding")
-	e := Encoder{open(t, o, hand.clock())}
+	begun := watchLog(&o, "turn encode")
+	e := open(t, o, hand.clock())
 	load(t, e)
 	encoded, settled := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := e.Encode(t.Context(), encodeRequest())
-		encoded <- err
+		encoded <- take(t.Context(), e)
 	}()
 	await(t, "Encode to begin", begun)
-	go func() { settled <- e.Settle(t.Context(), stagetest.Model) }()
-	kill(t, e.Host)
-	wantDied(t, e.Host, await(t, "Encode to end", encoded))
+	go func() { settled <- e.Settle(t.Context(), component(e)) }()
+	kill(t, e)
+	wantDied(t, e, await(t, "Encode to end", encoded))
 	if err := await(t, "Settle to end", settled); err != nil {
 		t.Errorf("Settle when the child has died: %v", err)
 	}
 	restart := hand.expect(t, 0)
-	if err := e.Settle(t.Context(), stagetest.Model); err != nil {
+	if err := e.Settle(t.Context(), component(e)); err != nil {
 		t.Errorf("Settle without a child: %v", err)
 	}
 	close(restart.end)
-	wantFresh(t, e.Host, 2)
+	wantFresh(t, e, 2)
 }

@@ -141,8 +141,8 @@ func TestStoppedChild(t *testing.T) {
 		t.Skip("elsewhere it takes a minute to tell a stopped child from a slow one")
 	}
 	o := options(stage.KindEncoder, once(t, "hold encode 1")...)
-	begun := watchLog(&o, "encoding")
-	e := Encoder{open(t, o, realTime())}
+	begun := watchLog(&o, "turn encode")
+	e := open(t, o, realTime())
 	load(t, e)
 	results := map[string]chan error{}
 	start := func(name string, call func() error) {
@@ -150,23 +150,25 @@ func TestStoppedChild(t *testing.T) {
 		results[name] = result
 		go func() { result <- call() }()
 	}
-	start("Encode", func() error { _, err := e.Encode(t.Context(), encodeRequest()); return err })
+	start("Encode", func() error { return take(t.Context(), e) })
 	await(t, "Encode to begin", begun)
 	stopped := time.Now()
 	freeze(t, e.PID())
-	start("Load", func() error { return e.Load(t.Context(), stage.LoadRequest{Model: stagetest.OtherModel}, nil) })
+	start("Load", func() error {
+		return e.Load(t.Context(), stage.LoadRequest{Component: stagetest.Component(stage.KindEncoder, stagetest.OtherModel)}, nil)
+	})
 	start("Plan", func() error {
-		_, err := e.Plan(t.Context(), stage.PlanRequest{Model: stagetest.Model, Batch: 1})
+		_, err := e.Plan(t.Context(), stage.PlanRequest{Turn: stagetest.Request(stage.KindEncoder).Turn, Components: []string{component(e)}})
 		return err
 	})
 	start("Evict", func() error {
-		_, err := e.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model})
+		_, err := e.Evict(t.Context(), stage.EvictRequest{Component: component(e)})
 		return err
 	})
-	start("Settle", func() error { return e.Settle(t.Context(), stagetest.Model) })
+	start("Settle", func() error { return e.Settle(t.Context(), component(e)) })
 	for _, name := range []string{"Encode", "Load", "Plan"} {
 		err := await(t, name, results[name])
-		if wantDied(t, e.Host, err); !strings.Contains(fmt.Sprint(err), "no processor time for") {
+		if wantDied(t, e, err); !strings.Contains(fmt.Sprint(err), "no processor time for") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -175,12 +177,12 @@ func TestStoppedChild(t *testing.T) {
 	}
 	for _, name := range []string{"Evict", "Settle"} { // behind Encode: in the next child, or of none
 		if err := await(t, name, results[name]); err != nil {
-			wantDied(t, e.Host, err)
+			t.Errorf("%s: %v", name, err)
 		}
 	}
-	wantFresh(t, e.Host, 2)
+	wantFresh(t, e, 2)
 	load(t, e)
-	if _, err := e.Encode(t.Context(), encodeRequest()); err != nil {
+	if err := take(t.Context(), e); err != nil {
 		t.Errorf("Encode in the next child: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ func (h *hand) advance(d time.Duration) {
 }
 
 // owned serves a fake denoiser behind an ownership.
-func owned(t *testing.T, only, script string) (stage.Denoiser, *hand) {
+func owned(t *testing.T, only, script string) (stage.Stage, *hand) {
 	t.Helper()
 	var h hand
 	log := slog.New(slog.DiscardHandler)
@@ -45,17 +45,21 @@ func owned(t *testing.T, only, script string) (stage.Denoiser, *hand) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := stagetest.Connect(t, func(r grpc.ServiceRegistrar) { stagerpc.RegisterDenoiser(r, stagetest.NewDenoiser(s), log) },
+	conn := stagetest.Connect(t, func(r grpc.ServiceRegistrar) {
+		stagerpc.Register(r, stage.KindDenoiser, stagetest.New(stage.KindDenoiser, s), log)
+	},
 		grpc.ChainUnaryInterceptor(o.Unary), grpc.ChainStreamInterceptor(o.Stream))
-	return stagerpc.NewDenoiser(conn), &h
+	return stagerpc.New(conn, stage.KindDenoiser), &h
 }
+
+var unet = stagetest.Component(stage.KindDenoiser, stagetest.Model)
 
 func as(t *testing.T, id string) context.Context {
 	return stage.WithCaller(t.Context(), stage.Caller{Orchestrator: id})
 }
 
 // leaves is the last look of an orchestrator that goes away.
-func leaves(t *testing.T, d stage.Denoiser, id string) {
+func leaves(t *testing.T, d stage.Stage, id string) {
 	t.Helper()
 	_, err := d.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: id, Leaving: true}))
 	if err != nil {
@@ -63,17 +67,17 @@ func leaves(t *testing.T, d stage.Denoiser, id string) {
 	}
 }
 
-func load(ctx context.Context, d stage.Denoiser) error {
-	return d.Load(ctx, stage.LoadRequest{Model: stagetest.Model}, nil)
+func load(ctx context.Context, d stage.Stage) error {
+	return d.Load(ctx, stage.LoadRequest{Component: unet}, nil)
 }
 
 // calls makes one call of each method but Info.
-func calls(ctx context.Context, d stage.Denoiser) map[string]error {
-	_, plan := d.Plan(ctx, stage.PlanRequest{Model: stagetest.Model, Batch: 1, LatentHeight: 8, LatentWidth: 8})
-	_, evict := d.Evict(ctx, stage.EvictRequest{Model: stagetest.Model})
-	_, denoise := d.Denoise(ctx, stagetest.DenoiseRequest(), stage.DenoiseObserver{})
+func calls(ctx context.Context, d stage.Stage) map[string]error {
+	_, plan := d.Plan(ctx, stage.PlanRequest{Turn: "denoise", Components: []string{unet}})
+	_, evict := d.Evict(ctx, stage.EvictRequest{Component: unet})
+	_, work := d.Work(ctx, stagetest.Request(stage.KindDenoiser), stage.Observer{})
 	return map[string]error{
-		"Plan": plan, "Load": load(ctx, d), "Evict": evict, "Denoise": denoise, "Settle": d.Settle(ctx, stagetest.Model),
+		"Plan": plan, "Load": load(ctx, d), "Evict": evict, "Work": work, "Settle": d.Settle(ctx, unet),
 		"Drain": d.Drain(ctx), "Undrain": d.Undrain(ctx),
 	}
 }
@@ -158,9 +162,9 @@ func TestLeaving(t *testing.T) {
 
 // TestTakeover: work of an orchestrator that is silent, or leaves, is cut.
 func TestTakeover(t *testing.T) {
-	for name, over := range map[string]func(stage.Denoiser, *hand){
-		"silent": func(_ stage.Denoiser, h *hand) { h.advance(Silence) },
-		"leaves": func(d stage.Denoiser, _ *hand) { leaves(t, d, "a") },
+	for name, over := range map[string]func(stage.Stage, *hand){
+		"silent": func(_ stage.Stage, h *hand) { h.advance(Silence) },
+		"leaves": func(d stage.Stage, _ *hand) { leaves(t, d, "a") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, hand := owned(t, "", "hold denoise 2")
@@ -169,7 +173,7 @@ func TestTakeover(t *testing.T) {
 			}
 			begun, result := make(chan struct{}), make(chan error, 1)
 			go func() {
-				_, err := d.Denoise(as(t, "a"), stagetest.DenoiseRequest(), stage.DenoiseObserver{Progress: func(done, _ int) {
+				_, err := d.Work(as(t, "a"), stagetest.Request(stage.KindDenoiser), stage.Observer{Progress: func(done, _ int) {
 					if done == 1 {
 						close(begun)
 					}
@@ -178,7 +182,7 @@ func TestTakeover(t *testing.T) {
 			}()
 			<-begun
 			over(d, hand)
-			if evicted, err := d.Evict(as(t, "b"), stage.EvictRequest{Model: stagetest.Model}); err != nil || evicted.FreedBytes == 0 {
+			if evicted, err := d.Evict(as(t, "b"), stage.EvictRequest{Component: unet}); err != nil || evicted.FreedBytes == 0 {
 				t.Errorf("Evict by the one that takes over: %+v, %v", evicted, err)
 			}
 			if err := <-result; stage.ReasonOf(err) != stage.StageOwned {

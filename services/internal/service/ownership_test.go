@@ -87,7 +87,7 @@ func TestOwner(t *testing.T) {
 	s, err := denoiser.New(o)
 	r := servicetest.Start(t, s, err)
 	for id, want := range map[string]stage.Reason{"a": "", "b": stage.StageOwned} {
-		if err := stagerpc.NewDenoiser(stagerpc.As(r.Conn, id)).Drain(t.Context()); stage.ReasonOf(err) != want || (want == "") != (err == nil) {
+		if err := stagerpc.New(stagerpc.As(r.Conn, id), stage.KindDenoiser).Drain(t.Context()); stage.ReasonOf(err) != want || (want == "") != (err == nil) {
 			t.Errorf("Drain by %q: %v", id, err)
 		}
 	}

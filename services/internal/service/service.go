@@ -11,13 +11,12 @@ import (
 	"net"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/internal/host"
 	"github.com/triptych-serving/triptych/services/internal/owner"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageplugin"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
 // defaultDrainTimeout is less than the 30 s that Kubernetes gives a pod to end.
@@ -41,17 +40,13 @@ type Options struct {
 
 // Service is the service of one stage. It runs once.
 type Service struct {
-	kind     stage.Kind
-	options  Options
-	register Register
-	server   *rpcserver.Server
+	kind    stage.Kind
+	options Options
+	server  *rpcserver.Server
 }
 
-// Register adds the stage that h hosts to s.
-type Register func(s grpc.ServiceRegistrar, h *host.Host, logger *slog.Logger)
-
 // New prepares the service; it fails if the options cannot be used.
-func New(kind stage.Kind, o Options, register Register) (*Service, error) {
+func New(kind stage.Kind, o Options) (*Service, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -69,7 +64,7 @@ func New(kind stage.Kind, o Options, register Register) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{kind: kind, options: o, register: register, server: server}, nil
+	return &Service{kind: kind, options: o, server: server}, nil
 }
 
 // Run starts the runtime and serves on lis, which it closes, until ctx ends. Then it drains: it is
@@ -89,7 +84,7 @@ func (s *Service) Run(ctx context.Context, lis net.Listener) error {
 		return err
 	}
 	defer h.Close()
-	s.register(s.server, h, s.options.Logger)
+	stagerpc.Register(s.server, s.kind, h, s.options.Logger)
 
 	// The server outlives ctx by the time it takes to drain.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))

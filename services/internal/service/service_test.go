@@ -26,23 +26,25 @@ const (
 	notServing = healthpb.HealthCheckResponse_NOT_SERVING
 )
 
-func run(t *testing.T, o service.Options) (*servicetest.Running, stage.Denoiser) {
+var unet = stagetest.Component(stage.KindDenoiser, stagetest.Model)
+
+func run(t *testing.T, o service.Options) (*servicetest.Running, stage.Stage) {
 	t.Helper()
 	s, err := denoiser.New(o)
 	r := servicetest.Start(t, s, err)
-	d := stagerpc.NewDenoiser(r.Conn)
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+	d := stagerpc.New(r.Conn, stage.KindDenoiser)
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: unet}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return r, d
 }
 
 // denoise denoises in the background and returns after the first evaluation.
-func denoise(t *testing.T, d stage.Denoiser) <-chan error {
+func denoise(t *testing.T, d stage.Stage) <-chan error {
 	t.Helper()
 	begun, result := make(chan struct{}), make(chan error, 1)
 	go func() {
-		_, err := d.Denoise(t.Context(), stagetest.DenoiseRequest(), stage.DenoiseObserver{Progress: func(done, _ int) {
+		_, err := d.Work(t.Context(), stagetest.Request(stage.KindDenoiser), stage.Observer{Progress: func(done, _ int) {
 			if done == 1 {
 				close(begun)
 			}
@@ -52,7 +54,7 @@ func denoise(t *testing.T, d stage.Denoiser) <-chan error {
 	select {
 	case <-begun:
 	case err := <-result:
-		t.Fatalf("Denoise: %v", err)
+		t.Fatalf("Work: %v", err)
 	}
 	return result
 }
@@ -87,13 +89,13 @@ func TestStopCuts(t *testing.T) {
 // TestDrain asks a service over the wire to drain, and to work again. It is evicted and then drained.
 func TestDrain(t *testing.T) {
 	r, d := run(t, servicetest.Options(stage.KindDenoiser, ""))
-	if _, err := d.Evict(t.Context(), stage.EvictRequest{Model: stagetest.Model}); err != nil {
+	if _, err := d.Evict(t.Context(), stage.EvictRequest{Component: unet}); err != nil {
 		t.Fatal(err)
 	}
-	if status := r.Health(t, "triptych.stage.v1alpha1.DenoiserService"); status != serving {
+	if status := r.Health(t, "triptych.stage.v1alpha1.WorkService"); status != serving {
 		t.Errorf("health of an evicted stage: %v", status)
 	}
-	watch, err := healthpb.NewHealthClient(r.Conn).Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "triptych.stage.v1alpha1.DenoiserService"})
+	watch, err := healthpb.NewHealthClient(r.Conn).Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "triptych.stage.v1alpha1.WorkService"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +111,7 @@ func TestDrain(t *testing.T) {
 			break
 		}
 	}
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); stage.ReasonOf(err) != stage.StageDraining {
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: unet}, nil); stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("Load while draining: %v", err)
 	}
 	if info, err := d.Info(t.Context()); err != nil || !info.Draining {
@@ -127,7 +129,7 @@ func TestDrain(t *testing.T) {
 			break
 		}
 	}
-	if err := d.Load(t.Context(), stage.LoadRequest{Model: stagetest.Model}, nil); err != nil {
+	if err := d.Load(t.Context(), stage.LoadRequest{Component: unet}, nil); err != nil {
 		t.Errorf("Load behind Undrain: %v", err)
 	}
 }
@@ -139,10 +141,10 @@ func TestDeath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.Denoise(t.Context(), stagetest.DenoiseRequest(), stage.DenoiseObserver{})
+	_, err = d.Work(t.Context(), stagetest.Request(stage.KindDenoiser), stage.Observer{})
 	var e *stage.Error
 	if !errors.As(err, &e) || e.Reason != stage.RuntimeDied || e.Metadata["stage"] != "denoiser" {
-		t.Errorf("Denoise = %v", err)
+		t.Errorf("Work = %v", err)
 	}
 	if info, err := d.Info(t.Context()); err != nil || info.Generation != before.Generation+1 || len(info.Resident) > 0 {
 		t.Errorf("Info after a death: %+v, %v", info, err)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -50,16 +51,11 @@ func playFake() error {
 	if err != nil {
 		return err
 	}
-	kind, _ := stage.ParseKind(os.Getenv(kindKey))
-	switch kind {
-	case stage.KindEncoder:
-		return stageplugin.ServeEncoder(stagetest.NewEncoder(script), nil)
-	case stage.KindDenoiser:
-		return stageplugin.ServeDenoiser(stagetest.NewDenoiser(script), nil)
-	case stage.KindDecoder:
-		return stageplugin.ServeDecoder(stagetest.NewDecoder(script), nil)
+	kind, ok := stage.ParseKind(os.Getenv(kindKey))
+	if !ok {
+		return fmt.Errorf("no such kind: %q", os.Getenv(kindKey))
 	}
-	return fmt.Errorf("no such kind: %q", os.Getenv(kindKey))
+	return stageplugin.Serve(kind, stagetest.New(kind, script), nil)
 }
 
 // Warm is the script of a fake that keeps weights warm.
@@ -153,4 +149,28 @@ func (r *Running) Services(t *testing.T) []string {
 		names = append(names, s.GetName())
 	}
 	return names
+}
+
+// Test runs the contract suite against a service, over the whole way of TCP, service, host, unix socket and child, and checks what
+// it serves.
+func Test(t *testing.T, kind stage.Kind, open func(service.Options) (*service.Service, error)) {
+	run := func(t *testing.T) *Running {
+		s, err := open(Options(kind, Warm))
+		return Start(t, s, err)
+	}
+	stagetest.ContractOfFakes(t, func(t *testing.T, kind stage.Kind) (stage.Stage, *stagetest.Script) {
+		return stagerpc.New(run(t).Conn, kind), nil
+	}, kind)
+	t.Run("Services", func(t *testing.T) {
+		r := run(t)
+		names := r.Services(t)
+		for _, name := range []string{"triptych.stage.v1alpha1.StageService", "triptych.stage.v1alpha1.WorkService"} {
+			if status := r.Health(t, name); status != healthpb.HealthCheckResponse_SERVING {
+				t.Errorf("health of %s with nothing resident: %v", name, status)
+			}
+			if !slices.Contains(names, name) {
+				t.Errorf("reflection does not list %s: %v", name, names)
+			}
+		}
+	})
 }

@@ -29,67 +29,10 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// StageKind is the position of a stage in the pipeline.
-type StageKind int32
-
-const (
-	// No kind was given.
-	StageKind_STAGE_KIND_UNSPECIFIED StageKind = 0
-	// Text encoder: prompts to conditioning.
-	StageKind_STAGE_KIND_ENCODER StageKind = 1
-	// Denoiser: conditioning to latents.
-	StageKind_STAGE_KIND_DENOISER StageKind = 2
-	// VAE: latents to images and back.
-	StageKind_STAGE_KIND_DECODER StageKind = 3
-)
-
-// Enum value maps for StageKind.
-var (
-	StageKind_name = map[int32]string{
-		0: "STAGE_KIND_UNSPECIFIED",
-		1: "STAGE_KIND_ENCODER",
-		2: "STAGE_KIND_DENOISER",
-		3: "STAGE_KIND_DECODER",
-	}
-	StageKind_value = map[string]int32{
-		"STAGE_KIND_UNSPECIFIED": 0,
-		"STAGE_KIND_ENCODER":     1,
-		"STAGE_KIND_DENOISER":    2,
-		"STAGE_KIND_DECODER":     3,
-	}
-)
-
-func (x StageKind) Enum() *StageKind {
-	p := new(StageKind)
-	*p = x
-	return p
-}
-
-func (x StageKind) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (StageKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_triptych_stage_v1alpha1_stage_proto_enumTypes[0].Descriptor()
-}
-
-func (StageKind) Type() protoreflect.EnumType {
-	return &file_triptych_stage_v1alpha1_stage_proto_enumTypes[0]
-}
-
-func (x StageKind) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use StageKind.Descriptor instead.
-func (StageKind) EnumDescriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{0}
-}
-
 // GetStageInfoRequest opens a conversation with a stage.
 type GetStageInfoRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stage protocol numbers the caller speaks. Empty means 1.
+	// Stage protocol numbers the caller speaks; empty takes what comes.
 	Protocols []uint32 `protobuf:"varint,1,rep,packed,name=protocols,proto3" json:"protocols,omitempty"`
 	// What the requests of the orchestrator that asks wait for on the stage's device.
 	Want *DeviceWant `protobuf:"bytes,40,opt,name=want,proto3" json:"want,omitempty"`
@@ -221,9 +164,7 @@ type GetStageInfoResponse struct {
 	Device string `protobuf:"bytes,5,opt,name=device,proto3" json:"device,omitempty"`
 	// What may be allocated on the device by all stages on it together; 0 is no limit.
 	MemoryBudgetBytes int64 `protobuf:"varint,6,opt,name=memory_budget_bytes,json=memoryBudgetBytes,proto3" json:"memory_budget_bytes,omitempty"`
-	// Models this stage can load.
-	Models []*ComponentInfo `protobuf:"bytes,7,rep,name=models,proto3" json:"models,omitempty"`
-	// Models that are resident now.
+	// Components that are resident now.
 	Resident []*ResidentComponent `protobuf:"bytes,8,rep,name=resident,proto3" json:"resident,omitempty"`
 	// Bytes now allocated on the device by this stage: weights and scratch.
 	UsedBytes int64 `protobuf:"varint,9,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
@@ -247,8 +188,16 @@ type GetStageInfoResponse struct {
 	ReleasedBytes int64 `protobuf:"varint,61,opt,name=released_bytes,json=releasedBytes,proto3" json:"released_bytes,omitempty"`
 	// The most memory of the host that the stage keeps warm weights in; 0 keeps none. Warm ones are not in used_bytes.
 	WarmBudgetBytes int64 `protobuf:"varint,70,opt,name=warm_budget_bytes,json=warmBudgetBytes,proto3" json:"warm_budget_bytes,omitempty"`
-	// Models whose weights are warm now.
-	Warm          []*ResidentComponent `protobuf:"bytes,71,rep,name=warm,proto3" json:"warm,omitempty"`
+	// Components whose weights are warm now.
+	Warm []*ResidentComponent `protobuf:"bytes,71,rep,name=warm,proto3" json:"warm,omitempty"`
+	// Models that the stage has components of, and how they are used.
+	Models []*ModelInfo `protobuf:"bytes,80,rep,name=models,proto3" json:"models,omitempty"`
+	// Components this stage can load.
+	Components []*ComponentInfo `protobuf:"bytes,81,rep,name=components,proto3" json:"components,omitempty"`
+	// Equal for stages that answer PlanTurn alike.
+	Planning string `protobuf:"bytes,82,opt,name=planning,proto3" json:"planning,omitempty"`
+	// Bytes of the process that are neither weights nor scratch. They are in used_bytes.
+	OverheadBytes int64 `protobuf:"varint,83,opt,name=overhead_bytes,json=overheadBytes,proto3" json:"overhead_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,13 +272,6 @@ func (x *GetStageInfoResponse) GetMemoryBudgetBytes() int64 {
 		return x.MemoryBudgetBytes
 	}
 	return 0
-}
-
-func (x *GetStageInfoResponse) GetModels() []*ComponentInfo {
-	if x != nil {
-		return x.Models
-	}
-	return nil
 }
 
 func (x *GetStageInfoResponse) GetResident() []*ResidentComponent {
@@ -416,52 +358,127 @@ func (x *GetStageInfoResponse) GetWarm() []*ResidentComponent {
 	return nil
 }
 
-// ComponentInfo is one model's part in a stage. Fields of other kinds of stage are unset.
-type ComponentInfo struct {
+func (x *GetStageInfoResponse) GetModels() []*ModelInfo {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *GetStageInfoResponse) GetComponents() []*ComponentInfo {
+	if x != nil {
+		return x.Components
+	}
+	return nil
+}
+
+func (x *GetStageInfoResponse) GetPlanning() string {
+	if x != nil {
+		return x.Planning
+	}
+	return ""
+}
+
+func (x *GetStageInfoResponse) GetOverheadBytes() int64 {
+	if x != nil {
+		return x.OverheadBytes
+	}
+	return 0
+}
+
+// ModelInfo is a model as its files tell it.
+type ModelInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Model name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it can do, and how.
+	Recipes []*Recipe `protobuf:"bytes,2,rep,name=recipes,proto3" json:"recipes,omitempty"`
+	// Why it cannot be used; empty when it can. It names the file and what is wrong with it.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelInfo) Reset() {
+	*x = ModelInfo{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelInfo) ProtoMessage() {}
+
+func (x *ModelInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelInfo.ProtoReflect.Descriptor instead.
+func (*ModelInfo) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ModelInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ModelInfo) GetRecipes() []*Recipe {
+	if x != nil {
+		return x.Recipes
+	}
+	return nil
+}
+
+func (x *ModelInfo) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// ComponentInfo is one set of weights, loaded and evicted as a whole.
+type ComponentInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of its model.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// Bytes of its weights once resident.
 	WeightsBytes int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
-	// Encoder: tokens per prompt, e.g. 77.
-	MaxTokens int32 `protobuf:"varint,3,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
-	// Encoder and denoiser: width of a conditioning vector, which must agree.
-	ContextDim int32 `protobuf:"varint,4,opt,name=context_dim,json=contextDim,proto3" json:"context_dim,omitempty"`
-	// Denoiser and decoder: channels of a latent, which must agree.
-	LatentChannels int32 `protobuf:"varint,5,opt,name=latent_channels,json=latentChannels,proto3" json:"latent_channels,omitempty"`
-	// Denoiser: latent width and height must be multiples of this.
-	LatentMultiple int32 `protobuf:"varint,6,opt,name=latent_multiple,json=latentMultiple,proto3" json:"latent_multiple,omitempty"`
-	// Denoiser: latent width the model was trained for, and height where latent_default_height is 0.
-	LatentDefault int32 `protobuf:"varint,7,opt,name=latent_default,json=latentDefault,proto3" json:"latent_default,omitempty"`
-	// Denoiser: samplers a request may name.
-	Samplers []string `protobuf:"bytes,8,rep,name=samplers,proto3" json:"samplers,omitempty"`
-	// Denoiser: the sampler used when a request names none; empty if it must name one, see sampler_problem.
-	DefaultSampler string `protobuf:"bytes,9,opt,name=default_sampler,json=defaultSampler,proto3" json:"default_sampler,omitempty"`
-	// Decoder: pixels per latent cell, in each direction.
-	SpatialFactor int32 `protobuf:"varint,10,opt,name=spatial_factor,json=spatialFactor,proto3" json:"spatial_factor,omitempty"`
-	// Why the model cannot be loaded; empty when it can. It names the file and what is wrong with it.
+	// Why it cannot be loaded; empty when it can. It names the file and what is wrong with it.
 	Problem string `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
-	// Equal for parts that give equal results, of whatever model; empty while it is not known, or where no other part is like this
-	// one.
+	// Equal for components that give equal results, of whatever model; empty while it is not known, or where no other one is
+	// like this one.
 	Digest string `protobuf:"bytes,12,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Tells files and settings from those of other times, without their having been read.
 	Stamp string `protobuf:"bytes,13,opt,name=stamp,proto3" json:"stamp,omitempty"`
-	// Equal for parts that were read with the same bytes and settings, wherever that was; empty while they have not been read whole.
+	// Equal for components that were read with the same bytes and settings, wherever that was; empty while they have not been
+	// read whole.
 	Identity string `protobuf:"bytes,14,opt,name=identity,proto3" json:"identity,omitempty"`
-	// What is odd about a model that is used all the same, without paths: tensors of its files that nothing reads, a variant of
-	// weights for want of others.
+	// What is odd about a component that is used all the same, without paths: tensors of its files that nothing reads, a variant
+	// of weights for want of others.
 	Warnings []string `protobuf:"bytes,15,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// Denoiser: latent height the model was trained for.
-	LatentDefaultHeight int32 `protobuf:"varint,16,opt,name=latent_default_height,json=latentDefaultHeight,proto3" json:"latent_default_height,omitempty"`
-	// Denoiser: why there is no default_sampler.
-	SamplerProblem string `protobuf:"bytes,17,opt,name=sampler_problem,json=samplerProblem,proto3" json:"sampler_problem,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Name, e.g. "starter/unet".
+	Name          string `protobuf:"bytes,18,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ComponentInfo) Reset() {
 	*x = ComponentInfo{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +490,7 @@ func (x *ComponentInfo) String() string {
 func (*ComponentInfo) ProtoMessage() {}
 
 func (x *ComponentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[3]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +503,7 @@ func (x *ComponentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ComponentInfo.ProtoReflect.Descriptor instead.
 func (*ComponentInfo) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{3}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ComponentInfo) GetModel() string {
@@ -499,62 +516,6 @@ func (x *ComponentInfo) GetModel() string {
 func (x *ComponentInfo) GetWeightsBytes() int64 {
 	if x != nil {
 		return x.WeightsBytes
-	}
-	return 0
-}
-
-func (x *ComponentInfo) GetMaxTokens() int32 {
-	if x != nil {
-		return x.MaxTokens
-	}
-	return 0
-}
-
-func (x *ComponentInfo) GetContextDim() int32 {
-	if x != nil {
-		return x.ContextDim
-	}
-	return 0
-}
-
-func (x *ComponentInfo) GetLatentChannels() int32 {
-	if x != nil {
-		return x.LatentChannels
-	}
-	return 0
-}
-
-func (x *ComponentInfo) GetLatentMultiple() int32 {
-	if x != nil {
-		return x.LatentMultiple
-	}
-	return 0
-}
-
-func (x *ComponentInfo) GetLatentDefault() int32 {
-	if x != nil {
-		return x.LatentDefault
-	}
-	return 0
-}
-
-func (x *ComponentInfo) GetSamplers() []string {
-	if x != nil {
-		return x.Samplers
-	}
-	return nil
-}
-
-func (x *ComponentInfo) GetDefaultSampler() string {
-	if x != nil {
-		return x.DefaultSampler
-	}
-	return ""
-}
-
-func (x *ComponentInfo) GetSpatialFactor() int32 {
-	if x != nil {
-		return x.SpatialFactor
 	}
 	return 0
 }
@@ -594,25 +555,18 @@ func (x *ComponentInfo) GetWarnings() []string {
 	return nil
 }
 
-func (x *ComponentInfo) GetLatentDefaultHeight() int32 {
+func (x *ComponentInfo) GetName() string {
 	if x != nil {
-		return x.LatentDefaultHeight
-	}
-	return 0
-}
-
-func (x *ComponentInfo) GetSamplerProblem() string {
-	if x != nil {
-		return x.SamplerProblem
+		return x.Name
 	}
 	return ""
 }
 
-// ResidentComponent is a model held in device memory, or warm: in the host's, as large as it was while resident.
+// ResidentComponent is a component held in device memory, or warm: in the host's, as large as it was while resident.
 type ResidentComponent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Model name.
-	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Name of the component.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
 	// Bytes of its weights.
 	WeightsBytes int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
 	// Why they are not to be used again; empty when they can be. Work on them fails with STAGE_EVICTED, and a load reads anew.
@@ -623,7 +577,7 @@ type ResidentComponent struct {
 
 func (x *ResidentComponent) Reset() {
 	*x = ResidentComponent{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +589,7 @@ func (x *ResidentComponent) String() string {
 func (*ResidentComponent) ProtoMessage() {}
 
 func (x *ResidentComponent) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[4]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,12 +602,12 @@ func (x *ResidentComponent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResidentComponent.ProtoReflect.Descriptor instead.
 func (*ResidentComponent) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{4}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *ResidentComponent) GetModel() string {
+func (x *ResidentComponent) GetComponent() string {
 	if x != nil {
-		return x.Model
+		return x.Component
 	}
 	return ""
 }
@@ -672,39 +626,37 @@ func (x *ResidentComponent) GetStale() string {
 	return ""
 }
 
-// PlanComponentRequest is a model and the shape of a request.
-type PlanComponentRequest struct {
+// PlanTurnRequest is a turn and the shape of a request.
+type PlanTurnRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Model name.
-	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// Encoder: prompts. Denoiser: latents per network call (2 with guidance). Decoder: 1.
-	Batch int32 `protobuf:"varint,2,opt,name=batch,proto3" json:"batch,omitempty"`
-	// Latent height in cells; ignored by the encoder.
-	LatentHeight int32 `protobuf:"varint,3,opt,name=latent_height,json=latentHeight,proto3" json:"latent_height,omitempty"`
-	// Latent width in cells; ignored by the encoder.
-	LatentWidth int32 `protobuf:"varint,4,opt,name=latent_width,json=latentWidth,proto3" json:"latent_width,omitempty"`
-	// The most that the weights may take, as in LoadComponentRequest. A limit that is too small is no error: the answer is then
-	// the least that can be.
-	LimitBytes    int64 `protobuf:"varint,5,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
+	// Name of the turn.
+	Turn string `protobuf:"bytes,1,opt,name=turn,proto3" json:"turn,omitempty"`
+	// Names of the components that it works with.
+	Components []string `protobuf:"bytes,2,rep,name=components,proto3" json:"components,omitempty"`
+	// Options that decide what the turn takes in memory, by name.
+	Options map[string]*OptionValue `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The most that all weights together may take; 0 is no limit. A limit that is too small is no error: the answer is then the
+	// least that can be.
+	LimitBytes    int64 `protobuf:"varint,4,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PlanComponentRequest) Reset() {
-	*x = PlanComponentRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
+func (x *PlanTurnRequest) Reset() {
+	*x = PlanTurnRequest{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PlanComponentRequest) String() string {
+func (x *PlanTurnRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PlanComponentRequest) ProtoMessage() {}
+func (*PlanTurnRequest) ProtoMessage() {}
 
-func (x *PlanComponentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[5]
+func (x *PlanTurnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,77 +667,67 @@ func (x *PlanComponentRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PlanComponentRequest.ProtoReflect.Descriptor instead.
-func (*PlanComponentRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{5}
+// Deprecated: Use PlanTurnRequest.ProtoReflect.Descriptor instead.
+func (*PlanTurnRequest) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *PlanComponentRequest) GetModel() string {
+func (x *PlanTurnRequest) GetTurn() string {
 	if x != nil {
-		return x.Model
+		return x.Turn
 	}
 	return ""
 }
 
-func (x *PlanComponentRequest) GetBatch() int32 {
+func (x *PlanTurnRequest) GetComponents() []string {
 	if x != nil {
-		return x.Batch
+		return x.Components
 	}
-	return 0
+	return nil
 }
 
-func (x *PlanComponentRequest) GetLatentHeight() int32 {
+func (x *PlanTurnRequest) GetOptions() map[string]*OptionValue {
 	if x != nil {
-		return x.LatentHeight
+		return x.Options
 	}
-	return 0
+	return nil
 }
 
-func (x *PlanComponentRequest) GetLatentWidth() int32 {
-	if x != nil {
-		return x.LatentWidth
-	}
-	return 0
-}
-
-func (x *PlanComponentRequest) GetLimitBytes() int64 {
+func (x *PlanTurnRequest) GetLimitBytes() int64 {
 	if x != nil {
 		return x.LimitBytes
 	}
 	return 0
 }
 
-// PlanComponentResponse is the need of a request, to the byte.
-type PlanComponentResponse struct {
+// PlanTurnResponse is the need of a turn, to the byte.
+type PlanTurnResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Weights, held while the model is resident.
-	WeightsBytes int64 `protobuf:"varint,1,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
-	// Scratch, held while the request runs.
+	// Weights of each component, in the order of the request.
+	Weights []*ComponentWeights `protobuf:"bytes,1,rep,name=weights,proto3" json:"weights,omitempty"`
+	// Scratch, held while the turn is taken.
 	ScratchBytes int64 `protobuf:"varint,2,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
-	// Weights without a limit.
-	WholeBytes int64 `protobuf:"varint,3,opt,name=whole_bytes,json=wholeBytes,proto3" json:"whole_bytes,omitempty"`
-	// The temporary file on the stage's disk, held while the request runs. A disk that has not so much room now is refused with
-	// DISK_FULL.
-	SpillBytes    int64 `protobuf:"varint,4,opt,name=spill_bytes,json=spillBytes,proto3" json:"spill_bytes,omitempty"`
+	// The temporary file on the stage's disk, held likewise. A disk that has not so much room now is refused with DISK_FULL.
+	SpillBytes    int64 `protobuf:"varint,3,opt,name=spill_bytes,json=spillBytes,proto3" json:"spill_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PlanComponentResponse) Reset() {
-	*x = PlanComponentResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
+func (x *PlanTurnResponse) Reset() {
+	*x = PlanTurnResponse{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PlanComponentResponse) String() string {
+func (x *PlanTurnResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PlanComponentResponse) ProtoMessage() {}
+func (*PlanTurnResponse) ProtoMessage() {}
 
-func (x *PlanComponentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[6]
+func (x *PlanTurnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,45 +738,102 @@ func (x *PlanComponentResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PlanComponentResponse.ProtoReflect.Descriptor instead.
-func (*PlanComponentResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{6}
+// Deprecated: Use PlanTurnResponse.ProtoReflect.Descriptor instead.
+func (*PlanTurnResponse) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *PlanComponentResponse) GetWeightsBytes() int64 {
+func (x *PlanTurnResponse) GetWeights() []*ComponentWeights {
 	if x != nil {
-		return x.WeightsBytes
+		return x.Weights
 	}
-	return 0
+	return nil
 }
 
-func (x *PlanComponentResponse) GetScratchBytes() int64 {
+func (x *PlanTurnResponse) GetScratchBytes() int64 {
 	if x != nil {
 		return x.ScratchBytes
 	}
 	return 0
 }
 
-func (x *PlanComponentResponse) GetWholeBytes() int64 {
-	if x != nil {
-		return x.WholeBytes
-	}
-	return 0
-}
-
-func (x *PlanComponentResponse) GetSpillBytes() int64 {
+func (x *PlanTurnResponse) GetSpillBytes() int64 {
 	if x != nil {
 		return x.SpillBytes
 	}
 	return 0
 }
 
-// LoadComponentRequest names a model to load. Warm weights that are as large as this load's become resident as they are; others
+// ComponentWeights are what a component keeps of its weights.
+type ComponentWeights struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the component.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
+	// Bytes held while it is resident: limit_bytes of a load that keeps no more.
+	WeightsBytes int64 `protobuf:"varint,2,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
+	// Bytes without a limit.
+	WholeBytes    int64 `protobuf:"varint,3,opt,name=whole_bytes,json=wholeBytes,proto3" json:"whole_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComponentWeights) Reset() {
+	*x = ComponentWeights{}
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComponentWeights) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComponentWeights) ProtoMessage() {}
+
+func (x *ComponentWeights) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComponentWeights.ProtoReflect.Descriptor instead.
+func (*ComponentWeights) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ComponentWeights) GetComponent() string {
+	if x != nil {
+		return x.Component
+	}
+	return ""
+}
+
+func (x *ComponentWeights) GetWeightsBytes() int64 {
+	if x != nil {
+		return x.WeightsBytes
+	}
+	return 0
+}
+
+func (x *ComponentWeights) GetWholeBytes() int64 {
+	if x != nil {
+		return x.WholeBytes
+	}
+	return 0
+}
+
+// LoadComponentRequest names a component to load. Warm weights that are as large as this load's become resident as they are; others
 // are dropped first.
 type LoadComponentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Model name.
-	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Name of the component.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
 	// The most that the weights may take; 0 is no limit. A stage that would need more keeps part of them and reads the others at
 	// each use, with the same results; one that cannot, or is configured otherwise, refuses. What is resident stays as it is.
 	LimitBytes int64 `protobuf:"varint,2,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
@@ -847,7 +846,7 @@ type LoadComponentRequest struct {
 
 func (x *LoadComponentRequest) Reset() {
 	*x = LoadComponentRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +858,7 @@ func (x *LoadComponentRequest) String() string {
 func (*LoadComponentRequest) ProtoMessage() {}
 
 func (x *LoadComponentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[7]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,12 +871,12 @@ func (x *LoadComponentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadComponentRequest.ProtoReflect.Descriptor instead.
 func (*LoadComponentRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{7}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *LoadComponentRequest) GetModel() string {
+func (x *LoadComponentRequest) GetComponent() string {
 	if x != nil {
-		return x.Model
+		return x.Component
 	}
 	return ""
 }
@@ -913,7 +912,7 @@ type LoadComponentResponse struct {
 
 func (x *LoadComponentResponse) Reset() {
 	*x = LoadComponentResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +924,7 @@ func (x *LoadComponentResponse) String() string {
 func (*LoadComponentResponse) ProtoMessage() {}
 
 func (x *LoadComponentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[8]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +937,7 @@ func (x *LoadComponentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadComponentResponse.ProtoReflect.Descriptor instead.
 func (*LoadComponentResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{8}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LoadComponentResponse) GetLoadedBytes() int64 {
@@ -969,11 +968,11 @@ func (x *LoadComponentResponse) GetIdentity() string {
 	return ""
 }
 
-// EvictComponentRequest names a model to evict.
+// EvictComponentRequest names a component to evict.
 type EvictComponentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Model name.
-	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Name of the component.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
 	// Whether the weights are kept warm, packed in the host's memory, if warm_budget_bytes has room for them. What is warm stays
 	// so with it, and is dropped without.
 	Keep bool `protobuf:"varint,2,opt,name=keep,proto3" json:"keep,omitempty"`
@@ -985,7 +984,7 @@ type EvictComponentRequest struct {
 
 func (x *EvictComponentRequest) Reset() {
 	*x = EvictComponentRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +996,7 @@ func (x *EvictComponentRequest) String() string {
 func (*EvictComponentRequest) ProtoMessage() {}
 
 func (x *EvictComponentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[9]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,12 +1009,12 @@ func (x *EvictComponentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictComponentRequest.ProtoReflect.Descriptor instead.
 func (*EvictComponentRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{9}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *EvictComponentRequest) GetModel() string {
+func (x *EvictComponentRequest) GetComponent() string {
 	if x != nil {
-		return x.Model
+		return x.Component
 	}
 	return ""
 }
@@ -1037,9 +1036,9 @@ func (x *EvictComponentRequest) GetRuntimeGeneration() uint64 {
 // EvictComponentResponse tells what came back.
 type EvictComponentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bytes taken off the device; 0 when the model was not resident.
+	// Bytes taken off the device; 0 when it was not resident.
 	FreedBytes int64 `protobuf:"varint,1,opt,name=freed_bytes,json=freedBytes,proto3" json:"freed_bytes,omitempty"`
-	// Bytes of the model that are warm now.
+	// Bytes of it that are warm now.
 	WarmBytes     int64 `protobuf:"varint,2,opt,name=warm_bytes,json=warmBytes,proto3" json:"warm_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1047,7 +1046,7 @@ type EvictComponentResponse struct {
 
 func (x *EvictComponentResponse) Reset() {
 	*x = EvictComponentResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1058,7 @@ func (x *EvictComponentResponse) String() string {
 func (*EvictComponentResponse) ProtoMessage() {}
 
 func (x *EvictComponentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[10]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1071,7 @@ func (x *EvictComponentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictComponentResponse.ProtoReflect.Descriptor instead.
 func (*EvictComponentResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{10}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EvictComponentResponse) GetFreedBytes() int64 {
@@ -1089,18 +1088,18 @@ func (x *EvictComponentResponse) GetWarmBytes() int64 {
 	return 0
 }
 
-// SettleComponentRequest names a model.
+// SettleComponentRequest names a component.
 type SettleComponentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Model name.
-	Model         string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Name of the component.
+	Component     string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SettleComponentRequest) Reset() {
 	*x = SettleComponentRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1111,7 @@ func (x *SettleComponentRequest) String() string {
 func (*SettleComponentRequest) ProtoMessage() {}
 
 func (x *SettleComponentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[11]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,12 +1124,12 @@ func (x *SettleComponentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleComponentRequest.ProtoReflect.Descriptor instead.
 func (*SettleComponentRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{11}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *SettleComponentRequest) GetModel() string {
+func (x *SettleComponentRequest) GetComponent() string {
 	if x != nil {
-		return x.Model
+		return x.Component
 	}
 	return ""
 }
@@ -1144,7 +1143,7 @@ type SettleComponentResponse struct {
 
 func (x *SettleComponentResponse) Reset() {
 	*x = SettleComponentResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1155,7 @@ func (x *SettleComponentResponse) String() string {
 func (*SettleComponentResponse) ProtoMessage() {}
 
 func (x *SettleComponentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[12]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1168,7 @@ func (x *SettleComponentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleComponentResponse.ProtoReflect.Descriptor instead.
 func (*SettleComponentResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{12}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{14}
 }
 
 // DrainRequest asks a stage to finish.
@@ -1181,7 +1180,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[13]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1192,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[13]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1205,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{13}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{15}
 }
 
 // DrainResponse means that no work is running.
@@ -1218,7 +1217,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[14]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1229,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[14]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1242,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{14}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{16}
 }
 
 // UndrainRequest asks a stage to take work again.
@@ -1255,7 +1254,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[15]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1266,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[15]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1279,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{15}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{17}
 }
 
 // UndrainResponse means that new work is taken.
@@ -1292,7 +1291,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[16]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1303,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[16]
+	mi := &file_triptych_stage_v1alpha1_stage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,14 +1316,14 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{16}
+	return file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP(), []int{18}
 }
 
 var File_triptych_stage_v1alpha1_stage_proto protoreflect.FileDescriptor
 
 const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
-	"#triptych/stage/v1alpha1/stage.proto\x12\x17triptych.stage.v1alpha1\"\x86\x01\n" +
+	"#triptych/stage/v1alpha1/stage.proto\x12\x17triptych.stage.v1alpha1\x1a$triptych/stage/v1alpha1/recipe.proto\"\x86\x01\n" +
 	"\x13GetStageInfoRequest\x12\x1c\n" +
 	"\tprotocols\x18\x01 \x03(\rR\tprotocols\x127\n" +
 	"\x04want\x18( \x01(\v2#.triptych.stage.v1alpha1.DeviceWantR\x04want\x12\x18\n" +
@@ -1332,15 +1331,14 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
 	"DeviceWant\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
-	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xb2\x06\n" +
+	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xbf\a\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x12\n" +
 	"\x04host\x18\x04 \x01(\tR\x04host\x12\x16\n" +
 	"\x06device\x18\x05 \x01(\tR\x06device\x12.\n" +
-	"\x13memory_budget_bytes\x18\x06 \x01(\x03R\x11memoryBudgetBytes\x12>\n" +
-	"\x06models\x18\a \x03(\v2&.triptych.stage.v1alpha1.ComponentInfoR\x06models\x12F\n" +
+	"\x13memory_budget_bytes\x18\x06 \x01(\x03R\x11memoryBudgetBytes\x12F\n" +
 	"\bresident\x18\b \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\bresident\x12\x1d\n" +
 	"\n" +
 	"used_bytes\x18\t \x01(\x03R\tusedBytes\x12\x1d\n" +
@@ -1355,48 +1353,54 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
 	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +
-	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\"\xcc\x04\n" +
+	"\x04warm\x18G \x03(\v2*.triptych.stage.v1alpha1.ResidentComponentR\x04warm\x12:\n" +
+	"\x06models\x18P \x03(\v2\".triptych.stage.v1alpha1.ModelInfoR\x06models\x12F\n" +
+	"\n" +
+	"components\x18Q \x03(\v2&.triptych.stage.v1alpha1.ComponentInfoR\n" +
+	"components\x12\x1a\n" +
+	"\bplanning\x18R \x01(\tR\bplanning\x12%\n" +
+	"\x0eoverhead_bytes\x18S \x01(\x03R\roverheadBytesJ\x04\b\a\x10\b\"t\n" +
+	"\tModelInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
+	"\arecipes\x18\x02 \x03(\v2\x1f.triptych.stage.v1alpha1.RecipeR\arecipes\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x8e\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
-	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1d\n" +
-	"\n" +
-	"max_tokens\x18\x03 \x01(\x05R\tmaxTokens\x12\x1f\n" +
-	"\vcontext_dim\x18\x04 \x01(\x05R\n" +
-	"contextDim\x12'\n" +
-	"\x0flatent_channels\x18\x05 \x01(\x05R\x0elatentChannels\x12'\n" +
-	"\x0flatent_multiple\x18\x06 \x01(\x05R\x0elatentMultiple\x12%\n" +
-	"\x0elatent_default\x18\a \x01(\x05R\rlatentDefault\x12\x1a\n" +
-	"\bsamplers\x18\b \x03(\tR\bsamplers\x12'\n" +
-	"\x0fdefault_sampler\x18\t \x01(\tR\x0edefaultSampler\x12%\n" +
-	"\x0espatial_factor\x18\n" +
-	" \x01(\x05R\rspatialFactor\x12\x18\n" +
+	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x18\n" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x16\n" +
 	"\x06digest\x18\f \x01(\tR\x06digest\x12\x14\n" +
 	"\x05stamp\x18\r \x01(\tR\x05stamp\x12\x1a\n" +
 	"\bidentity\x18\x0e \x01(\tR\bidentity\x12\x1a\n" +
-	"\bwarnings\x18\x0f \x03(\tR\bwarnings\x122\n" +
-	"\x15latent_default_height\x18\x10 \x01(\x05R\x13latentDefaultHeight\x12'\n" +
-	"\x0fsampler_problem\x18\x11 \x01(\tR\x0esamplerProblem\"d\n" +
-	"\x11ResidentComponent\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
+	"\bwarnings\x18\x0f \x03(\tR\bwarnings\x12\x12\n" +
+	"\x04name\x18\x12 \x01(\tR\x04nameJ\x04\b\x03\x10\vJ\x04\b\x10\x10\x11J\x04\b\x11\x10\x12R\n" +
+	"max_tokensR\vcontext_dimR\x0flatent_channelsR\x0flatent_multipleR\x0elatent_defaultR\x15latent_default_heightR\bsamplersR\x0fdefault_samplerR\x0fsampler_problemR\x0espatial_factor\"l\n" +
+	"\x11ResidentComponent\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x14\n" +
-	"\x05stale\x18\x03 \x01(\tR\x05stale\"\xab\x01\n" +
-	"\x14PlanComponentRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
-	"\x05batch\x18\x02 \x01(\x05R\x05batch\x12#\n" +
-	"\rlatent_height\x18\x03 \x01(\x05R\flatentHeight\x12!\n" +
-	"\flatent_width\x18\x04 \x01(\x05R\vlatentWidth\x12\x1f\n" +
-	"\vlimit_bytes\x18\x05 \x01(\x03R\n" +
-	"limitBytes\"\xa3\x01\n" +
-	"\x15PlanComponentResponse\x12#\n" +
-	"\rweights_bytes\x18\x01 \x01(\x03R\fweightsBytes\x12#\n" +
+	"\x05stale\x18\x03 \x01(\tR\x05stale\"\x99\x02\n" +
+	"\x0fPlanTurnRequest\x12\x12\n" +
+	"\x04turn\x18\x01 \x01(\tR\x04turn\x12\x1e\n" +
+	"\n" +
+	"components\x18\x02 \x03(\tR\n" +
+	"components\x12O\n" +
+	"\aoptions\x18\x03 \x03(\v25.triptych.stage.v1alpha1.PlanTurnRequest.OptionsEntryR\aoptions\x12\x1f\n" +
+	"\vlimit_bytes\x18\x04 \x01(\x03R\n" +
+	"limitBytes\x1a`\n" +
+	"\fOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12:\n" +
+	"\x05value\x18\x02 \x01(\v2$.triptych.stage.v1alpha1.OptionValueR\x05value:\x028\x01\"\x9d\x01\n" +
+	"\x10PlanTurnResponse\x12C\n" +
+	"\aweights\x18\x01 \x03(\v2).triptych.stage.v1alpha1.ComponentWeightsR\aweights\x12#\n" +
 	"\rscratch_bytes\x18\x02 \x01(\x03R\fscratchBytes\x12\x1f\n" +
+	"\vspill_bytes\x18\x03 \x01(\x03R\n" +
+	"spillBytes\"v\n" +
+	"\x10ComponentWeights\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12#\n" +
+	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x1f\n" +
 	"\vwhole_bytes\x18\x03 \x01(\x03R\n" +
-	"wholeBytes\x12\x1f\n" +
-	"\vspill_bytes\x18\x04 \x01(\x03R\n" +
-	"spillBytes\"|\n" +
-	"\x14LoadComponentRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1f\n" +
+	"wholeBytes\"\x84\x01\n" +
+	"\x14LoadComponentRequest\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x1f\n" +
 	"\vlimit_bytes\x18\x02 \x01(\x03R\n" +
 	"limitBytes\x12-\n" +
 	"\x12runtime_generation\x18\x03 \x01(\x04R\x11runtimeGeneration\"\x8d\x01\n" +
@@ -1405,31 +1409,26 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\vtotal_bytes\x18\x02 \x01(\x03R\n" +
 	"totalBytes\x12\x14\n" +
 	"\x05stamp\x18\x03 \x01(\tR\x05stamp\x12\x1a\n" +
-	"\bidentity\x18\x04 \x01(\tR\bidentity\"p\n" +
-	"\x15EvictComponentRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
+	"\bidentity\x18\x04 \x01(\tR\bidentity\"x\n" +
+	"\x15EvictComponentRequest\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x12\n" +
 	"\x04keep\x18\x02 \x01(\bR\x04keep\x12-\n" +
 	"\x12runtime_generation\x18\x03 \x01(\x04R\x11runtimeGeneration\"X\n" +
 	"\x16EvictComponentResponse\x12\x1f\n" +
 	"\vfreed_bytes\x18\x01 \x01(\x03R\n" +
 	"freedBytes\x12\x1d\n" +
 	"\n" +
-	"warm_bytes\x18\x02 \x01(\x03R\twarmBytes\".\n" +
-	"\x16SettleComponentRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\"\x19\n" +
+	"warm_bytes\x18\x02 \x01(\x03R\twarmBytes\"6\n" +
+	"\x16SettleComponentRequest\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\"\x19\n" +
 	"\x17SettleComponentResponse\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
 	"\rDrainResponse\"\x10\n" +
 	"\x0eUndrainRequest\"\x11\n" +
-	"\x0fUndrainResponse*p\n" +
-	"\tStageKind\x12\x1a\n" +
-	"\x16STAGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12STAGE_KIND_ENCODER\x10\x01\x12\x17\n" +
-	"\x13STAGE_KIND_DENOISER\x10\x02\x12\x16\n" +
-	"\x12STAGE_KIND_DECODER\x10\x032\xfc\x05\n" +
+	"\x0fUndrainResponse2\xed\x05\n" +
 	"\fStageService\x12k\n" +
-	"\fGetStageInfo\x12,.triptych.stage.v1alpha1.GetStageInfoRequest\x1a-.triptych.stage.v1alpha1.GetStageInfoResponse\x12n\n" +
-	"\rPlanComponent\x12-.triptych.stage.v1alpha1.PlanComponentRequest\x1a..triptych.stage.v1alpha1.PlanComponentResponse\x12p\n" +
+	"\fGetStageInfo\x12,.triptych.stage.v1alpha1.GetStageInfoRequest\x1a-.triptych.stage.v1alpha1.GetStageInfoResponse\x12_\n" +
+	"\bPlanTurn\x12(.triptych.stage.v1alpha1.PlanTurnRequest\x1a).triptych.stage.v1alpha1.PlanTurnResponse\x12p\n" +
 	"\rLoadComponent\x12-.triptych.stage.v1alpha1.LoadComponentRequest\x1a..triptych.stage.v1alpha1.LoadComponentResponse0\x01\x12q\n" +
 	"\x0eEvictComponent\x12..triptych.stage.v1alpha1.EvictComponentRequest\x1a/.triptych.stage.v1alpha1.EvictComponentResponse\x12t\n" +
 	"\x0fSettleComponent\x12/.triptych.stage.v1alpha1.SettleComponentRequest\x1a0.triptych.stage.v1alpha1.SettleComponentResponse\x12V\n" +
@@ -1448,54 +1447,63 @@ func file_triptych_stage_v1alpha1_stage_proto_rawDescGZIP() []byte {
 	return file_triptych_stage_v1alpha1_stage_proto_rawDescData
 }
 
-var file_triptych_stage_v1alpha1_stage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_triptych_stage_v1alpha1_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_triptych_stage_v1alpha1_stage_proto_goTypes = []any{
-	(StageKind)(0),                  // 0: triptych.stage.v1alpha1.StageKind
-	(*GetStageInfoRequest)(nil),     // 1: triptych.stage.v1alpha1.GetStageInfoRequest
-	(*DeviceWant)(nil),              // 2: triptych.stage.v1alpha1.DeviceWant
-	(*GetStageInfoResponse)(nil),    // 3: triptych.stage.v1alpha1.GetStageInfoResponse
+	(*GetStageInfoRequest)(nil),     // 0: triptych.stage.v1alpha1.GetStageInfoRequest
+	(*DeviceWant)(nil),              // 1: triptych.stage.v1alpha1.DeviceWant
+	(*GetStageInfoResponse)(nil),    // 2: triptych.stage.v1alpha1.GetStageInfoResponse
+	(*ModelInfo)(nil),               // 3: triptych.stage.v1alpha1.ModelInfo
 	(*ComponentInfo)(nil),           // 4: triptych.stage.v1alpha1.ComponentInfo
 	(*ResidentComponent)(nil),       // 5: triptych.stage.v1alpha1.ResidentComponent
-	(*PlanComponentRequest)(nil),    // 6: triptych.stage.v1alpha1.PlanComponentRequest
-	(*PlanComponentResponse)(nil),   // 7: triptych.stage.v1alpha1.PlanComponentResponse
-	(*LoadComponentRequest)(nil),    // 8: triptych.stage.v1alpha1.LoadComponentRequest
-	(*LoadComponentResponse)(nil),   // 9: triptych.stage.v1alpha1.LoadComponentResponse
-	(*EvictComponentRequest)(nil),   // 10: triptych.stage.v1alpha1.EvictComponentRequest
-	(*EvictComponentResponse)(nil),  // 11: triptych.stage.v1alpha1.EvictComponentResponse
-	(*SettleComponentRequest)(nil),  // 12: triptych.stage.v1alpha1.SettleComponentRequest
-	(*SettleComponentResponse)(nil), // 13: triptych.stage.v1alpha1.SettleComponentResponse
-	(*DrainRequest)(nil),            // 14: triptych.stage.v1alpha1.DrainRequest
-	(*DrainResponse)(nil),           // 15: triptych.stage.v1alpha1.DrainResponse
-	(*UndrainRequest)(nil),          // 16: triptych.stage.v1alpha1.UndrainRequest
-	(*UndrainResponse)(nil),         // 17: triptych.stage.v1alpha1.UndrainResponse
+	(*PlanTurnRequest)(nil),         // 6: triptych.stage.v1alpha1.PlanTurnRequest
+	(*PlanTurnResponse)(nil),        // 7: triptych.stage.v1alpha1.PlanTurnResponse
+	(*ComponentWeights)(nil),        // 8: triptych.stage.v1alpha1.ComponentWeights
+	(*LoadComponentRequest)(nil),    // 9: triptych.stage.v1alpha1.LoadComponentRequest
+	(*LoadComponentResponse)(nil),   // 10: triptych.stage.v1alpha1.LoadComponentResponse
+	(*EvictComponentRequest)(nil),   // 11: triptych.stage.v1alpha1.EvictComponentRequest
+	(*EvictComponentResponse)(nil),  // 12: triptych.stage.v1alpha1.EvictComponentResponse
+	(*SettleComponentRequest)(nil),  // 13: triptych.stage.v1alpha1.SettleComponentRequest
+	(*SettleComponentResponse)(nil), // 14: triptych.stage.v1alpha1.SettleComponentResponse
+	(*DrainRequest)(nil),            // 15: triptych.stage.v1alpha1.DrainRequest
+	(*DrainResponse)(nil),           // 16: triptych.stage.v1alpha1.DrainResponse
+	(*UndrainRequest)(nil),          // 17: triptych.stage.v1alpha1.UndrainRequest
+	(*UndrainResponse)(nil),         // 18: triptych.stage.v1alpha1.UndrainResponse
+	nil,                             // 19: triptych.stage.v1alpha1.PlanTurnRequest.OptionsEntry
+	(StageKind)(0),                  // 20: triptych.stage.v1alpha1.StageKind
+	(*Recipe)(nil),                  // 21: triptych.stage.v1alpha1.Recipe
+	(*OptionValue)(nil),             // 22: triptych.stage.v1alpha1.OptionValue
 }
 var file_triptych_stage_v1alpha1_stage_proto_depIdxs = []int32{
-	2,  // 0: triptych.stage.v1alpha1.GetStageInfoRequest.want:type_name -> triptych.stage.v1alpha1.DeviceWant
-	0,  // 1: triptych.stage.v1alpha1.GetStageInfoResponse.kind:type_name -> triptych.stage.v1alpha1.StageKind
-	4,  // 2: triptych.stage.v1alpha1.GetStageInfoResponse.models:type_name -> triptych.stage.v1alpha1.ComponentInfo
-	5,  // 3: triptych.stage.v1alpha1.GetStageInfoResponse.resident:type_name -> triptych.stage.v1alpha1.ResidentComponent
-	2,  // 4: triptych.stage.v1alpha1.GetStageInfoResponse.foreign_wants:type_name -> triptych.stage.v1alpha1.DeviceWant
-	5,  // 5: triptych.stage.v1alpha1.GetStageInfoResponse.warm:type_name -> triptych.stage.v1alpha1.ResidentComponent
-	1,  // 6: triptych.stage.v1alpha1.StageService.GetStageInfo:input_type -> triptych.stage.v1alpha1.GetStageInfoRequest
-	6,  // 7: triptych.stage.v1alpha1.StageService.PlanComponent:input_type -> triptych.stage.v1alpha1.PlanComponentRequest
-	8,  // 8: triptych.stage.v1alpha1.StageService.LoadComponent:input_type -> triptych.stage.v1alpha1.LoadComponentRequest
-	10, // 9: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
-	12, // 10: triptych.stage.v1alpha1.StageService.SettleComponent:input_type -> triptych.stage.v1alpha1.SettleComponentRequest
-	14, // 11: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
-	16, // 12: triptych.stage.v1alpha1.StageService.Undrain:input_type -> triptych.stage.v1alpha1.UndrainRequest
-	3,  // 13: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
-	7,  // 14: triptych.stage.v1alpha1.StageService.PlanComponent:output_type -> triptych.stage.v1alpha1.PlanComponentResponse
-	9,  // 15: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
-	11, // 16: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
-	13, // 17: triptych.stage.v1alpha1.StageService.SettleComponent:output_type -> triptych.stage.v1alpha1.SettleComponentResponse
-	15, // 18: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
-	17, // 19: triptych.stage.v1alpha1.StageService.Undrain:output_type -> triptych.stage.v1alpha1.UndrainResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	1,  // 0: triptych.stage.v1alpha1.GetStageInfoRequest.want:type_name -> triptych.stage.v1alpha1.DeviceWant
+	20, // 1: triptych.stage.v1alpha1.GetStageInfoResponse.kind:type_name -> triptych.stage.v1alpha1.StageKind
+	5,  // 2: triptych.stage.v1alpha1.GetStageInfoResponse.resident:type_name -> triptych.stage.v1alpha1.ResidentComponent
+	1,  // 3: triptych.stage.v1alpha1.GetStageInfoResponse.foreign_wants:type_name -> triptych.stage.v1alpha1.DeviceWant
+	5,  // 4: triptych.stage.v1alpha1.GetStageInfoResponse.warm:type_name -> triptych.stage.v1alpha1.ResidentComponent
+	3,  // 5: triptych.stage.v1alpha1.GetStageInfoResponse.models:type_name -> triptych.stage.v1alpha1.ModelInfo
+	4,  // 6: triptych.stage.v1alpha1.GetStageInfoResponse.components:type_name -> triptych.stage.v1alpha1.ComponentInfo
+	21, // 7: triptych.stage.v1alpha1.ModelInfo.recipes:type_name -> triptych.stage.v1alpha1.Recipe
+	19, // 8: triptych.stage.v1alpha1.PlanTurnRequest.options:type_name -> triptych.stage.v1alpha1.PlanTurnRequest.OptionsEntry
+	8,  // 9: triptych.stage.v1alpha1.PlanTurnResponse.weights:type_name -> triptych.stage.v1alpha1.ComponentWeights
+	22, // 10: triptych.stage.v1alpha1.PlanTurnRequest.OptionsEntry.value:type_name -> triptych.stage.v1alpha1.OptionValue
+	0,  // 11: triptych.stage.v1alpha1.StageService.GetStageInfo:input_type -> triptych.stage.v1alpha1.GetStageInfoRequest
+	6,  // 12: triptych.stage.v1alpha1.StageService.PlanTurn:input_type -> triptych.stage.v1alpha1.PlanTurnRequest
+	9,  // 13: triptych.stage.v1alpha1.StageService.LoadComponent:input_type -> triptych.stage.v1alpha1.LoadComponentRequest
+	11, // 14: triptych.stage.v1alpha1.StageService.EvictComponent:input_type -> triptych.stage.v1alpha1.EvictComponentRequest
+	13, // 15: triptych.stage.v1alpha1.StageService.SettleComponent:input_type -> triptych.stage.v1alpha1.SettleComponentRequest
+	15, // 16: triptych.stage.v1alpha1.StageService.Drain:input_type -> triptych.stage.v1alpha1.DrainRequest
+	17, // 17: triptych.stage.v1alpha1.StageService.Undrain:input_type -> triptych.stage.v1alpha1.UndrainRequest
+	2,  // 18: triptych.stage.v1alpha1.StageService.GetStageInfo:output_type -> triptych.stage.v1alpha1.GetStageInfoResponse
+	7,  // 19: triptych.stage.v1alpha1.StageService.PlanTurn:output_type -> triptych.stage.v1alpha1.PlanTurnResponse
+	10, // 20: triptych.stage.v1alpha1.StageService.LoadComponent:output_type -> triptych.stage.v1alpha1.LoadComponentResponse
+	12, // 21: triptych.stage.v1alpha1.StageService.EvictComponent:output_type -> triptych.stage.v1alpha1.EvictComponentResponse
+	14, // 22: triptych.stage.v1alpha1.StageService.SettleComponent:output_type -> triptych.stage.v1alpha1.SettleComponentResponse
+	16, // 23: triptych.stage.v1alpha1.StageService.Drain:output_type -> triptych.stage.v1alpha1.DrainResponse
+	18, // 24: triptych.stage.v1alpha1.StageService.Undrain:output_type -> triptych.stage.v1alpha1.UndrainResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_triptych_stage_v1alpha1_stage_proto_init() }
@@ -1503,19 +1511,19 @@ func file_triptych_stage_v1alpha1_stage_proto_init() {
 	if File_triptych_stage_v1alpha1_stage_proto != nil {
 		return
 	}
+	file_triptych_stage_v1alpha1_recipe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_stage_v1alpha1_stage_proto_rawDesc), len(file_triptych_stage_v1alpha1_stage_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   17,
+			NumEnums:      0,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_triptych_stage_v1alpha1_stage_proto_goTypes,
 		DependencyIndexes: file_triptych_stage_v1alpha1_stage_proto_depIdxs,
-		EnumInfos:         file_triptych_stage_v1alpha1_stage_proto_enumTypes,
 		MessageInfos:      file_triptych_stage_v1alpha1_stage_proto_msgTypes,
 	}.Build()
 	File_triptych_stage_v1alpha1_stage_proto = out.File

@@ -28,7 +28,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	StageService_GetStageInfo_FullMethodName    = "/triptych.stage.v1alpha1.StageService/GetStageInfo"
-	StageService_PlanComponent_FullMethodName   = "/triptych.stage.v1alpha1.StageService/PlanComponent"
+	StageService_PlanTurn_FullMethodName        = "/triptych.stage.v1alpha1.StageService/PlanTurn"
 	StageService_LoadComponent_FullMethodName   = "/triptych.stage.v1alpha1.StageService/LoadComponent"
 	StageService_EvictComponent_FullMethodName  = "/triptych.stage.v1alpha1.StageService/EvictComponent"
 	StageService_SettleComponent_FullMethodName = "/triptych.stage.v1alpha1.StageService/SettleComponent"
@@ -42,18 +42,20 @@ const (
 //
 // StageService is the residency side of a stage: what it is, what it would need, what it holds.
 type StageServiceClient interface {
-	// GetStageInfo tells what the stage is, which models it can load and what it holds now.
+	// GetStageInfo tells what the stage is, which components it can load and what it holds now. Its name and the fields
+	// protocols and protocol are the same in every protocol, so that peers without a common one refuse each other with
+	// STAGE_PROTOCOL_UNSUPPORTED.
 	GetStageInfo(ctx context.Context, in *GetStageInfoRequest, opts ...grpc.CallOption) (*GetStageInfoResponse, error)
-	// PlanComponent tells the bytes a model would need here for a request shape, from file headers
+	// PlanTurn tells the bytes a turn would take here for a request shape, from file headers
 	// and configuration alone; nothing is loaded.
-	PlanComponent(ctx context.Context, in *PlanComponentRequest, opts ...grpc.CallOption) (*PlanComponentResponse, error)
-	// LoadComponent makes a model's weights resident and streams progress. Loading what is
+	PlanTurn(ctx context.Context, in *PlanTurnRequest, opts ...grpc.CallOption) (*PlanTurnResponse, error)
+	// LoadComponent makes a component's weights resident and streams progress. Loading what is
 	// already resident succeeds at once.
 	LoadComponent(ctx context.Context, in *LoadComponentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LoadComponentResponse], error)
-	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
+	// EvictComponent takes a component's weights off the device. It returns when the bytes are back with the
 	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(ctx context.Context, in *EvictComponentRequest, opts ...grpc.CallOption) (*EvictComponentResponse, error)
-	// SettleComponent returns when loads of a model and work on its resident weights that were begun before have ended, and their
+	// SettleComponent returns when loads of a component and work on its resident weights that were begun before have ended, and their
 	// scratch is back: a call that its caller cancels ends for the caller at once, and in the stage within one evaluation of the
 	// network. What is not known has no work.
 	SettleComponent(ctx context.Context, in *SettleComponentRequest, opts ...grpc.CallOption) (*SettleComponentResponse, error)
@@ -81,10 +83,10 @@ func (c *stageServiceClient) GetStageInfo(ctx context.Context, in *GetStageInfoR
 	return out, nil
 }
 
-func (c *stageServiceClient) PlanComponent(ctx context.Context, in *PlanComponentRequest, opts ...grpc.CallOption) (*PlanComponentResponse, error) {
+func (c *stageServiceClient) PlanTurn(ctx context.Context, in *PlanTurnRequest, opts ...grpc.CallOption) (*PlanTurnResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(PlanComponentResponse)
-	err := c.cc.Invoke(ctx, StageService_PlanComponent_FullMethodName, in, out, cOpts...)
+	out := new(PlanTurnResponse)
+	err := c.cc.Invoke(ctx, StageService_PlanTurn_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -156,18 +158,20 @@ func (c *stageServiceClient) Undrain(ctx context.Context, in *UndrainRequest, op
 //
 // StageService is the residency side of a stage: what it is, what it would need, what it holds.
 type StageServiceServer interface {
-	// GetStageInfo tells what the stage is, which models it can load and what it holds now.
+	// GetStageInfo tells what the stage is, which components it can load and what it holds now. Its name and the fields
+	// protocols and protocol are the same in every protocol, so that peers without a common one refuse each other with
+	// STAGE_PROTOCOL_UNSUPPORTED.
 	GetStageInfo(context.Context, *GetStageInfoRequest) (*GetStageInfoResponse, error)
-	// PlanComponent tells the bytes a model would need here for a request shape, from file headers
+	// PlanTurn tells the bytes a turn would take here for a request shape, from file headers
 	// and configuration alone; nothing is loaded.
-	PlanComponent(context.Context, *PlanComponentRequest) (*PlanComponentResponse, error)
-	// LoadComponent makes a model's weights resident and streams progress. Loading what is
+	PlanTurn(context.Context, *PlanTurnRequest) (*PlanTurnResponse, error)
+	// LoadComponent makes a component's weights resident and streams progress. Loading what is
 	// already resident succeeds at once.
 	LoadComponent(*LoadComponentRequest, grpc.ServerStreamingServer[LoadComponentResponse]) error
-	// EvictComponent takes a model's weights off the device. It returns when the bytes are back with the
+	// EvictComponent takes a component's weights off the device. It returns when the bytes are back with the
 	// operating system, or warm. Evicting what is not resident succeeds.
 	EvictComponent(context.Context, *EvictComponentRequest) (*EvictComponentResponse, error)
-	// SettleComponent returns when loads of a model and work on its resident weights that were begun before have ended, and their
+	// SettleComponent returns when loads of a component and work on its resident weights that were begun before have ended, and their
 	// scratch is back: a call that its caller cancels ends for the caller at once, and in the stage within one evaluation of the
 	// network. What is not known has no work.
 	SettleComponent(context.Context, *SettleComponentRequest) (*SettleComponentResponse, error)
@@ -188,8 +192,8 @@ type UnimplementedStageServiceServer struct{}
 func (UnimplementedStageServiceServer) GetStageInfo(context.Context, *GetStageInfoRequest) (*GetStageInfoResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStageInfo not implemented")
 }
-func (UnimplementedStageServiceServer) PlanComponent(context.Context, *PlanComponentRequest) (*PlanComponentResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method PlanComponent not implemented")
+func (UnimplementedStageServiceServer) PlanTurn(context.Context, *PlanTurnRequest) (*PlanTurnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanTurn not implemented")
 }
 func (UnimplementedStageServiceServer) LoadComponent(*LoadComponentRequest, grpc.ServerStreamingServer[LoadComponentResponse]) error {
 	return status.Error(codes.Unimplemented, "method LoadComponent not implemented")
@@ -245,20 +249,20 @@ func _StageService_GetStageInfo_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
-func _StageService_PlanComponent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(PlanComponentRequest)
+func _StageService_PlanTurn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanTurnRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(StageServiceServer).PlanComponent(ctx, in)
+		return srv.(StageServiceServer).PlanTurn(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: StageService_PlanComponent_FullMethodName,
+		FullMethod: StageService_PlanTurn_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(StageServiceServer).PlanComponent(ctx, req.(*PlanComponentRequest))
+		return srv.(StageServiceServer).PlanTurn(ctx, req.(*PlanTurnRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -358,8 +362,8 @@ var StageService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _StageService_GetStageInfo_Handler,
 		},
 		{
-			MethodName: "PlanComponent",
-			Handler:    _StageService_PlanComponent_Handler,
+			MethodName: "PlanTurn",
+			Handler:    _StageService_PlanTurn_Handler,
 		},
 		{
 			MethodName: "EvictComponent",

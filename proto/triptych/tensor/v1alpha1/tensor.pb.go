@@ -84,8 +84,6 @@ func (DataType) EnumDescriptor() ([]byte, []int) {
 // TensorSpec announces one tensor before its bytes.
 type TensorSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the tensor is, e.g. "hidden_states" or "latents".
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Element type.
 	DataType DataType `protobuf:"varint,2,opt,name=data_type,json=dataType,proto3,enum=triptych.tensor.v1alpha1.DataType" json:"data_type,omitempty"`
 	// Extent of each dimension, outermost first.
@@ -126,13 +124,6 @@ func (*TensorSpec) Descriptor() ([]byte, []int) {
 	return file_triptych_tensor_v1alpha1_tensor_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *TensorSpec) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
 func (x *TensorSpec) GetDataType() DataType {
 	if x != nil {
 		return x.DataType
@@ -154,19 +145,19 @@ func (x *TensorSpec) GetByteSize() int64 {
 	return 0
 }
 
-// TensorChunk carries at most 1 MiB of one tensor. Chunks come in order: tensors by index,
+// TensorChunk carries at most 1 MiB of one tensor or file. Chunks come in order: by index,
 // offsets ascending without gaps.
 type TensorChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which of the announced specs the bytes belong to.
+	// Which of what was announced the bytes belong to.
 	TensorIndex uint32 `protobuf:"varint,1,opt,name=tensor_index,json=tensorIndex,proto3" json:"tensor_index,omitempty"`
-	// Position of the first byte within the tensor.
+	// Position of the first byte.
 	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	// CRC-32C (Castagnoli) of data.
 	Crc32C uint32 `protobuf:"fixed32,3,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
-	// Whether this is the last chunk of its tensor.
+	// Whether this is the last chunk of its index.
 	Last bool `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
-	// Raw little-endian bytes.
+	// Raw bytes, of tensors little-endian.
 	Data          []byte `protobuf:"bytes,15,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -241,13 +232,12 @@ var File_triptych_tensor_v1alpha1_tensor_proto protoreflect.FileDescriptor
 
 const file_triptych_tensor_v1alpha1_tensor_proto_rawDesc = "" +
 	"\n" +
-	"%triptych/tensor/v1alpha1/tensor.proto\x12\x18triptych.tensor.v1alpha1\"\x94\x01\n" +
+	"%triptych/tensor/v1alpha1/tensor.proto\x12\x18triptych.tensor.v1alpha1\"\x8c\x01\n" +
 	"\n" +
-	"TensorSpec\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
+	"TensorSpec\x12?\n" +
 	"\tdata_type\x18\x02 \x01(\x0e2\".triptych.tensor.v1alpha1.DataTypeR\bdataType\x12\x14\n" +
 	"\x05shape\x18\x03 \x03(\x03R\x05shape\x12\x1b\n" +
-	"\tbyte_size\x18\x04 \x01(\x03R\bbyteSize\"\x88\x01\n" +
+	"\tbyte_size\x18\x04 \x01(\x03R\bbyteSizeJ\x04\b\x01\x10\x02R\x04name\"\x88\x01\n" +
 	"\vTensorChunk\x12!\n" +
 	"\ftensor_index\x18\x01 \x01(\rR\vtensorIndex\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +

@@ -1,0 +1,16 @@
+// Package families lists the families of models. A family is a folder here and a line below.
+//
+// The folders below import stage and the engine; nobody imports a family but this list.
+package families
+
+import (
+	"github.com/triptych-serving/triptych/families/family"
+	"github.com/triptych-serving/triptych/families/flux"
+	"github.com/triptych-serving/triptych/families/sd"
+	"github.com/triptych-serving/triptych/families/sdxl"
+)
+
+// All are the families, those that can be run first.
+func All() []family.Family {
+	return []family.Family{sd.Family(), sdxl.Family(), flux.Family()}
+}

@@ -1,0 +1,115 @@
+package sd
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/triptych-serving/triptych/engine/imaging"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/families/family"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// What is drawn from a picture: image to image as in SDEdit (Meng et al. 2022, arXiv 2108.01073), which begins with the
+// picture and so much noise, and under a mask as in Blended Latent Diffusion (Avrahami et al. 2023, arXiv 2206.02779), which
+// puts the picture back around it after every step. References: diffusers' StableDiffusionImg2ImgPipeline and
+// StableDiffusionInpaintPipeline.
+
+func (m *model) encodeImageRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
+	return one(m.momentsRun(nets[0], o))
+}
+
+func (m *model) momentsRun(net family.Network, o stage.Options) (family.Run, error) {
+	tape, err := net.(*modeldir.ImageEncoder).Tape(1, int(o[family.Height].Int), int(o[family.Width].Int))
+	return family.Run{Tape: tape, Image: true}, err
+}
+
+// encodeImage gives the moments of a picture's latents, and a mask in their size.
+func (m *model) encodeImage(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (stage.Result, error) {
+	picture, err := resized(req, valueInitImage)
+	if err != nil {
+		return stage.Result{}, err
+	}
+	var out stage.Values
+	h, w := m.latentSize(req.Options)
+	if req.Values.Has(valueMask) {
+		mask, err := resized(req, valueMask)
+		if err != nil {
+			return stage.Result{}, err
+		}
+		out = append(out, family.Tensor(valueMaskLatents, m.maskLatents(mask, h, w), 1, 1, h, w))
+	}
+	r, err := m.momentsRun(s.Network(0), req.Options)
+	if err != nil {
+		return stage.Result{}, err
+	}
+	channels := 2 * m.VAE.LatentChannels
+	last := make([]float32, channels*h*w)
+	if err := family.Evaluate(ctx, s, r, modeldir.InputImage, picture.Floats(), modeldir.OutputMoments, last); err != nil {
+		return stage.Result{}, err
+	}
+	if !family.Finite(last) {
+		return stage.Result{}, s.NotFinite(0, "moments")
+	}
+	moments := make([]float32, len(last))
+	nn.ToChannelsFirst(moments, last, 1, channels, h*w)
+	return stage.Result{Values: append(out, family.Tensor(valueMoments, moments, 1, channels, h, w))}, nil
+}
+
+// resized is a picture of a request in the size that is drawn.
+func resized(req stage.WorkRequest, name string) (imaging.Pixels, error) {
+	v, _ := req.Values.Get(name)
+	p, err := imaging.Decode(v.File.Data)
+	if err != nil {
+		return p, stage.Invalid(stage.InvalidField, name, fmt.Sprintf("%d bytes", len(v.File.Data)), err.Error())
+	}
+	return p.Resize(int(req.Options[family.Width].Int), int(req.Options[family.Height].Int)), nil
+}
+
+// maskLatents is 1 for every latent whose first pixel is white, rather than black.
+func (m *model) maskLatents(p imaging.Pixels, h, w int) []float32 {
+	const white = 128 // of 255, and more
+	out := make([]float32, h*w)
+	for i := range out {
+		if p.Grey(i%w*m.VAE.Factor(), i/w*m.VAE.Factor()) >= white {
+			out[i] = 1
+		}
+	}
+	return out
+}
+
+// openPicture draws the latents of the request's picture from their moments, and reads the mask.
+func (d *denoising) openPicture(v stage.Value) error {
+	h, w := d.latentSize(d.req.Options)
+	moments, err := d.sized(v, d.req.Options)
+	if err != nil {
+		return err
+	}
+	channels := d.VAE.LatentChannels
+	draw, last := make([]float32, len(d.noise)), make([]float32, len(moments))
+	d.source.Draw(d.draws, draw)
+	d.draws++
+	nn.ToChannelsLast(last, moments, 1, 2*channels, h*w)
+	noise := make([]float32, len(draw))
+	nn.ToChannelsLast(noise, draw, 1, channels, h*w)
+	z := d.VAE.Sample(last, noise)
+	d.VAE.Scale(z)
+	d.picture = make([]float32, len(z))
+	nn.ToChannelsFirst(d.picture, z, 1, channels, h*w)
+	if mask, masked := d.req.Values.Get(valueMaskLatents); masked {
+		d.mask, err = family.Floats(mask)
+	}
+	return err
+}
+
+// keep is latents before evaluation i with the picture, as noisy as there, where the mask leaves it.
+func (d *denoising) keep(i int, latents []float32) []float32 {
+	out := make([]float32, len(latents))
+	d.steps.Noised(i, d.picture, d.noise, out)
+	for j, v := range latents {
+		mask := d.mask[j%len(d.mask)]
+		out[j] = float32((1-mask)*out[j]) + float32(mask*v)
+	}
+	return out
+}

@@ -1,0 +1,46 @@
+package stage_test
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/triptych-serving/triptych/stage"
+)
+
+func TestOptionSpecCheck(t *testing.T) {
+	side := stage.OptionSpec{Name: "width", Type: stage.Int, Max: 4096, Multiple: 64, Unit: "pixels", Refused: stage.SizeUnsupported}
+	steps := stage.OptionSpec{Name: "steps", Type: stage.Int, Min: 1, Max: 1000}
+	scale := stage.OptionSpec{Name: "guidance_scale", Type: stage.Float, Max: 100}
+	sampler := stage.OptionSpec{Name: "sampler", Type: stage.Text, Choices: []string{"ddim", "euler"}, Refused: stage.SamplerUnsupported, Problem: "its own is unknown"}
+	prompt := stage.OptionSpec{Name: "prompt", Type: stage.Text, Max: 8}
+	for _, test := range []struct {
+		spec   stage.OptionSpec
+		value  stage.Option
+		reason stage.Reason // empty is accepted
+		says   string
+	}{
+		{side, stage.IntOption(512), "", ""},
+		{side, stage.IntOption(500), stage.SizeUnsupported, "448 or 512"},
+		{side, stage.FloatOption(512), stage.SizeUnsupported, "type int"},
+		{steps, stage.IntOption(1), "", ""},
+		{steps, stage.IntOption(0), stage.InvalidField, "1 to 1000"},
+		{scale, stage.FloatOption(0), "", ""},
+		{scale, stage.FloatOption(math.NaN()), stage.InvalidField, "a number from 0 to 100"},
+		{scale, stage.FloatOption(101), stage.InvalidField, "a number from 0 to 100"},
+		{sampler, stage.TextOption("euler"), "", ""},
+		{sampler, stage.TextOption("k"), stage.SamplerUnsupported, "one of ddim, euler"},
+		{prompt, stage.TextOption("12345678"), "", ""},
+		{prompt, stage.TextOption("123456789"), stage.InvalidField, "at most 8 bytes"},
+		{prompt, stage.TextOption("\xff"), stage.InvalidField, "UTF-8"},
+		{prompt, stage.TextOption("a\x00"), stage.InvalidField, "NUL"},
+	} {
+		err := test.spec.Check("field", test.value)
+		if stage.ReasonOf(err) != test.reason || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s = %v: %v, want %q that says %q", test.spec.Name, test.value, err, test.reason, test.says)
+		}
+	}
+	if err := sampler.Missing("sampler"); err.Reason != stage.SamplerUnsupported || !strings.Contains(err.Message, "one of ddim, euler, since its own is unknown") {
+		t.Errorf("an option that is missing: %v", err)
+	}
+}
