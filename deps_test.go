@@ -45,8 +45,8 @@ func laws() []law {
 		{folder: "services/encoder", deny: []string{"services/denoiser", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/denoiser", deny: []string{"services/encoder", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/decoder", deny: []string{"services/encoder", "services/denoiser", "orchestrator", "engine/"}, why: "no service imports another"},
-		{folder: "internal/devicelease", deny: []string{"google.golang.org", "net", "log", "proto", "stage/", "services", "orchestrator", "cmd"}, why: "a device is shared through files alone"},
-		{folder: ".", except: []string{"cmd", "internal/devicelease"}, deny: []string{"internal/devicelease"}, why: "the runtime process holds the device's memory, and nobody else may"},
+		{folder: "internal/deviceclaim", deny: []string{"google.golang.org", "net", "log", "proto", "stage/", "services", "orchestrator", "cmd"}, why: "a device is shared through files alone"},
+		{folder: ".", except: []string{"cmd", "internal/deviceclaim"}, deny: []string{"internal/deviceclaim"}, why: "the runtime process holds the device's memory, and nobody else may"},
 		{folder: ".", except: []string{"stage/stageplugin"}, deny: []string{"github.com/hashicorp/go-plugin"}, why: "go-plugin stays behind one seam"},
 		{folder: ".", except: fakes(), deny: fakes(), why: "fakes and suites are for tests"},
 		{folder: ".", except: []string{"orchestrator/metrics"}, deny: []string{"github.com/prometheus/client_golang"}, why: "Prometheus stays behind one seam"},
@@ -55,7 +55,7 @@ func laws() []law {
 		{folder: "internal/baseline", allow: []string{"orchestrator/residency", "orchestrator/residency/simulate", "stage"}, why: "the memory policy is compared from outside"},
 		{folder: "internal/cgroup", allow: none(), why: "control groups are the kernel's"},
 		{folder: "internal/cpulimit", allow: []string{"internal/cgroup"}, why: "processors are the kernel's"},
-		{folder: "internal/devicelease", allow: []string{"engine/device", "stage"}, why: "a device is shared by records of bytes"},
+		{folder: "internal/deviceclaim", allow: []string{"engine/device", "stage"}, why: "a device is shared by records of bytes"},
 		{folder: "internal/exif", allow: none(), why: "it reads bytes"},
 		{folder: "internal/local", allow: []string{"internal/procusage", "internal/rpcserver", "stage"}, why: "it starts processes and does no work of theirs"},
 		{folder: "internal/procusage", allow: none(), why: "processes are the kernel's"},
@@ -221,7 +221,7 @@ func TestImportLawCatches(t *testing.T) {
 
 // testOnly are imports that every test may have.
 func testOnly(path string) bool {
-	return matches(path, fakes()) || path == "log/slog" || path == "net" || path == "internal/devicelease"
+	return matches(path, fakes()) || path == "log/slog" || path == "net" || path == "internal/deviceclaim"
 }
 
 func below(path, folder string) bool {

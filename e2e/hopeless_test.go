@@ -34,7 +34,7 @@ func TestHopeless(t *testing.T) {
 	local := map[string][]string{
 		"generate": {"generate", "x", "-o", image}, "up": {"up", "--listen", "127.0.0.1:0"}, "encoder": {"encoder", "--listen", "127.0.0.1:0"},
 	}
-	const lease, model = "--device-lease", "--models"
+	const claims, model = "--device-claims", "--models"
 	for name, args := range local {
 		for _, c := range []struct {
 			env, says string
@@ -50,8 +50,8 @@ func TestHopeless(t *testing.T) {
 			{"", "-1", []string{"--threads", "-1"}},
 			{"", "nowhere", []string{model, filepath.Join(dir, "nowhere")}},
 			{"", file, []string{model, file}},
-			{"", lease, []string{"--memory-budget", "1GiB", lease, file}},
-			{"", lease, []string{"--memory-budget", "1GiB", lease, "/proc/lease"}},
+			{"", claims, []string{"--memory-budget", "1GiB", claims, file}},
+			{"", claims, []string{"--memory-budget", "1GiB", claims, "/proc/claims"}},
 			{"", "int9", []string{"--precision", "int9"}},
 			{"", "--resident-bytes", []string{"--resident-bytes", "vae=1"}},
 		} {

@@ -29,8 +29,8 @@ type DeviceShare struct {
 	BudgetBytes  int64  // the smallest that any of them was told; 0 is no limit
 	ForeignBytes int64  // of the budget, held by those who do not work for the orchestrator that asks
 	ForeignWants []Want // of those, the oldest first
-	// Lease is the id of the record that the processes share the device by: those with another id, or none, do not share it.
-	Lease string
+	// Claim is the id of the record that the processes share the device by: those with another id, or none, do not share it.
+	Claim string
 }
 
 type callerKey struct{}

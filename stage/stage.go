@@ -100,11 +100,11 @@ type Info struct {
 	// Releases is how often the present runtime process gave back memory that it kept between runs, which is not in
 	// UsedBytes, and ReleasedBytes by how much it shrank then.
 	Releases, ReleasedBytes int64
-	// ForeignBytes and ForeignWants are of other processes on the device, and DeviceLease is how it is shared with them,
+	// ForeignBytes and ForeignWants are of other processes on the device, and DeviceClaims is how it is shared with them,
 	// see DeviceShare; empty where it is not.
 	ForeignBytes int64
 	ForeignWants []Want
-	DeviceLease  string
+	DeviceClaims string
 	// WarmBudgetBytes is the most memory of the host that the stage keeps warm weights in; 0 keeps none. Warm ones are not in
 	// UsedBytes, and are lost with the runtime process as what is resident.
 	WarmBudgetBytes int64

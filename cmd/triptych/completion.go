@@ -30,7 +30,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"pin":             completeSelectors,
 		"evict-after-use": completeSelectors,
 		"models":          folders,
-		"device-lease":    folders,
+		"device-claims":   folders,
 	}
 	for _, name := range []string{"tls-cert", "tls-key", "tls-client-ca", "server-ca", "server-client-cert", "server-client-key", "stage-ca", "stage-client-cert", "stage-client-key"} {
 		all[name] = files("pem", "crt", "key")

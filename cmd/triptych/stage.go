@@ -15,7 +15,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/device/devices"
 	"github.com/triptych-serving/triptych/families"
 	"github.com/triptych-serving/triptych/internal/cpulimit"
-	"github.com/triptych-serving/triptych/internal/devicelease"
+	"github.com/triptych-serving/triptych/internal/deviceclaim"
 	"github.com/triptych-serving/triptych/internal/local"
 	"github.com/triptych-serving/triptych/internal/rpcserver"
 	"github.com/triptych-serving/triptych/services/decoder"
@@ -125,21 +125,21 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	if err != nil {
 		return o, nil, usageError{err}
 	}
-	closeLease := func() error { return nil }
+	closeClaim := func() error { return nil }
 	if dir := f.share.directory(f.budget); dir != "" {
-		lease, err := devicelease.Open(dir, name, int64(f.budget))
+		claim, err := deviceclaim.Open(dir, name, int64(f.budget))
 		switch {
-		case errors.Is(err, devicelease.ErrLocked):
+		case errors.Is(err, deviceclaim.ErrLocked):
 			return o, nil, err // it may come right
 		case err != nil:
-			return o, nil, usageError{fmt.Errorf("%w; choose another --device-lease, or %s", err, leaseOff)}
+			return o, nil, usageError{fmt.Errorf("%w; choose another --device-claims, or %s", err, claimOff)}
 		}
-		o.Lease, hardware.Lease, closeLease = lease, lease, lease.Close
+		o.Claim, hardware.Claim, closeClaim = claim, claim, claim.Close
 	}
 	if o.Device, err = devices.Open(name, hardware); err != nil {
-		return o, nil, usageError{errors.Join(err, closeLease())}
+		return o, nil, usageError{errors.Join(err, closeClaim())}
 	}
-	return o, func() error { return errors.Join(o.Device.Close(), closeLease()) }, nil
+	return o, func() error { return errors.Join(o.Device.Close(), closeClaim()) }, nil
 }
 
 // stageCommand serves one stage.

@@ -55,9 +55,9 @@ type Activity struct {
 	Moved   uint64 // another number whenever one of them has got on: by a task of an op, or a chunk of weights
 }
 
-// Lease is a device's memory where other processes use it too: each takes what it is about to allocate, so that
+// Claim is a device's memory where other processes use it too: each takes what it is about to allocate, so that
 // all of them together keep to the device's budget.
-type Lease interface {
+type Claim interface {
 	// Reserve takes bytes; the error, a BusyError if others hold them, means that nothing was taken.
 	Reserve(bytes int64) error
 	// Release gives bytes back.
@@ -76,7 +76,7 @@ type Allocation interface {
 	// Bytes is what is allocated on the device, or would be if it were not offloaded.
 	Bytes() int64
 	// Offload takes it off the device and keeps it in the host's memory, to the bit: it is no longer in Memory's UsedBytes
-	// nor in the device's lease. What would use it until Onload gets ErrOffloaded. It may take a copy: until that is there,
+	// nor in the device's claim. What would use it until Onload gets ErrOffloaded. It may take a copy: until that is there,
 	// the bytes count on the device. The error is the context's, or the device's; it is then on the device as it was.
 	// Idempotent, and nothing once it is freed.
 	Offload(ctx context.Context) error

@@ -8,7 +8,7 @@ type Ledger struct {
 	Device        string
 	CapBytes      int64                   // 0 is none
 	OverheadBytes int64                   // of the device, under the cap
-	Lease         Lease                   // nil where no other process uses the device
+	Claim         Claim                   // nil where no other process uses the device
 	Refuse        func(bytes int64) error // nil refuses nothing; one call at a time, as of what Take is given
 
 	mu         sync.Mutex
@@ -25,10 +25,10 @@ func (l *Ledger) Open() error {
 	if l.CapBytes > 0 && l.available() < 0 {
 		return &MemoryError{Device: l.Device, NeededBytes: l.OverheadBytes, AvailableBytes: l.CapBytes, CapBytes: l.CapBytes}
 	}
-	if l.Lease == nil {
+	if l.Claim == nil {
 		return nil
 	}
-	if err := l.Lease.Reserve(l.OverheadBytes); err != nil {
+	if err := l.Claim.Reserve(l.OverheadBytes); err != nil {
 		return &MemoryError{Device: l.Device, NeededBytes: l.OverheadBytes, AvailableBytes: l.available(), CapBytes: l.CapBytes, Err: err}
 	}
 	return nil
@@ -38,13 +38,13 @@ func (l *Ledger) Open() error {
 func (l *Ledger) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.Lease != nil && !l.closed {
-		l.Lease.Release(l.OverheadBytes)
+	if l.Claim != nil && !l.closed {
+		l.Claim.Release(l.OverheadBytes)
 	}
 	l.closed = true
 }
 
-// Take counts bytes as used if they are under the cap, the lease gives them and get succeeds; else it gives a
+// Take counts bytes as used if they are under the cap, the claim gives them and get succeeds; else it gives a
 // MemoryError and counts nothing.
 func (l *Ledger) Take(bytes int64, get func() error) error {
 	l.mu.Lock()
@@ -56,8 +56,8 @@ func (l *Ledger) Take(bytes int64, get func() error) error {
 	if l.CapBytes > 0 && bytes > l.available() {
 		return refused(nil)
 	}
-	if l.Lease != nil {
-		if err := l.Lease.Reserve(bytes); err != nil {
+	if l.Claim != nil {
+		if err := l.Claim.Reserve(bytes); err != nil {
 			return refused(err)
 		}
 	}
@@ -69,8 +69,8 @@ func (l *Ledger) Take(bytes int64, get func() error) error {
 		err = get()
 	}
 	if err != nil {
-		if l.Lease != nil {
-			l.Lease.Release(bytes)
+		if l.Claim != nil {
+			l.Claim.Release(bytes)
 		}
 		return refused(err)
 	}
@@ -97,8 +97,8 @@ func (l *Ledger) Release(bytes int64) {
 // giveBack is Release; l.mu is held.
 func (l *Ledger) giveBack(bytes int64) {
 	l.used -= bytes
-	if l.Lease != nil {
-		l.Lease.Release(bytes)
+	if l.Claim != nil {
+		l.Claim.Release(bytes)
 	}
 }
 

@@ -8,7 +8,7 @@ type Planner interface {
 	// Class is equal for devices that plan alike, but for a cap: it tells the kind, and what else the answers below depend on.
 	Class() string
 	// OverheadBytes is what the process takes of the device beside weights and scratch, from its opening to its Close: a
-	// context, a library's workspace. It is not in Memory's UsedBytes, but under the cap and in the device's lease.
+	// context, a library's workspace. It is not in Memory's UsedBytes, but under the cap and in the device's claim.
 	OverheadBytes() int64
 	LoadPlanner
 	RunPlanner

@@ -8,27 +8,27 @@ import (
 )
 
 // claim is a service's part in a device, and the record in which it shares the device with other processes.
-type claim struct{ host, device, lease string }
+type claim struct{ host, device, claim string }
 
-// unshared tells in words why a service may not work beside one that does: both name the same device and do not share its lease,
+// unshared tells in words why a service may not work beside one that does: both name the same device and do not share its claim,
 // so that together they would exceed the budget. The first to come works. It is empty where nothing is wrong; the service's claim
 // then stands until unclaim.
 func (f *Fleet) unshared(id residency.StageID, info stage.Info) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.claims, id)
-	c := claim{info.Host, info.Device, info.DeviceLease}
-	if c.lease == "" { // no budget, or the operator keeps it out
+	c := claim{info.Host, info.Device, info.DeviceClaims}
+	if c.claim == "" { // no budget, or the operator keeps it out
 		return ""
 	}
 	var rival residency.StageID // the first by address
 	for other, has := range f.claims {
-		if has.host == c.host && has.device == c.device && has.lease != c.lease && (rival == "" || other < rival) {
+		if has.host == c.host && has.device == c.device && has.claim != c.claim && (rival == "" || other < rival) {
 			rival = other
 		}
 	}
 	if rival != "" {
-		return fmt.Sprintf("it names %s of host %q, as %s does, and does not share that one's lease directory: give both the same directory by --device-lease, or, on different machines, different names by --host",
+		return fmt.Sprintf("it names %s of host %q, as %s does, and does not share that one's claim directory: give both the same directory by --device-claims, or, on different machines, different names by --host",
 			c.device, c.host, rival)
 	}
 	f.claims[id] = c

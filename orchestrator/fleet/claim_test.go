@@ -11,8 +11,8 @@ import (
 )
 
 // shares has a service tell how it shares its device.
-func shares(s *fleettest.Service, host, lease string) {
-	s.Edit(func(i *stage.Info) { i.Host, i.Device, i.DeviceLease = host, "cpu:0", lease })
+func shares(s *fleettest.Service, host, claim string) {
+	s.Edit(func(i *stage.Info) { i.Host, i.Device, i.DeviceClaims = host, "cpu:0", claim })
 }
 
 // looks passes some time in which every service is asked again.
@@ -21,7 +21,7 @@ func looks() {
 	synctest.Wait()
 }
 
-// TestUnsharedDevice: of two services that name one memory and do not share its lease, the first to come works. The other gets
+// TestUnsharedDevice: of two services that name one memory and do not share its claim, the first to come works. The other gets
 // no work, is told of with both addresses and the flags that help, and works once the mistake is corrected.
 func TestUnsharedDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -37,11 +37,11 @@ func TestUnsharedDevice(t *testing.T) {
 		looks()
 		for kind, s := range map[stage.Kind]*fleettest.Service{stage.KindEncoder: encoder, stage.KindDecoder: decoder} {
 			if p := problem(r, kind); p != "" {
-				t.Errorf("%s shares the lease of the first, and is told: %s", s.Address, p)
+				t.Errorf("%s shares the claim of the first, and is told: %s", s.Address, p)
 			}
 		}
 		p := problem(r, stage.KindDenoiser)
-		for _, part := range []string{"cpu:0", `"node"`, "--device-lease", "--host"} {
+		for _, part := range []string{"cpu:0", `"node"`, "--device-claims", "--host"} {
 			if !strings.Contains(p, part) {
 				t.Errorf("the problem does not tell %s: %s", part, p)
 			}
@@ -75,9 +75,9 @@ func TestUnsharedDevice(t *testing.T) {
 	})
 }
 
-// TestLeaseLostAtWork: a service that no longer shares the lease keeps its bytes in the ledger and gets no work; it has what it
+// TestClaimLostAtWork: a service that no longer shares the claim keeps its bytes in the ledger and gets no work; it has what it
 // had when the other one is gone.
-func TestLeaseLostAtWork(t *testing.T) {
+func TestClaimLostAtWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := fleettest.New(t, fleettest.Trio()...)
 		for _, s := range r.Services {
@@ -105,8 +105,8 @@ func TestLeaseLostAtWork(t *testing.T) {
 	})
 }
 
-// TestNewLease: when somebody removes the directory, all tell its new id one after the other, and work on.
-func TestNewLease(t *testing.T) {
+// TestNewClaim: when somebody removes the directory, all tell its new id one after the other, and work on.
+func TestNewClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := fleettest.New(t, fleettest.Trio()...)
 		for _, s := range r.Services {
@@ -126,7 +126,7 @@ func TestNewLease(t *testing.T) {
 	})
 }
 
-// TestSharedElsewhere: services on other hosts or devices have leases of their own, and one without a lease has no part in it.
+// TestSharedElsewhere: services on other hosts or devices have claims of their own, and one without a claim has no part in it.
 func TestSharedElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := fleettest.New(t, fleettest.Trio()...)

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/triptych-serving/triptych/internal/devicelease"
+	"github.com/triptych-serving/triptych/internal/deviceclaim"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -47,7 +47,7 @@ type player struct {
 	*shared
 	id     string
 	model  *checked
-	leases map[StageID]*devicelease.Lease
+	leases map[StageID]*deviceclaim.Claim
 	loaded map[StageID]int64 // bytes of weights
 	turns  map[JobID][]Need  // yet to come, the first is asked for
 	asked  map[RequestID]JobID
@@ -60,7 +60,7 @@ func newShared(t *testing.T, random *rand.Rand) *shared {
 	root := t.TempDir()
 	for i := range 2 + random.IntN(2) {
 		p := &player{
-			shared: s, id: fmt.Sprint("orchestrator ", i), model: newChecked(t), leases: map[StageID]*devicelease.Lease{}, loaded: map[StageID]int64{},
+			shared: s, id: fmt.Sprint("orchestrator ", i), model: newChecked(t), leases: map[StageID]*deviceclaim.Claim{}, loaded: map[StageID]int64{},
 			turns: map[JobID][]Need{}, asked: map[RequestID]JobID{}, runs: map[RequestID]int64{},
 		}
 		s.players = append(s.players, p)
@@ -68,7 +68,7 @@ func newShared(t *testing.T, random *rand.Rand) *shared {
 		for i, f := range []struct{ weights, scratch int64 }{{40, 5}, {100, 20}, {40, 10}} {
 			kind := stage.Kinds()[i]
 			id := StageID(kind.String())
-			l, err := devicelease.Open(root, "gpu:0", s.budget)
+			l, err := deviceclaim.Open(root, "gpu:0", s.budget)
 			if err != nil {
 				t.Fatal(err)
 			}

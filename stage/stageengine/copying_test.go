@@ -415,7 +415,7 @@ func (s *stack) draw(ctx context.Context, model string) ([]byte, error) {
 }
 
 // Loads, evictions and images at random, of two models that do not fit together, on a device that refuses memory and fails to
-// offload at random: behind every step memory and lease are what the stages say, to the byte, and images are the same. So they
+// offload at random: behind every step memory and claim are what the stages say, to the byte, and images are the same. So they
 // are behind three that do it at once.
 func TestCopyingSoak(t *testing.T) {
 	did := map[string]int{}
@@ -436,8 +436,8 @@ func TestCopyingSoak(t *testing.T) {
 				return nil
 			}
 		}
-		lease := &sharing{left: 1 << 30}
-		o := devicetest.CopyingOptions{CapBytes: 8 << 20, OverheadBytes: 1 << 20, Lease: lease, Refuse: at(4), Fail: at(1)}
+		claim := &sharing{left: 1 << 30}
+		o := devicetest.CopyingOptions{CapBytes: 8 << 20, OverheadBytes: 1 << 20, Claim: claim, Refuse: at(4), Fail: at(1)}
 		s := &soaker{newCopyingStack(t, o, 3<<20), random(1), map[string][]byte{}, did}
 		for _, model := range stackModels {
 			s.loadAll(t, model)
@@ -453,8 +453,8 @@ func TestCopyingSoak(t *testing.T) {
 		for range 200 {
 			done = append(done, s.step(t, s.stages()[s.rng.IntN(3)]))
 			s.check(t, fmt.Sprintf("seed %d, behind %q", seed, done[max(0, len(done)-5):]))
-			if m := s.device.Memory(); lease.left != 1<<30-o.OverheadBytes-m.UsedBytes {
-				t.Fatalf("seed %d, behind %q: %d bytes are left of the lease, memory %+v", seed, done[len(done)-1], lease.left, m)
+			if m := s.device.Memory(); claim.left != 1<<30-o.OverheadBytes-m.UsedBytes {
+				t.Fatalf("seed %d, behind %q: %d bytes are left of the claim, memory %+v", seed, done[len(done)-1], claim.left, m)
 			}
 		}
 		var group sync.WaitGroup

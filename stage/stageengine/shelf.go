@@ -23,8 +23,8 @@ type Options struct {
 	Families []family.Family // whose models are known
 	Device   device.Device
 	Host     string // the machine, see stage.Info
-	// Lease tells what other processes do with the device; nil where there are none.
-	Lease   Lease
+	// Claim tells what other processes do with the device; nil where there are none.
+	Claim   Claim
 	Version string // of the serving program
 	// Precision is the type in which a stage keeps the weights of linear layers and convolutions, see device.Param; as
 	// stored if there is none. Everything is computed in float32.
@@ -43,8 +43,8 @@ type Options struct {
 	Outline bool
 }
 
-// Lease is the device as its processes share it.
-type Lease interface {
+// Claim is the device as its processes share it.
+type Claim interface {
 	// Observe tells the others for whom this process works and what that one lacks, and gives what they have and want.
 	Observe(orchestrator string, want stage.Want) stage.DeviceShare
 }
@@ -95,10 +95,10 @@ func (s *Stage) Info(ctx context.Context) (stage.Info, error) {
 	if s.Released != nil {
 		info.Releases, info.ReleasedBytes = s.Released()
 	}
-	if s.Lease != nil {
+	if s.Claim != nil {
 		c := stage.CallerOf(ctx)
-		share := s.Lease.Observe(c.Orchestrator, c.Want)
-		info.MemoryBudgetBytes, info.ForeignBytes, info.ForeignWants, info.DeviceLease = share.BudgetBytes, share.ForeignBytes, share.ForeignWants, share.Lease
+		share := s.Claim.Observe(c.Orchestrator, c.Want)
+		info.MemoryBudgetBytes, info.ForeignBytes, info.ForeignWants, info.DeviceClaims = share.BudgetBytes, share.ForeignBytes, share.ForeignWants, share.Claim
 	}
 	for _, m := range s.known() {
 		told := stage.Model{Name: m.name, Problem: m.unusable}

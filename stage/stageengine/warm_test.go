@@ -49,8 +49,8 @@ func TestWarmRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := -1 // allocations until one is refused
-	lease := &sharing{left: 1 << 30, share: stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 60}}
-	d, err := cpu.New(cpu.Options{Threads: 1, MemoryCapBytes: 1 << 30, Lease: lease, Refuse: func(int64) error {
+	claim := &sharing{left: 1 << 30, share: stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 60}}
+	d, err := cpu.New(cpu.Options{Threads: 1, MemoryCapBytes: 1 << 30, Claim: claim, Refuse: func(int64) error {
 		if left--; left == -1 {
 			return errors.New("injected")
 		}
@@ -75,8 +75,8 @@ func TestWarmRefused(t *testing.T) {
 		if want := []stage.ResidentComponent{{Name: encoderModel + "/text_encoder", WeightsBytes: weights}}; err != nil || !cmp.Equal(info.Warm, want) || info.Resident != nil {
 			t.Errorf("warm %v, resident %v, %v; want %v warm", info.Warm, info.Resident, err, want)
 		}
-		if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != weights || lease.left != 1<<30 {
-			t.Errorf("memory %+v and %d left of the lease, want all of %d bytes offloaded", m, lease.left, weights)
+		if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != weights || claim.left != 1<<30 {
+			t.Errorf("memory %+v and %d left of the claim, want all of %d bytes offloaded", m, claim.left, weights)
 		}
 	}
 	for i, what := range []string{"the weights", "the store"} {
@@ -86,11 +86,11 @@ func TestWarmRefused(t *testing.T) {
 		}
 		warm()
 	}
-	lease.left = weights - 1
+	claim.left = weights - 1
 	if err := load(); stage.ReasonOf(err) != stage.DeviceBusy {
 		t.Errorf("held by others: %v, want %s", err, stage.DeviceBusy)
 	}
-	lease.left = 1 << 30
+	claim.left = 1 << 30
 	warm()
 	if err := load(); err != nil {
 		t.Fatal(err)
@@ -98,8 +98,8 @@ func TestWarmRefused(t *testing.T) {
 	if _, err := e.Evict(t.Context(), stage.EvictRequest{Component: partOf(e, encoderModel)}); err != nil {
 		t.Fatal(err)
 	}
-	if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != 0 || lease.left != 1<<30 {
-		t.Errorf("in the end memory %+v, %d left of the lease", m, lease.left)
+	if m := d.Memory(); m.UsedBytes != 0 || m.OffloadedBytes != 0 || claim.left != 1<<30 {
+		t.Errorf("in the end memory %+v, %d left of the claim", m, claim.left)
 	}
 }
 

@@ -111,7 +111,7 @@ func TestInfoSurvives(t *testing.T) {
 		},
 		Resident:  []stage.ResidentComponent{{Name: "m/unet", WeightsBytes: 2, Stale: "t"}},
 		UsedBytes: 9, PeakBytes: 10, Generation: 11, Draining: true, Releases: 12, ReleasedBytes: 13,
-		ForeignBytes: 18, ForeignWants: []stage.Want{{Bytes: 13, Since: time.Unix(14, 15)}, {Bytes: 16, Since: time.Unix(17, 0)}}, DeviceLease: "l",
+		ForeignBytes: 18, ForeignWants: []stage.Want{{Bytes: 13, Since: time.Unix(14, 15)}, {Bytes: 16, Since: time.Unix(17, 0)}}, DeviceClaims: "l",
 		WarmBudgetBytes: 19, Warm: []stage.ResidentComponent{{Name: "n/unet", WeightsBytes: 20}},
 		Planning: "threads=4", OverheadBytes: 21,
 	}

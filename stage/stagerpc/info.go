@@ -15,7 +15,7 @@ func infoToProto(i stage.Info) *stagepb.GetStageInfoResponse {
 		UsedBytes: i.UsedBytes, PeakBytes: i.PeakBytes, RuntimeGeneration: i.Generation, Draining: i.Draining,
 		Releases: i.Releases, ReleasedBytes: i.ReleasedBytes, WarmBudgetBytes: i.WarmBudgetBytes,
 		Planning: clip(i.Planning), OverheadBytes: i.OverheadBytes,
-		ForeignBytes: i.ForeignBytes, DeviceLease: clip(i.DeviceLease), ForeignWants: each(some(i.ForeignWants, maxWants), wantToProto),
+		ForeignBytes: i.ForeignBytes, DeviceClaims: clip(i.DeviceClaims), ForeignWants: each(some(i.ForeignWants, maxWants), wantToProto),
 		Models: each(some(i.Models, maxModels), modelToProto), Components: each(some(i.Components, maxModels), componentToProto),
 		Resident: each(some(i.Resident, maxModels), residentToProto), Warm: each(some(i.Warm, maxModels), residentToProto),
 	}
@@ -28,7 +28,7 @@ func infoFromProto(res *stagepb.GetStageInfoResponse) stage.Info {
 		UsedBytes: res.GetUsedBytes(), PeakBytes: res.GetPeakBytes(), Generation: res.GetRuntimeGeneration(), Draining: res.GetDraining(),
 		Releases: res.GetReleases(), ReleasedBytes: res.GetReleasedBytes(), WarmBudgetBytes: max(0, res.GetWarmBudgetBytes()),
 		Planning: res.GetPlanning(), OverheadBytes: max(0, res.GetOverheadBytes()),
-		ForeignBytes: max(0, res.GetForeignBytes()), DeviceLease: res.GetDeviceLease(), ForeignWants: each(some(res.GetForeignWants(), maxWants), wantFromProto),
+		ForeignBytes: max(0, res.GetForeignBytes()), DeviceClaims: res.GetDeviceClaims(), ForeignWants: each(some(res.GetForeignWants(), maxWants), wantFromProto),
 		Models: each(some(res.GetModels(), maxModels), modelFromProto), Components: each(some(res.GetComponents(), maxModels), componentFromProto),
 		Resident: each(some(res.GetResident(), maxModels), residentFromProto), Warm: each(some(res.GetWarm(), maxModels), residentFromProto),
 	}

@@ -21,7 +21,7 @@ type Options struct {
 	Index          int          // the number in the name
 	Threads        int          // goroutines that compute; 0 is runtime.GOMAXPROCS(0)
 	MemoryCapBytes int64        // most bytes of weights and scratch at once; 0 is no cap
-	Lease          device.Lease // asked before memory is taken; nil where no other process uses the device
+	Claim          device.Claim // asked before memory is taken; nil where no other process uses the device
 	Conv           Algorithm    // of every convolution that it fits; empty is ConvEnv's, or else the fastest for the shape
 	// SpillDir is where the arrays of banded runs go, in files without a name; empty is $TMPDIR, or
 	// /var/tmp without that.
@@ -55,7 +55,7 @@ func New(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	ledger := &device.Ledger{Device: p.name, CapBytes: o.MemoryCapBytes, Lease: o.Lease, Refuse: o.Refuse}
+	ledger := &device.Ledger{Device: p.name, CapBytes: o.MemoryCapBytes, Claim: o.Claim, Refuse: o.Refuse}
 	return &Device{Planner: p, spillDir: cmp.Or(o.SpillDir, spillDir()), room: diskRoom, ledger: ledger, pool: newPool(p.threads)}, nil
 }
 

@@ -20,7 +20,7 @@ const MaxThreads = cpu.MaxThreads
 type Options struct {
 	Threads        int          // that compute on the host; 0 is runtime.GOMAXPROCS(0)
 	MemoryCapBytes int64        // most bytes of weights, scratch and overhead at once; 0 is no cap
-	Lease          device.Lease // asked before memory is taken; nil where no other process uses the device
+	Claim          device.Claim // asked before memory is taken; nil where no other process uses the device
 	// Refuse, which is for tests, is asked before memory is taken; nil refuses nothing.
 	Refuse func(bytes int64) error
 }
@@ -99,7 +99,7 @@ func absent(name, needs string) kind {
 }
 
 func cpuOptions(index int, o Options) cpu.Options {
-	return cpu.Options{Index: index, Threads: o.Threads, MemoryCapBytes: o.MemoryCapBytes, Lease: o.Lease, Refuse: o.Refuse}
+	return cpu.Options{Index: index, Threads: o.Threads, MemoryCapBytes: o.MemoryCapBytes, Claim: o.Claim, Refuse: o.Refuse}
 }
 
 func planCPU(index int, o Options) (device.Planner, error) {

@@ -13,7 +13,7 @@ import (
 type CopyingOptions struct {
 	CapBytes      int64        // most bytes of weights, scratch and overhead; 0 is no cap
 	OverheadBytes int64        // see device.Planner
-	Lease         device.Lease // asked before memory is taken; nil where no other process uses the device
+	Claim         device.Claim // asked before memory is taken; nil where no other process uses the device
 	Unstreamed    bool         // it holds all weights or none
 	// Refuse is asked before memory is taken, and Fail before something is copied to the host: their errors make that fail.
 	// nil lets all be.
@@ -29,7 +29,7 @@ type CopyingOptions struct {
 //   - It takes memory in pages of 16 KiB, and some for itself.
 //   - It does not tell how it computes.
 //
-// Another device computes, on memory that nobody else has. Its own cap and lease are not asked.
+// Another device computes, on memory that nobody else has. Its own cap and claim are not asked.
 type Copying struct {
 	device.Device // computes
 	options       CopyingOptions
@@ -52,7 +52,7 @@ const (
 func NewCopying(inner device.Device, o CopyingOptions) (*Copying, error) {
 	c := &Copying{
 		Device: inner, options: o, queue: make(chan func(), 16),
-		ledger: device.Ledger{Device: copyingName, CapBytes: o.CapBytes, OverheadBytes: o.OverheadBytes, Lease: o.Lease, Refuse: o.Refuse},
+		ledger: device.Ledger{Device: copyingName, CapBytes: o.CapBytes, OverheadBytes: o.OverheadBytes, Claim: o.Claim, Refuse: o.Refuse},
 	}
 	if err := c.ledger.Open(); err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func TestCopyingConformance(t *testing.T) {
 	}
 }
 
-// lender is a lease of so many bytes.
+// lender is a claim of so many bytes.
 type lender struct{ left int64 }
 
 func (l *lender) Reserve(bytes int64) error {
@@ -68,23 +68,23 @@ func (l *lender) Reserve(bytes int64) error {
 
 func (l *lender) Release(bytes int64) { l.left += bytes }
 
-// What the device takes for itself is under the cap and in the lease from the opening to the Close, and not in what is used.
+// What the device takes for itself is under the cap and in the claim from the opening to the Close, and not in what is used.
 func TestCopyingOverhead(t *testing.T) {
 	const overhead, all = 1 << 20, 3 << 20
-	lease := &lender{left: all}
-	d := copying(t, devicetest.CopyingOptions{CapBytes: 2 << 20, OverheadBytes: overhead, Lease: lease})
-	if m := d.Memory(); m.UsedBytes != 0 || lease.left != all-overhead {
-		t.Errorf("memory %+v, %d left of the lease", m, lease.left)
+	claim := &lender{left: all}
+	d := copying(t, devicetest.CopyingOptions{CapBytes: 2 << 20, OverheadBytes: overhead, Claim: claim})
+	if m := d.Memory(); m.UsedBytes != 0 || claim.left != all-overhead {
+		t.Errorf("memory %+v, %d left of the claim", m, claim.left)
 	}
 	n := devicetest.Block(1, 1, 8)
 	w, err := d.Load(t.Context(), n.Manifest, device.LoadPlan{}, n, nil)
-	if err != nil || lease.left != all-overhead-w.Bytes() {
-		t.Fatalf("%v, %d left of the lease", err, lease.left)
+	if err != nil || claim.left != all-overhead-w.Bytes() {
+		t.Fatalf("%v, %d left of the claim", err, claim.left)
 	}
 	w.Free()
 	for range 2 {
-		if err := d.Close(); err != nil || lease.left != all {
-			t.Errorf("%v, %d left of the lease behind the Close", err, lease.left)
+		if err := d.Close(); err != nil || claim.left != all {
+			t.Errorf("%v, %d left of the claim behind the Close", err, claim.left)
 		}
 	}
 
@@ -95,9 +95,9 @@ func TestCopyingOverhead(t *testing.T) {
 	defer inner.Close()
 	var busy *device.BusyError
 	for name, o := range map[string]devicetest.CopyingOptions{
-		"cap": {CapBytes: overhead - 1, OverheadBytes: overhead}, "lease": {OverheadBytes: overhead, Lease: &lender{left: overhead - 1}},
+		"cap": {CapBytes: overhead - 1, OverheadBytes: overhead}, "claim": {OverheadBytes: overhead, Claim: &lender{left: overhead - 1}},
 	} {
-		if _, err := devicetest.NewCopying(inner, o); !errors.Is(err, device.ErrOutOfMemory) || errors.As(err, &busy) != (name == "lease") {
+		if _, err := devicetest.NewCopying(inner, o); !errors.Is(err, device.ErrOutOfMemory) || errors.As(err, &busy) != (name == "claim") {
 			t.Errorf("an overhead beyond the %s: %v", name, err)
 		}
 	}

@@ -181,7 +181,7 @@ type GetStageInfoResponse struct {
 	ForeignWants []*DeviceWant `protobuf:"bytes,41,rep,name=foreign_wants,json=foreignWants,proto3" json:"foreign_wants,omitempty"`
 	// Id of the record in which the processes on the device share its memory; empty where they do not. Stages of one host and
 	// device with different ids would exceed the budget together.
-	DeviceLease string `protobuf:"bytes,42,opt,name=device_lease,json=deviceLease,proto3" json:"device_lease,omitempty"`
+	DeviceClaims string `protobuf:"bytes,42,opt,name=device_claims,json=deviceClaims,proto3" json:"device_claims,omitempty"`
 	// How often the present runtime process gave back memory that it kept between runs.
 	Releases int64 `protobuf:"varint,60,opt,name=releases,proto3" json:"releases,omitempty"`
 	// By how much it shrank then, in sum; this memory is not in used_bytes.
@@ -323,9 +323,9 @@ func (x *GetStageInfoResponse) GetForeignWants() []*DeviceWant {
 	return nil
 }
 
-func (x *GetStageInfoResponse) GetDeviceLease() string {
+func (x *GetStageInfoResponse) GetDeviceClaims() string {
 	if x != nil {
-		return x.DeviceLease
+		return x.DeviceClaims
 	}
 	return ""
 }
@@ -1331,7 +1331,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
 	"DeviceWant\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
-	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xbf\a\n" +
+	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xc1\a\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
@@ -1348,8 +1348,8 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\x12runtime_generation\x18\v \x01(\x04R\x11runtimeGeneration\x12\x1a\n" +
 	"\bdraining\x18\f \x01(\bR\bdraining\x12#\n" +
 	"\rforeign_bytes\x18( \x01(\x03R\fforeignBytes\x12H\n" +
-	"\rforeign_wants\x18) \x03(\v2#.triptych.stage.v1alpha1.DeviceWantR\fforeignWants\x12!\n" +
-	"\fdevice_lease\x18* \x01(\tR\vdeviceLease\x12\x1a\n" +
+	"\rforeign_wants\x18) \x03(\v2#.triptych.stage.v1alpha1.DeviceWantR\fforeignWants\x12#\n" +
+	"\rdevice_claims\x18* \x01(\tR\fdeviceClaims\x12\x1a\n" +
 	"\breleases\x18< \x01(\x03R\breleases\x12%\n" +
 	"\x0ereleased_bytes\x18= \x01(\x03R\rreleasedBytes\x12*\n" +
 	"\x11warm_budget_bytes\x18F \x01(\x03R\x0fwarmBudgetBytes\x12>\n" +

@@ -1,4 +1,4 @@
-// Package devicelease shares a device's memory between the processes of a host. Each has one record in a directory that
+// Package deviceclaim shares a device's memory between the processes of a host. Each has one record in a directory that
 // all of them know: the bytes it has reserved, and the budget it was told. It holds the file's lock (flock) for its
 // life, which the kernel gives back however it ends, so that what a dead process had is free at once. Nobody serves the
 // ledger: whoever wants bytes takes the directory's lock, adds the records up, and writes its own.
@@ -7,7 +7,7 @@
 // it has an id, which Observe tells.
 //
 // The package may import stage, engine/device and golang.org/x/sys; cmd alone imports it.
-package devicelease
+package deviceclaim
 
 import (
 	"bytes"
@@ -32,8 +32,8 @@ const wantLife = 5 * time.Second
 // maxWants is how many wishes Observe tells, the oldest.
 const maxWants = 16
 
-// Lease is this process's part in a device. Safe for concurrent use.
-type Lease struct {
+// Claim is this process's part in a device. Safe for concurrent use.
+type Claim struct {
 	dir string
 	now func() time.Time
 
@@ -47,11 +47,11 @@ type Lease struct {
 // has a directory there.
 // All together have the largest budget that a living process states, and those of one orchestrator at most the smallest that
 // they state; 0 states none. The error is a DirectoryError for a directory where others could write.
-func Open(root, device string, budget int64) (*Lease, error) {
+func Open(root, device string, budget int64) (*Claim, error) {
 	if device == "" || strings.ContainsRune(device, filepath.Separator) || strings.HasPrefix(device, ".") {
-		return nil, fmt.Errorf("device lease: device %q cannot name a directory", device)
+		return nil, fmt.Errorf("device claim: device %q cannot name a directory", device)
 	}
-	l := &Lease{now: time.Now, own: record{budget: budget}}
+	l := &Claim{now: time.Now, own: record{budget: budget}}
 	l.dir = filepath.Join(root, device)
 	for _, dir := range []string{root, l.dir} {
 		if err := makeDirectory(dir); err != nil {
@@ -74,7 +74,7 @@ func Open(root, device string, budget int64) (*Lease, error) {
 
 // Reserve counts bytes as this process's. The error is a device.BusyError if they would exceed a budget, or if
 // another orchestrator has waited for them longer; nothing is counted then.
-func (l *Lease) Reserve(bytes int64) error {
+func (l *Claim) Reserve(bytes int64) error {
 	return l.change(func(all []record) error {
 		t := l.tally(all)
 		if left := t.left(l.own.bytes); bytes > left {
@@ -87,7 +87,7 @@ func (l *Lease) Reserve(bytes int64) error {
 }
 
 // Release gives bytes back that Reserve counted. If the directory cannot be changed now, they count until the next change.
-func (l *Lease) Release(bytes int64) {
+func (l *Claim) Release(bytes int64) {
 	l.mu.Lock()
 	l.own.bytes -= bytes
 	l.mu.Unlock()
@@ -97,7 +97,7 @@ func (l *Lease) Release(bytes int64) {
 // Observe tells on behalf of which orchestrator this process works and what that one lacks, unless the id is empty,
 // and gives what others have and want of its budget: everybody who works for another, or for nobody known. If the directory cannot be read now, it
 // is what was seen last.
-func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
+func (l *Claim) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
 	_ = l.change(func(all []record) error { // the next Reserve tells what is wrong
 		now := l.now()
 		if orchestrator != "" {
@@ -111,7 +111,7 @@ func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
 		if err != nil {
 			return err
 		}
-		share := stage.DeviceShare{BudgetBytes: t.budget, Lease: id}
+		share := stage.DeviceShare{BudgetBytes: t.budget, Claim: id}
 		for _, r := range all {
 			if !l.foreign(r) {
 				continue
@@ -133,7 +133,7 @@ func (l *Lease) Observe(orchestrator string, w stage.Want) stage.DeviceShare {
 }
 
 // Close takes the record away. Idempotent; the process's end does the same.
-func (l *Lease) Close() error {
+func (l *Claim) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
@@ -184,7 +184,7 @@ func (t tally) spare(s *stage.DeviceShare) {
 	s.ForeignWants = slices.DeleteFunc(s.ForeignWants, func(w stage.Want) bool { return w.Bytes == 0 })
 }
 
-func (l *Lease) tally(all []record) tally {
+func (l *Claim) tally(all []record) tally {
 	t, now := tally{budget: l.own.budget, most: l.own.budget}, l.now()
 	since, waits := l.own.want.at(now)
 	for _, r := range all {
@@ -213,10 +213,10 @@ func (l *Lease) tally(all []record) tally {
 }
 
 // foreign tells whether a process works for another orchestrator.
-func (l *Lease) foreign(r record) bool { return r.owner == owner{} || r.owner != l.own.owner }
+func (l *Claim) foreign(r record) bool { return r.owner == owner{} || r.owner != l.own.owner }
 
 // change gives f the records of the others, and makes known what it did to this one's.
-func (l *Lease) change(f func(all []record) error) error {
+func (l *Claim) change(f func(all []record) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
@@ -242,10 +242,10 @@ func (l *Lease) change(f func(all []record) error) error {
 }
 
 // write makes the record known; it makes a new file if somebody has removed the other.
-func (l *Lease) write() error {
+func (l *Claim) write() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(l.file.Fd()), &st); err != nil {
-		return fmt.Errorf("device lease: %w", err)
+		return fmt.Errorf("device claim: %w", err)
 	}
 	if st.Nlink == 0 {
 		file, err := create(l.dir, l.own)
@@ -257,7 +257,7 @@ func (l *Lease) write() error {
 		return nil
 	}
 	if _, err := l.file.WriteAt(l.own.encode(), 0); err != nil {
-		return fmt.Errorf("device lease: %w", err)
+		return fmt.Errorf("device claim: %w", err)
 	}
 	return nil
 }

@@ -42,17 +42,17 @@ func TestSharedDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease := &sharing{share: stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 60, ForeignWants: []stage.Want{{Bytes: 1, Since: time.Unix(1, 0)}}, Lease: "l"}}
-	dev, err := cpu.New(cpu.Options{Threads: 1, MemoryCapBytes: 1 << 30, Lease: lease})
+	claim := &sharing{share: stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 60, ForeignWants: []stage.Want{{Bytes: 1, Since: time.Unix(1, 0)}}, Claim: "l"}}
+	dev, err := cpu.New(cpu.Options{Threads: 1, MemoryCapBytes: 1 << 30, Claim: claim})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	e := newStage(stage.KindEncoder, Options{Library: library, Device: dev, Lease: lease})
+	e := newStage(stage.KindEncoder, Options{Library: library, Device: dev, Claim: claim})
 	info, err := e.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: "a"}))
-	got := stage.DeviceShare{BudgetBytes: info.MemoryBudgetBytes, ForeignBytes: info.ForeignBytes, ForeignWants: info.ForeignWants, Lease: info.DeviceLease}
-	if err != nil || !cmp.Equal(got, lease.share) || lease.callers[0] != "a" {
-		t.Errorf("%+v for %q, %v", got, lease.callers, err)
+	got := stage.DeviceShare{BudgetBytes: info.MemoryBudgetBytes, ForeignBytes: info.ForeignBytes, ForeignWants: info.ForeignWants, Claim: info.DeviceClaims}
+	if err != nil || !cmp.Equal(got, claim.share) || claim.callers[0] != "a" {
+		t.Errorf("%+v for %q, %v", got, claim.callers, err)
 	}
 	refused := func(err error) {
 		t.Helper()
@@ -62,13 +62,13 @@ func TestSharedDevice(t *testing.T) {
 		}
 	}
 	refused(e.Load(t.Context(), stage.LoadRequest{Component: partOf(e, model)}, nil))
-	lease.left = e.books[partOf(e, model)].component.WeightsBytes
+	claim.left = e.books[partOf(e, model)].component.WeightsBytes
 	if err := e.Load(t.Context(), stage.LoadRequest{Component: partOf(e, model)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err = encode(t.Context(), e, model, "fox")
 	refused(err)
-	if _, err := e.Evict(t.Context(), stage.EvictRequest{Component: partOf(e, model)}); err != nil || lease.left != e.books[partOf(e, model)].component.WeightsBytes {
-		t.Errorf("%d bytes are left: %v", lease.left, err)
+	if _, err := e.Evict(t.Context(), stage.EvictRequest{Component: partOf(e, model)}); err != nil || claim.left != e.books[partOf(e, model)].component.WeightsBytes {
+		t.Errorf("%d bytes are left: %v", claim.left, err)
 	}
 }

@@ -1,4 +1,4 @@
-package devicelease
+package deviceclaim
 
 import (
 	"bufio"
@@ -69,7 +69,7 @@ func obey(root string) error {
 }
 
 // race reserves and gives back n times, and reports the first time that more than the budget was reserved by all.
-func race(l *Lease, budget int64, n int) error {
+func race(l *Claim, budget int64, n int) error {
 	for i := range n {
 		bytes := int64(i*7919%60 + 1)
 		if l.Reserve(bytes) != nil {
@@ -158,7 +158,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-func id(l *Lease) string { return l.Observe("", stage.Want{}).Lease }
+func id(l *Claim) string { return l.Observe("", stage.Want{}).Claim }
 
 // TestID: processes that share a directory tell one id, also if it was removed meanwhile, and those of another directory another.
 func TestID(t *testing.T) {

@@ -1,4 +1,4 @@
-package devicelease
+package deviceclaim
 
 import (
 	"crypto/rand"
@@ -36,24 +36,24 @@ type DirectoryError struct {
 	Got      string
 }
 
-// Error reads "device lease: PATH: expected a directory that only its owner can write, got mode drwxrwxrwx".
+// Error reads "device claim: PATH: expected a directory that only its owner can write, got mode drwxrwxrwx".
 func (e *DirectoryError) Error() string {
-	return fmt.Sprintf("device lease: %s: expected %s, got %s", e.Path, e.Expected, e.Got)
+	return fmt.Sprintf("device claim: %s: expected %s, got %s", e.Path, e.Expected, e.Got)
 }
 
 // makeDirectory makes a directory for this user alone, if it is not there, and refuses one where others could take
 // bytes away or make them up.
 func makeDirectory(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("device lease: %w", err)
+		return fmt.Errorf("device claim: %w", err)
 	}
 	info, err := os.Lstat(path)
 	if err != nil {
-		return fmt.Errorf("device lease: %w", err)
+		return fmt.Errorf("device claim: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
-		return fmt.Errorf("device lease: %s: %w", path, err)
+		return fmt.Errorf("device claim: %s: %w", path, err)
 	}
 	switch uid := os.Geteuid(); {
 	case !info.IsDir():
@@ -77,7 +77,7 @@ func lock(dir string) (unlock func(), err error) {
 			}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("device lease: %w", err)
+			return nil, fmt.Errorf("device claim: %w", err)
 		}
 		held, err := tryLock(file)
 		if err == nil && held && same(file, path) {
@@ -85,10 +85,10 @@ func lock(dir string) (unlock func(), err error) {
 		}
 		_ = file.Close() // nothing was written
 		if err != nil {
-			return nil, fmt.Errorf("device lease: %s: %w", path, err)
+			return nil, fmt.Errorf("device claim: %s: %w", path, err)
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("device lease: %s: %w for %v already", path, ErrLocked, lockPatience)
+			return nil, fmt.Errorf("device claim: %s: %w for %v already", path, ErrLocked, lockPatience)
 		}
 	}
 }
@@ -103,7 +103,7 @@ func identity(dir string) (string, error) {
 		err = os.Symlink(id, path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("device lease: %w", err)
+		return "", fmt.Errorf("device claim: %w", err)
 	}
 	return id, nil
 }
@@ -138,7 +138,7 @@ func create(dir string, r record) (*os.File, error) {
 	path := filepath.Join(dir, fmt.Sprintf("%d-%s%s", os.Getpid(), rand.Text(), recordExt))
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("device lease: %w", err)
+		return nil, fmt.Errorf("device claim: %w", err)
 	}
 	held, err := tryLock(file)
 	if err == nil && !held {
@@ -149,7 +149,7 @@ func create(dir string, r record) (*os.File, error) {
 	}
 	if err != nil {
 		_, _ = file.Close(), os.Remove(path)
-		return nil, fmt.Errorf("device lease: %s: %w", path, err)
+		return nil, fmt.Errorf("device claim: %s: %w", path, err)
 	}
 	return file, nil
 }
@@ -159,7 +159,7 @@ func create(dir string, r record) (*os.File, error) {
 func others(dir string, own *os.File) ([]record, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("device lease: %w", err)
+		return nil, fmt.Errorf("device claim: %w", err)
 	}
 	var out []record
 	for _, e := range entries {
@@ -172,7 +172,7 @@ func others(dir string, own *os.File) ([]record, error) {
 		}
 		r, alive, err := look(path)
 		if err != nil {
-			return nil, fmt.Errorf("device lease: %s: %w", path, err)
+			return nil, fmt.Errorf("device claim: %s: %w", path, err)
 		}
 		if alive {
 			out = append(out, r)

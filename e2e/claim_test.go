@@ -18,15 +18,15 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/triptych-serving/triptych/internal/devicelease"
+	"github.com/triptych-serving/triptych/internal/deviceclaim"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 )
 
 // observer watches a device without a budget of its own.
-func observer(t *testing.T, dir string) *devicelease.Lease {
+func observer(t *testing.T, dir string) *deviceclaim.Claim {
 	t.Helper()
-	l, err := devicelease.Open(dir, "cpu:0", 0)
+	l, err := deviceclaim.Open(dir, "cpu:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func observer(t *testing.T, dir string) *devicelease.Lease {
 	return l
 }
 
-func held(l *devicelease.Lease) int64 { return l.Observe("", stage.Want{}).ForeignBytes }
+func held(l *deviceclaim.Claim) int64 { return l.Observe("", stage.Want{}).ForeignBytes }
 
 // sample looks again and again until stopped, and gives the most that was ever seen.
 func sample(look func() int64) (stop func() int64) {
@@ -56,8 +56,8 @@ func TestTwoOrchestrators(t *testing.T) {
 	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox on a blue background", Seed: ptr(uint64(42)), Steps: ptr(int32(4))}
 	largest, _, want := footprints(t, spec)
 	budget := largest * 12 / 10
-	dir := filepath.Join(t.TempDir(), "lease")
-	args := []string{"--memory-budget", strconv.FormatInt(budget, 10), "--device-lease", dir}
+	dir := filepath.Join(t.TempDir(), "claim")
+	args := []string{"--memory-budget", strconv.FormatInt(budget, 10), "--device-claims", dir}
 	servers := []*server{up(t, args...), up(t, args...)}
 	watch := observer(t, dir)
 	reserved := sample(func() int64 { return held(watch) })
@@ -98,7 +98,7 @@ func TestTwoOrchestrators(t *testing.T) {
 func TestKilledStack(t *testing.T) {
 	spec := &triptychv1alpha1.GenerationSpec{Prompt: "owl", Seed: ptr(uint64(3)), Steps: ptr(int32(4))}
 	largest, _, want := footprints(t, spec)
-	args := []string{"--memory-budget", strconv.FormatInt(largest*11/10, 10), "--device-lease", filepath.Join(t.TempDir(), "lease")}
+	args := []string{"--memory-budget", strconv.FormatInt(largest*11/10, 10), "--device-claims", filepath.Join(t.TempDir(), "claim")}
 	doomed, other := up(t, args...), up(t, args...)
 	long := &triptychv1alpha1.GenerationSpec{Prompt: "owl", Seed: ptr(uint64(3)), Steps: ptr(int32(1000)), Sampler: "euler"}
 	working, ended := make(chan struct{}), make(chan error, 1)
@@ -175,12 +175,12 @@ func TestServicesOfAnother(t *testing.T) {
 	t.Logf("the services were the other's %v after the owner fell silent", time.Since(begin))
 }
 
-// TestUnsharedLease: services that are told to be one memory and given two lease directories do not work together: requests, the
+// TestUnsharedClaim: services that are told to be one memory and given two claim directories do not work together: requests, the
 // list of models and the log say which two, and by what flag it comes right. Then it does.
-func TestUnsharedLease(t *testing.T) {
-	right, wrong := filepath.Join(t.TempDir(), "lease"), filepath.Join(t.TempDir(), "lease")
+func TestUnsharedClaim(t *testing.T) {
+	right, wrong := filepath.Join(t.TempDir(), "claim"), filepath.Join(t.TempDir(), "claim")
 	start := func(kind, listen, dir string) (*exec.Cmd, string) {
-		cmd := command(t, kind, "--listen", listen, "--memory-budget", "64MiB", "--device-lease", dir, "--log-level", "info")
+		cmd := command(t, kind, "--listen", listen, "--memory-budget", "64MiB", "--device-claims", dir, "--log-level", "info")
 		cmd.Env = append(cmd.Env, "NODE_NAME=card-1")
 		return cmd, startServer(t, cmd).conn.Target()
 	}
@@ -189,7 +189,7 @@ func TestUnsharedLease(t *testing.T) {
 	_, decoder := start("decoder", "127.0.0.1:0", right)
 	s := startServer(t, command(t, "orchestrator", "--listen", "127.0.0.1:0", "--log-level", "info", "--patience", "2s", "--encoder", encoder, "--denoiser", denoiser, "--decoder", decoder))
 	spec := &triptychv1alpha1.GenerationSpec{Prompt: "cat", Seed: ptr(uint64(1)), Steps: ptr(int32(2))}
-	if _, err := s.generate(t.Context(), spec, nil); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `cpu:0 of host "card-1"`) || !strings.Contains(err.Error(), "--device-lease") {
+	if _, err := s.generate(t.Context(), spec, nil); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `cpu:0 of host "card-1"`) || !strings.Contains(err.Error(), "--device-claims") {
 		t.Errorf("a request: %v", err)
 	}
 	problems := ""
@@ -198,7 +198,7 @@ func TestUnsharedLease(t *testing.T) {
 			problems += service.GetAddress() + ": " + p + "\n"
 		}
 	}
-	if !strings.Contains(problems, "--device-lease") || !strings.Contains(problems, denoiser) || !strings.Contains(problems, encoder) && !strings.Contains(problems, decoder) {
+	if !strings.Contains(problems, "--device-claims") || !strings.Contains(problems, denoiser) || !strings.Contains(problems, encoder) && !strings.Contains(problems, decoder) {
 		t.Errorf("the list of models says %q", problems)
 	}
 	if err := errors.Join(denoising.Process.Signal(os.Interrupt), denoising.Wait()); err != nil {

@@ -15,14 +15,14 @@ import (
 // shareFlags say which memory a device's is, and where the processes that have it meet.
 type shareFlags struct {
 	host  string
-	lease string // see directory
+	claim string // see directory
 }
 
-// leaseOff says that a device is shared with nobody.
-const leaseOff = "off"
+// claimOff says that a device is shared with nobody.
+const claimOff = "off"
 
 const (
-	leaseEnv = "TRIPTYCH_DEVICE_LEASE"
+	claimEnv = "TRIPTYCH_DEVICE_CLAIMS"
 	nodeEnv  = "NODE_NAME"
 )
 
@@ -31,15 +31,15 @@ func (f *shareFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.host, "host", cmp.Or(os.Getenv(nodeEnv), name),
 		"name of what the device belongs to: processes that agree in host and device share a memory budget ($"+nodeEnv+"; default: the hostname)")
 	flags.Lookup("host").DefValue = "" // it is told in words
-	flags.StringVar(&f.lease, "device-lease", os.Getenv(leaseEnv),
-		"directory where the processes of this host that have a memory budget share it, or "+leaseOff+" ($"+leaseEnv+"; default: one for the user)")
+	flags.StringVar(&f.claim, "device-claims", os.Getenv(claimEnv),
+		"directory where the processes of this host that have a memory budget share it, or "+claimOff+" ($"+claimEnv+"; default: one for the user)")
 }
 
 // args are the flags on a command line again.
 func (f *shareFlags) args() []string {
 	args := []string{"--host", f.host}
-	if f.lease != "" {
-		args = append(args, "--device-lease", f.lease)
+	if f.claim != "" {
+		args = append(args, "--device-claims", f.claim)
 	}
 	return args
 }
@@ -59,15 +59,15 @@ func (f *shareFlags) check() error {
 // directory is where processes with a budget share their devices: what is given, or the user's own, which is the same
 // for all of them. It is empty where there is nothing to share.
 func (f *shareFlags) directory(budget byteSize) string {
-	if f.lease == leaseOff || budget == 0 {
+	if f.claim == claimOff || budget == 0 {
 		return ""
 	}
-	if f.lease != "" {
-		return f.lease
+	if f.claim != "" {
+		return f.claim
 	}
 	cache, err := os.UserCacheDir()
 	if err == nil {
-		dir := filepath.Join(cache, "triptych", "lease", f.host) // a home may be that of many hosts
+		dir := filepath.Join(cache, "triptych", "claim", f.host) // a home may be that of many hosts
 		if err = os.MkdirAll(dir, 0o700); err == nil {
 			return dir
 		}

@@ -1,4 +1,4 @@
-package devicelease
+package deviceclaim
 
 import (
 	"errors"
@@ -16,8 +16,8 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// join opens a lease as a process of its own would: the locks are of open files, not of processes.
-func join(t testing.TB, root string, budget int64) *Lease {
+// join opens a claim as a process of its own would: the locks are of open files, not of processes.
+func join(t testing.TB, root string, budget int64) *Claim {
 	t.Helper()
 	l, err := Open(root, "cpu:0", budget)
 	if err != nil {
@@ -36,7 +36,7 @@ func busy(t testing.TB, err error) device.BusyError {
 	return *e
 }
 
-func reserve(t testing.TB, l *Lease, bytes int64) {
+func reserve(t testing.TB, l *Claim, bytes int64) {
 	t.Helper()
 	if err := l.Reserve(bytes); err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func reserve(t testing.TB, l *Lease, bytes int64) {
 }
 
 func TestReserve(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "lease") // is made
+	root := filepath.Join(t.TempDir(), "claim") // is made
 	a, b := join(t, root, 100), join(t, root, 100)
 	reserve(t, a, 60)
 	want := device.BusyError{NeededBytes: 41, AvailableBytes: 40, OthersBytes: 60, BudgetBytes: 100}
@@ -117,16 +117,16 @@ func TestBudget(t *testing.T) {
 func TestObserve(t *testing.T) {
 	root := t.TempDir()
 	a1, a2, b, nobody := join(t, root, 100), join(t, root, 100), join(t, root, 100), join(t, root, 100)
-	for l, bytes := range map[*Lease]int64{a1: 1, a2: 2, b: 4, nobody: 8} {
+	for l, bytes := range map[*Claim]int64{a1: 1, a2: 2, b: 4, nobody: 8} {
 		reserve(t, l, bytes)
 	}
 	since := time.Unix(100, 7)
 	a1.Observe("a", stage.Want{Bytes: 50, Since: since})
 	a2.Observe("a", stage.Want{Since: since})
-	if got, want := a1.Observe("", stage.Want{}), (stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 12, Lease: id(a1)}); !cmp.Equal(got, want) {
+	if got, want := a1.Observe("", stage.Want{}), (stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 12, Claim: id(a1)}); !cmp.Equal(got, want) {
 		t.Errorf("of a: %s", cmp.Diff(want, got))
 	}
-	want := stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 11, ForeignWants: []stage.Want{{Bytes: 50, Since: since}}, Lease: id(a1)}
+	want := stage.DeviceShare{BudgetBytes: 100, ForeignBytes: 11, ForeignWants: []stage.Want{{Bytes: 50, Since: since}}, Claim: id(a1)}
 	if got := b.Observe("b", stage.Want{}); !cmp.Equal(got, want) {
 		t.Errorf("of b: %s", cmp.Diff(want, got))
 	}

@@ -37,8 +37,8 @@ func TestHost(t *testing.T) {
 	if got := shared(t).host; got != "node-7" {
 		t.Errorf("%q, want that of $%s", got, nodeEnv)
 	}
-	service := shared(t, "--host", "rack-1", "--device-lease", "/run/lease")
-	if *service != (shareFlags{"rack-1", "/run/lease"}) {
+	service := shared(t, "--host", "rack-1", "--device-claims", "/run/claim")
+	if *service != (shareFlags{"rack-1", "/run/claim"}) {
 		t.Errorf("got %+v", service)
 	}
 	if child := shared(t, service.args()...); *child != *service {
@@ -67,20 +67,20 @@ func TestHostRefused(t *testing.T) {
 	}
 }
 
-// TestLeaseDirectory: hosts that share a home do not share a directory, and without a budget there is none.
-func TestLeaseDirectory(t *testing.T) {
+// TestClaimDirectory: hosts that share a home do not share a directory, and without a budget there is none.
+func TestClaimDirectory(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
-	t.Setenv(leaseEnv, "")
+	t.Setenv(claimEnv, "")
 	a, b := shared(t, "--host", "a").directory(1), shared(t, "--host", "b").directory(1)
 	if a == b || filepath.Base(a) != "a" || !strings.HasPrefix(a, home) {
 		t.Errorf("%q and %q", a, b)
 	}
-	if got := shared(t, "--host", "a", "--device-lease", "/run/lease").directory(1); got != "/run/lease" {
+	if got := shared(t, "--host", "a", "--device-claims", "/run/claim").directory(1); got != "/run/claim" {
 		t.Errorf("got %q", got)
 	}
-	for budget, args := range map[byteSize][]string{0: {"--device-lease", "/run/lease"}, 1: {"--device-lease", leaseOff}} {
+	for budget, args := range map[byteSize][]string{0: {"--device-claims", "/run/claim"}, 1: {"--device-claims", claimOff}} {
 		if got := shared(t, args...).directory(budget); got != "" {
 			t.Errorf("%q with a budget of %d: %q", args, budget, got)
 		}

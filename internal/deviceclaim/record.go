@@ -1,4 +1,4 @@
-package devicelease
+package deviceclaim
 
 import (
 	"bytes"
