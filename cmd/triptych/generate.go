@@ -76,7 +76,7 @@ func generateCommand() *cobra.Command {
 	flags.Int32Var(&f.count, "count", 0, "images to make, with seeds that count up (default 1)")
 	flags.StringVar(&f.initImage, "init-image", "", "picture to begin with, of which --strength changes so much: a PNG, JPEG or WebP file, scaled to the image (whose sides by default are the picture's)")
 	flags.StringVar(&f.mask, "mask", "", "picture that is white where --init-image is to be painted over, and black where it is to stay")
-	flags.Float64Var(&f.strength, "strength", 0, "how much --init-image is changed, 0 to 1 (default 0.8)")
+	flags.Float64Var(&f.strength, "strength", 0, "how much --init-image is changed, above 0 and up to 1 (default 0.8)")
 	flags.StringArrayVar(&f.inputs, "input", nil, "file that the model takes, NAME=FILE, and that has no flag here (triptych models MODEL lists them); may be repeated")
 	flags.StringArrayVar(&f.options, "option", nil, "option of the model, NAME=VALUE, that has no flag here (triptych models MODEL lists them); may be repeated")
 	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp, several images, and the parts that one comes in, get numbers; - writes a PNG to standard output")

@@ -39,8 +39,8 @@ func (f *generateFlags) files(cmd *cobra.Command, spec *triptychv1alpha1.Generat
 			return usageError{fmt.Errorf("--%s %v: expected --init-image beside it", flag, cmd.Flags().Lookup(flag).Value)}
 		}
 	}
-	if s := f.strength; !(s >= 0 && s <= 1) {
-		return stage.Invalid(stage.InvalidField, "strength", s, "a number from 0 to 1")
+	if s := f.strength; given("strength") && !(s > 0 && s <= 1) {
+		return stage.Invalid(stage.InvalidField, "strength", s, "a number above 0, up to 1")
 	}
 	pictures := map[string][]byte{}
 	for _, in := range []struct {

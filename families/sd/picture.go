@@ -2,7 +2,7 @@ package sd
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
 	"github.com/triptych-serving/triptych/engine/imaging"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
@@ -61,8 +61,11 @@ func (m *model) encodeImage(ctx context.Context, s family.Session, req stage.Wor
 func resized(req stage.WorkRequest, name string) (imaging.Pixels, error) {
 	v, _ := req.Values.Get(name)
 	p, err := imaging.Decode(v.File.Data)
-	if err != nil {
-		return p, stage.Invalid(stage.InvalidField, name, fmt.Sprintf("%d bytes", len(v.File.Data)), err.Error())
+	var refused *imaging.Error
+	if errors.As(err, &refused) {
+		return p, stage.Invalid(stage.InvalidField, name, refused.Got, refused.Expected)
+	} else if err != nil {
+		return p, err
 	}
 	return p.Resize(int(req.Options[family.Width].Int), int(req.Options[family.Height].Int)), nil
 }

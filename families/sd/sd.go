@@ -231,7 +231,7 @@ func (m *model) options(unscheduled error) []stage.OptionSpec {
 		{Name: optionSteps, Type: stage.Int, Min: 1, Max: sampler.MaxSteps, Default: stage.IntOption(20)},
 		family.GuidanceOption(),
 		samplers,
-		{Name: optionStrength, Type: stage.Float, Max: 1, Default: stage.FloatOption(0.8)},
+		{Name: optionStrength, Type: stage.Float, Min: 1.0 / sampler.MaxSteps, Max: 1, Default: stage.FloatOption(0.8)},
 	}, family.FileOptions())
 }
 

@@ -329,7 +329,7 @@ type GenerationSpec struct {
 	Mask []byte `protobuf:"bytes,15,opt,name=mask,proto3" json:"mask,omitempty"`
 	// Other files that the task takes, by name of the input.
 	Inputs map[string][]byte `protobuf:"bytes,16,rep,name=inputs,proto3" json:"inputs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// How much init_image is changed, 0 to 1; default 0.8. The number of steps taken is a product of it, rounded down, hence no float.
+	// How much init_image is changed, above 0 and up to 1; default 0.8. The number of steps taken is a product of it, rounded down, hence no float.
 	Strength *float64 `protobuf:"fixed64,17,opt,name=strength,proto3,oneof" json:"strength,omitempty"`
 	// Options of the model that have no field here, by name.
 	Options       map[string]*OptionValue `protobuf:"bytes,18,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
