@@ -33,7 +33,8 @@ type Pixels struct {
 
 // Decode reads a PNG, JPEG or WebP of at most MaxBytes and MaxSide x MaxSide. Sizes are checked before anything is decoded.
 // Exif's orientation turns it, and transparency is dropped, as by PIL's exif_transpose and convert("RGB"); so are animation and
-// colour profiles.
+// colour profiles. A lossy WebP has the colours that PIL reads, and a JPEG but for the rounding of its inverse DCT; chroma
+// that YCCK, or RGB, has subsampled is not interpolated.
 // Errors are an Error.
 func Decode(data []byte) (Pixels, error) {
 	if len(data) > MaxBytes {
@@ -118,14 +119,21 @@ func readImage(f Format, data []byte) (image.Image, error) {
 	case PNG:
 		return png.Decode(bytes.NewReader(data))
 	case JPEG:
-		return jpeg.Decode(bytes.NewReader(data))
+		img, err := jpeg.Decode(bytes.NewReader(data))
+		switch img := img.(type) {
+		case *image.YCbCr:
+			return fromJPEG(img), err
+		case *image.CMYK:
+			return fromCMYK(img), err
+		}
+		return img, err
 	}
 	img, err := webp.Decode(bytes.NewReader(data))
-	switch img := img.(type) { // lossy WebP has a range of its own, which image/color takes for JPEG's
+	switch img := img.(type) {
 	case *image.YCbCr:
-		return fromVideoRange(img), err
+		return fromWebP(img), err
 	case *image.NYCbCrA:
-		return fromVideoRange(&img.YCbCr), err
+		return fromWebP(&img.YCbCr), err
 	}
 	return img, err
 }
