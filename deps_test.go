@@ -38,7 +38,7 @@ func laws() []law {
 		{folder: "families/family", allow: []string{"engine/", "stage"}, why: "the parts of families know none"},
 		{folder: ".", except: []string{"families"}, deny: families(), why: "one list knows the families, and stages are given it"},
 		{folder: "stage/stageengine", allow: []string{"engine/", "families/family", "stage"}, why: "a stage knows no family"},
-		{folder: "planner", allow: []string{"engine/", "families/family", "orchestrator/residency/simulate", "stage", "stage/stageengine"}, why: "plans ask the stages that would do the work"},
+		{folder: "planner", allow: []string{"engine/", "families/family", "orchestrator/residency", "orchestrator/residency/simulate", "stage", "stage/stageengine"}, why: "plans ask the stages that would do the work"},
 		{folder: "orchestrator", deny: []string{"engine/", "services", "planner", "families", "stage/stageengine", "stage/stageplugin", "cmd"}, why: "the orchestrator sees stages through their interfaces"},
 		{folder: "orchestrator/residency", deny: []string{"google.golang.org", "net", "log", "proto", "stage/"}, why: "who is in memory is decided purely"},
 		{folder: "orchestrator/residency/simulate", deny: []string{"github.com", "golang.org", "engine", "internal", "orchestrator/api", "orchestrator/fleet", "orchestrator/pipeline", "os", "sync"}, why: "a simulation has traces and the ledger, and nothing that happens by itself"},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -31,9 +32,6 @@ const (
 	firstRounds = 8
 	countRounds = 12
 )
-
-// nominalRate is in bytes a second: what is loaded again is planned before it is known how fast.
-const nominalRate = 500_000_000
 
 // reload is what a stage loads again, in stored bytes of an image on average.
 type reload struct {
@@ -170,12 +168,12 @@ func inTurn(models []Model, room room, parts map[string]string, rounds int) (sim
 		}
 		turns, longest = append(turns, of), max(longest, len(of))
 	}
-	apart := float64(1+3*longest)*turnSeconds + float64(weights)/nominalRate // until an image is surely there
+	apart := float64(1+3*longest)*turnSeconds + float64(weights)/residency.NominalBytesPerSecond // until an image is surely there
 	var trace simulate.Trace
 	for i := range rounds * len(models) {
 		trace.Jobs = append(trace.Jobs, simulate.Job{AtSeconds: float64(i) * apart, Turns: turns[i%len(models)]})
 	}
 	return simulate.Run(trace, simulate.Policy{}, simulate.Options{
-		BudgetBytes: room.budget, WarmBytes: room.warm, LoadBytesPerSecond: nominalRate, Parts: parts,
+		BudgetBytes: room.budget, WarmBytes: room.warm, LoadBytesPerSecond: residency.NominalBytesPerSecond, Parts: parts,
 	})
 }

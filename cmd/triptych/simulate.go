@@ -16,6 +16,7 @@ import (
 
 	"github.com/triptych-serving/triptych/internal/baseline"
 	"github.com/triptych-serving/triptych/internal/recording"
+	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -89,7 +90,7 @@ name as in sd15:anime.`,
 	flags.Uint64Var(&f.generate.Seed, "seed", 1, "equal seeds give equal traces")
 	flags.StringSliceVar(&f.budgets, "budget", []string{"60%"}, "memory budgets: percent of all weights, or sizes such as 8GiB")
 	flags.StringVar(&f.warm, "warm-memory", "", "memory of the host for evicted weights, as a budget is given; there is no oracle with it (default: none)")
-	f.load = 500_000_000
+	f.load = residency.NominalBytesPerSecond
 	flags.Var(&f.load, "load-bandwidth", "weights loaded in a second, from storage to ready")
 	flags.Float64Var(&f.options.EvictSeconds, "evict-seconds", 0.01, "time until an evicted stage's bytes are back")
 	flags.IntVar(&f.options.OracleWidth, "oracle-width", 2000, "sets of components the oracle keeps in view; it is exact unless there are more")

@@ -98,12 +98,11 @@ func (l *ledger) promises() []promise {
 	return append(started, others...)
 }
 
-// nominal is what a stage loads in a second, in bytes, as long as no load on its device was measured; of what is
-// warm as well.
-const (
-	nominal     = 500_000_000
-	nominalWarm = 10_000_000_000
-)
+// NominalBytesPerSecond is how fast weights are taken to load where no load was measured.
+const NominalBytesPerSecond = 500_000_000
+
+// nominalWarm is likewise of weights that are warm.
+const nominalWarm = 10_000_000_000
 
 // perByte is how many seconds s takes to load a byte, or to have back one that is warm: as long as was measured
 // there, else at the others of the device, else at a nominal pace.
@@ -123,7 +122,7 @@ func (l *ledger) perByte(s *service, warm bool) float64 {
 	case warm:
 		return 1. / nominalWarm
 	}
-	return 1. / nominal
+	return 1. / NominalBytesPerSecond
 }
 
 // reload is how many seconds a load of the component takes, once it is evicted.
