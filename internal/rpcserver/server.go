@@ -20,25 +20,18 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
-// Receive limits. A tensor chunk is at most 1 MiB; what is bigger on the stage protocol is the
-// infos and prompts around the tensors.
 const (
-	PublicRecvBytes = 4 << 20
-	StageRecvBytes  = stagerpc.MaxMessageBytes
-)
-
-const (
+	defaultRecvBytes   = 4 << 20 // as grpc has it
 	defaultStopTimeout = 5 * time.Second
 	// After MaxConnectionAge a connection takes no new calls and has this long to end the old ones.
 	connectionAgeGrace = 30 * time.Second
 )
 
-// Options configure a Server. The zero value is a plaintext server with the public receive limit
-// that logs to slog.Default.
+// Options configure a Server. The zero value is a plaintext server that logs to slog.Default.
 type Options struct {
 	Logger           *slog.Logger
 	TLS              TLS
-	MaxRecvMsgSize   int           // 0 takes PublicRecvBytes
+	MaxRecvMsgSize   int           // 0 takes 4 MiB
 	MaxConnectionAge time.Duration // 0 is no limit; set it where clients balance over several replicas
 	StopTimeout      time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
 	// Unary and Stream stand before every call's handler; nil stands for nothing.
@@ -63,7 +56,7 @@ func New(o Options) (*Server, error) {
 		o.Logger = slog.Default()
 	}
 	if o.MaxRecvMsgSize == 0 {
-		o.MaxRecvMsgSize = PublicRecvBytes
+		o.MaxRecvMsgSize = defaultRecvBytes
 	}
 	if o.StopTimeout == 0 {
 		o.StopTimeout = defaultStopTimeout

@@ -59,7 +59,7 @@ func New(kind stage.Kind, o Options) (*Service, error) {
 	}
 	owned := owner.New(owner.Options{Kind: kind, Only: o.Owner, Logger: o.Logger})
 	server, err := rpcserver.New(rpcserver.Options{
-		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: rpcserver.StageRecvBytes, Unary: owned.Unary, Stream: owned.Stream,
+		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: stagerpc.MaxMessageBytes, Unary: owned.Unary, Stream: owned.Stream,
 	})
 	if err != nil {
 		return nil, err
