@@ -13,13 +13,16 @@ const (
 	Guidance = "guidance_scale"
 )
 
-// SideOption is the spec of an image's width or height, in pixels.
-func SideOption(name string, trained, multiple int) stage.OptionSpec {
+// Sides are the specs of an image's width and height, in pixels, by default those that the model was trained for.
+func Sides(width, height, multiple int) []stage.OptionSpec {
 	const most = 4096
-	return stage.OptionSpec{
-		Name: name, Type: stage.Int, Unit: "pixels", Min: 1, Max: most, Multiple: int64(multiple), Shape: true,
-		Refused: stage.SizeUnsupported, Default: stage.IntOption(int64(trained)),
+	side := func(name string, trained int) stage.OptionSpec {
+		return stage.OptionSpec{
+			Name: name, Type: stage.Int, Unit: "pixels", Min: 1, Max: most, Multiple: int64(multiple), Shape: true,
+			Refused: stage.SizeUnsupported, Default: stage.IntOption(int64(trained)),
+		}
 	}
+	return []stage.OptionSpec{side(Width, width), side(Height, height)}
 }
 
 // GuidanceOption is the spec of classifier-free guidance, which above 1 evaluates a negative prompt too.

@@ -16,8 +16,7 @@ import (
 func Family() family.Family { return family.Family{Class: "FluxPipeline", Open: open} }
 
 const (
-	textEncoder2 = "text_encoder_2"
-	transformer  = "transformer"
+	transformer = "transformer"
 
 	classT5          = "T5EncoderModel"
 	classTransformer = "FluxTransformer2DModel"
@@ -32,7 +31,7 @@ const (
 
 func open(dir *modeldir.Dir) (*family.Model, error) {
 	warnings, err := dir.Check(map[string][]string{
-		modeldir.TextEncoderFolder: {modeldir.ClassCLIP}, textEncoder2: {classT5}, transformer: {classTransformer}, modeldir.VAEFolder: {modeldir.ClassVAE}, modeldir.SchedulerFolder: nil,
+		modeldir.TextEncoderFolder: {modeldir.ClassCLIP}, modeldir.TextEncoder2Folder: {classT5}, transformer: {classTransformer}, modeldir.VAEFolder: {modeldir.ClassVAE}, modeldir.SchedulerFolder: nil,
 	})
 	if err != nil {
 		return nil, err
@@ -49,7 +48,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	t5, err := modeldir.Config(dir, textEncoder2, shapes.ParseT5)
+	t5, err := modeldir.Config(dir, modeldir.TextEncoder2Folder, shapes.ParseT5)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +60,9 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 			},
 		},
 		{
-			Name: family.Name(dir, textEncoder2), Kind: stage.KindEncoder, Folder: textEncoder2, Class: classT5,
+			Name: family.Name(dir, modeldir.TextEncoder2Folder), Kind: stage.KindEncoder, Folder: modeldir.TextEncoder2Folder, Class: classT5,
 			Open: func(o modeldir.Options) (family.Network, error) {
-				n, err := dir.Network(textEncoder2, o, t5.Declare, shapes.IgnoreT5)
+				n, err := dir.Network(modeldir.TextEncoder2Folder, o, t5.Declare, shapes.IgnoreT5)
 				return &n, err
 			},
 			Beside: family.Prompts(maxTokens, t5.Dim),
@@ -79,7 +78,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	}
 	f := v.Factor()
 	side := max(trained, v.SampleSize/f) * f
-	options := []stage.OptionSpec{family.SideOption(family.Width, side, f*shapes.FluxPatch), family.SideOption(family.Height, side, f*shapes.FluxPatch)} // guidance is a number that the network is told
+	options := family.Sides(side, side, f*shapes.FluxPatch) // guidance is a number that the network is told
 	runs := map[stage.Kind]func([]family.Network, stage.Options) ([]family.Run, error){
 		stage.KindEncoder: func(nets []family.Network, _ stage.Options) ([]family.Run, error) {
 			tape, err := nets[0].(*modeldir.TextEncoder).Tape(1, min(maxTokens, pooled.MaxPositions))

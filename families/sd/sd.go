@@ -216,9 +216,6 @@ func (m *model) options(unscheduled error) []stage.OptionSpec {
 	prompt := func(name string) stage.OptionSpec {
 		return stage.OptionSpec{Name: name, Type: stage.Text, Max: promptBytes, Tokens: m.Tokens, Default: stage.TextOption("")}
 	}
-	side := func(name string, trained int) stage.OptionSpec {
-		return family.SideOption(name, trained*m.VAE.Factor(), m.PixelMultiple())
-	}
 	samplers := stage.OptionSpec{Name: optionSampler, Type: stage.Text, Refused: stage.SamplerUnsupported}
 	if problem := m.schedule.Problem(); unscheduled != nil {
 		samplers.Choices, samplers.Problem = sampler.Names(), "the model has no scheduler that can be read"
@@ -227,7 +224,7 @@ func (m *model) options(unscheduled error) []stage.OptionSpec {
 	} else {
 		samplers.Default = stage.TextOption(m.schedule.Sampler())
 	}
-	return slices.Concat([]stage.OptionSpec{prompt(optionPrompt), prompt(optionNegative), side(family.Width, width), side(family.Height, height)}, []stage.OptionSpec{
+	return slices.Concat([]stage.OptionSpec{prompt(optionPrompt), prompt(optionNegative)}, family.Sides(width*m.VAE.Factor(), height*m.VAE.Factor(), m.PixelMultiple()), []stage.OptionSpec{
 		{Name: optionSteps, Type: stage.Int, Min: 1, Max: sampler.MaxSteps, Default: stage.IntOption(20)},
 		family.GuidanceOption(),
 		samplers,

@@ -16,11 +16,9 @@ import (
 // Family is Stable Diffusion XL.
 func Family() family.Family { return family.Family{Class: "StableDiffusionXLPipeline", Open: open} }
 
-const textEncoder2 = "text_encoder_2"
-
 func open(dir *modeldir.Dir) (*family.Model, error) {
 	warnings, err := dir.Check(map[string][]string{
-		modeldir.TextEncoderFolder: {modeldir.ClassCLIP}, textEncoder2: {modeldir.ClassCLIPProjected},
+		modeldir.TextEncoderFolder: {modeldir.ClassCLIP}, modeldir.TextEncoder2Folder: {modeldir.ClassCLIPProjected},
 		modeldir.UNetFolder: {modeldir.ClassUNet}, modeldir.VAEFolder: {modeldir.ClassVAE}, modeldir.SchedulerFolder: nil,
 	})
 	if err != nil {
@@ -38,11 +36,11 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	second, err := modeldir.Config(dir, textEncoder2, clip.ParseConfig)
+	second, err := modeldir.Config(dir, modeldir.TextEncoder2Folder, clip.ParseConfig)
 	if err != nil {
 		return nil, err
 	}
-	projection, err := modeldir.Config(dir, textEncoder2, projectionDim)
+	projection, err := modeldir.Config(dir, modeldir.TextEncoder2Folder, projectionDim)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +54,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	}
 	components := []family.Component{
 		text(modeldir.TextEncoderFolder, modeldir.ClassCLIP, first, 0),
-		text(textEncoder2, modeldir.ClassCLIPProjected, second, projection),
+		text(modeldir.TextEncoder2Folder, modeldir.ClassCLIPProjected, second, projection),
 		{
 			Name: family.Name(dir, "unet"), Kind: stage.KindDenoiser, Folder: modeldir.UNetFolder, Class: modeldir.ClassUNet,
 			Open: func(o modeldir.Options) (family.Network, error) { return dir.Denoiser(modeldir.UNetFolder, u, o) },
@@ -66,7 +64,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	components[0].Warnings = warnings
 	height, width := modeldir.TrainedSize(u)
 	f := v.Factor()
-	options := []stage.OptionSpec{family.SideOption(family.Width, width*f, f*u.SizeMultiple()), family.SideOption(family.Height, height*f, f*u.SizeMultiple()), family.GuidanceOption()}
+	options := append(family.Sides(width*f, height*f, f*u.SizeMultiple()), family.GuidanceOption())
 	runs := map[stage.Kind]func([]family.Network, stage.Options) ([]family.Run, error){
 		stage.KindEncoder: func(nets []family.Network, o stage.Options) (out []family.Run, err error) {
 			for i, net := range nets {

@@ -11,11 +11,12 @@ import (
 
 // The folders of a model.
 const (
-	TextEncoderFolder = "text_encoder"
-	UNetFolder        = "unet"
-	VAEFolder         = "vae"
-	TokenizerFolder   = "tokenizer"
-	SchedulerFolder   = "scheduler"
+	TextEncoderFolder  = "text_encoder"
+	TextEncoder2Folder = "text_encoder_2"
+	UNetFolder         = "unet"
+	VAEFolder          = "vae"
+	TokenizerFolder    = "tokenizer"
+	SchedulerFolder    = "scheduler"
 )
 
 // The classes of parts.

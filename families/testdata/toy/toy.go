@@ -8,6 +8,7 @@ package toy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/triptych-serving/triptych/engine/config"
@@ -127,13 +128,13 @@ func (m *model) recipe() stage.Recipe {
 	controlled.With = picture.Name
 	return stage.Recipe{
 		Family: "toy", Task: "generate", Inputs: []stage.Port{picture},
-		Options: append([]stage.OptionSpec{
+		Options: slices.Concat([]stage.OptionSpec{
 			{Name: optionPrompt, Type: stage.Text, Max: 1024, Tokens: m.text[0].Tokens, Default: stage.TextOption("")},
-			family.SideOption(family.Width, 32, patch), family.SideOption(family.Height, 32, patch),
+		}, family.Sides(32, 32, patch), []stage.OptionSpec{
 			{Name: optionSteps, Type: stage.Int, Min: 1, Max: 100, Default: stage.IntOption(4)},
 			{Name: optionFrames, Type: stage.Int, Min: 1, Max: 8, Default: stage.IntOption(2)},
 			{Name: optionWobble, Type: stage.Float, Max: 1, Default: stage.FloatOption(0)},
-		}, family.FileOptions()...),
+		}, family.FileOptions()),
 		Turns: []stage.Turn{
 			{
 				Name: family.Encode, Kind: stage.KindEncoder, Members: []stage.Member{member(textEncoder), member(textEncoder2)},
