@@ -1,7 +1,7 @@
-# Every task of the project; `make help` lists them. Tools are pinned in tools/go.mod and run by
+# Every task of the project; `make help` lists them. Tools are pinned in tools/lint/go.mod and run by
 # the go command, so that nothing but Go has to be installed.
 SHELL := /bin/bash
-TOOL  := go tool -modfile=tools/go.mod
+TOOL  := go tool -modfile=tools/lint/go.mod
 # Executions, not seconds: at the end of a time `go test` may take its own deadline for a failure (golang/go#75804).
 FUZZTIME ?= 40000x
 SHARED ?= ../shared

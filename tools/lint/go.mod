@@ -1,4 +1,4 @@
-module github.com/triptych-serving/triptych/tools
+module github.com/triptych-serving/triptych/tools/lint
 
 go 1.26
 
