@@ -39,6 +39,9 @@ type Options struct {
 	CheckpointEveryNSteps int
 	SendTimeout           time.Duration // how long a caller may take to read a message while images wait for him
 	Metrics               net.Listener  // where Prometheus scrapes, nil for nowhere
+	// DrainTimeout is how long Run may take to return once its context has ended; 0 takes rpcserver's default.
+	DrainTimeout time.Duration
+	Health       *rpcserver.Health // that the orchestrator keeps up to date; nil makes one, which its server alone tells
 }
 
 // OptionError is an option that no orchestrator can run with.
@@ -61,12 +64,15 @@ func (o Options) check() error {
 		return stage.Invalid(stage.InvalidField, "patience", o.Patience, "0 or a positive duration, such as 1m")
 	case o.SendTimeout < 0:
 		return stage.Invalid(stage.InvalidField, "send-timeout", o.SendTimeout, "0 or a positive duration, such as 30s")
+	case o.DrainTimeout < 0:
+		return stage.Invalid(stage.InvalidField, "drain-timeout", o.DrainTimeout, "a positive duration, such as 20s")
 	}
 	return o.Memory.Check()
 }
 
-// Run serves the public API on lis, and metrics, until ctx ends, and closes lis and o.Metrics. Options that cannot be used are
-// an OptionError.
+// Run serves the public API on lis, and metrics, until ctx ends, and closes lis and o.Metrics. Then it drains: it is NOT_SERVING and
+// refuses new images, those under way may end, or are cut in the end, and the services are given back. It returns nil within
+// DrainTimeout. Options that cannot be used are an OptionError.
 func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer func() {
 		if err == nil {
@@ -84,7 +90,14 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return &OptionError{err}
 	}
-	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: api.MaxRequestBytes})
+	if o.Health == nil {
+		o.Health = rpcserver.NewHealth()
+	}
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = rpcserver.DefaultDrainTimeout
+	}
+	reserve := endReserve(o.DrainTimeout)
+	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS, Health: o.Health, MaxRecvMsgSize: api.MaxRequestBytes, StopTimeout: reserve / 3})
 	if err != nil {
 		return &OptionError{err}
 	}
@@ -105,13 +118,31 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return &OptionError{err}
 	}
-	serving, until := errgroup.WithContext(ctx)
-	api.New(api.Options{
+	answering, answered := context.WithCancel(context.WithoutCancel(ctx)) // by the time it takes to drain longer than ctx
+	defer answered()
+	serving, until := errgroup.WithContext(answering)
+	service := api.New(api.Options{
 		Pipeline: &pipeline.Pipeline{Fleet: stages, Keeper: keeper, Patience: o.Patience, CheckpointEveryNSteps: o.CheckpointEveryNSteps},
-		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: func(e api.End) { counts.Ended(e.Model, e.Images, e.Took, e.Err) }, Ending: until.Done(),
-	}).Register(server)
+		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: func(e api.End) { counts.Ended(e.Model, e.Images, e.Took, e.Err) },
+	})
+	service.Register(server)
 
 	serving.Go(func() error { return server.Serve(until, lis) })
+	serving.Go(func() error {
+		defer answered()
+		select {
+		case <-ctx.Done():
+		case <-until.Done():
+			return nil
+		}
+		o.Logger.Info("draining", "timeout", o.DrainTimeout)
+		o.Health.SetDraining(true)
+		bound, cancel := context.WithTimeout(until, o.DrainTimeout-reserve)
+		defer cancel()
+		service.Drain(bound)
+		return nil
+	})
+	o.Health.Set(true, rpcserver.Startup)
 	if o.Metrics != nil {
 		o.Logger.Info("metrics are at /metrics", "address", o.Metrics.Addr().String())
 		serving.Go(func() error { return counts.Serve(until, o.Metrics) })
@@ -120,7 +151,10 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	var watch sync.WaitGroup
 	watch.Go(func() { stages.Run(watching) })
 	watch.Go(func() {
-		stages.Follow(until, func(ready bool) { server.SetServing(ready, triptychv1alpha1.GenerationService_ServiceDesc.ServiceName) })
+		stages.Follow(until, func(ready bool) {
+			o.Health.Set(ready, triptychv1alpha1.GenerationService_ServiceDesc.ServiceName)
+			o.Health.SetReady(ready)
+		})
 	})
 	err = serving.Wait()
 	stop()
@@ -129,6 +163,9 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	stages.Leave()
 	return errors.Join(err, stages.Close())
 }
+
+// endReserve is how much of a drain timeout is kept for what follows the requests: their last answers and leaving the services.
+func endReserve(timeout time.Duration) time.Duration { return min(timeout/2, 3*time.Second) }
 
 // logDecision writes a decision about memory to the log: the record that requests see too.
 func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {

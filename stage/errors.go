@@ -38,6 +38,7 @@ const (
 	NotFinite                Reason = "NOT_FINITE"
 	ModelChanged             Reason = "MODEL_CHANGED"
 	DiskFull                 Reason = "DISK_FULL"
+	ShuttingDown             Reason = "SHUTTING_DOWN"
 )
 
 // Error is every error that a caller of a stage or of the public API can see. Message and Metadata

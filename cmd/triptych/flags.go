@@ -88,9 +88,10 @@ func (f *logFlags) logger() (*slog.Logger, error) {
 
 // listenFlags say where a server listens.
 type listenFlags struct {
-	name    string // of the flag
-	address string
-	fd      int
+	name     string // of the flag
+	optional bool   // no address is nowhere
+	address  string
+	fd       int
 }
 
 func (f *listenFlags) add(flags *pflag.FlagSet, address, usage string) {
@@ -102,7 +103,7 @@ func (f *listenFlags) add(flags *pflag.FlagSet, address, usage string) {
 // listen opens the listener; it is nil where no address is given.
 func (f *listenFlags) listen() (net.Listener, error) {
 	switch {
-	case f.fd == 0 && f.address == "" && f.name == metricsListen:
+	case f.fd == 0 && f.address == "" && f.optional:
 		return nil, nil
 	case f.fd == 0:
 		if err := checkAddress(f.name, f.address); err != nil {

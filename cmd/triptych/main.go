@@ -33,7 +33,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx := context.Background()
 	if !stageplugin.IsChild() { // a runtime ends when its service says so
-		signalled, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		signalled, stop := untilSignal(ctx)
 		defer stop()
 		supervised, release, err := local.Supervised(signalled)
 		if err != nil {
@@ -58,6 +58,21 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "triptych:", err)
 	}
 	return code
+}
+
+// untilSignal ends with the first signal that asks the process to end. The second ends the process at once.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		fmt.Fprintln(os.Stderr, "triptych: asked to end twice, ending at once")
+		os.Exit(exitInterrupted)
+	}()
+	return ctx, cancel
 }
 
 // sticky is standard output; after an error it takes nothing more, and the error is the command's.

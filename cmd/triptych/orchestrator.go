@@ -15,7 +15,8 @@ import (
 func orchestratorCommand() *cobra.Command {
 	var (
 		listen    = listenFlags{name: "listen"}
-		metrics   = listenFlags{name: metricsListen}
+		metrics   = listenFlags{name: metricsListen, optional: true}
+		life      lifeFlags
 		logs      logFlags
 		memory    memoryFlags
 		o         orchestrator.Options
@@ -44,6 +45,11 @@ func orchestratorCommand() *cobra.Command {
 			if o.Logger, err = logs.logger(); err != nil {
 				return err
 			}
+			health, end, err := life.begin(o.Logger)
+			if err != nil {
+				return err
+			}
+			defer end()
 			lis, err := listen.listen()
 			if err != nil {
 				return err
@@ -51,6 +57,7 @@ func orchestratorCommand() *cobra.Command {
 			if o.Metrics, err = metrics.listen(); err != nil {
 				return errors.Join(err, lis.Close())
 			}
+			o.Health, o.DrainTimeout = health, life.drain
 			o.ID = local.OwnerOf(cmd.Context())
 			o.Undrain = o.ID != "" // services that are its alone drain for nobody else
 			err = orchestrator.Run(cmd.Context(), lis, o)
@@ -66,6 +73,7 @@ func orchestratorCommand() *cobra.Command {
 	}
 	listen.add(flags, defaultListen, "address to listen on, host:port; port 0 takes a free one")
 	metrics.add(flags, "", metricsUsage)
+	life.add(flags)
 	logs.add(flags, "info")
 	memory.add(flags)
 	tlsFlags(flags, &o.TLS)

@@ -147,6 +147,7 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 	var (
 		listen = listenFlags{name: "listen"}
 		flags  runtimeFlags
+		life   lifeFlags
 		tls    rpcserver.TLS
 	)
 	cmd := &cobra.Command{
@@ -161,6 +162,11 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err := errors.Join(flags.weights.only(kind), flags.release.only(kind)); err != nil {
 				return err
 			}
+			health, end, err := life.begin(log)
+			if err != nil {
+				return err
+			}
+			defer end()
 			if err := flags.check(); err != nil { // told here, not by a child that cannot start
 				return err
 			}
@@ -172,12 +178,16 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := encoder.Options{Command: append([]string{program, "runtime", kind.String()}, flags.args(kind)...), TLS: tls, Owner: local.OwnerOf(cmd.Context()), Logger: log}
+			o := encoder.Options{
+				Command: append([]string{program, "runtime", kind.String()}, flags.args(kind)...), TLS: tls, Owner: local.OwnerOf(cmd.Context()), Logger: log,
+				Health: health, DrainTimeout: life.drain,
+			}
 			return serveStage(cmd.Context(), kind, o, lis)
 		},
 	}
 	listen.add(cmd.Flags(), "127.0.0.1:0", "address to listen on, host:port; port 0 takes a free one")
 	flags.add(cmd.Flags())
+	life.add(cmd.Flags())
 	tlsFlags(cmd.Flags(), &tls)
 	return cmd
 }

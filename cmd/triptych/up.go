@@ -58,11 +58,17 @@ func (f *stackFlags) start(listen, metrics string, logs logFlags, stderr io.Writ
 	if err := stages.check(); err != nil { // told once, here, and not by three processes
 		return nil, err
 	}
+	drain := []string{"--" + drainTimeout, stackDrainTimeout.String()}
 	s, err := local.Start(local.Options{
-		Program: program, Listen: listen, MetricsListen: metrics, StageArgs: stages.args, OrchestratorArgs: append(logs.args(), f.orchestratorArgs...), Stderr: stderr, Logger: log,
+		Program: program, Listen: listen, MetricsListen: metrics, Stderr: stderr, Logger: log,
+		StageArgs:        func(kind stage.Kind) []string { return append(stages.args(kind), drain...) },
+		OrchestratorArgs: slices.Concat(logs.args(), f.orchestratorArgs, drain),
 	})
 	return s, listenError(err)
 }
+
+// stackDrainTimeout is how long each process may take to end behind ctrl-C, when somebody waits.
+const stackDrainTimeout = 5 * time.Second
 
 func upCommand() *cobra.Command {
 	var (

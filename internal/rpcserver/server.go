@@ -13,8 +13,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/triptych-serving/triptych/stage/stagerpc"
@@ -27,6 +25,10 @@ const (
 	connectionAgeGrace = 30 * time.Second
 )
 
+// DefaultDrainTimeout is how long a process takes at most to end its work once it is told to, where nothing else is said. It is
+// less than the 30 s that Kubernetes gives a pod.
+const DefaultDrainTimeout = 20 * time.Second
+
 // Options configure a Server. The zero value is a plaintext server that logs to slog.Default.
 type Options struct {
 	Logger           *slog.Logger
@@ -34,6 +36,8 @@ type Options struct {
 	MaxRecvMsgSize   int           // 0 takes 4 MiB
 	MaxConnectionAge time.Duration // 0 is no limit; set it where clients balance over several replicas
 	StopTimeout      time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
+	// Health is what the server tells of the process; nil is one that is always ready.
+	Health *Health
 	// Unary and Stream stand before every call's handler; nil stands for nothing.
 	Unary  grpc.UnaryServerInterceptor
 	Stream grpc.StreamServerInterceptor
@@ -43,7 +47,8 @@ type Options struct {
 // services before Serve.
 type Server struct {
 	grpc        *grpc.Server
-	health      *health.Server
+	health      *Health
+	told        *healthService
 	logger      *slog.Logger
 	stopTimeout time.Duration
 }
@@ -60,6 +65,11 @@ func New(o Options) (*Server, error) {
 	}
 	if o.StopTimeout == 0 {
 		o.StopTimeout = defaultStopTimeout
+	}
+	if o.Health == nil {
+		o.Health = NewHealth()
+		o.Health.Set(true, Startup)
+		o.Health.SetReady(true)
 	}
 	creds, err := o.TLS.credentials()
 	if err != nil {
@@ -90,11 +100,11 @@ func New(o Options) (*Server, error) {
 			grpc.ChainUnaryInterceptor(unary...),
 			grpc.ChainStreamInterceptor(stream...),
 		),
-		health:      health.NewServer(),
+		health:      o.Health,
 		logger:      o.Logger,
 		stopTimeout: o.StopTimeout,
 	}
-	healthpb.RegisterHealthServer(s.grpc, s.health)
+	s.told = register(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	return s, nil
 }
@@ -102,26 +112,14 @@ func New(o Options) (*Server, error) {
 // RegisterService adds a service, which is healthy from now on.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
-	s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_SERVING)
+	s.health.Set(true, desc.ServiceName)
 }
 
-// SetServing turns the health of some services, and of the server as a whole, to SERVING or back.
-func (s *Server) SetServing(on bool, services ...string) {
-	status := healthpb.HealthCheckResponse_NOT_SERVING
-	if on {
-		status = healthpb.HealthCheckResponse_SERVING
-	}
-	for _, name := range append(services, "") {
-		s.health.SetServingStatus(name, status)
-	}
-}
+// Health is what the server tells of the process.
+func (s *Server) Health() *Health { return s.health }
 
-// NotServing turns the health of all services to NOT_SERVING until Serving: callers should go elsewhere,
-// but calls are still answered. It may be called at any time and more than once.
-func (s *Server) NotServing() { s.health.Shutdown() }
-
-// Serving turns the health of all services to SERVING.
-func (s *Server) Serving() { s.health.Resume() }
+// Cut ends the calls that run, and the server.
+func (s *Server) Cut() { s.grpc.Stop() }
 
 // Serve answers calls on lis until ctx ends and closes lis. Then it takes no new calls and gives the
 // running ones StopTimeout before it cuts them. It returns nil after ctx has ended, else why it
@@ -147,7 +145,8 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 
 // stop ends the server, at first politely.
 func (s *Server) stop() {
-	s.NotServing()
+	s.health.SetDraining(true)
+	s.told.end()
 	cut := time.AfterFunc(s.stopTimeout, func() {
 		s.logger.Warn("calls still run, cutting them", "after", s.stopTimeout)
 		s.grpc.Stop()

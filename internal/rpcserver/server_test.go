@@ -222,7 +222,7 @@ func TestHealthAndReflection(t *testing.T) {
 		}
 	}
 	check(healthpb.HealthCheckResponse_SERVING)
-	r.server.NotServing()
+	r.server.Health().SetDraining(true)
 	check(healthpb.HealthCheckResponse_NOT_SERVING)
 	if err := callUnary(t.Context(), conn); err != nil {
 		t.Errorf("a server that is NOT_SERVING still answers: %v", err)

@@ -43,8 +43,8 @@ func (s *Service) watch(req *triptychv1alpha1.WatchResidencyRequest, stream grpc
 	}()
 	group.Go(func() error {
 		select {
-		case <-s.Ending:
-			return stage.Errorf(stage.StageDraining, "the orchestrator is shutting down")
+		case <-s.drain.over:
+			return errShuttingDown
 		case <-ctx.Done():
 			return nil
 		}

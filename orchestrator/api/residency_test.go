@@ -191,15 +191,15 @@ func TestWatchesShared(t *testing.T) {
 
 // TestWatchesEnd: with the server, and there are not too many.
 func TestWatchesEnd(t *testing.T) {
-	ending := make(chan struct{})
-	r := up(t, func(s *Service) { s.Ending, s.watches = ending, newWatches(1, 1) })
+	var served *Service
+	r := up(t, func(s *Service) { served, s.watches = s, newWatches(1, 1) })
 	stream, _ := r.watch(fleettest.Soon(t), t)
 	second, err := r.memory.WatchResidency(fleettest.Soon(t), &triptychv1alpha1.WatchResidencyRequest{})
 	if err == nil {
 		_, err = second.Recv()
 	}
 	refused(t, err, codes.ResourceExhausted, stage.QueueFull)
-	close(ending)
+	served.Drain(t.Context())
 	_, err = stream.Recv()
-	refused(t, err, codes.Unavailable, stage.StageDraining)
+	refused(t, err, codes.Unavailable, stage.ShuttingDown)
 }

@@ -32,8 +32,6 @@ type Options struct {
 	SendTimeout time.Duration
 	// Ended, if not nil, hears of the end of every call of Generate. It may be called at once.
 	Ended func(End)
-	// Ending is closed when the server shuts down, which would wait for those who watch. nil never is.
-	Ending <-chan struct{}
 }
 
 // End is what became of a call of Generate.
@@ -55,11 +53,12 @@ type Service struct {
 	watches *watches
 	limits  limits // of each request's queue
 	jobs    *jobs
+	drain   *drain
 }
 
 // New makes the services.
 func New(o Options) *Service {
-	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: newWatches(maxWatches, maxPeerWatches), limits: defaultLimits, jobs: newJobs()}
+	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: newWatches(maxWatches, maxPeerWatches), limits: defaultLimits, jobs: newJobs(), drain: newDrain()}
 }
 
 // Register adds the services to a server.
@@ -113,7 +112,13 @@ func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 const maxMargin = 500 * time.Millisecond
 
 // generate makes the images of the request id, and notes in end what becomes of it but the error.
-func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alpha1.GenerationSpec, end *End, send func(*triptychv1alpha1.GenerateResponse) error) error {
+func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alpha1.GenerationSpec, end *End, send func(*triptychv1alpha1.GenerateResponse) error) (err error) {
+	ctx, leave, err := s.drain.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	defer func() { err = s.drain.told(ctx, err) }()
 	select {
 	case s.places <- struct{}{}:
 		defer func() { <-s.places }()

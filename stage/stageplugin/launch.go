@@ -18,11 +18,11 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-const (
-	defaultStartTimeout = 30 * time.Second
-	// spareTime is what go-plugin's own start timeout has on top of ours, which is the one to fire.
-	spareTime = 10 * time.Second
-)
+// DefaultStartTimeout is how long a child may take to start where nothing else is said.
+const DefaultStartTimeout = 30 * time.Second
+
+// spareTime is what go-plugin's own start timeout has on top of ours, which is the one to fire.
+const spareTime = 10 * time.Second
 
 // Options say what to launch.
 type Options struct {
@@ -31,7 +31,7 @@ type Options struct {
 	// Env is added to the parent's own environment, as KEY=VALUE; the last of a key counts.
 	Env          []string
 	Logger       *slog.Logger  // gets the child's log; nil is slog.Default
-	StartTimeout time.Duration // until the child has answered the handshake; 0 takes 30 s
+	StartTimeout time.Duration // until the child has answered the handshake; 0 takes DefaultStartTimeout
 }
 
 // StartError says why a child did not start.
@@ -96,7 +96,7 @@ func Launch(ctx context.Context, o Options) (*Child, error) {
 		return nil, &StartError{Kind: o.Kind, Command: o.Command, Refused: true, Cause: err}
 	}
 	if o.StartTimeout == 0 {
-		o.StartTimeout = defaultStartTimeout
+		o.StartTimeout = DefaultStartTimeout
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -38,7 +38,7 @@ func codeOf(r stage.Reason) (c codes.Code, ok bool) {
 		return codes.FailedPrecondition, true
 	case stage.QueueFull, stage.SlowConsumer, stage.DiskFull:
 		return codes.ResourceExhausted, true
-	case stage.StageUnreachable, stage.StageDraining, stage.RuntimeDied, stage.StageOwned, stage.DeviceBusy:
+	case stage.StageUnreachable, stage.StageDraining, stage.RuntimeDied, stage.StageOwned, stage.DeviceBusy, stage.ShuttingDown:
 		return codes.Unavailable, true
 	case stage.StageEvicted, stage.ModelChanged:
 		return codes.Aborted, true

@@ -136,7 +136,7 @@ func TestStatusGolden(t *testing.T) {
 func TestRetry(t *testing.T) {
 	retryable := []stage.Reason{
 		stage.QueueFull, stage.DiskFull, stage.StageUnreachable, stage.StageDraining, stage.StageEvicted, stage.RuntimeDied, stage.StageOwned, stage.DeviceBusy,
-		stage.ModelChanged,
+		stage.ModelChanged, stage.ShuttingDown,
 	}
 	delay := func(e *stage.Error) time.Duration {
 		back := stagerpc.FromStatus(stagerpc.ToStatus(t.Context(), quiet(), e), stage.KindDecoder)

@@ -75,6 +75,8 @@ const (
 	// RESOURCE_EXHAUSTED: the stage's disk has no room for the temporary file of a large image. Metadata stage, needed_bytes,
 	// available_bytes.
 	ErrorReason_ERROR_REASON_DISK_FULL ErrorReason = 52
+	// UNAVAILABLE: the orchestrator ends; another one, or the next one at its address, takes the request.
+	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 60
 )
 
 // Enum value maps for ErrorReason.
@@ -103,6 +105,7 @@ var (
 		50: "ERROR_REASON_NOT_FINITE",
 		51: "ERROR_REASON_MODEL_CHANGED",
 		52: "ERROR_REASON_DISK_FULL",
+		60: "ERROR_REASON_SHUTTING_DOWN",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -128,6 +131,7 @@ var (
 		"ERROR_REASON_NOT_FINITE":                 50,
 		"ERROR_REASON_MODEL_CHANGED":              51,
 		"ERROR_REASON_DISK_FULL":                  52,
+		"ERROR_REASON_SHUTTING_DOWN":              60,
 	}
 )
 
@@ -162,7 +166,7 @@ var File_triptych_v1alpha1_error_proto protoreflect.FileDescriptor
 
 const file_triptych_v1alpha1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtriptych/v1alpha1/error.proto\x12\x11triptych.v1alpha1*\x89\x06\n" +
+	"\x1dtriptych/v1alpha1/error.proto\x12\x11triptych.v1alpha1*\xa9\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12$\n" +
@@ -187,7 +191,8 @@ const file_triptych_v1alpha1_error_proto_rawDesc = "" +
 	"\x18ERROR_REASON_DEVICE_BUSY\x10)\x12\x1b\n" +
 	"\x17ERROR_REASON_NOT_FINITE\x102\x12\x1e\n" +
 	"\x1aERROR_REASON_MODEL_CHANGED\x103\x12\x1a\n" +
-	"\x16ERROR_REASON_DISK_FULL\x104BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
+	"\x16ERROR_REASON_DISK_FULL\x104\x12\x1e\n" +
+	"\x1aERROR_REASON_SHUTTING_DOWN\x10<BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
 
 var (
 	file_triptych_v1alpha1_error_proto_rawDescOnce sync.Once

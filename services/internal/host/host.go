@@ -12,7 +12,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -33,7 +32,7 @@ type Host struct {
 	closed  chan struct{} // closed when supervise has ended
 
 	underway underway
-	stopping atomic.Bool // it drains for good
+	shutdown shutdown
 
 	mu       sync.Mutex
 	current  *generation
@@ -41,6 +40,7 @@ type Host struct {
 	drain    chan struct{}              // closed while it is draining
 	undrain  chan struct{}              // closed when it drains no more; both are then new ones
 	digests  map[string]stage.Component // the last that had a digest or an identity, by name
+	idle     time.Time                  // when supervise was first found without a child and, since its last step, without another step
 }
 
 var _ stage.Stage = (*Host)(nil)
@@ -96,6 +96,18 @@ func start(ctx context.Context, o stageplugin.Options, c clock, first uint64) (*
 // later ones with StageDraining; Drain first to let them end. It may be called more than once.
 func (h *Host) Close() {
 	h.close()
+	<-h.closed
+}
+
+// End is Close at once: the child is not asked to stop first.
+func (h *Host) End() {
+	h.close()
+	h.mu.Lock()
+	child := h.current.child
+	h.mu.Unlock()
+	if child != nil {
+		child.End()
+	}
 	<-h.closed
 }
 

@@ -61,14 +61,17 @@ func (h *Host) Plan(ctx context.Context, req stage.PlanRequest) (stage.Footprint
 	})
 }
 
-// Load loads into the present child, if that is still the one it is for; the next one has to be loaded again.
+// Load loads into the present child, if that is still the one it is for; the next one has to be loaded again. A stage that shuts
+// down cuts it: the work that it is for would be refused.
 func (h *Host) Load(ctx context.Context, req stage.LoadRequest, progress func(loadedBytes, totalBytes int64)) error {
 	defer h.underway.begin(req.Component)()
-	_, err := forward(ctx, h, work.within(req.Generation), func(g *generation) (struct{}, error) {
+	c, done := h.shutdown.begin(ctx, true)
+	defer done()
+	_, err := forward(c.ctx, h, work.within(req.Generation), func(g *generation) (struct{}, error) {
 		req.Generation = 0 // a child counts none
-		return struct{}{}, g.child.Stage().Load(ctx, req, progress)
+		return struct{}{}, g.child.Stage().Load(c.ctx, req, progress)
 	})
-	return err
+	return h.told(c, err)
 }
 
 // Evict is the child's, behind what was begun before.
@@ -83,28 +86,38 @@ func (h *Host) Evict(ctx context.Context, req stage.EvictRequest) (stage.Evicted
 }
 
 // Work is the child's. It is not done again when the child dies: what the observer has seen is for the caller to resume from.
+// A stage that shuts down cuts it, behind a checkpoint if it has any: StageDraining.
 func (h *Host) Work(ctx context.Context, req stage.WorkRequest, observer stage.Observer) (stage.Result, error) {
 	defer h.underway.begin(req.Components...)()
-	return forward(ctx, h, work, func(g *generation) (stage.Result, error) {
-		return g.child.Stage().Work(ctx, req, observer)
+	c, done := h.shutdown.begin(ctx, false)
+	defer done()
+	observer = c.observed(req, observer)
+	result, err := forward(c.ctx, h, work, func(g *generation) (stage.Result, error) {
+		return g.child.Stage().Work(c.ctx, req, observer)
 	})
+	return result, h.told(c, err)
 }
 
 // Drain holds for this child and all that come after it, until Undrain. A child that dies runs no more work.
 func (h *Host) Drain(ctx context.Context) error {
+	h.refuse()
+	return h.ended(ctx, stage.Resident.Drain)
+}
+
+// refuse lets no new work through.
+func (h *Host) refuse() {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	if !h.draining {
 		h.draining = true
 		close(h.drain)
 	}
-	h.mu.Unlock()
-	return h.ended(ctx, stage.Resident.Drain)
 }
 
 // Undrain takes new work again, unless the service shuts down: StageDraining. The present child is told; one that dies is followed
 // by one that never drained.
 func (h *Host) Undrain(ctx context.Context) error {
-	if h.stopping.Load() {
+	if begun, _ := h.shutdown.hasBegun(); begun {
 		return h.drainingError()
 	}
 	h.mu.Lock()
@@ -115,12 +128,6 @@ func (h *Host) Undrain(ctx context.Context) error {
 	}
 	h.mu.Unlock()
 	return h.ended(ctx, stage.Resident.Undrain)
-}
-
-// Shut is Drain for good.
-func (h *Host) Shut(ctx context.Context) error {
-	h.stopping.Store(true)
-	return h.Drain(ctx)
 }
 
 // Settle is the child's, behind the calls that were begun before.

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/triptych-serving/triptych/stage/stageplugin"
@@ -18,6 +19,10 @@ func (h *Host) supervise(child *stageplugin.Child) {
 			return
 		case <-child.Exited():
 		}
+		if h.closing.Err() != nil { // End's doing
+			child.Kill()
+			return
+		}
 		lived := h.clock.now().Sub(born)
 		number := h.vacate()
 		h.logger.Error("the runtime died", "pid", child.PID(), "generation", number-1,
@@ -30,6 +35,7 @@ func (h *Host) supervise(child *stageplugin.Child) {
 // relaunch starts a child after delay, and again until it starts. It returns nil on Close.
 func (h *Host) relaunch(number uint64, delay time.Duration, pace *pace) *stageplugin.Child {
 	for {
+		h.step()
 		if delay > 0 {
 			h.logger.Warn("the runtime keeps dying, waiting before the next start", "delay", delay)
 		}
@@ -56,7 +62,7 @@ func (h *Host) relaunch(number uint64, delay time.Duration, pace *pace) *stagepl
 func (h *Host) fill(child *stageplugin.Child) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.current.child = child
+	h.current.child, h.idle = child, time.Time{}
 	close(h.current.ready)
 	go h.guard(h.current)
 }
@@ -69,4 +75,35 @@ func (h *Host) vacate() uint64 {
 	h.current = newGeneration(last.number + 1)
 	close(last.over)
 	return h.current.number
+}
+
+// step notes that supervise has got on.
+func (h *Host) step() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.idle = time.Time{}
+}
+
+// superviseGrace is what a step of supervise may take beyond its pause and the start of a child.
+const superviseGrace = 15 * time.Second
+
+// Supervised reports whether the child is there or being replaced. It is false for a supervisor that does not get on.
+func (h *Host) Supervised() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closing.Err() != nil {
+		return true
+	}
+	if child := h.current.child; child != nil {
+		select {
+		case <-child.Exited():
+		default:
+			return true
+		}
+	}
+	now := h.clock.now()
+	if h.idle.IsZero() {
+		h.idle = now
+	}
+	return now.Sub(h.idle) < maxDelay+cmp.Or(h.options.StartTimeout, stageplugin.DefaultStartTimeout)+superviseGrace
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/triptych-serving/triptych/internal/rpcserver"
@@ -19,9 +20,6 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
-// defaultDrainTimeout is less than the 30 s that Kubernetes gives a pod to end.
-const defaultDrainTimeout = 20 * time.Second
-
 // Options configure the service of a stage.
 type Options struct {
 	// Command is the program of the runtime child and its arguments; Env is added to the service's
@@ -30,9 +28,10 @@ type Options struct {
 	Env     []string
 	// StartTimeout is how long a child may take to start; 0 takes stageplugin's.
 	StartTimeout time.Duration
-	// DrainTimeout is how long running work may go on once Run's context has ended; 0 takes 20 s.
+	// DrainTimeout is how long Run may take to return once its context has ended; 0 takes rpcserver's default.
 	DrainTimeout time.Duration
 	TLS          rpcserver.TLS
+	Health       *rpcserver.Health // that the service keeps up to date; nil makes one, which its server alone tells
 	// Owner is the id of the one orchestrator that the service works for; empty is whoever comes first.
 	Owner  string
 	Logger *slog.Logger // nil takes slog.Default
@@ -52,14 +51,17 @@ func New(kind stage.Kind, o Options) (*Service, error) {
 	}
 	o.Logger = o.Logger.With("service", kind.String())
 	if o.DrainTimeout == 0 {
-		o.DrainTimeout = defaultDrainTimeout
+		o.DrainTimeout = rpcserver.DefaultDrainTimeout
 	}
 	if len(o.Command) == 0 {
 		return nil, errors.New("the " + kind.String() + " service needs the command of its runtime")
 	}
+	if o.Health == nil {
+		o.Health = rpcserver.NewHealth()
+	}
 	owned := owner.New(owner.Options{Kind: kind, Only: o.Owner, Logger: o.Logger})
 	server, err := rpcserver.New(rpcserver.Options{
-		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: stagerpc.MaxMessageBytes, Unary: owned.Unary, Stream: owned.Stream,
+		Logger: o.Logger, TLS: o.TLS, Health: o.Health, MaxRecvMsgSize: stagerpc.MaxMessageBytes, Unary: owned.Unary, Stream: owned.Stream,
 	})
 	if err != nil {
 		return nil, err
@@ -67,10 +69,8 @@ func New(kind stage.Kind, o Options) (*Service, error) {
 	return &Service{kind: kind, options: o, server: server}, nil
 }
 
-// Run starts the runtime and serves on lis, which it closes, until ctx ends. Then it drains: it is
-// NOT_SERVING and refuses new work, lets running work end within DrainTimeout and ends the rest with
-// the child, so that its callers still hear RuntimeDied, and then ends the server. It returns nil
-// after that, and otherwise why the runtime could not be started or the server not go on.
+// Run starts the runtime and serves on lis, which it closes, until ctx ends. Then it drains, see drain, and returns nil within
+// DrainTimeout. Otherwise the error is why the runtime could not be started or the server not go on.
 func (s *Service) Run(ctx context.Context, lis net.Listener) error {
 	defer lis.Close() //nolint:errcheck // the server has usually closed it
 	h, err := host.New(ctx, stageplugin.Options{
@@ -89,43 +89,58 @@ func (s *Service) Run(ctx context.Context, lis net.Listener) error {
 	// The server outlives ctx by the time it takes to drain.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		s.drain(ctx, serving, h)
+	var all sync.WaitGroup
+	all.Go(func() { s.watch(serving, h) })
+	var late *time.Timer
+	all.Go(func() {
+		late = s.drain(ctx, serving, h)
 		stop()
-	}()
+	})
 	err = s.server.Serve(serving, lis)
 	stop()
-	<-drained
+	all.Wait()
+	h.Close()
+	if late != nil {
+		late.Stop()
+	}
 	return err
 }
 
+// endReserve is how much of a drain timeout is kept for what follows the work: its last answers and the end of the runtime.
+func endReserve(timeout time.Duration) time.Duration { return min(timeout/4, 2*time.Second) }
+
 // drain watches for the end of ctx and then drains h for good, and reports draining as health, whoever asked
-// for it. It returns early when the server has ended.
-func (s *Service) drain(ctx, serving context.Context, h *host.Host) {
+// for it. At the end of ctx the service is NOT_SERVING and refuses new work; what runs may end, or is cut behind a checkpoint or at
+// the end of its time, so that its caller hears StageDraining and goes on elsewhere. The timer ends whatever is left in the end. It
+// returns nil, and early, when the server has ended.
+func (s *Service) drain(ctx, serving context.Context, h *host.Host) (late *time.Timer) {
 	for drains, over := h.Draining(); ctx.Err() == nil; drains, over = h.Draining() {
 		select {
 		case <-serving.Done():
-			return
+			return nil
 		case <-ctx.Done():
 		case <-drains:
-			s.server.NotServing()
+			s.options.Health.SetDraining(true)
 			select {
 			case <-serving.Done():
-				return
+				return nil
 			case <-ctx.Done():
 			case <-over:
-				s.server.Serving()
+				s.options.Health.SetDraining(false)
 			}
 		}
 	}
-	s.server.NotServing()
-	bound, cancel := context.WithTimeout(serving, s.options.DrainTimeout)
+	s.options.Health.SetDraining(true)
+	timeout := s.options.DrainTimeout
+	s.options.Logger.Info("draining", "timeout", timeout)
+	late = time.AfterFunc(timeout-endReserve(timeout)/2, func() {
+		s.server.Cut()
+		h.End()
+	})
+	bound, cancel := context.WithTimeout(serving, timeout-endReserve(timeout))
 	defer cancel()
-	s.options.Logger.Info("draining", "timeout", s.options.DrainTimeout)
 	if err := h.Shut(bound); err != nil {
-		s.options.Logger.Warn("work still runs, ending it", "error", err)
-		h.Close()
+		s.options.Logger.Warn("work still ran, it was cut", "error", err)
 	}
+	return late
 }

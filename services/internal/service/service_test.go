@@ -81,7 +81,7 @@ func TestStopCuts(t *testing.T) {
 	result := denoise(t, d)
 	r.Stop()
 	<-r.Done
-	if err := <-result; stage.ReasonOf(err) != stage.RuntimeDied {
+	if err := <-result; stage.ReasonOf(err) != stage.StageDraining {
 		t.Errorf("work that was cut: %v", err)
 	}
 }
