@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,7 +55,7 @@ func TestTwoOrchestrators(t *testing.T) {
 	spec := &triptychv1alpha1.GenerationSpec{Prompt: "fox on a blue background", Seed: ptr(uint64(42)), Steps: ptr(int32(4))}
 	largest, _, want := footprints(t, spec)
 	budget := largest * 12 / 10
-	dir := filepath.Join(t.TempDir(), "claim")
+	dir := t.TempDir()
 	args := []string{"--memory-budget", strconv.FormatInt(budget, 10), "--device-claims", dir}
 	servers := []*server{up(t, args...), up(t, args...)}
 	watch := observer(t, dir)
@@ -98,7 +97,7 @@ func TestTwoOrchestrators(t *testing.T) {
 func TestKilledStack(t *testing.T) {
 	spec := &triptychv1alpha1.GenerationSpec{Prompt: "owl", Seed: ptr(uint64(3)), Steps: ptr(int32(4))}
 	largest, _, want := footprints(t, spec)
-	args := []string{"--memory-budget", strconv.FormatInt(largest*11/10, 10), "--device-claims", filepath.Join(t.TempDir(), "claim")}
+	args := []string{"--memory-budget", strconv.FormatInt(largest*11/10, 10), "--device-claims", t.TempDir()}
 	doomed, other := up(t, args...), up(t, args...)
 	long := &triptychv1alpha1.GenerationSpec{Prompt: "owl", Seed: ptr(uint64(3)), Steps: ptr(int32(1000)), Sampler: "euler"}
 	working, ended := make(chan struct{}), make(chan error, 1)
@@ -178,7 +177,7 @@ func TestServicesOfAnother(t *testing.T) {
 // TestUnsharedClaim: services that are told to be one memory and given two claim directories do not work together: requests, the
 // list of models and the log say which two, and by what flag it comes right. Then it does.
 func TestUnsharedClaim(t *testing.T) {
-	right, wrong := filepath.Join(t.TempDir(), "claim"), filepath.Join(t.TempDir(), "claim")
+	right, wrong := t.TempDir(), t.TempDir()
 	start := func(kind, listen, dir string) (*exec.Cmd, string) {
 		cmd := command(t, kind, "--listen", listen, "--memory-budget", "64MiB", "--device-claims", dir, "--log-level", "info")
 		cmd.Env = append(cmd.Env, "NODE_NAME=card-1")

@@ -51,7 +51,7 @@ func TestHopeless(t *testing.T) {
 			{"", "nowhere", []string{model, filepath.Join(dir, "nowhere")}},
 			{"", file, []string{model, file}},
 			{"", claims, []string{"--memory-budget", "1GiB", claims, file}},
-			{"", claims, []string{"--memory-budget", "1GiB", claims, "/proc/claims"}},
+			{"", claims, []string{"--memory-budget", "1GiB", claims, filepath.Join(dir, "missing")}},
 			{"", "int9", []string{"--precision", "int9"}},
 			{"", "--resident-bytes", []string{"--resident-bytes", "vae=1"}},
 		} {

@@ -41,7 +41,8 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "triptych")
 	// Budgets of tests are theirs, and not those of whatever else runs here.
-	if err := os.Setenv("TRIPTYCH_DEVICE_CLAIMS", filepath.Join(dir, "claims")); err != nil {
+	claims := filepath.Join(dir, "claims")
+	if err := errors.Join(os.Mkdir(claims, 0o700), os.Setenv("TRIPTYCH_DEVICE_CLAIMS", claims)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -86,3 +86,38 @@ func TestClaimDirectory(t *testing.T) {
 		}
 	}
 }
+
+// TestClaimMissing: a directory that is given and not there is no second budget, but an error that names flag, value and what is
+// accepted, and nothing is made.
+func TestClaimMissing(t *testing.T) {
+	t.Setenv(claimEnv, "")
+	dir := t.TempDir()
+	missing, file := filepath.Join(dir, "missing"), filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{missing, file} {
+		err := shared(t, "--host", "a", "--device-claims", path).check()
+		if !errors.As(err, new(usageError)) {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		for _, part := range []string{"--device-claims", path, "expected", claimOff} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q does not say %q", err, part)
+			}
+		}
+	}
+	if isDir(missing) {
+		t.Error("the directory was made")
+	}
+	for _, path := range []string{dir, claimOff, ""} {
+		if err := shared(t, "--host", "a", "--device-claims", path).check(); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+	t.Setenv(claimEnv, missing)
+	if err := shared(t, "--host", "a").check(); err == nil || !strings.Contains(err.Error(), claimEnv) {
+		t.Errorf("the environment's: %v", err)
+	}
+}

@@ -127,7 +127,7 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	}
 	closeClaim := func() error { return nil }
 	if dir := f.share.directory(f.budget); dir != "" {
-		claim, err := deviceclaim.Open(dir, name, int64(f.budget))
+		claim, err := f.share.open(dir, name, f.budget)
 		switch {
 		case errors.Is(err, deviceclaim.ErrLocked):
 			return o, nil, err // it may come right

@@ -43,20 +43,21 @@ type Claim struct {
 	share stage.DeviceShare // seen last
 }
 
-// Open makes this process known to the others on a device, with no bytes yet. root is for the devices of one host; each
-// has a directory there.
+// Open makes this process known to the others on a device, with no bytes yet. root is for the devices of one host and must be
+// there: a missing one would be a second budget. Each device has a directory there, of this user alone.
 // All together have the largest budget that a living process states, and those of one orchestrator at most the smallest that
-// they state; 0 states none. The error is a DirectoryError for a directory where others could write.
+// they state; 0 states none. The error is a DirectoryError for one that is missing, and for a device's where others could write.
 func Open(root, device string, budget int64) (*Claim, error) {
 	if device == "" || strings.ContainsRune(device, filepath.Separator) || strings.HasPrefix(device, ".") {
 		return nil, fmt.Errorf("device claim: device %q cannot name a directory", device)
 	}
 	l := &Claim{now: time.Now, own: record{budget: budget}}
 	l.dir = filepath.Join(root, device)
-	for _, dir := range []string{root, l.dir} {
-		if err := makeDirectory(dir); err != nil {
-			return nil, err
-		}
+	if info, err := os.Stat(root); err != nil || !info.IsDir() {
+		return nil, &DirectoryError{root, "an existing directory", "none"}
+	}
+	if err := MakeOwn(l.dir); err != nil {
+		return nil, err
 	}
 	unlock, err := lock(l.dir)
 	if err != nil {

@@ -273,14 +273,28 @@ func TestDirectory(t *testing.T) {
 	if err := os.Symlink(t.TempDir(), link); err != nil {
 		t.Fatal(err)
 	}
+	missing := filepath.Join(t.TempDir(), "missing")
+	var refused *DirectoryError
 	for _, path := range []string{open, link} {
-		var refused *DirectoryError
-		if _, err := Open(path, "cpu:0", 1); !errors.As(err, &refused) || refused.Path != path {
+		if err := MakeOwn(path); !errors.As(err, &refused) || refused.Path != path {
+			t.Errorf("%s as our own: %v", path, err)
+		}
+		join(t, path, 1) // somebody's volume, with a directory of ours in it
+	}
+	for _, path := range []string{missing, file} {
+		if _, err := Open(path, "cpu:0", 1); !errors.As(err, &refused) || refused.Path != path || refused.Expected != "an existing directory" {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if _, err := Open(file, "cpu:0", 1); err == nil {
-		t.Error("a file was taken for a directory")
+	if _, err := os.Stat(missing); err == nil {
+		t.Error("the missing directory was made")
+	}
+	device := filepath.Join(open, "cpu:1")
+	if err := errors.Join(os.Mkdir(device, 0o700), os.Chmod(device, 0o770)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(open, "cpu:1", 1); !errors.As(err, &refused) || refused.Path != device {
+		t.Errorf("a device's directory where others can write: %v", err)
 	}
 	for _, name := range []string{"", "..", "a/b", ".hidden"} {
 		if _, err := Open(t.TempDir(), name, 1); err == nil {

@@ -41,10 +41,14 @@ func (e *DirectoryError) Error() string {
 	return fmt.Sprintf("device claim: %s: expected %s, got %s", e.Path, e.Expected, e.Got)
 }
 
-// makeDirectory makes a directory for this user alone, if it is not there, and refuses one where others could take
+// MakeOwn makes a directory for this user alone, if it is not there, and refuses one where others could take
 // bytes away or make them up.
-func makeDirectory(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+func MakeOwn(path string) error {
+	err := os.MkdirAll(path, 0o700)
+	if errors.Is(err, fs.ErrPermission) {
+		return &DirectoryError{filepath.Dir(path), fmt.Sprintf("a directory that user %d can write to", os.Geteuid()), "one that it cannot"}
+	}
+	if err != nil {
 		return fmt.Errorf("device claim: %w", err)
 	}
 	info, err := os.Lstat(path)
@@ -72,7 +76,7 @@ func lock(dir string) (unlock func(), err error) {
 	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPause) {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, fs.ErrNotExist) {
-			if err = makeDirectory(dir); err == nil {
+			if err = MakeOwn(dir); err == nil {
 				continue
 			}
 		}
