@@ -23,6 +23,32 @@ cross: ## Build for every platform we promise, without cgo
 		echo "$$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./... && \
 		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./... || exit 1; done
 
+# What the image is called, and the tag of it: the last release and the commits since, else the commit.
+IMAGE ?= docker.io/library/triptych
+VERSION ?= $(or $(shell git describe --tags --dirty 2>/dev/null),devel$(shell git describe --always --abbrev=12 --dirty --exclude '*' 2>/dev/null | sed 's/^/-/'))
+
+.PHONY: image
+image: ## Build the container image of both platforms: an OCI layout in bin/image, and bin/image.tar for containerd
+	go build -C tools/image -o $(CURDIR)/bin/mkimage .
+	bin/mkimage -name $(IMAGE) -version $(VERSION) -revision "$$(git rev-parse HEAD 2>/dev/null)" -created "$$(git log -1 --format=%ct 2>/dev/null || echo 0)"
+
+.PHONY: test-image
+test-image: ## Vet, lint and test the program that builds the image
+	go -C tools/image vet ./...
+	GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint go -C tools/image tool -modfile=../go.mod golangci-lint run --config $(CURDIR)/.golangci.yml ./...
+	go -C tools/image test ./...
+
+# containerd's client, and the namespace in it that the kubelet looks into.
+CTR ?= ctr
+CONTAINERD_NAMESPACE ?= k8s.io
+
+.PHONY: image-load
+image-load: ## Build the image and import it into the containerd at CONTAINERD_ADDRESS, for the kubelet
+	@command -v $(CTR) >/dev/null || { echo "image-load: there is no $(CTR): expected containerd's client in PATH, or CTR=FILE"; exit 1; }
+	@test -S "$(CONTAINERD_ADDRESS)" || { echo "image-load: CONTAINERD_ADDRESS=$(CONTAINERD_ADDRESS) is no socket: expected that of a containerd, such as /run/containerd/containerd.sock"; exit 1; }
+	@$(MAKE) --no-print-directory image
+	$(CTR) --address $(CONTAINERD_ADDRESS) --namespace $(CONTAINERD_NAMESPACE) images import bin/image.tar
+
 .PHONY: test
 test: ## Run all tests
 	go test ./...

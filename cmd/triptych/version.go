@@ -8,8 +8,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is the module's, or the revision a development build was made of.
+// linkedVersion is the version that `make image` builds with; empty in other builds.
+var linkedVersion string
+
+// version is linkedVersion, else the module's, else the revision a development build was made of.
 func version() string {
+	if linkedVersion != "" {
+		return linkedVersion
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
