@@ -3,7 +3,6 @@ package imaging
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -11,6 +10,8 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"slices"
+	"strings"
 
 	"golang.org/x/image/webp"
 
@@ -41,7 +42,10 @@ func Decode(data []byte) (Pixels, error) {
 		return Pixels{}, &Error{Subject: "image", Expected: fmt.Sprintf("at most %d bytes", MaxBytes), Got: fmt.Sprintf("%d bytes", len(data))}
 	}
 	format, ok := sniff(data)
-	if !ok {
+	switch {
+	case format == WEBP && !ok:
+		return Pixels{}, cannotDecode(WEBP, io.ErrUnexpectedEOF)
+	case !ok:
 		return Pixels{}, &Error{Subject: "image", Expected: "a PNG, JPEG or WebP", Got: fmt.Sprintf("data that begins with %.12q", data)}
 	}
 	config, err := readConfig(format, data)
@@ -91,7 +95,7 @@ func (p Pixels) upright(orientation int) Pixels {
 }
 
 // sniff tells the format from the first bytes. A WebP whose header promises more bytes than there
-// are is none, because its decoder would allocate them.
+// are is not ok, because its decoder would allocate them.
 func sniff(data []byte) (Format, bool) {
 	switch {
 	case bytes.HasPrefix(data, []byte(pngSignature)):
@@ -167,9 +171,12 @@ func drawn(img image.Image) (pix []uint8, stride int) {
 	return out.Pix, out.Stride
 }
 
+// cutOff are the words in which decoders say that pixels are missing, without an error of their own for it.
+var cutOff = []string{io.EOF.Error(), "short Huffman data", "not enough pixel data"}
+
 func cannotDecode(f Format, err error) error {
 	got := err.Error()
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if slices.ContainsFunc(cutOff, func(words string) bool { return strings.HasSuffix(got, words) }) {
 		got = "data that ends too early"
 	}
 	return &Error{Subject: f.String(), Expected: "a readable image", Got: got, Err: err}

@@ -1,9 +1,11 @@
-// Package exif reads from image files how the picture in them is to be turned.
+// Package exif reads from image files how the picture in them is to be turned, and the comment that goes with it.
 package exif
 
 import (
 	"bytes"
 	"encoding/binary"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Upright is the orientation of a picture that is stored as it is seen.
@@ -11,6 +13,8 @@ const Upright = 1
 
 const (
 	tagOrientation = 0x0112
+	tagExif        = 0x8769 // where the directory of Exif's own tags is
+	tagUserComment = 0x9286
 	typeLong       = 4 // other writers take the SHORT that Exif prescribes
 )
 
@@ -77,32 +81,78 @@ func chunk(rest []byte, kind string, order binary.ByteOrder, lengthAt, overhead 
 }
 
 func orientation(tiff []byte) int {
-	var order binary.ByteOrder = binary.BigEndian
+	order := byteOrder(tiff)
+	if order == nil {
+		return 0
+	}
+	found := entry(tiff, order, order.Uint32(tiff[4:]), tagOrientation)
 	switch {
+	case found == nil:
+		return 0
+	case order.Uint16(found[2:]) == typeLong:
+		return int(order.Uint32(found[8:]))
+	}
+	return int(order.Uint16(found[8:]))
+}
+
+// UserComment is Exif's UserComment of a PNG, JPEG or WebP, in UNICODE or ASCII; ok is false where the file has none.
+func UserComment(file []byte) (text string, ok bool) {
+	tiff := block(file)
+	order := byteOrder(tiff)
+	if order == nil {
+		return "", false
+	}
+	directory := entry(tiff, order, order.Uint32(tiff[4:]), tagExif)
+	if directory == nil {
+		return "", false
+	}
+	comment := entry(tiff, order, order.Uint32(directory[8:]), tagUserComment)
+	if comment == nil {
+		return "", false
+	}
+	size, at := uint64(order.Uint32(comment[4:])), uint64(order.Uint32(comment[8:]))
+	if at+size > uint64(len(tiff)) {
+		return "", false
+	}
+	body := tiff[at : at+size]
+	if units, ok := bytes.CutPrefix(body, []byte("UNICODE\x00")); ok {
+		var decoded []uint16
+		for ; len(units) >= 2; units = units[2:] {
+			decoded = append(decoded, order.Uint16(units))
+		}
+		return string(utf16.Decode(decoded)), true
+	}
+	plain, ok := bytes.CutPrefix(body, []byte("ASCII\x00\x00\x00"))
+	return string(plain), ok && utf8.Valid(plain)
+}
+
+// byteOrder is that of a TIFF, nil of anything else.
+func byteOrder(tiff []byte) binary.ByteOrder {
+	switch {
+	case len(tiff) < 8:
 	case bytes.HasPrefix(tiff, []byte("II*\x00")):
-		order = binary.LittleEndian
-	case !bytes.HasPrefix(tiff, []byte("MM\x00*")):
-		return 0
+		return binary.LittleEndian
+	case bytes.HasPrefix(tiff, []byte("MM\x00*")):
+		return binary.BigEndian
 	}
-	if len(tiff) < 8 {
-		return 0
-	}
-	at := uint64(order.Uint32(tiff[4:]))
+	return nil
+}
+
+// entry is the one of a tag in the directory at an offset: tag, type, count, and the value or where it is; nil if there is none.
+func entry(tiff []byte, order binary.ByteOrder, directory uint32, tag uint16) []byte {
+	at := uint64(directory)
 	if at+2 > uint64(len(tiff)) {
-		return 0
+		return nil
 	}
 	entries := tiff[at+2:]
 	for range order.Uint16(tiff[at:]) {
 		if len(entries) < 12 {
-			return 0
+			return nil
 		}
-		if order.Uint16(entries) == tagOrientation {
-			if order.Uint16(entries[2:]) == typeLong {
-				return int(order.Uint32(entries[8:]))
-			}
-			return int(order.Uint16(entries[8:]))
+		if order.Uint16(entries) == tag {
+			return entries[:12]
 		}
 		entries = entries[12:]
 	}
-	return 0
+	return nil
 }

@@ -60,14 +60,54 @@ func TestOrientation(t *testing.T) {
 	}
 }
 
-// FuzzOrientation: no file makes it panic or go on for ever.
-func FuzzOrientation(f *testing.F) {
+// TestUserComment reads comments as cameras and other programs write them; those of Triptych are read in engine/imaging.
+func TestUserComment(t *testing.T) {
+	const undefined = 7
+	comment := func(order binary.AppendByteOrder, body string, size int) string {
+		out := []byte("MM\x00*")
+		if order.String() == "LittleEndian" {
+			out = []byte("II*\x00")
+		}
+		directory := func(tag, kind uint16, count, value uint32) {
+			out = order.AppendUint16(order.AppendUint16(order.AppendUint16(out, 1), tag), kind)
+			out = order.AppendUint32(order.AppendUint32(order.AppendUint32(out, count), value), 0)
+		}
+		out = order.AppendUint32(out, 8)
+		directory(tagExif, typeLong, 1, 26)
+		directory(tagUserComment, undefined, uint32(size), 44)
+		return string(out) + body
+	}
+	ascii := "ASCII\x00\x00\x00a fox"
+	for name, c := range map[string]struct {
+		file, want string
+		ok         bool
+	}{
+		"ASCII":                  {jpeg(comment(binary.BigEndian, ascii, len(ascii))), "a fox", true},
+		"UNICODE, little-endian": {webp(comment(binary.LittleEndian, "UNICODE\x00f\x00\x03\x26", 12)), "f\u2603", true},
+		"UNICODE in a PNG":       {png(comment(binary.BigEndian, "UNICODE\x00\x00f", 10)), "f", true},
+		"beyond the end":         {jpeg(comment(binary.BigEndian, ascii, len(ascii)+1)), "", false},
+		"another encoding":       {jpeg(comment(binary.BigEndian, "JIS\x00\x00\x00\x00\x00x", 9)), "", false},
+		"another tag":            {jpeg(tiff(binary.BigEndian, 3, 6)), "", false},
+		"no Exif":                {"\xff\xd8\xff\xda", "", false},
+	} {
+		got, ok := UserComment([]byte(c.file))
+		if ok != c.ok || ok && got != c.want {
+			t.Errorf("%s: %q, %v, want %q, %v", name, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+// FuzzExif: no file makes it panic or go on for ever.
+func FuzzExif(f *testing.F) {
 	for _, add := range []func(string) string{jpeg, png, webp} {
 		f.Add([]byte(add(tiff(binary.BigEndian, 3, 6))))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
 		if o := Orientation(file); o < 1 || o > 8 {
 			t.Errorf("orientation %d", o)
+		}
+		if text, ok := UserComment(file); ok && len(text) > 2*len(file) {
+			t.Errorf("a comment of %d bytes in a file of %d", len(text), len(file))
 		}
 	})
 }
