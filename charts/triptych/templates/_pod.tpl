@@ -1,0 +1,80 @@
+{{/* What every pod has. */}}
+
+{{/* triptych.podSecurity is the account and the security context of a pod. */}}
+{{- define "triptych.podSecurity" -}}
+serviceAccountName: {{ include "triptych.serviceAccountName" . | quote }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .Values.podSecurity.user | int64 }}
+  runAsGroup: {{ .Values.podSecurity.user | int64 }}
+  fsGroup: {{ .Values.podSecurity.fsGroup | int64 }}
+  fsGroupChangePolicy: {{ .Values.podSecurity.fsGroupChangePolicy }}
+  seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* triptych.podMetadata takes {root, component, kind, settings, checksum}. */}}
+{{- define "triptych.podMetadata" -}}
+{{- $annotations := deepCopy .settings.podAnnotations -}}
+{{- with .checksum }}{{ $_ := set $annotations "checksum/models" . }}{{ end -}}
+labels:
+  {{- include "triptych.labels" . | nindent 2 }}
+  {{- range $key, $value := .settings.podLabels }}
+  {{ $key }}: {{ $value | quote }}
+  {{- end }}
+{{- with $annotations }}
+annotations:
+  {{- range $key, $value := . }}
+  {{ $key }}: {{ $value | quote }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* triptych.placement takes {root, component, settings, priority}: where a pod runs, and before whom. */}}
+{{- define "triptych.placement" -}}
+{{- $classes := .root.Values.priorityClasses -}}
+{{- with default (ternary (include "triptych.priorityClass" .) "" $classes.create) .settings.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with .settings.runtimeClassName }}
+runtimeClassName: {{ . | quote }}
+{{- end }}
+{{- with .settings.nodeSelector }}
+nodeSelector:
+  {{- range $key, $value := . }}
+  {{ $key }}: {{ $value | quote }}
+  {{- end }}
+{{- end }}
+{{- $tolerations := .settings.tolerations -}}
+{{- with .settings.gpu }}{{ if ne .mode "none" }}{{ $tolerations = concat $tolerations .tolerations }}{{ end }}{{ end }}
+{{- with $tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.spreadOver }}
+topologySpreadConstraints:
+  {{- range . }}
+  - maxSkew: 1
+    topologyKey: {{ . | quote }}
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "triptych.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* triptych.priorityClass takes {root, priority} and is the name of the release's class; it carries the namespace, since classes are the cluster's. */}}
+{{- define "triptych.priorityClass" -}}
+{{ .root.Release.Namespace }}-{{ include "triptych.fullname" .root }}-{{ .priority }}
+{{- end -}}
