@@ -103,7 +103,9 @@ type Event struct {
 	WholeBytes int64
 	// Unfinished, of the Release of scratch: the work failed or was cut off, and the job's turn is still to be taken.
 	Unfinished bool
-	Reason     string // in words
+	// Work, of the Release of scratch, is what was done of the turn; no evaluations are told of what is Unfinished and does not count them.
+	Work   Workload
+	Reason string // in words
 }
 
 // Model is that of the component.

@@ -17,6 +17,8 @@ type Options struct {
 	// Sink hears every event, one at a time and in order. When it is a thousand behind, events are
 	// dropped, and Snapshot tells how many. nil hears nothing.
 	Sink func(Event)
+	// Changed is called whenever a Snapshot may be another one than before. It must not wait, nor call the Keeper. nil is not called.
+	Changed func()
 }
 
 // Keeper keeps the ledger: it tells it what happens, and does what it decides. Safe for concurrent
@@ -25,10 +27,11 @@ type Options struct {
 // One goroutine owns the ledger and all that is listed under it below; everybody else hands it
 // functions to run. It never waits for a stage or an observer: those have goroutines of their own.
 type Keeper struct {
-	clock func() time.Time
-	calls chan func() // to the owning goroutine
-	quit  chan struct{}
-	close func()
+	clock   func() time.Time
+	changed func()
+	calls   chan func() // to the owning goroutine
+	quit    chan struct{}
+	close   func()
 
 	ctx        context.Context // of all loads and evictions
 	goroutines sync.WaitGroup
@@ -57,7 +60,7 @@ func New(o Options) *Keeper {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{
-		clock: o.Clock, calls: make(chan func()), quit: make(chan struct{}), ctx: ctx,
+		clock: o.Clock, changed: o.Changed, calls: make(chan func()), quit: make(chan struct{}), ctx: ctx,
 		residents: map[StageID]stage.Resident{}, callers: map[RequestID]*caller{},
 		ledger: ledger{policy: o.Policy}, timer: time.NewTimer(0), works: map[opID]*work{}, last: map[spot]chan struct{}{}, watches: map[*Watch]bool{},
 		sink: newOutbox(Observer{Event: o.Sink}),
@@ -164,6 +167,9 @@ func (k *Keeper) step(in input) {
 		k.timer.Reset(wake.Sub(now))
 	}
 	for _, e := range events {
+		if c := k.callers[e.Request]; e.Class == WorkDone && c != nil && c.total.Load() > 0 {
+			e.Work.Evaluations = int(c.reached.Load() - c.first.Load())
+		}
 		k.sink.put(e)
 		for w := range k.watches {
 			w.put(e)
@@ -174,6 +180,9 @@ func (k *Keeper) step(in input) {
 	}
 	for _, e := range effects {
 		k.perform(e)
+	}
+	if k.changed != nil {
+		k.changed()
 	}
 }
 

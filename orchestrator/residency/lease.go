@@ -3,6 +3,7 @@ package residency
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -42,6 +43,8 @@ type caller struct {
 	over    context.Context // ended once refused, released or revoked
 	end     context.CancelFunc
 	settles bool // until the stage's work has ended; the owning goroutine's
+
+	first, reached, total atomic.Int64 // evaluations, see Lease.Progress
 }
 
 // Acquire waits until a stage has the components resident and the bytes are reserved. A caller that
@@ -106,6 +109,16 @@ func (l *Lease) Release() {
 		l.keeper.dismiss(l.caller.id)
 	})
 	l.caller.outbox.flush()
+}
+
+// Progress tells how many evaluations of a turn that counts them have ended, those before the lease included. It is called from one
+// goroutine, before the first and behind each.
+func (l *Lease) Progress(done, total int) {
+	c := l.caller
+	if c.total.Swap(int64(total)) == 0 {
+		c.first.Store(int64(done))
+	}
+	c.reached.Store(int64(done))
 }
 
 // Lost tells that the stage's runtime process ended under the lease: all it held is gone. After the

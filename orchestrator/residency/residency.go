@@ -49,6 +49,15 @@ type Need struct {
 	// Identities are those of the weights the caller has worked with, by component: services that are known to have others
 	// are not asked while there are any else.
 	Identities map[string]string
+	// Work is what it computes. It decides nothing.
+	Work Workload
+}
+
+// Workload is what a turn computes, for who expects how long that takes.
+type Workload struct {
+	Model       string // that was asked for; components may be those of an equal one
+	Turn, Shape string // an evaluation takes alike long where both are equal
+	Evaluations int    // of the network; 1 of a turn that does not count them
 }
 
 // String names the need in reasons.

@@ -1,6 +1,7 @@
 package residency
 
 import (
+	"maps"
 	"time"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -9,12 +10,15 @@ import (
 // Snapshot is the state of memory at one moment.
 type Snapshot struct {
 	Time          time.Time
-	Devices       []DeviceUse    // by host/device
-	Hosts         []HostUse      // that have memory for warm weights, by name
-	Stages        []StageUse     // by id
-	Components    []ComponentUse // that are not absent; by stage and name
-	Waiting       []Waiter       // requests not granted yet, by arrival
-	DroppedEvents int            // that Options.Sink was too slow for
+	Devices       []DeviceUse        // by host/device
+	Hosts         []HostUse          // that have memory for warm weights, by name
+	Stages        []StageUse         // by id
+	Components    []ComponentUse     // that are not absent; by stage and name
+	Waiting       []Waiter           // requests not granted yet, by arrival
+	Announced     []Announced        // turns of jobs that are not asked for yet, in the order they are expected
+	LoadPaces     []LoadPace         // by kind
+	Restarts      map[stage.Kind]int // of runtime processes, since the Keeper began
+	DroppedEvents int                // that Options.Sink was too slow for
 }
 
 // DeviceUse is a device and its bytes.
@@ -43,6 +47,10 @@ type StageUse struct {
 	Components   []string  // that it needs
 	Leased       bool      // it works; else the weights are loading for it
 	ScratchBytes int64     // reserved for it
+	Work         Workload  // that it does
+	Since        time.Time // when that began, or the loading
+	// Done of Total evaluations have ended, where they are counted; else both are 0.
+	Done, Total int
 }
 
 // ComponentUse is a component at a stage.
@@ -64,6 +72,19 @@ type Waiter struct {
 	Stage   StageID // where room is made or weights load for it, empty while there is none
 }
 
+// Announced is a turn that a job will ask for.
+type Announced struct {
+	Job  JobID
+	Need Need
+}
+
+// LoadPace is how many seconds a byte takes to become resident at the services of a kind: as was measured there, or at those
+// that are gone, else a nominal pace.
+type LoadPace struct {
+	Kind                stage.Kind
+	FromFiles, FromWarm float64
+}
+
 // Snapshot is the state of memory now; it is empty once the Keeper is closed.
 func (k *Keeper) Snapshot() (s Snapshot) {
 	k.do(func() { s = k.look() })
@@ -74,6 +95,11 @@ func (k *Keeper) Snapshot() (s Snapshot) {
 func (k *Keeper) look() Snapshot {
 	s := k.ledger.snapshot()
 	s.Time, s.DroppedEvents = k.clock(), k.sink.lost()
+	for i, v := range s.Stages {
+		if c := k.callers[v.Request]; c != nil && v.Leased {
+			s.Stages[i].Done, s.Stages[i].Total = int(c.reached.Load()), int(c.total.Load())
+		}
+	}
 	return s
 }
 
@@ -86,7 +112,7 @@ func (l *ledger) snapshot() (s Snapshot) {
 		use := StageUse{Stage: v.id, Kind: v.kind, Host: v.device.Host, Device: v.device.Key()}
 		if r := v.holder; r != nil && r.phase >= reserved {
 			use.Request, use.Job, use.Components, use.Leased = r.request, r.job, r.need.Components, r.phase == granted
-			use.ScratchBytes = r.footprint().ScratchBytes
+			use.ScratchBytes, use.Work, use.Since = r.footprint().ScratchBytes, r.need.Work, r.since
 		}
 		s.Stages = append(s.Stages, use)
 		for _, c := range v.components {
@@ -107,5 +133,9 @@ func (l *ledger) snapshot() (s Snapshot) {
 		}
 		s.Waiting = append(s.Waiting, w)
 	}
+	for _, p := range l.promises() {
+		s.Announced = append(s.Announced, Announced{p.job, p.Need})
+	}
+	s.LoadPaces, s.Restarts = l.loadPaces(), maps.Clone(l.restarts)
 	return s
 }

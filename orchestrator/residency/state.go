@@ -19,8 +19,10 @@ type ledger struct {
 	requests []*request // by arrival; until refused, released or revoked
 	jobs     []*job     // by first announcement
 	lastOp   opID
-	runs     int  // sum of the components'
-	retry    bool // failed evictions may be tried again
+	runs     int                  // sum of the components'
+	restarts map[stage.Kind]int   // of runtime processes
+	gone     map[stage.Kind]paces // of loads, at the services that have left
+	retry    bool                 // failed evictions may be tried again
 
 	// Of the present step:
 	now     time.Time

@@ -157,9 +157,12 @@ func (l *ledger) end(r *request) {
 	r.service.holder = nil
 	if r.phase >= reserved {
 		e := l.about(Release, r, r.footprint().ScratchBytes, "the scratch of %v is no longer used", r.need)
-		e.Class, e.Took, e.Unfinished = WorkDone, l.now.Sub(r.since), r.unfinished
+		e.Class, e.Took, e.Unfinished, e.Work = WorkDone, l.now.Sub(r.since), r.unfinished, r.need.Work
 		if r.phase == reserved {
 			e.Class = WorkWithdrawn
+		}
+		if r.phase == reserved || r.unfinished {
+			e.Work.Evaluations = 0
 		}
 	}
 	if r.phase == granted {

@@ -66,6 +66,10 @@ func (in left) apply(l *ledger) {
 
 func (in seen) apply(l *ledger) {
 	if s := l.service(in.stage); s != nil && in.generation > s.generation {
+		if l.restarts == nil {
+			l.restarts = map[stage.Kind]int{}
+		}
+		l.restarts[s.kind]++
 		s.generation = in.generation
 		l.lose(s, "the runtime process ended")
 	}
@@ -219,6 +223,7 @@ func (l *ledger) miss(c *component, why string) {
 // drop loses a service and forgets it.
 func (l *ledger) drop(s *service, why string) {
 	l.lose(s, why)
+	l.keepPaces(s)
 	for _, c := range s.components {
 		l.runs -= c.runs
 	}

@@ -211,3 +211,49 @@ func (s *service) pace(warm bool) *pace {
 	}
 	return &s.fromFiles
 }
+
+// paces are those of both kinds of loads.
+type paces struct{ fromFiles, fromWarm pace }
+
+// keepPaces remembers how fast loads were at a service that leaves, for those who expect another one of its kind.
+func (l *ledger) keepPaces(s *service) {
+	if l.gone == nil {
+		l.gone = map[stage.Kind]paces{}
+	}
+	p := l.gone[s.kind]
+	if s.fromFiles.bytes > 0 {
+		p.fromFiles = s.fromFiles
+	}
+	if s.fromWarm.bytes > 0 {
+		p.fromWarm = s.fromWarm
+	}
+	l.gone[s.kind] = p
+}
+
+// loadPaces are how fast loads are at each kind of service.
+func (l *ledger) loadPaces() (out []LoadPace) {
+	for _, kind := range stage.Kinds() {
+		var there paces
+		for _, s := range l.services {
+			if s.kind == kind {
+				there.fromFiles.sum(s.fromFiles)
+				there.fromWarm.sum(s.fromWarm)
+			}
+		}
+		gone := l.gone[kind]
+		out = append(out, LoadPace{kind, there.fromFiles.or(gone.fromFiles, NominalBytesPerSecond), there.fromWarm.or(gone.fromWarm, nominalWarm)})
+	}
+	return out
+}
+
+func (p *pace) sum(q pace) { p.bytes, p.seconds = p.bytes+q.bytes, p.seconds+q.seconds }
+
+// or is the seconds of a byte, by another pace where this one has moved nothing, else a nominal one.
+func (p pace) or(q pace, nominal float64) float64 {
+	for _, m := range []pace{p, q} {
+		if m.bytes > 0 {
+			return m.seconds / m.bytes
+		}
+	}
+	return 1 / nominal
+}
