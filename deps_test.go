@@ -42,6 +42,10 @@ func laws() []law {
 		{folder: "orchestrator", deny: []string{"engine/", "services", "planner", "families", "stage/stageengine", "stage/stageplugin", "cmd"}, why: "the orchestrator sees stages through their interfaces"},
 		{folder: "orchestrator/residency", deny: []string{"google.golang.org", "net", "log", "proto", "stage/"}, why: "who is in memory is decided purely"},
 		{folder: "orchestrator/residency/simulate", deny: []string{"github.com", "golang.org", "engine", "internal", "orchestrator/api", "orchestrator/fleet", "orchestrator/pipeline", "os", "sync"}, why: "a simulation has traces and the ledger, and nothing that happens by itself"},
+		{folder: "orchestrator/scale", allow: []string{"orchestrator/residency", "stage"}, why: "how much work waits is computed from the snapshot alone"},
+		{folder: "orchestrator/scale", deny: []string{"google.golang.org", "github.com", "net", "log", "context"}, why: "how much work waits is computed without I/O"},
+		{folder: "orchestrator/scaler", allow: []string{"orchestrator/scale", "proto/externalscaler", "stage", "stage/stagerpc"}, why: "the scaler tells the backlog, and decides nothing"},
+		{folder: ".", except: []string{"orchestrator/scaler"}, deny: []string{"proto/externalscaler"}, why: "KEDA's names stay behind one seam"},
 		{folder: "services/encoder", deny: []string{"services/denoiser", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/denoiser", deny: []string{"services/encoder", "services/decoder", "orchestrator", "engine/"}, why: "no service imports another"},
 		{folder: "services/decoder", deny: []string{"services/encoder", "services/denoiser", "orchestrator", "engine/"}, why: "no service imports another"},
@@ -199,6 +203,11 @@ func TestImportLawCatches(t *testing.T) {
 		{"families/sd", module + "families/family", false, false},
 		{"engine/nn", module + "families/family", false, true},
 		{"orchestrator/residency", module + "stage/stagerpc", false, true},
+		{"orchestrator/scale", module + "orchestrator/fleet", false, true},
+		{"orchestrator/scale", module + "orchestrator/residency", false, false},
+		{"orchestrator/scale", "google.golang.org/grpc", false, true},
+		{"orchestrator/scaler", module + "orchestrator/residency", false, true},
+		{"orchestrator/api", module + "proto/externalscaler", false, true},
 		{"services/encoder", module + "services/decoder", false, true},
 		{"services/encoder", "github.com/hashicorp/go-plugin", false, true},
 		{"stage/stageplugin", "github.com/hashicorp/go-plugin", false, false},
@@ -222,7 +231,7 @@ func TestImportLawCatches(t *testing.T) {
 
 // testOnly are imports that every test may have.
 func testOnly(path string) bool {
-	return matches(path, fakes()) || path == "log/slog" || path == "net" || path == "internal/deviceclaim"
+	return matches(path, fakes()) || path == "proto/externalscaler" || path == "log/slog" || path == "net" || path == "internal/deviceclaim"
 }
 
 func below(path, folder string) bool {

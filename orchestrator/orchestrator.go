@@ -19,6 +19,8 @@ import (
 	"github.com/triptych-serving/triptych/orchestrator/metrics"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/orchestrator/scale"
+	"github.com/triptych-serving/triptych/orchestrator/scaler"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -39,6 +41,7 @@ type Options struct {
 	CheckpointEveryNSteps int
 	SendTimeout           time.Duration // how long a caller may take to read a message while images wait for him
 	Metrics               net.Listener  // where Prometheus scrapes, nil for nowhere
+	Scaler                net.Listener  // where KEDA asks, as callers do by TLS; nil for nowhere
 	// DrainTimeout is how long Run may take to return once its context has ended; 0 takes rpcserver's default.
 	DrainTimeout time.Duration
 	Health       *rpcserver.Health // that the orchestrator keeps up to date; nil makes one, which its server alone tells
@@ -70,17 +73,19 @@ func (o Options) check() error {
 	return o.Memory.Check()
 }
 
-// Run serves the public API on lis, and metrics, until ctx ends, and closes lis and o.Metrics. Then it drains: it is NOT_SERVING and
-// refuses new images, those under way may end, or are cut in the end, and the services are given back. It returns nil within
-// DrainTimeout. Options that cannot be used are an OptionError.
+// Run serves the public API on lis, metrics and the scaler, until ctx ends, and closes all listeners. Then it drains: it is
+// NOT_SERVING and refuses new images, those under way may end, or are cut in the end, and the services are given back. It returns
+// nil within DrainTimeout. Options that cannot be used are an OptionError.
 func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer func() {
 		if err == nil {
 			return
 		}
 		_ = lis.Close() // Serve has not, if it was not reached
-		if o.Metrics != nil {
-			_ = o.Metrics.Close()
+		for _, other := range []net.Listener{o.Metrics, o.Scaler} {
+			if other != nil {
+				_ = other.Close()
+			}
 		}
 	}()
 	if err := o.check(); err != nil {
@@ -101,14 +106,26 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return &OptionError{err}
 	}
+	asked, err := rpcserver.New(rpcserver.Options{
+		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: scaler.MaxRequestBytes, MaxConnectionAge: scaler.MaxConnectionAge, ConnectionAgeGrace: rpcserver.NoCut,
+	})
+	if err != nil {
+		return &OptionError{err}
+	}
 	var (
 		keeper *residency.Keeper
 		stages *fleet.Fleet
+		public *api.Service
 	)
-	counts := metrics.New(func() residency.Snapshot { return keeper.Snapshot() }, func() []fleet.ServiceState { return stages.Services() })
-	keeper = residency.New(residency.Options{Policy: o.Memory, Sink: func(e residency.Event) {
+	snapshot := func() residency.Snapshot { return keeper.Snapshot() }
+	meter := scale.NewMeter(snapshot, func() []scale.Unplanned { return public.Unplanned() })
+	counts := metrics.New(metrics.Sources{
+		Snapshot: snapshot, Services: func() []fleet.ServiceState { return stages.Services() }, Models: func() []fleet.Model { return stages.Models() }, Backlog: meter.Backlog,
+	})
+	keeper = residency.New(residency.Options{Policy: o.Memory, Changed: meter.Changed, Sink: func(e residency.Event) {
 		logDecision(ctx, o.Logger, e)
 		counts.Decided(e)
+		meter.Decided(e)
 	}})
 	defer keeper.Close()
 	stages, err = fleet.New(fleet.Options{
@@ -121,11 +138,12 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	answering, answered := context.WithCancel(context.WithoutCancel(ctx)) // by the time it takes to drain longer than ctx
 	defer answered()
 	serving, until := errgroup.WithContext(answering)
-	service := api.New(api.Options{
-		Pipeline: &pipeline.Pipeline{Fleet: stages, Keeper: keeper, Patience: o.Patience, CheckpointEveryNSteps: o.CheckpointEveryNSteps},
+	public = api.New(api.Options{
+		Pipeline: &pipeline.Pipeline{Fleet: stages, Keeper: keeper, Patience: o.Patience, CheckpointEveryNSteps: o.CheckpointEveryNSteps, Evaluated: counts.Evaluated},
 		Logger:   o.Logger, MaxJobs: o.MaxJobs, SendTimeout: o.SendTimeout, Ended: func(e api.End) { counts.Ended(e.Model, e.Images, e.Took, e.Err) },
+		Changed: meter.Changed,
 	})
-	service.Register(server)
+	public.Register(server)
 
 	serving.Go(func() error { return server.Serve(until, lis) })
 	serving.Go(func() error {
@@ -139,13 +157,17 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		o.Health.SetDraining(true)
 		bound, cancel := context.WithTimeout(until, o.DrainTimeout-reserve)
 		defer cancel()
-		service.Drain(bound)
+		public.Drain(bound)
 		return nil
 	})
 	o.Health.Set(true, rpcserver.Startup)
 	if o.Metrics != nil {
 		o.Logger.Info("metrics are at /metrics", "address", o.Metrics.Addr().String())
 		serving.Go(func() error { return counts.Serve(until, o.Metrics) })
+	}
+	if o.Scaler != nil {
+		scaler.New(scaler.Options{Meter: meter, Refuse: func() error { return owned(stages) }, Ending: until.Done(), Logger: o.Logger}).Register(asked)
+		serving.Go(func() error { return asked.Serve(until, o.Scaler) })
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls that are ending still need their stages
 	var watch sync.WaitGroup
@@ -166,6 +188,16 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 
 // endReserve is how much of a drain timeout is kept for what follows the requests: their last answers and leaving the services.
 func endReserve(timeout time.Duration) time.Duration { return min(timeout/2, 3*time.Second) }
+
+// owned is StageOwned where a kind of stage works for another orchestrator and none for this one, else nil.
+func owned(stages *fleet.Fleet) error {
+	for _, kind := range stage.Kinds() {
+		if err := stages.Absent(kind, nil); err != nil && err.Reason == stage.StageOwned {
+			return err
+		}
+	}
+	return nil
+}
 
 // logDecision writes a decision about memory to the log: the record that requests see too.
 func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {

@@ -37,26 +37,31 @@ func listen(t *testing.T) net.Listener {
 // stages serves a fake of each kind over TCP until the test ends.
 func stages(t *testing.T, denoiser *stagetest.Script) map[stage.Kind][]string {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
 	addresses := map[stage.Kind][]string{}
 	for _, kind := range stage.Kinds() {
 		script := &stagetest.Script{}
 		if kind == stage.KindDenoiser && denoiser != nil {
 			script = denoiser
 		}
-		lis, server := listen(t), grpc.NewServer(append(stagerpc.ServerOptions(), grpc.WaitForHandlers(true))...)
-		stagerpc.Register(server, kind, stagetest.New(kind, script), quiet)
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(lis) }()
-		t.Cleanup(func() {
-			server.Stop()
-			if err := <-served; err != nil {
-				t.Error(err)
-			}
-		})
-		addresses[kind] = []string{lis.Addr().String()}
+		addresses[kind] = []string{serve(t, kind, stagetest.New(kind, script), listen(t))}
 	}
 	return addresses
+}
+
+// serve serves a stage until the test ends.
+func serve(t *testing.T, kind stage.Kind, s stage.Stage, lis net.Listener) (address string) {
+	t.Helper()
+	server := grpc.NewServer(append(stagerpc.ServerOptions(), grpc.WaitForHandlers(true))...)
+	stagerpc.Register(server, kind, s, slog.New(slog.DiscardHandler))
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(lis) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return lis.Addr().String()
 }
 
 func options() Options {

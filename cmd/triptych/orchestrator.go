@@ -17,6 +17,7 @@ func orchestratorCommand() *cobra.Command {
 		listen    = listenFlags{name: "listen"}
 		metrics   = listenFlags{name: metricsListen, optional: true}
 		life      lifeFlags
+		scaler    = listenFlags{name: scalerListen, optional: true}
 		logs      logFlags
 		memory    memoryFlags
 		o         orchestrator.Options
@@ -58,6 +59,12 @@ func orchestratorCommand() *cobra.Command {
 				return errors.Join(err, lis.Close())
 			}
 			o.Health, o.DrainTimeout = health, life.drain
+			if o.Scaler, err = scaler.listen(); err != nil {
+				if o.Metrics != nil {
+					err = errors.Join(err, o.Metrics.Close())
+				}
+				return errors.Join(err, lis.Close())
+			}
 			o.ID = local.OwnerOf(cmd.Context())
 			o.Undrain = o.ID != "" // services that are its alone drain for nobody else
 			err = orchestrator.Run(cmd.Context(), lis, o)
@@ -74,6 +81,7 @@ func orchestratorCommand() *cobra.Command {
 	listen.add(flags, defaultListen, "address to listen on, host:port; port 0 takes a free one")
 	metrics.add(flags, "", metricsUsage)
 	life.add(flags)
+	scaler.add(flags, "", "address at which KEDA asks as of an external scaler, host:port, in TLS if --tls-cert is given; nowhere without")
 	logs.add(flags, "info")
 	memory.add(flags)
 	tlsFlags(flags, &o.TLS)
@@ -84,6 +92,9 @@ func orchestratorCommand() *cobra.Command {
 	flags.DurationVar(&o.SendTimeout, "send-timeout", 30*time.Second, "how long a caller may take to read a message, of at most 1 MiB, while images wait for him")
 	return cmd
 }
+
+// scalerListen is the flag of the scaler's address.
+const scalerListen = "scaler-listen"
 
 // The flag of the metrics' address, of `orchestrator` and `up`.
 const (

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 
@@ -21,13 +22,17 @@ import (
 const (
 	defaultRecvBytes   = 4 << 20 // as grpc has it
 	defaultStopTimeout = 5 * time.Second
-	// After MaxConnectionAge a connection takes no new calls and has this long to end the old ones.
-	connectionAgeGrace = 30 * time.Second
+	// defaultAgeGrace is that of Options.ConnectionAgeGrace.
+	defaultAgeGrace = 30 * time.Second
 )
 
 // DefaultDrainTimeout is how long a process takes at most to end its work once it is told to, where nothing else is said. It is
 // less than the 30 s that Kubernetes gives a pod.
-const DefaultDrainTimeout = 20 * time.Second
+const (
+	DefaultDrainTimeout = 20 * time.Second
+	// NoCut is the grace of a connection that ends with its last call.
+	NoCut = time.Duration(math.MaxInt64)
+)
 
 // Options configure a Server. The zero value is a plaintext server that logs to slog.Default.
 type Options struct {
@@ -35,9 +40,11 @@ type Options struct {
 	TLS              TLS
 	MaxRecvMsgSize   int           // 0 takes 4 MiB
 	MaxConnectionAge time.Duration // 0 is no limit; set it where clients balance over several replicas
-	StopTimeout      time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
 	// Health is what the server tells of the process; nil is one that is always ready.
 	Health *Health
+	// ConnectionAgeGrace is how long calls may go on over a connection that is past MaxConnectionAge and takes no new ones; 0 takes 30 s.
+	ConnectionAgeGrace time.Duration
+	StopTimeout        time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
 	// Unary and Stream stand before every call's handler; nil stands for nothing.
 	Unary  grpc.UnaryServerInterceptor
 	Stream grpc.StreamServerInterceptor
@@ -71,6 +78,9 @@ func New(o Options) (*Server, error) {
 		o.Health.Set(true, Startup)
 		o.Health.SetReady(true)
 	}
+	if o.ConnectionAgeGrace == 0 {
+		o.ConnectionAgeGrace = defaultAgeGrace
+	}
 	creds, err := o.TLS.credentials()
 	if err != nil {
 		return nil, err
@@ -90,7 +100,7 @@ func New(o Options) (*Server, error) {
 		stream = append(stream, o.Stream)
 	}
 	alive := stagerpc.ServerKeepalive()
-	alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = o.MaxConnectionAge, connectionAgeGrace
+	alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = o.MaxConnectionAge, o.ConnectionAgeGrace
 	s := &Server{
 		grpc: grpc.NewServer(
 			grpc.Creds(creds),

@@ -17,6 +17,7 @@ import (
 
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/orchestrator/scale"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stagerpc"
@@ -32,6 +33,8 @@ type Options struct {
 	SendTimeout time.Duration
 	// Ended, if not nil, hears of the end of every call of Generate. It may be called at once.
 	Ended func(End)
+	// Changed, if not nil, is called whenever Unplanned may be another than before. It must not wait.
+	Changed func()
 }
 
 // End is what became of a call of Generate.
@@ -54,12 +57,17 @@ type Service struct {
 	limits  limits // of each request's queue
 	jobs    *jobs
 	drain   *drain
+
+	unplanned *unplanned
 }
 
 // New makes the services.
 func New(o Options) *Service {
-	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: newWatches(maxWatches, maxPeerWatches), limits: defaultLimits, jobs: newJobs(), drain: newDrain()}
+	return &Service{Options: o, places: make(chan struct{}, o.MaxJobs), watches: newWatches(maxWatches, maxPeerWatches), limits: defaultLimits, jobs: newJobs(), drain: newDrain(), unplanned: newUnplanned(o.Changed)}
 }
+
+// Unplanned lists the requests that the keeper has not heard of.
+func (s *Service) Unplanned() []scale.Unplanned { return s.unplanned.list() }
 
 // Register adds the services to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
@@ -125,11 +133,14 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 	default:
 		return full(s.pace.next(cap(s.places)), "%s at work or waiting, try again later", stage.Count(cap(s.places), "request"))
 	}
+	known := s.unplanned.begin(id, asked.GetModel())
+	defer known()
 	r, err := s.resolve(ctx, asked)
 	if err != nil {
 		return err
 	}
 	spec := r.job.Spec
+	s.unplanned.outline(id, spec.Model, s.Pipeline.Outline(r.model, spec))
 	plan, err := s.Pipeline.Plan(ctx, r.model, spec)
 	if err != nil {
 		return err
@@ -161,6 +172,7 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 	var images atomic.Int64
 	defer func() { end.Images = int(images.Load()) }()
 	summary, err := s.Pipeline.Run(work, residency.JobID(id), r.job, plan, func(e pipeline.Event) {
+		known() // whoever has something to tell has announced its turns
 		s.jobs.hear(id, e)
 		if i, ok := e.(pipeline.Image); ok && i.Last() {
 			images.Add(1)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/orchestrator/scale"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -12,6 +13,8 @@ import (
 type collector struct {
 	snapshot func() residency.Snapshot
 	services func() []fleet.ServiceState
+	models   func() []fleet.Model
+	backlog  func() scale.Backlog
 }
 
 var (
@@ -34,6 +37,16 @@ var (
 		"Requests that have no stage yet, by the kind they wait for. Those whose weights load are included.", []string{"kind"}, nil)
 	up = prometheus.NewDesc("triptych_stage_up",
 		"1 if the service of a stage gets work, 0 if it is gone, silent, draining or another orchestrator's.", []string{"kind", "service"}, nil)
+	replicas = prometheus.NewDesc("triptych_replicas",
+		"Services of a kind of stage that get work.", []string{"kind"}, nil)
+	restarts = prometheus.NewDesc("triptych_runtime_restarts_total",
+		"Runtime processes that ended and were started again by their service, by kind of stage.", []string{"kind"}, nil)
+	backlogRequests = prometheus.NewDesc("triptych_backlog_requests",
+		"Turns of requests that are not at work yet, by the kind of stage they need and model: those that wait for one, that jobs will ask for later, "+
+			"and that cannot be planned since no service of the kind is there. model is empty while it is not known.", []string{"kind", "model"}, nil)
+	backlogSeconds = prometheus.NewDesc("triptych_backlog_seconds",
+		"Seconds that one replica is expected to take for all of triptych_backlog_requests and the rest of what is at work: computing, as measured, and loading of what no replica holds.",
+		[]string{"kind", "model"}, nil)
 	dropped = prometheus.NewDesc("triptych_dropped_decisions_total",
 		"Decisions that came too fast to be counted in the other metrics and logged.", nil, nil)
 )
@@ -43,7 +56,7 @@ const scratch = "scratch"
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, warm, warmBudget, waiting, up, dropped} {
+	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, warm, warmBudget, waiting, up, replicas, restarts, backlogRequests, backlogSeconds, dropped} {
 		to <- d
 	}
 }
@@ -79,14 +92,47 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, kind := range stage.Kinds() {
 		gauge(waiting, lines[kind], kind.String())
 	}
+	working := map[stage.Kind]int64{}
 	for _, v := range c.services() {
 		value := int64(0)
 		if v.Problem == "" {
 			value = 1
 		}
+		working[v.Kind] += value
 		gauge(up, value, v.Kind.String(), v.Address)
 	}
+	for _, kind := range stage.Kinds() {
+		gauge(replicas, working[kind], kind.String())
+		to <- prometheus.MustNewConstMetric(restarts, prometheus.CounterValue, float64(s.Restarts[kind]), kind.String())
+	}
+	for labels, sum := range c.waiting() {
+		to <- prometheus.MustNewConstMetric(backlogRequests, prometheus.GaugeValue, float64(sum.Requests), labels.kind.String(), labels.model)
+		to <- prometheus.MustNewConstMetric(backlogSeconds, prometheus.GaugeValue, sum.Seconds, labels.kind.String(), labels.model)
+	}
 	to <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(s.DroppedEvents))
+}
+
+// line is who waits for a kind of stage with a model.
+type line struct {
+	kind  stage.Kind
+	model string
+}
+
+// waiting is the backlog, with an entry for each kind and known model, and one for no known model.
+func (c collector) waiting() map[line]scale.Sum {
+	out := map[line]scale.Sum{}
+	for _, kind := range stage.Kinds() {
+		out[line{kind, ""}] = scale.Sum{}
+	}
+	for _, m := range c.models() {
+		for _, part := range m.Components {
+			out[line{part.Kind, m.Name}] = scale.Sum{}
+		}
+	}
+	for _, sum := range c.backlog().Sums() {
+		out[line{sum.Kind, sum.Model}] = sum
+	}
+	return out
 }
 
 // held adds up bytes of devices by device, kind, model, component and state, and warm ones by host, kind, model and component: replicas

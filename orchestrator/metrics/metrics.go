@@ -4,7 +4,7 @@
 // Labels are devices, kinds of stages, models, components and closed sets of words: how many series there are
 // follows from the configuration and never from what requests say.
 //
-// The package may import orchestrator/fleet and residency, stage, net/http and Prometheus' client.
+// The package may import orchestrator/fleet, residency and scale, stage, net/http and Prometheus' client.
 package metrics
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/orchestrator/scale"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -32,6 +33,7 @@ type Metrics struct {
 	wait      *prometheus.HistogramVec // by kind
 	jobs      *prometheus.CounterVec   // by end
 	images    *prometheus.CounterVec   // by model
+	steps     *prometheus.CounterVec   // by model
 	request   *prometheus.HistogramVec // by end
 
 	held map[place]bool // what was resident once
@@ -55,8 +57,16 @@ const (
 	sourceWarm  = "warm"
 )
 
-// New makes metrics that have counted nothing. snapshot and services are asked at every scrape.
-func New(snapshot func() residency.Snapshot, services func() []fleet.ServiceState) *Metrics {
+// Sources are asked at every scrape.
+type Sources struct {
+	Snapshot func() residency.Snapshot
+	Services func() []fleet.ServiceState
+	Models   func() []fleet.Model
+	Backlog  func() scale.Backlog
+}
+
+// New makes metrics that have counted nothing.
+func New(s Sources) *Metrics {
 	registry := prometheus.NewRegistry()
 	count := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -81,6 +91,7 @@ func New(snapshot func() residency.Snapshot, services func() []fleet.ServiceStat
 		wait:    seconds("triptych_wait_seconds", "How long requests waited for a stage and for bytes, evictions included, until they had them or gave up. Loads are not included.", "kind"),
 		jobs:    count("triptych_jobs_total", "Calls of Generate that ended, by how: completed, cancelled, deadline_exceeded, or the reason of the error.", "end"),
 		images:  count("triptych_images_total", "Images that were made, by model; those of requests that failed later included.", "model"),
+		steps:   count("triptych_denoising_steps_total", "Evaluations of the denoiser's network that have ended, by model; those of requests that failed later included.", "model"),
 		request: seconds("triptych_request_seconds", "How long calls of Generate took, the reading of their events included, by how they ended.", "end"),
 		held:    map[place]bool{},
 	}
@@ -89,9 +100,12 @@ func New(snapshot func() residency.Snapshot, services func() []fleet.ServiceStat
 	for _, kind := range stage.Kinds() {
 		m.wait.WithLabelValues(kind.String())
 	}
-	registry.MustRegister(collector{snapshot, services}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collector{s.Snapshot, s.Services, s.Models, s.Backlog}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
+
+// Evaluated counts evaluations of a denoiser's network. Safe for concurrent use.
+func (m *Metrics) Evaluated(model string, n int) { m.steps.WithLabelValues(model).Add(float64(n)) }
 
 // Decided counts a decision. It must not be called twice at once.
 func (m *Metrics) Decided(e residency.Event) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/orchestrator/scale"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -93,6 +94,10 @@ func nothing() residency.Snapshot { return residency.Snapshot{} }
 
 func none() []fleet.ServiceState { return nil }
 
+func noModels() []fleet.Model { return nil }
+
+func noBacklog() scale.Backlog { return scale.Backlog{} }
+
 // TestBytes: the series of bytes are the snapshot's at the time of the scrape. Replicas on one device
 // add up, and all states together are what is used.
 func TestBytes(t *testing.T) {
@@ -115,9 +120,9 @@ func TestBytes(t *testing.T) {
 		Waiting:       []residency.Waiter{{Need: residency.Need{Kind: stage.KindDenoiser}}, {Need: residency.Need{Kind: stage.KindDenoiser}}},
 		DroppedEvents: 7,
 	}
-	m := New(func() residency.Snapshot { return snapshot }, func() []fleet.ServiceState {
+	m := New(Sources{func() residency.Snapshot { return snapshot }, func() []fleet.ServiceState {
 		return []fleet.ServiceState{{Kind: stage.KindDenoiser, Address: "a:1"}, {Kind: stage.KindDenoiser, Address: "b:1", Problem: "it does not answer"}, {Kind: stage.KindEncoder, Address: "c:1"}}
-	})
+	}, noModels, noBacklog})
 	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total stage_up"
 	expect(t, scrape(t, m), families, map[string]float64{
 		"reserved_bytes{component=m/unet device=h/gpu:0 kind=denoiser model=m state=resident}":       600,
@@ -167,7 +172,7 @@ func life(job residency.JobID, model string) []residency.Event {
 
 // TestDecisions: what the record sums up to.
 func TestDecisions(t *testing.T) {
-	m := New(nothing, none)
+	m := New(Sources{nothing, none, noModels, noBacklog})
 	for _, e := range life("job", "m") {
 		m.Decided(e)
 	}
@@ -208,7 +213,7 @@ func TestDecisions(t *testing.T) {
 
 // TestSeriesAreBounded: a thousand jobs make no more series than one.
 func TestSeriesAreBounded(t *testing.T) {
-	m := New(nothing, none)
+	m := New(Sources{nothing, none, noModels, noBacklog})
 	count := func(jobs int) int {
 		for i := range jobs {
 			for _, e := range life(residency.JobID(fmt.Sprint("job-", i)), "m") {
@@ -227,7 +232,7 @@ func TestSeriesAreBounded(t *testing.T) {
 
 // TestEnds sorts the errors of jobs.
 func TestEnds(t *testing.T) {
-	m := New(nothing, none)
+	m := New(Sources{nothing, none, noModels, noBacklog})
 	for _, err := range []error{
 		nil, nil, fmt.Errorf("wrapped: %w", context.Canceled), context.DeadlineExceeded, errors.New("a bug"), stage.Errorf(stage.QueueFull, "full"),
 	} {

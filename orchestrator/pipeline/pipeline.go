@@ -30,6 +30,9 @@ type Pipeline struct {
 	Patience time.Duration
 	// CheckpointEveryNSteps is how much denoising a lost stage can cost.
 	CheckpointEveryNSteps int
+	// Evaluated hears how many evaluations of a model's network have ended since it heard last, from several goroutines; nil hears
+	// nothing.
+	Evaluated func(model string, n int)
 }
 
 // maxAhead is how many images of a job are begun behind the first that is not told of: decoders may be busy, and who is told slow.
@@ -108,7 +111,6 @@ func (w *worker) work(ctx context.Context, i int) error {
 	observer := stage.Observer{Unit: func(v stage.Value) { w.hand(s, v) }}
 	denoises := s.Turn.Kind == stage.KindDenoiser
 	if denoises {
-		observer.Ready, observer.Progress = func(steps int) { progress(w.reached(i), steps) }, progress
 		req.CheckpointEveryNSteps = w.CheckpointEveryNSteps
 		observer.Checkpoint = func(c stage.Checkpoint) { w.checkpoint(i, &c) }
 		if previews := w.previews(ctx, s); previews != nil {
@@ -117,7 +119,10 @@ func (w *worker) work(ctx context.Context, i int) error {
 		}
 	}
 	err := w.turn(ctx, i, func(ctx context.Context, lease *residency.Lease) (err error) {
-		if req.Components, req.Resume = lease.Components, w.resume(i); !denoises {
+		req.Components, req.Resume = lease.Components, w.resume(i)
+		if denoises {
+			observer.Ready, observer.Progress = w.counted(i, lease, progress)
+		} else {
 			progress(0, 1)
 		}
 		result, err = w.Fleet.Stage(lease.Stage).Work(ctx, req, observer)
@@ -142,6 +147,24 @@ func (w *worker) work(ctx context.Context, i int) error {
 		w.hand(s, v)
 	}
 	return nil
+}
+
+// counted tells of the evaluations of a step under a lease.
+func (w *worker) counted(i int, lease *residency.Lease, tell func(done, steps int)) (ready func(steps int), progress func(done, steps int)) {
+	last := w.reached(i)
+	ready = func(steps int) {
+		lease.Progress(last, steps)
+		tell(last, steps)
+	}
+	progress = func(done, steps int) {
+		lease.Progress(done, steps)
+		if w.Evaluated != nil {
+			w.Evaluated(w.job.Spec.Model, done-last)
+		}
+		last = done
+		tell(done, steps)
+	}
+	return ready, progress
 }
 
 // unitsOf is in how many units values come, 0 if they come whole.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
+	"slices"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -90,6 +92,48 @@ func (p *Pipeline) smallest(ctx context.Context, model fleet.Model, spec Spec, d
 	e = e.With("least_budget_bytes", fmt.Sprint(budget))
 	e.Message += fmt.Sprintf("; the smallest budget that the request can do with is %s", stage.SizeUp(budget))
 	return e
+}
+
+// Outline is what a job will ask for, as far as that can be told before it is planned: footprints have the whole weights alone.
+func (p *Pipeline) Outline(model fleet.Model, spec Spec) (needs []residency.Need) {
+	for _, s := range spec.steps() {
+		n := residency.Need{Kind: s.Turn.Kind, Components: p.Fleet.Parts(model, s.Turn), Work: spec.work(s.Turn)}
+		var f stage.Footprint
+		for _, name := range s.Turn.Components() {
+			w := stage.Weights{Component: name}
+			for _, c := range model.Components {
+				if c.Name == name {
+					w.Bytes, w.WholeBytes = c.WeightsBytes, c.WeightsBytes
+				}
+			}
+			f.Weights = append(f.Weights, w)
+		}
+		n.Footprints = map[string]stage.Footprint{"": f}
+		needs = append(needs, n)
+	}
+	return needs
+}
+
+// work is what a turn computes: a denoiser evaluates its network once a step, and of a picture to begin with a part of the steps.
+func (s Spec) work(t stage.Turn) residency.Workload {
+	w := residency.Workload{Model: s.Model, Turn: t.Name, Evaluations: 1}
+	reads := func(option string) (stage.Option, bool) {
+		o, ok := s.Options[option]
+		return o, ok && slices.Contains(t.Options, option)
+	}
+	if steps, ok := reads("steps"); ok && t.Kind == stage.KindDenoiser {
+		part := 1.
+		if strength, ok := reads("strength"); ok && len(s.Inputs) > 0 {
+			part = strength.Float
+		}
+		w.Evaluations = max(1, int(math.Ceil(float64(steps.Int)*part)))
+	}
+	for _, name := range s.Recipe.ShapeNames(t) {
+		if o := s.Options[name]; o.Type == stage.Int {
+			w.Shape += fmt.Sprintf("%s=%d ", name, o.Int)
+		}
+	}
+	return w
 }
 
 // follow plans turns anew when services of a class join that the job was not planned for, until ctx ends.

@@ -175,7 +175,7 @@ func (w *worker) announce() {
 
 // need is what a turn takes. mu is held.
 func (w *worker) need(t stage.Turn) residency.Need {
-	n := residency.Need{Kind: t.Kind, Components: w.Fleet.Parts(w.model, t), Footprints: w.plan.Turns[t.Name], Identities: map[string]string{}}
+	n := residency.Need{Kind: t.Kind, Components: w.Fleet.Parts(w.model, t), Footprints: w.plan.Turns[t.Name], Identities: map[string]string{}, Work: w.job.Spec.work(t)}
 	for i, own := range t.Components() {
 		if identity := w.used[own].edition.Identity; identity != "" {
 			n.Identities[n.Components[i]] = identity

@@ -1,0 +1,108 @@
+package scale
+
+import (
+	"slices"
+	"time"
+
+	"github.com/triptych-serving/triptych/orchestrator/residency"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// NominalSeconds is how long an evaluation is taken to last where none like it was measured.
+const NominalSeconds = 1.
+
+// The bounds of what is remembered, and of what is believed.
+const (
+	maxPaces   = 512
+	forgetting = 24 * time.Hour
+	weight     = 0.2 // of the latest measurement in the mean
+	maxSeconds = 1e9 // of one turn
+)
+
+// Paces are how many seconds evaluations took. The zero value has measured nothing. It must not be used from several goroutines at
+// once.
+type Paces struct {
+	means map[class]*mean
+}
+
+// class is work that is expected to take alike long for an evaluation.
+type class struct {
+	kind        stage.Kind
+	model, turn string // turn is empty of all turns
+	shape       string // empty of all shapes
+}
+
+// mean is an exponential one.
+type mean struct {
+	seconds float64
+	last    time.Time
+}
+
+// Learn takes up how long work took, if it is that what an event tells. What nobody has done for a day is forgotten.
+func (p *Paces) Learn(e residency.Event) {
+	w := e.Work
+	if e.Class != residency.WorkDone || w.Evaluations <= 0 || e.Took <= 0 {
+		return
+	}
+	if p.means == nil {
+		p.means = map[class]*mean{}
+	}
+	took := e.Took.Seconds() / float64(w.Evaluations)
+	model := modelOf(w, e.Components)
+	for _, c := range slices.Compact([]class{{e.Kind, model, w.Turn, w.Shape}, {e.Kind, model, w.Turn, ""}, {e.Kind, model, "", ""}}) {
+		m := p.means[c]
+		if m == nil {
+			p.forget(e.Time)
+			m = &mean{seconds: took}
+			p.means[c] = m
+		}
+		m.seconds += weight * (took - m.seconds)
+		m.last = e.Time
+	}
+}
+
+// forget makes room for one more.
+func (p *Paces) forget(now time.Time) {
+	var oldest class
+	for c, m := range p.means {
+		if now.Sub(m.last) > forgetting {
+			delete(p.means, c)
+		}
+	}
+	if len(p.means) < maxPaces {
+		return
+	}
+	for c, m := range p.means {
+		if o := p.means[oldest]; o == nil || m.last.Before(o.last) {
+			oldest = c
+		}
+	}
+	delete(p.means, oldest)
+}
+
+// Expect is how many seconds work of a kind takes to compute: as was measured for its shape, else for other shapes of the turn, else
+// for other turns of the model, else a nominal time.
+func (p *Paces) Expect(kind stage.Kind, w residency.Workload) float64 {
+	each := NominalSeconds
+	for _, c := range []class{{kind, w.Model, w.Turn, w.Shape}, {kind, w.Model, w.Turn, ""}, {kind, w.Model, "", ""}} {
+		if m := p.means[c]; m != nil {
+			each = m.seconds
+			break
+		}
+	}
+	return min(each*float64(max(1, w.Evaluations)), maxSeconds)
+}
+
+// left is how many seconds of computing are left where a stage is at work: of the evaluations to come where they are counted, else of
+// the time that is expected for all.
+func (p *Paces) left(v residency.StageUse, now time.Time) float64 {
+	w := v.Work
+	w.Model = modelOf(w, v.Components)
+	if v.Total > 0 {
+		if w.Evaluations = v.Total - v.Done; w.Evaluations <= 0 {
+			return 0
+		}
+		return p.Expect(v.Kind, w)
+	}
+	return max(0, p.Expect(v.Kind, w)-max(0, now.Sub(v.Since).Seconds()))
+}
