@@ -64,7 +64,7 @@ func TestServicesOfUp(t *testing.T) {
 		t.Errorf("processes show %q", ids[2:])
 	}
 	for _, id := range ids {
-		d := stagerpc.New(stagerpc.As(conn, id), stage.KindDenoiser)
+		d := stagerpc.New(stagerpc.As(conn, id, ""), stage.KindDenoiser)
 		if err := d.Drain(t.Context()); stage.ReasonOf(err) != stage.StageOwned {
 			t.Errorf("Drain by %q: %v", id, err)
 		}

@@ -5,6 +5,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -37,6 +38,8 @@ type Options struct {
 	MaxJobs  int // requests at work or waiting at once
 	// Patience is how long a request waits for a stage of which no service answers.
 	Patience time.Duration
+	// MinReplicas are the services of a kind without which the orchestrator is not ready, of a kind that is not told 1.
+	MinReplicas map[stage.Kind]int
 	// CheckpointEveryNSteps is how much denoising a lost stage can cost.
 	CheckpointEveryNSteps int
 	SendTimeout           time.Duration // how long a caller may take to read a message while images wait for him
@@ -69,6 +72,11 @@ func (o Options) check() error {
 		return stage.Invalid(stage.InvalidField, "send-timeout", o.SendTimeout, "0 or a positive duration, such as 30s")
 	case o.DrainTimeout < 0:
 		return stage.Invalid(stage.InvalidField, "drain-timeout", o.DrainTimeout, "a positive duration, such as 20s")
+	}
+	for kind, n := range o.MinReplicas {
+		if n < 0 {
+			return stage.Invalid(stage.InvalidField, "min-replicas", fmt.Sprintf("%v=%d", kind, n), "0 or more")
+		}
 	}
 	return o.Memory.Check()
 }
@@ -121,6 +129,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	meter := scale.NewMeter(snapshot, func() []scale.Unplanned { return public.Unplanned() })
 	counts := metrics.New(metrics.Sources{
 		Snapshot: snapshot, Services: func() []fleet.ServiceState { return stages.Services() }, Models: func() []fleet.Model { return stages.Models() }, Backlog: meter.Backlog,
+		Owner: func() bool { return stages.Standing() == fleet.Owner },
 	})
 	keeper = residency.New(residency.Options{Policy: o.Memory, Changed: meter.Changed, Sink: func(e residency.Event) {
 		logDecision(ctx, o.Logger, e)
@@ -173,7 +182,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	var watch sync.WaitGroup
 	watch.Go(func() { stages.Run(watching) })
 	watch.Go(func() {
-		stages.Follow(until, func(ready bool) {
+		stages.Follow(until, fleet.Need{Replicas: o.MinReplicas, Patience: o.Patience}, func(ready bool) {
 			o.Health.Set(ready, triptychv1alpha1.GenerationService_ServiceDesc.ServiceName)
 			o.Health.SetReady(ready)
 		})

@@ -10,6 +10,11 @@ type Caller struct {
 	// Orchestrator is the id of the orchestrator whose keeper decides what the stage holds; empty is somebody else. A
 	// service that is called by one belongs to it, as long as it is heard of.
 	Orchestrator string
+	// Rank is that orchestrator's, and no secret: who is refused a service hears its owner's.
+	Rank Rank
+	// Standby is that the orchestrator only wants to know whether another one owns the service: its id is not told, so that it gets
+	// nothing. Only Info looks at it.
+	Standby bool
 	// Request is the id of the request that the work is for, if it is for one: log lines about the call carry it.
 	Request string
 	// Want is what the orchestrator lacks on the stage's device. Only Info looks at it.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ func orchestratorCommand() *cobra.Command {
 		memory    memoryFlags
 		o         orchestrator.Options
 		addresses = map[stage.Kind]*[]string{}
+		replicas  = perStage[int]{name: "min-replicas", kind: "COUNT", parse: parseCount}
 	)
 	cmd := &cobra.Command{
 		Use:   "orchestrator --encoder ADDR,... --denoiser ADDR,... --decoder ADDR,...",
@@ -40,6 +42,7 @@ func orchestratorCommand() *cobra.Command {
 				}
 				o.Stages[kind] = *a
 			}
+			o.MinReplicas = replicas.values
 			if o.Memory, err = memory.parse(); err != nil {
 				return err
 			}
@@ -88,9 +91,18 @@ func orchestratorCommand() *cobra.Command {
 	clientTLSFlags(flags, "stage-", &o.StageTLS)
 	flags.IntVar(&o.MaxJobs, "max-jobs", 64, "requests at work or waiting at once; more are refused")
 	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long a request waits for a stage of which no service answers, within its own deadline")
+	flags.Var(&replicas, replicas.name, "services of a stage without which the orchestrator is not ready, such as denoiser=0 where all of them may be scaled away; as long as --patience they may be missing again; may be repeated, or separated by commas (default 1 each)")
 	flags.IntVar(&o.CheckpointEveryNSteps, "checkpoint-every", 5, "denoising steps between checkpoints: what a lost denoiser costs at most")
 	flags.DurationVar(&o.SendTimeout, "send-timeout", 30*time.Second, "how long a caller may take to read a message, of at most 1 MiB, while images wait for him")
 	return cmd
+}
+
+func parseCount(text string) (int, error) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a count, expected 0 or more", text)
+	}
+	return int(n), nil
 }
 
 // scalerListen is the flag of the scaler's address.

@@ -63,8 +63,8 @@ func (f *weightFlags) only(served stage.Kind) error {
 	return f.resident.only(served)
 }
 
-// perStage is a flag with a value for each stage, given as STAGE=VALUE, or as VALUE for all; it may be repeated, and
-// the later one counts.
+// perStage is a flag with a value for each stage, given as STAGE=VALUE, or as VALUE for all; it may be repeated, or several separated
+// by commas, and the later one counts.
 type perStage[T any] struct {
 	name, kind string // of the flag, and what help calls its values
 	parse      func(text string) (T, error)
@@ -85,6 +85,15 @@ func (p *perStage[T]) String() string {
 }
 
 func (p *perStage[T]) Set(text string) error {
+	for one := range strings.SplitSeq(text, ",") {
+		if err := p.set(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *perStage[T]) set(text string) error {
 	kinds := stage.Kinds()
 	name, value, one := strings.Cut(text, "=")
 	if one {

@@ -82,10 +82,17 @@ func (s *Service) Generate(req *triptychv1alpha1.GenerateRequest, stream grpc.Se
 	named := stage.WithCaller(stream.Context(), stage.Caller{Request: id})
 	ctx, cancel := beforeDeadline(named)
 	defer cancel()
-	var end End
-	end.Err = s.generate(ctx, id, req.GetSpec(), &end, func(m *triptychv1alpha1.GenerateResponse) error {
-		return unsent(stream.Context(), stream.Send(m))
-	})
+	ctx, done := s.Pipeline.Fleet.Owning(ctx)
+	defer done()
+	end := End{Err: ctx.Err()}
+	if end.Err == nil {
+		end.Err = s.generate(ctx, id, req.GetSpec(), &end, func(m *triptychv1alpha1.GenerateResponse) error {
+			return unsent(stream.Context(), stream.Send(m))
+		})
+	}
+	if owned := context.Cause(ctx); end.Err != nil && stage.ReasonOf(owned) == stage.StageOwned {
+		end.Err = owned
+	}
 	if s.Ended != nil {
 		end.Took = time.Since(begun)
 		s.Ended(end)

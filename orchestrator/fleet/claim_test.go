@@ -58,7 +58,7 @@ func TestUnsharedDevice(t *testing.T) {
 		if logged != 1 {
 			t.Errorf("it was logged %d times: %q", logged, r.Logs.All())
 		}
-		if r.Fleet.Ready() {
+		if complete(r) {
 			t.Error("the fleet is ready without a denoiser")
 		}
 		for _, s := range r.Keeper.Snapshot().Stages {
@@ -68,7 +68,7 @@ func TestUnsharedDevice(t *testing.T) {
 		}
 		shares(denoiser, "node", "one")
 		looks()
-		if p := problem(r, stage.KindDenoiser); p != "" || !r.Fleet.Ready() {
+		if p := problem(r, stage.KindDenoiser); p != "" || !complete(r) {
 			t.Errorf("corrected, it is told: %s", p)
 		}
 		load(t, r)
@@ -137,7 +137,7 @@ func TestSharedElsewhere(t *testing.T) {
 			s.Start()
 		}
 		looks()
-		if !r.Fleet.Ready() {
+		if !complete(r) {
 			t.Errorf("problems: %+v", r.Fleet.Services())
 		}
 	})

@@ -44,6 +44,8 @@ type Fleet struct {
 	members  map[residency.StageID]*member
 	plans    plans
 
+	standings standings
+
 	mu      sync.Mutex
 	changed chan struct{}               // closed and renewed whenever a member has been looked at
 	claims  map[residency.StageID]claim // of the members that get work
@@ -61,6 +63,7 @@ const (
 // New dials every service. Run must be called for anybody to be found.
 func New(o Options) (*Fleet, error) {
 	f := &Fleet{keeper: o.Keeper, log: o.Logger, undrain: o.Undrain, diagnose: o.Diagnose, members: map[residency.StageID]*member{}, changed: make(chan struct{}), claims: map[residency.StageID]claim{}}
+	f.standings = standings{rank: stage.NewRank(time.Now()), log: o.Logger, seen: map[*member]tenure{}}
 	if o.ID == "" {
 		o.ID = rand.Text()
 	}
@@ -80,7 +83,7 @@ func New(o Options) (*Fleet, error) {
 			if err != nil {
 				return nil, errors.Join(err, f.Close())
 			}
-			f.members[id] = newMember(id, kind, conn, ear, o.ID)
+			f.members[id] = newMember(id, kind, conn, ear, o.ID, f.standings.rank)
 		}
 	}
 	return f, nil
@@ -88,6 +91,7 @@ func New(o Options) (*Fleet, error) {
 
 // Run watches the services until ctx ends.
 func (f *Fleet) Run(ctx context.Context) {
+	f.standings.watch(ctx)
 	var wg sync.WaitGroup
 	for _, m := range f.members {
 		wg.Go(func() { f.watch(ctx, m) })
@@ -101,12 +105,10 @@ const leaveTimeout = time.Second
 // Leave gives the services back that answer, so that another orchestrator need not wait for this one's silence. It is called
 // behind Run and behind the keeper's end.
 func (f *Fleet) Leave() {
-	ctx, cancel := context.WithTimeout(stage.WithCaller(context.Background(), stage.Caller{Leaving: true}), leaveTimeout)
-	defer cancel()
 	var wg sync.WaitGroup
 	for _, m := range f.members {
 		if m.known() {
-			wg.Go(func() { _, _ = m.stage.Info(ctx) }) // whatever it says, nothing follows
+			wg.Go(func() { f.giveBack(context.Background(), m) })
 		}
 	}
 	wg.Wait()
@@ -133,16 +135,11 @@ func (f *Fleet) Report(id residency.StageID) {
 	m.doubted = m.joined
 	f.notify()
 	m.mu.Unlock()
-	f.Ask(id)
+	m.ask()
 }
 
 // Ask has a service asked at once how it is.
-func (f *Fleet) Ask(id residency.StageID) {
-	select {
-	case f.members[id].kick <- struct{}{}:
-	default: // it will be
-	}
-}
+func (f *Fleet) Ask(id residency.StageID) { f.members[id].ask() }
 
 // notify wakes everybody who waits for news.
 func (f *Fleet) notify() {

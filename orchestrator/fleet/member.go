@@ -37,8 +37,8 @@ type member struct {
 	logged    string // the problem that was logged last
 }
 
-func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, ear *ear, orchestrator string) *member {
-	return &member{id: id, kind: kind, stage: stagerpc.New(stagerpc.As(conn, orchestrator), kind), conn: conn, ear: ear, kick: make(chan struct{}, 1)}
+func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, ear *ear, orchestrator string, rank stage.Rank) *member {
+	return &member{id: id, kind: kind, stage: stagerpc.New(stagerpc.As(conn, orchestrator, rank), kind), conn: conn, ear: ear, kick: make(chan struct{}, 1)}
 }
 
 // can tells whether a service can load a component.
@@ -71,6 +71,8 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 		again      time.Time   // when somebody may
 	)
 	defer diagnosing.Wait()
+	f.stood(m, pending)
+	defer f.stood(m, vanished)
 	for {
 		select {
 		case <-ctx.Done():
@@ -84,7 +86,9 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 		}
 		wait := watchInterval
 		if !f.look(ctx, m) {
-			wait = retryInterval
+			if f.Standing() != Standby {
+				wait = retryInterval
+			}
 			f.heal(ctx, m)
 			if now := time.Now(); found == nil && !now.Before(again) && f.wantsDiagnosis(m) {
 				asked := make(chan string, 1)
@@ -100,6 +104,10 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 // the keeper, which gives it no work and counts what it holds, until it no longer answers. So does one that does
 // not answer in time over a connection that stands: its process lives, and so do its bytes.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
+	if f.Standing() == Standby {
+		f.standBy(ctx, m)
+		return false
+	}
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
 	moment, begin := f.keeper.Now(), time.Now()
 	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id)})
@@ -114,6 +122,11 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	defer f.notify()
 	switch {
 	case err == nil:
+		f.stood(m, mine)
+		if f.Standing() == Standby { // since it was asked: it is given back
+			m.ask()
+			return false
+		}
 		if why := f.unshared(m.id, info); why != "" {
 			m.diagnosis, m.diagnosed = "", false
 			f.blame(m, why)
@@ -128,12 +141,18 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 		f.silence(m)
 		m.mute = !m.ear.heardSince(begin)
 		return false
+	case stage.ReasonOf(err) == stage.StageOwned:
+		f.fail(m, err)
+		f.drop(m)
+		f.stood(m, f.standings.owned(err))
+		return false
 	default:
-		if m.joined && stage.ReasonOf(err) != stage.StageOwned {
+		if m.joined {
 			log.Warn("stage is gone", "error", err)
 		}
 		f.fail(m, err)
 		f.drop(m)
+		f.stood(m, unknown)
 		return false
 	}
 	last, names := m.info, true

@@ -20,11 +20,12 @@ const diagnosePause = 5 * time.Second
 
 // Why a service gets no work, as callers are told.
 const (
-	notHeard  = "it has not answered yet"
-	unreached = "it cannot be reached"
-	silent    = "it does not answer"
-	draining  = "it takes no new work"
-	ownedElse = "it works for another orchestrator"
+	notHeard   = "it has not answered yet"
+	unreached  = "it cannot be reached"
+	silent     = "it does not answer"
+	draining   = "it takes no new work"
+	ownedElse  = "it works for another orchestrator"
+	standingBy = "this orchestrator stands by"
 )
 
 // ServiceState is a service and why it gets no work.
@@ -44,19 +45,6 @@ func (f *Fleet) Services() []ServiceState {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Address, b.Address))
 	})
 	return all
-}
-
-// Ready tells whether every kind of stage has a service that gets work.
-func (f *Fleet) Ready() bool { return f.lacking(func(_ *stage.Info, up bool) bool { return up }) == 0 }
-
-// Follow tells whether the fleet is ready, at first and when that changes, until ctx ends.
-func (f *Fleet) Follow(ctx context.Context, tell func(ready bool)) {
-	for ready := f.Ready(); ; ready = !ready {
-		tell(ready)
-		if f.Await(ctx, func() bool { return f.Ready() != ready }) != nil {
-			return
-		}
-	}
 }
 
 func (m *member) complaint() string {

@@ -15,6 +15,7 @@ type collector struct {
 	services func() []fleet.ServiceState
 	models   func() []fleet.Model
 	backlog  func() scale.Backlog
+	owner    func() bool
 }
 
 var (
@@ -47,6 +48,8 @@ var (
 	backlogSeconds = prometheus.NewDesc("triptych_backlog_seconds",
 		"Seconds that one replica is expected to take for all of triptych_backlog_requests and the rest of what is at work: computing, as measured, and loading of what no replica holds.",
 		[]string{"kind", "model"}, nil)
+	owns = prometheus.NewDesc("triptych_owner",
+		"1 if the orchestrator owns the stages, 0 if another one does, or nobody as far as it sees.", nil, nil)
 	dropped = prometheus.NewDesc("triptych_dropped_decisions_total",
 		"Decisions that came too fast to be counted in the other metrics and logged.", nil, nil)
 )
@@ -56,7 +59,7 @@ const scratch = "scratch"
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, warm, warmBudget, waiting, up, replicas, restarts, backlogRequests, backlogSeconds, dropped} {
+	for _, d := range []*prometheus.Desc{reserved, used, peak, foreign, budget, warm, warmBudget, waiting, up, replicas, restarts, backlogRequests, backlogSeconds, owns, dropped} {
 		to <- d
 	}
 }
@@ -109,6 +112,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(backlogRequests, prometheus.GaugeValue, float64(sum.Requests), labels.kind.String(), labels.model)
 		to <- prometheus.MustNewConstMetric(backlogSeconds, prometheus.GaugeValue, sum.Seconds, labels.kind.String(), labels.model)
 	}
+	value := int64(0)
+	if c.owner() {
+		value = 1
+	}
+	gauge(owns, value)
 	to <- prometheus.MustNewConstMetric(dropped, prometheus.CounterValue, float64(s.DroppedEvents))
 }
 

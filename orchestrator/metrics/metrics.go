@@ -63,6 +63,7 @@ type Sources struct {
 	Services func() []fleet.ServiceState
 	Models   func() []fleet.Model
 	Backlog  func() scale.Backlog
+	Owner    func() bool // whether the orchestrator owns the stages
 }
 
 // New makes metrics that have counted nothing.
@@ -100,7 +101,7 @@ func New(s Sources) *Metrics {
 	for _, kind := range stage.Kinds() {
 		m.wait.WithLabelValues(kind.String())
 	}
-	registry.MustRegister(collector{s.Snapshot, s.Services, s.Models, s.Backlog}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collector{s.Snapshot, s.Services, s.Models, s.Backlog, s.Owner}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -97,6 +97,7 @@ func none() []fleet.ServiceState { return nil }
 func noModels() []fleet.Model { return nil }
 
 func noBacklog() scale.Backlog { return scale.Backlog{} }
+func nobody() bool             { return false }
 
 // TestBytes: the series of bytes are the snapshot's at the time of the scrape. Replicas on one device
 // add up, and all states together are what is used.
@@ -120,10 +121,11 @@ func TestBytes(t *testing.T) {
 		Waiting:       []residency.Waiter{{Need: residency.Need{Kind: stage.KindDenoiser}}, {Need: residency.Need{Kind: stage.KindDenoiser}}},
 		DroppedEvents: 7,
 	}
+	owns := true
 	m := New(Sources{func() residency.Snapshot { return snapshot }, func() []fleet.ServiceState {
 		return []fleet.ServiceState{{Kind: stage.KindDenoiser, Address: "a:1"}, {Kind: stage.KindDenoiser, Address: "b:1", Problem: "it does not answer"}, {Kind: stage.KindEncoder, Address: "c:1"}}
-	}, noModels, noBacklog})
-	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total stage_up"
+	}, noModels, noBacklog, func() bool { return owns }})
+	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total stage_up owner"
 	expect(t, scrape(t, m), families, map[string]float64{
 		"reserved_bytes{component=m/unet device=h/gpu:0 kind=denoiser model=m state=resident}":       600,
 		"reserved_bytes{component=n/unet device=h/gpu:0 kind=denoiser model=n state=evicting}":       5,
@@ -146,9 +148,10 @@ func TestBytes(t *testing.T) {
 		"stage_up{kind=denoiser service=a:1}":                       1,
 		"stage_up{kind=denoiser service=b:1}":                       0,
 		"stage_up{kind=encoder service=c:1}":                        1,
+		"owner{}":                                                   1,
 	})
-	snapshot = residency.Snapshot{}
-	expect(t, scrape(t, m), "reserved_bytes used_bytes dropped_decisions_total", map[string]float64{"dropped_decisions_total{}": 0})
+	snapshot, owns = residency.Snapshot{}, false
+	expect(t, scrape(t, m), "reserved_bytes used_bytes dropped_decisions_total owner", map[string]float64{"dropped_decisions_total{}": 0, "owner{}": 0})
 }
 
 // life is a component that is loaded, used by a request that waited, evicted and prefetched.
@@ -172,7 +175,7 @@ func life(job residency.JobID, model string) []residency.Event {
 
 // TestDecisions: what the record sums up to.
 func TestDecisions(t *testing.T) {
-	m := New(Sources{nothing, none, noModels, noBacklog})
+	m := New(Sources{nothing, none, noModels, noBacklog, nobody})
 	for _, e := range life("job", "m") {
 		m.Decided(e)
 	}
@@ -213,7 +216,7 @@ func TestDecisions(t *testing.T) {
 
 // TestSeriesAreBounded: a thousand jobs make no more series than one.
 func TestSeriesAreBounded(t *testing.T) {
-	m := New(Sources{nothing, none, noModels, noBacklog})
+	m := New(Sources{nothing, none, noModels, noBacklog, nobody})
 	count := func(jobs int) int {
 		for i := range jobs {
 			for _, e := range life(residency.JobID(fmt.Sprint("job-", i)), "m") {
@@ -232,7 +235,7 @@ func TestSeriesAreBounded(t *testing.T) {
 
 // TestEnds sorts the errors of jobs.
 func TestEnds(t *testing.T) {
-	m := New(Sources{nothing, none, noModels, noBacklog})
+	m := New(Sources{nothing, none, noModels, noBacklog, nobody})
 	for _, err := range []error{
 		nil, nil, fmt.Errorf("wrapped: %w", context.Canceled), context.DeadlineExceeded, errors.New("a bug"), stage.Errorf(stage.QueueFull, "full"),
 	} {

@@ -3,6 +3,7 @@ package stagerpc
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -13,23 +14,30 @@ import (
 // orchestratorKey is the metadata of every call that tells on behalf of which orchestrator it is made.
 const orchestratorKey = "triptych-orchestrator"
 
+// rankKey is the metadata of every call that tells the rank of the orchestrator that makes it.
+const rankKey = "triptych-rank"
+
+// ownerRankKey is the metadata of StageOwned that tells the rank of the owner.
+const ownerRankKey = "owner_rank"
+
 // requestKey is the metadata of calls that tells for which request they are made.
 const requestKey = "triptych-request"
 
-// maxIDBytes bounds an id. A longer one is nobody's.
+// maxIDBytes bounds an id and a rank. A longer one is nobody's.
 const maxIDBytes = 256
 
-// As is conn, whose calls are made on behalf of an orchestrator, unless their context says of which.
-func As(conn grpc.ClientConnInterface, orchestrator string) grpc.ClientConnInterface {
-	if _, ok := conn.(callerConn); ok && orchestrator == "" {
+// As is conn, whose calls are made on behalf of an orchestrator of a rank, unless their context says of which. Either may be empty.
+func As(conn grpc.ClientConnInterface, orchestrator string, rank stage.Rank) grpc.ClientConnInterface {
+	if _, ok := conn.(callerConn); ok && orchestrator == "" && rank == "" {
 		return conn
 	}
-	return callerConn{conn, orchestrator}
+	return callerConn{conn, orchestrator, rank}
 }
 
 type callerConn struct {
 	grpc.ClientConnInterface
 	orchestrator string
+	rank         stage.Rank
 }
 
 func (c callerConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
@@ -41,18 +49,23 @@ func (c callerConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method
 }
 
 func (c callerConn) outgoing(ctx context.Context) context.Context {
-	if id := cmp.Or(stage.CallerOf(ctx).Orchestrator, c.orchestrator); id != "" {
+	caller := stage.CallerOf(ctx)
+	if id := cmp.Or(caller.Orchestrator, c.orchestrator); id != "" && !caller.Standby {
 		ctx = metadata.AppendToOutgoingContext(ctx, orchestratorKey, id)
 	}
-	if id := stage.CallerOf(ctx).Request; id != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, requestKey, id)
+	if rank := cmp.Or(caller.Rank, c.rank); rank != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, rankKey, string(rank))
+	}
+	if caller.Request != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, requestKey, caller.Request)
 	}
 	return ctx
 }
 
 // Incoming is the context of a call that has arrived, with its Caller.
 func Incoming(ctx context.Context) context.Context {
-	c := stage.Caller{Orchestrator: told(ctx, orchestratorKey), Request: told(ctx, requestKey)}
+	c := stage.Caller{Orchestrator: told(ctx, orchestratorKey), Rank: stage.Rank(told(ctx, rankKey)), Request: told(ctx, requestKey)}
+	c.Standby = c.Orchestrator == "" && c.Rank != ""
 	if c == (stage.Caller{}) {
 		return ctx
 	}
@@ -62,6 +75,23 @@ func Incoming(ctx context.Context) context.Context {
 // RequestOf is the id of the request that a call is for, of one that was made here or has arrived; empty if there is none.
 func RequestOf(ctx context.Context) string {
 	return cmp.Or(stage.CallerOf(ctx).Request, told(ctx, requestKey))
+}
+
+// Owned is StageOwned of a service of a kind that works for an orchestrator of a rank, which may be empty.
+func Owned(kind stage.Kind, by stage.Rank) *stage.Error {
+	e := stage.Errorf(stage.StageOwned, "the %v service works for another orchestrator", kind).With("stage", kind.String())
+	if by != "" {
+		e = e.With(ownerRankKey, string(by))
+	}
+	return e
+}
+
+// OwnerRank is the rank that StageOwned tells, empty if it tells none.
+func OwnerRank(err error) stage.Rank {
+	if e := (*stage.Error)(nil); errors.As(err, &e) && e.Reason == stage.StageOwned {
+		return stage.Rank(e.Metadata[ownerRankKey])
+	}
+	return ""
 }
 
 // told is an id in the metadata of a call that has arrived.

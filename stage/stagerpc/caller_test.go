@@ -65,19 +65,29 @@ func TestCallerSurvives(t *testing.T) {
 		return callers
 	}
 	want := stage.Want{Bytes: 7, Since: time.Unix(12, 34)}
-	expected := map[string]stage.Caller{"info": {Orchestrator: "a", Want: want}}
+	expected := map[string]stage.Caller{"info": {Orchestrator: "a", Rank: "7-x", Want: want}}
 	for _, name := range []string{"load", "work", "evict"} {
-		expected[name] = stage.Caller{Orchestrator: "a"}
+		expected[name] = stage.Caller{Orchestrator: "a", Rank: "7-x"}
 	}
-	if diff := cmp.Diff(expected, call(stagerpc.As(service, "a"), want)); diff != "" {
+	if diff := cmp.Diff(expected, call(stagerpc.As(service, "a", "7-x"), want)); diff != "" {
 		t.Errorf("of an orchestrator:\n%s", diff)
+	}
+	looks := func(ctx context.Context, conn grpc.ClientConnInterface) stage.Caller {
+		if _, err := stagerpc.New(conn, kind).Info(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return callers["info"]
+	}
+	standby := stage.WithCaller(soon(t), stage.Caller{Standby: true})
+	if c, want := looks(standby, stagerpc.As(service, "a", "7-x")), (stage.Caller{Rank: "7-x", Standby: true}); c != want {
+		t.Errorf("a standby is %+v, want %+v", c, want)
 	}
 	for name, c := range call(service, stage.Want{}) {
 		if c != (stage.Caller{}) {
 			t.Errorf("%s of somebody is by %+v", name, c)
 		}
 	}
-	for name, c := range call(stagerpc.As(service, strings.Repeat("a", 300)), stage.Want{Bytes: -1, Since: time.Unix(1, 0)}) {
+	for name, c := range call(stagerpc.As(service, strings.Repeat("a", 300), ""), stage.Want{Bytes: -1, Since: time.Unix(1, 0)}) {
 		if c != (stage.Caller{}) {
 			t.Errorf("%s of nonsense is by %+v", name, c)
 		}

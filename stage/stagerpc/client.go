@@ -14,7 +14,7 @@ import (
 
 // New is the stage of a kind at the other end of conn.
 func New(conn grpc.ClientConnInterface, kind stage.Kind) stage.Stage {
-	conn = As(conn, "")
+	conn = As(conn, "", "")
 	return &client{rpc: stagepb.NewStageServiceClient(conn), work: stagepb.NewWorkServiceClient(conn), kind: kind}
 }
 

@@ -42,7 +42,8 @@ type Ownership struct {
 
 // owner is an orchestrator.
 type owner struct {
-	id   string // a secret among the orchestrator and its services
+	id   string     // a secret among the orchestrator and its services
+	rank stage.Rank // empty if it tells none
 	seen time.Time
 	over context.Context // ended, with StageOwned as its cause, when the service is another's, or nobody's
 	end  context.CancelCauseFunc
@@ -56,20 +57,26 @@ func New(o Options) *Ownership {
 	return &Ownership{Options: o}
 }
 
-// Unary lets calls in as admit says. Whoever tells of no orchestrator may always look.
+// Unary lets calls in as admit says. Whoever tells of no orchestrator may always look, and a standby while nobody owns the service.
 func (o *Ownership) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	id := stage.CallerOf(stagerpc.Incoming(ctx)).Orchestrator
-	if !strings.HasPrefix(info.FullMethod, guarded) || info.FullMethod == stagepb.StageService_GetStageInfo_FullMethodName && id == "" {
+	caller := stage.CallerOf(stagerpc.Incoming(ctx))
+	looks := info.FullMethod == stagepb.StageService_GetStageInfo_FullMethodName
+	if looks && caller.Standby {
+		if err := o.free(); err != nil {
+			return nil, stagerpc.ToStatus(ctx, o.Logger, err)
+		}
+	}
+	if !strings.HasPrefix(info.FullMethod, guarded) || looks && caller.Orchestrator == "" {
 		return next(ctx, req)
 	}
-	in, done, err := o.admit(ctx, id)
+	in, done, err := o.admit(ctx, caller)
 	if err != nil {
 		return nil, stagerpc.ToStatus(ctx, o.Logger, err)
 	}
 	defer done()
 	res, err := next(in, req)
 	if m, ok := req.(*stagepb.GetStageInfoRequest); ok && m.GetLeaving() {
-		o.release(id)
+		o.release(caller.Orchestrator)
 	} else if err != nil {
 		err = o.cut(ctx, in, err)
 	}
@@ -82,7 +89,7 @@ func (o *Ownership) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 		return next(srv, stream)
 	}
 	ctx := stream.Context()
-	in, done, err := o.admit(ctx, stage.CallerOf(stagerpc.Incoming(ctx)).Orchestrator)
+	in, done, err := o.admit(ctx, stage.CallerOf(stagerpc.Incoming(ctx)))
 	if err != nil {
 		return stagerpc.ToStatus(ctx, o.Logger, err)
 	}
@@ -109,35 +116,53 @@ func (o *Ownership) cut(ctx, in context.Context, err error) error {
 	return err
 }
 
+// free is StageOwned while somebody owns the service or is meant to.
+func (o *Ownership) free() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.alive(o.Now()) || o.Only != "" {
+		return o.owned()
+	}
+	return nil
+}
+
+// alive tells whether the service has an owner that is not silent for too long. mu is held.
+func (o *Ownership) alive(now time.Time) bool {
+	return o.owner != nil && now.Sub(o.owner.seen) < Silence
+}
+
 // admit lets a caller in who is the owner or becomes it, because there is none or it has been silent for too long. A
 // caller that tells of no orchestrator is let in while nobody owns the service, nor is meant to. Else the error is StageOwned.
 // The context returned ends when the caller is the owner no more; done is to be called behind the call.
-func (o *Ownership) admit(ctx context.Context, id string) (admitted context.Context, done func(), err error) {
-	now := o.Now()
+func (o *Ownership) admit(ctx context.Context, caller stage.Caller) (admitted context.Context, done func(), err error) {
+	now, id := o.Now(), caller.Orchestrator
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	last := o.owner
-	alive := last != nil && now.Sub(last.seen) < Silence
 	switch {
-	case alive && !same(id, last.id), o.Only != "" && !same(id, o.Only):
+	case o.alive(now) && !same(id, last.id), o.Only != "" && !same(id, o.Only):
 		return nil, nil, o.owned()
 	case id == "":
 		return ctx, func() {}, nil
 	case last == nil || !same(id, last.id):
+		next := &owner{id: id, rank: caller.Rank}
+		next.over, next.end = context.WithCancelCause(context.Background())
+		o.owner = next
 		if last != nil {
 			o.Logger.Warn("the orchestrator is silent, another one takes over", "silent", now.Sub(last.seen))
 			last.end(o.owned())
 		}
-		last = &owner{id: id}
-		last.over, last.end = context.WithCancelCause(context.Background())
-		o.owner = last
+		last = next
 	}
-	last.seen = now
+	last.seen, last.rank = now, caller.Rank
 	admitted, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(last.over, func() { cancel(context.Cause(last.over)) })
 	return admitted, func() {
 		stop()
 		cancel(nil)
+		if ctx.Err() != nil { // what ends because its caller is gone tells nothing of that one
+			return
+		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		last.seen = o.Now()
@@ -150,14 +175,20 @@ func (o *Ownership) release(id string) {
 	defer o.mu.Unlock()
 	if o.owner != nil && same(id, o.owner.id) {
 		o.Logger.Info("the orchestrator has left")
-		o.owner.end(o.owned())
+		left := o.owner
 		o.owner = nil
+		left.end(o.owned())
 	}
 }
 
 // same compares ids in a time that tells nothing of them.
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
+// owned is StageOwned, with the rank of who owns the service now. mu is held.
 func (o *Ownership) owned() *stage.Error {
-	return stage.Errorf(stage.StageOwned, "the %v service works for another orchestrator", o.Kind).With("stage", o.Kind.String())
+	var rank stage.Rank
+	if o.owner != nil {
+		rank = o.owner.rank
+	}
+	return stagerpc.Owned(o.Kind, rank)
 }

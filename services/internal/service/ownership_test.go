@@ -30,7 +30,7 @@ func TestEveryMethodHasAnOwner(t *testing.T) {
 		t.Run(kind.String(), func(t *testing.T) {
 			s, err := open(servicetest.Options(kind, ""))
 			r := servicetest.Start(t, s, err)
-			if err := call(t, stagerpc.As(r.Conn, "a"), "/triptych.stage.v1alpha1.StageService/GetStageInfo"); err != nil {
+			if err := call(t, stagerpc.As(r.Conn, "a", ""), "/triptych.stage.v1alpha1.StageService/GetStageInfo"); err != nil {
 				t.Fatal(err)
 			}
 			tried := 0
@@ -46,7 +46,7 @@ func TestEveryMethodHasAnOwner(t *testing.T) {
 				for i := range methods.Len() {
 					method := "/" + name + "/" + string(methods.Get(i).Name())
 					tried++
-					if err := call(t, stagerpc.As(r.Conn, "b"), method); stage.ReasonOf(err) != stage.StageOwned {
+					if err := call(t, stagerpc.As(r.Conn, "b", ""), method); stage.ReasonOf(err) != stage.StageOwned {
 						t.Errorf("%s by another orchestrator: %v", method, err)
 					}
 					looks := strings.HasSuffix(method, "/GetStageInfo")
@@ -87,7 +87,7 @@ func TestOwner(t *testing.T) {
 	s, err := denoiser.New(o)
 	r := servicetest.Start(t, s, err)
 	for id, want := range map[string]stage.Reason{"a": "", "b": stage.StageOwned} {
-		if err := stagerpc.New(stagerpc.As(r.Conn, id), stage.KindDenoiser).Drain(t.Context()); stage.ReasonOf(err) != want || (want == "") != (err == nil) {
+		if err := stagerpc.New(stagerpc.As(r.Conn, id, ""), stage.KindDenoiser).Drain(t.Context()); stage.ReasonOf(err) != want || (want == "") != (err == nil) {
 			t.Errorf("Drain by %q: %v", id, err)
 		}
 	}
