@@ -6,7 +6,7 @@ container fills from /source.
 {{/* triptych.modelMount takes a pod's settings and is the mount of the service, if there is one. */}}
 {{- define "triptych.modelMount" -}}
 {{- if .cache.enabled -}}
-- {name: cache, mountPath: /models}
+- {name: cache, mountPath: /models, readOnly: true}
 {{- else if ne .model.source "none" -}}
 - {name: models, mountPath: /models, readOnly: true{{ include "triptych.modelSubPath" .model }}}
 {{- end -}}
@@ -22,24 +22,42 @@ container fills from /source.
 {{- default (printf "%s-%s-models" (include "triptych.fullname" .root) .name) .settings.model.download.existingSecret -}}
 {{- end -}}
 
+{{/* triptych.downloadsToCache takes a pod's settings: without a claim to keep what was loaded down, the node's disk is the place for it. */}}
+{{- define "triptych.downloadsToCache" -}}
+{{- and .cache.enabled (eq .model.source "download") (not .model.download.existingClaim) -}}
+{{- end -}}
+
 {{/* triptych.modelInit takes {root, name, settings, models} and is a list of init containers. */}}
 {{- define "triptych.modelInit" -}}
 {{- $s := .settings -}}
+{{- $straight := include "triptych.downloadsToCache" $s -}}
 {{- if eq $s.model.source "download" }}
 - name: fetch
   {{- include "triptych.containerImage" .root | nindent 2 }}
-  args: [fetch, --manifest=/etc/triptych/models/manifest.json, --into=/models]
-  {{- include "triptych.environment" $s.model.download.extraEnv | nindent 2 }}
+  args:
+    - fetch
+    - --manifest=/etc/triptych/models/manifest.json
+    - --into=/models
+    {{- with .models }}
+    - --model={{ join "," . }}
+    {{- end }}
+  {{- $env := $s.model.download.extraEnv }}
+  {{- with $s.model.download.tokenSecret }}
+  {{- if .name }}
+  {{- $env = append $env (dict "name" "TRIPTYCH_FETCH_TOKEN" "valueFrom" (dict "secretKeyRef" (dict "name" .name "key" .key))) }}
+  {{- end }}
+  {{- end }}
+  {{- include "triptych.environment" $env | nindent 2 }}
   {{- include "triptych.containerSecurity" .root | nindent 2 }}
   resources:
     requests: {cpu: 100m, memory: 128Mi}
     limits: {memory: 512Mi}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
-    - {name: models, mountPath: /models}
+    - {name: {{ ternary "cache" "models" (eq $straight "true") }}, mountPath: /models}
     - {name: manifest, mountPath: /etc/triptych/models, readOnly: true}
 {{- end }}
-{{- if $s.cache.enabled }}
+{{- if and $s.cache.enabled (ne $straight "true") }}
 - name: cache
   {{- include "triptych.containerImage" .root | nindent 2 }}
   args:
@@ -75,12 +93,13 @@ container fills from /source.
 - name: models
   image: {reference: {{ $model.image.reference | quote }}, pullPolicy: {{ $model.image.pullPolicy }}}
 {{- else if eq $model.source "download" }}
+{{- if $model.download.existingClaim }}
 - name: models
-  {{- if $model.download.existingClaim }}
   persistentVolumeClaim: {claimName: {{ $model.download.existingClaim | quote }}}
-  {{- else }}
+{{- else if not $cache.enabled }}
+- name: models
   emptyDir: {{ with $model.download.sizeLimit }}{sizeLimit: {{ . | quote }}}{{ else }}{}{{ end }}
-  {{- end }}
+{{- end }}
 - name: manifest
   {{- if $model.download.existingSecret }}
   secret: {secretName: {{ include "triptych.manifest" . | quote }}}
@@ -101,13 +120,4 @@ persistentVolumeClaim: {claimName: {{ .existingClaim | quote }}}
 {{- else -}}
 hostPath: {path: {{ .hostPath | quote }}, type: Directory}
 {{- end -}}
-{{- end -}}
-
-{{/* triptych.downloads takes {download, models} and is a JSON list: of the models to download those that the pool serves. */}}
-{{- define "triptych.downloads" -}}
-{{- $wanted := list -}}
-{{- range .download.models -}}
-{{- if or (not $.models) (has .name $.models) }}{{ $wanted = append $wanted . }}{{ end -}}
-{{- end -}}
-{{- toJson $wanted -}}
 {{- end -}}
