@@ -34,9 +34,10 @@
 {{- end }}
 {{- end -}}
 
-{{/* triptych.sharesNode is true where the device belongs to the node: pods of others hold memory of it. */}}
+{{/* triptych.sharesNode takes {root, workload} and is true where pods of the node share the device, which then is the node's. */}}
 {{- define "triptych.sharesNode" -}}
-{{- and (eq .workload.pod.gpu.mode "shared") (ne .root.Values.topology "colocated") -}}
+{{- $gpu := .workload.pod.gpu -}}
+{{- or (and (eq $gpu.mode "shared") (ne .root.Values.topology "colocated")) (and (eq $gpu.mode "dra") (ne $gpu.dra.existingClaim "")) -}}
 {{- end -}}
 
 {{/* triptych.modelFolders takes a pool and is the value of --models. */}}

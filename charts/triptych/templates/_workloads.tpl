@@ -69,9 +69,10 @@ topology separate, the one pod of all of them with topology colocated.
 {{- $least := 0 -}}
 {{- range .containers -}}
 {{- $limit := include "triptych.bytes" (dig "limits" "memory" "" .settings.resources) | int64 -}}
-{{- if and $limit (or (not $least) (lt $limit $least)) }}{{ $least = $limit }}{{ end -}}
+{{- $rest := sub (div (mul $limit 3) 4) (include "triptych.bytes" (default "0" .settings.warmMemory) | int64) | max 1048576 -}}
+{{- if and $limit (or (not $least) (lt $rest $least)) }}{{ $least = $rest }}{{ end -}}
 {{- end -}}
-{{- with $least }}{{ div (mul . 3) (mul 4 1048576) }}MiB{{ end -}}
+{{- with $least }}{{ div . 1048576 }}MiB{{ end -}}
 {{- end -}}
 {{- end -}}
 
