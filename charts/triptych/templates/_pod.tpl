@@ -11,9 +11,13 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   runAsNonRoot: true
-  runAsUser: {{ .Values.podSecurity.user | int64 }}
-  runAsGroup: {{ .Values.podSecurity.user | int64 }}
-  fsGroup: {{ .Values.podSecurity.fsGroup | int64 }}
+  {{- with .Values.podSecurity.user }}
+  runAsUser: {{ . | int64 }}
+  runAsGroup: {{ . | int64 }}
+  {{- end }}
+  {{- with .Values.podSecurity.fsGroup }}
+  fsGroup: {{ . | int64 }}
+  {{- end }}
   fsGroupChangePolicy: {{ .Values.podSecurity.fsGroupChangePolicy }}
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
