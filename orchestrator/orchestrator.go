@@ -3,6 +3,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,7 +140,13 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer keeper.Close()
 	stages, err = fleet.New(fleet.Options{
 		ID: o.ID, Undrain: o.Undrain, Addresses: o.Stages, Dial: []grpc.DialOption{grpc.WithTransportCredentials(credentials)}, Keeper: keeper, Logger: o.Logger,
-		Diagnose: func(ctx context.Context, address string) string { return rpcserver.Diagnose(ctx, address, o.StageTLS) },
+		Diagnose: func(ctx context.Context, address, host string) string {
+			t := o.StageTLS
+			if t != (rpcserver.ClientTLS{}) {
+				t.ServerName = cmp.Or(t.ServerName, host)
+			}
+			return rpcserver.Diagnose(ctx, address, t)
+		},
 	})
 	if err != nil {
 		return &OptionError{err}

@@ -79,7 +79,7 @@ func orchestratorCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	for _, kind := range stage.Kinds() {
-		addresses[kind] = flags.StringSlice(kind.String(), nil, fmt.Sprintf("addresses of %v services, host:port,...", kind))
+		addresses[kind] = flags.StringSlice(kind.String(), nil, fmt.Sprintf("addresses of %v services, host:port,...; dns:///NAME:port stands for every address behind the name, looked up each second, dns://SERVER/NAME:port as that DNS server tells", kind))
 	}
 	listen.add(flags, defaultListen, "address to listen on, host:port; port 0 takes a free one")
 	metrics.add(flags, "", metricsUsage)

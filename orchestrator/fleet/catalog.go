@@ -19,6 +19,7 @@ type Model struct {
 	Problem    *stage.Error // why it cannot be used, nil when it can
 	Warnings   []string     // see stage.Component
 
+	missing  stage.Kind        // of which no service has all of the model, 0 if that is not the problem
 	parts    map[string]string // see Part
 	editions map[place]stage.Edition
 }
@@ -55,13 +56,7 @@ func (m Model) Able(turns []stage.Turn) error {
 
 // Models lists every model that some service knows, by name, from what the services last said.
 func (f *Fleet) Models() []Model {
-	var told []stage.Info
-	for _, id := range slices.Sorted(maps.Keys(f.members)) {
-		if info, _ := f.members[id].last(); info != nil {
-			told = append(told, *info)
-		}
-	}
-	out := Catalog(told)
+	out := Catalog(f.told())
 	for i := range out {
 		out[i].Warnings = append(out[i].Warnings, f.differing(out[i])...)
 	}
@@ -105,15 +100,31 @@ func byDefault(models []Model) string {
 	return ""
 }
 
-// Model gives a model that can be used; of no name, the only one. It waits for stages that have not answered yet; when
-// patience or ctx ends first, the error is StageUnreachable and names the first that is missing.
+// Model gives a model that can be used; of no name, the only one. It waits for stages that have not answered yet and may have it;
+// when patience or ctx ends first, the error is StageUnreachable and names the first kind that is missing.
 // ModelNotFound, ModelInvalid.
 func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) (Model, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	unheard := func() stage.Kind { return f.lacking(func(info *stage.Info, _ bool) bool { return info != nil }) }
-	if missing := unheard(); missing != 0 && f.Await(ctx, func() bool { missing = unheard(); return missing == 0 }) != nil {
+	m, missing, err := f.find(name)
+	if missing != 0 && f.Await(ctx, func() bool { m, missing, err = f.find(name); return missing == 0 }) != nil {
 		return Model{}, f.Ended(ctx, missing, true)
+	}
+	if err != nil {
+		return Model{}, err
+	}
+	m.parts = f.sharing(m)
+	m.editions = f.editions(m)
+	return m, nil
+}
+
+// find is a model that can be used, unless stages of a kind have to be heard of before that can be told.
+func (f *Fleet) find(name string) (m Model, missing stage.Kind, err error) {
+	told := f.told()
+	for _, kind := range stage.Kinds() {
+		if !slices.ContainsFunc(told, func(info stage.Info) bool { return info.Kind == kind }) {
+			return m, kind, nil
+		}
 	}
 	models := f.Models()
 	name = cmp.Or(name, byDefault(models))
@@ -123,21 +134,60 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 		for _, m := range models {
 			names = append(names, m.Name)
 		}
-		return Model{}, stage.NoSuchModel(name, names)
+		return m, 0, stage.NoSuchModel(name, names)
 	}
-	m := models[i]
-	if m.Problem != nil {
-		return Model{}, m.Problem
+	switch m = models[i]; {
+	case m.Problem == nil:
+		return m, 0, nil
+	case m.missing != 0 && f.unheard(m.missing):
+		return m, m.missing, nil
 	}
-	m.parts = f.sharing(m)
-	m.editions = f.editions(m)
-	return m, nil
+	return m, 0, m.Problem
+}
+
+// told is what every service last said of itself, by id, and behind that, of each name without any, what the last one there had said.
+func (f *Fleet) told() []stage.Info {
+	told, _ := f.heard()
+	return told
+}
+
+// unheard tells whether an address or a name of a kind has told nothing yet.
+func (f *Fleet) unheard(kind stage.Kind) bool {
+	_, unheard := f.heard()
+	return unheard[kind]
+}
+
+// heard is what told gives, and the kinds of which an address or a name has told nothing yet.
+func (f *Fleet) heard() (told []stage.Info, unheard map[stage.Kind]bool) {
+	unheard = map[stage.Kind]bool{}
+	known := map[*member]bool{}
+	members := f.all()
+	for _, m := range members {
+		if info, _ := m.last(); info != nil {
+			told, known[m] = append(told, *info), true
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range members {
+		unheard[m.kind] = unheard[m.kind] || !known[m] && m.given
+	}
+	for _, n := range f.names {
+		switch {
+		case slices.ContainsFunc(members, func(m *member) bool { return known[m] && slices.Contains(m.names, n) }):
+		case n.past != nil:
+			told = append(told, *n.past)
+		default:
+			unheard[n.kind] = true
+		}
+	}
+	return told, unheard
 }
 
 // lacking gives the first kind of which no service is there, by what is last known of each; 0 if there is one of every kind.
 func (f *Fleet) lacking(there func(info *stage.Info, up bool) bool) stage.Kind {
 	found := map[stage.Kind]bool{}
-	for _, m := range f.members {
+	for _, m := range f.all() {
 		found[m.kind] = found[m.kind] || there(m.last())
 	}
 	for _, kind := range stage.Kinds() {

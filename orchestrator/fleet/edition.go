@@ -24,11 +24,11 @@ func (m Model) Edition(id residency.StageID, component string) stage.Edition {
 
 func (f *Fleet) editions(m Model) map[place]stage.Edition {
 	out := map[place]stage.Edition{}
-	for id, s := range f.members {
+	for _, s := range f.all() {
 		if info, _ := s.last(); info != nil {
 			for _, c := range info.Components {
 				if slices.ContainsFunc(m.Components, func(own Component) bool { return c.Name == own.Name || c.Name == m.Part(own.Name) }) {
-					out[place{id, c.Name}] = c.Edition
+					out[place{s.id, c.Name}] = c.Edition
 				}
 			}
 		}
@@ -41,7 +41,7 @@ func (f *Fleet) Anew(ctx context.Context, name string) (Model, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	before := map[*member]*stage.Info{}
-	for _, m := range f.members {
+	for _, m := range f.all() {
 		if info, up := m.last(); up {
 			before[m] = info
 			f.Ask(m.id)
@@ -65,11 +65,11 @@ func (f *Fleet) differing(m Model) (out []string) {
 	for _, of := range m.Components {
 		var have []string
 		identities := map[string]bool{}
-		for _, id := range slices.Sorted(maps.Keys(f.members)) {
-			info, _ := f.members[id].last()
+		for _, s := range f.all() {
+			info, _ := s.last()
 			if c := component(info, of.Name); c.Identity != "" {
 				identities[c.Identity] = true
-				have = append(have, fmt.Sprintf("%s has %s", id, c.Short()))
+				have = append(have, fmt.Sprintf("%s has %s", s.id, c.Short()))
 			}
 		}
 		if len(identities) > 1 {

@@ -26,39 +26,44 @@ func join(name string, told map[stage.Kind]stage.Model, components map[string]Co
 		}
 	}
 	m.Recipes = told[lead].Recipes
-	m.Problem = m.unusable(lead, told)
+	m.Problem, m.missing = m.unusable(lead, told)
 	return m
 }
 
-// unusable is why a model cannot be used, nil when it can.
-func (m Model) unusable(lead stage.Kind, told map[stage.Kind]stage.Model) *stage.Error {
+// unusable is why a model cannot be used, nil when it can, and the kind of which no service has a part, 0 if it is not that.
+func (m Model) unusable(lead stage.Kind, told map[stage.Kind]stage.Model) (why *stage.Error, missing stage.Kind) {
 	for _, kind := range stage.Kinds() {
 		if t, ok := told[kind]; !ok {
 			if kind == lead || kind == stage.KindDenoiser {
-				return m.invalid("no %v service has model %q", kind, m.Name)
+				return m.invalid("no %v service has model %q", kind, m.Name), kind
 			}
 		} else if t.Problem != "" {
-			return m.invalid("%s", t.Problem)
+			return m.invalid("%s", t.Problem), 0
 		}
 	}
 	for _, r := range m.Recipes {
 		for _, t := range r.Turns {
 			for _, c := range t.Members {
-				if why := m.lacks(t.Kind, c.Component); why != "" && !t.Optional && c.With == "" {
-					return m.invalid("%s", why)
+				why := m.lacks(t.Kind, c.Component)
+				switch {
+				case why == "" || t.Optional || c.With != "":
+				case !slices.ContainsFunc(m.Components, func(own Component) bool { return own.Name == c.Component }):
+					return m.invalid("%s", why), t.Kind
+				default:
+					return m.invalid("%s", why), 0
 				}
 			}
 		}
 		if why := misfit(r, lead, told); why != "" {
-			return m.invalid("the parts of model %q do not fit: %s", m.Name, why)
+			return m.invalid("the parts of model %q do not fit: %s", m.Name, why), 0
 		}
 		for _, o := range r.Options {
 			if o.Default.Type != 0 && o.Check(o.Name, o.Default) != nil {
-				return m.invalid("model %q has no usable %s: its default is %v", m.Name, o.Name, o.Default)
+				return m.invalid("model %q has no usable %s: its default is %v", m.Name, o.Name, o.Default), 0
 			}
 		}
 	}
-	return nil
+	return nil, 0
 }
 
 func (m Model) invalid(format string, args ...any) *stage.Error {

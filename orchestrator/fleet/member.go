@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -19,10 +18,13 @@ import (
 type member struct {
 	id    residency.StageID
 	kind  stage.Kind
+	host  string // that its certificate is for, empty for that of its address
 	stage stage.Stage
-	conn  *grpc.ClientConn
+	conn  *link
 	ear   *ear
 	kick  chan struct{} // asks for an immediate look
+	given bool          // by its address
+	names []*name       // that have listed it; Fleet.mu guards them
 
 	mu      sync.Mutex  // held over what the keeper is told of it, so that it comes in order; before Fleet.mu
 	info    *stage.Info // the last known, nil before the first answer
@@ -37,8 +39,8 @@ type member struct {
 	logged    string // the problem that was logged last
 }
 
-func newMember(id residency.StageID, kind stage.Kind, conn *grpc.ClientConn, ear *ear, orchestrator string, rank stage.Rank) *member {
-	return &member{id: id, kind: kind, stage: stagerpc.New(stagerpc.As(conn, orchestrator, rank), kind), conn: conn, ear: ear, kick: make(chan struct{}, 1)}
+func newMember(id residency.StageID, kind stage.Kind, conn *link, ear *ear, orchestrator string, rank stage.Rank, host string) *member {
+	return &member{id: id, kind: kind, host: host, stage: stagerpc.New(stagerpc.As(conn, orchestrator, rank), kind), conn: conn, ear: ear, kick: make(chan struct{}, 1)}
 }
 
 // can tells whether a service can load a component.
@@ -61,7 +63,7 @@ func (m *member) known() bool {
 	return m.joined
 }
 
-// watch asks a service how it is, again and again, and tells the keeper what changed.
+// watch asks a service how it is, again and again, and tells the keeper what changed, until the service is to be forgotten.
 func (f *Fleet) watch(ctx context.Context, m *member) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -86,6 +88,10 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 		}
 		wait := watchInterval
 		if !f.look(ctx, m) {
+			if ctx.Err() == nil && f.forget(m) {
+				_ = m.conn.retire(ctx) // there is nobody to tell
+				return
+			}
 			if f.Standing() != Standby {
 				wait = retryInterval
 			}
@@ -93,7 +99,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 			if now := time.Now(); found == nil && !now.Before(again) && f.wantsDiagnosis(m) {
 				asked := make(chan string, 1)
 				found, again = asked, now.Add(diagnosePause)
-				diagnosing.Go(func() { asked <- f.diagnose(ctx, string(m.id)) })
+				diagnosing.Go(func() { asked <- f.diagnose(ctx, string(m.id), m.host) })
 			}
 		}
 		timer.Reset(wait)
@@ -160,7 +166,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	if last != nil {
 		var same bool
 		if names, same = alike(last, &info); !same {
-			f.plans.forget()
+			f.plans.forget(m.kind, info.Planning)
 		}
 	}
 	if m.joined && !m.doubted && names && info.Draining == last.Draining && info.Generation >= last.Generation {
@@ -176,7 +182,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 		news = "stage has other components"
 	}
 	m.joined, m.silent, m.mute, m.doubted = true, false, false, false
-	f.plans.forget() // another program may answer now, with other files
+	f.plans.forget(m.kind, info.Planning) // another program may answer now, with other files
 	f.keeper.Join(m.id, m.kind, residency.Device{Host: info.Host, Name: info.Device, BudgetBytes: info.MemoryBudgetBytes}, m.stage, info, moment)
 	log.Info(news, "host", info.Host, "device", info.Device, "generation", info.Generation, "draining", info.Draining)
 	return !info.Draining

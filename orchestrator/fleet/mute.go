@@ -64,9 +64,12 @@ func (f *Fleet) Await(ctx context.Context, ok func() bool) error {
 	return ctx.Err()
 }
 
-// Mute tells whether a service is, see AwaitMute.
+// Mute tells whether a service is, see AwaitMute. One that was forgotten is not.
 func (f *Fleet) Mute(id residency.StageID) bool {
-	m := f.members[id]
+	m := f.member(id)
+	if m == nil {
+		return false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mute

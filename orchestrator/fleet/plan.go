@@ -13,7 +13,14 @@ import (
 // plans remembers footprints, which depend on the class of a service, model files and shapes alone.
 type plans struct {
 	mu    sync.Mutex
-	known map[string]stage.Footprint
+	known map[planned]stage.Footprint
+}
+
+// planned is what a footprint is of.
+type planned struct {
+	kind    stage.Kind
+	class   string
+	request string // in words
 }
 
 const (
@@ -27,20 +34,23 @@ func (f *Fleet) Classes(kind stage.Kind, components []string) []string {
 	return slices.Sorted(maps.Keys(there))
 }
 
-// classes gives a service of each class that answers, and of those that do not.
-func (f *Fleet) classes(kind stage.Kind, components []string) (there, away map[string]*member) {
-	there, away = map[string]*member{}, map[string]*member{}
-	for _, m := range f.members {
-		info, up := m.last()
-		switch {
-		case m.kind != kind || info == nil || slices.ContainsFunc(components, func(name string) bool { return !can(info, name) }):
-		case up:
+// classes gives a service of each class that answers, and the classes of all.
+func (f *Fleet) classes(kind stage.Kind, components []string) (there map[string]*member, all map[string]bool) {
+	there, all = map[string]*member{}, map[string]bool{}
+	able := func(info *stage.Info) bool {
+		return info.Kind == kind && !slices.ContainsFunc(components, func(name string) bool { return !can(info, name) })
+	}
+	for _, m := range f.all() {
+		if info, up := m.last(); up && able(info) {
 			there[info.Planning] = m
-		default:
-			away[info.Planning] = m
 		}
 	}
-	return there, away
+	for _, info := range f.told() {
+		if able(&info) {
+			all[info.Planning] = true
+		}
+	}
+	return there, all
 }
 
 // Plan tells what a turn takes in each class of services that do the work, as one service of the class says. limits are those of
@@ -52,18 +62,19 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 		changed := f.next()
 		out := map[string]stage.Footprint{}
 		var refused error
-		asked, away := f.classes(kind, req.Components)
-		here := len(asked) > 0
-		if !here {
-			asked = away // for what they have said before
-		}
-		for _, class := range slices.Sorted(maps.Keys(asked)) {
+		there, classes := f.classes(kind, req.Components)
+		here := len(there) > 0 // else for what they have said before
+		for _, class := range slices.Sorted(maps.Keys(classes)) {
+			m := there[class]
+			if here && m == nil {
+				continue
+			}
 			if limit, ok := limits[class]; ok {
 				req.LimitBytes = limit
 			} else if limits != nil {
 				continue
 			}
-			key := fmt.Sprintf("%q %#v", class, req)
+			key := planned{kind, class, fmt.Sprintf("%#v", req)}
 			fp, ok := f.plans.recall(key)
 			if ok {
 				out[class] = fp
@@ -71,7 +82,6 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 			if ok || !here {
 				continue
 			}
-			m := asked[class]
 			asking, done := f.Until(ctx, m.id, true)
 			fp, err := m.stage.Plan(asking, req)
 			mute := asking.Err() != nil
@@ -105,24 +115,25 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 	}
 }
 
-func (p *plans) recall(key string) (stage.Footprint, bool) {
+func (p *plans) recall(key planned) (stage.Footprint, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fp, ok := p.known[key]
 	return fp, ok
 }
 
-func (p *plans) remember(key string, fp stage.Footprint) {
+func (p *plans) remember(key planned, fp stage.Footprint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil || len(p.known) >= maxPlans {
-		p.known = map[string]stage.Footprint{}
+		p.known = map[planned]stage.Footprint{}
 	}
 	p.known[key] = fp
 }
 
-func (p *plans) forget() {
+// forget forgets what is known of a class of a kind.
+func (p *plans) forget(kind stage.Kind, class string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.known = nil
+	maps.DeleteFunc(p.known, func(key planned, _ stage.Footprint) bool { return key.kind == kind && key.class == class })
 }

@@ -28,19 +28,27 @@ const (
 	standingBy = "this orchestrator stands by"
 )
 
-// ServiceState is a service and why it gets no work.
+// ServiceState is a service and why it gets no work, or a name and why its addresses are not known.
 type ServiceState struct {
 	Kind    stage.Kind
 	Address string
+	Name    bool   // that stands for services, and is none
 	Problem string // without secrets; empty when it gets work
 }
 
-// Services lists every service the fleet was told of, in pipeline order.
+// Services lists every service that the fleet knows, and names whose addresses it does not, in pipeline order.
 func (f *Fleet) Services() []ServiceState {
 	var all []ServiceState
-	for _, m := range f.members {
-		all = append(all, ServiceState{m.kind, string(m.id), m.complaint()})
+	for _, m := range f.all() {
+		all = append(all, ServiceState{Kind: m.kind, Address: string(m.id), Problem: m.complaint()})
 	}
+	f.mu.Lock()
+	for _, n := range f.names {
+		if n.problem != "" {
+			all = append(all, ServiceState{Kind: n.kind, Address: n.text, Name: true, Problem: n.problem})
+		}
+	}
+	f.mu.Unlock()
 	slices.SortFunc(all, func(a, b ServiceState) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Address, b.Address))
 	})
@@ -140,7 +148,11 @@ func (f *Fleet) absent(kind stage.Kind) *stage.Error {
 		if s.Problem == ownedElse {
 			reason = stage.StageOwned
 		}
-		each = append(each, fmt.Sprintf("%s: %s", s.Address, cmp.Or(s.Problem, "it does not have the model")))
+		why := s.Problem
+		if !s.Name {
+			why = s.Address + ": " + cmp.Or(why, "it does not have the model")
+		}
+		each = append(each, why)
 	}
 	const most = 8 // in a message
 	if more := len(each) - most; more > 0 {

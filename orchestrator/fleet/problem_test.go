@@ -35,7 +35,7 @@ func TestProblems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var why atomic.Value
 		why.Store("nobody listens there")
-		r := fleettest.With(t, fleet.Options{Diagnose: func(_ context.Context, address string) string {
+		r := fleettest.With(t, fleet.Options{Diagnose: func(_ context.Context, address, _ string) string {
 			if !strings.HasSuffix(address, "encoder") {
 				return "" // nothing is found out about the others
 			}

@@ -59,7 +59,7 @@ func (f *Fleet) Follow(ctx context.Context, n Need, tell func(ready bool)) {
 // working counts the services of each kind that get work.
 func (f *Fleet) working() map[stage.Kind]int {
 	counts := map[stage.Kind]int{}
-	for _, m := range f.members {
+	for _, m := range f.all() {
 		if _, up := m.last(); up {
 			counts[m.kind]++
 		}

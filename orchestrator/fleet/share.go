@@ -30,16 +30,14 @@ func (f *Fleet) Parts(m Model, t stage.Turn) []string {
 // service that has the model's, and in no service another one under that name.
 func (f *Fleet) sharing(m Model) map[string]string {
 	digests := map[stage.Kind][]map[string]string{} // each service's, by component
-	for _, s := range f.members {
-		if info, _ := s.last(); info != nil {
-			own := map[string]string{}
-			for _, c := range info.Components {
-				if c.Problem == "" {
-					own[c.Name] = c.Digest
-				}
+	for _, info := range f.told() {
+		own := map[string]string{}
+		for _, c := range info.Components {
+			if c.Problem == "" {
+				own[c.Name] = c.Digest
 			}
-			digests[s.kind] = append(digests[s.kind], own)
 		}
+		digests[info.Kind] = append(digests[info.Kind], own)
 	}
 	parts := map[string]string{}
 	for _, c := range m.Components {

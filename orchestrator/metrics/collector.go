@@ -97,6 +97,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	working := map[stage.Kind]int64{}
 	for _, v := range c.services() {
+		if v.Name {
+			continue
+		}
 		value := int64(0)
 		if v.Problem == "" {
 			value = 1

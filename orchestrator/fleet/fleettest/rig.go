@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,7 +45,8 @@ func New(t testing.TB, services ...*Service) *Rig {
 	return With(t, fleet.Options{}, services...)
 }
 
-// With is New of a fleet with further options.
+// With is New of a fleet with further options. Its addresses, if there are any, are all that it is told; else they are those of the
+// services.
 func With(t testing.TB, o fleet.Options, services ...*Service) *Rig {
 	t.Helper()
 	r := &Rig{Services: services}
@@ -53,13 +55,21 @@ func With(t testing.TB, o fleet.Options, services ...*Service) *Rig {
 	byName := map[string]*Service{}
 	for _, s := range services {
 		addresses[s.Kind] = append(addresses[s.Kind], s.Address)
-		byName[s.Address[len("passthrough:///"):]] = s
+		byName[strings.TrimPrefix(s.Address, passthrough)] = s
+	}
+	if o.Addresses == nil {
+		o.Addresses = addresses
 	}
 	var err error
-	o.Addresses, o.Keeper, o.Logger = addresses, r.Keeper, slog.New(logs{slog.DiscardHandler, &r.Logs})
+	o.Keeper, o.Logger = r.Keeper, slog.New(logs{slog.DiscardHandler, &r.Logs})
 	o.Dial = []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) { return byName[name].dial(ctx) }),
+		grpc.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) {
+			if s := byName[name]; s != nil {
+				return s.dial(ctx)
+			}
+			return nil, errNobody
+		}),
 	}
 	r.Fleet, err = fleet.New(o)
 	if err != nil {

@@ -52,8 +52,14 @@ type Service struct {
 }
 
 // NewService makes a fake with nothing resident. It does not run.
-func NewService(kind stage.Kind, name string) *Service {
-	s := &Service{Address: "passthrough:///" + name, Kind: kind, Script: &stagetest.Script{}}
+func NewService(kind stage.Kind, name string) *Service { return At(kind, passthrough+name) }
+
+// passthrough begins an address that is not looked up.
+const passthrough = "passthrough:///"
+
+// At is NewService at an address, such as 10.0.0.1:7422, that may be found behind a name.
+func At(kind stage.Kind, address string) *Service {
+	s := &Service{Address: address, Kind: kind, Script: &stagetest.Script{}}
 	s.Before = func(context.Context, string) error { return nil }
 	s.Forget()
 	return s
@@ -137,12 +143,14 @@ func (s *Service) Stop() error {
 	return <-served
 }
 
+var errNobody = errors.New("nobody listens")
+
 func (s *Service) dial(ctx context.Context) (net.Conn, error) {
 	s.mu.Lock()
 	l := s.listener
 	s.mu.Unlock()
 	if l == nil {
-		return nil, errors.New("nobody listens")
+		return nil, errNobody
 	}
 	return l.DialContext(ctx)
 }

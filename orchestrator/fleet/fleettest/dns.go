@@ -1,0 +1,49 @@
+package fleettest
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// DNS is a resolver that answers what it was told last; of other hosts, that there is none. Safe for concurrent use.
+type DNS struct {
+	mu      sync.Mutex
+	answers map[string][]netip.Addr
+	fails   bool
+}
+
+// Set has a host stand for addresses, maybe none.
+func (d *DNS) Set(host string, addresses ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.answers == nil {
+		d.answers = map[string][]netip.Addr{}
+	}
+	d.answers[host] = []netip.Addr{}
+	for _, a := range addresses {
+		d.answers[host] = append(d.answers[host], netip.MustParseAddr(a))
+	}
+}
+
+// Fail has every look-up fail, or no longer.
+func (d *DNS) Fail(fails bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fails = fails
+}
+
+// LookupNetIP implements fleet.Resolver.
+func (d *DNS) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fails {
+		return nil, &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
+	}
+	found, ok := d.answers[host]
+	if !ok {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	return found, nil
+}
