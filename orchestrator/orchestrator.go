@@ -100,7 +100,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err := o.check(); err != nil {
 		return &OptionError{err}
 	}
-	credentials, err := rpcserver.DialCredentials(o.StageTLS)
+	credentials, err := rpcserver.DialCredentials(o.StageTLS, o.Logger)
 	if err != nil {
 		return &OptionError{err}
 	}

@@ -35,7 +35,7 @@ func dial(address string, tls rpcserver.ClientTLS) (*grpc.ClientConn, error) {
 	if err := checkTarget("server", "server", address); err != nil {
 		return nil, err
 	}
-	credentials, err := rpcserver.DialCredentials(tls)
+	credentials, err := rpcserver.DialCredentials(tls, nil)
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -43,10 +44,11 @@ func Diagnose(ctx context.Context, target string, t ClientTLS) string {
 	if t == (ClientTLS{}) {
 		return plainly(ctx, conn, address)
 	}
-	config, err := t.config()
+	files, err := reload(slog.New(slog.DiscardHandler), t.config, t.CAFile, t.CertFile, t.KeyFile)
 	if err != nil {
-		return err.Error()
+		return "the certificates of this side cannot be read any more"
 	}
+	config := files.config
 	config.ServerName, config.NextProtos = cmp.Or(config.ServerName, host), []string{"h2"}
 	secure := tls.Client(conn, config)
 	if err = secure.HandshakeContext(ctx); err == nil {
@@ -121,7 +123,7 @@ func refusal(err error) string {
 	var (
 		unknown x509.UnknownAuthorityError
 		name    x509.HostnameError
-		invalid x509.CertificateInvalidError
+		wrong   x509.CertificateInvalidError
 		header  tls.RecordHeaderError
 		remote  *net.OpError
 	)
@@ -134,14 +136,16 @@ func refusal(err error) string {
 		return "its certificate is from an authority that is not known here"
 	case errors.As(err, &name):
 		return "its certificate is for another name: " + strings.TrimPrefix(name.Error(), "x509: ")
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "its certificate has expired or is not valid yet"
-	case errors.As(err, &invalid):
-		return "its certificate is not valid: " + strings.TrimPrefix(invalid.Error(), "x509: ")
+	case errors.As(err, &wrong) && wrong.Reason == x509.Expired:
+		return "its certificate " + cmp.Or(invalid(wrong.Cert, time.Now()), "has expired or is not valid yet")
+	case errors.As(err, &wrong):
+		return "its certificate is not valid: " + strings.TrimPrefix(wrong.Error(), "x509: ")
 	case errors.As(err, &remote) && remote.Op == "remote error":
 		switch text := remote.Err.Error(); {
 		case strings.Contains(text, "certificate required"):
 			return "it wants a certificate of the client, from an authority that it knows"
+		case strings.Contains(text, "expired certificate"):
+			return "it refuses the certificate of the client, which has expired"
 		case strings.Contains(text, "certificate"):
 			return "it refuses the certificate of the client"
 		default:

@@ -1,7 +1,9 @@
 package rpcserver
 
 import (
+	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -22,7 +24,7 @@ const (
 
 // toldHandshakes are credentials of a server that log which handshakes it refuses, or had refused, and why.
 type toldHandshakes struct {
-	credentials.TransportCredentials
+	*reloaded
 	told *refusals
 }
 
@@ -41,21 +43,20 @@ func newRefusals(log *slog.Logger) *refusals {
 
 // ServerHandshake is the credentials', told if it fails.
 func (c toldHandshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secure, info, err := c.TransportCredentials.ServerHandshake(conn)
+	creds, own := c.current()
+	secure, info, err := creds.ServerHandshake(conn)
 	if err != nil {
-		c.told.tell(conn.RemoteAddr(), err)
+		c.told.tell(conn.RemoteAddr(), refused(err, own, c.now()))
 	}
 	return secure, info, err
 }
 
 // Clone shares what was logged.
-func (c toldHandshakes) Clone() credentials.TransportCredentials {
-	return toldHandshakes{c.TransportCredentials.Clone(), c.told}
-}
+func (c toldHandshakes) Clone() credentials.TransportCredentials { return c }
 
-// tell logs a peer's refused handshake, unless it has just been logged.
-func (r *refusals) tell(from net.Addr, err error) {
-	peer, cause := from.String(), refused(err)
+// tell logs why a peer's handshake was refused, unless it has just been logged.
+func (r *refusals) tell(from net.Addr, cause string) {
+	peer := from.String()
 	if host, _, err := net.SplitHostPort(peer); err == nil {
 		peer = host
 	}
@@ -78,11 +79,12 @@ func (r *refusals) tell(from net.Addr, err error) {
 	}
 }
 
-// refused is why a server's handshake failed, in words; empty for a peer that only came and went.
-func refused(err error) string {
+// refused is why the handshake of a server with a certificate failed, in words; empty for a peer that only came and went.
+func refused(err error, own *x509.Certificate, now time.Time) string {
 	var (
-		header tls.RecordHeaderError
-		remote *net.OpError
+		header  tls.RecordHeaderError
+		remote  *net.OpError
+		expired x509.CertificateInvalidError
 	)
 	switch {
 	case errors.Is(err, io.EOF):
@@ -90,9 +92,15 @@ func refused(err error) string {
 	case errors.As(err, &header):
 		return "the client does not speak TLS"
 	case errors.As(err, &remote) && remote.Op == "remote error":
-		return "the client refuses: " + strings.TrimPrefix(remote.Err.Error(), "tls: ")
+		words := "the client refuses: " + strings.TrimPrefix(remote.Err.Error(), "tls: ")
+		if why := invalid(own, now); why != "" {
+			words += "; our certificate " + why
+		}
+		return words
 	case errors.As(err, &remote):
 		return ""
+	case errors.As(err, &expired) && expired.Reason == x509.Expired:
+		return "the certificate of the client " + cmp.Or(invalid(expired.Cert, now), "was not valid")
 	}
 	return strings.TrimPrefix(err.Error(), "tls: ")
 }

@@ -81,14 +81,11 @@ func New(o Options) (*Server, error) {
 	if o.ConnectionAgeGrace == 0 {
 		o.ConnectionAgeGrace = defaultAgeGrace
 	}
-	creds, err := o.TLS.credentials()
-	if err != nil {
+	creds := insecure.NewCredentials()
+	if own, err := o.TLS.credentials(o.Logger); err != nil {
 		return nil, err
-	}
-	if creds == nil {
-		creds = insecure.NewCredentials()
-	} else {
-		creds = toldHandshakes{creds, newRefusals(o.Logger)}
+	} else if own != nil {
+		creds = toldHandshakes{own, newRefusals(o.Logger)}
 	}
 	// The log is outside: it sees what a recovered panic was turned into.
 	unary := []grpc.UnaryServerInterceptor{logUnary(o.Logger), recoverUnary(o.Logger)}

@@ -4,13 +4,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
+	"log/slog"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// TLS names the PEM files of a server. The zero value is plaintext.
+// TLS names the PEM files of a server, which are read anew when they change. The zero value is plaintext.
 type TLS struct {
 	CertFile, KeyFile string
 	// ClientCAFile has the authorities of clients. When it is set, a client without a certificate
@@ -18,7 +18,7 @@ type TLS struct {
 	ClientCAFile string
 }
 
-// ClientTLS names the PEM files of a client. The zero value is plaintext.
+// ClientTLS names the PEM files of a client, which are read anew when they change. The zero value is plaintext.
 type ClientTLS struct {
 	// CAFile has the authorities of servers; empty takes those of the system if anything else is set.
 	CAFile string
@@ -29,7 +29,7 @@ type ClientTLS struct {
 }
 
 // credentials are nil for plaintext.
-func (t TLS) credentials() (credentials.TransportCredentials, error) {
+func (t TLS) credentials(log *slog.Logger) (*reloaded, error) {
 	if t == (TLS{}) {
 		return nil, nil
 	}
@@ -37,38 +37,42 @@ func (t TLS) credentials() (credentials.TransportCredentials, error) {
 		return nil, fmt.Errorf("tls: a server needs both a certificate file and a key file, got %q and %q",
 			t.CertFile, t.KeyFile)
 	}
-	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("tls: load %s and %s: %w", t.CertFile, t.KeyFile, err)
+	return reload(log, t.config, t.CertFile, t.KeyFile, t.ClientCAFile)
+}
+
+// config is made of the files.
+func (t TLS) config(pem files) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	var err error
+	if config.Certificates, err = pem.pair(t.CertFile, t.KeyFile); err != nil {
+		return nil, err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}
 	if t.ClientCAFile != "" {
-		if config.ClientCAs, err = loadAuthorities(t.ClientCAFile); err != nil {
+		if config.ClientCAs, err = pem.authorities(t.ClientCAFile); err != nil {
 			return nil, err
 		}
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	return credentials.NewTLS(config), nil
+	return config, nil
 }
 
-// DialCredentials are the transport credentials of a client.
-func DialCredentials(t ClientTLS) (credentials.TransportCredentials, error) {
+// DialCredentials are the transport credentials of a client. The log, slog.Default if nil, gets what becomes of the files.
+func DialCredentials(t ClientTLS, log *slog.Logger) (credentials.TransportCredentials, error) {
 	if t == (ClientTLS{}) {
 		return insecure.NewCredentials(), nil
 	}
-	config, err := t.config()
-	if err != nil {
-		return nil, err
+	if log == nil {
+		log = slog.Default()
 	}
-	return credentials.NewTLS(config), nil
+	return reload(log, t.config, t.CAFile, t.CertFile, t.KeyFile)
 }
 
-// config reads the files.
-func (t ClientTLS) config() (*tls.Config, error) {
+// config is made of the files.
+func (t ClientTLS) config(pem files) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: t.ServerName}
+	var err error
 	if t.CAFile != "" {
-		var err error
-		if config.RootCAs, err = loadAuthorities(t.CAFile); err != nil {
+		if config.RootCAs, err = pem.authorities(t.CAFile); err != nil {
 			return nil, err
 		}
 	}
@@ -77,23 +81,29 @@ func (t ClientTLS) config() (*tls.Config, error) {
 			t.CertFile, t.KeyFile)
 	}
 	if t.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls: load %s and %s: %w", t.CertFile, t.KeyFile, err)
+		if config.Certificates, err = pem.pair(t.CertFile, t.KeyFile); err != nil {
+			return nil, err
 		}
-		config.Certificates = []tls.Certificate{cert}
 	}
 	return config, nil
 }
 
-// loadAuthorities reads a file of CA certificates.
-func loadAuthorities(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
+// files is what is in PEM files, by path.
+type files map[string][]byte
+
+// pair is a certificate and its key.
+func (f files) pair(cert, key string) ([]tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(f[cert], f[key])
 	if err != nil {
-		return nil, fmt.Errorf("tls: read authorities: %w", err)
+		return nil, fmt.Errorf("tls: load %s and %s: %w", cert, key, err)
 	}
+	return []tls.Certificate{pair}, nil
+}
+
+// authorities are the CA certificates of a file.
+func (f files) authorities(file string) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
+	if !pool.AppendCertsFromPEM(f[file]) {
 		return nil, fmt.Errorf("tls: %s has no PEM certificate", file)
 	}
 	return pool, nil

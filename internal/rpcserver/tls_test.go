@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"log/slog"
 	"math/big"
 	"net"
@@ -123,7 +122,7 @@ func TestTLS(t *testing.T) {
 		{"mTLS with a server's certificate", mutual, ClientTLS{CAFile: ours.file, CertFile: serverCert, KeyFile: serverKey}, codes.Unavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			creds, err := DialCredentials(c.client)
+			creds, err := DialCredentials(c.client, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,11 +164,11 @@ func TestTLSOptions(t *testing.T) {
 		"no such file":   {ClientTLS{CertFile: cert, KeyFile: "/nowhere/key.pem"}, "/nowhere/key.pem"},
 		"no authorities": {ClientTLS{CAFile: empty}, "empty.pem"},
 	} {
-		if _, err := DialCredentials(o.tls); err == nil || !strings.Contains(err.Error(), o.says) {
+		if _, err := DialCredentials(o.tls, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), o.says) {
 			t.Errorf("%s: DialCredentials = %v", name, err)
 		}
 	}
-	creds, err := DialCredentials(ClientTLS{})
+	creds, err := DialCredentials(ClientTLS{}, slog.New(slog.DiscardHandler))
 	if err != nil || creds.Info().SecurityProtocol != insecure.NewCredentials().Info().SecurityProtocol {
 		t.Errorf("the zero ClientTLS is not plaintext: %v", err)
 	}
@@ -296,7 +295,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	r.now = func() time.Time { return now }
 	peer := func(n int) net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, byte(n>>8), byte(n)), Port: n} }
-	cause := errors.New("tls: too old")
+	const cause = "too old"
 	r.tell(peer(1), cause)
 	now = now.Add(refusalPause - 1)
 	r.tell(peer(1), cause)
