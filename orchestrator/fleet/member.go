@@ -110,7 +110,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 // the keeper, which gives it no work and counts what it holds, until it no longer answers. So does one that does
 // not answer in time over a connection that stands: its process lives, and so do its bytes.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
-	if f.Standing() == Standby {
+	if f.Standing() == Standby && f.standings.of(m) != nameless {
 		f.standBy(ctx, m)
 		return false
 	}

@@ -18,7 +18,8 @@ import (
 //   - Who stands by claims again once it sees no other owner.
 //
 // The eldest owner gives nothing back, so the others come to it. Who owns none yields to a younger one too, so a service that
-// starts again stays with the owner. An owner that tells no rank is nobody's elder.
+// starts again stays with the owner. An owner without a rank is nobody's elder. Its service may not know what a standby is, and
+// is claimed again and again: what that yields too early is given back.
 
 // Standing is what an orchestrator is among those that look at the same services.
 type Standing int
@@ -51,7 +52,8 @@ const (
 	unknown                // it cannot be reached, or is no service
 	vacant                 // nobody's
 	mine                   // this orchestrator's
-	younger                // a younger one's, or that of one without a rank
+	nameless               // another one's that tells no rank
+	younger                // a younger one's
 	elder                  // an elder one's
 	vanished               // the member is forgotten
 )
@@ -73,7 +75,7 @@ func decide(was Standing, seen map[*member]tenure) Standing {
 	for _, t := range seen {
 		count[t]++
 	}
-	others := count[elder]+count[younger] > 0
+	others := count[elder]+count[younger]+count[nameless] > 0
 	switch {
 	case count[elder] > 0, others && was == Standby, others && count[mine]+count[pending] == 0:
 		return Standby
@@ -99,12 +101,13 @@ func (s *standings) note(m *member, t tenure) (changed bool) {
 		return false
 	}
 	s.log.Info("standing among orchestrators", "standing", s.now.String(), "before", was.String())
-	if was == Standby || s.now == Standby { // other looks are due
-		for m, t := range s.seen {
-			if was == Standby && t != mine {
-				s.seen[m] = pending
-			}
-			m.ask()
+	for m, t := range s.seen {
+		switch {
+		case was == Standby && t != mine:
+			s.seen[m] = pending
+			m.ask() // it may be claimed
+		case s.now == Standby && t == mine:
+			m.ask() // it is given back
 		}
 	}
 	return true
@@ -127,7 +130,9 @@ func (s *standings) of(m *member) tenure {
 // owned is the tenure that StageOwned tells.
 func (s *standings) owned(err error) tenure {
 	switch by := stagerpc.OwnerRank(err); {
-	case by != "" && by == s.rank: // a late call of this one has claimed it
+	case by == "":
+		return nameless
+	case by == s.rank: // a late call of this one has claimed it
 		return mine
 	case by.Elder(s.rank):
 		return elder

@@ -191,3 +191,63 @@ func TestTakeover(t *testing.T) {
 		})
 	}
 }
+
+// TestStandbyLooks: who stands by hears whether the service is owned, and by whom, and neither claims it nor counts as its owner.
+func TestStandbyLooks(t *testing.T) {
+	d, hand := owned(t, "", "")
+	stands := func(rank stage.Rank) error {
+		_, err := d.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: "b", Rank: rank, Standby: true}))
+		return err
+	}
+	if err := stands("2"); err != nil {
+		t.Errorf("of nobody's service: %v", err)
+	}
+	if _, err := d.Info(stage.WithCaller(t.Context(), stage.Caller{Orchestrator: "a", Rank: "1"})); err != nil {
+		t.Fatalf("the look of the one that stands by has claimed it: %v", err)
+	}
+	hand.advance(Silence - 1)
+	if err := stands("2"); stagerpc.OwnerRank(err) != "1" {
+		t.Errorf("the owner's rank is not told: %v", err)
+	}
+	if err := stands("1"); stage.ReasonOf(err) != stage.StageOwned { // as its owner, that is, which does not keep it alive
+		t.Errorf("to the owner: %v", err)
+	}
+	hand.advance(1)
+	if err := stands("2"); err != nil {
+		t.Errorf("behind the owner's silence: %v", err)
+	}
+	if err := load(as(t, "c"), d); err != nil {
+		t.Errorf("a call by another one: %v", err)
+	}
+	if err := stands("2"); stage.ReasonOf(err) != stage.StageOwned || stagerpc.OwnerRank(err) != "" {
+		t.Errorf("of a service whose owner tells no rank: %v", err)
+	}
+}
+
+// TestDeath: work that ends because its caller is gone, which may take a while, is no sign of life.
+func TestDeath(t *testing.T) {
+	d, hand := owned(t, "", "hold denoise 2")
+	if err := load(as(t, "a"), d); err != nil {
+		t.Fatal(err)
+	}
+	dying, die := context.WithCancel(as(t, "a"))
+	begun, result := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(result)
+		_, _ = d.Work(dying, stagetest.Request(stage.KindDenoiser), stage.Observer{Progress: func(done, _ int) {
+			if done == 1 {
+				close(begun)
+			}
+		}})
+	}()
+	<-begun
+	hand.advance(Silence)
+	die()
+	<-result
+	if err := d.Settle(t.Context(), unet); err != nil { // the work has ended there
+		t.Errorf("somebody is refused behind the owner's silence: %v", err)
+	}
+	if _, err := d.Info(as(t, "b")); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+}
