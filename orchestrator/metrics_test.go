@@ -65,7 +65,7 @@ func TestMetrics(t *testing.T) {
 		}
 		return total
 	}
-	for name, want := range map[string]float64{"triptych_loads_total": 3, "triptych_jobs_total": 1, "triptych_wait_seconds": 3, "triptych_load_seconds": 3, "triptych_reload_seconds": 0, "triptych_images_total": 1, "triptych_request_seconds": 1, "triptych_stage_up": 3} {
+	for name, want := range map[string]float64{"triptych_loads_total": 3, "triptych_jobs_total": 1, "triptych_wait_seconds": 3, "triptych_load_seconds": 3, "triptych_reload_seconds": 0, "triptych_images_total": 1, "triptych_request_seconds": 1, "triptych_stage_up": 3, "triptych_replicas": 3, "triptych_backlog_requests": 0, "triptych_backlog_seconds": 0, "triptych_denoising_steps_total": 20} {
 		if got := sum(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}

@@ -119,13 +119,14 @@ func TestBytes(t *testing.T) {
 			{Stage: "c", Kind: stage.KindEncoder, Component: "m/text_encoder", State: residency.Loading, WeightsBytes: 40},
 		},
 		Waiting:       []residency.Waiter{{Need: residency.Need{Kind: stage.KindDenoiser}}, {Need: residency.Need{Kind: stage.KindDenoiser}}},
+		Restarts:      map[stage.Kind]int{stage.KindDenoiser: 3},
 		DroppedEvents: 7,
 	}
 	owns := true
 	m := New(Sources{func() residency.Snapshot { return snapshot }, func() []fleet.ServiceState {
 		return []fleet.ServiceState{{Kind: stage.KindDenoiser, Address: "a:1"}, {Kind: stage.KindDenoiser, Address: "b:1", Problem: "it does not answer"}, {Kind: stage.KindEncoder, Address: "c:1"}}
 	}, noModels, noBacklog, func() bool { return owns }})
-	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total stage_up owner"
+	families := "reserved_bytes used_bytes peak_bytes foreign_bytes budget_bytes warm_bytes warm_budget_bytes waiting_requests dropped_decisions_total stage_up owner replicas runtime_restarts_total"
 	expect(t, scrape(t, m), families, map[string]float64{
 		"reserved_bytes{component=m/unet device=h/gpu:0 kind=denoiser model=m state=resident}":       600,
 		"reserved_bytes{component=n/unet device=h/gpu:0 kind=denoiser model=n state=evicting}":       5,
@@ -145,6 +146,12 @@ func TestBytes(t *testing.T) {
 		"waiting_requests{kind=denoiser}":                           2,
 		"waiting_requests{kind=decoder}":                            0,
 		"dropped_decisions_total{}":                                 7,
+		"replicas{kind=encoder}":                                    1,
+		"replicas{kind=denoiser}":                                   1,
+		"replicas{kind=decoder}":                                    0,
+		"runtime_restarts_total{kind=encoder}":                      0,
+		"runtime_restarts_total{kind=denoiser}":                     3,
+		"runtime_restarts_total{kind=decoder}":                      0,
 		"stage_up{kind=denoiser service=a:1}":                       1,
 		"stage_up{kind=denoiser service=b:1}":                       0,
 		"stage_up{kind=encoder service=c:1}":                        1,
@@ -152,6 +159,40 @@ func TestBytes(t *testing.T) {
 	})
 	snapshot, owns = residency.Snapshot{}, false
 	expect(t, scrape(t, m), "reserved_bytes used_bytes dropped_decisions_total owner", map[string]float64{"dropped_decisions_total{}": 0, "owner{}": 0})
+}
+
+// TestBacklog: each kind has a series for each model it has components of, and one for no known model, whatever requests ask for.
+func TestBacklog(t *testing.T) {
+	backlog := scale.Backlog{}
+	models := func() []fleet.Model {
+		part := func(kind stage.Kind) fleet.Component { return fleet.Component{Kind: kind} }
+		return []fleet.Model{
+			{Name: "m", Components: []fleet.Component{part(stage.KindEncoder), part(stage.KindEncoder), part(stage.KindDenoiser), part(stage.KindDecoder)}},
+			{Name: "n", Components: []fleet.Component{part(stage.KindDenoiser)}},
+		}
+	}
+	m := New(Sources{nothing, none, models, func() scale.Backlog { return backlog }, func() bool { return true }})
+	want := map[string]float64{}
+	for _, series := range []string{
+		"kind=encoder model=", "kind=denoiser model=", "kind=decoder model=", "kind=encoder model=m", "kind=denoiser model=m", "kind=decoder model=m", "kind=denoiser model=n",
+	} {
+		want["backlog_requests{"+series+"}"], want["backlog_seconds{"+series+"}"] = 0, 0
+	}
+	expect(t, scrape(t, m), "backlog_requests backlog_seconds", want)
+	need := residency.Need{Kind: stage.KindDenoiser, Work: residency.Workload{Model: "n", Evaluations: 20}}
+	backlog = scale.Of(residency.Snapshot{
+		Waiting: []residency.Waiter{{Job: "a", Need: need}}, Announced: []residency.Announced{{Job: "b", Need: need}},
+	}, []scale.Unplanned{{Job: "c", Asked: "the text of a caller"}}, &scale.Paces{})
+	want["backlog_requests{kind=denoiser model=n}"], want["backlog_seconds{kind=denoiser model=n}"] = 2, 40*scale.NominalSeconds
+	for _, kind := range stage.Kinds() {
+		series := "{kind=" + kind.String() + " model=}"
+		want["backlog_requests"+series], want["backlog_seconds"+series] = 1, scale.NominalSeconds
+	}
+	expect(t, scrape(t, m), "backlog_requests backlog_seconds", want)
+
+	m.Evaluated("n", 3)
+	m.Evaluated("n", 4)
+	expect(t, scrape(t, m), "denoising_steps_total", map[string]float64{"denoising_steps_total{model=n}": 7})
 }
 
 // life is a component that is loaded, used by a request that waited, evicted and prefetched.

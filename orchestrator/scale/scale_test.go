@@ -132,7 +132,8 @@ func TestDemand(t *testing.T) {
 		"its pool":     {residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 10, "m"), wait("b", 7, "n")}}, nil, Target{stage.KindDenoiser, []string{"n", "o"}, 30}, Demand{true, 7}},
 		"a job alone fills one replica": {
 			residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 100, "m")}, Announced: []residency.Announced{{Job: "a", Need: need(stage.KindDenoiser, "m", 100)}}},
-			nil, Target{stage.KindDenoiser, nil, 30},
+			nil,
+			Target{stage.KindDenoiser, nil, 30},
 			Demand{true, 30},
 		},
 		"two turns at once fill two": {
@@ -146,7 +147,8 @@ func TestDemand(t *testing.T) {
 		"by no name":        {residency.Snapshot{}, []Unplanned{{Job: "u"}}, Target{stage.KindDenoiser, []string{"n"}, 30}, Demand{true, NominalSeconds}},
 		"work that is over its time": {
 			residency.Snapshot{Time: epoch, Components: all, Stages: []residency.StageUse{{Kind: stage.KindDenoiser, Job: "a", Leased: true, Since: epoch.Add(-time.Hour), Work: residency.Workload{Model: "m"}}}},
-			nil, Target{stage.KindDenoiser, nil, 30},
+			nil,
+			Target{stage.KindDenoiser, nil, 30},
 			Demand{true, 0},
 		},
 	} {
