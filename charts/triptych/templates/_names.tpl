@@ -53,7 +53,7 @@ labels:
 {{/* triptych.image is the reference of the image. */}}
 {{- define "triptych.image" -}}
 {{- $image := .Values.image -}}
-{{- with $image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- with default (dig "imageRegistry" "" (default dict .Values.global)) $image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{- $image.repository -}}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default .Chart.AppVersion $image.tag }}{{ end -}}
 {{- end -}}

@@ -5,7 +5,7 @@
 serviceAccountName: {{ include "triptych.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with .Values.imagePullSecrets }}
+{{- with concat (default list (dig "imagePullSecrets" list (default dict .Values.global))) .Values.imagePullSecrets | uniq }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
