@@ -31,6 +31,8 @@ func completions() map[string]cobra.CompletionFunc {
 		"evict-after-use": completeSelectors,
 		"models":          folders,
 		"device-claims":   folders,
+		"into":            folders,
+		"manifest":        files("json"),
 	}
 	for _, name := range []string{"tls-cert", "tls-key", "tls-client-ca", "server-ca", "server-client-cert", "server-client-key", "stage-ca", "stage-client-cert", "stage-client-key"} {
 		all[name] = files("pem", "crt", "key")

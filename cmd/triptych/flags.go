@@ -47,6 +47,10 @@ func warmFlag(flags *pflag.FlagSet, warm *byteSize) {
 	flags.Var(warm, "warm-memory", "memory of the host for weights that are evicted, which are then resident again at once, such as 2GiB; none without")
 }
 
+func verifyFlag(flags *pflag.FlagSet, verify *bool) {
+	flags.BoolVar(verify, "verify", false, "read all files that are there already and replace those whose bytes have changed; without, sizes and times tell")
+}
+
 // logFlags choose what is logged, and how.
 type logFlags struct{ level, format string }
 

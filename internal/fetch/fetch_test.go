@@ -1,0 +1,460 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/triptych-serving/triptych/internal/modelfolder"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// told keeps what a run tells.
+type told struct {
+	mu    sync.Mutex
+	lines []string
+	bytes func(name string, done int64)
+}
+
+func (p *told) Line(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines = append(p.lines, fmt.Sprintf(format, args...))
+}
+
+func (p *told) Bytes(name string, done, _ int64) {
+	if p.bytes != nil {
+		p.bytes(name, done)
+	}
+}
+
+func (p *told) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines, "\n")
+}
+
+// site serves content by path; a script, if there is one, answers the first requests of a path, in order.
+type site struct {
+	*httptest.Server
+	mu      sync.Mutex
+	content map[string][]byte
+	scripts map[string][]http.HandlerFunc
+	asked   []string // path and range of each request
+}
+
+func newSite(t *testing.T, start func(http.Handler) *httptest.Server) *site {
+	s := &site{content: map[string][]byte{}, scripts: map[string][]http.HandlerFunc{}}
+	s.Server = start(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.asked = append(s.asked, strings.TrimSpace(r.URL.Path+" "+r.Header.Get("Range")))
+	var do http.HandlerFunc
+	if script := s.scripts[r.URL.Path]; len(script) > 0 {
+		do, s.scripts[r.URL.Path] = script[0], script[1:]
+	}
+	content, ok := s.content[r.URL.Path]
+	s.mu.Unlock()
+	switch {
+	case do != nil:
+		do(w, r)
+	case !ok:
+		http.NotFound(w, r)
+	default:
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}
+}
+
+func (s *site) requests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
+}
+
+func random(n int) []byte {
+	r := rand.NewChaCha8([32]byte{1})
+	data := make([]byte, n)
+	_, _ = r.Read(data)
+	return data
+}
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
+}
+
+// serve puts a file of a model on the site and gives its entry of a manifest.
+func (s *site) serve(path string, data []byte) File {
+	s.content["/"+path] = data
+	n := int64(len(data))
+	return File{Path: path, URL: s.URL + "/" + path, SHA256: sum(data), Size: &n}
+}
+
+func manifest(name string, files ...File) Manifest { return Manifest{[]Model{{name, files}}} }
+
+func options(into string, progress Progress) Options {
+	return Options{Into: into, Progress: progress, pause: func(ctx context.Context, _ time.Duration) error { return ctx.Err() }}
+}
+
+func same(t *testing.T, into, model string, want map[string][]byte) {
+	t.Helper()
+	got := map[string][]byte{}
+	root := filepath.Join(into, model)
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == ".triptych.json" {
+			return err
+		}
+		below, _ := filepath.Rel(root, name)
+		got[filepath.ToSlash(below)], err = os.ReadFile(name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Errorf("%s has %d files, want %d", model, len(got), len(want))
+	}
+	for name, data := range want {
+		if !bytes.Equal(got[name], data) {
+			t.Errorf("%s/%s has %d bytes, want other %d", model, name, len(got[name]), len(data))
+		}
+	}
+}
+
+// TestRun: models appear whole; what is complete is not asked for again; what a manifest changes is, and nothing else.
+func TestRun(t *testing.T) {
+	s, into, p := newSite(t, httptest.NewServer), filepath.Join(t.TempDir(), "models"), &told{}
+	index, weights, empty := []byte("{}"), random(3<<20), []byte{}
+	m := manifest("sd15", s.serve("model_index.json", index), s.serve("unet/w.safetensors", weights), s.serve("empty", empty))
+	m.Models[0].Files[1].Size = nil
+	if err := Run(t.Context(), m, options(into, p)); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]byte{"model_index.json": index, "unet/w.safetensors": weights, "empty": empty}
+	same(t, into, "sd15", all)
+	before := len(s.requests())
+	for _, verify := range []bool{false, true} {
+		o := options(into, p)
+		o.Verify = verify
+		if err := Run(t.Context(), m, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.requests()[before:]; len(got) > 0 {
+		t.Errorf("asked again for %q", got)
+	}
+
+	other := random(100)
+	m.Models[0].Files = []File{s.serve("model_index.json", other), m.Models[0].Files[1]}
+	if err := Run(t.Context(), m, options(into, p)); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.requests()[before:]; !slices.Equal(got, []string{"/model_index.json"}) {
+		t.Errorf("asked for %q", got)
+	}
+	same(t, into, "sd15", map[string][]byte{"model_index.json": other, "unet/w.safetensors": weights})
+
+	// A file that was damaged on the disk without a trace is found by reading.
+	name := filepath.Join(into, "sd15", "unet/w.safetensors")
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(weights)
+	damaged[7] ^= 1
+	if err := errors.Join(os.WriteFile(name, damaged, 0o600), os.Chtimes(name, info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+	o := options(into, p)
+	o.Verify = true
+	if err := Run(t.Context(), m, o); err != nil {
+		t.Fatal(err)
+	}
+	same(t, into, "sd15", map[string][]byte{"model_index.json": other, "unet/w.safetensors": weights})
+	if !strings.Contains(p.text(), `sd15 is damaged: ["unet/w.safetensors"]`) {
+		t.Errorf("told:\n%s", p.text())
+	}
+	if left, _ := filepath.Glob(filepath.Join(into, ".triptych", "*.draft*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestServersThatFail: what a server gets wrong for a while is got over, and asked for from where it stopped.
+func TestServersThatFail(t *testing.T) {
+	data := random(2 << 20)
+	const half = 1 << 20
+	part := func(status int, header map[string]string, body []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			for k, v := range header {
+				w.Header().Set(k, v)
+			}
+			w.WriteHeader(status)
+			_, _ = w.Write(body)
+		}
+	}
+	cut := part(200, map[string]string{"Content-Length": fmt.Sprint(len(data))}, data[:half]) // the connection is closed
+	for name, c := range map[string]struct {
+		script   []http.HandlerFunc
+		unsized  bool
+		requests []string
+	}{
+		"ends early":        {[]http.HandlerFunc{cut}, false, []string{"/w", "/w bytes=1048576-"}},
+		"ends early, twice": {[]http.HandlerFunc{cut, part(206, map[string]string{"Content-Range": "bytes 1048576-2097151/2097152"}, data[half:half+9])}, false, []string{"/w", "/w bytes=1048576-", "/w bytes=1048585-"}},
+		"ends early and says so nowhere": {
+			[]http.HandlerFunc{part(200, nil, data[:half])},
+			false,
+			[]string{"/w", "/w bytes=1048576-"},
+		},
+		"knows no ranges":         {[]http.HandlerFunc{cut, part(200, nil, data)}, false, []string{"/w", "/w bytes=1048576-"}},
+		"sends another range":     {[]http.HandlerFunc{cut, part(206, map[string]string{"Content-Range": "bytes 5-2097151/2097152"}, data[5:])}, false, []string{"/w", "/w bytes=1048576-", "/w"}},
+		"sends nonsense of range": {[]http.HandlerFunc{cut, part(206, map[string]string{"Content-Range": "bytes x"}, data[half:])}, false, []string{"/w", "/w bytes=1048576-", "/w"}},
+		"has become shorter":      {[]http.HandlerFunc{cut, part(416, nil, nil)}, false, []string{"/w", "/w bytes=1048576-", "/w"}},
+		"is overloaded":           {[]http.HandlerFunc{part(503, map[string]string{"Retry-After": "7"}, nil), part(429, nil, nil)}, false, []string{"/w", "/w", "/w"}},
+		"wrong bytes, once":       {[]http.HandlerFunc{part(200, nil, random(2<<20 + 1)[1:])}, false, []string{"/w", "/w"}},
+		"ends early, unsized":     {[]http.HandlerFunc{cut}, true, []string{"/w", "/w bytes=1048576-"}},
+	} {
+		s, into, p := newSite(t, httptest.NewServer), t.TempDir(), &told{}
+		f := s.serve("w", data)
+		if c.unsized {
+			f.Size = nil
+		}
+		s.scripts["/w"] = c.script
+		if err := Run(t.Context(), manifest("m", f), options(into, p)); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		same(t, into, "m", map[string][]byte{"w": data})
+		if got := s.requests(); !slices.Equal(got, c.requests) {
+			t.Errorf("%s: asked %q, want %q", name, got, c.requests)
+		}
+	}
+}
+
+// TestRefused: what trying again does not change is told at once, and nothing appears.
+func TestRefused(t *testing.T) {
+	answer := func(status int, body []byte) func(w http.ResponseWriter, _ *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = w.Write(body)
+		}
+	}
+	data := random(5000)
+	to := func(where string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Location"] = []string{where}
+			w.WriteHeader(302)
+		}
+	}
+	for name, c := range map[string]struct {
+		answer   http.HandlerFunc
+		says     string
+		requests int
+	}{
+		"not there":   {answer(404, nil), "the server answers 404 Not Found", 1},
+		"no token":    {answer(401, nil), "401 Unauthorized; a token can be given as $TRIPTYCH_FETCH_TOKEN", 1},
+		"wrong bytes": {answer(200, random(5001)[1:]), "expected " + sum(data), 2},
+		"longer": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "6000")
+			answer(200, random(6000))(w, r)
+		}, "the server has 6000 bytes, the manifest says 5000", 1},
+		"longer, chunked": {func(w http.ResponseWriter, r *http.Request) {
+			w.(http.Flusher).Flush()
+			answer(200, random(9000))(w, r)
+		}, "the server sends more than 5000 bytes", 1},
+		"always broken": {answer(500, nil), "failed 8 times, last since the server answers 500", 8},
+		"always empty":  {func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() }, "failed 8 times, last since the server ended after 0 of 5000 bytes", 8},
+		"circle":        {to("/w"), "redirects more than 10 times", 11},
+		"to a file":     {to("file:///etc/passwd"), "redirects to what is no address", 1},
+		"to nonsense":   {to("http://[bad?token=secret"), "redirects to what is no address", 1},
+	} {
+		s, into, p := newSite(t, httptest.NewServer), t.TempDir(), &told{}
+		f := s.serve("w", data)
+		s.scripts["/w"] = slices.Repeat([]http.HandlerFunc{c.answer}, 20)
+		f.URL = strings.Replace(f.URL, "http://", "http://user:secret@", 1) + "?token=secret#secret"
+		err := Run(t.Context(), manifest("m", f), options(into, p))
+		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "m/w from "+s.URL+"/w: ") {
+			t.Errorf("%s: %v, want that %s", name, err, c.says)
+		}
+		if strings.Contains(fmt.Sprint(err)+p.text(), "secret") {
+			t.Errorf("%s: a secret is told: %v\n%s", name, err, p.text())
+		}
+		if got := len(s.requests()); got != c.requests {
+			t.Errorf("%s: %d requests, want %d", name, got, c.requests)
+		}
+		if _, err := os.Lstat(filepath.Join(into, "m")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the model is there: %v", name, err)
+		}
+	}
+}
+
+// TestUnreachable: addresses that nobody answers at are named, and nothing else of the URL.
+func TestUnreachable(t *testing.T) {
+	s := newSite(t, httptest.NewServer)
+	f := s.serve("w", []byte("x"))
+	s.Close()
+	f.URL = strings.Replace(f.URL, "http://", "http://user:secret@", 1) + "?token=secret"
+	p := &told{}
+	err := Run(t.Context(), manifest("m", f), options(t.TempDir(), p))
+	if err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error()+p.text(), "secret") {
+		t.Errorf("%v\n%s", err, p.text())
+	}
+}
+
+// TestToken: the token goes to the host of the manifest by https, and nowhere else.
+func TestToken(t *testing.T) {
+	data := []byte("weights")
+	var seen []string
+	var mu sync.Mutex
+	note := func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			seen = append(seen, r.URL.Path+" "+r.Header.Get("Authorization"))
+			mu.Unlock()
+			next(w, r)
+		}
+	}
+	content := note(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) })
+	far, near, open := newSite(t, httptest.NewTLSServer), newSite(t, httptest.NewTLSServer), newSite(t, httptest.NewServer)
+	far.scripts["/far"] = []http.HandlerFunc{content}
+	near.scripts["/w"] = []http.HandlerFunc{note(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/here", http.StatusFound) })}
+	near.scripts["/here"] = []http.HandlerFunc{note(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, far.URL+"/far?signature=secret", http.StatusTemporaryRedirect)
+	})}
+	near.scripts["/down"] = []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, open.URL+"/w", http.StatusFound) }}
+	open.scripts["/w"] = []http.HandlerFunc{content}
+	trusting := newTransport().(*http.Transport)
+	trusting.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // two servers of the test
+	run := func(where string) error {
+		o := options(t.TempDir(), &told{})
+		o.Token, o.transport = "sesame", trusting
+		return Run(t.Context(), manifest("m", File{Path: "w", URL: where, SHA256: sum(data)}), o)
+	}
+	if err := run(near.URL + "/w"); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(open.URL + "/w"); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"/w Bearer sesame", "/here Bearer sesame", "/far ", "/w "}; !slices.Equal(seen, want) {
+		t.Errorf("seen %q, want %q", seen, want)
+	}
+	if err := run(near.URL + "/down"); err == nil || !strings.Contains(err.Error(), "from https to http") {
+		t.Errorf("a redirect to http: %v", err)
+	}
+}
+
+// TestInterrupted: a run that is cancelled leaves what it has, and the next goes on there.
+func TestInterrupted(t *testing.T) {
+	s, into := newSite(t, httptest.NewServer), t.TempDir()
+	first, second := random(1<<20), random(6<<20)
+	m := manifest("m", s.serve("a", first), s.serve("b", second))
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &told{bytes: func(name string, done int64) {
+		if name == "m/b" && done > 2<<20 {
+			cancel()
+		}
+	}}
+	if err := Run(ctx, m, options(into, p)); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(into, "m")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half of a model is there: %v", err)
+	}
+	before := len(s.requests())
+	if err := Run(t.Context(), m, options(into, &told{})); err != nil {
+		t.Fatal(err)
+	}
+	got := s.requests()[before:]
+	var from int
+	if len(got) != 1 {
+		t.Fatalf("asked %q", got)
+	}
+	if _, err := fmt.Sscanf(got[0], "/b bytes=%d-", &from); err != nil || from <= 2<<20 {
+		t.Errorf("asked %q, want what is behind 2 MiB of b", got)
+	}
+	same(t, into, "m", map[string][]byte{"a": first, "b": second})
+}
+
+// TestTogether: of several at once one fetches, and all end well.
+func TestTogether(t *testing.T) {
+	s, into := newSite(t, httptest.NewServer), t.TempDir()
+	data := random(2 << 20)
+	m := manifest("m", s.serve("w", data))
+	p := &told{}
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() {
+			if err := Run(t.Context(), m, options(into, p)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got := s.requests(); len(got) != 1 {
+		t.Errorf("asked %q", got)
+	}
+	same(t, into, "m", map[string][]byte{"w": data})
+}
+
+// TestFoldersOfOthers: a folder that was not fetched is not replaced, one that cannot be written is named.
+func TestFoldersOfOthers(t *testing.T) {
+	s, into := newSite(t, httptest.NewServer), t.TempDir()
+	m := manifest("m", s.serve("w", []byte("x")))
+	if err := os.MkdirAll(filepath.Join(into, "m"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), m, options(into, &told{})); err == nil || !strings.Contains(err.Error(), "was not put there by triptych") {
+		t.Errorf("somebody else's model: %v", err)
+	}
+	file := filepath.Join(into, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), m, options(file, &told{})); err == nil || !strings.Contains(err.Error(), "cannot be written") {
+		t.Errorf("a file: %v", err)
+	}
+}
+
+// TestNoRoom: what does not fit is refused before anything is asked for.
+func TestNoRoom(t *testing.T) {
+	s := newSite(t, httptest.NewServer)
+	f := s.serve("w", []byte("x"))
+	huge := int64(maxSize)
+	m := manifest("m", f)
+	for i := range 50 {
+		m.Models[0].Files = append(m.Models[0].Files, File{Path: fmt.Sprint(i), URL: f.URL, SHA256: f.SHA256, Size: &huge})
+	}
+	if err := Run(t.Context(), m, options(t.TempDir(), &told{})); stage.ReasonOf(err) != stage.DiskFull || len(s.requests()) > 0 {
+		t.Errorf("%v, asked %q", err, s.requests())
+	}
+	if err := modelfolder.Full(&fs.PathError{Op: "write", Path: "x", Err: errors.New("else")}); stage.ReasonOf(err) == stage.DiskFull {
+		t.Error("every error is a full disk")
+	}
+}
+
+func TestPlace(t *testing.T) {
+	u, err := url.Parse("https://user:secret@host:1/a/b?secret#secret")
+	if err != nil || place(u) != "https://host:1/a/b" {
+		t.Errorf("%s, %v", place(u), err)
+	}
+}

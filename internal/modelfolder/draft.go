@@ -1,0 +1,178 @@
+package modelfolder
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Draft is a model that is being made, out of sight of whoever serves the folder. What it has so far outlives the process.
+type Draft struct {
+	folder *Folder
+	model  string
+	dir    string
+	record Record
+}
+
+// Draft begins a model, or goes on with it. The folder's lock is held.
+func (f *Folder) Draft(model string) (*Draft, error) {
+	if old := f.Path(model); len(ReadRecord(old).Files) == 0 {
+		if _, err := os.Lstat(old); err == nil {
+			return nil, fmt.Errorf("%s is there and was not put there by triptych: move it away, or choose another folder", old)
+		}
+	}
+	d := &Draft{folder: f, model: model, dir: filepath.Join(f.state(), model+draftExt)}
+	if err := os.MkdirAll(d.dir, 0o755); err != nil { //nolint:gosec // other users' services may read models
+		return nil, err
+	}
+	for _, file := range ReadRecord(d.dir).Files {
+		if file.Intact(d.dir) {
+			d.record = d.record.with(file)
+		}
+	}
+	return d, nil
+}
+
+// Of is the entry of a file that the draft has.
+func (d *Draft) Of(path string) (f File, ok bool) { return d.record.Of(path) }
+
+// Record is what the draft has.
+func (d *Draft) Record() Record { return d.record }
+
+// Partial is where a file is written until it is complete; key tells different contents apart.
+func (d *Draft) Partial(key string) string { return filepath.Join(d.dir, stateName+"-"+key) }
+
+// Add makes a complete file, at name, one of the draft's. It is on the disk when it is done. source is when that changed which
+// it was copied from, or no time.
+func (d *Draft) Add(name, path, sha256 string, source time.Time) error {
+	file, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err = errors.Join(file.Sync(), file.Close()); err != nil {
+		return Full(err)
+	}
+	to := filepath.Join(d.dir, path)
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // other users' services may read models
+		return err
+	}
+	if err := os.Rename(name, to); err != nil {
+		return err
+	}
+	return d.note(path, sha256, source)
+}
+
+// Reuse takes a file from the model that is there already, if it still is what its record says.
+func (d *Draft) Reuse(old File) bool {
+	from, to := d.folder.Path(d.model), filepath.Join(d.dir, old.Path)
+	if !old.Intact(from) || os.MkdirAll(filepath.Dir(to), 0o755) != nil { //nolint:gosec // other users' services may read models
+		return false
+	}
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	return os.Link(filepath.Join(from, old.Path), to) == nil && d.note(old.Path, old.SHA256, nanoseconds(old.Source)) == nil
+}
+
+func nanoseconds(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+func (d *Draft) note(path, sha256 string, source time.Time) error {
+	info, err := os.Lstat(filepath.Join(d.dir, path))
+	if err != nil {
+		return err
+	}
+	f := File{Path: path, Size: info.Size(), Modified: info.ModTime().UnixNano(), SHA256: sha256}
+	if !source.IsZero() {
+		f.Source = source.UnixNano()
+	}
+	d.record = d.record.with(f)
+	return Full(d.record.write(d.dir))
+}
+
+// Publish puts the model in its place, with the files of paths alone, all of which the draft has.
+func (d *Draft) Publish(paths []string) error {
+	keep := map[string]bool{recordName: true}
+	var record Record
+	for _, path := range paths {
+		f, ok := d.record.Of(path)
+		if !ok {
+			return fmt.Errorf("%s: %s is missing", d.model, path)
+		}
+		record, keep[path] = record.with(f), true
+	}
+	if err := record.write(d.dir); err != nil {
+		return Full(err)
+	}
+	err := filepath.WalkDir(d.dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		below, err := filepath.Rel(d.dir, name)
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir():
+			return syncDir(name)
+		case !keep[filepath.ToSlash(below)]:
+			return os.Remove(name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	to := d.folder.Path(d.model)
+	if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+		err = os.Rename(d.dir, to)
+		return errors.Join(err, syncDir(d.folder.dir))
+	}
+	if err := exchange(d.dir, to); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(d.folder.dir), os.RemoveAll(d.dir))
+}
+
+// Discard forgets what the draft has.
+func (d *Draft) Discard() error { return os.RemoveAll(d.dir) }
+
+// exchangeByRename puts a folder in the place of another, which has its place then; for a moment there is none.
+func exchangeByRename(from, to string) error {
+	aside := from + oldExt
+	if err := errors.Join(os.RemoveAll(aside), os.Rename(to, aside)); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return errors.Join(err, os.Rename(aside, to))
+	}
+	return os.Rename(aside, from)
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	_ = dir.Sync() // not every file system has it
+	return nil
+}
+
+// Forget takes files out of a model's record, so that the next draft does not reuse them. The folder's lock is held.
+func (f *Folder) Forget(model string, paths []string) error {
+	record := ReadRecord(f.Path(model))
+	for i := range record.Files {
+		if slices.Contains(paths, record.Files[i].Path) {
+			record.Files[i].SHA256 = ""
+		}
+	}
+	return record.write(f.Path(model))
+}
