@@ -72,6 +72,13 @@ SOAK ?= 30m
 soak: ## Run jobs for SOAK while runtimes and services are killed, callers give up and allocations fail
 	go test ./e2e -run '^TestSoak$$' -soak $(SOAK) -timeout 0 -count=1 -v
 
+# Checks of `make test-k8s` to run, by regular expression; all of them if empty.
+test-k8s: RUN ?=
+
+.PHONY: test-k8s
+test-k8s: ## Check the chart on a real Kubernetes, as root; QUICK=1 for short loads, KEEP=1 to look around afterwards
+	go run ./tools/k8s test -run '$(RUN)' $(if $(QUICK),-quick) $(if $(KEEP),-keep)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target FUZZTIME times
 	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' . | sort); do \

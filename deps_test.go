@@ -70,7 +70,8 @@ func laws() []law {
 		{folder: "internal/rpcserver", allow: []string{"stage", "stage/stagerpc"}, why: "every gRPC server is run alike, whatever it serves"},
 		{folder: "internal/timeline", allow: []string{"proto/triptych/v1alpha1", "stage"}, why: "a timeline is drawn from the public stream"},
 		{folder: "internal/top", allow: []string{"proto/triptych/v1alpha1", "stage"}, why: "a view is drawn from the public stream"},
-		{folder: "tools", allow: none(), why: "tools run programs, ours too, from outside"},
+		{folder: "tools", except: []string{"tools/k8s/suite"}, allow: []string{"tools/"}, why: "tools run programs, ours too, from outside"},
+		{folder: "tools/k8s/suite", allow: []string{"proto/triptych/v1alpha1", "tools/k8s/cluster"}, why: "a cluster's callers know the public API alone"},
 		{folder: "cmd", allow: []string{"engine/device", "engine/device/devices", "engine/imaging", "engine/sampler", "engine/tensor", "internal/", "orchestrator", "orchestrator/api", "orchestrator/fleet", "orchestrator/residency", "orchestrator/residency/simulate", "families", "planner", "proto/triptych/v1alpha1", "services/encoder", "services/denoiser", "services/decoder", "stage", "stage/stageengine", "stage/stageplugin", "stage/stagerpc"}, why: "commands wire rooms together"},
 		{folder: "bench", allow: []string{"engine/", "families", "internal/baseline", "orchestrator/residency/simulate", "proto/", "stage", "stage/stageengine", "stage/stagerpc"}, why: "benchmarks measure the engine, and a running system from outside"},
 	}
