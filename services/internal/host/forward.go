@@ -106,7 +106,11 @@ func (h *Host) judge(ctx context.Context, g *generation, err error) error {
 		}
 		g.child.Kill()
 	}
-	died := h.died(h.end(g))
+	how := h.end(g)
+	if begun, _ := h.shutdown.hasBegun(); begun && h.closing.Err() != nil {
+		return h.drainingError()
+	}
+	died := h.died(how)
 	died.Cause = err
 	return died
 }

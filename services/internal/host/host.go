@@ -92,8 +92,8 @@ func start(ctx context.Context, o stageplugin.Options, c clock, first uint64) (*
 	return h, nil
 }
 
-// Close ends the child and returns when nothing is left of it. Calls that run fail with RuntimeDied,
-// later ones with StageDraining; Drain first to let them end. It may be called more than once.
+// Close ends the child and returns when nothing is left of it. Calls that run fail with RuntimeDied, or with StageDraining behind
+// Shut, and later ones with StageDraining; Drain first to let them end. It may be called more than once.
 func (h *Host) Close() {
 	h.close()
 	<-h.closed

@@ -40,9 +40,9 @@ func (s *Service) watch(ctx context.Context, h *host.Host) {
 		hung.Reset(watchBound)
 		health.Set(h.Supervised(), rpcserver.Liveness)
 		if why := unready(info, err); why != told {
-			if told = why; why == "" {
+			if told = why; ready {
 				s.options.Logger.Info("ready")
-			} else {
+			} else if why != "" {
 				s.options.Logger.Warn("not ready", "reason", why)
 			}
 		}
@@ -58,8 +58,11 @@ func (s *Service) watch(ctx context.Context, h *host.Host) {
 	}
 }
 
-// unready is why a service whose runtime answered so is not ready, in words; empty if it is.
+// unready is why a service whose runtime answered so is not ready, in words; empty if it is, or shuts down.
 func unready(info stage.Info, err error) string {
+	if stage.ReasonOf(err) == stage.StageDraining {
+		return "" // which is told otherwise
+	}
 	if err != nil {
 		return err.Error()
 	}

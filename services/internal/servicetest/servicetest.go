@@ -32,6 +32,10 @@ import (
 const (
 	kindKey   = "SERVICE_TEST_KIND"
 	scriptKey = "SERVICE_TEST_SCRIPT"
+	// GateKey names a named pipe: each child starts once somebody has written to it.
+	GateKey = "SERVICE_TEST_GATE"
+	// ModelsKey is "none", or "broken" for models that have a problem each.
+	ModelsKey = "SERVICE_TEST_MODELS"
 )
 
 // Main is the TestMain of a service's tests.
@@ -55,7 +59,32 @@ func playFake() error {
 	if !ok {
 		return fmt.Errorf("no such kind: %q", os.Getenv(kindKey))
 	}
-	return stageplugin.Serve(kind, stagetest.New(kind, script), nil)
+	if gate := os.Getenv(GateKey); gate != "" {
+		if _, err := os.ReadFile(gate); err != nil {
+			return err
+		}
+	}
+	return stageplugin.Serve(kind, library{stagetest.New(kind, script), os.Getenv(ModelsKey)}, nil)
+}
+
+// library is a fake whose models are what a test says.
+type library struct {
+	*stagetest.Fake
+	models string
+}
+
+// Info is the fake's, with other models.
+func (l library) Info(ctx context.Context) (stage.Info, error) {
+	info, err := l.Fake.Info(ctx)
+	switch l.models {
+	case "none":
+		info.Models, info.Components = nil, nil
+	case "broken":
+		for i := range info.Models {
+			info.Models[i].Problem = "its files are damaged"
+		}
+	}
+	return info, err
 }
 
 // Warm is the script of a fake that keeps weights warm.
