@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/triptych-serving/triptych/internal/local"
@@ -260,9 +262,11 @@ func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec
 		return err
 	}
 	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(f.server.address == ""))
+	begun := false
 	for err == nil {
 		var event *triptychv1alpha1.GenerateResponse
 		if event, err = stream.Recv(); err == nil {
+			begun = true
 			silent.Stop()
 			if err := files.take(ctx, event); err != nil {
 				return err
@@ -272,7 +276,11 @@ func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec
 			}
 		}
 	}
-	return f.server.told(conn, err)
+	told := f.server.told(conn, err)
+	if begun && status.Code(err) == codes.Unavailable && stage.ReasonOf(told) == "" {
+		return fmt.Errorf("%w; its work is lost, and the request may be repeated", told)
+	}
+	return told
 }
 
 // jsonView prints events as they are, without the bytes of images.
