@@ -182,7 +182,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		serving.Go(func() error { return counts.Serve(until, o.Metrics) })
 	}
 	if o.Scaler != nil {
-		scaler.New(scaler.Options{Meter: meter, Refuse: func() error { return standsBy(stages) }, Ending: until.Done(), Logger: o.Logger}).Register(asked)
+		scaler.New(scaler.Options{Meter: meter, Refuse: stages.StandsBy, Ending: until.Done(), Logger: o.Logger}).Register(asked)
 		serving.Go(func() error { return asked.Serve(until, o.Scaler) })
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls that are ending still need their stages
@@ -204,14 +204,6 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 
 // endReserve is how much of a drain timeout is kept for what follows the requests: their last answers and leaving the services.
 func endReserve(timeout time.Duration) time.Duration { return min(timeout/2, 3*time.Second) }
-
-// standsBy is StageOwned where another orchestrator owns the stages, else nil.
-func standsBy(stages *fleet.Fleet) error {
-	if stages.Standing() != fleet.Standby {
-		return nil
-	}
-	return stage.Errorf(stage.StageOwned, "another orchestrator owns the stages, and this one stands by")
-}
 
 // logDecision writes a decision about memory to the log: the record that requests see too.
 func logDecision(ctx context.Context, log *slog.Logger, e residency.Event) {

@@ -147,22 +147,28 @@ func (f *Fleet) Standing() Standing {
 	return f.standings.now
 }
 
-// Owning is ctx until the orchestrator stands by, which may be from the start; StageOwned is then its cause. The caller must call
-// the function returned.
+// StandsBy is StageOwned of an orchestrator that stands by, else nil.
+func (f *Fleet) StandsBy() error {
+	if f.Standing() != Standby {
+		return nil
+	}
+	return stage.Errorf(stage.StageOwned, "another orchestrator owns the stages, and this one stands by; the request may be repeated")
+}
+
+// Owning is ctx until the orchestrator stands by, which may be from the start; StandsBy is then its cause. The caller must call the
+// function returned.
 func (f *Fleet) Owning(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	standsBy := func() bool { return f.Standing() == Standby }
-	stop := func() {
-		cancel(stage.Errorf(stage.StageOwned, "another orchestrator owns the stages, and this one stands by; the request may be repeated"))
-	}
-	if standsBy() {
-		stop()
-	}
-	go func() {
-		if f.Await(ctx, standsBy) == nil {
-			stop()
+	stands := func() bool {
+		err := f.StandsBy()
+		if err != nil {
+			cancel(err)
 		}
-	}()
+		return err != nil
+	}
+	if !stands() {
+		go func() { _ = f.Await(ctx, stands) }() // which ends with ctx
+	}
 	return ctx, func() { cancel(context.Canceled) }
 }
 
