@@ -3,6 +3,8 @@
 {{/* triptych.guards.release: the orchestrator and its Service. */}}
 {{- define "triptych.guards.release" -}}
 {{- $o := .Values.orchestrator -}}
+{{- include "triptych.guards.labels" (dict "path" "commonLabels" "labels" .Values.commonLabels) -}}
+{{- include "triptych.guards.labels" (dict "path" "orchestrator.podLabels" "labels" $o.podLabels) -}}
 {{- include "triptych.guards.lifecycle" (dict "path" "orchestrator" "settings" $o) -}}
 {{- include "triptych.guards.container" (dict "path" "orchestrator" "settings" $o "own" (list "listen" "health-listen" "metrics-listen" "scaler-listen" "encoder" "denoiser" "decoder" "min-replicas" "patience" "max-jobs" "checkpoint-every" "drain-timeout" "log-level" "log-format" "tls-cert" "tls-key" "tls-client-ca" "stage-ca" "stage-client-cert" "stage-client-key")) -}}
 {{- $lasting := 0 -}}
@@ -46,6 +48,7 @@
 {{/* triptych.guards.pod takes {path, workload}. */}}
 {{- define "triptych.guards.pod" -}}
 {{- include "triptych.guards.lifecycle" (dict "path" .path "settings" .workload.pod) -}}
+{{- include "triptych.guards.labels" (dict "path" (printf "%s.podLabels" .path) "labels" .workload.pod.podLabels) -}}
 {{- range .workload.pod.extraVolumes -}}
 {{- if has .name (list "tmp" "claims" "models" "manifest" "cache" "tls") -}}
 {{- fail (printf "%s.extraVolumes: the name %s is the release's own, expected another" $.path .name) -}}
@@ -78,6 +81,15 @@
 {{- range .settings.extraEnv -}}
 {{- if has .name (list "POD_NAME" "NODE_NAME" "TMPDIR") -}}
 {{- fail (printf "%s.extraEnv has %s, which the release sets itself: expected another name" $.path .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* triptych.guards.labels takes {path, labels}: labels by which the release finds its own. */}}
+{{- define "triptych.guards.labels" -}}
+{{- range $key, $_ := .labels -}}
+{{- if regexMatch "^(app\\.kubernetes\\.io|helm\\.sh|triptych\\.dev)/" $key -}}
+{{- fail (printf "%s has %s, which the release sets itself: expected another name" $.path $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

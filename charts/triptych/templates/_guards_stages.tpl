@@ -4,6 +4,9 @@
 {{- define "triptych.guards.pools" -}}
 {{- $kinds := dict -}}
 {{- range $name, $pool := include "triptych.pools" . | fromYaml -}}
+{{- if has $name (list "orchestrator" "colocated" "authority" "self-signed" "scaler" "release" "test") -}}
+{{- fail (printf "stages.%s: the name is the release's own, expected another" $name) -}}
+{{- end -}}
 {{- $_ := set $kinds (required (printf "stages.%s.kind: expected encoder, denoiser or decoder, got nothing" $name) $pool.kind) $name -}}
 {{- end -}}
 {{- range $kind := list "encoder" "denoiser" "decoder" -}}

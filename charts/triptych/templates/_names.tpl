@@ -28,7 +28,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component | quote }}
 {{- end -}}
 
-{{/* triptych.labels takes (dict "root" $ "component" NAME), and "kind" where the object is of one kind of stage. The chart's version is not among them: pods have them too, and would all be replaced for it. */}}
+{{/* triptych.labels takes (dict "root" $ "component" NAME), "kind" where the object is of one kind of stage, and "more" labels. The chart's version is not among them: pods have them too, and would all be replaced for it. */}}
 {{- define "triptych.labels" -}}
 {{ include "triptych.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -36,7 +36,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- with .kind }}
 triptych.dev/kind: {{ . | quote }}
 {{- end }}
-{{- range $key, $value := .root.Values.commonLabels }}
+{{- range $key, $value := merge (deepCopy (default dict .more)) .root.Values.commonLabels }}
 {{ $key }}: {{ $value | quote }}
 {{- end }}
 {{- end -}}

@@ -27,10 +27,7 @@ securityContext:
 {{- $annotations := deepCopy .settings.podAnnotations -}}
 {{- with .checksum }}{{ $_ := set $annotations "checksum/models" . }}{{ end -}}
 labels:
-  {{- include "triptych.labels" . | nindent 2 }}
-  {{- range $key, $value := .settings.podLabels }}
-  {{ $key }}: {{ $value | quote }}
-  {{- end }}
+  {{- include "triptych.labels" (merge (dict "more" .settings.podLabels) .) | nindent 2 }}
 {{- with $annotations }}
 annotations:
   {{- range $key, $value := . }}
