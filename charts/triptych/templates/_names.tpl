@@ -31,7 +31,7 @@ app.kubernetes.io/component: {{ .component | quote }}
 {{/* triptych.labels takes (dict "root" $ "component" NAME), "kind" where the object is of one kind of stage, and "more" labels. The chart's version is not among them: pods have them too, and would all be replaced for it. */}}
 {{- define "triptych.labels" -}}
 {{ include "triptych.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ default .root.Chart.AppVersion .root.Values.image.tag | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- with .kind }}
 triptych.dev/kind: {{ . | quote }}

@@ -22,9 +22,9 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{/* triptych.podMetadata takes {root, component, kind, settings, checksum}. */}}
+{{/* triptych.podMetadata takes {root, component, kind, settings, checksum}. Its emptyDirs keep nothing that a node autoscaler should keep a node for. */}}
 {{- define "triptych.podMetadata" -}}
-{{- $annotations := deepCopy .settings.podAnnotations -}}
+{{- $annotations := merge (deepCopy .settings.podAnnotations) (dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" "tmp,claims,models") -}}
 {{- with .checksum }}{{ $_ := set $annotations "checksum/models" . }}{{ end -}}
 labels:
   {{- include "triptych.labels" (merge (dict "more" .settings.podLabels) .) | nindent 2 }}

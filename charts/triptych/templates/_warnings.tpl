@@ -6,12 +6,15 @@
 {{- if and (eq .Values.tls.mode "none") (ne $o.service.type "ClusterIP") -}}
 {{- $warnings = append $warnings "the API is reachable from outside of the cluster in plaintext, by anybody: set tls.mode and tls.requireClientCertificate, or networkPolicy.callers." -}}
 {{- end -}}
-{{- if and (gt ($o.replicas | int64) 1) -}}
+{{- if gt ($o.replicas | int64) 1 -}}
 {{- $warnings = append $warnings "one of the two orchestrators is a standby, which is not ready until it takes over: `helm upgrade --wait` waits for it in vain, `--wait=legacy` does not." -}}
 {{- end -}}
 {{- $followed := dict -}}
 {{- range $name, $w := $workloads -}}
 {{- $as := $w.pod.autoscaling -}}
+{{- if and (ne $w.pod.gpu.mode "none") (gt ($w.pod.gpu.count | int64) 1) -}}
+{{- $warnings = append $warnings (printf "%s.gpu.count is %d, and a service computes on one device." $w.path ($w.pod.gpu.count | int64)) -}}
+{{- end -}}
 {{- if eq $as.kind "hpa" -}}
 {{- $warnings = append $warnings (printf "%s-%s is scaled by %s, which something must serve: `kubectl get --raw /apis/external.metrics.k8s.io/v1beta1`." (include "triptych.fullname" $) $name $as.hpa.metric) -}}
 {{- end -}}
