@@ -63,6 +63,7 @@ func laws() []law {
 		{folder: "internal/exif", allow: none(), why: "it reads bytes"},
 		{folder: "internal/fetch", allow: []string{"internal/modelfolder", "stage"}, why: "files come over HTTP and go to a folder"},
 		{folder: "internal/local", allow: []string{"internal/procusage", "internal/rpcserver", "stage"}, why: "it starts processes and does no work of theirs"},
+		{folder: "internal/modelcache", deny: []string{"net"}, allow: []string{"internal/modelfolder", "stage"}, why: "models go from folder to folder"},
 		{folder: "internal/modelfolder", deny: []string{"google.golang.org", "net", "log"}, allow: []string{"stage"}, why: "models are shared through files alone"},
 		{folder: "internal/procusage", allow: none(), why: "processes are the kernel's"},
 		{folder: "internal/recording", allow: []string{"orchestrator/residency/simulate", "proto/triptych/v1alpha1", "stage"}, why: "a recording is the public stream, rebuilt as a trace"},

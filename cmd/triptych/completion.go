@@ -45,7 +45,7 @@ func completions() map[string]cobra.CompletionFunc {
 	return all
 }
 
-// complete gives all flags of a command and of those below it their completions.
+// complete gives all flags of a command and of those below it their completions, but for those that have their own.
 func complete(cmd *cobra.Command, all map[string]cobra.CompletionFunc) {
 	for _, below := range cmd.Commands() {
 		complete(below, all)
@@ -54,6 +54,9 @@ func complete(cmd *cobra.Command, all map[string]cobra.CompletionFunc) {
 		cmd.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if _, own := cmd.GetFlagCompletionFunc(f.Name); own {
+			return
+		}
 		do := all[f.Name]
 		if do == nil {
 			do = cobra.NoFileCompletions
@@ -70,6 +73,13 @@ func oneOf(values ...string) cobra.CompletionFunc {
 
 func files(extensions ...string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(extensions, cobra.ShellCompDirectiveFilterFileExt)
+}
+
+// completeBy gives a flag of a command a completion of its own, where its name means something else than in other commands.
+func completeBy(cmd *cobra.Command, flag string, do cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, do); err != nil {
+		panic(err) // a misspelt name
+	}
 }
 
 func folders(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

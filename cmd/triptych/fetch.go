@@ -54,6 +54,7 @@ wait. A bearer token for https can be given as $` + tokenEnv + `; proxies as $HT
 	cmd.Flags().StringVar(&into, "into", "", "folder of models, made if it is not there")
 	cmd.Flags().StringSliceVar(&only, "model", nil, "models of the manifest to fetch, separated by commas; all without")
 	verifyFlag(cmd.Flags(), &verify)
+	completeBy(cmd, "model", cobra.NoFileCompletions)
 	return cmd
 }
 

@@ -170,6 +170,7 @@ func stageCommand(kind stage.Kind) *cobra.Command {
 			if err := flags.check(); err != nil { // told here, not by a child that cannot start
 				return err
 			}
+			defer holdLeases(flags.models, log)()
 			program, err := os.Executable()
 			if err != nil {
 				return err

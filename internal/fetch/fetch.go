@@ -101,26 +101,12 @@ func (r *run) missing(models []Model) (missing []Model, err error) {
 // verify reads the models that are there, and forgets what is damaged.
 func (r *run) verify(ctx context.Context, models []Model) error {
 	for _, m := range models {
-		record, ok, err := r.folder.Use(m.Name)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue
-		}
-		done, path := int64(0), r.folder.Path(m.Name)
-		damaged, err := record.Damaged(ctx, path, func(n int64) {
-			done += n
-			r.Progress.Bytes("verifying "+m.Name, done, record.Bytes())
-		})
+		damaged, err := r.folder.Verify(ctx, m.Name, func(done, all int64) { r.Progress.Bytes("verifying "+m.Name, done, all) })
 		if err != nil {
 			return err
 		}
 		if len(damaged) > 0 {
 			r.Progress.Line("%s is damaged: %q", m.Name, damaged)
-			if err := r.folder.Forget(m.Name, damaged); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package modelfolder
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,9 +40,6 @@ func (f *Folder) Draft(model string) (*Draft, error) {
 
 // Of is the entry of a file that the draft has.
 func (d *Draft) Of(path string) (f File, ok bool) { return d.record.Of(path) }
-
-// Record is what the draft has.
-func (d *Draft) Record() Record { return d.record }
 
 // Partial is where a file is written until it is complete; key tells different contents apart.
 func (d *Draft) Partial(key string) string { return filepath.Join(d.dir, stateName+"-"+key) }
@@ -141,9 +139,6 @@ func (d *Draft) Publish(paths []string) error {
 	return errors.Join(syncDir(d.folder.dir), os.RemoveAll(d.dir))
 }
 
-// Discard forgets what the draft has.
-func (d *Draft) Discard() error { return os.RemoveAll(d.dir) }
-
 // exchangeByRename puts a folder in the place of another, which has its place then; for a moment there is none.
 func exchangeByRename(from, to string) error {
 	aside := from + oldExt
@@ -166,13 +161,28 @@ func syncDir(path string) error {
 	return nil
 }
 
-// Forget takes files out of a model's record, so that the next draft does not reuse them. The folder's lock is held.
-func (f *Folder) Forget(model string, paths []string) error {
-	record := ReadRecord(f.Path(model))
+// DiscardDraft forgets what was begun of a model. The folder's lock is held.
+func (f *Folder) DiscardDraft(model string) error {
+	return os.RemoveAll(filepath.Join(f.state(), model+draftExt))
+}
+
+// Verify reads the files of a model and lists those whose bytes are not what was put there, which the next draft does not reuse.
+// read is told how many bytes of all were. The folder's lock is held.
+func (f *Folder) Verify(ctx context.Context, model string, read func(done, all int64)) (damaged []string, err error) {
+	path := f.Path(model)
+	record := ReadRecord(path)
+	var done int64
+	damaged, err = record.damaged(ctx, path, func(n int64) {
+		done += n
+		read(done, record.Bytes())
+	})
+	if err != nil || len(damaged) == 0 {
+		return nil, err
+	}
 	for i := range record.Files {
-		if slices.Contains(paths, record.Files[i].Path) {
+		if slices.Contains(damaged, record.Files[i].Path) {
 			record.Files[i].SHA256 = ""
 		}
 	}
-	return record.write(f.Path(model))
+	return damaged, record.write(path)
 }

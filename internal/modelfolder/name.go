@@ -26,8 +26,11 @@ func ValidName(name string) bool {
 // ValidPath tells whether a file of a model can have a path, with slashes, by PathRule.
 func ValidPath(path string) bool {
 	return len(path) > 0 && len(path) <= maxPath && printable(path) && !strings.Contains(path, `\`) && path != "." &&
-		filepath.IsLocal(path) && filepath.ToSlash(filepath.Clean(path)) == path && !strings.HasPrefix(path, stateName) && !strings.Contains(path, "/"+stateName)
+		filepath.IsLocal(path) && filepath.ToSlash(filepath.Clean(path)) == path && !IsState(path)
 }
+
+// IsState tells whether a path below a model, or its folder, is of what this package keeps there, and none of its files.
+func IsState(path string) bool { return strings.Contains("/"+path, "/"+stateName) }
 
 func printable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })

@@ -103,22 +103,22 @@ func (r Record) Intact(path string) bool {
 	return len(r.Files) > 0 && !slices.ContainsFunc(r.Files, func(f File) bool { return !f.Intact(path) })
 }
 
-// Damaged reads all files below a model's path and lists those whose bytes are not what was put there.
-func (r Record) Damaged(ctx context.Context, path string, read func(bytes int64)) (paths []string, err error) {
+// damaged reads all files below a model's path and lists those whose bytes are not what was put there.
+func (r Record) damaged(ctx context.Context, path string, read func(bytes int64)) (paths []string, err error) {
 	for _, f := range r.Files {
-		sum, err := Sum(ctx, filepath.Join(path, f.Path), read)
+		got, err := sum(ctx, filepath.Join(path, f.Path), read)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if err != nil || sum != f.SHA256 {
+		if err != nil || got != f.SHA256 {
 			paths = append(paths, f.Path)
 		}
 	}
 	return paths, nil
 }
 
-// Sum is the SHA-256 of a file, in hexadecimal. read is told of bytes as they come.
-func Sum(ctx context.Context, name string, read func(bytes int64)) (string, error) {
+// sum is the SHA-256 of a file, in hexadecimal. read is told of bytes as they come.
+func sum(ctx context.Context, name string, read func(bytes int64)) (string, error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return "", err

@@ -1,0 +1,218 @@
+// Package modelcache copies models from a slow folder to a fast one that the services of a node serve from: once however many ask,
+// known by their SHA-256, within a limit, and never away from under whoever serves one. It may import internal/modelfolder and stage.
+package modelcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/triptych-serving/triptych/internal/modelfolder"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Progress is told what happens.
+type Progress interface {
+	// Line is something to know, once.
+	Line(format string, args ...any)
+	// Bytes is how far something is.
+	Bytes(name string, done, all int64)
+}
+
+// Options say what is copied, and to where.
+type Options struct {
+	From, Into string
+	Models     []string // those that are asked for; all of From if there are none
+	Limit      int64    // bytes that the models in Into may have together; 0 is no limit
+	Verify     bool     // whether to read again what is in Into already
+	// Progress may not be nil.
+	Progress Progress
+}
+
+// Run makes models complete in the fast folder, as they are in the slow one. What it was not able to finish is gone on with by the
+// next run. Errors are ModelNotFound, ModelDoesNotFit with the bytes that are needed and the limit, or DiskFull.
+func Run(ctx context.Context, o Options) error {
+	if err := apart(o.From, o.Into); err != nil {
+		return err
+	}
+	all, err := modelsOf(o.From)
+	if err != nil {
+		return err
+	}
+	r := &run{Options: o, sources: map[string]source{}}
+	if len(o.Models) == 0 {
+		for name := range all {
+			r.wanted = append(r.wanted, name)
+		}
+		slices.Sort(r.wanted)
+	}
+	for _, name := range o.Models {
+		if all[name] == "" {
+			return stage.NoSuchModel(name, keys(all))
+		}
+		if !slices.Contains(r.wanted, name) {
+			r.wanted = append(r.wanted, name)
+		}
+	}
+	for _, name := range r.wanted {
+		if r.sources[name], err = scan(all[name]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if err := r.fits(); err != nil {
+		return err
+	}
+	if r.folder, err = modelfolder.Open(o.Into); err != nil {
+		return err
+	}
+	return r.do(ctx)
+}
+
+// run is a call of Run.
+type run struct {
+	Options
+	folder  *modelfolder.Folder
+	wanted  []string
+	sources map[string]source
+}
+
+func (r *run) do(ctx context.Context) error {
+	missing := r.wanted
+	var err error
+	if !r.Verify {
+		if missing, err = r.missing(missing); err != nil || len(missing) == 0 {
+			return err
+		}
+	}
+	unlock, err := r.folder.Lock(ctx, func() { r.Progress.Line("waiting for another process that fills %s", r.Into) })
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r.Verify {
+		if err := r.verify(ctx); err != nil {
+			return err
+		}
+	}
+	if missing, err = r.missing(missing); err != nil { // somebody else may have been at work
+		return err
+	}
+	for _, model := range missing {
+		if err := r.makeRoom(model); err != nil {
+			return err
+		}
+		if err := r.fill(ctx, model); err != nil {
+			return fmt.Errorf("%s: %w", model, err)
+		}
+	}
+	return nil
+}
+
+// missing are the models that are not there as the slow folder has them; the others are told of, and marked as used.
+func (r *run) missing(models []string) (missing []string, err error) {
+	for _, model := range models {
+		record, ok, err := r.folder.Use(model)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || !r.sources[model].is(record) {
+			missing = append(missing, model)
+			continue
+		}
+		r.complete(model, record)
+	}
+	return missing, nil
+}
+
+func (r *run) complete(model string, record modelfolder.Record) {
+	r.Progress.Line("%s is complete, %d bytes, %s", model, record.Bytes(), record.Digest())
+}
+
+// verify reads the models that are there, and forgets what is damaged.
+func (r *run) verify(ctx context.Context) error {
+	for _, model := range r.wanted {
+		damaged, err := r.folder.Verify(ctx, model, func(done, all int64) { r.Progress.Bytes("verifying "+model, done, all) })
+		if err != nil {
+			return err
+		}
+		if len(damaged) > 0 {
+			r.Progress.Line("%s is damaged: %q", model, damaged)
+		}
+	}
+	return nil
+}
+
+// fill copies what is missing of a model and puts it in its place.
+func (r *run) fill(ctx context.Context, model string) error {
+	draft, err := r.folder.Draft(model)
+	if err != nil {
+		return err
+	}
+	from := r.sources[model]
+	old := modelfolder.ReadRecord(r.folder.Path(model))
+	var todo []sourceFile
+	var paths []string
+	var done, needed int64
+	for _, f := range from.files {
+		paths = append(paths, f.path)
+		if has, ok := draft.Of(f.path); ok && f.is(has) {
+			done += f.size
+			continue
+		}
+		if has, ok := old.Of(f.path); ok && f.is(has) && draft.Reuse(has) {
+			done += f.size
+			continue
+		}
+		todo = append(todo, f)
+		needed += f.size
+	}
+	if err := r.folder.Room(needed); err != nil {
+		return err
+	}
+	for _, f := range todo {
+		err := from.copy(ctx, draft, f, func(n int64) {
+			done += n
+			r.Progress.Bytes("filling "+model, done, from.bytes())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := draft.Publish(paths); err != nil {
+		return err
+	}
+	record, ok, err := r.folder.Use(model)
+	if err == nil && !ok {
+		err = errors.New("it changed while it was filled")
+	}
+	if err == nil {
+		r.complete(model, record)
+	}
+	return err
+}
+
+// apart refuses folders of which one is in the other.
+func apart(from, into string) error {
+	a, err := filepath.Abs(from)
+	if err != nil {
+		return err
+	}
+	b, err := filepath.Abs(into)
+	if err != nil {
+		return err
+	}
+	inside := func(a, b string) bool {
+		return strings.HasPrefix(b+string(filepath.Separator), a+string(filepath.Separator))
+	}
+	if inside(a, b) || inside(b, a) {
+		return stage.Invalid(stage.InvalidField, "into", into, "a folder apart from that of the models")
+	}
+	return nil
+}
+
+// keep is how long a model stays that was asked for and is not served yet: a pod that has filled it may take its time to start.
+const keep = 15 * time.Minute
