@@ -60,8 +60,10 @@ func TestUnreachable(t *testing.T) {
 	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{
 		Spec: &triptychv1alpha1.GenerationSpec{Model: stagetest.Model, Prompt: "a boat"},
 	})
-	if err == nil {
-		_, err = stream.Recv()
+	for waits := true; err == nil && waits; { // until it ends
+		var e *triptychv1alpha1.GenerateResponse
+		e, err = stream.Recv()
+		waits = e.GetQueued().GetReason() != "" && e.GetQueued().GetStage() == "encoder"
 	}
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), rpcserver.SpeaksTLS) || !strings.Contains(err.Error(), o.Stages[stage.KindEncoder][0]) {
 		t.Errorf("who waits is told %v", err)

@@ -54,8 +54,11 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 		v.spec = e.Accepted.GetSpec()
 		v.line("%s, seed %d", strings.Join(terms(v.spec), ", "), v.spec.GetSeed())
 	case *triptychv1alpha1.GenerateResponse_Queued:
-		if e.Queued.GetPosition() > 0 {
-			v.line("waiting for the %s, %d before this request", e.Queued.GetStage(), e.Queued.GetPosition())
+		switch q := e.Queued; {
+		case q.GetReason() != "":
+			v.line("waiting for the %s: %s", q.GetStage(), q.GetReason())
+		case q.GetPosition() > 0:
+			v.line("waiting for the %s, %d before this request", q.GetStage(), q.GetPosition())
 		}
 	case *triptychv1alpha1.GenerateResponse_StageLoading:
 		if v.bars == nil && e.StageLoading.GetLoadedBytes() < e.StageLoading.GetTotalBytes() {

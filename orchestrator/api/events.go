@@ -19,7 +19,7 @@ func emit(ctx context.Context, q *queue, event pipeline.Event) {
 	switch e := event.(type) {
 	case pipeline.Queued:
 		q.push(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Queued{
-			Queued: &triptychv1alpha1.Queued{Stage: e.Kind.String(), Position: int32(e.Position)},
+			Queued: &triptychv1alpha1.Queued{Stage: e.Kind.String(), Position: int32(e.Position), Reason: e.Reason},
 		}}, "queued "+e.Kind.String())
 	case pipeline.Loading:
 		key := "loading " + e.Kind.String()

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -56,8 +57,9 @@ type request struct {
 	job   *pipeline.Job
 }
 
-// resolve checks a request, by what its model tells of its options and inputs, and fills in every default.
-func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpec) (r request, err error) {
+// resolve checks a request, by what its model tells of its options and inputs, and fills in every default. waiting hears of the
+// stages that have to be there before that can be known.
+func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpec, waiting func(pipeline.Queued)) (r request, err error) {
 	if p == nil {
 		return r, stage.Invalid(stage.InvalidField, "spec", "", "what to make")
 	}
@@ -79,7 +81,7 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 	if err != nil {
 		return r, err
 	}
-	if r.model, err = s.Pipeline.Fleet.Model(ctx, p.GetModel(), s.Pipeline.Patience); err != nil {
+	if r.model, err = s.model(ctx, p.GetModel(), waiting); err != nil {
 		return r, err
 	}
 	spec.Model = r.model.Name
@@ -98,6 +100,27 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 	}
 	r.job = pipeline.NewJob(spec, inputs)
 	return r, unused(r.job.Spec)
+}
+
+// model is that of a name, once the stages are there that may have it.
+func (s *Service) model(ctx context.Context, name string, waiting func(pipeline.Queued)) (fleet.Model, error) {
+	f := s.Pipeline.Fleet
+	missing := func() *stage.Error {
+		_, err := f.Model(ctx, name, 0)
+		var why *stage.Error
+		if errors.As(err, &why) && why.Metadata["stage"] != "" {
+			return why
+		}
+		return nil
+	}
+	if missing() != nil {
+		defer f.Explain(ctx, missing, func(why *stage.Error) {
+			if why != nil {
+				waiting(pipeline.Lacking(why))
+			}
+		})()
+	}
+	return f.Model(ctx, name, s.Pipeline.Patience)
 }
 
 // maxPreviewSteps is how rare previews may be: no rarer than there are steps at most.

@@ -37,6 +37,7 @@ func TestDiskFull(t *testing.T) {
 	for _, s := range fleet.Services {
 		s.Start()
 	}
+	fleet.Known(t)
 	r := over(t, fleet, nil)
 	events, err := r.generate(t, small())
 	refused(t, err, codes.ResourceExhausted, stage.DiskFull)

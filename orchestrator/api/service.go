@@ -7,6 +7,7 @@ package api
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -140,29 +141,10 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 	default:
 		return full(s.pace.next(cap(s.places)), "%s at work or waiting, try again later", stage.Count(cap(s.places), "request"))
 	}
-	known := s.unplanned.begin(id, asked.GetModel())
-	defer known()
-	r, err := s.resolve(ctx, asked)
-	if err != nil {
-		return err
-	}
-	spec := r.job.Spec
-	s.unplanned.outline(id, spec.Model, s.Pipeline.Outline(r.model, spec))
-	plan, err := s.Pipeline.Plan(ctx, r.model, spec)
-	if err != nil {
-		return err
-	}
-	end.Model = spec.Model
-	log := s.Logger.With("request", id)
-	log.Info("accepted", settings(spec)...)
-
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(context.Canceled)
 	q := newQueue(s.limits, s.SendTimeout, cancel)
 	defer q.abandon() // what is in Send then, because the caller does not read, ends with the call
-	q.pushAlways(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Accepted{
-		Accepted: &triptychv1alpha1.Accepted{RequestId: id, Spec: specProto(spec)},
-	}})
 	sent := make(chan error, 1)
 	go func() {
 		err := q.drain(send)
@@ -171,21 +153,8 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 		}
 		sent <- err
 	}()
-
-	begun := time.Now()
-	defer func() { s.pace.spent(time.Since(begun)) }()
-	s.jobs.begin(id, spec)
-	defer s.jobs.end(id)
-	var images atomic.Int64
-	defer func() { end.Images = int(images.Load()) }()
-	summary, err := s.Pipeline.Run(work, residency.JobID(id), r.job, plan, func(e pipeline.Event) {
-		known() // whoever has something to tell has announced its turns
-		s.jobs.hear(id, e)
-		if i, ok := e.(pipeline.Image); ok && i.Last() {
-			images.Add(1)
-		}
-		emit(work, q, e)
-	})
+	log := s.Logger.With("request", id)
+	summary, err := s.perform(work, id, asked, end, log, q)
 	patience := s.SendTimeout
 	switch tooSlow := context.Cause(work); {
 	case err == nil:
@@ -194,7 +163,7 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 	case stage.ReasonOf(tooSlow) != "":
 		err, patience = tooSlow, 0
 	}
-	if err != nil {
+	if err != nil && end.Model != "" {
 		log.Warn("failed", "reason", string(stage.ReasonOf(err)), "error", err)
 	}
 	q.close()
@@ -215,6 +184,51 @@ func (s *Service) generate(ctx context.Context, id string, asked *triptychv1alph
 			return err
 		}
 	}
+}
+
+// perform checks a request, accepts it and runs it. It is accepted when it is planned, or earlier when that has to wait for a stage; while
+// the model cannot be known for want of one it is only told that it waits.
+func (s *Service) perform(ctx context.Context, id string, asked *triptychv1alpha1.GenerationSpec, end *End, log *slog.Logger, q *queue) (pipeline.Summary, error) {
+	known := s.unplanned.begin(id, asked.GetModel())
+	defer known()
+	waiting := func(e pipeline.Queued) { emit(ctx, q, e) }
+	r, err := s.resolve(ctx, asked, waiting)
+	if err != nil {
+		return pipeline.Summary{}, err
+	}
+	spec := r.job.Spec
+	s.unplanned.outline(id, spec.Model, s.Pipeline.Outline(r.model, spec))
+	accept := sync.OnceFunc(func() {
+		end.Model = spec.Model
+		log.Info("accepted", settings(spec)...)
+		q.pushAlways(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Accepted{
+			Accepted: &triptychv1alpha1.Accepted{RequestId: id, Spec: specProto(spec)},
+		}})
+		s.jobs.begin(id, spec)
+	})
+	defer s.jobs.end(id)
+	planner := *s.Pipeline
+	planner.Waiting = func(e pipeline.Queued) {
+		accept()
+		waiting(e)
+	}
+	plan, err := planner.Plan(ctx, r.model, spec)
+	if err != nil {
+		return pipeline.Summary{}, err
+	}
+	accept()
+	begun := time.Now()
+	defer func() { s.pace.spent(time.Since(begun)) }()
+	var images atomic.Int64
+	defer func() { end.Images = int(images.Load()) }()
+	return s.Pipeline.Run(ctx, residency.JobID(id), r.job, plan, func(e pipeline.Event) {
+		known() // whoever has something to tell has announced its turns
+		s.jobs.hear(id, e)
+		if i, ok := e.(pipeline.Image); ok && i.Last() {
+			images.Add(1)
+		}
+		emit(ctx, q, e)
+	})
 }
 
 // ListModels implements ModelService.

@@ -39,6 +39,31 @@ func (f *Fleet) Guard(ctx context.Context, kind stage.Kind, components []string,
 	return ctx, func() { cancel(context.Canceled) }
 }
 
+// Explain tells why something cannot be had, nil if it can, at first if it cannot and whenever the words change with the news of
+// services, until stop is called. tell is called from one goroutine, and no longer when stop returns.
+func (f *Fleet) Explain(ctx context.Context, why func() *stage.Error, tell func(*stage.Error)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	words := func(e *stage.Error) string {
+		if e == nil {
+			return ""
+		}
+		return e.Message
+	}
+	go func() {
+		defer close(ended)
+		var now, told *stage.Error
+		for f.Await(ctx, func() bool { now = why(); return words(now) != words(told) }) == nil {
+			told = now
+			tell(told)
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
 // Ended is the error of waiting for a stage until ctx ended: StageUnreachable or StageOwned when patience or, with
 // the stage failing, time ran out; else the context's own.
 func (f *Fleet) Ended(ctx context.Context, kind stage.Kind, failing bool) error {

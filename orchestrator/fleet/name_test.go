@@ -18,16 +18,6 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagetest"
 )
 
-// named is a fleet with one name for each kind, such as dns:///denoiser:7422, and services at addresses.
-func named(t *testing.T, dns *fleettest.DNS, services ...*fleettest.Service) *fleettest.Rig {
-	t.Helper()
-	addresses := map[stage.Kind][]string{}
-	for i, kind := range stage.Kinds() {
-		addresses[kind] = []string{fmt.Sprintf("dns:///%v:742%d", kind, i+1)}
-	}
-	return fleettest.With(t, fleet.Options{Addresses: addresses, Resolver: dns}, services...)
-}
-
 // denoiser is a service at 10.0.2.n.
 func denoiser(n int) *fleettest.Service {
 	return fleettest.At(stage.KindDenoiser, fmt.Sprintf("10.0.2.%d:7422", n))
@@ -82,7 +72,7 @@ func TestName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dns fleettest.DNS
 		first, second, third := denoiser(1), denoiser(2), denoiser(3)
-		r := named(t, &dns, append(others(&dns), first, second, third)...)
+		r := fleettest.Named(t, &dns, append(others(&dns), first, second, third)...)
 		dns.Set("denoiser", "10.0.2.1", "::ffff:10.0.2.2")
 		first.Start()
 		second.Start()
@@ -127,7 +117,7 @@ func TestNameProblems(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dns fleettest.DNS
 		s := denoiser(1)
-		r := named(t, &dns, append(others(&dns), s)...)
+		r := fleettest.Named(t, &dns, append(others(&dns), s)...)
 		s.Start()
 		const empty = "dns:///denoiser:7422: no address behind denoiser:7422"
 		pass(2 * time.Second)
@@ -213,7 +203,7 @@ func TestKnownWithoutReplica(t *testing.T) {
 		const kind = stage.KindDenoiser
 		var dns fleettest.DNS
 		s := denoiser(1)
-		r := named(t, &dns, append(others(&dns), s)...)
+		r := fleettest.Named(t, &dns, append(others(&dns), s)...)
 		dns.Set("denoiser", "10.0.2.1")
 		s.Start()
 		plan := func(latent int64) error {
@@ -293,7 +283,7 @@ func TestForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dns fleettest.DNS
 		s := denoiser(1)
-		r := named(t, &dns, append(others(&dns), s)...)
+		r := fleettest.Named(t, &dns, append(others(&dns), s)...)
 		dns.Set("denoiser", "10.0.2.1")
 		s.Start()
 		pass(2 * time.Second)

@@ -151,3 +151,63 @@ func TestNeededComponent(t *testing.T) {
 		t.Errorf("ended with %v", j.err)
 	}
 }
+
+// TestClassLeaves: a job that was planned for the large device of a class that is gone streams its weights on the small one that is
+// left, whether it waited for the large one or worked there; and takes the large one again once it is back.
+func TestClassLeaves(t *testing.T) {
+	const kind = stage.KindDenoiser
+	for name, waiting := range map[string]bool{"at_work": false, "waiting": true} {
+		t.Run(name, func(t *testing.T) {
+			small := threads(fleettest.NewService(kind, "small"), 2)
+			small.Edit(func(i *stage.Info) { i.Device, i.MemoryBudgetBytes = "fake:1", 5000 })
+			r := over(fleettest.New(t, append(fleettest.Trio(), small)...))
+			large := r.Service(kind)
+			for _, s := range r.Services {
+				s.Start()
+			}
+			r.Known(t)
+			small.Looks(t, 2)
+			spec := r.spec(t)
+			quiet := r.good(t, spec)
+			gate := large.Script.Hold(stagetest.OpDenoise, 7)
+			first := r.start(fleettest.Soon(t), "first", spec)
+			entered(t, gate)
+			first.events.Await(t, "a step behind a checkpoint", func(e pipeline.Event) bool {
+				p, ok := e.(pipeline.Progress)
+				return ok && p.Kind == kind && p.Step > r.CheckpointEveryNSteps
+			})
+			jobs := []*job{first}
+			if waiting {
+				waits := r.start(fleettest.Soon(t), "waits", spec)
+				waits.events.Await(t, "the wait for the large one", func(e pipeline.Event) bool {
+					q, ok := e.(pipeline.Queued)
+					return ok && q.Kind == kind
+				})
+				jobs = append(jobs, waits)
+			}
+			if err := large.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			for _, j := range jobs {
+				if <-j.done; j.err != nil {
+					t.Fatal(j.err)
+				}
+				same(t, j, quiet)
+			}
+			works := small.Works("denoise")
+			if len(works) != len(jobs) || works[0].Resume == nil && works[len(works)-1].Resume == nil {
+				t.Errorf("the small one worked %d times, or none went on from a checkpoint", len(works))
+			}
+			large.Start()
+			if err := r.Pipeline.Fleet.Await(fleettest.Soon(t), func() bool {
+				return len(r.Pipeline.Fleet.Classes(kind, []string{stagetest.Component(kind, stagetest.Model)})) == 2
+			}); err != nil {
+				t.Fatal(err)
+			}
+			same(t, r.good(t, spec), quiet)
+			if again := small.Works("denoise"); len(again) != len(works) {
+				t.Error("it worked once more when the large one was back")
+			}
+		})
+	}
+}

@@ -14,6 +14,20 @@ type Event interface{ event() }
 type Queued struct {
 	Kind     stage.Kind
 	Position int
+	Reason   string // why it can be had from nobody, empty if it can
+}
+
+// Lacking is the wait for a stage of which no service can be had, and why.
+func Lacking(why *stage.Error) Queued {
+	kind, _ := stage.ParseKind(why.Metadata["stage"])
+	return Queued{Kind: kind, Reason: lacking(why)}
+}
+
+func lacking(why *stage.Error) string {
+	if why == nil {
+		return ""
+	}
+	return why.Message
 }
 
 // Loading tells that a stage's weights are being loaded for the job.

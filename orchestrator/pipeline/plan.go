@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -67,6 +68,13 @@ func (p *Pipeline) asked(ctx context.Context, model fleet.Model, spec Spec, t st
 	n.Kind, n.Components = t.Kind, p.Fleet.Parts(model, t)
 	ctx, done := p.Fleet.Guard(ctx, t.Kind, n.Components, p.Patience)
 	defer done()
+	if p.Waiting != nil {
+		defer p.Fleet.Explain(ctx, func() *stage.Error { return p.Fleet.Absent(t.Kind, n.Components) }, func(why *stage.Error) {
+			if why != nil {
+				p.Waiting(Lacking(why))
+			}
+		})()
+	}
 	n.Footprints, err = p.Fleet.Plan(ctx, t.Kind, stage.PlanRequest{
 		Turn: t.Name, Components: n.Components, Options: spec.Recipe.Shape(t, spec.Options), LimitBytes: limit,
 	}, limits)
@@ -136,32 +144,43 @@ func (s Spec) work(t stage.Turn) residency.Workload {
 	return w
 }
 
-// follow plans turns anew when services of a class join that the job was not planned for, until ctx ends.
+// follow plans turns anew when services of a class join or leave, until ctx ends. When all have left, the plan stands.
 func (w *worker) follow(ctx context.Context) {
-	known := map[string]bool{} // that joined since, by turn and class
+	classes := map[string][]string{} // that a turn is planned for
+	w.job.mu.Lock()
+	for turn, footprints := range w.plan.Turns {
+		classes[turn] = slices.Sorted(maps.Keys(footprints))
+	}
+	w.job.mu.Unlock()
 	for {
-		var late []stage.Turn
+		var changed []stage.Turn
 		ended := w.Fleet.Await(ctx, func() bool {
 			for _, t := range w.job.Spec.Turns() {
-				for _, class := range w.Fleet.Classes(t.Kind, w.Fleet.Parts(w.model, t)) {
-					if _, planned := w.plan.Turns[t.Name][class]; !planned && !known[t.Name+"\x00"+class] {
-						known[t.Name+"\x00"+class] = true
-						late = append(late, t)
-					}
+				there := w.Fleet.Classes(t.Kind, w.Fleet.Parts(w.model, t))
+				if len(there) > 0 && !slices.Equal(there, classes[t.Name]) {
+					classes[t.Name] = there
+					changed = append(changed, t)
 				}
 			}
-			return len(late) > 0
+			return len(changed) > 0
 		})
 		if ended != nil {
 			return
 		}
-		for _, t := range late {
-			if footprints, _, err := w.planned(ctx, w.model, w.job.Spec, t); err == nil { // else none can take it
-				w.job.mu.Lock()
-				w.plan.Turns[t.Name] = footprints
-				w.job.mu.Unlock()
-			}
+		for _, t := range changed {
+			w.replan(ctx, t)
 		}
-		w.announce()
 	}
+}
+
+// replan plans a turn for the classes of services that are there. What none of them can take stays as it was planned.
+func (w *worker) replan(ctx context.Context, t stage.Turn) {
+	footprints, _, err := w.planned(ctx, w.model, w.job.Spec, t)
+	if err != nil {
+		return
+	}
+	w.job.mu.Lock()
+	w.plan.Turns[t.Name] = footprints
+	w.job.mu.Unlock()
+	w.announce()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -108,22 +109,37 @@ func (w *worker) try(ctx, waiting context.Context, t stage.Turn, again bool, wor
 	return true, err
 }
 
-// await takes a lease, and tells the caller when it is long in coming because no stage that could give one answers.
+// await takes a lease, and tells the caller where it stands in the line, why no stage that could give one answers if none does, and
+// louder when that lasts.
 func (w *worker) await(ctx context.Context, t stage.Turn, again bool) (*residency.Lease, error) {
+	absent := func() *stage.Error { return w.Fleet.Absent(t.Kind, w.Fleet.Parts(w.model, t)) }
+	var mu sync.Mutex
+	queued := Queued{Kind: t.Kind}
+	tell := func(change func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		change()
+		w.emit(queued)
+	}
+	defer w.Fleet.Explain(ctx, absent, func(why *stage.Error) {
+		tell(func() { queued.Reason = lacking(why) })
+	})()
 	var warning sync.WaitGroup
 	waited := make(chan struct{})
 	warning.Go(func() {
 		select {
 		case <-waited:
 		case <-time.After(fleet.Patience):
-			if why := w.Fleet.Absent(t.Kind, w.Fleet.Parts(w.model, t)); why != nil {
+			if why := absent(); why != nil {
 				w.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("%v; the work waits", why)})
 			}
 		}
 	})
 	defer warning.Wait()
 	defer close(waited)
-	return w.acquire(ctx, t, again)
+	return w.acquire(ctx, t, again, func(position int) {
+		tell(func() { queued.Position = position })
+	})
 }
 
 // request is what the keeper is asked for a turn.
@@ -133,12 +149,22 @@ func (w *worker) request(t stage.Turn) residency.AcquireRequest {
 	return residency.AcquireRequest{Job: w.id, Need: w.need(t), Observer: residency.Observer{Event: w.decided}}
 }
 
-func (w *worker) acquire(ctx context.Context, t stage.Turn, again bool) (*residency.Lease, error) {
-	r := w.request(t)
-	r.Again = again
-	r.Observer.Position = func(position int) { w.emit(Queued{Kind: t.Kind, Position: position}) }
-	r.Observer.Loading = func(loaded, total int64) { w.emit(Loading{Kind: t.Kind, LoadedBytes: loaded, TotalBytes: total}) }
-	return w.Keeper.Acquire(ctx, r)
+// acquire takes a lease. When the device is gone that the turn was planned for, it is planned anew for those that are there.
+func (w *worker) acquire(ctx context.Context, t stage.Turn, again bool, position func(int)) (*residency.Lease, error) {
+	for r := w.request(t); ; {
+		r.Again = again
+		r.Observer.Position = position
+		r.Observer.Loading = func(loaded, total int64) { w.emit(Loading{Kind: t.Kind, LoadedBytes: loaded, TotalBytes: total}) }
+		l, err := w.Keeper.Acquire(ctx, r)
+		if stage.ReasonOf(err) != stage.ModelDoesNotFit {
+			return l, err
+		}
+		asked := r.Need.Footprints
+		w.replan(ctx, t)
+		if r = w.request(t); reflect.DeepEqual(r.Need.Footprints, asked) {
+			return nil, err
+		}
+	}
 }
 
 // hold works under a lease and gives it back. Work that was cut because its stage is silent is to be done again under the lease
@@ -189,7 +215,7 @@ func (w *worker) standby(ctx context.Context, t stage.Turn, id residency.StageID
 	for w.Fleet.AwaitMute(ctx, id) == nil {
 		w.emit(Warning{Code: StageSilent, Message: fmt.Sprintf("the %v at %s has not answered for %v; the work waits for it, or for another that can take it", t.Kind, id, fleet.Patience)})
 		silent, end := w.Fleet.Until(ctx, id, false)
-		l, err := w.acquire(silent, t, false)
+		l, err := w.acquire(silent, t, false, func(position int) { w.emit(Queued{Kind: t.Kind, Position: position}) })
 		if err == nil {
 			end()
 			w.emit(Warning{Code: StageRestarted, Message: fmt.Sprintf("the %v at %s does not answer; the work goes on from its last checkpoint at %s", t.Kind, id, l.Stage)})

@@ -2,10 +2,25 @@ package fleettest
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"testing"
+
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
+	"github.com/triptych-serving/triptych/stage"
 )
+
+// Named is New of a fleet that is told one name for each kind, such as dns:///denoiser:7422, instead of the services' addresses.
+func Named(t testing.TB, dns *DNS, services ...*Service) *Rig {
+	t.Helper()
+	addresses := map[stage.Kind][]string{}
+	for i, kind := range stage.Kinds() {
+		addresses[kind] = []string{fmt.Sprintf("dns:///%v:742%d", kind, i+1)}
+	}
+	return With(t, fleet.Options{Addresses: addresses, Resolver: dns}, services...)
+}
 
 // DNS is a resolver that answers what it was told last; of other hosts, that there is none. Safe for concurrent use.
 type DNS struct {

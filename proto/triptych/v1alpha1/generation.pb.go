@@ -898,7 +898,8 @@ type isGenerateResponse_Event interface {
 }
 
 type GenerateResponse_Accepted struct {
-	// The request is valid and will run: resolved settings. Always first.
+	// The request is valid: resolved settings. It runs, but for what a stage refuses of which no service was there by then. First of all,
+	// but for queued while nothing is known yet of a stage that the model needs.
 	Accepted *Accepted `protobuf:"bytes,3,opt,name=accepted,proto3,oneof"`
 }
 
@@ -1028,7 +1029,9 @@ type Queued struct {
 	// The stage it waits for: "encoder", "denoiser" or "decoder".
 	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
 	// Requests ahead of it there, those at work included.
-	Position      int32 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Position int32 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	// Why no service of the stage can be had, in words; empty where one can, and the request waits for its turn.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1075,6 +1078,13 @@ func (x *Queued) GetPosition() int32 {
 		return x.Position
 	}
 	return 0
+}
+
+func (x *Queued) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // StageLoading tells how far a load is.
@@ -1995,10 +2005,11 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\bAccepted\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x125\n" +
-	"\x04spec\x18\x02 \x01(\v2!.triptych.v1alpha1.GenerationSpecR\x04spec\":\n" +
+	"\x04spec\x18\x02 \x01(\v2!.triptych.v1alpha1.GenerationSpecR\x04spec\"R\n" +
 	"\x06Queued\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x05R\bposition\"h\n" +
+	"\bposition\x18\x02 \x01(\x05R\bposition\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"h\n" +
 	"\fStageLoading\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12!\n" +
 	"\floaded_bytes\x18\x02 \x01(\x03R\vloadedBytes\x12\x1f\n" +
