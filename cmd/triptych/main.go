@@ -32,7 +32,9 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	ctx := context.Background()
-	if !stageplugin.IsChild() { // a runtime ends when its service says so
+	if stageplugin.IsChild() {
+		signal.Ignore(syscall.SIGTERM) // which some tell all processes: a runtime ends when its service has drained
+	} else {
 		signalled, stop := untilSignal(ctx)
 		defer stop()
 		supervised, release, err := local.Supervised(signalled)

@@ -5,7 +5,9 @@
 package stageengine
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -39,6 +41,9 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 		}
 		l.dirs = append(l.dirs, abs)
 		found, err := modelsOf(abs)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("models: %w", notReadable(err))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("models: %w", err)
 		}
@@ -46,6 +51,9 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 			if err := l.add(path); err != nil {
 				return nil, err
 			}
+		}
+		if err := unreadable(abs); len(found) == 0 && err != nil {
+			return nil, fmt.Errorf("models: %w", err)
 		}
 		if len(found) == 0 {
 			return nil, fmt.Errorf("models: %s is not a model and has none: expected a %s in it or in a folder below it", dir, modeldir.IndexFile)
@@ -135,6 +143,22 @@ func modelsOf(dir string) (paths []string, err error) {
 		}
 	}
 	return paths, err
+}
+
+// unreadable is why a folder has no model that can be read, where that is a lack of permission: nil if it is not.
+func unreadable(dir string) error {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(dir, e.Name(), modeldir.IndexFile)); errors.Is(err, fs.ErrPermission) {
+			return notReadable(err)
+		}
+	}
+	return nil
+}
+
+// notReadable says who lacks the permission.
+func notReadable(err error) error {
+	return fmt.Errorf("%w; expected files that user %d can read", err, os.Geteuid())
 }
 
 func isModel(path string) bool {
