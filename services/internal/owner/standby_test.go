@@ -251,7 +251,7 @@ func (w watched) Load(ctx context.Context, _ stage.LoadRequest, _ func(int64, in
 		}
 	}
 	select {
-	case <-time.After(3 * time.Second):
+	case <-time.After(time.Minute):
 	case <-ctx.Done():
 	}
 	return ctx.Err()
