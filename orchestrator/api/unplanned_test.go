@@ -32,6 +32,7 @@ func TestUnplanned(t *testing.T) {
 				t.Errorf("%s: %s", what, diff)
 			}
 		}
+		time.Sleep(20 * time.Millisecond)
 		expect("at once", outlined)
 		refused()
 		time.Sleep(unheardAfter)

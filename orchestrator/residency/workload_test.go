@@ -80,6 +80,17 @@ func TestWorkload(t *testing.T) {
 			l.Progress(20, 20)
 		})
 		work(decode, true, func(*Lease) {})
+		first := h.acquire(stage.KindDecoder)
+		second := h.start(t.Context(), AcquireRequest{Job: "job", Need: decode})
+		time.Sleep(2 * time.Second)
+		first.Release()
+		<-second.done
+		time.Sleep(time.Second)
+		if v := at(stage.KindDecoder); time.Since(v.Since) != time.Second {
+			t.Errorf("work that waited is said to have lasted %v", time.Since(v.Since))
+		}
+		second.lease.Release()
+		synctest.Wait()
 		if v := at(stage.KindDenoiser); v.Total != 0 || v.Work != (Workload{}) {
 			t.Errorf("at rest: %+v", v)
 		}
@@ -87,7 +98,7 @@ func TestWorkload(t *testing.T) {
 		for _, e := range done {
 			evaluations = append(evaluations, e.Work.Evaluations)
 		}
-		if diff := cmp.Diff([]int{1, 7, 15, 0}, evaluations); diff != "" {
+		if diff := cmp.Diff([]int{1, 7, 15, 0, 0, 1}, evaluations); diff != "" {
 			t.Errorf("evaluations of encode, denoise cut at 7, denoise from 5, decode cut: %s", diff)
 		}
 		if len(done) > 0 && (done[0].Work.Turn != "encoder" || done[0].Work.Shape != "small" || done[0].Work.Model != "m") {

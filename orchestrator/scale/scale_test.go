@@ -118,6 +118,8 @@ func TestDemand(t *testing.T) {
 	wait := func(job string, evaluations int, model string) residency.Waiter {
 		return residency.Waiter{Job: residency.JobID(job), Need: need(stage.KindDenoiser, model, evaluations)}
 	}
+	shared := need(stage.KindDenoiser, "m", 2)
+	shared.Work.Model = "n"
 	all := []residency.ComponentUse{held(stage.KindDenoiser, "m", residency.Resident), held(stage.KindDenoiser, "n", residency.Resident)}
 	for name, c := range map[string]struct {
 		s         residency.Snapshot
@@ -135,6 +137,12 @@ func TestDemand(t *testing.T) {
 			nil,
 			Target{stage.KindDenoiser, nil, 30},
 			Demand{true, 30},
+		},
+		"a long one does not take the place of others": {
+			residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 100, "m"), wait("b", 1, "m")}}, nil, Target{stage.KindDenoiser, nil, 30}, Demand{true, 31},
+		},
+		"a load that another pool needs as well": {
+			residency.Snapshot{Waiting: []residency.Waiter{{Job: "a", Need: need(stage.KindDenoiser, "m", 1)}, {Job: "b", Need: shared}}}, nil, Target{stage.KindDenoiser, []string{"n"}, 30}, Demand{true, 2 + 1},
 		},
 		"two turns at once fill two": {
 			residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 100, "m"), wait("a", 100, "m")}}, nil, Target{stage.KindDenoiser, nil, 30}, Demand{true, 60},
