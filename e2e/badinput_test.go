@@ -138,6 +138,8 @@ func TestBadCommands(t *testing.T) {
 		{[]string{"up", "--metrics-listen", "9090"}, 2, "host:port"},
 		{[]string{"up", "--metrics-listen", taken.Addr().String()}, 1, "in use"},
 		{[]string{"orchestrator", "--encoder", "a:1", "--denoiser", "a:2", "--decoder", "a:3", "--metrics-listen", "here"}, 2, "--metrics-listen"},
+		{[]string{"orchestrator", "--encoder", "a:1", "--denoiser", "a:2", "--decoder", "a:3", "--scaler-listen", "here"}, 2, "--scaler-listen"},
+		{[]string{"orchestrator", "--encoder", "a:1", "--denoiser", "a:2", "--decoder", "a:3", "--listen", "127.0.0.1:0", "--scaler-listen", taken.Addr().String()}, 1, "in use"},
 		{[]string{"top", "--server", "here"}, 2, "host:port"},
 		{[]string{"top", "--server", "127.0.0.1:1"}, 1, "127.0.0.1:1"},
 		{[]string{"trace", "-o", dir}, 2, "--output"},
