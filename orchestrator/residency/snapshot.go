@@ -49,8 +49,8 @@ type StageUse struct {
 	ScratchBytes int64     // reserved for it
 	Work         Workload  // that it does
 	Since        time.Time // when that began, or the loading
-	// Done of Total evaluations have ended, where they are counted; else both are 0.
-	Done, Total int
+	// Done of Total evaluations have ended, First of them before this lease, where they are counted; else all are 0.
+	First, Done, Total int
 }
 
 // ComponentUse is a component at a stage.
@@ -97,7 +97,7 @@ func (k *Keeper) look() Snapshot {
 	s.Time, s.DroppedEvents = k.clock(), k.sink.lost()
 	for i, v := range s.Stages {
 		if c := k.callers[v.Request]; c != nil && v.Leased {
-			s.Stages[i].Done, s.Stages[i].Total = int(c.reached.Load()), int(c.total.Load())
+			s.Stages[i].First, s.Stages[i].Done, s.Stages[i].Total = int(c.first.Load()), int(c.reached.Load()), int(c.total.Load())
 		}
 	}
 	return s

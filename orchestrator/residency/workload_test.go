@@ -78,6 +78,9 @@ func TestWorkload(t *testing.T) {
 		work(denoise, false, func(l *Lease) {
 			l.Progress(5, 20)
 			l.Progress(20, 20)
+			if v := at(stage.KindDenoiser); v.First != 5 || v.Done != 20 {
+				t.Errorf("from 5 to 20: %+v", v)
+			}
 		})
 		work(decode, true, func(*Lease) {})
 		first := h.acquire(stage.KindDecoder)

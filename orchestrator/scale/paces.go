@@ -8,8 +8,9 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// NominalSeconds is how long an evaluation is taken to last where none like it was measured.
-const NominalSeconds = 1.
+// NominalSeconds is how long an evaluation is taken to last where none like it was measured. It is short: a replica too few is there
+// after the first turn, and one too many stays for minutes.
+const NominalSeconds = 0.1
 
 // The bounds of what is remembered, and of what is believed.
 const (
@@ -32,6 +33,11 @@ type class struct {
 	shape       string // empty of all shapes
 }
 
+// classes are those of work, the narrowest first.
+func classes(kind stage.Kind, w residency.Workload) []class {
+	return slices.Compact([]class{{kind, w.Model, w.Turn, w.Shape}, {kind, w.Model, w.Turn, ""}, {kind, w.Model, "", ""}})
+}
+
 // mean is an exponential one.
 type mean struct {
 	seconds float64
@@ -48,8 +54,8 @@ func (p *Paces) Learn(e residency.Event) {
 		p.means = map[class]*mean{}
 	}
 	took := e.Took.Seconds() / float64(w.Evaluations)
-	model := modelOf(w, e.Components)
-	for _, c := range slices.Compact([]class{{e.Kind, model, w.Turn, w.Shape}, {e.Kind, model, w.Turn, ""}, {e.Kind, model, "", ""}}) {
+	w.Model = modelOf(w, e.Components)
+	for _, c := range classes(e.Kind, w) {
 		m := p.means[c]
 		if m == nil {
 			p.forget(e.Time)
@@ -82,27 +88,60 @@ func (p *Paces) forget(now time.Time) {
 
 // Expect is how many seconds work of a kind takes to compute: as was measured for its shape, else for other shapes of the turn, else
 // for other turns of the model, else a nominal time.
-func (p *Paces) Expect(kind stage.Kind, w residency.Workload) float64 {
+func (p *Paces) Expect(kind stage.Kind, w residency.Workload) float64 { return p.expect(kind, w, nil) }
+
+func (p *Paces) expect(kind stage.Kind, w residency.Workload, now underWay) float64 {
 	each := NominalSeconds
-	for _, c := range []class{{kind, w.Model, w.Turn, w.Shape}, {kind, w.Model, w.Turn, ""}, {kind, w.Model, "", ""}} {
-		if m := p.means[c]; m != nil {
+	for _, c := range classes(kind, w) {
+		m, known := p.means[c]
+		d, seen := now[c]
+		if known {
 			each = m.seconds
+			break
+		}
+		if seen {
+			each = d.seconds / float64(d.evaluations)
 			break
 		}
 	}
 	return min(each*float64(max(1, w.Evaluations)), maxSeconds)
 }
 
+// underWay is how long evaluations have taken so far of work that has not ended: what there is to go by while the first turn of its
+// class lasts.
+type underWay map[class]struct {
+	seconds     float64
+	evaluations int
+}
+
+func underWayIn(s residency.Snapshot) underWay {
+	out := underWay{}
+	for _, v := range s.Stages {
+		took, n := s.Time.Sub(v.Since).Seconds(), v.Done-v.First
+		if !v.Leased || took <= 0 || n <= 0 {
+			continue
+		}
+		w := v.Work
+		w.Model = modelOf(w, v.Components)
+		for _, c := range classes(v.Kind, w) {
+			d := out[c]
+			d.seconds, d.evaluations = d.seconds+took, d.evaluations+n
+			out[c] = d
+		}
+	}
+	return out
+}
+
 // left is how many seconds of computing are left where a stage is at work: of the evaluations to come where they are counted, else of
 // the time that is expected for all.
-func (p *Paces) left(v residency.StageUse, now time.Time) float64 {
+func (p *Paces) left(v residency.StageUse, now time.Time, others underWay) float64 {
 	w := v.Work
 	w.Model = modelOf(w, v.Components)
 	if v.Total > 0 {
 		if w.Evaluations = v.Total - v.Done; w.Evaluations <= 0 {
 			return 0
 		}
-		return p.Expect(v.Kind, w)
+		return p.expect(v.Kind, w, others)
 	}
-	return max(0, p.Expect(v.Kind, w)-max(0, now.Sub(v.Since).Seconds()))
+	return max(0, p.expect(v.Kind, w, others)-max(0, now.Sub(v.Since).Seconds()))
 }

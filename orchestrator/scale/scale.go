@@ -49,18 +49,18 @@ type load struct {
 
 // Of is the backlog at the moment of a snapshot. Requests that the snapshot knows by their job are not unplanned.
 func Of(s residency.Snapshot, unplanned []Unplanned, paces *Paces) (b Backlog) {
-	absent := lackingOf(s)
+	absent, running := lackingOf(s), underWayIn(s)
 	known := map[residency.JobID]bool{}
 	for _, v := range s.Stages {
 		if v.Leased {
 			known[v.Job] = true
-			left := paces.left(v, s.Time)
+			left := paces.left(v, s.Time, running)
 			b.turns = append(b.turns, turn{kind: v.Kind, model: modelOf(v.Work, v.Components), job: v.Job, seconds: left, works: true})
 		}
 	}
 	add := func(job residency.JobID, n residency.Need, waits bool) {
 		model := modelOf(n.Work, n.Components)
-		b.turns = append(b.turns, turn{kind: n.Kind, model: model, job: job, seconds: paces.Expect(n.Kind, n.Work), waits: waits})
+		b.turns = append(b.turns, turn{kind: n.Kind, model: model, job: job, seconds: paces.expect(n.Kind, n.Work, running), waits: waits})
 		if seconds := absent.take(n, model); seconds > 0 {
 			b.loads = append(b.loads, load{n.Kind, model, seconds})
 		}
@@ -78,7 +78,7 @@ func Of(s residency.Snapshot, unplanned []Unplanned, paces *Paces) (b Backlog) {
 		case known[u.Job]:
 		case u.Needs == nil:
 			for _, kind := range stage.Kinds() {
-				seconds := paces.Expect(kind, residency.Workload{Model: u.Model, Evaluations: 1})
+				seconds := paces.expect(kind, residency.Workload{Model: u.Model, Evaluations: 1}, running)
 				b.turns = append(b.turns, turn{kind: kind, model: u.Model, asked: u.Asked, job: u.Job, seconds: seconds, waits: true})
 			}
 		default:

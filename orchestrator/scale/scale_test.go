@@ -45,7 +45,9 @@ func TestSums(t *testing.T) {
 	resident := []residency.ComponentUse{held(stage.KindDenoiser, "m", residency.Resident)}
 	working := residency.StageUse{Stage: "s", Kind: stage.KindDenoiser, Job: "a", Components: unet.Components, Leased: true, Work: unet.Work, Since: epoch.Add(-3 * time.Second)}
 	counting := working
-	counting.Done, counting.Total = 4, 10
+	counting.First, counting.Done, counting.Total = 4, 4, 10
+	going := working
+	going.First, going.Done, going.Total = 2, 6, 10
 	over := working
 	over.Since = epoch.Add(-time.Hour)
 	for name, c := range map[string]struct {
@@ -89,8 +91,20 @@ func TestSums(t *testing.T) {
 			},
 			want: []Sum{{stage.KindDenoiser, "m", 1, 10 * NominalSeconds}, {stage.KindDecoder, "m", 1, NominalSeconds + 1}},
 		},
-		"evaluations left":   {s: residency.Snapshot{Time: epoch, Stages: []residency.StageUse{counting}, Components: resident}, want: []Sum{{stage.KindDenoiser, "m", 0, 6 * NominalSeconds}}},
-		"time left":          {s: residency.Snapshot{Time: epoch, Stages: []residency.StageUse{working}, Components: resident}, want: []Sum{{stage.KindDenoiser, "m", 0, 10*NominalSeconds - 3}}},
+		"evaluations left": {s: residency.Snapshot{Time: epoch, Stages: []residency.StageUse{counting}, Components: resident}, want: []Sum{{stage.KindDenoiser, "m", 0, 6 * NominalSeconds}}},
+		"time left": {
+			s: residency.Snapshot{Time: epoch, Stages: []residency.StageUse{working}, Components: resident}, learned: []residency.Event{done(unet, 20)},
+			want: []Sum{{stage.KindDenoiser, "m", 0, 20 - 3}},
+		},
+		"by what is under way, while nothing like it was measured": { // 4 in 3 s
+			s:    residency.Snapshot{Time: epoch, Stages: []residency.StageUse{going}, Waiting: []residency.Waiter{waiting("b", unet)}, Components: resident},
+			want: []Sum{{stage.KindDenoiser, "m", 1, (10 - 6 + 10) * 0.75}},
+		},
+		"as measured, whatever is under way": {
+			s:       residency.Snapshot{Time: epoch, Stages: []residency.StageUse{going}, Waiting: []residency.Waiter{waiting("b", unet)}, Components: resident},
+			learned: []residency.Event{done(unet, 20)},
+			want:    []Sum{{stage.KindDenoiser, "m", 1, (10 - 6 + 10) * 2}},
+		},
 		"longer than usual":  {s: residency.Snapshot{Time: epoch, Stages: []residency.StageUse{over}, Components: resident}, want: []Sum{{stage.KindDenoiser, "m", 0, 0}}},
 		"not yet at work":    {s: residency.Snapshot{Stages: []residency.StageUse{{Stage: "s", Kind: stage.KindDenoiser, Job: "a", Components: unet.Components, Work: unet.Work}}}},
 		"planned by a model": {unplanned: []Unplanned{{Job: "u", Asked: "m", Model: "m", Needs: []residency.Need{unet}}}, want: []Sum{{stage.KindDenoiser, "m", 1, 10*NominalSeconds + 1}}},
@@ -160,13 +174,17 @@ func TestDemand(t *testing.T) {
 			Demand{true, 0},
 		},
 	} {
-		if diff := cmp.Diff(c.want, Of(c.s, c.unplanned, &Paces{}).Demand(c.target), cmpopts.EquateApprox(0, 1e-9)); diff != "" {
+		var p Paces // a second an evaluation
+		for _, model := range []string{"m", "n"} {
+			p.Learn(done(need(stage.KindDenoiser, model, 10), 10))
+		}
+		if diff := cmp.Diff(c.want, Of(c.s, c.unplanned, &p).Demand(c.target), cmpopts.EquateApprox(0, 1e-9)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
 }
 
-// TestBacklogGrows: another request never lowers a backlog, whatever it is added to and whoever looks; seconds are numbers that are not
+// TestBacklogGrows: another request never lowers a backlog, whatever it is added to and whoever looks, as long as nothing new is measured; seconds are numbers that are not
 // negative; work that begins stays; and when all have ended there is none.
 func TestBacklogGrows(t *testing.T) {
 	for seed := range uint64(300) {
@@ -200,7 +218,7 @@ func TestBacklogGrows(t *testing.T) {
 				s.Announced = append(s.Announced, residency.Announced{Job: job(), Need: n})
 			case 2:
 				s.Stages = append(s.Stages, residency.StageUse{
-					Kind: n.Kind, Job: job(), Components: n.Components, Leased: true, Work: n.Work, Done: r.IntN(60), Total: r.IntN(50), Since: epoch.Add(time.Duration(r.IntN(100)-50) * time.Second),
+					Kind: n.Kind, Job: job(), Components: n.Components, Leased: true, Work: n.Work, First: 60, Done: r.IntN(60), Total: r.IntN(50), Since: epoch.Add(time.Duration(r.IntN(100)-50) * time.Second),
 				})
 			case 3:
 				unplanned = append(unplanned, Unplanned{Job: residency.JobID(fmt.Sprint("new", len(unplanned))), Asked: models[r.IntN(3)]})

@@ -89,6 +89,11 @@ func soon(t *testing.T) context.Context {
 // TestMetrics: the target and the value are in seconds, rounded up for those who read no fractions.
 func TestMetrics(t *testing.T) {
 	r := up(t)
+	for _, model := range []string{"m", "n"} {
+		r.meter.Decided(residency.Event{
+			Class: residency.WorkDone, Kind: stage.KindDenoiser, Took: 5 * time.Second, Work: residency.Workload{Model: model, Evaluations: 5},
+		})
+	}
 	r.wait("m", 42)
 	r.wait("n", 3)
 	spec, err := r.GetMetricSpec(soon(t), ref("stage", "denoiser", "targetSeconds", "22.5"))
