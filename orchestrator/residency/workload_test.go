@@ -180,7 +180,7 @@ func TestRestarts(t *testing.T) {
 	expect("the same", 0)
 	m.step(seen{"a", 2})
 	expect("the next", 1)
-	m.ledger.died(m.service("a")) // found out by work
+	m.died(m.service("a")) // found out by work
 	m.step(seen{"a", 3})
 	expect("the third, noticed twice", 2)
 	join(1)
