@@ -43,15 +43,17 @@ func stages(t *testing.T, denoiser *stagetest.Script) map[stage.Kind][]string {
 		if kind == stage.KindDenoiser && denoiser != nil {
 			script = denoiser
 		}
-		addresses[kind] = []string{serve(t, kind, stagetest.New(kind, script), listen(t))}
+		lis := listen(t)
+		serve(t, kind, stagetest.New(kind, script), lis)
+		addresses[kind] = []string{lis.Addr().String()}
 	}
 	return addresses
 }
 
 // serve serves a stage until the test ends.
-func serve(t *testing.T, kind stage.Kind, s stage.Stage, lis net.Listener) (address string) {
+func serve(t *testing.T, kind stage.Kind, s stage.Stage, lis net.Listener) (server *grpc.Server) {
 	t.Helper()
-	server := grpc.NewServer(append(stagerpc.ServerOptions(), grpc.WaitForHandlers(true))...)
+	server = grpc.NewServer(append(stagerpc.ServerOptions(), grpc.WaitForHandlers(true))...)
 	stagerpc.Register(server, kind, s, slog.New(slog.DiscardHandler))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(lis) }()
@@ -61,7 +63,7 @@ func serve(t *testing.T, kind stage.Kind, s stage.Stage, lis net.Listener) (addr
 			t.Error(err)
 		}
 	})
-	return lis.Addr().String()
+	return server
 }
 
 func options() Options {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -41,12 +40,12 @@ func (l absent) Accept() (net.Conn, error) {
 	}
 }
 
-// later serves a fake denoiser that is there once the function returned is called.
-func later(t *testing.T, script *stagetest.Script) (address string, come func()) {
+// later serves a fake denoiser that is there from come to leave.
+func later(t *testing.T, script *stagetest.Script) (address string, come, leave func()) {
 	t.Helper()
 	lis := absent{listen(t), make(chan struct{})}
-	serve(t, stage.KindDenoiser, stagetest.New(stage.KindDenoiser, script), lis)
-	return lis.Addr().String(), sync.OnceFunc(func() { close(lis.there) })
+	server := serve(t, stage.KindDenoiser, stagetest.New(stage.KindDenoiser, script), lis)
+	return lis.Addr().String(), func() { close(lis.there) }, server.Stop
 }
 
 // run runs an orchestrator until the test ends and connects to its listeners.
@@ -73,12 +72,12 @@ func run(t *testing.T, o Options, to ...net.Listener) (conns []*grpc.ClientConn)
 }
 
 // TestScalerWakesAStage: a request that finds no denoiser makes the denoiser active within a second, and gives seconds of work for
-// it. A denoiser comes and takes the work; when that has ended there is none.
+// it. A denoiser comes and takes the work; when that has ended there is none. The same holds once it has been there and has left.
 func TestScalerWakesAStage(t *testing.T) {
 	var script stagetest.Script
 	o := options()
 	o.Stages, o.Scaler = stages(t, nil), listen(t)
-	address, come := later(t, &script)
+	address, come, leave := later(t, &script)
 	o.Stages[stage.KindDenoiser] = []string{address}
 	conns := run(t, o, listen(t), o.Scaler)
 	client, keda := triptychv1alpha1.NewGenerationServiceClient(conns[0]), externalscaler.NewExternalScalerClient(conns[1])
@@ -109,25 +108,28 @@ func TestScalerWakesAStage(t *testing.T) {
 	if active() || seconds() != 0 {
 		t.Error("there is work before any request")
 	}
-	gate := script.Hold(stagetest.OpDenoise, 3)
-	begun := time.Now()
-	made := make(chan error, 1)
-	go func() {
-		call, err := client.Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: &triptychv1alpha1.GenerationSpec{Model: stagetest.Model, Prompt: "a boat"}})
-		for err == nil {
-			_, err = call.Recv()
+	request := func(ctx context.Context) <-chan error {
+		begun, made := time.Now(), make(chan error, 1)
+		go func() {
+			call, err := client.Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: &triptychv1alpha1.GenerationSpec{Model: stagetest.Model, Prompt: "a boat"}})
+			for err == nil {
+				_, err = call.Recv()
+			}
+			made <- err
+		}()
+		if !active() {
+			t.Error("the request is no work for the denoiser")
 		}
-		made <- err
-	}()
-	if !active() {
-		t.Error("the request is no work for the denoiser")
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("the denoiser was active %v after the request", took)
+		}
+		if s := seconds(); s <= 0 {
+			t.Errorf("%v seconds of work while the request waits", s)
+		}
+		return made
 	}
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("the denoiser was active %v after the request", took)
-	}
-	if s := seconds(); s <= 0 {
-		t.Errorf("%v seconds of work while the request waits", s)
-	}
+	gate := script.Hold(stagetest.OpDenoise, 3)
+	made := request(ctx)
 	come()
 	<-gate.Entered()
 	if r, err := keda.IsActive(ctx, of(stage.KindDenoiser)); err != nil || !r.GetResult() {
@@ -146,6 +148,16 @@ func TestScalerWakesAStage(t *testing.T) {
 	if s := seconds(); s != 0 {
 		t.Errorf("%v seconds of work at the end", s)
 	}
+	leave()
+	again, give := context.WithCancel(ctx)
+	made = request(again)
+	give()
+	if err := <-made; status.Code(err) != codes.Canceled {
+		t.Errorf("the request that nobody took ended with %v", err)
+	}
+	if active() || seconds() != 0 {
+		t.Error("there is work when the request has been given up")
+	}
 }
 
 // others is a stage that works for another orchestrator.
@@ -160,7 +172,9 @@ func TestScalerStandsBy(t *testing.T) {
 	o := options()
 	o.Stages, o.Scaler = map[stage.Kind][]string{}, listen(t)
 	for _, kind := range stage.Kinds() {
-		o.Stages[kind] = []string{serve(t, kind, others{stagetest.New(kind, nil)}, listen(t))}
+		lis := listen(t)
+		serve(t, kind, others{stagetest.New(kind, nil)}, lis)
+		o.Stages[kind] = []string{lis.Addr().String()}
 	}
 	keda := externalscaler.NewExternalScalerClient(run(t, o, listen(t), o.Scaler)[1])
 	ref := &externalscaler.ScaledObjectRef{ScalerMetadata: map[string]string{"stage": "denoiser"}}
