@@ -117,7 +117,7 @@
 {{- fail "cache.enabled, and model.source none has nothing to cache: expected model.source pvc, image or download" -}}
 {{- end -}}
 {{- if and $cache.limit (eq (include "triptych.downloadsToCache" .workload.pod) "true") -}}
-{{- fail "cache.limit has no effect where models are loaded down straight to the cache: expected model.download.existingClaim as well, or no limit" -}}
+{{- fail "cache.limit has no effect where models are downloaded straight to the cache: expected model.download.existingClaim as well, or no limit" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

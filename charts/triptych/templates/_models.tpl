@@ -22,7 +22,7 @@ container fills from /source.
 {{- default (printf "%s-%s-models" (include "triptych.fullname" .root) .name) .settings.model.download.existingSecret -}}
 {{- end -}}
 
-{{/* triptych.downloadsToCache takes a pod's settings: without a claim to keep what was loaded down, the node's disk is the place for it. */}}
+{{/* triptych.downloadsToCache takes a pod's settings: without a claim to keep what was downloaded, the node's disk is the place for it. */}}
 {{- define "triptych.downloadsToCache" -}}
 {{- and .cache.enabled (eq .model.source "download") (not .model.download.existingClaim) -}}
 {{- end -}}
