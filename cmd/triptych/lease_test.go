@@ -23,6 +23,10 @@ func TestHoldLeases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(into, ".triptych", "tiny-sd15.lease"), long, long); err != nil {
+		t.Fatal(err)
+	}
 	for _, dirs := range [][]string{{into}, {filepath.Join(into, "tiny-sd15")}} {
 		release := holdLeases(dirs, slog.New(slog.DiscardHandler))
 		if !folder.InUse("tiny-sd15") || folder.InUse("tiny-v") != (dirs[0] == into) {
@@ -30,6 +34,9 @@ func TestHoldLeases(t *testing.T) {
 		}
 		if done, err := folder.Remove("tiny-sd15", time.Time{}); done || err != nil {
 			t.Errorf("%q: a model that is served was removed: %v, %v", dirs, done, err)
+		}
+		if used := folder.Used("tiny-sd15"); time.Since(used) > time.Minute {
+			t.Errorf("%q: last used at %v, and it is served now", dirs, used)
 		}
 		release()
 		if folder.InUse("tiny-sd15") {

@@ -167,15 +167,14 @@ func (d *download) attempt(ctx context.Context, where *url.URL) error {
 	if err := d.begin(response); err != nil {
 		return err
 	}
-	stalled := time.AfterFunc(stallAfter, func() { cancel(fmt.Errorf("nothing came for %v", stallAfter)) })
+	stalled := time.AfterFunc(d.stall, func() { cancel(fmt.Errorf("nothing came for %v", d.stall)) })
 	defer stalled.Stop()
 	most := int64(maxSize)
 	if d.file.Size != nil {
 		most = *d.file.Size
 	}
-	var body io.Reader = io.LimitReader(response.Body, most-d.have+1)
-	err = modelfolder.Copy(ctx, io.MultiWriter(d.out, d.hash), body, func(n int64) {
-		stalled.Reset(stallAfter)
+	err = modelfolder.Copy(ctx, io.MultiWriter(d.out, d.hash), io.LimitReader(response.Body, most-d.have+1), func(n int64) {
+		stalled.Reset(d.stall)
 		d.have += n
 		d.Progress.Bytes(d.name, d.have, d.all)
 	})

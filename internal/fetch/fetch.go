@@ -30,6 +30,7 @@ type Options struct {
 
 	transport http.RoundTripper                          // tests have their own
 	pause     func(context.Context, time.Duration) error // the same
+	stall     time.Duration                              // stallAfter if 0
 }
 
 // Run makes the models of a manifest complete in a folder. What it was not able to finish is gone on with by the next run. Errors
@@ -44,6 +45,9 @@ func Run(ctx context.Context, m Manifest, o Options) error {
 	}
 	if o.pause == nil {
 		o.pause = pause
+	}
+	if o.stall == 0 {
+		o.stall = stallAfter
 	}
 	r := &run{Options: o, folder: folder}
 	missing := m.Models

@@ -66,11 +66,8 @@ func (d *download) request(ctx context.Context, where *url.URL) (*http.Response,
 	return nil, permanentError{fmt.Errorf("the server redirects more than %d times", maxRedirects)}
 }
 
-// plain is an error without the URL of the request, which may have secrets.
+// plain is an error of a connection in few words. None has the URL of the request, which may have secrets: those of http.Client would.
 func plain(err error) error {
-	if wrong := (*url.Error)(nil); errors.As(err, &wrong) {
-		err = wrong.Err
-	}
 	if unknown := (*net.DNSError)(nil); errors.As(err, &unknown) {
 		return fmt.Errorf("no address of %s: %s", unknown.Name, unknown.Err)
 	}

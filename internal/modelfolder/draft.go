@@ -110,6 +110,7 @@ func (d *Draft) Publish(paths []string) error {
 	if err := record.write(d.dir); err != nil {
 		return Full(err)
 	}
+	var rest []string
 	err := filepath.WalkDir(d.dir, func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -121,10 +122,13 @@ func (d *Draft) Publish(paths []string) error {
 		case e.IsDir():
 			return syncDir(name)
 		case !keep[filepath.ToSlash(below)]:
-			return os.Remove(name)
+			rest = append(rest, name)
 		}
 		return nil
 	})
+	for _, name := range rest {
+		err = errors.Join(err, os.Remove(name))
+	}
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,14 @@ func (f *Folder) Use(model string) (record Record, ok bool, err error) {
 	if record = ReadRecord(f.Path(model)); !record.Intact(f.Path(model)) {
 		return Record{}, false, nil
 	}
+	mark(file.Name())
+	return record, true, nil
+}
+
+// mark makes the model of a lease used now, where this process may write.
+func mark(lease string) {
 	now := time.Now()
-	return record, true, os.Chtimes(file.Name(), now, now)
+	_ = os.Chtimes(lease, now, now)
 }
 
 // Used is when a model was used last, as far as that is known.
@@ -83,7 +89,8 @@ type Leases struct {
 }
 
 // Hold has a lease on the models at paths, and on no others. A model whose folder gives no leases needs none. Files are opened for
-// reading alone, so that a read-only mount will do.
+// reading alone, so that a read-only mount will do; where it can, it marks the models as used now, which keeps them for a while behind
+// the end of the process.
 func (l *Leases) Hold(paths []string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,6 +100,7 @@ func (l *Leases) Hold(paths []string) error {
 		name := (&Folder{filepath.Dir(path)}).lease(filepath.Base(path))
 		wanted[name] = true
 		if l.held[name] != nil {
+			mark(name)
 			continue
 		}
 		file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
@@ -106,6 +114,7 @@ func (l *Leases) Hold(paths []string) error {
 					l.held = map[string]*os.File{}
 				}
 				l.held[name] = file
+				mark(name)
 				continue
 			}
 			_ = file.Close() // the model is being removed, or locks do not work here
