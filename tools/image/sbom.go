@@ -75,7 +75,7 @@ func sbom(info *buildinfo.BuildInfo, binary []byte, platform, version string, cr
 	}
 	model := spdxPackage{
 		ID: "SPDXRef-starter", Name: "triptych-starter-model", Version: version, Location: noAssertion, Concluded: ourLicence, Declared: ourLicence,
-		Copyright: "Copyright the Triptych authors; trained on Noto Emoji artwork, Copyright Google", Purpose: "DATA",
+		Copyright: "Copyright the Triptych authors; trained on Noto Emoji artwork, Copyright Google", Purpose: "OTHER",
 	}
 	doc.Packages = []spdxPackage{program, model}
 	doc.Relationships = []spdxRelationship{{doc.ID, "DESCRIBES", program.ID}, {doc.ID, "DESCRIBES", model.ID}}
