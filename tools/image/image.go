@@ -85,10 +85,16 @@ func join(images []v1.Image, a about) (v1.ImageIndex, error) {
 		if err != nil {
 			return nil, err
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: config.Platform()}})
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: noArtifact{image}, Descriptor: v1.Descriptor{Platform: config.Platform()}})
 	}
 	return mutate.Annotations(index, a.labels()).(v1.ImageIndex), nil
 }
+
+// noArtifact is an image that an index lists as one: the library would give it the type of an artifact, its config's.
+type noArtifact struct{ v1.Image }
+
+// ArtifactType is that of none.
+func (noArtifact) ArtifactType() (string, error) { return "", nil }
 
 // compressed is how many bytes of an image go over a network.
 func compressed(image v1.Image) (n int64, err error) {

@@ -95,8 +95,8 @@ func TestImage(t *testing.T) {
 	}
 	var models []v1.Hash
 	for i, arch := range []string{"amd64", "arm64"} {
-		if p := platforms.Manifests[i].Platform; p == nil || p.String() != "linux/"+arch {
-			t.Fatalf("manifest %d is for %v", i, p)
+		if d := platforms.Manifests[i]; d.Platform == nil || d.Platform.String() != "linux/"+arch || d.ArtifactType != "" {
+			t.Fatalf("manifest %d is %+v", i, d)
 		}
 		image, err := index.Image(platforms.Manifests[i].Digest)
 		if err != nil {
