@@ -105,22 +105,28 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 // model is that of a name, once the stages are there that may have it.
 func (s *Service) model(ctx context.Context, name string, waiting func(pipeline.Queued)) (fleet.Model, error) {
 	f := s.Pipeline.Fleet
-	missing := func() *stage.Error {
+	m, err := f.Model(ctx, name, 0)
+	if missing(err) == nil {
+		return m, err
+	}
+	defer f.Explain(ctx, func() *stage.Error {
 		_, err := f.Model(ctx, name, 0)
-		var why *stage.Error
-		if errors.As(err, &why) && why.Metadata["stage"] != "" {
-			return why
+		return missing(err)
+	}, func(why *stage.Error) {
+		if why != nil {
+			waiting(pipeline.Lacking(why))
 		}
-		return nil
-	}
-	if missing() != nil {
-		defer f.Explain(ctx, missing, func(why *stage.Error) {
-			if why != nil {
-				waiting(pipeline.Lacking(why))
-			}
-		})()
-	}
+	})()
 	return f.Model(ctx, name, s.Pipeline.Patience)
+}
+
+// missing is an error that is about a stage which is not there, nil of any other.
+func missing(err error) *stage.Error {
+	var e *stage.Error
+	if errors.As(err, &e) && e.Metadata["stage"] != "" && (e.Reason == stage.StageUnreachable || e.Reason == stage.StageOwned) {
+		return e
+	}
+	return nil
 }
 
 // maxPreviewSteps is how rare previews may be: no rarer than there are steps at most.

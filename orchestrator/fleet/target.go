@@ -52,11 +52,16 @@ func parse(text string) (t target, ok bool, err error) {
 
 // String is how people are told of it.
 func (t target) String() string {
-	return net.JoinHostPort(t.certified(), strconv.Itoa(int(t.port)))
+	return net.JoinHostPort(strings.TrimSuffix(t.host, "."), strconv.Itoa(int(t.port)))
 }
 
-// certified is the host that certificates are for.
-func (t target) certified() string { return strings.TrimSuffix(t.host, ".") }
+// certified is the host that certificates are for, empty if it is that of each address.
+func (t target) certified() string {
+	if _, err := netip.ParseAddr(t.host); err == nil {
+		return ""
+	}
+	return strings.TrimSuffix(t.host, ".")
+}
 
 // resolver is the one that is asked, byDefault if the target names none.
 func (t target) resolver(byDefault Resolver) Resolver {

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/stage"
@@ -61,4 +64,60 @@ func (d *DNS) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, erro
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
 	return found, nil
+}
+
+// Serve answers by DNS over UDP until the test ends, and gives the address.
+func (d *DNS) Serve(t testing.TB) string {
+	t.Helper()
+	conn, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		query := make([]byte, 512)
+		for {
+			n, from, err := conn.ReadFrom(query)
+			if err != nil { // it is closed
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(query[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			if answer, err := d.answer(m).Pack(); err == nil {
+				_, _ = conn.WriteTo(answer, from) // who is gone asks no more
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-ended
+	})
+	return conn.LocalAddr().String()
+}
+
+// answer answers a question of addresses; an answer is good for no time.
+func (d *DNS) answer(m dnsmessage.Message) *dnsmessage.Message {
+	q := m.Questions[0]
+	m.Header = dnsmessage.Header{ID: m.ID, Response: true, RecursionDesired: true, RecursionAvailable: true}
+	m.Answers, m.Authorities, m.Additionals = nil, nil, nil
+	found, err := d.LookupNetIP(context.Background(), "ip", strings.TrimSuffix(q.Name.String(), "."))
+	if err != nil {
+		m.RCode = dnsmessage.RCodeServerFailure
+		if err.(*net.DNSError).IsNotFound { //nolint:errorlint // it has just been made
+			m.RCode = dnsmessage.RCodeNameError
+		}
+	}
+	for _, ip := range found {
+		header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
+		switch {
+		case q.Type == dnsmessage.TypeA && ip.Is4():
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: ip.As4()}})
+		case q.Type == dnsmessage.TypeAAAA && !ip.Is4():
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
+		}
+	}
+	return &m
 }

@@ -124,7 +124,7 @@ type ListModelsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By name.
 	Models []*Model `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
-	// The stage services that the orchestrator was told of, in pipeline order.
+	// The stage services that the orchestrator knows, in pipeline order.
 	Services      []*StageService `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -174,12 +174,12 @@ func (x *ListModelsResponse) GetServices() []*StageService {
 	return nil
 }
 
-// StageService is one service of a stage, and whether it can be reached.
+// StageService is one service of a stage, and whether it can be reached; or a name of services whose addresses are not known.
 type StageService struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "encoder", "denoiser" or "decoder".
 	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
-	// Where it is.
+	// Where it is; of a name, as it was given, e.g. "dns:///triptych-denoiser:7422".
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// Why it gets no work; empty when it does.
 	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
