@@ -189,8 +189,11 @@ func (s *server) generateFor(ctx context.Context, spec *triptychv1alpha1.Generat
 // is sent in parts.
 func images(t testing.TB, events []*triptychv1alpha1.GenerateResponse) [][]byte {
 	t.Helper()
-	out := make([][]byte, events[0].GetAccepted().GetSpec().GetImageCount())
+	var out [][]byte
 	for _, e := range events {
+		if a := e.GetAccepted(); a != nil {
+			out = make([][]byte, a.GetSpec().GetImageCount())
+		}
 		if i := e.GetImageReady(); i != nil {
 			if int64(len(i.GetData())) != i.GetSizeBytes() {
 				t.Fatalf("image %d has %d bytes of %d", i.GetImageIndex(), len(i.GetData()), i.GetSizeBytes())

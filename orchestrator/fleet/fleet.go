@@ -59,6 +59,7 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	members map[residency.StageID]*member
+	ordered []*member                   // by id, nil when members have changed; it is exchanged, never changed
 	changed chan struct{}               // closed and renewed whenever a member has been looked at, and when a name has others behind it
 	claims  map[residency.StageID]claim // of the members that get work
 }
@@ -146,7 +147,10 @@ func (f *Fleet) Run(ctx context.Context) {
 func (f *Fleet) all() []*member {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.SortedFunc(maps.Values(f.members), func(a, b *member) int { return cmp.Compare(a.id, b.id) })
+	if f.ordered == nil {
+		f.ordered = slices.SortedFunc(maps.Values(f.members), func(a, b *member) int { return cmp.Compare(a.id, b.id) })
+	}
+	return f.ordered
 }
 
 // member is the one of an id, nil if it was forgotten.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,11 @@ func newMember(id residency.StageID, kind stage.Kind, conn *link, ear *ear, orch
 func can(info *stage.Info, name string) bool {
 	c := component(info, name)
 	return c.Name != "" && c.Problem == ""
+}
+
+// canAll tells whether a service can load all of some components.
+func canAll(info *stage.Info, names []string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return !can(info, name) })
 }
 
 // last is the last known info, nil before the first, and whether the service is there to work.

@@ -93,7 +93,7 @@ func (f *Fleet) list(ctx context.Context, n *name, id residency.StageID) string 
 		if m, err = f.dial(id, n.kind, n.certified()); err != nil {
 			return fmt.Sprintf("%s, which is behind %v, cannot be dialled: %v", id, n, err)
 		}
-		f.members[id] = m
+		f.members[id], f.ordered = m, nil
 		f.logOf(m).Info("stage is listed", "name", n.String())
 		f.watching.Go(func() { f.watch(ctx, m) })
 	case m.kind != n.kind:
@@ -115,6 +115,7 @@ func (f *Fleet) forget(m *member) bool {
 	listed := m.given || slices.ContainsFunc(m.names, func(n *name) bool { return n.listed[m.id] })
 	if !listed {
 		delete(f.members, m.id)
+		f.ordered = nil
 		for _, n := range m.names {
 			if info != nil {
 				n.past = info

@@ -30,27 +30,29 @@ const (
 
 // Classes are the classes, by stage.Info.Planning, of the services of a kind that answer and can load some components; sorted.
 func (f *Fleet) Classes(kind stage.Kind, components []string) []string {
-	there, _ := f.classes(kind, components)
-	return slices.Sorted(maps.Keys(there))
+	return slices.Sorted(maps.Keys(f.there(kind, components)))
 }
 
-// classes gives a service of each class that answers, and the classes of all.
-func (f *Fleet) classes(kind stage.Kind, components []string) (there map[string]*member, all map[string]bool) {
-	there, all = map[string]*member{}, map[string]bool{}
-	able := func(info *stage.Info) bool {
-		return info.Kind == kind && !slices.ContainsFunc(components, func(name string) bool { return !can(info, name) })
-	}
+// there gives a service of each class that answers.
+func (f *Fleet) there(kind stage.Kind, components []string) map[string]*member {
+	out := map[string]*member{}
 	for _, m := range f.all() {
-		if info, up := m.last(); up && able(info) {
-			there[info.Planning] = m
+		if info, up := m.last(); m.kind == kind && up && canAll(info, components) {
+			out[info.Planning] = m
 		}
 	}
+	return out
+}
+
+// classes are those of all services of which something is known.
+func (f *Fleet) classes(kind stage.Kind, components []string) []string {
+	out := map[string]bool{}
 	for _, info := range f.told() {
-		if able(&info) {
-			all[info.Planning] = true
+		if info.Kind == kind && canAll(&info, components) {
+			out[info.Planning] = true
 		}
 	}
-	return there, all
+	return slices.Sorted(maps.Keys(out))
 }
 
 // Plan tells what a turn takes in each class of services that do the work, as one service of the class says. limits are those of
@@ -62,13 +64,12 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 		changed := f.next()
 		out := map[string]stage.Footprint{}
 		var refused error
-		there, classes := f.classes(kind, req.Components)
-		here := len(there) > 0 // else for what they have said before
-		for _, class := range slices.Sorted(maps.Keys(classes)) {
-			m := there[class]
-			if here && m == nil {
-				continue
-			}
+		there := f.there(kind, req.Components)
+		classes, here := slices.Sorted(maps.Keys(there)), len(there) > 0
+		if !here {
+			classes = f.classes(kind, req.Components) // for what they have said before
+		}
+		for _, class := range classes {
 			if limit, ok := limits[class]; ok {
 				req.LimitBytes = limit
 			} else if limits != nil {
@@ -82,6 +83,7 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 			if ok || !here {
 				continue
 			}
+			m := there[class]
 			asking, done := f.Until(ctx, m.id, true)
 			fp, err := m.stage.Plan(asking, req)
 			mute := asking.Err() != nil
