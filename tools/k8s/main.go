@@ -204,6 +204,10 @@ func enter(dir string, command []string) (int, error) {
 	if err := os.Setenv("KUBECONFIG", filepath.Join(dir, "admin.conf")); err != nil {
 		return 1, err
 	}
-	args := append([]string{"nsenter", "--target=" + strconv.Itoa(state.PID), "--net", "--mount", "--pid", "--ipc", "--"}, command...)
+	here, err := os.Getwd()
+	if err != nil {
+		return 1, err
+	}
+	args := append([]string{"nsenter", "--target=" + strconv.Itoa(state.PID), "--net", "--mount", "--pid", "--ipc", "--wdns=" + here, "--"}, command...)
 	return 1, syscall.Exec(nsenter, args, os.Environ())
 }

@@ -17,8 +17,8 @@ import (
 var programs = map[string][]string{
 	"control plane": {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "helm"},
 	"fake nodes":    {"kwok"},
-	"real node":     {"kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "coredns", "metrics-server"},
-	"keda":          {"keda-operator", "keda-adapter"},
+	"real node":     {"kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "coredns"},
+	"autoscalers":   {"metrics-server", "keda-operator", "keda-adapter"},
 }
 
 // modules are those of whose files something is read, with the checksums that a go.sum would have.

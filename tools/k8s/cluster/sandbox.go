@@ -51,9 +51,14 @@ func Sandbox(ctx context.Context, dir string, keep bool) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = report.Close() }()
+	said, saidEnd, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = said.Close() }()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), roleVariable+"=init")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Stdout, cmd.Stderr = saidEnd, saidEnd
 	cmd.ExtraFiles = []*os.File{reportEnd}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -68,16 +73,23 @@ func Sandbox(ctx context.Context, dir string, keep bool) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("namespaces of network, mounts and processes are needed, so run it as root: %w", err)
 	}
-	_ = reportEnd.Close()
+	_, _ = reportEnd.Close(), saidEnd.Close()
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		_, _ = io.Copy(os.Stdout, said)
+	}()
 	if err := writeState(dir, cmd.Process.Pid); err != nil {
 		_ = cmd.Process.Kill()
 		return 0, err
 	}
 	var end struct{ Code int }
 	if keep && json.NewDecoder(report).Decode(&end) == nil {
+		<-heard
 		return end.Code, cmd.Process.Release()
 	}
 	err = cmd.Wait()
+	<-heard
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() >= 0 {
 		return exit.ExitCode(), nil
@@ -86,11 +98,21 @@ func Sandbox(ctx context.Context, dir string, keep bool) (int, error) {
 }
 
 // Report tells the program outside that this one has done its work with the given exit code, so
-// that the outside ends and leaves the sandbox running.
+// that the outside ends and leaves the sandbox running. Nothing that is printed afterwards is seen.
 func Report(code int) error {
 	report := os.NewFile(reportFD, "report")
 	defer func() { _ = report.Close() }()
-	return json.NewEncoder(report).Encode(struct{ Code int }{code})
+	return errors.Join(mute(), json.NewEncoder(report).Encode(struct{ Code int }{code}))
+}
+
+// mute closes the way of this process's output to the program outside.
+func mute() error {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = null.Close() }()
+	return errors.Join(unix.Dup3(int(null.Fd()), 1, 0), unix.Dup3(int(null.Fd()), 2, 0))
 }
 
 // initSandbox makes the sandbox's mounts, starts the program in it and reaps every process that
@@ -111,7 +133,9 @@ func initSandbox() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	_ = syscall.Close(reportFD)
+	if err := errors.Join(syscall.Close(reportFD), mute()); err != nil {
+		return 0, err
+	}
 	go func() {
 		for s := range signals {
 			_ = syscall.Kill(pid, s.(syscall.Signal))
@@ -127,7 +151,7 @@ func initSandbox() (int, error) {
 		case ended == pid && status.Exited():
 			return status.ExitStatus(), nil
 		case ended == pid:
-			return 0, fmt.Errorf("the program was ended by %s", status.Signal())
+			return 128 + int(status.Signal()), nil
 		}
 	}
 }

@@ -62,7 +62,7 @@ type need int
 const (
 	fakeNodes need = iota
 	realNode
-	kedaToo
+	autoscalers
 )
 
 // A T is a theme at work.
@@ -123,8 +123,8 @@ func Needs(only *regexp.Regexp) []string {
 		switch th.needs {
 		case fakeNodes:
 			needs = append(needs, "fake nodes")
-		case kedaToo:
-			needs = append(needs, "real node", "keda")
+		case autoscalers:
+			needs = append(needs, "real node", "autoscalers")
 		case realNode:
 			needs = append(needs, "real node")
 		}
@@ -191,11 +191,11 @@ func (s *Suite) provide(ctx context.Context, have, needs need) error {
 		if err := step("real node: containerd, kubelet, kube-proxy, CoreDNS", func() error { return s.cluster.AddNode(ctx, s.Images...) }); err != nil {
 			return err
 		}
+	}
+	if needs == autoscalers && have != autoscalers {
 		if err := step("metrics-server", func() error { return s.cluster.AddMetricsServer(ctx) }); err != nil {
 			return err
 		}
-	}
-	if needs == kedaToo && have != kedaToo {
 		return step("KEDA: operator, metrics adapter", func() error { return s.cluster.AddKEDA(ctx) })
 	}
 	return nil
