@@ -126,7 +126,8 @@ func TestStandby(t *testing.T) {
 	if err := cut.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for lines := bufio.NewScanner(out); lines.Scan() && !(strings.Contains(lines.Text(), `"denoiser"`) && strings.Contains(lines.Text(), `"step"`)); {
+	for lines, denoises := bufio.NewScanner(out), false; !denoises && lines.Scan(); {
+		denoises = strings.Contains(lines.Text(), `"denoiser"`) && strings.Contains(lines.Text(), `"step"`)
 	}
 	died := time.Now()
 	a.end(t, syscall.SIGKILL)

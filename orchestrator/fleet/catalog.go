@@ -183,17 +183,3 @@ func (f *Fleet) heard() (told []stage.Info, unheard map[stage.Kind]bool) {
 	}
 	return told, unheard
 }
-
-// lacking gives the first kind of which no service is there, by what is last known of each; 0 if there is one of every kind.
-func (f *Fleet) lacking(there func(info *stage.Info, up bool) bool) stage.Kind {
-	found := map[stage.Kind]bool{}
-	for _, m := range f.all() {
-		found[m.kind] = found[m.kind] || there(m.last())
-	}
-	for _, kind := range stage.Kinds() {
-		if !found[kind] {
-			return kind
-		}
-	}
-	return 0
-}
