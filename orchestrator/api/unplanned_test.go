@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,8 +19,8 @@ import (
 // TestUnplanned: a request that takes long to be understood counts by what it asks for, and one that is refused at once never does.
 func TestUnplanned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		changes := 0
-		u := newUnplanned(func() { changes++ })
+		var changes atomic.Int32
+		u := newUnplanned(func() { changes.Add(1) })
 		refused := u.begin("refused", "nonsense")
 		late := u.begin("late", "sdxl")
 		late2 := u.begin("outlined", "sd15")
@@ -38,13 +39,13 @@ func TestUnplanned(t *testing.T) {
 		time.Sleep(unheardAfter)
 		synctest.Wait()
 		expect("a little later", scale.Unplanned{Job: "late", Asked: "sdxl"}, outlined)
-		before := changes
+		before := changes.Load()
 		late()
 		late()
 		late2()
 		expect("at the end")
-		if changes != before+2 {
-			t.Errorf("%d changes are told when two requests end", changes-before)
+		if n := changes.Load() - before; n != 2 {
+			t.Errorf("%d changes are told when two requests end", n)
 		}
 		time.Sleep(time.Hour)
 		expect("long after")
