@@ -37,7 +37,7 @@
 {{- fail (printf "%s.memoryBudget: expected what the stages on the card may hold together, such as 20GiB, since several share it" .path) -}}
 {{- end -}}
 {{- if eq (include "triptych.sharesNode" .) "true" -}}
-{{- range $name, $w := include "triptych.workloads" .root | fromYaml -}}
+{{- range $name, $w := include "triptych.workloads" .root | fromJson -}}
 {{- $same := eq (printf "%s %s" (include "triptych.gpuResource" $w.pod.gpu) $w.pod.gpu.dra.existingClaim) (printf "%s %s" (include "triptych.gpuResource" $pod.gpu) $pod.gpu.dra.existingClaim) -}}
 {{- if and (eq (include "triptych.sharesNode" (dict "root" $.root "workload" $w)) "true") $same (eq (toJson $w.pod.nodeSelector) (toJson $pod.nodeSelector)) -}}
 {{- if ne (toJson $w.pod.gpu.claims) (toJson $pod.gpu.claims) -}}

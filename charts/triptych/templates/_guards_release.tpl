@@ -8,7 +8,7 @@
 {{- include "triptych.guards.lifecycle" (dict "path" "orchestrator" "settings" $o) -}}
 {{- include "triptych.guards.container" (dict "path" "orchestrator" "settings" $o "own" (list "listen" "health-listen" "metrics-listen" "scaler-listen" "encoder" "denoiser" "decoder" "min-replicas" "patience" "max-jobs" "checkpoint-every" "drain-timeout" "log-level" "log-format" "tls-cert" "tls-key" "tls-client-ca" "stage-ca" "stage-client-cert" "stage-client-key")) -}}
 {{- $lasting := 0 -}}
-{{- range $w := include "triptych.workloads" . | fromYaml -}}
+{{- range $w := include "triptych.workloads" . | fromJson -}}
 {{- if or (eq $w.pod.autoscaling.kind "none") (gt ($w.pod.autoscaling.minReplicas | int64) 0) }}{{ $lasting = add $lasting 1 }}{{ end -}}
 {{- end -}}
 {{- if and (gt ($o.replicas | int64) 1) (not $lasting) -}}

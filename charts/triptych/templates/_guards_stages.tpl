@@ -3,11 +3,11 @@
 {{/* triptych.guards.pools: every kind of stage is there. */}}
 {{- define "triptych.guards.pools" -}}
 {{- $kinds := dict -}}
-{{- range $name, $pool := include "triptych.pools" . | fromYaml -}}
+{{- range $name, $pool := include "triptych.pools" . | fromJson -}}
 {{- if has $name (list "orchestrator" "colocated" "authority" "self-signed" "scaler" "release" "test") -}}
 {{- fail (printf "stages.%s: the name is the release's own, expected another" $name) -}}
 {{- end -}}
-{{- $_ := set $kinds (required (printf "stages.%s.kind: expected encoder, denoiser or decoder, got nothing" $name) $pool.kind) $name -}}
+{{- $_ := set $kinds $pool.kind $name -}}
 {{- end -}}
 {{- range $kind := list "encoder" "denoiser" "decoder" -}}
 {{- if not (hasKey $kinds $kind) -}}

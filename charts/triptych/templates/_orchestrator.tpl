@@ -8,12 +8,12 @@
 - --health-listen=:7430
 - --metrics-listen=:7440
 - --scaler-listen=:7450
-{{- range $name, $w := include "triptych.workloads" . | fromYaml }}
+{{- range $name, $w := include "triptych.workloads" . | fromJson }}
 {{- range $w.containers }}
-- --{{ .kind }}=dns:///{{ include "triptych.host" (dict "root" $ "name" (printf "%s-%s" (include "triptych.fullname" $) $name)) }}:{{ (include "triptych.ports" .kind | fromYaml).grpc }}
+- --{{ .kind }}=dns:///{{ include "triptych.host" (dict "root" $ "name" (printf "%s-%s" (include "triptych.fullname" $) $name)) }}:{{ (include "triptych.ports" .kind | fromJson).grpc }}
 {{- end }}
 {{- end }}
-{{- range $kind, $fewest := include "triptych.fewest" . | fromYaml }}
+{{- range $kind, $fewest := include "triptych.fewest" . | fromJson }}
 {{- if not $fewest }}
 - --min-replicas={{ $kind }}=0
 {{- end }}
@@ -42,11 +42,11 @@
 {{/* triptych.fewest is the replicas that each kind of stage has at least, by kind. */}}
 {{- define "triptych.fewest" -}}
 {{- $fewest := dict -}}
-{{- range $w := include "triptych.workloads" . | fromYaml -}}
+{{- range $w := include "triptych.workloads" . | fromJson -}}
 {{- $least := ternary $w.pod.replicas $w.pod.autoscaling.minReplicas (eq $w.pod.autoscaling.kind "none") | int64 -}}
 {{- range $w.containers -}}
 {{- $_ := set $fewest .kind (add $least (get $fewest .kind | default 0)) -}}
 {{- end -}}
 {{- end -}}
-{{- toYaml $fewest -}}
+{{- toJson $fewest -}}
 {{- end -}}

@@ -33,7 +33,7 @@ matchExpressions:
 
 {{/* triptych.usesKeda is true where KEDA owns the replicas of any workload, else nothing. */}}
 {{- define "triptych.usesKeda" -}}
-{{- range $w := include "triptych.workloads" . | fromYaml -}}
+{{- range $w := include "triptych.workloads" . | fromJson -}}
 {{- if eq $w.pod.autoscaling.kind "keda" }}true{{ end -}}
 {{- end -}}
 {{- end -}}

@@ -4,7 +4,7 @@
 {{- define "triptych.stageArgs" -}}
 {{- $s := .container.settings -}}
 {{- $pod := .workload.pod -}}
-{{- $ports := include "triptych.ports" .container.kind | fromYaml -}}
+{{- $ports := include "triptych.ports" .container.kind | fromJson -}}
 - {{ .container.kind }}
 - --listen=:{{ $ports.grpc }}
 - --health-listen=:{{ $ports.health }}
@@ -68,7 +68,7 @@
 {{- define "triptych.stageContainer" -}}
 {{- $s := .container.settings -}}
 {{- $pod := .workload.pod -}}
-{{- $ports := include "triptych.ports" .container.kind | fromYaml -}}
+{{- $ports := include "triptych.ports" .container.kind | fromJson -}}
 name: {{ .container.kind }}
 {{ include "triptych.containerImage" .root }}
 args:

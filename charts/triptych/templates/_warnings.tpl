@@ -2,7 +2,7 @@
 {{- define "triptych.warnings" -}}
 {{- $warnings := list -}}
 {{- $o := .Values.orchestrator -}}
-{{- $workloads := include "triptych.workloads" . | fromYaml -}}
+{{- $workloads := include "triptych.workloads" . | fromJson -}}
 {{- if and (eq .Values.tls.mode "none") (ne $o.service.type "ClusterIP") -}}
 {{- $warnings = append $warnings "the API is reachable from outside of the cluster in plaintext, by anybody: set tls.mode and tls.requireClientCertificate, or networkPolicy.callers." -}}
 {{- end -}}

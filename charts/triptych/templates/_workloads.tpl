@@ -14,12 +14,12 @@ topology separate, the one pod of all of them with topology colocated.
 {{- $_ := set $pools $name $merged -}}
 {{- end -}}
 {{- end -}}
-{{- toYaml $pools -}}
+{{- toJson $pools -}}
 {{- end -}}
 
 {{/* triptych.workloads is a map by name: {pod: settings, kind: only where it is one, containers: [{kind, path, settings}]}; path is where its values stand. */}}
 {{- define "triptych.workloads" -}}
-{{- $pools := include "triptych.pools" . | fromYaml -}}
+{{- $pools := include "triptych.pools" . | fromJson -}}
 {{- $workloads := dict -}}
 {{- if eq .Values.topology "colocated" -}}
 {{- $containers := list -}}
@@ -40,13 +40,13 @@ topology separate, the one pod of all of them with topology colocated.
 {{- $_ := set $workloads $name (dict "path" (printf "stages.%s" $name) "kind" $pool.kind "pod" $pool "containers" (list $container)) -}}
 {{- end -}}
 {{- end -}}
-{{- toYaml $workloads -}}
+{{- toJson $workloads -}}
 {{- end -}}
 
 {{/* triptych.ports is the ports of a kind of process: {grpc, health}. */}}
 {{- define "triptych.ports" -}}
 {{- $offset := get (dict "orchestrator" 0 "encoder" 1 "denoiser" 2 "decoder" 3) . -}}
-{{- dict "grpc" (add 7420 $offset) "health" (add 7430 $offset) | toYaml -}}
+{{- dict "grpc" (add 7420 $offset) "health" (add 7430 $offset) | toJson -}}
 {{- end -}}
 
 {{/* triptych.gpuResource takes the value gpu and is the name of its extended resource, if it has one. */}}
