@@ -61,6 +61,10 @@ goldens: ## Print the measured errors against the reference implementations
 test-purego: ## Run the engine's tests without assembly
 	go test -tags purego ./engine/...
 
+.PHONY: test-chart
+test-chart: ## Test charts/triptych: lint, templates, wrong values, every mode by strict schemas, docs (the first time builds Helm: about 8 minutes)
+	cd tools/k8s/charttest && go test -count=1 -timeout 30m -chart charts/triptych
+
 .PHONY: race
 race: ## Run the concurrent packages under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./engine/device/... ./stage/... ./services/... ./orchestrator/... ./internal/...

@@ -10,6 +10,7 @@ var sources = map[string]source{
 	"helm-docs":     {module: "chart", pkg: "github.com/norwoodj/helm-docs/cmd/helm-docs"},
 	"helm-unittest": {module: "unittest", pkg: "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"},
 	"kubeconform":   {module: "chart", pkg: "github.com/yannh/kubeconform/cmd/kubeconform"},
+	"promql":        {module: "promql", pkg: "./promql"},
 	"render":        {module: "chart", pkg: "./render"},
 	"schemas":       {module: "chart", pkg: "./schemas"},
 

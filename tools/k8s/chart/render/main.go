@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 )
 
@@ -24,8 +25,9 @@ type set struct {
 	KubeVersion string         // such as 1.36.3
 	APIVersions []string       // of custom resources that the cluster is to have
 	Upgrade     bool           // of a release that there is, rather than an install
-	Values      map[string]any // what is put over the chart's own
-	Text        bool           // the objects' texts are wanted
+	Files       []string       // of values, which are put over the chart's own
+	Values      map[string]any // what is put over those
+	Text        bool           // texts and values are wanted
 }
 
 // A result is what the chart made of a set.
@@ -35,6 +37,8 @@ type result struct {
 	Objects  []shown  `json:",omitempty"`
 	Problems []string `json:",omitempty"` // what is wrong with the objects
 	Notes    string   `json:",omitempty"` // if the set wants texts
+
+	Values map[string]any `json:",omitempty"` // all of them, if the set wants texts
 }
 
 // shown is an object as a result has it.
@@ -47,6 +51,7 @@ func main() {
 	chart := flag.String("chart", "", "the chart's folder")
 	schemas := flag.String("schemas", "", "the folder of schemas")
 	flag.Parse()
+	debug.SetGCPercent(400) // it ends soon, and templates make much garbage
 	if err := run(*chart, *schemas, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "render:", err)
 		os.Exit(1)

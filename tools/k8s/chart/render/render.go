@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -32,11 +35,18 @@ func newRenderer(dir string, checks *checker) (*renderer, error) {
 
 // render never fails: what goes wrong is the result.
 func (r *renderer) render(s set) result {
-	files, err := r.files(s)
+	values, err := r.values(s)
+	if err != nil {
+		return result{Name: s.Name, Error: err.Error()}
+	}
+	files, err := r.files(values)
 	if err != nil {
 		return result{Name: s.Name, Error: err.Error()}
 	}
 	done := result{Name: s.Name}
+	if s.Text {
+		done.Values, _ = values["Values"].(common.Values)
+	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if path.Base(name) == "NOTES.txt" {
 			if s.Text {
@@ -73,8 +83,8 @@ func (r *renderer) render(s set) result {
 	return done
 }
 
-// files are the rendered templates, as helm template makes them.
-func (r *renderer) files(s set) (map[string]string, error) {
+// values are what templates are given, once they have passed the chart's schema.
+func (r *renderer) values(s set) (common.Values, error) {
 	if err := chartutil.ValidateReleaseName(s.Release); err != nil {
 		return nil, fmt.Errorf("release name %q: %w", s.Release, err)
 	}
@@ -90,16 +100,25 @@ func (r *renderer) files(s set) (map[string]string, error) {
 	if want := r.chart.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, capabilities.KubeVersion.String()) {
 		return nil, fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s", want, capabilities.KubeVersion.Version)
 	}
-	namespace := s.Namespace
-	if namespace == "" {
-		namespace = "default"
+	given := map[string]any{}
+	for _, name := range s.Files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		values, err := loader.LoadValues(bytes.NewReader(data))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		given = loader.MergeMaps(given, values)
 	}
-	values, err := util.ToRenderValues(r.chart, s.Values, common.ReleaseOptions{
-		Name: s.Release, Namespace: namespace, Revision: 1, IsInstall: !s.Upgrade, IsUpgrade: s.Upgrade,
+	return util.ToRenderValues(r.chart, loader.MergeMaps(given, s.Values), common.ReleaseOptions{
+		Name: s.Release, Namespace: cmp.Or(s.Namespace, "default"), Revision: 1, IsInstall: !s.Upgrade, IsUpgrade: s.Upgrade,
 	}, capabilities)
-	if err != nil {
-		return nil, err
-	}
+}
+
+// files are the rendered templates, as helm template makes them.
+func (r *renderer) files(values common.Values) (map[string]string, error) {
 	files, err := engine.Render(r.chart, values)
 	if err != nil {
 		return nil, err
