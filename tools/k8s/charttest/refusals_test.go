@@ -91,7 +91,7 @@ var senseless = []refusal{
 	{values: `{"model.source": "download", "model.download.models": [{"name":"m","files":[` + file + `]},{"name":"m","files":[` + file + `]}]}`, says: `model.download.models has m twice`},
 	{values: `{"model.source": "download", "model.download.models": [{"name":"m","files":[` + file + `]}], "stages.denoiser.models": ["n"]}`, says: `stages.denoiser.models names n, which model.download.models does not have: expected one of m`},
 	{values: `{"cache.enabled": true}`, says: `cache.enabled, and model.source none has nothing to cache`},
-	{values: `{"cache": {"enabled": true, "limit": "9GiB"}, "model.source": "download", "model.download.models": [{"name":"m","files":[` + file + `]}]}`, says: `cache.limit has no effect where models are loaded down straight to the cache`},
+	{values: `{"cache": {"enabled": true, "limit": "9GiB"}, "model.source": "download", "model.download.models": [{"name":"m","files":[` + file + `]}]}`, says: `cache.limit has no effect where models are downloaded straight to the cache`},
 	{values: `{"tls.mode": "secret", "tls.secret.stages": "s"}`, says: `tls.secret.orchestrator: expected the name of a Secret`},
 	{values: `{"tls.mode": "secret", "tls.secret.orchestrator": "s"}`, says: `tls.secret.stages: expected the name of a Secret`},
 	{values: `{"tls.requireClientCertificate": true}`, says: `tls.requireClientCertificate has no effect with tls.mode none`},
