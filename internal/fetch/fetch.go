@@ -4,15 +4,21 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"path/filepath"
+	"path"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/triptych-serving/triptych/internal/modelfolder"
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Progress is told what happens.
+// parallel is how many files are fetched at once: object stores give each connection its share.
+const parallel = 4
+
+// Progress is told what happens, by several at once.
 type Progress interface {
 	// Line is something to know, once.
 	Line(format string, args ...any)
@@ -136,20 +142,14 @@ func (r *run) model(ctx context.Context, m Model) error {
 		}
 		todo = append(todo, f)
 		if f.Size != nil {
-			needed += *f.Size - size(draft.Partial(f.SHA256))
+			needed += *f.Size - size(draft.Partial(f.key()))
 		}
 	}
 	if err := r.folder.Room(needed); err != nil {
 		return err
 	}
-	for _, f := range todo {
-		d := download{run: r, file: f, name: filepath.ToSlash(filepath.Join(m.Name, f.Path)), partial: draft.Partial(f.SHA256)}
-		if err := d.do(ctx); err != nil {
-			return err
-		}
-		if err := draft.Add(d.partial, f.Path, f.SHA256, time.Time{}); err != nil {
-			return err
-		}
+	if err := r.download(ctx, m.Name, draft, todo); err != nil {
+		return err
 	}
 	if err := draft.Publish(paths); err != nil {
 		return err
@@ -162,6 +162,25 @@ func (r *run) model(ctx context.Context, m Model) error {
 		r.Progress.Line("%s is complete, %d bytes, %s", m.Name, record.Bytes(), record.Digest())
 	}
 	return err
+}
+
+// download gets files into a draft, some at a time.
+func (r *run) download(ctx context.Context, model string, draft *modelfolder.Draft, files []File) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	var adding sync.Mutex // of the draft
+	for _, f := range files {
+		group.Go(func() error {
+			d := download{run: r, file: f, name: path.Join(model, f.Path), partial: draft.Partial(f.key())}
+			if err := d.do(ctx); err != nil {
+				return err
+			}
+			adding.Lock()
+			defer adding.Unlock()
+			return draft.Add(d.partial, f.Path, f.SHA256, time.Time{})
+		})
+	}
+	return group.Wait()
 }
 
 // Only leaves of a manifest the models of some names. Errors are ModelNotFound.

@@ -275,9 +275,9 @@ func TestRefused(t *testing.T) {
 			w.Header().Set("Content-Length", "6000")
 			answer(200, random(6000))(w, r)
 		}, "the server has 6000 bytes, the manifest says 5000", 1},
-		"longer, chunked": {func(w http.ResponseWriter, r *http.Request) {
+		"longer, chunked": {func(w http.ResponseWriter, _ *http.Request) {
 			w.(http.Flusher).Flush()
-			answer(200, random(9000))(w, r)
+			_, _ = w.Write(random(9000))
 		}, "the server sends more than 5000 bytes", 1},
 		"always broken": {answer(500, nil), "failed 8 times, last since the server answers 500", 8},
 		"always empty":  {func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() }, "failed 8 times, last since the server ended after 0 of 5000 bytes", 8},
@@ -332,8 +332,17 @@ func TestInterrupted(t *testing.T) {
 	first, second := random(1<<20), random(6<<20)
 	m := manifest("m", s.serve("a", first), s.serve("b", second))
 	ctx, cancel := context.WithCancel(t.Context())
+	s.scripts["/b"] = []http.HandlerFunc{func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(second)))
+		_, _ = w.Write(second[:3<<20])
+		w.(http.Flusher).Flush()
+		<-r.Context().Done() // the caller has gone
+	}}
+	var got sync.Map
 	p := &told{bytes: func(name string, done int64) {
-		if name == "m/b" && done > 2<<20 {
+		got.Store(name, done)
+		a, _ := got.Load("m/a")
+		if b, _ := got.Load("m/b"); a == int64(1<<20) && b != nil && b.(int64) > 2<<20 {
 			cancel()
 		}
 	}}
@@ -347,15 +356,47 @@ func TestInterrupted(t *testing.T) {
 	if err := Run(t.Context(), m, options(into, &told{})); err != nil {
 		t.Fatal(err)
 	}
-	got := s.requests()[before:]
+	asked := s.requests()[before:]
 	var from int
-	if len(got) != 1 {
-		t.Fatalf("asked %q", got)
+	if len(asked) != 1 {
+		t.Fatalf("asked %q", asked)
 	}
-	if _, err := fmt.Sscanf(got[0], "/b bytes=%d-", &from); err != nil || from <= 2<<20 {
-		t.Errorf("asked %q, want what is behind 2 MiB of b", got)
+	if _, err := fmt.Sscanf(asked[0], "/b bytes=%d-", &from); err != nil || from <= 2<<20 {
+		t.Errorf("asked %q, want what is behind 2 MiB of b", asked)
 	}
 	same(t, into, "m", map[string][]byte{"a": first, "b": second})
+}
+
+// TestParallel: files of a model come together, those with the same content as well, and one that fails ends the others.
+func TestParallel(t *testing.T) {
+	s, into := newSite(t, httptest.NewServer), t.TempDir()
+	data := random(1 << 20)
+	want := map[string][]byte{}
+	var files []File
+	var arrived sync.WaitGroup
+	arrived.Add(parallel)
+	for i := range 2 * parallel {
+		name := fmt.Sprintf("w%d", i)
+		f := s.serve(name, data)
+		want[name], files = data, append(files, f)
+		if i < parallel {
+			s.scripts["/"+name] = []http.HandlerFunc{func(w http.ResponseWriter, _ *http.Request) {
+				arrived.Done()
+				arrived.Wait() // for the others
+				_, _ = w.Write(data)
+			}}
+		}
+	}
+	if err := Run(t.Context(), manifest("m", files...), options(into, &told{})); err != nil {
+		t.Fatal(err)
+	}
+	same(t, into, "m", want)
+
+	s.scripts["/w1"] = []http.HandlerFunc{func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }}
+	s.scripts["/w2"] = []http.HandlerFunc{http.NotFound}
+	if err := Run(t.Context(), manifest("n", files...), options(into, &told{})); err == nil || !strings.Contains(err.Error(), "n/w2 from") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // TestTogether: of several at once one fetches, and all end well.

@@ -4,6 +4,7 @@ package fetch
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -118,6 +119,12 @@ func (f File) check(field string) error {
 		return stage.Invalid(stage.InvalidField, field+".size", *f.Size, fmt.Sprintf("0 to %d bytes", int64(maxSize)))
 	}
 	return nil
+}
+
+// key tells the file from others of its model, and its content from others at its path.
+func (f File) key() string {
+	sum := sha256.Sum256([]byte(f.Path + "\x00" + f.SHA256))
+	return hex.EncodeToString(sum[:])
 }
 
 // place is a URL as it can be told: without user, query and fragment, which may be secrets.
