@@ -267,7 +267,9 @@ func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec
 		var event *triptychv1alpha1.GenerateResponse
 		if event, err = stream.Recv(); err == nil {
 			begun = true
-			silent.Stop()
+			if event.GetQueued() == nil { // else it waits for a stage to tell of its model
+				silent.Stop()
+			}
 			if err := files.take(ctx, event); err != nil {
 				return err
 			}

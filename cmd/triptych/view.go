@@ -55,6 +55,7 @@ func (v *textView) show(event *triptychv1alpha1.GenerateResponse, files *output)
 		v.line("%s, seed %d", strings.Join(terms(v.spec), ", "), v.spec.GetSeed())
 	case *triptychv1alpha1.GenerateResponse_Queued:
 		switch q := e.Queued; {
+		case v.spec == nil: // why it is not accepted is told if that takes long
 		case q.GetReason() != "":
 			v.line("waiting for the %s: %s", q.GetStage(), q.GetReason())
 		case q.GetPosition() > 0:
