@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -83,12 +85,19 @@ func denoiserAt(t *testing.T, address string, drain time.Duration) *server {
 // checkpointEvery is the orchestrator's default.
 const checkpointEvery = 5
 
-// during makes the picture of longSpec, does something once when the denoiser has come so far, and wants the same bytes; nothing that
+// drawn is a picture that takes longer than the short times to drain of these tests.
+func drawn() *triptychv1alpha1.GenerationSpec {
+	spec := longSpec()
+	spec.Steps = ptr(int32(150))
+	return spec
+}
+
+// during makes the picture of drawn, does something once when the denoiser has come so far, and wants the same bytes; nothing that
 // is behind a checkpoint is done again.
 func during(t *testing.T, s *server, want [][]byte, step int32, do func()) []*triptychv1alpha1.GenerateResponse {
 	t.Helper()
 	done, last := false, int32(0)
-	events, err := s.generate(t.Context(), longSpec(), func(e *triptychv1alpha1.GenerateResponse) {
+	events, err := s.generate(t.Context(), drawn(), func(e *triptychv1alpha1.GenerateResponse) {
 		p := e.GetProgress()
 		if p.GetStage() != "denoiser" {
 			return
@@ -117,7 +126,7 @@ func TestDrainedDenoiser(t *testing.T) {
 	first, second := freePort(t), freePort(t)
 	s := denoisers(t, first, second)
 	d := denoiserAt(t, first, time.Minute)
-	quiet, err := s.generate(t.Context(), longSpec(), nil)
+	quiet, err := s.generate(t.Context(), drawn(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +146,7 @@ func TestDrainedDenoiser(t *testing.T) {
 	}
 
 	// It has not, and another one is there.
-	const drain = 1200 * time.Millisecond
+	const drain = 2 * time.Second
 	d = denoiserAt(t, first, drain)
 	var other *server
 	events = during(t, s, want, 12, func() {
@@ -299,4 +308,75 @@ func shutDown(t *testing.T, what string, err error) {
 	if info := errorInfo(err); status.Code(err) != codes.Unavailable || info.GetReason() != "SHUTTING_DOWN" || !retry {
 		t.Errorf("%s: %v", what, err)
 	}
+}
+
+// TestRolledServices: replicas of all stages are rolled one after the other, under callers and in a budget that has stages loaded again
+// and again, and no request fails nor gives other bytes.
+func TestRolledServices(t *testing.T) {
+	const drain = 3 * time.Second
+	args := []string{"orchestrator", "--listen", "127.0.0.1:0"}
+	type replica struct {
+		kind, address string
+		*server
+	}
+	var replicas []*replica
+	start := func(r *replica) {
+		t.Helper()
+		r.server = startServer(t, command(t, r.kind, "--listen", r.address, "--memory-budget", "30MB", "--drain-timeout", drain.String()))
+	}
+	for _, kind := range stage.Kinds() {
+		pair := []string{freePort(t), freePort(t)}
+		args = append(args, "--"+kind.String(), strings.Join(pair, ","))
+		for _, address := range pair {
+			r := &replica{kind: kind.String(), address: address}
+			start(r)
+			replicas = append(replicas, r)
+		}
+	}
+	s := startServer(t, command(t, args...))
+	spec := func(seed int) *triptychv1alpha1.GenerationSpec {
+		return &triptychv1alpha1.GenerationSpec{Prompt: "owl", Seed: ptr(uint64(seed)), Steps: ptr(int32(12)), Sampler: "euler_a"}
+	}
+	const seeds = 3
+	var want [seeds][][]byte
+	for seed := range seeds {
+		events, err := s.generate(t.Context(), spec(seed), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[seed] = images(t, events)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var callers sync.WaitGroup
+	made := make(chan struct{})
+	for seed := range seeds {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				events, err := s.generate(t.Context(), spec(seed), nil)
+				if err != nil {
+					t.Errorf("a request: %v", err)
+					return
+				}
+				same(t, want[seed], images(t, events))
+				select {
+				case made <- struct{}{}:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	for _, r := range replicas {
+		terminate(t, r.server).within(t, drain)
+		start(r)
+		for range 2 * seeds { // so that whoever had one that is gone has been served
+			select {
+			case <-made:
+			case <-time.After(patience):
+				t.Fatal("no picture is made any more")
+			}
+		}
+	}
+	cancel()
+	callers.Wait()
 }
