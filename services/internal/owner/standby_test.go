@@ -414,7 +414,7 @@ func (w *world) settled(within time.Duration) *orchestrator {
 			}
 			w.t.Fatalf("nobody owns everything behind %v", within)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 
@@ -436,6 +436,14 @@ func (w *world) lasts() {
 		w.t.Errorf("it does not last: %q, then %q", before, now)
 	}
 	w.settled(0)
+}
+
+// runs is how often something random is tried: less often where that takes long.
+func runs(many int) int {
+	if raced || testing.Short() {
+		return many / 10
+	}
+	return many
 }
 
 // TestStandby: of two orchestrators one has all services, and the other one takes over.
@@ -477,7 +485,7 @@ func TestStandby(t *testing.T) {
 
 // TestBothAtOnce: of two orchestrators that start together one has all services soon, whoever was faster where.
 func TestBothAtOnce(t *testing.T) {
-	for range 50 {
+	for range runs(30) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 2)
 			defer w.end()
@@ -567,11 +575,7 @@ func TestNobodysElder(t *testing.T) {
 // TestInterleavings: whatever happens to orchestrators, services and the network between, no service works for two, and behind the
 // last change one orchestrator soon owns everything, and stays the owner.
 func TestInterleavings(t *testing.T) {
-	runs := 150
-	if testing.Short() {
-		runs = 20
-	}
-	for seed := range runs {
+	for seed := range runs(100) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { interleave(t, rand.New(rand.NewPCG(uint64(seed), 14))) })
 		})
