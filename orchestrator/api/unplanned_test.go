@@ -80,7 +80,7 @@ func TestUnplannedUntilAnnounced(t *testing.T) {
 	if got := r.service.Unplanned(); len(got) != 0 {
 		t.Errorf("while it encodes: %+v", got)
 	}
-	if a := fleet.Keeper.Snapshot().Announced; len(a) != 2 || a[0].Job != got[0].Job {
+	if a := fleet.Keeper.Snapshot().Announced; len(a) != 2 || a[0].Times != 1 || a[0].Job != got[0].Job {
 		t.Errorf("the keeper knows of %+v", a)
 	}
 	gate.Release()

@@ -181,7 +181,7 @@ func TestBacklog(t *testing.T) {
 	expect(t, scrape(t, m), "backlog_requests backlog_seconds", want)
 	need := residency.Need{Kind: stage.KindDenoiser, Work: residency.Workload{Model: "n", Evaluations: 20}}
 	backlog = scale.Of(residency.Snapshot{
-		Waiting: []residency.Waiter{{Job: "a", Need: need}}, Announced: []residency.Announced{{Job: "b", Need: need}},
+		Waiting: []residency.Waiter{{Job: "a", Need: need}}, Announced: []residency.Announced{{Job: "b", Need: need, Times: 1}},
 	}, []scale.Unplanned{{Job: "c", Asked: "the text of a caller"}}, &scale.Paces{})
 	want["backlog_requests{kind=denoiser model=n}"], want["backlog_seconds{kind=denoiser model=n}"] = 2, 40*scale.NominalSeconds
 	for _, kind := range stage.Kinds() {

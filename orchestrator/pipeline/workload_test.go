@@ -45,16 +45,15 @@ func TestOutline(t *testing.T) {
 	gate := r.script(encoder).Hold(stagetest.OpEncode, 1)
 	j := r.start(t.Context(), "job", q)
 	entered(t, gate)
-	var outlined, announced []residency.Workload
-	for _, n := range got[1:] {
-		outlined = append(outlined, n.Work)
-	}
+	var announced []residency.Workload
 	for _, a := range r.Rig.Keeper.Snapshot().Announced {
-		announced = append(announced, a.Need.Work)
+		if announced = append(announced, a.Need.Work); a.Times != 2 {
+			t.Errorf("%v is announced %d times", a.Need, a.Times)
+		}
 	}
 	gate.Release()
 	<-j.done
-	if diff := cmp.Diff(outlined, announced); diff != "" {
+	if diff := cmp.Diff([]residency.Workload{got[1].Work, got[2].Work}, announced); diff != "" {
 		t.Errorf("while it encodes the job announces: %s", diff)
 	}
 }

@@ -2,6 +2,7 @@ package residency
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -15,7 +16,7 @@ type Snapshot struct {
 	Stages        []StageUse         // by id
 	Components    []ComponentUse     // that are not absent; by stage and name
 	Waiting       []Waiter           // requests not granted yet, by arrival
-	Announced     []Announced        // turns of jobs that are not asked for yet, in the order they are expected
+	Announced     []Announced        // turns of jobs that are not asked for yet, job after job
 	LoadPaces     []LoadPace         // by kind
 	Restarts      map[stage.Kind]int // of runtime processes, since the Keeper began
 	DroppedEvents int                // that Options.Sink was too slow for
@@ -72,10 +73,11 @@ type Waiter struct {
 	Stage   StageID // where room is made or weights load for it, empty while there is none
 }
 
-// Announced is a turn that a job will ask for.
+// Announced is a turn that a job will ask for so many times.
 type Announced struct {
-	Job  JobID
-	Need Need
+	Job   JobID
+	Need  Need
+	Times int
 }
 
 // LoadPace is how many seconds a byte takes to become resident at the services of a kind: as was measured there, or at those
@@ -101,6 +103,24 @@ func (k *Keeper) look() Snapshot {
 		}
 	}
 	return s
+}
+
+// toCome are the turns of a job that are not asked for yet, alike ones together.
+func (l *ledger) toCome(j *job) (out []Announced) {
+	for _, n := range j.needs {
+		i := slices.IndexFunc(out, func(a Announced) bool { return a.Need.Work == n.Work && a.Need.equal(n) })
+		if i < 0 {
+			i, out = len(out), append(out, Announced{Job: j.id, Need: n})
+		}
+		out[i].Times++
+	}
+	for _, r := range l.requests {
+		i := slices.IndexFunc(out, func(a Announced) bool { return a.Times > 0 && a.Need.equal(r.need) })
+		if r.job == j.id && !r.try && i >= 0 {
+			out[i].Times--
+		}
+	}
+	return slices.DeleteFunc(out, func(a Announced) bool { return a.Times == 0 })
 }
 
 func (l *ledger) snapshot() (s Snapshot) {
@@ -133,8 +153,8 @@ func (l *ledger) snapshot() (s Snapshot) {
 		}
 		s.Waiting = append(s.Waiting, w)
 	}
-	for _, p := range l.promises() {
-		s.Announced = append(s.Announced, Announced{p.job, p.Need})
+	for _, j := range l.jobs {
+		s.Announced = append(s.Announced, l.toCome(j)...)
 	}
 	s.LoadPaces, s.Restarts = l.loadPaces(), maps.Clone(l.restarts)
 	return s

@@ -1,6 +1,7 @@
 package residency
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +30,7 @@ func TestWorkload(t *testing.T) {
 		h.Announce("job", []Need{encode, denoise, decode})
 		announced := func() (kinds []stage.Kind) {
 			for _, a := range h.Snapshot().Announced {
-				if a.Job != "job" || a.Need.Work.Model != "m" {
+				if a.Job != "job" || a.Need.Work.Model != "m" || a.Times != 1 {
 					t.Errorf("announced is %+v", a)
 				}
 				kinds = append(kinds, a.Need.Kind)
@@ -108,6 +109,32 @@ func TestWorkload(t *testing.T) {
 			t.Errorf("the end of work tells %+v", done[0].Work)
 		}
 	})
+}
+
+// TestAlikeTurns: turns that a job takes several times are told together, those that it has asked for are not.
+func TestAlikeTurns(t *testing.T) {
+	m := newChecked(t)
+	short, long, decode := single(stage.KindDenoiser, "m", 1, 1), single(stage.KindDenoiser, "m", 1, 1), single(stage.KindDecoder, "m", 1, 1)
+	short.Work.Evaluations, long.Work.Evaluations = 10, 20
+	m.step(announced{"a", []Need{short, decode, short, decode, long, decode}})
+	m.step(announced{"b", []Need{decode}})
+	expect := func(what string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, a := range m.snapshot().Announced {
+			got = append(got, fmt.Sprintf("%s %v %d: %d", a.Job, a.Need.Kind, a.Need.Work.Evaluations, a.Times))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	expect("at first", "a denoiser 10: 2", "a decoder 0: 3", "a denoiser 20: 1", "b decoder 0: 1")
+	m.step(asked{1, "a", short, false, false})
+	m.step(asked{2, "a", decode, true, false}) // a preview
+	m.step(asked{3, "b", decode, false, false})
+	expect("while they wait", "a denoiser 10: 1", "a decoder 0: 3", "a denoiser 20: 1")
+	m.step(forgotten{"a"})
+	expect("at the end")
 }
 
 // TestChanged: whatever changes a snapshot is told, also what nobody decided.

@@ -29,13 +29,14 @@ type Backlog struct {
 	loads []load
 }
 
-// turn is work of a job that waits for a kind of stage, or is at work there.
+// turn is work of a job that waits for a kind of stage, or is at work there; alike ones are one.
 type turn struct {
 	kind    stage.Kind
 	model   string // empty while it is not known
 	asked   string // by the request, where the model is not known
 	job     residency.JobID
-	seconds float64 // of computing, that are left
+	times   int
+	seconds float64 // of computing, that are left of all
 	waits   bool    // for a stage, by itself; else it is announced, or at work
 	works   bool
 }
@@ -55,23 +56,23 @@ func Of(s residency.Snapshot, unplanned []Unplanned, paces *Paces) (b Backlog) {
 		if v.Leased {
 			known[v.Job] = true
 			left := paces.left(v, s.Time, running)
-			b.turns = append(b.turns, turn{kind: v.Kind, model: modelOf(v.Work, v.Components), job: v.Job, seconds: left, works: true})
+			b.turns = append(b.turns, turn{kind: v.Kind, model: modelOf(v.Work, v.Components), job: v.Job, times: 1, seconds: left, works: true})
 		}
 	}
-	add := func(job residency.JobID, n residency.Need, waits bool) {
+	add := func(job residency.JobID, n residency.Need, times int, waits bool) {
 		model := modelOf(n.Work, n.Components)
-		b.turns = append(b.turns, turn{kind: n.Kind, model: model, job: job, seconds: paces.expect(n.Kind, n.Work, running), waits: waits})
+		b.turns = append(b.turns, turn{kind: n.Kind, model: model, job: job, times: times, seconds: float64(times) * paces.expect(n.Kind, n.Work, running), waits: waits})
 		if seconds := absent.take(n, model); seconds > 0 {
 			b.loads = append(b.loads, load{n.Kind, model, seconds})
 		}
 	}
 	for _, w := range s.Waiting {
 		known[w.Job] = true
-		add(w.Job, w.Need, true)
+		add(w.Job, w.Need, 1, true)
 	}
 	for _, a := range s.Announced {
 		known[a.Job] = true
-		add(a.Job, a.Need, false)
+		add(a.Job, a.Need, a.Times, false)
 	}
 	for _, u := range unplanned {
 		switch {
@@ -79,11 +80,11 @@ func Of(s residency.Snapshot, unplanned []Unplanned, paces *Paces) (b Backlog) {
 		case u.Needs == nil:
 			for _, kind := range stage.Kinds() {
 				seconds := paces.expect(kind, residency.Workload{Model: u.Model, Evaluations: 1}, running)
-				b.turns = append(b.turns, turn{kind: kind, model: u.Model, asked: u.Asked, job: u.Job, seconds: seconds, waits: true})
+				b.turns = append(b.turns, turn{kind: kind, model: u.Model, asked: u.Asked, job: u.Job, times: 1, seconds: seconds, waits: true})
 			}
 		default:
 			for _, n := range u.Needs {
-				add(u.Job, n, false)
+				add(u.Job, n, 1, false)
 			}
 		}
 	}
@@ -122,7 +123,7 @@ func (b Backlog) Sums() (out []Sum) {
 		s := at(t.kind, t.model)
 		s.Seconds += t.seconds
 		if !t.works {
-			s.Requests++
+			s.Requests += t.times
 		}
 	}
 	for _, l := range b.loads {

@@ -87,9 +87,9 @@ func TestSums(t *testing.T) {
 		"announced turns": {
 			s: residency.Snapshot{
 				Components: resident,
-				Announced:  []residency.Announced{{Job: "a", Need: unet}, {Job: "a", Need: need(stage.KindDecoder, "m", 1)}},
+				Announced:  []residency.Announced{{Job: "a", Need: unet, Times: 3}, {Job: "a", Need: need(stage.KindDecoder, "m", 1), Times: 1}},
 			},
-			want: []Sum{{stage.KindDenoiser, "m", 1, 10 * NominalSeconds}, {stage.KindDecoder, "m", 1, NominalSeconds + 1}},
+			want: []Sum{{stage.KindDenoiser, "m", 3, 30 * NominalSeconds}, {stage.KindDecoder, "m", 1, NominalSeconds + 1}},
 		},
 		"evaluations left": {s: residency.Snapshot{Time: epoch, Stages: []residency.StageUse{counting}, Components: resident}, want: []Sum{{stage.KindDenoiser, "m", 0, 6 * NominalSeconds}}},
 		"time left": {
@@ -147,7 +147,7 @@ func TestDemand(t *testing.T) {
 		"another pool": {residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 10, "m")}}, nil, Target{stage.KindDenoiser, []string{"n"}, 30}, Demand{}},
 		"its pool":     {residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 10, "m"), wait("b", 7, "n")}}, nil, Target{stage.KindDenoiser, []string{"n", "o"}, 30}, Demand{true, 7}},
 		"a job alone fills one replica": {
-			residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 100, "m")}, Announced: []residency.Announced{{Job: "a", Need: need(stage.KindDenoiser, "m", 100)}}},
+			residency.Snapshot{Components: all, Waiting: []residency.Waiter{wait("a", 100, "m")}, Announced: []residency.Announced{{Job: "a", Need: need(stage.KindDenoiser, "m", 100), Times: 7}}},
 			nil,
 			Target{stage.KindDenoiser, nil, 30},
 			Demand{true, 30},
@@ -215,7 +215,7 @@ func TestBacklogGrows(t *testing.T) {
 			case 0:
 				s.Waiting = append(s.Waiting, residency.Waiter{Job: job(), Need: n})
 			case 1:
-				s.Announced = append(s.Announced, residency.Announced{Job: job(), Need: n})
+				s.Announced = append(s.Announced, residency.Announced{Job: job(), Need: n, Times: 1 + r.IntN(5)})
 			case 2:
 				s.Stages = append(s.Stages, residency.StageUse{
 					Kind: n.Kind, Job: job(), Components: n.Components, Leased: true, Work: n.Work, First: 60, Done: r.IntN(60), Total: r.IntN(50), Since: epoch.Add(time.Duration(r.IntN(100)-50) * time.Second),
