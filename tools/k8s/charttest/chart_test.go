@@ -2,6 +2,8 @@ package charttest
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,18 +33,19 @@ func TestLint(t *testing.T) {
 func TestTemplates(t *testing.T) {
 	dir := chart(t)
 	out, said, err := program(t, "helm-unittest", "--strict", dir)
-	ran := regexp.MustCompile(`Tests:\s+(?:(\d+) failed, )?(?:\d+ errored, )?(\d+) passed`).FindStringSubmatch(out)
+	_ = os.Remove(filepath.Join(dir, "tests", "__snapshot__")) // it is made, and stays empty
 	var problems []string
 	if err != nil {
 		problems = append(problems, out+said)
 	}
-	if len(ran) == 0 {
-		problems = append(problems, "no test ran: "+out+said)
-	} else {
-		var passed int64
-		_, err := fmt.Sscan(ran[2], &passed)
+	passed := int64(0)
+	if ran := regexp.MustCompile(`Tests: .*?(\d+) passed`).FindStringSubmatch(out); ran != nil {
+		_, err := fmt.Sscan(ran[1], &passed)
 		broken(t, err)
 		tally.passed.Add(passed)
+	}
+	if passed == 0 {
+		problems = append(problems, "no test ran: "+out+said)
 	}
 	verdict(t, "helm-unittest", problems...)
 }
