@@ -156,6 +156,40 @@ func TestFill(t *testing.T) {
 	}
 }
 
+// TestChanges: a model with a record is compared by digest, and one whose files have the one time of all tars by when they came.
+func TestChanges(t *testing.T) {
+	from, into, p := t.TempDir(), t.TempDir(), &told{}
+	copied := p.counting()
+	put(t, from, "tar", 1000, 'a')
+	f, err := modelfolder.Open(from)
+	must(t, err)
+	recorded := func() {
+		d, err := f.Draft("recorded")
+		must(t, err)
+		write(t, d.Partial("x"), []byte("{}"))
+		must(t, d.Add(d.Partial("x"), "model_index.json", "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", time.Time{}))
+		must(t, d.Publish([]string{"model_index.json"}))
+	}
+	recorded()
+	weights := filepath.Join(from, "tar", "unet", "w.safetensors")
+	epoch := time.Unix(0, 0)
+	must(t, os.Chtimes(weights, epoch, epoch))
+	o := Options{From: from, Into: into, Progress: p}
+	must(t, Run(t.Context(), o))
+
+	*copied = 0
+	recorded() // again, with other times
+	must(t, Run(t.Context(), o))
+	if *copied != 0 {
+		t.Errorf("%d bytes were copied of what has the same digest", *copied)
+	}
+	must(t, os.Remove(weights))
+	write(t, weights, bytes.Repeat([]byte{'b'}, 1000))
+	must(t, os.Chtimes(weights, epoch, epoch))
+	must(t, Run(t.Context(), o))
+	same(t, from, into, "tar")
+}
+
 // TestOnce: however many ask at once, one copies.
 func TestOnce(t *testing.T) {
 	from, into, p := t.TempDir(), t.TempDir(), &told{}

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/triptych-serving/triptych/internal/modelfolder"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -36,6 +38,8 @@ type sourceFile struct {
 	path     string
 	size     int64
 	modified time.Time
+	stamp    time.Time // tells contents apart where nobody knows a digest
+	sha256   string    // what was put there, if a record tells it and the file is as it was
 }
 
 func (s source) bytes() (n int64) {
@@ -53,8 +57,40 @@ func (s source) is(r modelfolder.Record) bool {
 	})
 }
 
+// is tells whether an entry is of a copy of the file: by digest, or by size and time.
 func (f sourceFile) is(has modelfolder.File) bool {
-	return has.Size == f.size && has.Source == f.modified.UnixNano() && has.SHA256 != ""
+	if f.sha256 != "" {
+		return has.SHA256 == f.sha256
+	}
+	return has.Size == f.size && has.Source == f.stamp.UnixNano() && has.SHA256 != ""
+}
+
+// untold is the year before which a modification time tells nothing: tars that can be made again, such as images of models, have one
+// time in all of them.
+const untold = 1990
+
+// file looks at a file of the model.
+func (s source) file(path string) (sourceFile, error) {
+	name := filepath.Join(s.dir, path)
+	info, err := os.Stat(name)
+	if err != nil {
+		return sourceFile{}, err
+	}
+	if !info.Mode().IsRegular() || !modelfolder.ValidPath(path) {
+		return sourceFile{}, fmt.Errorf("%q cannot be copied, expected a regular file at %s", path, modelfolder.PathRule)
+	}
+	f := sourceFile{path: path, size: info.Size(), modified: info.ModTime(), stamp: info.ModTime()}
+	if f.stamp.Year() < untold {
+		var st unix.Stat_t
+		if err := unix.Stat(name, &st); err != nil {
+			return sourceFile{}, err
+		}
+		f.stamp = time.Unix(st.Ctim.Unix()) // when the file came to be where it is
+	}
+	if known, ok := s.record.Of(path); ok && known.Intact(s.dir) {
+		f.sha256 = known.SHA256
+	}
+	return f, nil
 }
 
 // modelsOf are the models of a folder, by their names: itself, or those below it.
@@ -106,14 +142,11 @@ func scan(dir string) (source, error) {
 		case d.IsDir() || modelfolder.IsState(path):
 			return nil
 		}
-		info, err := os.Stat(filepath.Join(dir, path))
+		f, err := s.file(path)
 		if err != nil {
 			return err
 		}
-		if !info.Mode().IsRegular() || !modelfolder.ValidPath(path) {
-			return fmt.Errorf("%q cannot be copied, expected a regular file at %s", path, modelfolder.PathRule)
-		}
-		if s.files = append(s.files, sourceFile{path, info.Size(), info.ModTime()}); len(s.files) > maxFiles {
+		if s.files = append(s.files, f); len(s.files) > maxFiles {
 			return fmt.Errorf("more than %d files", maxFiles)
 		}
 		return nil
@@ -144,12 +177,12 @@ func (s source) copy(ctx context.Context, draft *modelfolder.Draft, f sourceFile
 	if err != nil {
 		return err
 	}
-	if now := (sourceFile{f.path, info.Size(), info.ModTime()}); now.size != f.size || !now.modified.Equal(f.modified) {
+	if info.Size() != f.size || !info.ModTime().Equal(f.modified) {
 		return fmt.Errorf("%s changed while it was copied", f.path)
 	}
 	sum := hex.EncodeToString(h.Sum(nil))
-	if known, ok := s.record.Of(f.path); ok && known.Intact(s.dir) && known.SHA256 != sum {
-		return fmt.Errorf("%s is damaged: SHA-256 %s was read, and %s was put there", f.path, sum, known.SHA256)
+	if f.sha256 != "" && f.sha256 != sum {
+		return fmt.Errorf("%s is damaged: SHA-256 %s was read, and %s was put there", f.path, sum, f.sha256)
 	}
-	return draft.Add(partial, f.path, sum, f.modified)
+	return draft.Add(partial, f.path, sum, f.stamp)
 }
