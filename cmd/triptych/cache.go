@@ -19,9 +19,9 @@ func cacheCommand() *cobra.Command {
 		Short: "Copy models from a slow folder to a fast one of this node",
 		Long: `Copy models from a slow folder, such as a network volume, to a fast one of this node that --models of the services can name. Of
 several at once on one folder one copies and the others wait; what was interrupted goes on behind the last file that was complete; a
-model is in its place when all of it is there, with the SHA-256 of its files. What has changed in the slow folder is
-copied again: by SHA-256 where 'triptych fetch' put it there, else by sizes and times. With --limit, models that were not used for longest are removed first, but for those that a service serves and those
-that were asked for within the last 15 minutes.`,
+model is in its place when all of it is there, with the SHA-256 of its files. What has changed in the slow folder is copied again: by
+SHA-256 where 'triptych fetch' put it there, else by sizes and times. With --limit, models that were not used for longest are removed
+first, but for those that a service serves and those that were asked for within the last 15 minutes.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.From == "" || o.Into == "" {
