@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
@@ -210,4 +212,50 @@ func TestClassLeaves(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestClassLeavesEarly: what a job has yet to take is planned for those that are left as soon as others have left, so that it is
+// prefetched as it will be loaded.
+func TestClassLeavesEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const kind = stage.KindDenoiser
+		small := threads(fleettest.NewService(kind, "small"), 2)
+		small.Edit(func(i *stage.Info) { i.Device, i.MemoryBudgetBytes = "fake:1", 5000 })
+		r := over(fleettest.New(t, append(fleettest.Trio(), small)...))
+		for _, s := range r.Services {
+			s.Start()
+		}
+		r.Known(t)
+		small.Looks(t, 2)
+		spec := r.spec(t)
+		gate := r.script(stage.KindEncoder).Hold(stagetest.OpEncode, 1)
+		j := r.start(fleettest.Soon(t), "job", spec)
+		entered(t, gate)
+		weights := func() map[string]int64 {
+			out := map[string]int64{}
+			for _, a := range r.Pipeline.Keeper.Snapshot().Announced {
+				for class, f := range a.Need.Footprints {
+					if a.Need.Kind == kind {
+						out[class] = f.WeightsBytes()
+					}
+				}
+			}
+			return out
+		}
+		if got := weights(); len(got) != 2 || got["fake, 2 threads"] != 4000 {
+			t.Errorf("announced are %v", got)
+		}
+		if err := r.Service(kind).Stop(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // of the bubble
+		synctest.Wait()
+		if got := weights(); len(got) != 1 || got["fake, 2 threads"] >= 4000 {
+			t.Errorf("announced are %v for the small one alone", got)
+		}
+		gate.Release()
+		if <-j.done; j.err != nil {
+			t.Fatal(j.err)
+		}
+	})
 }
