@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command k8s brings up a real Kubernetes on this machine, without internet, and checks the chart on it.
 //
 //	k8s test [-run REGEXP] [-quick] [-keep]   checks, and ends with "N passed, N failed"

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package cluster brings up a real Kubernetes on one Linux machine, without internet, and takes it
 // down again without a trace: an API server, its controllers and scheduler on etcd, nodes that are
 // fake (kwok) or real (containerd, kubelet, kube-proxy, CoreDNS), metrics-server and KEDA, each a

@@ -1,6 +1,9 @@
+//go:build linux
+
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,9 +62,12 @@ func (c *Cluster) ctr(ctx context.Context, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.CommandContext(ctx, program, append([]string{"-a", containerdSocket, "-n", "k8s.io"}, args...)...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, program, append([]string{"-a", containerdSocket, "-n", "k8s.io"}, args...)...)
+	var messages bytes.Buffer
+	cmd.Stderr = &messages
+	out, err := cmd.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("ctr %v: %w: %s", args, err, out)
+		return string(out), fmt.Errorf("ctr %v: %w: %s", args, err, &messages)
 	}
 	return string(out), nil
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package suite
 
 import (
@@ -27,8 +29,10 @@ type load struct {
 // startLoad makes callers ask for pictures until end is called, over connections of their own, and
 // never a second time for one that failed.
 func (t *T) startLoad(ctx context.Context) (*load, error) {
-	if _, err := t.reference(ctx); err != nil {
-		return nil, err
+	for seed := range uint64(seeds) {
+		if _, err := t.reference(ctx, picture{seed: seed}); err != nil {
+			return nil, err
+		}
 	}
 	ctx, stop := context.WithCancel(ctx)
 	l := &load{stop: stop, progress: make(chan struct{})}
@@ -51,7 +55,7 @@ func (t *T) startLoad(ctx context.Context) (*load, error) {
 // once asks for one picture. What runs when the load ends is finished, and counts.
 func (l *load) once(ctx context.Context, t *T, conn *grpc.ClientConn, seed uint64) {
 	begun := time.Now()
-	err := t.samePicture(context.WithoutCancel(ctx), conn, seed, nil)
+	err := t.same(context.WithoutCancel(ctx), conn, picture{seed: seed}, nil)
 	l.mutex.Lock()
 	if err != nil {
 		l.failures = append(l.failures, fmt.Errorf("after %.1f s: %w", time.Since(begun).Seconds(), err))
@@ -103,4 +107,14 @@ func (l *load) end() (string, error) {
 		return line, errors.New("no picture was made")
 	}
 	return line, nil
+}
+
+// until waits for a moment.
+func (l *load) until(ctx context.Context, moment time.Time) error {
+	select {
+	case <-time.After(time.Until(moment)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package suite
 
 import (
@@ -153,6 +155,16 @@ func (p pod) readySince() time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// container is the id of one of the pod's containers.
+func (p pod) container(name string) string {
+	for _, c := range p.Status.ContainerStatuses {
+		if c.Name == name {
+			return c.ContainerID
+		}
+	}
+	return ""
 }
 
 // pods are those of a part of the release that are not on their way out; of all parts if it is empty.

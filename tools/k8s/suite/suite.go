@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package suite checks the chart and the program on a real Kubernetes: what fake nodes suffice for
 // first, then what takes containers that run, then KEDA. It knows them as an operator does, by helm,
 // kubectl, the API server and the public API of Triptych.
@@ -13,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/triptych-serving/triptych/tools/k8s/cluster"
@@ -37,9 +40,11 @@ type Options struct {
 type Suite struct {
 	Options
 	cluster        *cluster.Cluster
+	defined        bool // custom resources
 	passed, failed int
 	measured       []string
-	references     references
+	mutex          sync.Mutex
+	references     map[picture][]byte
 }
 
 // A theme is a number of checks on one installation, in a namespace of its own.
@@ -75,7 +80,7 @@ type T struct {
 // Run brings up what the chosen themes need, runs them, and returns how many checks passed and failed.
 // An error is of the cluster itself.
 func Run(ctx context.Context, o Options) (passed, failed int, err error) {
-	s := &Suite{Options: o}
+	s := &Suite{Options: o, references: map[picture][]byte{}}
 	begun := time.Now()
 	chosen := s.chosen()
 	if len(chosen) == 0 {
@@ -177,9 +182,12 @@ func (s *Suite) provide(ctx context.Context, have, needs need) error {
 		if err != nil {
 			return err
 		}
+	}
+	if needs != realNode && !s.defined {
 		if err := step("resource definitions of KEDA, cert-manager and the Prometheus operator", func() error { return s.cluster.AddDefinitions(ctx) }); err != nil {
 			return err
 		}
+		s.defined = true
 	}
 	if needs == fakeNodes && have != fakeNodes {
 		return step("fake nodes with fake GPUs: kwok", func() error { return s.cluster.AddFakeNodes(ctx, gpuNodes()...) })

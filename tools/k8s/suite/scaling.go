@@ -1,0 +1,162 @@
+//go:build linux
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
+)
+
+// scaling is stages scaled by hand while callers work.
+func scaling() theme {
+	return theme{name: "scaling", needs: realNode, setup: installSmall, checks: []check{
+		{"denoiser 1 -> 2 -> 1 under load: the new one works within 5 s of being ready, none fails", scaleDenoiser},
+		{"encoder 1 -> 3 -> 1 under load: the new ones work within 5 s of being ready, none fails", scaleEncoder},
+		{"uninstall leaves nothing, no container either", uninstallNode},
+	}}
+}
+
+func scaleDenoiser(ctx context.Context, t *T) error { return t.scaleUnderLoad(ctx, "denoiser", 2) }
+
+func scaleEncoder(ctx context.Context, t *T) error { return t.scaleUnderLoad(ctx, "encoder", 3) }
+
+// scaleUnderLoad goes from one replica to several and back. How long a new one is without work counts
+// from the moment when the API server says that it is ready.
+func (t *T) scaleUnderLoad(ctx context.Context, part string, replicas int) error {
+	l, err := t.startLoad(ctx)
+	if err != nil {
+		return err
+	}
+	failed := l.next(ctx, callers/2)
+	if failed == nil {
+		failed = t.newcomers(ctx, part, replicas)
+	}
+	if failed == nil {
+		failed = l.next(ctx, callers)
+	}
+	if failed == nil {
+		begun := time.Now()
+		failed = errors.Join(t.scale(ctx, part, 1), t.replicas(ctx, part, 1, true, 2*time.Minute))
+		t.Measure("%s %d -> 1 under load: %.1f s", part, replicas, time.Since(begun).Seconds())
+	}
+	if failed == nil {
+		failed = l.next(ctx, callers)
+	}
+	line, err := l.end()
+	t.Measure("%s 1 -> %d -> 1 under load: %s", part, replicas, line)
+	return errors.Join(failed, err)
+}
+
+// newcomers scales a part out and measures how long each new pod is ready without work.
+func (t *T) newcomers(ctx context.Context, part string, replicas int) error {
+	before, err := t.pods(ctx, part)
+	if err != nil {
+		return err
+	}
+	watch, err := t.watchWork(ctx)
+	if err != nil {
+		return err
+	}
+	defer watch.stop()
+	begun := time.Now()
+	if err := t.scale(ctx, part, replicas); err != nil {
+		return err
+	}
+	ready := map[string]time.Time{} // by address, as this machine's clock saw it
+	err = eventually(ctx, 2*time.Minute, func(ctx context.Context) error {
+		pods, err := t.pods(ctx, part)
+		if err != nil {
+			return err
+		}
+		for _, p := range pods {
+			old := p.Metadata.Name == before[0].Metadata.Name
+			if _, seen := ready[p.Status.PodIP]; !old && !seen && !p.readySince().IsZero() {
+				ready[p.Status.PodIP] = time.Now()
+			}
+		}
+		if len(ready) != replicas-1 {
+			return fmt.Errorf("%d of %d new pods of %s are ready", len(ready), replicas-1, part)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.Measure("%s 1 -> %d under load: ready after %.1f s", part, replicas, time.Since(begun).Seconds())
+	for address, since := range ready {
+		err := eventually(ctx, 20*time.Second, func(context.Context) error {
+			if _, works := watch.first(address); !works {
+				return fmt.Errorf("the new %s at %s is ready and has no work", part, address)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		at, _ := watch.first(address)
+		idle := max(0, at.Sub(since))
+		t.Measure("a new %s has work %.1f s after it is ready", part, idle.Seconds())
+		if idle > 5*time.Second {
+			return fmt.Errorf("the new %s at %s had no work for %.1f s after it was ready, expected at most 5 s", part, address, idle.Seconds())
+		}
+	}
+	return nil
+}
+
+// A workWatch notes when each service was first given work.
+type workWatch struct {
+	stop  context.CancelFunc
+	mutex sync.Mutex
+	seen  map[string]time.Time // by IP address
+}
+
+// watchWork listens to the orchestrator's decisions from now on.
+func (t *T) watchWork(ctx context.Context) (*workWatch, error) {
+	conn, err := t.dial(nil)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	w := &workWatch{seen: map[string]time.Time{}, stop: func() {
+		cancel()
+		_ = conn.Close()
+	}}
+	stream, err := triptychv1alpha1.NewResidencyServiceClient(conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{})
+	if err != nil {
+		w.stop()
+		return nil, err
+	}
+	go func() {
+		for {
+			news, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			d := news.GetDecision()
+			if d.GetEvent().GetAction() != triptychv1alpha1.ResidencyEvent_ACTION_GRANT {
+				continue
+			}
+			address, _, _ := strings.Cut(d.GetService(), ":")
+			w.mutex.Lock()
+			if _, known := w.seen[address]; !known {
+				w.seen[address] = time.Now()
+			}
+			w.mutex.Unlock()
+		}
+	}()
+	return w, nil
+}
+
+// first is when the service at an address was first given work.
+func (w *workWatch) first(address string) (time.Time, bool) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	at, ok := w.seen[address]
+	return at, ok
+}
