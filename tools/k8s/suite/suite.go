@@ -73,6 +73,7 @@ const (
 // A T is a theme at work.
 type T struct {
 	*Suite
+	theme     string
 	Namespace string
 	cleanups  []func(context.Context) error
 }
@@ -92,7 +93,7 @@ func Run(ctx context.Context, o Options) (passed, failed int, err error) {
 			return s.passed, s.failed + 1, err
 		}
 		have = th.needs
-		s.theme(ctx, th)
+		s.run(ctx, th)
 		if ctx.Err() != nil {
 			return s.passed, s.failed, errors.New("interrupted")
 		}
@@ -209,9 +210,9 @@ func (s *Suite) provide(ctx context.Context, have, needs need) error {
 	return nil
 }
 
-// theme runs the checks of a theme and removes its namespace.
-func (s *Suite) theme(ctx context.Context, th theme) {
-	t := &T{Suite: s, Namespace: strings.ToLower(strings.ReplaceAll(th.name, " ", "-"))}
+// run runs the checks of a theme and removes its namespace.
+func (s *Suite) run(ctx context.Context, th theme) {
+	t := &T{Suite: s, theme: th.name, Namespace: strings.ToLower(strings.ReplaceAll(th.name, " ", "-"))}
 	err := s.cluster.CreateNamespace(ctx, t.Namespace, map[string]string{
 		"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted",
 	})
@@ -219,41 +220,46 @@ func (s *Suite) theme(ctx context.Context, th theme) {
 		err = th.setup(ctx, t)
 	}
 	failedBefore := s.failed
+	if err != nil {
+		s.failed += len(th.checks)
+		t.report(ctx, "its setup, and so all of its checks", 0, err)
+		th.checks = nil
+	}
 	for _, c := range th.checks {
 		begun := time.Now()
-		failure := err
-		if failure == nil {
-			failure = c.run(ctx, t)
-		}
-		seconds := time.Since(begun).Seconds()
+		failure := c.run(ctx, t)
 		if ctx.Err() != nil {
-			break
+			return // the sandbox goes, and all with it
 		}
-		if failure == nil {
+		if failure != nil {
+			s.failed++
+		} else {
 			s.passed++
-			fmt.Fprintf(s.Log, "ok   %6.1fs  %s: %s\n", seconds, th.name, c.name)
-			continue
 		}
-		s.failed++
-		fmt.Fprintf(s.Log, "FAIL %6.1fs  %s: %s\n     %s\n", seconds, th.name, c.name, strings.ReplaceAll(failure.Error(), "\n", "\n     "))
-		if err == nil {
-			t.dump(ctx)
-		}
+		t.report(ctx, c.name, time.Since(begun), failure)
 	}
 	if s.Keep && s.failed > failedBefore {
 		return
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
-	if ctx.Err() != nil {
-		return // the sandbox goes, and all with it
+	var left error
+	for _, cleanup := range slices.Backward(t.cleanups) {
+		left = errors.Join(left, cleanup(clean))
 	}
-	for i := len(t.cleanups) - 1; i >= 0; i-- {
-		err = errors.Join(err, t.cleanups[i](clean))
+	if left = errors.Join(left, s.cluster.DeleteNamespace(clean, t.Namespace)); left != nil {
+		fmt.Fprintf(s.Log, "     %s is not cleaned up: %v\n", th.name, left)
 	}
-	if err := s.cluster.DeleteNamespace(clean, t.Namespace); err != nil {
-		fmt.Fprintf(s.Log, "     %s: its namespace: %v\n", th.name, err)
+}
+
+// report prints how a check went, and after a failure what an operator would look at.
+func (t *T) report(ctx context.Context, check string, took time.Duration, failure error) {
+	if failure == nil {
+		fmt.Fprintf(t.Log, "ok   %6.1fs  %s: %s\n", took.Seconds(), t.theme, check)
+		return
 	}
+	fmt.Fprintf(t.Log, "FAIL %6.1fs  %s: %s\n     %s\n", took.Seconds(), t.theme, check, strings.ReplaceAll(failure.Error(), "\n", "\n     "))
+	t.dump(ctx)
 }
 
 // Cleanup is called when the theme is over, the last one first.
