@@ -5,8 +5,9 @@ container fills from /source.
 
 {{/* triptych.modelMount takes a pod's settings and is the mount of the service, if there is one. */}}
 {{- define "triptych.modelMount" -}}
+{{- /* Writable, since a service marks what it serves as used: a container that starts again then finds its models. */ -}}
 {{- if .cache.enabled -}}
-- {name: cache, mountPath: /models, readOnly: true}
+- {name: cache, mountPath: /models}
 {{- else if ne .model.source "none" -}}
 - {name: models, mountPath: /models, readOnly: true{{ include "triptych.modelSubPath" .model }}}
 {{- end -}}
