@@ -20,13 +20,17 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
+// defaultStartTimeout has room for reading what hundreds of models are from a slow volume. Who waits for the start of a service has
+// a patience of his own.
+const defaultStartTimeout = 5 * time.Minute
+
 // Options configure the service of a stage.
 type Options struct {
 	// Command is the program of the runtime child and its arguments; Env is added to the service's
 	// own environment.
 	Command []string
 	Env     []string
-	// StartTimeout is how long a child may take to start; 0 takes stageplugin's.
+	// StartTimeout is how long a child may take to start; 0 takes 5 minutes.
 	StartTimeout time.Duration
 	// DrainTimeout is how long Run may take to return once its context has ended; 0 takes rpcserver's default.
 	DrainTimeout time.Duration
@@ -52,6 +56,9 @@ func New(kind stage.Kind, o Options) (*Service, error) {
 	o.Logger = o.Logger.With("service", kind.String())
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = rpcserver.DefaultDrainTimeout
+	}
+	if o.StartTimeout == 0 {
+		o.StartTimeout = defaultStartTimeout
 	}
 	if len(o.Command) == 0 {
 		return nil, errors.New("the " + kind.String() + " service needs the command of its runtime")
