@@ -15,7 +15,7 @@ func (m *checked) step(in input) string {
 		before[d] = m.ledger.used(d)
 	}
 	var kept int64 // of the one host
-	for _, h := range m.snapshot().Hosts {
+	for _, h := range m.hosts() {
 		kept = h.UsedBytes
 	}
 	phases := map[*request]phase{}
@@ -51,7 +51,7 @@ func (m *checked) step(in input) string {
 			fail("the peak of %s is %d, below %d", d.Key(), d.peak, used)
 		}
 	}
-	for _, h := range m.snapshot().Hosts {
+	for _, h := range m.hosts() {
 		if h.UsedBytes > h.BudgetBytes && h.UsedBytes > kept && !join {
 			fail("%s keeps %d of %d", h.Host, h.UsedBytes, h.BudgetBytes)
 		}

@@ -338,7 +338,7 @@ func (w *world) finish() {
 			w.t.Fatalf("%s: %s has %d bytes of weights and uses %d of %d:\n%s", w.name, d.Key(), weights, used, d.BudgetBytes, describe(&w.ledger))
 		}
 	}
-	for _, h := range w.snapshot().Hosts {
+	for _, h := range w.hosts() {
 		if h.UsedBytes > h.BudgetBytes {
 			w.t.Fatalf("%s: %s keeps %d of %d:\n%s", w.name, h.Host, h.UsedBytes, h.BudgetBytes, describe(&w.ledger))
 		}
