@@ -4,7 +4,7 @@
 {{- define "triptych.guards.pools" -}}
 {{- $kinds := dict -}}
 {{- range $name, $pool := include "triptych.pools" . | fromJson -}}
-{{- if has $name (list "orchestrator" "colocated" "authority" "self-signed" "scaler" "release" "test") -}}
+{{- if has $name (list "orchestrator" "colocated" "authority" "self-signed" "scaler" "release" "test" "external") -}}
 {{- fail (printf "stages.%s: the name is the release's own, expected another" $name) -}}
 {{- end -}}
 {{- $_ := set $kinds $pool.kind $name -}}

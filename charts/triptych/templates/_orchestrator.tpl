@@ -50,3 +50,14 @@
 {{- end -}}
 {{- toJson $fewest -}}
 {{- end -}}
+
+{{/* triptych.apiPort is the port of the API in a Service. */}}
+{{- define "triptych.apiPort" -}}
+name: grpc
+port: 7420
+targetPort: grpc
+protocol: TCP
+{{- if eq .Values.tls.mode "none" }}
+appProtocol: kubernetes.io/h2c
+{{- end }}
+{{- end -}}
