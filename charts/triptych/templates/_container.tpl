@@ -37,9 +37,9 @@ startupProbe:
   failureThreshold: {{ div (add (.startupSeconds | int64) 1) 2 }}
 readinessProbe:
   grpc: {port: {{ .port }}, service: readiness}
-  periodSeconds: 2
+  periodSeconds: 1
   timeoutSeconds: 5
-  failureThreshold: 2
+  failureThreshold: 3
 livenessProbe:
   grpc: {port: {{ .port }}, service: liveness}
   periodSeconds: {{ .livenessPeriod | int64 }}
