@@ -116,6 +116,10 @@ func TestAlikeTurns(t *testing.T) {
 	m := newChecked(t)
 	short, long, decode := single(stage.KindDenoiser, "m", 1, 1), single(stage.KindDenoiser, "m", 1, 1), single(stage.KindDecoder, "m", 1, 1)
 	short.Work.Evaluations, long.Work.Evaluations = 10, 20
+	m.step(joined{
+		holds: holds{stage: "s", resident: []stage.ResidentComponent{{Name: named(stage.KindDecoder, "m"), WeightsBytes: 1}}},
+		kind:  stage.KindDecoder, device: Device{"h", "cpu", 0}, names: []string{named(stage.KindDecoder, "m")},
+	})
 	m.step(announced{"a", []Need{short, decode, short, decode, long, decode}})
 	m.step(announced{"b", []Need{decode}})
 	expect := func(what string, want ...string) {
