@@ -198,8 +198,9 @@ func (s *Service) perform(ctx context.Context, id string, asked *triptychv1alpha
 	}
 	spec := r.job.Spec
 	s.unplanned.outline(id, spec.Model, s.Pipeline.Outline(r.model, spec))
+	var accepted time.Time
 	accept := sync.OnceFunc(func() {
-		end.Model = spec.Model
+		accepted, end.Model = time.Now(), spec.Model
 		log.Info("accepted", settings(spec)...)
 		q.pushAlways(&triptychv1alpha1.GenerateResponse{Event: &triptychv1alpha1.GenerateResponse_Accepted{
 			Accepted: &triptychv1alpha1.Accepted{RequestId: id, Spec: specProto(spec)},
@@ -221,7 +222,7 @@ func (s *Service) perform(ctx context.Context, id string, asked *triptychv1alpha
 	defer func() { s.pace.spent(time.Since(begun)) }()
 	var images atomic.Int64
 	defer func() { end.Images = int(images.Load()) }()
-	return s.Pipeline.Run(ctx, residency.JobID(id), r.job, plan, func(e pipeline.Event) {
+	summary, err := s.Pipeline.Run(ctx, residency.JobID(id), r.job, plan, func(e pipeline.Event) {
 		known() // whoever has something to tell has announced its turns
 		s.jobs.hear(id, e)
 		if i, ok := e.(pipeline.Image); ok && i.Last() {
@@ -229,6 +230,8 @@ func (s *Service) perform(ctx context.Context, id string, asked *triptychv1alpha
 		}
 		emit(ctx, q, e)
 	})
+	summary.Total = time.Since(accepted) // also what planning had to wait for
+	return summary, err
 }
 
 // ListModels implements ModelService.

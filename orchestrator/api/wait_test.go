@@ -155,6 +155,9 @@ func TestWaitsForStage(t *testing.T) {
 		s.in()
 		<-unplanned.done
 		unplanned.tells(t, append([]string{"accepted tiny", waits}, made[1:]...)...)
+		if all := unplanned.events.All(); all[len(all)-1].GetCompleted().GetTotal().AsDuration() < time.Second {
+			t.Errorf("it tells to have taken %v", all[len(all)-1].GetCompleted().GetTotal().AsDuration())
+		}
 		<-planned.done
 		planned.tells(t, "accepted tiny", "encoder", waits, "denoiser", "decoder", "completed")
 		s.lacks(t)
