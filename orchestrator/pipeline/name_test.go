@@ -1,10 +1,13 @@
 package pipeline_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/fleet/fleettest"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
@@ -76,5 +79,58 @@ func TestReplicasChange(t *testing.T) {
 		if all := r.Pipeline.Fleet.Services(); len(all) != 3 {
 			t.Errorf("the fleet still has %+v", all)
 		}
+	})
+}
+
+// without has a service not know a model.
+func without(s *fleettest.Service, model string) {
+	s.Edit(func(i *stage.Info) {
+		i.Models = slices.DeleteFunc(slices.Clone(i.Models), func(m stage.Model) bool { return m.Name == model })
+		i.Components = slices.DeleteFunc(slices.Clone(i.Components), func(c stage.Component) bool { return c.Model == model })
+	})
+}
+
+// TestPools: names of one kind may serve different models; a job goes to those that have its model, and waits for them alone.
+func TestPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const kind = stage.KindDenoiser
+		var dns fleettest.DNS
+		tiny, small := fleettest.At(kind, "10.0.2.1:7422"), fleettest.At(kind, "10.0.4.1:7422")
+		without(tiny, stagetest.OtherModel)
+		without(small, stagetest.Model)
+		encoder, decoder := fleettest.NewService(stage.KindEncoder, "encoder"), fleettest.NewService(stage.KindDecoder, "decoder")
+		for _, s := range []*fleettest.Service{encoder, tiny, small, decoder} {
+			s.Start()
+		}
+		dns.Set("tiny", "10.0.2.1")
+		dns.Set("small", "10.0.4.1")
+		r := over(fleettest.With(t, fleet.Options{Resolver: &dns, Addresses: map[stage.Kind][]string{
+			stage.KindEncoder: {encoder.Address}, kind: {"dns:///tiny:7422", "dns:///small:7422"}, stage.KindDecoder: {decoder.Address},
+		}}, encoder, tiny, small, decoder))
+		r.Known(t)
+		has := r.of(t, stagetest.Model)
+		scaled := r.of(t, stagetest.OtherModel)
+		r.good(t, has)
+		quiet := r.good(t, scaled)
+		if len(tiny.Works("denoise")) != 1 || len(small.Works("denoise")) != 1 {
+			t.Fatalf("the pools worked %d and %d times", len(tiny.Works("denoise")), len(small.Works("denoise")))
+		}
+		dns.Set("small")
+		if err := small.Stop(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second) // of the bubble
+		waits := r.start(t.Context(), "waits", r.of(t, stagetest.OtherModel))
+		r.good(t, has)
+		synctest.Wait()
+		if q := only[pipeline.Queued](waits); len(q) == 0 || !strings.Contains(q[len(q)-1].Reason, "no address behind small:7422") {
+			t.Errorf("it waits as %+v", q)
+		}
+		small.Start()
+		dns.Set("small", "10.0.4.1")
+		if <-waits.done; waits.err != nil {
+			t.Fatal(waits.err)
+		}
+		same(t, waits, quiet)
 	})
 }
