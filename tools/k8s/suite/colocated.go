@@ -84,7 +84,32 @@ func oneBudget(ctx context.Context, t *T) error {
 	if err := t.Install(ctx, v); err != nil {
 		return err
 	}
-	return t.underBudget(ctx, "colocated pod", func(l *load) error { return l.next(ctx, 4*callers) })
+	return t.underBudget(ctx, "colocated pod", func(l *load) error {
+		return errors.Join(l.next(ctx, 4*callers), t.anonymous(ctx))
+	})
+}
+
+// anonymous notes what the processes of the pod take in all: the kernel counts heaps, stacks and all
+// that a ledger of weights and scratch does not.
+func (t *T) anonymous(ctx context.Context) error {
+	p, err := t.onePod(ctx, "colocated")
+	if err != nil {
+		return err
+	}
+	var total int64
+	for _, stage := range stages {
+		container, err := t.cluster.Container(p.Metadata.UID, p.container(stage))
+		if err != nil {
+			return err
+		}
+		used, err := container.MemoryUsed()
+		if err != nil {
+			return err
+		}
+		total += used
+	}
+	t.Measure("colocated pod: anonymous memory of its three containers, by control groups: %.1f MB", float64(total)/1e6)
+	return nil
 }
 
 func budgetAfterKill(ctx context.Context, t *T) error {

@@ -22,6 +22,9 @@ func (t *T) dump(ctx context.Context) {
 		}
 		all := strings.Split(strings.TrimSpace(out), "\n")
 		all = all[max(0, len(all)-lines):]
+		for i, line := range all {
+			all[i] = line[:min(len(line), 240)]
+		}
 		fmt.Fprintf(t.Log, "     -- %s\n     | %s\n", title, strings.Join(all, "\n     | "))
 	}
 	show("objects", 40, "get", "deployments,replicasets,pods,hpa", "-o", "wide")

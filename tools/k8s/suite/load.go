@@ -16,8 +16,15 @@ import (
 // callers ask for pictures at the same time, each for the next one when it has the last.
 const callers = 8
 
+// A demand is how many ask, and for pictures of how many steps.
+type demand struct {
+	callers int
+	steps   int32 // the model's own number if 0
+}
+
 // A load is callers at work.
 type load struct {
+	asking   context.Context //nolint:containedctx // ends when no more is asked for
 	stop     context.CancelFunc
 	working  sync.WaitGroup
 	mutex    sync.Mutex
@@ -29,14 +36,19 @@ type load struct {
 // startLoad makes callers ask for pictures until end is called, over connections of their own, and
 // never a second time for one that failed.
 func (t *T) startLoad(ctx context.Context) (*load, error) {
+	return t.startDemand(ctx, demand{callers: callers})
+}
+
+// startDemand is startLoad with another demand.
+func (t *T) startDemand(ctx context.Context, d demand) (*load, error) {
 	for seed := range uint64(seeds) {
-		if _, err := t.reference(ctx, picture{seed: seed}); err != nil {
+		if _, err := t.reference(ctx, picture{seed: seed, steps: d.steps}); err != nil {
 			return nil, err
 		}
 	}
-	ctx, stop := context.WithCancel(ctx)
-	l := &load{stop: stop, progress: make(chan struct{})}
-	for i := range callers {
+	asking, stop := context.WithCancel(ctx)
+	l := &load{stop: stop, asking: asking, progress: make(chan struct{})}
+	for i := range d.callers {
 		conn, err := t.dial(nil)
 		if err != nil {
 			stop()
@@ -44,8 +56,8 @@ func (t *T) startLoad(ctx context.Context) (*load, error) {
 		}
 		l.working.Go(func() {
 			defer func() { _ = conn.Close() }()
-			for seed := uint64(i); ctx.Err() == nil; seed++ {
-				l.once(ctx, t, conn, seed%seeds)
+			for seed := uint64(i); asking.Err() == nil; seed++ {
+				l.once(ctx, t, conn, picture{seed: seed % seeds, steps: d.steps})
 			}
 		})
 	}
@@ -53,9 +65,9 @@ func (t *T) startLoad(ctx context.Context) (*load, error) {
 }
 
 // once asks for one picture. What runs when the load ends is finished, and counts.
-func (l *load) once(ctx context.Context, t *T, conn *grpc.ClientConn, seed uint64) {
+func (l *load) once(ctx context.Context, t *T, conn *grpc.ClientConn, p picture) {
 	begun := time.Now()
-	err := t.same(context.WithoutCancel(ctx), conn, picture{seed: seed}, nil)
+	err := t.same(ctx, conn, p, nil)
 	l.mutex.Lock()
 	if err != nil {
 		l.failures = append(l.failures, fmt.Errorf("after %.1f s: %w", time.Since(begun).Seconds(), err))
@@ -66,7 +78,7 @@ func (l *load) once(ctx context.Context, t *T, conn *grpc.ClientConn, seed uint6
 	if err != nil { // A caller that is refused at once would ask thousands of times.
 		select {
 		case <-time.After(time.Second):
-		case <-ctx.Done():
+		case <-l.asking.Done():
 		}
 	}
 	select {
