@@ -62,8 +62,15 @@ func others(value any) []any {
 		}
 	case []any:
 		return []any{
-			[]any{"--zz=1"}, []any{"10.0.0.0/8"}, []any{"zz"}, []any{object("name", "zz")}, []any{object("name", "zz", "mountPath", "/zz")}, []any{object("name", "zz", "emptyDir", object())},
-			[]any{object("podSelector", object())}, []any{object("key", "zz", "operator", "Exists")}, []any{object("type", "cron", "metadata", object("start", "1"))},
+			[]any{"--zz=1"},
+			[]any{"10.0.0.0/8"},
+			[]any{"zz"},
+			[]any{object("name", "zz")},
+			[]any{object("name", "zz", "mountPath", "/zz")},
+			[]any{object("name", "zz", "emptyDir", object())},
+			[]any{object("podSelector", object())},
+			[]any{object("key", "zz", "operator", "Exists")},
+			[]any{object("type", "cron", "metadata", object("start", "1"))},
 			[]any{object("name", "m", "files", []any{object("path", "x", "url", "https://example.com/x", "sha256", strings.Repeat("0", 64))})},
 		}
 	case map[string]any:
