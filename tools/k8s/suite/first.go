@@ -107,6 +107,16 @@ func execAndLogs(ctx context.Context, t *T) error {
 	return says(out, `"level"`)
 }
 
+// uninstallBut is uninstallNode in a namespace that has objects of the check's own.
+func uninstallBut(own ...string) func(context.Context, *T) error {
+	return func(ctx context.Context, t *T) error {
+		if _, err := t.Kubectl(ctx, append([]string{"delete", "--wait=false"}, own...)...); err != nil {
+			return err
+		}
+		return uninstallNode(ctx, t)
+	}
+}
+
 func uninstallNode(ctx context.Context, t *T) error {
 	if err := t.Uninstall(ctx); err != nil {
 		return err

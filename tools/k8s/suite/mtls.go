@@ -33,12 +33,7 @@ func mutual() theme {
 		{"a caller without one, and one in plaintext, are refused", func(ctx context.Context, t *T) error { return t.insecurely(ctx, authority) }},
 		{"helm test makes a picture over TLS", helmTest},
 		{"certificates that are renewed are used without a restart, also when the authority changes", func(ctx context.Context, t *T) error { return t.renewed(ctx) }},
-		{"uninstall leaves nothing but the secrets that were there before", func(ctx context.Context, t *T) error {
-			if _, err := t.Kubectl(ctx, "delete", "secret", "stages", "orchestrator"); err != nil {
-				return err
-			}
-			return uninstallNode(ctx, t)
-		}},
+		{"uninstall leaves nothing but the secrets that were there before", uninstallBut("secret/stages", "secret/orchestrator")},
 	}}
 }
 

@@ -23,7 +23,7 @@ func trouble() theme {
 		{"a node promises a GPU and has none: kubectl describe pod has the program's own words", promisedGPU},
 		{"a wrong value: helm upgrade says which, and the release goes on as it was", wrongUpgrade},
 		{"an expired certificate: the logs of both sides say so", expiredCertificate},
-		{"uninstall leaves nothing, no container either", uninstallNode},
+		{"uninstall leaves nothing, no container either", uninstallBut("pvc/models", "secret/stages", "secret/orchestrator")},
 	}}
 }
 
@@ -63,27 +63,30 @@ func (t *T) described(ctx context.Context, part string, texts ...string) error {
 	})
 }
 
+// lastWords waits until a container of a part has ended with a message that says all the texts, which
+// kubectl describe shows as Message.
+func (t *T) lastWords(ctx context.Context, part string, texts ...string) error {
+	const path = `jsonpath={range .items[*].status.containerStatuses[*]}{.state.terminated.message}{.lastState.terminated.message}{end}`
+	return eventually(ctx, time.Minute, func(ctx context.Context) error {
+		out, err := t.Kubectl(ctx, "get", "pods", "-l", "app.kubernetes.io/component="+part, "-o", path)
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if err := says(lines[len(lines)-1], texts...); err != nil {
+			return err
+		}
+		t.Measure("kubectl describe pod: Message: %s", lines[len(lines)-1])
+		return nil
+	})
+}
+
 func unreadableModels(ctx context.Context, t *T) error {
 	v := with(t.small(), "model", values{"source": "pvc", "pvc": values{"existingClaim": "models"}})
 	if _, err := t.install(ctx, v); err != nil {
 		return err
 	}
-	if err := t.described(ctx, "denoiser", "Message:", "permission denied"); err != nil {
-		return err
-	}
-	return t.quote(ctx, "denoiser", "permission denied")
-}
-
-// quote notes the line of kubectl describe that an operator reads.
-func (t *T) quote(ctx context.Context, part, text string) error {
-	out, err := t.Kubectl(ctx, "describe", "pods", "-l", "app.kubernetes.io/component="+part)
-	for line := range strings.Lines(out) {
-		if strings.Contains(line, text) {
-			t.Measure("kubectl describe pod: %s", strings.Join(strings.Fields(line), " "))
-			return err
-		}
-	}
-	return err
+	return t.lastWords(ctx, "denoiser", "models", "permission denied")
 }
 
 func missingGPU(ctx context.Context, t *T) error {
@@ -98,10 +101,7 @@ func promisedGPU(ctx context.Context, t *T) error {
 	if err := t.cluster.SetCapacity(ctx, "nvidia.com/gpu", "1"); err != nil {
 		return err
 	}
-	if err := t.described(ctx, "denoiser", "Message:", "cuda"); err != nil {
-		return err
-	}
-	return t.quote(ctx, "denoiser", "cuda:0")
+	return t.lastWords(ctx, "denoiser", "cuda")
 }
 
 func wrongUpgrade(ctx context.Context, t *T) error {
