@@ -161,9 +161,12 @@ func (c *Cluster) startKubelet() (*process, error) {
 		"failSwapOn":                false,
 		"readOnlyPort":              0,
 		"nodeStatusUpdateFrequency": "3s",
-		"imageMaximumGCAge":         "0s",
-		"evictionHard":              object{"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-		"enforceNodeAllocatable":    []string{"pods"},
+		// Never remove an image: there is nowhere to pull it from again.
+		"imageMaximumGCAge":           "0s",
+		"imageGCHighThresholdPercent": 100,
+		"imageGCLowThresholdPercent":  99,
+		"evictionHard":                object{"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+		"enforceNodeAllocatable":      []string{"pods"},
 	})
 	if err != nil {
 		return nil, err
