@@ -83,13 +83,11 @@ func test(ctx context.Context, dir string, args []string) (int, error) {
 	}
 	options := suite.Options{Dir: dir, Only: filter, Quick: *quick, Keep: *keep, Log: os.Stdout}
 	if !cluster.Inside() {
-		groups := []string{"control plane"}
-		if needs := suite.Needs(filter); len(needs) == 0 {
+		needs := suite.Needs(filter)
+		if len(needs) == 0 {
 			return 2, fmt.Errorf("no check is called like %q: k8s test -list", *only)
-		} else {
-			groups = append(groups, needs...)
 		}
-		return sandbox(ctx, dir, *keep, groups)
+		return sandbox(ctx, dir, *keep, append(needs, "control plane"))
 	}
 	box, err := prepared(dir)
 	if err != nil {
@@ -151,9 +149,11 @@ func sandbox(ctx context.Context, dir string, keep bool, groups []string) (int, 
 	if err := cluster.CheckMachine(); err != nil {
 		return 1, err
 	}
-	if err := cluster.Lock(dir); err != nil {
+	lock, err := cluster.Lock(dir)
+	if err != nil {
 		return 1, err
 	}
+	defer func() { _ = lock.Close() }()
 	if state, running := cluster.Running(dir); running {
 		return 1, fmt.Errorf("a cluster is running already, as process %d: k8s down ends it", state.PID)
 	}
@@ -176,9 +176,11 @@ func sandbox(ctx context.Context, dir string, keep bool, groups []string) (int, 
 }
 
 func down(dir string) (int, error) {
-	if err := cluster.Lock(dir); err != nil {
+	lock, err := cluster.Lock(dir)
+	if err != nil {
 		return 1, err
 	}
+	defer func() { _ = lock.Close() }()
 	running, err := cluster.Down(dir)
 	if err == nil && !running {
 		fmt.Println("no cluster was running")
@@ -211,5 +213,5 @@ func enter(dir string, command []string) (int, error) {
 		return 1, err
 	}
 	args := append([]string{"nsenter", "--target=" + strconv.Itoa(state.PID), "--net", "--mount", "--pid", "--ipc", "--wdns=" + here, "--"}, command...)
-	return 1, syscall.Exec(nsenter, args, os.Environ())
+	return 1, syscall.Exec(nsenter, args, os.Environ()) //nolint:gosec // it runs what it is told to
 }

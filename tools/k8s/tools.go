@@ -56,7 +56,7 @@ func prepare(ctx context.Context, dir string, groups ...string) (toolbox, error)
 			return box, err
 		}
 		images := filepath.Join(filepath.Dir(dir), "images")
-		if err := errors.Join(os.MkdirAll(images, 0o755), box.buildImages(ctx, root, images)); err != nil {
+		if err := errors.Join(os.MkdirAll(images, 0o750), box.buildImages(ctx, root, images)); err != nil {
 			return box, err
 		}
 	}
@@ -80,7 +80,7 @@ func (b toolbox) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "tools.json"), text, 0o644))
+	return errors.Join(os.MkdirAll(dir, 0o750), os.WriteFile(filepath.Join(dir, "tools.json"), text, 0o600))
 }
 
 // prepared is what save wrote.

@@ -114,9 +114,9 @@ func (c *Cluster) AddKEDA(ctx context.Context) error {
 	}
 	certs := filepath.Join(c.Dir, "keda-certs")
 	pair := c.pairs["aggregated"]
-	if err := errors.Join(os.MkdirAll(certs, 0o755),
-		os.WriteFile(filepath.Join(certs, "ca.crt"), c.CA.PEM, 0o644),
-		os.WriteFile(filepath.Join(certs, "tls.crt"), pair.Cert, 0o644),
+	if err := errors.Join(os.MkdirAll(certs, 0o750),
+		os.WriteFile(filepath.Join(certs, "ca.crt"), c.CA.PEM, 0o600),
+		os.WriteFile(filepath.Join(certs, "tls.crt"), pair.Cert, 0o600),
 		os.WriteFile(filepath.Join(certs, "tls.key"), pair.Key, 0o600)); err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func hierarchies() []string {
 func makeCgroups() error {
 	for _, root := range hierarchies() {
 		group := filepath.Join(root, cgroupName)
-		if err := os.MkdirAll(group, 0o755); err != nil {
+		if err := os.MkdirAll(group, 0o750); err != nil {
 			return err
 		}
 		for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
@@ -40,7 +40,7 @@ func makeCgroups() error {
 			if err != nil {
 				continue
 			}
-			if err := os.WriteFile(filepath.Join(group, name), have, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(group, name), have, 0o600); err != nil {
 				return err
 			}
 		}

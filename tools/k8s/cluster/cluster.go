@@ -48,7 +48,7 @@ type Cluster struct {
 // Up brings up a control plane inside the sandbox and returns when it schedules pods.
 func Up(ctx context.Context, dir string, tools Tools) (*Cluster, error) {
 	c := &Cluster{Dir: dir, tools: tools, pairs: map[string]Pair{}}
-	if err := errors.Join(os.MkdirAll(dir, 0o755), enterNetwork(ctx, dir)); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o750), enterNetwork(ctx, dir)); err != nil {
 		return nil, err
 	}
 	if err := c.makePKI(); err != nil {

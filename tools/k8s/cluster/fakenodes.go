@@ -84,7 +84,7 @@ func (c *Cluster) startKwok(ctx context.Context) error {
 		config = append(append(config, "\n---\n"...), text...)
 	}
 	path := filepath.Join(c.Dir, "kwok.yaml")
-	if err := os.WriteFile(path, config, 0o644); err != nil {
+	if err := os.WriteFile(path, config, 0o600); err != nil {
 		return err
 	}
 	c.kwok, err = c.run("kwok", "kwok", nil, "--config="+path, "--kubeconfig="+c.Kubeconfig(),

@@ -39,7 +39,7 @@ func WriteImage(archive, name string, files map[string][]byte, command ...string
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(archive, image, 0o644)
+	return os.WriteFile(archive, image, 0o600)
 }
 
 func digest(data []byte) string {

@@ -36,5 +36,5 @@ func (c *Cluster) writeConfig(file string, config object) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return path, os.WriteFile(path, text, 0o644)
+	return path, os.WriteFile(path, text, 0o600)
 }

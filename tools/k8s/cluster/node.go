@@ -82,7 +82,7 @@ func (c *Cluster) startContainerd(ctx context.Context) error {
 		return err
 	}
 	cni := filepath.Join(c.Dir, "cni")
-	if err := os.MkdirAll(cni, 0o755); err != nil {
+	if err := os.MkdirAll(cni, 0o750); err != nil {
 		return err
 	}
 	config := filepath.Join(c.Dir, "containerd.toml")
@@ -109,7 +109,7 @@ state = "/run/containerd"
         BinaryName = %q
         SystemdCgroup = false
 `, filepath.Join(c.Dir, "containerd"), containerdSocket, PauseImage, cni, runc)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
 	_, err = c.writeConfig("cni/10-triptych.conflist", object{
@@ -205,7 +205,7 @@ func (c *Cluster) startDNS() error {
   loadbalance
 }
 `, NodeIP, Domain, c.Kubeconfig())
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
 	}
 	_, err := c.run("coredns", "coredns", nil, "-conf", path)

@@ -113,12 +113,12 @@ func (c *Cluster) issue(by *Authority, file string, s Subject) error {
 		return err
 	}
 	c.pairs[file] = pair
-	return errors.Join(os.WriteFile(c.pki(file+".crt"), pair.Cert, 0o644), os.WriteFile(c.pki(file+".key"), pair.Key, 0o600))
+	return errors.Join(os.WriteFile(c.pki(file+".crt"), pair.Cert, 0o600), os.WriteFile(c.pki(file+".key"), pair.Key, 0o600))
 }
 
 // makePKI makes every certificate of the control plane and the key that signs service-account tokens.
 func (c *Cluster) makePKI() error {
-	if err := os.MkdirAll(c.pki(""), 0o755); err != nil {
+	if err := os.MkdirAll(c.pki(""), 0o750); err != nil {
 		return err
 	}
 	var err error
@@ -142,9 +142,9 @@ func (c *Cluster) makePKI() error {
 		return err
 	}
 	err = errors.Join(
-		os.WriteFile(c.pki("ca.crt"), c.CA.PEM, 0o644),
-		os.WriteFile(c.pki("front-proxy-ca.crt"), front.PEM, 0o644),
-		os.WriteFile(c.pki("sa.pub"), encodePEM("PUBLIC KEY", public), 0o644),
+		os.WriteFile(c.pki("ca.crt"), c.CA.PEM, 0o600),
+		os.WriteFile(c.pki("front-proxy-ca.crt"), front.PEM, 0o600),
+		os.WriteFile(c.pki("sa.pub"), encodePEM("PUBLIC KEY", public), 0o600),
 		os.WriteFile(c.pki("sa.key"), private.Key, 0o600),
 		c.issue(front, "front-proxy-client", Subject{Name: "front-proxy-client"}),
 	)

@@ -40,7 +40,7 @@ func (c *Cluster) start(name, program string, env []string, args ...string) (*pr
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	pid := strconv.Itoa(p.cmd.Process.Pid)
-	if err := os.WriteFile(filepath.Join(c.Dir, name+".pid"), []byte(pid), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(c.Dir, name+".pid"), []byte(pid), 0o600); err != nil {
 		return nil, err
 	}
 	go func() {

@@ -58,7 +58,7 @@ func Sandbox(ctx context.Context, dir string, keep bool) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = said.Close() }()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...) //nolint:gosec // itself
 	cmd.Env = append(os.Environ(), roleVariable+"=init")
 	cmd.Stdout, cmd.Stderr = saidEnd, saidEnd
 	cmd.ExtraFiles = []*os.File{reportEnd}
@@ -128,7 +128,7 @@ func initSandbox() (int, error) {
 	if err := os.Setenv(roleVariable, "inside"); err != nil {
 		return 0, err
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{ //nolint:gosec // itself
 		Env:   os.Environ(),
 		Files: []uintptr{0, 1, 2, reportFD},
 	})
@@ -173,7 +173,7 @@ func mountSandbox() error {
 	for _, folder := range []string{"/var/lib", "/var/log", "/opt"} {
 		upper := filepath.Join("/run/copies", folder)
 		work := upper + ".work"
-		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		if err := errors.Join(os.MkdirAll(upper, 0o750), os.MkdirAll(work, 0o750)); err != nil {
 			return err
 		}
 		options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", folder, upper, work)
@@ -197,11 +197,11 @@ func enterNetwork(ctx context.Context, dir string) error {
 			return fmt.Errorf("ip %s: %w: %s", words, err, out)
 		}
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o600); err != nil {
 		return err
 	}
 	resolv := filepath.Join(dir, "resolv.conf")
-	if err := os.WriteFile(resolv, []byte("nameserver "+NodeIP+"\noptions ndots:1\n"), 0o644); err != nil {
+	if err := os.WriteFile(resolv, []byte("nameserver "+NodeIP+"\noptions ndots:1\n"), 0o600); err != nil {
 		return err
 	}
 	target, err := filepath.EvalSymlinks("/etc/resolv.conf")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func writeState(dir string, pid int) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(statePath(dir), text, 0o644)
+	return os.WriteFile(statePath(dir), text, 0o600)
 }
 
 // Running returns the sandbox of the folder, if its first process is alive.
@@ -95,21 +96,19 @@ func removeAll(dir string) error {
 	return err
 }
 
-// Lock makes this process the only one that starts or ends clusters in the folder, until it ends.
-func Lock(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
+// Lock makes this process the only one that starts or ends clusters in the folder, until it closes the
+// lock or ends.
+func Lock(dir string) (io.Closer, error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
+		return nil, err
 	}
-	file, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	file, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("another process runs a cluster in %s", dir)
+		_ = file.Close()
+		return nil, fmt.Errorf("another process runs a cluster in %s", dir)
 	}
-	lock = file
-	return nil
+	return file, nil
 }
-
-// lock stays open as long as the process lives.
-var lock *os.File

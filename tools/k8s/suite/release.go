@@ -18,22 +18,6 @@ type values = map[string]any
 // releaseName is that of every installation, one in each namespace.
 const releaseName = "triptych"
 
-// merged are values over which others are laid, maps key by key.
-func merged(all ...values) values {
-	out := values{}
-	for _, v := range all {
-		for key, value := range v {
-			have, isMap := out[key].(values)
-			if over, ok := value.(values); ok && isMap {
-				out[key] = merged(have, over)
-			} else {
-				out[key] = value
-			}
-		}
-	}
-	return out
-}
-
 // small are values for a machine of two processors, and our image.
 func (t *T) small() values {
 	return values{

@@ -285,7 +285,7 @@ func (t *T) Helm(ctx context.Context, args ...string) (string, error) {
 // file writes a file for a command to read.
 func (t *T) file(name string, text []byte) (string, error) {
 	path := filepath.Join(t.Dir, t.Namespace+"-"+name)
-	return path, os.WriteFile(path, text, 0o644)
+	return path, os.WriteFile(path, text, 0o600)
 }
 
 // eventually calls a probe until it succeeds.
