@@ -16,12 +16,6 @@ import (
 // callers ask for pictures at the same time, each for the next one when it has the last.
 const callers = 8
 
-// A demand is how many ask, and for pictures of how many steps.
-type demand struct {
-	callers int
-	steps   int32 // the model's own number if 0
-}
-
 // A load is callers at work.
 type load struct {
 	asking   context.Context //nolint:containedctx // ends when no more is asked for
@@ -36,19 +30,14 @@ type load struct {
 // startLoad makes callers ask for pictures until end is called, over connections of their own, and
 // never a second time for one that failed.
 func (t *T) startLoad(ctx context.Context) (*load, error) {
-	return t.startDemand(ctx, demand{callers: callers})
-}
-
-// startDemand is startLoad with another demand.
-func (t *T) startDemand(ctx context.Context, d demand) (*load, error) {
 	for seed := range uint64(seeds) {
-		if _, err := t.reference(ctx, picture{seed: seed, steps: d.steps}); err != nil {
+		if _, err := t.reference(ctx, picture{seed: seed}); err != nil {
 			return nil, err
 		}
 	}
 	asking, stop := context.WithCancel(ctx)
 	l := &load{stop: stop, asking: asking, progress: make(chan struct{})}
-	for i := range d.callers {
+	for i := range callers {
 		conn, err := t.dial(nil)
 		if err != nil {
 			stop()
@@ -57,7 +46,7 @@ func (t *T) startDemand(ctx context.Context, d demand) (*load, error) {
 		l.working.Go(func() {
 			defer func() { _ = conn.Close() }()
 			for seed := uint64(i); asking.Err() == nil; seed++ {
-				l.once(ctx, t, conn, picture{seed: seed % seeds, steps: d.steps})
+				l.once(ctx, t, conn, picture{seed: seed % seeds})
 			}
 		})
 	}

@@ -23,25 +23,55 @@ func scaling() theme {
 }
 
 func scaleDenoiser(ctx context.Context, t *T) error {
-	return t.scaleUnderLoad(ctx, "denoiser", 2, demand{callers: callers})
+	return t.scaleUnderLoad(ctx, "denoiser", 2, wait)
 }
 
-// scaleEncoder asks for many pictures of two steps: of longer ones one encoder is idle nearly all the
-// time, and another would rightly have no work.
+// wait asks for nothing.
+func wait(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// scaleEncoder asks for many short pictures at the same moment once the new encoders are there: one
+// encoder is idle nearly all the time otherwise, and another rightly has no work.
 func scaleEncoder(ctx context.Context, t *T) error {
-	return t.scaleUnderLoad(ctx, "encoder", 3, demand{callers: 4 * callers, steps: 2})
+	if _, err := t.reference(ctx, short); err != nil {
+		return err
+	}
+	return t.scaleUnderLoad(ctx, "encoder", 3, func(ctx context.Context) error { return t.burst(context.WithoutCancel(ctx), 2*callers) })
+}
+
+// short is a picture of which the encoder's part is the largest.
+var short = picture{seed: 3, steps: 1}
+
+// burst asks for many short pictures at once.
+func (t *T) burst(ctx context.Context, count int) error {
+	conn, err := t.dial(nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	failed := make(chan error, count)
+	for range count {
+		go func() { failed <- t.same(ctx, conn, short, nil) }()
+	}
+	for range count {
+		err = errors.Join(err, <-failed)
+	}
+	return err
 }
 
 // scaleUnderLoad goes from one replica to several and back. How long a new one is without work counts
-// from the moment when the API server says that it is ready.
-func (t *T) scaleUnderLoad(ctx context.Context, part string, replicas int, d demand) error {
-	l, err := t.startDemand(ctx, d)
+// from the moment when the API server says that it is ready; more is asked for
+// again and again from then on.
+func (t *T) scaleUnderLoad(ctx context.Context, part string, replicas int, more func(context.Context) error) error {
+	l, err := t.startLoad(ctx)
 	if err != nil {
 		return err
 	}
 	failed := l.next(ctx, callers/2)
 	if failed == nil {
-		failed = t.newcomers(ctx, part, replicas)
+		failed = t.newcomers(ctx, part, replicas, more)
 	}
 	if failed == nil {
 		failed = l.next(ctx, callers)
@@ -58,7 +88,7 @@ func (t *T) scaleUnderLoad(ctx context.Context, part string, replicas int, d dem
 }
 
 // newcomers scales a part out and measures how long each new pod is ready without work.
-func (t *T) newcomers(ctx context.Context, part string, replicas int) error {
+func (t *T) newcomers(ctx context.Context, part string, replicas int, more func(context.Context) error) error {
 	before, err := t.pods(ctx, part)
 	if err != nil {
 		return err
@@ -93,6 +123,22 @@ func (t *T) newcomers(ctx context.Context, part string, replicas int) error {
 		return err
 	}
 	t.Measure("%s 1 -> %d under load: ready after %.1f s", part, replicas, time.Since(begun).Seconds())
+	asked := make(chan error, 1)
+	asking, stop := context.WithCancel(ctx)
+	go func() {
+		var failed error
+		for asking.Err() == nil && failed == nil {
+			failed = more(asking)
+		}
+		asked <- failed
+	}()
+	err = t.firstWork(ctx, part, watch, ready)
+	stop()
+	return errors.Join(err, <-asked)
+}
+
+// firstWork measures how long after being ready each of the services at some addresses was given work.
+func (t *T) firstWork(ctx context.Context, part string, watch *workWatch, ready map[string]time.Time) error {
 	for address, since := range ready {
 		err := eventually(ctx, 20*time.Second, func(context.Context) error {
 			if _, works := watch.first(address); !works {
