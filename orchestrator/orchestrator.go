@@ -171,6 +171,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		}
 		o.Logger.Info("draining", "timeout", o.DrainTimeout)
 		o.Health.SetDraining(true)
+		stages.Drain()
 		bound, cancel := context.WithTimeout(until, o.DrainTimeout-reserve)
 		defer cancel()
 		public.Drain(bound)
@@ -182,7 +183,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		serving.Go(func() error { return counts.Serve(until, o.Metrics) })
 	}
 	if o.Scaler != nil {
-		scaler.New(scaler.Options{Meter: meter, Refuse: stages.StandsBy, Ending: until.Done(), Logger: o.Logger}).Register(asked)
+		scaler.New(scaler.Options{Meter: meter, Refuse: stages.Yields, Ending: until.Done(), Logger: o.Logger}).Register(asked)
 		serving.Go(func() error { return asked.Serve(until, o.Scaler) })
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls that are ending still need their stages

@@ -19,6 +19,9 @@ type Caller struct {
 	Request string
 	// Want is what the orchestrator lacks on the stage's device. Only Info looks at it.
 	Want Want
+	// Draining is that the orchestrator begins no more requests, and leaves when those it has are ended: who waits for the service
+	// hears of it. Only Info looks at it.
+	Draining bool
 	// Leaving is that the orchestrator goes away: behind this look the service works for nobody. Only Info looks at it.
 	Leaving bool
 }

@@ -27,7 +27,7 @@ func TestStandby(t *testing.T) {
 		s.Server = []grpc.ServerOption{grpc.ChainUnaryInterceptor(
 			func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 				if theirs.Load() {
-					return nil, stagerpc.ToStatus(ctx, slog.New(slog.DiscardHandler), stagerpc.Owned(s.Kind, "0"))
+					return nil, stagerpc.ToStatus(ctx, slog.New(slog.DiscardHandler), stagerpc.Owned(s.Kind, "0", false))
 				}
 				return next(ctx, req)
 			})}

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -56,6 +57,7 @@ type Fleet struct {
 	watching sync.WaitGroup // of members and names, while Run runs
 
 	standings standings
+	draining  atomic.Bool
 
 	mu      sync.Mutex
 	members map[residency.StageID]*member

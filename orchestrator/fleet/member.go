@@ -98,7 +98,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 				_ = m.conn.retire(ctx) // there is nobody to tell
 				return
 			}
-			if f.Standing() != Standby {
+			if !f.Standing().yields() {
 				wait = retryInterval
 			}
 			f.heal(ctx, m)
@@ -116,13 +116,13 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 // the keeper, which gives it no work and counts what it holds, until it no longer answers. So does one that does
 // not answer in time over a connection that stands: its process lives, and so do its bytes.
 func (f *Fleet) look(ctx context.Context, m *member) bool {
-	if f.Standing() == Standby && f.standings.of(m) != nameless {
+	if f.Standing().yields() && f.standings.of(m) != nameless {
 		f.standBy(ctx, m)
 		return false
 	}
 	asked, cancel := context.WithTimeout(ctx, infoTimeout)
 	moment, begin := f.keeper.Now(), time.Now()
-	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id)})
+	asked = stage.WithCaller(asked, stage.Caller{Want: f.keeper.Want(m.id), Draining: f.draining.Load()})
 	info, err := m.stage.Info(asked)
 	cancel()
 	if ctx.Err() != nil {
@@ -135,7 +135,7 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 	switch {
 	case err == nil:
 		f.stood(m, mine)
-		if f.Standing() == Standby { // since it was asked: it is given back
+		if f.Standing().yields() { // since it was asked: it is given back
 			m.ask()
 			return false
 		}

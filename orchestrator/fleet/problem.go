@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/triptych-serving/triptych/stage"
+	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
 // diagnosePause is how often a service that cannot be reached is asked why, by talking to it in another way.
@@ -25,6 +26,7 @@ const (
 	silent     = "it does not answer"
 	draining   = "it takes no new work"
 	ownedElse  = "it works for another orchestrator"
+	inherited  = "the orchestrator before this one finishes its work"
 	standingBy = "this orchestrator stands by"
 )
 
@@ -126,6 +128,8 @@ func wordsOf(err error) string {
 		return unreached
 	case e.Reason == stage.StageUnreachable:
 		return unreached
+	case stagerpc.OwnerDraining(err):
+		return inherited
 	case e.Reason == stage.StageOwned:
 		return ownedElse
 	case e.Reason == stage.StageDraining:
@@ -145,7 +149,7 @@ func (f *Fleet) absent(kind stage.Kind) *stage.Error {
 		if s.Kind != kind {
 			continue
 		}
-		if s.Problem == ownedElse {
+		if s.Problem == ownedElse || s.Problem == inherited {
 			reason = stage.StageOwned
 		}
 		why := s.Problem

@@ -14,7 +14,7 @@ type Need struct {
 }
 
 // Follow tells whether the orchestrator is ready, at first and when that changes, until ctx ends: it does not stand by, and has
-// what it needs.
+// what it needs. An heir is ready with services that it will have.
 func (f *Fleet) Follow(ctx context.Context, n Need, tell func(ready bool)) {
 	enough := map[stage.Kind]time.Time{} // when it had, since it stands by no more
 	timer := time.NewTimer(0)            // for the end of patience
@@ -56,11 +56,11 @@ func (f *Fleet) Follow(ctx context.Context, n Need, tell func(ready bool)) {
 	}
 }
 
-// working counts the services of each kind that get work.
+// working counts the services of each kind that get work, or will from an heir.
 func (f *Fleet) working() map[stage.Kind]int {
-	counts := map[stage.Kind]int{}
+	counts, heir := map[stage.Kind]int{}, f.Standing() == Heir
 	for _, m := range f.all() {
-		if _, up := m.last(); up {
+		if _, up := m.last(); up || heir && f.standings.of(m).heritable() {
 			counts[m.kind]++
 		}
 	}

@@ -16,6 +16,8 @@ import (
 //   - Who sees a service of an elder owner, or owns none while another one does, stands by: it gives back what it has, and its
 //     looks claim nothing.
 //   - Who stands by claims again once it sees no other owner.
+//   - An owner that drains says so with its looks. Who would stand by for such ones alone is their heir: it claims as little, but
+//     takes requests, which wait for the stages.
 //
 // The eldest owner gives nothing back, so the others come to it. Who owns none yields to a younger one too, so a service that
 // starts again stays with the owner. An owner without a rank is nobody's elder. Its service may not know what a standby is, and
@@ -29,6 +31,7 @@ const (
 	Alone   Standing = iota // it owns no service and sees no other owner
 	Owner                   // it owns services, and sees none of an elder
 	Standby                 // another one owns services
+	Heir                    // others own services, and all of them drain
 )
 
 // String is the word in the log.
@@ -40,9 +43,14 @@ func (s Standing) String() string {
 		return "owner"
 	case Standby:
 		return "standby"
+	case Heir:
+		return "heir"
 	}
 	return fmt.Sprintf("standing(%d)", int(s))
 }
+
+// yields tells whether an orchestrator leaves the services to others.
+func (s Standing) yields() bool { return s == Standby || s == Heir }
 
 // tenure is whose a service is, as the last look at it found.
 type tenure int
@@ -55,8 +63,12 @@ const (
 	nameless               // another one's that tells no rank
 	younger                // a younger one's
 	elder                  // an elder one's
+	drained                // another one's that drains, of whatever age: it will leave
 	vanished               // the member is forgotten
 )
+
+// heritable tells whether an heir gets a service that is still there when the owner has left.
+func (t tenure) heritable() bool { return t == drained || t == vacant || t == mine }
 
 // standings is an orchestrator's standing, and what it follows from. Safe for concurrent use; mu is a leaf.
 type standings struct {
@@ -75,10 +87,12 @@ func decide(was Standing, seen map[*member]tenure) Standing {
 	for _, t := range seen {
 		count[t]++
 	}
-	others := count[elder]+count[younger]+count[nameless] > 0
+	others, waits := count[elder]+count[younger]+count[nameless] > 0, was.yields() || count[mine]+count[pending] == 0
 	switch {
-	case count[elder] > 0, others && was == Standby, others && count[mine]+count[pending] == 0:
+	case count[elder] > 0, others && waits:
 		return Standby
+	case count[drained] > 0 && waits:
+		return Heir
 	case count[mine] > 0:
 		return Owner
 	}
@@ -103,11 +117,11 @@ func (s *standings) note(m *member, t tenure) (changed bool) {
 	s.log.Info("standing among orchestrators", "standing", s.now.String(), "before", was.String())
 	for m, t := range s.seen {
 		switch {
-		case was == Standby && t != mine:
+		case s.now.yields() && t == mine:
+			m.ask() // it is given back
+		case !s.now.yields() && was.yields() && t != mine:
 			s.seen[m] = pending
 			m.ask() // it may be claimed
-		case s.now == Standby && t == mine:
-			m.ask() // it is given back
 		}
 	}
 	return true
@@ -134,6 +148,8 @@ func (s *standings) owned(err error) tenure {
 		return nameless
 	case by == s.rank: // a late call of this one has claimed it
 		return mine
+	case stagerpc.OwnerDraining(err):
+		return drained
 	case by.Elder(s.rank):
 		return elder
 	}
@@ -153,6 +169,22 @@ func (f *Fleet) StandsBy() error {
 		return nil
 	}
 	return stage.Errorf(stage.StageOwned, "another orchestrator owns the stages, and this one stands by; the request may be repeated")
+}
+
+// Yields is StageOwned of an orchestrator that stands by or is an heir, else nil.
+func (f *Fleet) Yields() error {
+	if f.Standing() == Heir {
+		return stage.Errorf(stage.StageOwned, "another orchestrator owns the stages, and finishes its work before this one has them")
+	}
+	return f.StandsBy()
+}
+
+// Drain tells the services that the orchestrator begins no more requests, so that another one takes them and waits.
+func (f *Fleet) Drain() {
+	f.draining.Store(true)
+	for _, m := range f.all() {
+		m.ask()
+	}
 }
 
 // Owning is ctx until the orchestrator stands by, which may be from the start; StandsBy is then its cause. The caller must call the

@@ -31,6 +31,17 @@ func TestDecide(t *testing.T) {
 		{Standby, []tenure{nameless, mine}, Standby},
 		{Standby, []tenure{vacant, unknown}, Alone},
 		{Standby, []tenure{mine, vacant}, Owner},
+		{Standby, []tenure{drained, drained}, Heir},
+		{Standby, []tenure{drained, unknown}, Heir},
+		{Standby, []tenure{drained, elder}, Standby}, // which may have yet to hear of it
+		{Alone, []tenure{drained, pending}, Alone},
+		{Alone, []tenure{drained, drained}, Heir},
+		{Owner, []tenure{drained, mine}, Owner},
+		{Owner, []tenure{drained, drained}, Heir},
+		{Heir, []tenure{drained, vacant}, Heir}, // what starts again is the owner's
+		{Heir, []tenure{drained, younger}, Standby},
+		{Heir, []tenure{drained, mine}, Heir},
+		{Heir, []tenure{vacant, vacant}, Alone},
 	} {
 		seen := map[*member]tenure{}
 		for _, t := range c.seen {
@@ -46,8 +57,14 @@ func TestDecide(t *testing.T) {
 func TestOwned(t *testing.T) {
 	s := standings{rank: "2-b"}
 	for by, want := range map[stage.Rank]tenure{"": nameless, "1-z": elder, "2-a": elder, "2-b": mine, "2-c": younger, "3-a": younger} {
-		if got := s.owned(stagerpc.Owned(stage.KindDecoder, by)); got != want {
+		if got := s.owned(stagerpc.Owned(stage.KindDecoder, by, false)); got != want {
 			t.Errorf("of rank %q: %d, want %d", by, got, want)
+		}
+		if want == elder || want == younger {
+			want = drained
+		}
+		if got := s.owned(stagerpc.Owned(stage.KindDecoder, by, true)); got != want {
+			t.Errorf("of rank %q that drains: %d, want %d", by, got, want)
 		}
 	}
 }

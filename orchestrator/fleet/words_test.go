@@ -28,6 +28,7 @@ func TestWordsOf(t *testing.T) {
 		{context.DeadlineExceeded, silent},
 		{errors.New("/secret/path"), unreached},
 		{stage.Errorf(stage.StageOwned, "owned"), ownedElse},
+		{stagerpc.Owned(stage.KindDecoder, "1", true), inherited},
 		{stage.Errorf(stage.StageDraining, "draining"), draining},
 		{stage.Errorf(stage.StageProtocolUnsupported, "no common protocol"), "no common protocol"},
 	} {

@@ -17,8 +17,14 @@ const orchestratorKey = "triptych-orchestrator"
 // rankKey is the metadata of every call that tells the rank of the orchestrator that makes it.
 const rankKey = "triptych-rank"
 
+// drainingKey is the metadata of a call whose orchestrator drains.
+const drainingKey = "triptych-draining"
+
 // ownerRankKey is the metadata of StageOwned that tells the rank of the owner.
 const ownerRankKey = "owner_rank"
+
+// ownerDrainingKey is the metadata of StageOwned that tells that the owner drains.
+const ownerDrainingKey = "owner_draining"
 
 // requestKey is the metadata of calls that tells for which request they are made.
 const requestKey = "triptych-request"
@@ -56,6 +62,9 @@ func (c callerConn) outgoing(ctx context.Context) context.Context {
 	if rank := cmp.Or(caller.Rank, c.rank); rank != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, rankKey, string(rank))
 	}
+	if caller.Draining {
+		ctx = metadata.AppendToOutgoingContext(ctx, drainingKey, "true")
+	}
 	if caller.Request != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, requestKey, caller.Request)
 	}
@@ -66,6 +75,7 @@ func (c callerConn) outgoing(ctx context.Context) context.Context {
 func Incoming(ctx context.Context) context.Context {
 	c := stage.Caller{Orchestrator: told(ctx, orchestratorKey), Rank: stage.Rank(told(ctx, rankKey)), Request: told(ctx, requestKey)}
 	c.Standby = c.Orchestrator == "" && c.Rank != ""
+	c.Draining = told(ctx, drainingKey) == "true"
 	if c == (stage.Caller{}) {
 		return ctx
 	}
@@ -77,19 +87,27 @@ func RequestOf(ctx context.Context) string {
 	return cmp.Or(stage.CallerOf(ctx).Request, told(ctx, requestKey))
 }
 
-// Owned is StageOwned of a service of a kind that works for an orchestrator of a rank, which may be empty.
-func Owned(kind stage.Kind, by stage.Rank) *stage.Error {
+// Owned is StageOwned of a service of a kind that works for an orchestrator of a rank, which may be empty, and may drain.
+func Owned(kind stage.Kind, by stage.Rank, draining bool) *stage.Error {
 	e := stage.Errorf(stage.StageOwned, "the %v service works for another orchestrator", kind).With("stage", kind.String())
 	if by != "" {
 		e = e.With(ownerRankKey, string(by))
+	}
+	if draining {
+		e = e.With(ownerDrainingKey, "true")
 	}
 	return e
 }
 
 // OwnerRank is the rank that StageOwned tells, empty if it tells none.
-func OwnerRank(err error) stage.Rank {
+func OwnerRank(err error) stage.Rank { return stage.Rank(ofOwner(err, ownerRankKey)) }
+
+// OwnerDraining tells whether StageOwned tells that the owner drains.
+func OwnerDraining(err error) bool { return ofOwner(err, ownerDrainingKey) == "true" }
+
+func ofOwner(err error, key string) string {
 	if e := (*stage.Error)(nil); errors.As(err, &e) && e.Reason == stage.StageOwned {
-		return stage.Rank(e.Metadata[ownerRankKey])
+		return e.Metadata[key]
 	}
 	return ""
 }

@@ -82,6 +82,10 @@ func TestCallerSurvives(t *testing.T) {
 	if c, want := looks(standby, stagerpc.As(service, "a", "7-x")), (stage.Caller{Rank: "7-x", Standby: true}); c != want {
 		t.Errorf("a standby is %+v, want %+v", c, want)
 	}
+	drains := stage.WithCaller(soon(t), stage.Caller{Draining: true})
+	if c, want := looks(drains, stagerpc.As(service, "a", "7-x")), (stage.Caller{Orchestrator: "a", Rank: "7-x", Draining: true}); c != want {
+		t.Errorf("one that drains is %+v, want %+v", c, want)
+	}
 	for name, c := range call(service, stage.Want{}) {
 		if c != (stage.Caller{}) {
 			t.Errorf("%s of somebody is by %+v", name, c)

@@ -42,11 +42,12 @@ type Ownership struct {
 
 // owner is an orchestrator.
 type owner struct {
-	id   string     // a secret among the orchestrator and its services
-	rank stage.Rank // empty if it tells none
-	seen time.Time
-	over context.Context // ended, with StageOwned as its cause, when the service is another's, or nobody's
-	end  context.CancelCauseFunc
+	id     string     // a secret among the orchestrator and its services
+	rank   stage.Rank // empty if it tells none
+	drains bool       // as it has told under this rank
+	seen   time.Time
+	over   context.Context // ended, with StageOwned as its cause, when the service is another's, or nobody's
+	end    context.CancelCauseFunc
 }
 
 // New gives a service to nobody yet.
@@ -133,13 +134,15 @@ func (o *Ownership) alive(now time.Time) bool {
 
 // admit lets a caller in who is the owner or becomes it, because there is none or it has been silent for too long. A
 // caller that tells of no orchestrator is let in while nobody owns the service, nor is meant to. Else the error is StageOwned.
-// The context returned ends when the caller is the owner no more; done is to be called behind the call.
+// Who is gone by now gets nothing. The context returned ends when the caller is the owner no more; done is to be called behind the call.
 func (o *Ownership) admit(ctx context.Context, caller stage.Caller) (admitted context.Context, done func(), err error) {
 	now, id := o.Now(), caller.Orchestrator
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	last := o.owner
 	switch {
+	case ctx.Err() != nil: // it may have left meanwhile
+		return nil, nil, ctx.Err()
 	case o.alive(now) && !same(id, last.id), o.Only != "" && !same(id, o.Only):
 		return nil, nil, o.owned()
 	case id == "":
@@ -154,6 +157,7 @@ func (o *Ownership) admit(ctx context.Context, caller stage.Caller) (admitted co
 		}
 		last = next
 	}
+	last.drains = caller.Draining || last.drains && last.rank == caller.Rank
 	last.seen, last.rank = now, caller.Rank
 	admitted, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(last.over, func() { cancel(context.Cause(last.over)) })
@@ -184,11 +188,10 @@ func (o *Ownership) release(id string) {
 // same compares ids in a time that tells nothing of them.
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-// owned is StageOwned, with the rank of who owns the service now. mu is held.
+// owned is StageOwned, with what is known of who owns the service now. mu is held.
 func (o *Ownership) owned() *stage.Error {
-	var rank stage.Rank
-	if o.owner != nil {
-		rank = o.owner.rank
+	if o.owner == nil {
+		return stagerpc.Owned(o.Kind, "", false)
 	}
-	return stagerpc.Owned(o.Kind, rank)
+	return stagerpc.Owned(o.Kind, o.owner.rank, o.owner.drains)
 }

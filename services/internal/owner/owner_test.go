@@ -2,6 +2,7 @@ package owner
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
@@ -222,6 +223,41 @@ func TestStandbyLooks(t *testing.T) {
 	if err := stands("2"); stage.ReasonOf(err) != stage.StageOwned || stagerpc.OwnerRank(err) != "" {
 		t.Errorf("of a service whose owner tells no rank: %v", err)
 	}
+}
+
+// TestStandbyHearsOfDraining: who stands by hears that the owner drains, from then on, and not of the next owner.
+func TestStandbyHearsOfDraining(t *testing.T) {
+	d, hand := owned(t, "", "")
+	look := func(c stage.Caller) error {
+		t.Helper()
+		_, err := d.Info(stage.WithCaller(t.Context(), c))
+		return err
+	}
+	hears := func(when string, want bool) {
+		t.Helper()
+		if err := look(stage.Caller{Rank: "2", Standby: true}); stage.ReasonOf(err) != stage.StageOwned || stagerpc.OwnerDraining(err) != want {
+			t.Errorf("%s: %v, want StageOwned, draining %t", when, err, want)
+		}
+	}
+	for i, c := range []struct{ drains, heard bool }{{false, false}, {true, true}, {false, true}} { // the last was under way before
+		if err := look(stage.Caller{Orchestrator: "a", Rank: "1", Draining: c.drains}); err != nil {
+			t.Fatal(err)
+		}
+		hears(fmt.Sprint("behind call ", i), c.heard)
+	}
+	if err := look(stage.Caller{Orchestrator: "a", Rank: "2"}); err != nil {
+		t.Fatal(err)
+	}
+	hears("when it has started again", false)
+	hand.advance(Silence)
+	if err := look(stage.Caller{Orchestrator: "b", Rank: "3"}); err != nil {
+		t.Fatal(err)
+	}
+	hears("of the next owner", false)
+	if err := look(stage.Caller{Orchestrator: "c", Rank: "4", Draining: true}); stage.ReasonOf(err) != stage.StageOwned {
+		t.Errorf("of another one: %v", err)
+	}
+	hears("when another one drains", false)
 }
 
 // TestDeath: work that ends because its caller is gone, which may take a while, is no sign of life.
