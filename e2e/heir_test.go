@@ -3,11 +3,17 @@
 package e2e
 
 import (
+	"context"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
@@ -16,8 +22,22 @@ import (
 // inherits bounds the time from an owner's SIGTERM to the heir's readiness and first answer.
 const inherits = 3 * time.Second
 
-// TestHeir: an orchestrator that stands by takes requests as soon as the owner is told to end. They wait while the owner finishes its
-// work, and are drawn then: nothing fails, and every picture has the same bytes.
+// behind is a client by one connection, as by the virtual address of a service: it goes to the server that is ready when it is made.
+func behind(t *testing.T, ready *atomic.Pointer[server]) *server {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///triptych", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", ready.Load().conn.Target())
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &server{conn: conn, client: triptychv1alpha1.NewGenerationServiceClient(conn)}
+}
+
+// TestHeir: an orchestrator that stands by takes requests as soon as the owner is told to end, from callers who have been at the
+// owner as well. They wait while the owner finishes its work, and are drawn then: nothing fails, and every picture has the same bytes.
 func TestHeir(t *testing.T) {
 	args := []string{"orchestrator", "--listen", "127.0.0.1:0", "--drain-timeout", "1m"}
 	for _, kind := range stage.Kinds() {
@@ -35,6 +55,9 @@ func TestHeir(t *testing.T) {
 	}
 	b := start()
 	b.standsBy(t)
+	var serves atomic.Pointer[server]
+	serves.Store(a)
+	caller := behind(t, &serves)
 
 	type outcome struct {
 		events []*triptychv1alpha1.GenerateResponse
@@ -43,7 +66,7 @@ func TestHeir(t *testing.T) {
 	denoises, worked := make(chan struct{}), make(chan outcome, 1)
 	go func() {
 		begun := false
-		events, err := a.generate(t.Context(), long, func(e *triptychv1alpha1.GenerateResponse) {
+		events, err := caller.generate(t.Context(), long, func(e *triptychv1alpha1.GenerateResponse) {
 			if p := e.GetProgress(); !begun && p.GetStage() == stage.KindDenoiser.String() && p.GetStep() >= 3 {
 				begun = true
 				close(denoises)
@@ -55,10 +78,11 @@ func TestHeir(t *testing.T) {
 	told := time.Now()
 	end := terminate(t, a)
 	b.soon(t, inherits)
+	serves.Store(b)
 	ready := time.Since(told)
 	queued, drawn := make(chan string, 1), make(chan outcome, 1)
 	go func() {
-		events, err := b.generate(t.Context(), fox(3), func(e *triptychv1alpha1.GenerateResponse) {
+		events, err := caller.generate(t.Context(), fox(3), func(e *triptychv1alpha1.GenerateResponse) {
 			if why := e.GetQueued().GetReason(); why != "" {
 				select {
 				case queued <- why:

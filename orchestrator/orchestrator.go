@@ -83,7 +83,8 @@ func (o Options) check() error {
 }
 
 // Run serves the public API on lis, metrics and the scaler, until ctx ends, and closes all listeners. Then it drains: it is
-// NOT_SERVING and refuses new images, those under way may end, or are cut in the end, and the services are given back. It returns
+// NOT_SERVING and refuses new images, has callers connect anew for their next calls, those under way may end, or are cut in the end,
+// and the services are given back. It returns
 // nil within DrainTimeout. Options that cannot be used are an OptionError.
 func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer func() {
@@ -111,7 +112,13 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		o.DrainTimeout = rpcserver.DefaultDrainTimeout
 	}
 	reserve := endReserve(o.DrainTimeout)
-	server, err := rpcserver.New(rpcserver.Options{Logger: o.Logger, TLS: o.TLS, Health: o.Health, MaxRecvMsgSize: api.MaxRequestBytes, StopTimeout: reserve / 3})
+	serves := rpcserver.Options{Logger: o.Logger, TLS: o.TLS, Health: o.Health, MaxRecvMsgSize: api.MaxRequestBytes, StopTimeout: o.DrainTimeout - reserve + reserve/3}
+	server, err := rpcserver.New(serves)
+	if err != nil {
+		return &OptionError{err}
+	}
+	serves.MaxConnectionAge, serves.ConnectionAgeGrace, serves.StopTimeout = drainingConnectionAge, rpcserver.NoCut, reserve/3
+	last, err := rpcserver.New(serves)
 	if err != nil {
 		return &OptionError{err}
 	}
@@ -160,18 +167,26 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		Changed: meter.Changed,
 	})
 	public.Register(server)
+	public.Register(last)
 
-	serving.Go(func() error { return server.Serve(until, lis) })
+	relay := rpcserver.NewRelay(lis)
+	defer func() { _ = relay.Close() }() // as both servers have
+	working, handOver := context.WithCancel(until)
+	defer handOver()
+	serving.Go(func() error { return server.Serve(working, relay.Leg()) })
 	serving.Go(func() error {
 		defer answered()
 		select {
 		case <-ctx.Done():
-		case <-until.Done():
+		case <-until.Done(): // something could not go on
+			server.Cut()
 			return nil
 		}
 		o.Logger.Info("draining", "timeout", o.DrainTimeout)
 		o.Health.SetDraining(true)
 		stages.Drain()
+		handOver() // callers' connections take no further calls, so that these find the next orchestrator
+		serving.Go(func() error { return last.Serve(until, relay.Leg()) })
 		bound, cancel := context.WithTimeout(until, o.DrainTimeout-reserve)
 		defer cancel()
 		public.Drain(bound)
@@ -202,6 +217,9 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	stages.Leave()
 	return errors.Join(err, stages.Close())
 }
+
+// drainingConnectionAge is how long a connection to an orchestrator that drains takes calls, which it refuses.
+const drainingConnectionAge = time.Second
 
 // endReserve is how much of a drain timeout is kept for what follows the requests: their last answers and leaving the services.
 func endReserve(timeout time.Duration) time.Duration { return min(timeout/2, 3*time.Second) }
