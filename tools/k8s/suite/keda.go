@@ -11,7 +11,7 @@ import (
 
 // keda is the real KEDA with the orchestrator as its scaler.
 func keda() theme {
-	return theme{name: "keda", needs: autoscalers, setup: func(ctx context.Context, t *T) error {
+	return theme{name: "scale to zero", needs: autoscalers, setup: func(ctx context.Context, t *T) error {
 		_, err := t.install(ctx, t.scaled("keda", 0))
 		return err
 	}, checks: []check{
