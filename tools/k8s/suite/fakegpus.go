@@ -113,7 +113,7 @@ func sharedGPU(ctx context.Context, t *T) error {
 	}
 	v := t.small()
 	for _, stage := range []string{"encoder", "denoiser", "decoder"} {
-		v = with(v, "stages."+stage, gpu("shared", 2))
+		v = with(v, "stages."+stage, with(gpu("shared", 2), "memoryBudget", "20GiB"))
 	}
 	if err := t.Install(ctx, v); err != nil {
 		return err
