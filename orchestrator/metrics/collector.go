@@ -3,20 +3,13 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/residency"
 	"github.com/triptych-serving/triptych/orchestrator/scale"
 	"github.com/triptych-serving/triptych/stage"
 )
 
 // collector tells what there is at the time of a scrape. It keeps nothing.
-type collector struct {
-	snapshot func() residency.Snapshot
-	services func() []fleet.ServiceState
-	models   func() []fleet.Model
-	backlog  func() scale.Backlog
-	owner    func() bool
-}
+type collector struct{ Sources }
 
 var (
 	reserved = prometheus.NewDesc("triptych_reserved_bytes",
@@ -66,7 +59,7 @@ func (collector) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(to chan<- prometheus.Metric) {
-	s := c.snapshot()
+	s := c.Snapshot()
 	gauge := func(d *prometheus.Desc, value int64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
@@ -96,7 +89,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		gauge(waiting, lines[kind], kind.String())
 	}
 	working := map[stage.Kind]int64{}
-	for _, v := range c.services() {
+	for _, v := range c.Services() {
 		if v.Name {
 			continue
 		}
@@ -116,7 +109,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(backlogSeconds, prometheus.GaugeValue, sum.Seconds, labels.kind.String(), labels.model)
 	}
 	value := int64(0)
-	if c.owner() {
+	if c.Owner() {
 		value = 1
 	}
 	gauge(owns, value)
@@ -135,12 +128,12 @@ func (c collector) waiting() map[line]scale.Sum {
 	for _, kind := range stage.Kinds() {
 		out[line{kind, ""}] = scale.Sum{}
 	}
-	for _, m := range c.models() {
+	for _, m := range c.Models() {
 		for _, part := range m.Components {
 			out[line{part.Kind, m.Name}] = scale.Sum{}
 		}
 	}
-	for _, sum := range c.backlog().Sums() {
+	for _, sum := range c.Backlog().Sums() {
 		out[line{sum.Kind, sum.Model}] = sum
 	}
 	return out

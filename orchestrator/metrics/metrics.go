@@ -101,7 +101,7 @@ func New(s Sources) *Metrics {
 	for _, kind := range stage.Kinds() {
 		m.wait.WithLabelValues(kind.String())
 	}
-	registry.MustRegister(collector{s.Snapshot, s.Services, s.Models, s.Backlog, s.Owner}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
