@@ -134,20 +134,10 @@ func (c *Cluster) AddKEDA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.keda = []*process{operator, adapter}
 	if err := c.ready(ctx, operator, time.Minute, func(ctx context.Context) error { return answers(ctx, "http://127.0.0.1:8081/readyz") }); err != nil {
 		return err
 	}
 	return c.ready(ctx, adapter, time.Minute, func(ctx context.Context) error { return c.Register(ctx, kedaMetrics) })
-}
-
-// RemoveKEDA ends KEDA, so that another program may serve external metrics. Its definitions stay.
-func (c *Cluster) RemoveKEDA(ctx context.Context) error {
-	for _, p := range c.keda {
-		c.stop(p)
-	}
-	c.keda = nil
-	return c.Unregister(ctx, kedaMetrics)
 }
 
 // DeleteNamespace removes a namespace and waits until all in it is gone.

@@ -42,7 +42,6 @@ type Cluster struct {
 	pairs     map[string]Pair
 	processes []*process
 	kwok      *process
-	keda      []*process
 }
 
 // Up brings up a control plane inside the sandbox and returns when it schedules pods.
@@ -69,9 +68,6 @@ func Up(ctx context.Context, dir string, tools Tools) (*Cluster, error) {
 
 // Kubeconfig is the path of the administrator's credentials.
 func (c *Cluster) Kubeconfig() string { return c.kubeconfig("admin") }
-
-// Tool returns the path of a built program.
-func (c *Cluster) Tool(name string) (string, error) { return c.tools.Tool(name) }
 
 // Log returns the end of a program's log, for instance kubelet's.
 func (c *Cluster) Log(name string, limit int64) string {
