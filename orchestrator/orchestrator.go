@@ -170,7 +170,6 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	public.Register(last)
 
 	relay := rpcserver.NewRelay(lis)
-	defer func() { _ = relay.Close() }() // as both servers have
 	working, handOver := context.WithCancel(until)
 	defer handOver()
 	serving.Go(func() error { return server.Serve(working, relay.Leg()) })
@@ -211,6 +210,7 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 		})
 	})
 	err = serving.Wait()
+	_ = relay.Close() // its servers have ended
 	stop()
 	watch.Wait()
 	keeper.Close() // so that it asks nothing of services that are given back
