@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"path"
 	"slices"
@@ -18,21 +17,13 @@ import (
 // parallel is how many files are fetched at once: object stores give each connection its share.
 const parallel = 4
 
-// Progress is told what happens, by several at once.
-type Progress interface {
-	// Line is something to know, once.
-	Line(format string, args ...any)
-	// Bytes is how far a file is; all is 0 while nobody knows.
-	Bytes(name string, done, all int64)
-}
-
 // Options say how models are fetched.
 type Options struct {
 	Into   string
 	Token  string // bearer token for URLs with https; none if empty
 	Verify bool   // whether to read again what is there already
 	// Progress may not be nil.
-	Progress Progress
+	Progress modelfolder.Progress
 
 	transport http.RoundTripper                          // tests have their own
 	pause     func(context.Context, time.Duration) error // the same
@@ -55,89 +46,45 @@ func Run(ctx context.Context, m Manifest, o Options) error {
 	if o.stall == 0 {
 		o.stall = stallAfter
 	}
-	r := &run{Options: o, folder: folder}
-	missing := m.Models
-	if !o.Verify {
-		if missing, err = r.missing(missing); err != nil || len(missing) == 0 {
-			return err
-		}
+	r := &run{Options: o, folder: folder, models: map[string]Model{}}
+	var names []string
+	for _, m := range m.Models {
+		names, r.models[m.Name] = append(names, m.Name), m
 	}
-	unlock, err := folder.Lock(ctx, func() { o.Progress.Line("waiting for another process that fills %s", o.Into) })
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if o.Verify {
-		if err := r.verify(ctx, m.Models); err != nil {
-			return err
-		}
-	}
-	if missing, err = r.missing(missing); err != nil { // somebody else may have been at work
-		return err
-	}
-	for _, model := range missing {
-		if err := r.model(ctx, model); err != nil {
-			return err
-		}
-	}
-	return nil
+	return folder.Fill(ctx, modelfolder.Filling{Models: names, Verify: o.Verify, Is: r.is, Make: r.make, Progress: o.Progress})
 }
 
 // run is a call of Run.
 type run struct {
 	Options
 	folder *modelfolder.Folder
+	models map[string]Model // by name
 }
 
-// missing are the models that are not there as the manifest has them; the others are told of.
-func (r *run) missing(models []Model) (missing []Model, err error) {
-	for _, m := range models {
-		record, ok, err := r.folder.Use(m.Name)
-		if err != nil {
-			return nil, err
-		}
-		if !ok || len(record.Files) != len(m.Files) || slices.ContainsFunc(m.Files, func(f File) bool {
-			has, ok := record.Of(f.Path)
-			return !ok || has.SHA256 != f.SHA256
-		}) {
-			missing = append(missing, m)
-			continue
-		}
-		r.Progress.Line("%s is complete, %d bytes, %s", m.Name, record.Bytes(), record.Digest())
-	}
-	return missing, nil
+// is tells whether a record is that of a model as the manifest has it.
+func (r *run) is(model string, record modelfolder.Record) bool {
+	files := r.models[model].Files
+	return len(record.Files) == len(files) && !slices.ContainsFunc(files, func(f File) bool {
+		has, ok := record.Of(f.Path)
+		return !ok || !f.is(has)
+	})
 }
 
-// verify reads the models that are there, and forgets what is damaged.
-func (r *run) verify(ctx context.Context, models []Model) error {
-	for _, m := range models {
-		damaged, err := r.folder.Verify(ctx, m.Name, func(done, all int64) { r.Progress.Bytes("verifying "+m.Name, done, all) })
-		if err != nil {
-			return err
-		}
-		if len(damaged) > 0 {
-			r.Progress.Line("%s is damaged: %q", m.Name, damaged)
-		}
-	}
-	return nil
-}
+// is tells whether an entry is of the file.
+func (f File) is(has modelfolder.File) bool { return has.SHA256 == f.SHA256 }
 
-// model fetches what is missing of a model and puts it in its place.
-func (r *run) model(ctx context.Context, m Model) error {
-	draft, err := r.folder.Draft(m.Name)
+// make fetches what is missing of a model and puts it in its place.
+func (r *run) make(ctx context.Context, model string) error {
+	draft, err := r.folder.Draft(model)
 	if err != nil {
 		return err
 	}
-	old := modelfolder.ReadRecord(r.folder.Path(m.Name))
 	var todo []File
 	var paths []string
 	var needed int64
-	for _, f := range m.Files {
+	for _, f := range r.models[model].Files {
 		paths = append(paths, f.Path)
-		if has, ok := draft.Of(f.Path); ok && has.SHA256 == f.SHA256 {
-			continue
-		}
-		if has, ok := old.Of(f.Path); ok && has.SHA256 == f.SHA256 && draft.Reuse(has) {
+		if draft.Has(f.Path, f.is) {
 			continue
 		}
 		todo = append(todo, f)
@@ -148,20 +95,10 @@ func (r *run) model(ctx context.Context, m Model) error {
 	if err := r.folder.Room(needed); err != nil {
 		return err
 	}
-	if err := r.download(ctx, m.Name, draft, todo); err != nil {
+	if err := r.download(ctx, model, draft, todo); err != nil {
 		return err
 	}
-	if err := draft.Publish(paths); err != nil {
-		return err
-	}
-	record, ok, err := r.folder.Use(m.Name)
-	if err == nil && !ok {
-		err = fmt.Errorf("%s changed while it was fetched", m.Name)
-	}
-	if err == nil {
-		r.Progress.Line("%s is complete, %d bytes, %s", m.Name, record.Bytes(), record.Digest())
-	}
-	return err
+	return draft.Publish(paths)
 }
 
 // download gets files into a draft, some at a time.

@@ -110,7 +110,7 @@ func (s *site) serve(path string, data []byte) File {
 
 func manifest(name string, files ...File) Manifest { return Manifest{[]Model{{name, files}}} }
 
-func options(into string, progress Progress) Options {
+func options(into string, progress modelfolder.Progress) Options {
 	return Options{Into: into, Progress: progress, pause: func(ctx context.Context, _ time.Duration) error { return ctx.Err() }}
 }
 

@@ -4,7 +4,6 @@ package modelcache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -15,14 +14,6 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Progress is told what happens.
-type Progress interface {
-	// Line is something to know, once.
-	Line(format string, args ...any)
-	// Bytes is how far something is.
-	Bytes(name string, done, all int64)
-}
-
 // Options say what is copied, and to where.
 type Options struct {
 	From, Into string
@@ -30,7 +21,7 @@ type Options struct {
 	Limit      int64    // bytes that the models in Into may have together; 0 is no limit
 	Verify     bool     // whether to read again what is in Into already
 	// Progress may not be nil.
-	Progress Progress
+	Progress modelfolder.Progress
 }
 
 // Run makes models complete in the fast folder, as they are in the slow one. What it was not able to finish is gone on with by the
@@ -69,7 +60,10 @@ func Run(ctx context.Context, o Options) error {
 	if r.folder, err = modelfolder.Open(o.Into); err != nil {
 		return err
 	}
-	return r.do(ctx)
+	return r.folder.Fill(ctx, modelfolder.Filling{
+		Models: r.wanted, Verify: o.Verify, Progress: o.Progress, Make: r.make,
+		Is: func(model string, record modelfolder.Record) bool { return r.sources[model].is(record) },
+	})
 }
 
 // run is a call of Run.
@@ -80,68 +74,13 @@ type run struct {
 	sources map[string]source
 }
 
-func (r *run) do(ctx context.Context) error {
-	missing := r.wanted
-	var err error
-	if !r.Verify {
-		if missing, err = r.missing(missing); err != nil || len(missing) == 0 {
-			return err
-		}
-	}
-	unlock, err := r.folder.Lock(ctx, func() { r.Progress.Line("waiting for another process that fills %s", r.Into) })
-	if err != nil {
+// make makes room for a model and fills it.
+func (r *run) make(ctx context.Context, model string) error {
+	if err := r.makeRoom(model); err != nil {
 		return err
 	}
-	defer unlock()
-	if r.Verify {
-		if err := r.verify(ctx); err != nil {
-			return err
-		}
-	}
-	if missing, err = r.missing(missing); err != nil { // somebody else may have been at work
-		return err
-	}
-	for _, model := range missing {
-		if err := r.makeRoom(model); err != nil {
-			return err
-		}
-		if err := r.fill(ctx, model); err != nil {
-			return fmt.Errorf("%s: %w", model, err)
-		}
-	}
-	return nil
-}
-
-// missing are the models that are not there as the slow folder has them; the others are told of, and marked as used.
-func (r *run) missing(models []string) (missing []string, err error) {
-	for _, model := range models {
-		record, ok, err := r.folder.Use(model)
-		if err != nil {
-			return nil, err
-		}
-		if !ok || !r.sources[model].is(record) {
-			missing = append(missing, model)
-			continue
-		}
-		r.complete(model, record)
-	}
-	return missing, nil
-}
-
-func (r *run) complete(model string, record modelfolder.Record) {
-	r.Progress.Line("%s is complete, %d bytes, %s", model, record.Bytes(), record.Digest())
-}
-
-// verify reads the models that are there, and forgets what is damaged.
-func (r *run) verify(ctx context.Context) error {
-	for _, model := range r.wanted {
-		damaged, err := r.folder.Verify(ctx, model, func(done, all int64) { r.Progress.Bytes("verifying "+model, done, all) })
-		if err != nil {
-			return err
-		}
-		if len(damaged) > 0 {
-			r.Progress.Line("%s is damaged: %q", model, damaged)
-		}
+	if err := r.fill(ctx, model); err != nil {
+		return fmt.Errorf("%s: %w", model, err)
 	}
 	return nil
 }
@@ -153,17 +92,12 @@ func (r *run) fill(ctx context.Context, model string) error {
 		return err
 	}
 	from := r.sources[model]
-	old := modelfolder.ReadRecord(r.folder.Path(model))
 	var todo []sourceFile
 	var paths []string
 	var done, needed int64
 	for _, f := range from.files {
 		paths = append(paths, f.path)
-		if has, ok := draft.Of(f.path); ok && f.is(has) {
-			done += f.size
-			continue
-		}
-		if has, ok := old.Of(f.path); ok && f.is(has) && draft.Reuse(has) {
+		if draft.Has(f.path, f.is) {
 			done += f.size
 			continue
 		}
@@ -182,17 +116,7 @@ func (r *run) fill(ctx context.Context, model string) error {
 			return err
 		}
 	}
-	if err := draft.Publish(paths); err != nil {
-		return err
-	}
-	record, ok, err := r.folder.Use(model)
-	if err == nil && !ok {
-		err = errors.New("it changed while it was filled")
-	}
-	if err == nil {
-		r.complete(model, record)
-	}
-	return err
+	return draft.Publish(paths)
 }
 
 // apart refuses folders of which one is in the other.

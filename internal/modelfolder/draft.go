@@ -17,16 +17,17 @@ type Draft struct {
 	model  string
 	dir    string
 	record Record
+	old    Record // of the model that is there already
 }
 
 // Draft begins a model, or goes on with it. The folder's lock is held.
 func (f *Folder) Draft(model string) (*Draft, error) {
-	if old := f.Path(model); len(ReadRecord(old).Files) == 0 {
-		if _, err := os.Lstat(old); err == nil {
-			return nil, fmt.Errorf("%s is there and was not put there by triptych: move it away, or choose another folder", old)
+	d := &Draft{folder: f, model: model, dir: filepath.Join(f.state(), model+draftExt), old: ReadRecord(f.Path(model))}
+	if len(d.old.Files) == 0 {
+		if _, err := os.Lstat(f.Path(model)); err == nil {
+			return nil, fmt.Errorf("%s is there and was not put there by triptych: move it away, or choose another folder", f.Path(model))
 		}
 	}
-	d := &Draft{folder: f, model: model, dir: filepath.Join(f.state(), model+draftExt)}
 	if err := os.MkdirAll(d.dir, 0o755); err != nil { //nolint:gosec // other users' services may read models
 		return nil, err
 	}
@@ -38,8 +39,14 @@ func (f *Folder) Draft(model string) (*Draft, error) {
 	return d, nil
 }
 
-// Of is the entry of a file that the draft has.
-func (d *Draft) Of(path string) (f File, ok bool) { return d.record.Of(path) }
+// Has tells whether the draft has the file that is meant, which it takes from the model that is there already if it can.
+func (d *Draft) Has(path string, is func(File) bool) bool {
+	if f, ok := d.record.Of(path); ok && is(f) {
+		return true
+	}
+	f, ok := d.old.Of(path)
+	return ok && is(f) && d.reuse(f)
+}
 
 // Partial is where a file is written until it is complete; key tells different contents apart.
 func (d *Draft) Partial(key string) string { return filepath.Join(d.dir, stateName+"-"+key) }
@@ -64,8 +71,8 @@ func (d *Draft) Add(name, path, sha256 string, source time.Time) error {
 	return d.note(path, sha256, source)
 }
 
-// Reuse takes a file from the model that is there already, if it still is what its record says.
-func (d *Draft) Reuse(old File) bool {
+// reuse takes a file from the model that is there already, if it still is what its record says.
+func (d *Draft) reuse(old File) bool {
 	from, to := d.folder.Path(d.model), filepath.Join(d.dir, old.Path)
 	if !old.Intact(from) || os.MkdirAll(filepath.Dir(to), 0o755) != nil { //nolint:gosec // other users' services may read models
 		return false
@@ -170,9 +177,9 @@ func (f *Folder) DiscardDraft(model string) error {
 	return os.RemoveAll(filepath.Join(f.state(), model+draftExt))
 }
 
-// Verify reads the files of a model and lists those whose bytes are not what was put there, which the next draft does not reuse.
+// verify reads the files of a model and lists those whose bytes are not what was put there, which the next draft does not reuse.
 // read is told how many bytes of all were. The folder's lock is held.
-func (f *Folder) Verify(ctx context.Context, model string, read func(done, all int64)) (damaged []string, err error) {
+func (f *Folder) verify(ctx context.Context, model string, read func(done, all int64)) (damaged []string, err error) {
 	path := f.Path(model)
 	record := ReadRecord(path)
 	var done int64

@@ -61,9 +61,9 @@ func (f *Folder) state() string { return filepath.Join(f.dir, stateName) }
 // Path is where a model lies.
 func (f *Folder) Path(model string) string { return filepath.Join(f.dir, model) }
 
-// Lock is held by whoever makes models in the folder. waiting is called once if another process has it. unlock gives it back, as
+// lock is held by whoever makes models in the folder. waiting is called once if another process has it. unlock gives it back, as
 // the end of the process does.
-func (f *Folder) Lock(ctx context.Context, waiting func()) (unlock func(), err error) {
+func (f *Folder) lock(ctx context.Context, waiting func()) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(f.state(), lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644) //nolint:gosec // as above
 	if err != nil {
 		return nil, unwritable(f.dir, err)

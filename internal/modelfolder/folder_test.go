@@ -58,7 +58,7 @@ func TestPublish(t *testing.T) {
 	d, err := f.Draft("m")
 	must(t, err)
 	old, _ := ReadRecord(f.Path("m")).Of("a")
-	if !d.Reuse(old) {
+	if !d.reuse(old) {
 		t.Error("an intact file is not reused")
 	}
 	add(t, d, "c", "new")
@@ -87,7 +87,7 @@ func TestPublish(t *testing.T) {
 	}
 	d, err = f.Draft("m")
 	must(t, err)
-	if changed, _ := ReadRecord(f.Path("m")).Of("c"); d.Reuse(changed) {
+	if changed, _ := ReadRecord(f.Path("m")).Of("c"); d.reuse(changed) {
 		t.Error("a file that changed is reused")
 	}
 }
@@ -103,10 +103,10 @@ func TestDraftGoesOn(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(d.dir, "b"), []byte("cut"), 0o600))
 	d, err = f.Draft("m")
 	must(t, err)
-	if _, ok := d.Of("a"); !ok {
+	if _, ok := d.record.Of("a"); !ok {
 		t.Error("a is lost")
 	}
-	if _, ok := d.Of("b"); ok {
+	if _, ok := d.record.Of("b"); ok {
 		t.Error("b has changed and counts")
 	}
 	if begun, err := f.Drafts(); err != nil || !slices.Equal(begun, []string{"m"}) {
@@ -138,10 +138,10 @@ func TestExchange(t *testing.T) {
 func TestLock(t *testing.T) {
 	f, err := Open(t.TempDir())
 	must(t, err)
-	unlock, err := f.Lock(t.Context(), func() { t.Error("nobody has it") })
+	unlock, err := f.lock(t.Context(), func() { t.Error("nobody has it") })
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := f.Lock(ctx, cancel); !errors.Is(err, context.Canceled) {
+	if _, err := f.lock(ctx, cancel); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)
 	}
 	left := []string{filepath.Join(f.state(), "m"+goneExt), filepath.Join(f.state(), "m"+draftExt+oldExt)}
@@ -151,7 +151,7 @@ func TestLock(t *testing.T) {
 	got := make(chan error)
 	waits := 0
 	go func() {
-		again, err := f.Lock(t.Context(), func() { waits++; unlock() })
+		again, err := f.lock(t.Context(), func() { waits++; unlock() })
 		if err == nil {
 			again()
 		}
