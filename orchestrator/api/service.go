@@ -208,12 +208,10 @@ func (s *Service) perform(ctx context.Context, id string, asked *triptychv1alpha
 		s.jobs.begin(id, spec)
 	})
 	defer s.jobs.end(id)
-	planner := *s.Pipeline
-	planner.Waiting = func(e pipeline.Queued) {
+	plan, err := s.Pipeline.Plan(ctx, r.model, spec, func(e pipeline.Queued) {
 		accept()
 		waiting(e)
-	}
-	plan, err := planner.Plan(ctx, r.model, spec)
+	})
 	if err != nil {
 		return pipeline.Summary{}, err
 	}

@@ -138,10 +138,10 @@ func TestJobOfAnotherRecipe(t *testing.T) {
 	r := up(t)
 	record := r.spec(t).job()
 	record = written(t, record)
-	if _, err := r.Plan(fleettest.Soon(t), r.spec(t).model, record.Spec); err != nil {
+	if _, err := r.Plan(fleettest.Soon(t), r.spec(t).model, record.Spec, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Plan(fleettest.Soon(t), r.of(t, stagetest.Film).model, record.Spec); stage.ReasonOf(err) != stage.ModelChanged {
+	if _, err := r.Plan(fleettest.Soon(t), r.of(t, stagetest.Film).model, record.Spec, nil); stage.ReasonOf(err) != stage.ModelChanged {
 		t.Errorf("planned with %v", err)
 	}
 }

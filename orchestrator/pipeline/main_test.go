@@ -82,7 +82,7 @@ func (r *rig) of(t *testing.T, model string) request {
 // planned is what a request takes.
 func (r *rig) planned(t *testing.T, q request) pipeline.Plan {
 	t.Helper()
-	plan, err := r.Plan(fleettest.Soon(t), q.model, q.job().Spec)
+	plan, err := r.Plan(fleettest.Soon(t), q.model, q.job().Spec, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func (r *rig) goOn(ctx context.Context, id residency.JobID, m fleet.Model, recor
 	j := &job{done: make(chan struct{})}
 	go func() {
 		defer close(j.done)
-		plan, err := r.Plan(ctx, m, record.Spec)
+		plan, err := r.Plan(ctx, m, record.Spec, nil)
 		if err != nil {
 			j.err = err
 			return

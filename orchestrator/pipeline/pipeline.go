@@ -33,8 +33,6 @@ type Pipeline struct {
 	// Evaluated hears how many evaluations of a model's network have ended since it heard last, from several goroutines; nil hears
 	// nothing.
 	Evaluated func(model string, n int)
-	// Waiting, if not nil, hears why Plan waits for a stage. It is not called once Plan has returned.
-	Waiting func(Queued)
 }
 
 // maxAhead is how many images of a job are begun behind the first that is not told of: decoders may be busy, and who is told slow.

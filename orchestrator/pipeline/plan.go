@@ -22,8 +22,9 @@ type Plan struct {
 
 // Plan tells what a job takes of each class of services that could do the work. Weights that no device can hold beside their
 // scratch are to be streamed, as few of them as that takes; what does not fit even so is refused with ModelDoesNotFit. Nothing is
-// loaded. ModelInvalid where a component cannot be loaded that the job needs, ModelChanged where the model has another recipe.
-func (p *Pipeline) Plan(ctx context.Context, model fleet.Model, spec Spec) (Plan, error) {
+// loaded. waiting, if not nil, hears why that waits for a stage, and nothing once Plan has returned. ModelInvalid where a component
+// cannot be loaded that the job needs, ModelChanged where the model has another recipe.
+func (p *Pipeline) Plan(ctx context.Context, model fleet.Model, spec Spec, waiting func(Queued)) (Plan, error) {
 	turns := spec.Turns()
 	if r, err := model.Recipe(spec.Recipe.Task); err != nil || !reflect.DeepEqual(r, spec.Recipe) {
 		return Plan{}, stage.Errorf(stage.ModelChanged, "model %q is used otherwise than when the request was made", spec.Model).With("model", spec.Model)
@@ -33,13 +34,25 @@ func (p *Pipeline) Plan(ctx context.Context, model fleet.Model, spec Spec) (Plan
 	}
 	plan := Plan{Turns: map[string]map[string]stage.Footprint{}, model: model}
 	for _, t := range turns {
+		stop := p.explain(ctx, model, t, waiting)
 		footprints, device, err := p.planned(ctx, model, spec, t)
+		stop()
 		if err != nil {
 			return Plan{}, p.smallest(ctx, model, spec, device, err)
 		}
 		plan.Turns[t.Name] = footprints
 	}
 	return plan, nil
+}
+
+// explain tells why no stage can be had for a turn, until stop is called.
+func (p *Pipeline) explain(ctx context.Context, model fleet.Model, t stage.Turn, waiting func(Queued)) (stop func()) {
+	components := p.Fleet.Parts(model, t)
+	return p.Fleet.Explain(ctx, func() *stage.Error { return p.Fleet.Absent(t.Kind, components) }, func(why *stage.Error) {
+		if why != nil && waiting != nil {
+			waiting(Lacking(why))
+		}
+	})
 }
 
 // planned is what a turn takes in each class of services. The error is of the device given, the largest.
@@ -68,13 +81,6 @@ func (p *Pipeline) asked(ctx context.Context, model fleet.Model, spec Spec, t st
 	n.Kind, n.Components = t.Kind, p.Fleet.Parts(model, t)
 	ctx, done := p.Fleet.Guard(ctx, t.Kind, n.Components, p.Patience)
 	defer done()
-	if p.Waiting != nil {
-		defer p.Fleet.Explain(ctx, func() *stage.Error { return p.Fleet.Absent(t.Kind, n.Components) }, func(why *stage.Error) {
-			if why != nil {
-				p.Waiting(Lacking(why))
-			}
-		})()
-	}
 	n.Footprints, err = p.Fleet.Plan(ctx, t.Kind, stage.PlanRequest{
 		Turn: t.Name, Components: n.Components, Options: spec.Recipe.Shape(t, spec.Options), LimitBytes: limit,
 	}, limits)
