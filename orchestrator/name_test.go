@@ -2,17 +2,8 @@ package orchestrator
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,14 +21,18 @@ import (
 
 // TestNameOverTLS: services behind a name are found by DNS, and have to have a certificate for the name and not for their address.
 func TestNameOverTLS(t *testing.T) {
-	certificate, authority := certificateFor(t, "stage.test")
+	files := certificate(t, "stage.test")
+	creds, err := credentials.NewServerTLSFromFile(files.CertFile, files.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dns := &fleettest.DNS{}
 	dns.Set("stage.test", "127.0.0.1")
 	dns.Set("wrong.test", "127.0.0.1")
 	server := dns.Serve(t)
 	serve := func(kind stage.Kind, host string) string {
 		lis := listen(t)
-		s := grpc.NewServer(append(stagerpc.ServerOptions(), grpc.Creds(credentials.NewServerTLSFromCert(&certificate)))...)
+		s := grpc.NewServer(append(stagerpc.ServerOptions(), grpc.Creds(creds))...)
 		stagerpc.Register(s, kind, stagetest.New(kind, &stagetest.Script{}), slog.New(slog.DiscardHandler))
 		served := make(chan error, 1)
 		go func() { served <- s.Serve(lis) }()
@@ -54,7 +49,7 @@ func TestNameOverTLS(t *testing.T) {
 		return "dns://" + server + "/" + host + ":" + port
 	}
 	o := options()
-	o.StageTLS = rpcserver.ClientTLS{CAFile: authority}
+	o.StageTLS = rpcserver.ClientTLS{CAFile: files.CertFile}
 	o.Stages = map[stage.Kind][]string{
 		stage.KindEncoder: {serve(stage.KindEncoder, "stage.test.")}, stage.KindDenoiser: {serve(stage.KindDenoiser, "stage.test")},
 		stage.KindDecoder: {serve(stage.KindDecoder, "stage.test"), serve(stage.KindDecoder, "wrong.test")},
@@ -81,26 +76,4 @@ func TestNameOverTLS(t *testing.T) {
 			return
 		}
 	}
-}
-
-// certificateFor is a certificate for a host that is its own authority, and the file of that.
-func certificateFor(t *testing.T, host string) (tls.Certificate, string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{host}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }

@@ -24,8 +24,8 @@ import (
 	"github.com/triptych-serving/triptych/proto/externalscaler"
 )
 
-// certificate makes one for 127.0.0.1 that is its own authority.
-func certificate(t *testing.T) rpcserver.TLS {
+// certificate makes one for a name or an IP address that is its own authority.
+func certificate(t *testing.T, host string) rpcserver.TLS {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -33,7 +33,12 @@ func certificate(t *testing.T) rpcserver.TLS {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "orchestrator"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{host}
 	}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
 	if err != nil {
@@ -56,7 +61,7 @@ func certificate(t *testing.T) rpcserver.TLS {
 // TestScalerSpeaksTLS: with a certificate the scaler answers in TLS alone, as the API does.
 func TestScalerSpeaksTLS(t *testing.T) {
 	o := options()
-	o.Stages, o.Scaler, o.TLS = stages(t, nil), listen(t), certificate(t)
+	o.Stages, o.Scaler, o.TLS = stages(t, nil), listen(t), certificate(t, "127.0.0.1")
 	run(t, o, listen(t))
 	trusted, err := credentials.NewClientTLSFromFile(o.TLS.CertFile, "")
 	if err != nil {
