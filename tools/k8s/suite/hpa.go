@@ -102,28 +102,11 @@ func backlogOut(ctx context.Context, t *T) error {
 		return err
 	}
 	stop := t.watchReplicas(ctx, "encoder")
-	l, err := t.startLoad(ctx)
-	if err != nil {
-		return err
-	}
-	begun := time.Now()
-	failed := eventually(ctx, 2*time.Minute, func(ctx context.Context) error {
-		d, err := t.deployment(ctx, "denoiser")
-		if err == nil && d.Status.ReadyReplicas < 2 {
-			err = fmt.Errorf("the denoiser has %d replicas, %d ready", d.Spec.Replicas, d.Status.ReadyReplicas)
-		}
-		return err
-	})
-	took := time.Since(begun)
-	if failed == nil {
-		failed = l.next(ctx, callers)
-	}
-	line, err := l.end()
-	t.Measure("HPA on triptych_backlog_seconds: a second denoiser ready after %.1f s; %s", took.Seconds(), line)
+	err := t.outUnderLoad(ctx, "HPA on triptych_backlog_seconds")
 	if _, most := stop(); most != 1 {
-		failed = errors.Join(failed, fmt.Errorf("the encoder had %d replicas", most))
+		err = errors.Join(err, fmt.Errorf("the encoder had %d replicas", most))
 	}
-	return errors.Join(failed, err)
+	return err
 }
 
 func upgradeWhileScaled(ctx context.Context, t *T) error {

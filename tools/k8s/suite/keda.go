@@ -73,25 +73,7 @@ func wokenFromZero(ctx context.Context, t *T) error {
 }
 
 func kedaOut(ctx context.Context, t *T) error {
-	l, err := t.startLoad(ctx)
-	if err != nil {
-		return err
-	}
-	begun := time.Now()
-	failed := eventually(ctx, 2*time.Minute, func(ctx context.Context) error {
-		d, err := t.deployment(ctx, "denoiser")
-		if err == nil && d.Status.ReadyReplicas < 2 {
-			err = fmt.Errorf("the denoiser has %d replicas, %d ready", d.Spec.Replicas, d.Status.ReadyReplicas)
-		}
-		return err
-	})
-	took := time.Since(begun)
-	if failed == nil {
-		failed = l.next(ctx, callers)
-	}
-	line, err := l.end()
-	t.Measure("KEDA on the backlog: a second denoiser ready after %.1f s; %s", took.Seconds(), line)
-	return errors.Join(failed, err)
+	return t.outUnderLoad(ctx, "KEDA on the backlog")
 }
 
 func kedaToFixed(ctx context.Context, t *T) error {

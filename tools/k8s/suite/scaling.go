@@ -228,3 +228,26 @@ func (w *workWatch) first(address string) (time.Time, bool) {
 	at, ok := w.seen[address]
 	return at, ok
 }
+
+// outUnderLoad measures how long an autoscaler takes under load until there is a second denoiser.
+func (t *T) outUnderLoad(ctx context.Context, autoscaler string) error {
+	l, err := t.startLoad(ctx)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	failed := eventually(ctx, 2*time.Minute, func(ctx context.Context) error {
+		d, err := t.deployment(ctx, "denoiser")
+		if err == nil && d.Status.ReadyReplicas < 2 {
+			err = fmt.Errorf("the denoiser has %d replicas, %d ready", d.Spec.Replicas, d.Status.ReadyReplicas)
+		}
+		return err
+	})
+	took := time.Since(begun)
+	if failed == nil {
+		failed = l.next(ctx, callers)
+	}
+	line, err := l.end()
+	t.Measure("%s: a second denoiser ready after %.1f s; %s", autoscaler, took.Seconds(), line)
+	return errors.Join(failed, err)
+}
