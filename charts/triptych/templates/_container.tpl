@@ -8,7 +8,7 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* triptych.image-of is a container's image. */}}
+{{/* triptych.containerImage is a container's image. */}}
 {{- define "triptych.containerImage" -}}
 image: {{ include "triptych.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
