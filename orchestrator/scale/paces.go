@@ -86,10 +86,8 @@ func (p *Paces) forget(now time.Time) {
 	delete(p.means, oldest)
 }
 
-// Expect is how many seconds work of a kind takes to compute: as was measured for its shape, else for other shapes of the turn, else
-// for other turns of the model, else a nominal time.
-func (p *Paces) Expect(kind stage.Kind, w residency.Workload) float64 { return p.expect(kind, w, nil) }
-
+// expect is how many seconds work of a kind takes to compute: as was measured for its shape, else for other shapes of the turn, else
+// for other turns of the model, else a nominal time. Where nothing was measured yet, what is under way now counts.
 func (p *Paces) expect(kind stage.Kind, w residency.Workload, now underWay) float64 {
 	each := NominalSeconds
 	for _, c := range classes(kind, w) {

@@ -41,14 +41,14 @@ func TestExpect(t *testing.T) {
 		"not counted":       {stage.KindDenoiser, work("m", "denoise", "small", 0), 2},
 		"beyond all bounds": {stage.KindDenoiser, work("m", "denoise", "small", math.MaxInt), maxSeconds},
 	} {
-		if got := p.Expect(c.kind, c.w); math.Abs(got-c.want) > 1e-9 {
+		if got := p.expect(c.kind, c.w, nil); math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("%s: %v s, want %v", name, got, c.want)
 		}
 	}
 	for range 40 { // it follows what it measures
 		learn(work("m", "denoise", "small", 10), 50)
 	}
-	if got := p.Expect(stage.KindDenoiser, work("m", "denoise", "small", 1)); math.Abs(got-5) > 0.01 {
+	if got := p.expect(stage.KindDenoiser, work("m", "denoise", "small", 1), nil); math.Abs(got-5) > 0.01 {
 		t.Errorf("after 40 turns at 5 s an evaluation it expects %v s", got)
 	}
 }
@@ -74,10 +74,10 @@ func TestPacesAreBounded(t *testing.T) {
 	e := done(need(stage.KindDenoiser, "n", 1), 7)
 	e.Time = now.Add(forgetting + time.Second)
 	p.Learn(e)
-	if got := p.Expect(n.Kind, n.Work); got != NominalSeconds {
+	if got := p.expect(n.Kind, n.Work, nil); got != NominalSeconds {
 		t.Errorf("after a day it expects %v s, as was measured", got)
 	}
-	if got := p.Expect(n.Kind, need(stage.KindDenoiser, "n", 1).Work); got != 7 {
+	if got := p.expect(n.Kind, need(stage.KindDenoiser, "n", 1).Work, nil); got != 7 {
 		t.Errorf("it expects %v s of what has just taken 7", got)
 	}
 }

@@ -22,7 +22,7 @@ var foreign = []string{"scalerAddress", "enableTLS", "unsafeSsl"}
 
 // The bounds of metadata.
 const (
-	DefaultSeconds = 30.
+	defaultSeconds = 30.
 	minSeconds     = 0.1
 	maxTarget      = 86400.
 	maxModels      = 256
@@ -50,7 +50,7 @@ func ParseTarget(metadata map[string]string) (t Target, err error) {
 	if t.Models, ok = models(metadata[keyModels]); !ok {
 		return t, invalid(keyModels, metadata[keyModels], fmt.Sprintf("at most %d names of models, of at most %d bytes each, with commas between them; empty is all", maxModels, maxName))
 	}
-	if t.Seconds = DefaultSeconds; metadata[keySeconds] != "" {
+	if t.Seconds = defaultSeconds; metadata[keySeconds] != "" {
 		t.Seconds, err = strconv.ParseFloat(metadata[keySeconds], 64)
 		if err != nil || !(t.Seconds >= minSeconds && t.Seconds <= maxTarget) {
 			return t, invalid(keySeconds, metadata[keySeconds], fmt.Sprintf("seconds of work for a replica, %v to %v", minSeconds, maxTarget))

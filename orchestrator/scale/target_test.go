@@ -23,9 +23,9 @@ func TestParseTarget(t *testing.T) {
 		want     Target
 		refused  string // the key
 	}{
-		"the least":         {with("stage", "denoiser"), Target{stage.KindDenoiser, nil, DefaultSeconds}, ""},
+		"the least":         {with("stage", "denoiser"), Target{stage.KindDenoiser, nil, defaultSeconds}, ""},
 		"all":               {with("stage", "encoder", "models", "sd15, sdxl", "targetSeconds", "2.5", "enableTLS", "true"), Target{stage.KindEncoder, []string{"sd15", "sdxl"}, 2.5}, ""},
-		"no models":         {with("stage", "decoder", "models", " ", "targetSeconds", ""), Target{stage.KindDecoder, nil, DefaultSeconds}, ""},
+		"no models":         {with("stage", "decoder", "models", " ", "targetSeconds", ""), Target{stage.KindDecoder, nil, defaultSeconds}, ""},
 		"no stage":          {with(), Target{}, "stage"},
 		"no such stage":     {with("stage", "Denoiser"), Target{}, "stage"},
 		"an empty model":    {with("stage", "denoiser", "models", "a,,b"), Target{}, "models"},
