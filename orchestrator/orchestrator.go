@@ -117,13 +117,13 @@ func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	if err != nil {
 		return &OptionError{err}
 	}
-	serves.MaxConnectionAge, serves.ConnectionAgeGrace, serves.StopTimeout = drainingConnectionAge, rpcserver.NoCut, reserve/3
+	serves.MaxConnectionAge, serves.StopTimeout = drainingConnectionAge, reserve/3
 	last, err := rpcserver.New(serves)
 	if err != nil {
 		return &OptionError{err}
 	}
 	asked, err := rpcserver.New(rpcserver.Options{
-		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: scaler.MaxRequestBytes, MaxConnectionAge: scaler.MaxConnectionAge, ConnectionAgeGrace: rpcserver.NoCut,
+		Logger: o.Logger, TLS: o.TLS, MaxRecvMsgSize: scaler.MaxRequestBytes, MaxConnectionAge: scaler.MaxConnectionAge,
 	})
 	if err != nil {
 		return &OptionError{err}

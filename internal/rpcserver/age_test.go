@@ -12,11 +12,11 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// TestConnectionAge: callers come over another connection once one is old, while a stream with NoCut goes on over the old one until it
+// TestConnectionAge: callers come over another connection once one is old, while a stream goes on over the old one until it
 // ends by itself.
 func TestConnectionAge(t *testing.T) {
 	peers, end := make(chan string, 1), make(chan struct{})
-	r := serve(t, Options{MaxConnectionAge: 20 * time.Millisecond, ConnectionAgeGrace: NoCut}, func(ctx context.Context) error {
+	r := serve(t, Options{MaxConnectionAge: 20 * time.Millisecond}, func(ctx context.Context) error {
 		p, _ := peer.FromContext(ctx)
 		peers <- p.Addr.String()
 		if method, _ := grpc.Method(ctx); method != "/"+service+"/Stream" {

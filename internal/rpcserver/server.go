@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"time"
 
@@ -22,29 +21,23 @@ import (
 const (
 	defaultRecvBytes   = 4 << 20 // as grpc has it
 	defaultStopTimeout = 5 * time.Second
-	// defaultAgeGrace is that of Options.ConnectionAgeGrace.
-	defaultAgeGrace = 30 * time.Second
 )
 
 // DefaultDrainTimeout is how long a process takes at most to end its work once it is told to, where nothing else is said. It is
 // less than the 30 s that Kubernetes gives a pod.
-const (
-	DefaultDrainTimeout = 20 * time.Second
-	// NoCut is the grace of a connection that ends with its last call.
-	NoCut = time.Duration(math.MaxInt64)
-)
+const DefaultDrainTimeout = 20 * time.Second
 
 // Options configure a Server. The zero value is a plaintext server that logs to slog.Default.
 type Options struct {
-	Logger           *slog.Logger
-	TLS              TLS
-	MaxRecvMsgSize   int           // 0 takes 4 MiB
-	MaxConnectionAge time.Duration // 0 is no limit; set it where clients balance over several replicas
+	Logger         *slog.Logger
+	TLS            TLS
+	MaxRecvMsgSize int // 0 takes 4 MiB
+	// MaxConnectionAge is how long a connection takes new calls, where clients balance over several replicas; those under way go on
+	// over the old one. 0 is no limit.
+	MaxConnectionAge time.Duration
 	// Health is what the server tells of the process; nil is one that is always ready.
-	Health *Health
-	// ConnectionAgeGrace is how long calls may go on over a connection that is past MaxConnectionAge and takes no new ones; 0 takes 30 s.
-	ConnectionAgeGrace time.Duration
-	StopTimeout        time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
+	Health      *Health
+	StopTimeout time.Duration // for running calls once Serve's context has ended; 0 takes 5 s
 	// Unary and Stream stand before every call's handler; nil stands for nothing.
 	Unary  grpc.UnaryServerInterceptor
 	Stream grpc.StreamServerInterceptor
@@ -78,9 +71,6 @@ func New(o Options) (*Server, error) {
 		o.Health.Set(true, Startup)
 		o.Health.SetReady(true)
 	}
-	if o.ConnectionAgeGrace == 0 {
-		o.ConnectionAgeGrace = defaultAgeGrace
-	}
 	creds := insecure.NewCredentials()
 	if own, err := o.TLS.credentials(o.Logger); err != nil {
 		return nil, err
@@ -97,7 +87,7 @@ func New(o Options) (*Server, error) {
 		stream = append(stream, o.Stream)
 	}
 	alive := stagerpc.ServerKeepalive()
-	alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = o.MaxConnectionAge, o.ConnectionAgeGrace
+	alive.MaxConnectionAge = o.MaxConnectionAge // with no end to the grace of running calls
 	s := &Server{
 		grpc: grpc.NewServer(
 			grpc.Creds(creds),
