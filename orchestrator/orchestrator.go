@@ -84,8 +84,7 @@ func (o Options) check() error {
 
 // Run serves the public API on lis, metrics and the scaler, until ctx ends, and closes all listeners. Then it drains: it is
 // NOT_SERVING and refuses new images, has callers connect anew for their next calls, those under way may end, or are cut in the end,
-// and the services are given back. It returns
-// nil within DrainTimeout. Options that cannot be used are an OptionError.
+// and the services are given back. It returns nil within DrainTimeout. Options that cannot be used are an OptionError.
 func Run(ctx context.Context, lis net.Listener, o Options) (err error) {
 	defer func() {
 		if err == nil {

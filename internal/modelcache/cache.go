@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/triptych-serving/triptych/internal/modelfolder"
 	"github.com/triptych-serving/triptych/stage"
@@ -137,6 +136,3 @@ func apart(from, into string) error {
 	}
 	return nil
 }
-
-// keep is how long a model stays that was asked for and is not served yet: a pod that has filled it may take its time to start.
-const keep = 15 * time.Minute

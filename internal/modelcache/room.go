@@ -10,6 +10,9 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
+// keep is how long a model stays that was asked for and is not served yet: a pod that has filled it may take its time to start.
+const keep = 15 * time.Minute
+
 // cached is a model of the fast folder, as far as room is concerned.
 type cached struct {
 	model string
