@@ -113,6 +113,9 @@ type Info struct {
 	Planning string
 	// OverheadBytes are of the process and neither weights nor scratch, such as a GPU's context. They are in UsedBytes.
 	OverheadBytes int64
+	// Instance names the service from its start to its end, so that who reaches it at two addresses counts it once; empty if it
+	// has no name.
+	Instance string
 }
 
 // Pulse is a sign of life of a runtime process.

@@ -35,9 +35,44 @@ func (f *Fleet) unshared(id residency.StageID, info stage.Info) string {
 	return ""
 }
 
+// counted tells whether a service is one that counts at another address already, such as a pod with two of them behind one name.
+// It counts where it was found first, until it is gone from there. m.mu is held.
+func (f *Fleet) counted(m *member, info stage.Info) bool {
+	was := m.twin
+	if m.twin = f.reach(m.id, info.Instance); m.twin == "" {
+		return false
+	}
+	twin := m.twin
+	f.drop(m)
+	m.well()
+	m.info, m.twin = &info, twin
+	if was != twin {
+		f.logOf(m).Info("stage counts at another address of it", "counts_at", string(twin))
+	}
+	return true
+}
+
+// reach takes down that a service is reached at an address, or gives the other one where it is.
+func (f *Fleet) reach(id residency.StageID, instance string) (other residency.StageID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.reached, id)
+	if instance == "" {
+		return ""
+	}
+	for at, has := range f.reached {
+		if has == instance {
+			return at
+		}
+	}
+	f.reached[id] = instance
+	return ""
+}
+
 // unclaim ends the claim of a service that is gone.
 func (f *Fleet) unclaim(id residency.StageID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.claims, id)
+	delete(f.reached, id)
 }

@@ -61,9 +61,10 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	members map[residency.StageID]*member
-	ordered []*member                   // by id, nil when members have changed; it is exchanged, never changed
-	changed chan struct{}               // closed and renewed whenever a member has been looked at, and when a name has others behind it
-	claims  map[residency.StageID]claim // of the members that get work
+	ordered []*member                    // by id, nil when members have changed; it is exchanged, never changed
+	changed chan struct{}                // closed and renewed whenever a member has been looked at, and when a name has others behind it
+	claims  map[residency.StageID]claim  // of the members that get work
+	reached map[residency.StageID]string // the instances of services, at the addresses where they count
 }
 
 // How often a service is asked how it is, and how long an answer may take: longer than a service waits for
@@ -79,7 +80,7 @@ const (
 func New(o Options) (*Fleet, error) {
 	f := &Fleet{
 		id: o.ID, keeper: o.Keeper, log: o.Logger, undrain: o.Undrain, diagnose: o.Diagnose,
-		members: map[residency.StageID]*member{}, changed: make(chan struct{}), claims: map[residency.StageID]claim{},
+		members: map[residency.StageID]*member{}, changed: make(chan struct{}), claims: map[residency.StageID]claim{}, reached: map[residency.StageID]string{},
 		standings: standings{rank: stage.NewRank(time.Now()), log: o.Logger, seen: map[*member]tenure{}},
 	}
 	if f.id == "" {

@@ -27,12 +27,13 @@ type member struct {
 	given bool          // by its address
 	names []*name       // that have listed it; Fleet.mu guards them
 
-	mu      sync.Mutex  // held over what the keeper is told of it, so that it comes in order; before Fleet.mu
-	info    *stage.Info // the last known, nil before the first answer
-	joined  bool        // the keeper knows it, and what it holds; info is then set
-	silent  bool        // and it does not answer, or has not yet since a report
-	mute    bool        // and nothing else was heard of it since it was asked, not of work either
-	doubted bool        // and may be another, or hold something else, than the keeper believes: it joins again when it answers
+	mu      sync.Mutex        // held over what the keeper is told of it, so that it comes in order; before Fleet.mu
+	info    *stage.Info       // the last known, nil before the first answer
+	joined  bool              // the keeper knows it, and what it holds; info is then set
+	silent  bool              // and it does not answer, or has not yet since a report
+	mute    bool              // and nothing else was heard of it since it was asked, not of work either
+	twin    residency.StageID // the address at which the service counts already, empty if it counts here
+	doubted bool              // and may be another, or hold something else, than the keeper believes: it joins again when it answers
 
 	problem   string // why it gets no work, as the last look found; empty when it answers
 	diagnosis string // of a service that cannot be reached, "" if nothing was found
@@ -98,7 +99,7 @@ func (f *Fleet) watch(ctx context.Context, m *member) {
 				_ = m.conn.retire(ctx) // there is nobody to tell
 				return
 			}
-			if !f.Standing().yields() {
+			if !f.Standing().yields() && m.twin == "" {
 				wait = retryInterval
 			}
 			f.heal(ctx, m)
@@ -137,6 +138,9 @@ func (f *Fleet) look(ctx context.Context, m *member) bool {
 		f.stood(m, mine)
 		if f.Standing().yields() { // since it was asked: it is given back
 			m.ask()
+			return false
+		}
+		if f.counted(m, info) {
 			return false
 		}
 		if why := f.unshared(m.id, info); why != "" {
@@ -223,9 +227,10 @@ func (f *Fleet) silence(m *member) {
 
 // drop takes a service from the keeper; the next look that finds it brings it back. m.mu is held.
 func (f *Fleet) drop(m *member) {
+	f.unclaim(m.id)
+	m.twin = ""
 	if m.joined {
 		m.joined, m.silent, m.mute, m.doubted = false, false, false, false
-		f.unclaim(m.id)
 		f.keeper.Leave(m.id)
 	}
 }

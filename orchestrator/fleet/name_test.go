@@ -357,3 +357,42 @@ func TestTargets(t *testing.T) {
 		}
 	}
 }
+
+// TestTwoAddresses: a service behind two addresses of a name counts once, at the one where it was found first, and at the other when
+// it is gone from there.
+func TestTwoAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dns fleettest.DNS
+		first, second := denoiser(1), denoiser(2)
+		for _, s := range []*fleettest.Service{first, second} {
+			s.Edit(func(i *stage.Info) { i.Instance = "one" })
+		}
+		r := fleettest.Named(t, &dns, append(others(&dns), first, second)...)
+		first.Start()
+		dns.Set("denoiser", "10.0.2.1")
+		pass(2 * time.Second)
+		second.Start()
+		dns.Set("denoiser", "10.0.2.1", "10.0.2.2")
+		pass(10 * time.Second)
+		tells(t, r, first.Address)
+		if got := kept(r); !slices.Equal(got, []residency.StageID{first.ID()}) {
+			t.Errorf("the keeper has %v", got)
+		}
+		if err := first.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		pass(2 * time.Second)
+		tells(t, r, first.Address+": it cannot be reached", second.Address)
+		first.Start()
+		pass(10 * time.Second)
+		tells(t, r, second.Address)
+		dns.Set("denoiser", "10.0.2.2")
+		pass(10 * time.Second)
+		second.Edit(func(i *stage.Info) { i.Instance = "another" })
+		pass(2 * time.Second)
+		tells(t, r, second.Address)
+		if got := kept(r); !slices.Equal(got, []residency.StageID{second.ID()}) {
+			t.Errorf("the keeper has %v", got)
+		}
+	})
+}

@@ -38,11 +38,13 @@ type ServiceState struct {
 	Problem string // without secrets; empty when it gets work
 }
 
-// Services lists every service that the fleet knows, and names whose addresses it does not, in pipeline order.
+// Services lists every service that the fleet knows, each once, and names whose addresses it does not, in pipeline order.
 func (f *Fleet) Services() []ServiceState {
 	var all []ServiceState
 	for _, m := range f.all() {
-		all = append(all, ServiceState{Kind: m.kind, Address: string(m.id), Problem: m.complaint()})
+		if m.counts() {
+			all = append(all, ServiceState{Kind: m.kind, Address: string(m.id), Problem: m.complaint()})
+		}
 	}
 	f.mu.Lock()
 	for _, n := range f.names {
@@ -55,6 +57,13 @@ func (f *Fleet) Services() []ServiceState {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Address, b.Address))
 	})
 	return all
+}
+
+// counts tells whether the service counts here, and not at another address.
+func (m *member) counts() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.twin == ""
 }
 
 func (m *member) complaint() string {

@@ -10,6 +10,7 @@ package host
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type Host struct {
 	drain    chan struct{}              // closed while it is draining
 	undrain  chan struct{}              // closed when it drains no more; both are then new ones
 	digests  map[string]stage.Component // the last that had a digest or an identity, by name
+	instance string                     // its name, for as long as it is
 	idle     time.Time                  // when supervise was first found without a child and, since its last step, without another step
 }
 
@@ -79,7 +81,7 @@ func start(ctx context.Context, o stageplugin.Options, c clock, first uint64) (*
 	}
 	h := &Host{
 		options: o, logger: o.Logger.With("stage", o.Kind.String()), clock: c,
-		closed: make(chan struct{}), drain: make(chan struct{}), undrain: make(chan struct{}), current: newGeneration(first), digests: map[string]stage.Component{},
+		closed: make(chan struct{}), drain: make(chan struct{}), undrain: make(chan struct{}), current: newGeneration(first), instance: rand.Text(), digests: map[string]stage.Component{},
 	}
 	h.closing, h.close = context.WithCancel(context.Background())
 	child, err := stageplugin.Launch(ctx, o)

@@ -21,7 +21,7 @@ func (h *Host) Info(ctx context.Context) (stage.Info, error) {
 	for {
 		info, err := forward(patience, h, upkeep, func(g *generation) (stage.Info, error) {
 			info, err := g.child.Stage().Info(patience)
-			info.Generation = g.number
+			info.Generation, info.Instance = g.number, h.instance
 			return info, err
 		})
 		switch {

@@ -198,6 +198,9 @@ type GetStageInfoResponse struct {
 	Planning string `protobuf:"bytes,82,opt,name=planning,proto3" json:"planning,omitempty"`
 	// Bytes of the process that are neither weights nor scratch. They are in used_bytes.
 	OverheadBytes int64 `protobuf:"varint,83,opt,name=overhead_bytes,json=overheadBytes,proto3" json:"overhead_bytes,omitempty"`
+	// Names the service from its start to its end, so that a caller who reaches it at two addresses counts it once; empty if it has no
+	// name.
+	Instance      string `protobuf:"bytes,84,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,6 +387,13 @@ func (x *GetStageInfoResponse) GetOverheadBytes() int64 {
 		return x.OverheadBytes
 	}
 	return 0
+}
+
+func (x *GetStageInfoResponse) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
 }
 
 // ModelInfo is a model as its files tell it.
@@ -1331,7 +1341,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
 	"DeviceWant\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
-	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xc1\a\n" +
+	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xdd\a\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
@@ -1359,7 +1369,8 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"components\x18Q \x03(\v2&.triptych.stage.v1alpha1.ComponentInfoR\n" +
 	"components\x12\x1a\n" +
 	"\bplanning\x18R \x01(\tR\bplanning\x12%\n" +
-	"\x0eoverhead_bytes\x18S \x01(\x03R\roverheadBytesJ\x04\b\a\x10\b\"t\n" +
+	"\x0eoverhead_bytes\x18S \x01(\x03R\roverheadBytes\x12\x1a\n" +
+	"\binstance\x18T \x01(\tR\binstanceJ\x04\b\a\x10\b\"t\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\arecipes\x18\x02 \x03(\v2\x1f.triptych.stage.v1alpha1.RecipeR\arecipes\x12\x18\n" +
