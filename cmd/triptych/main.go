@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +63,10 @@ func run() int {
 	return code
 }
 
-// untilSignal ends with the first signal that asks the process to end. The second ends the process at once.
+// sameSignal is within how long signals are one: timeout sends its own to the process and to the group that it is in.
+const sameSignal = 100 * time.Millisecond
+
+// untilSignal ends with the first signal that asks the process to end. A later one ends the process at once.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
@@ -70,7 +74,12 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	go func() {
 		<-signals
 		cancel()
-		<-signals
+		for first := time.Now(); ; {
+			<-signals
+			if time.Since(first) > sameSignal {
+				break
+			}
+		}
 		fmt.Fprintln(os.Stderr, "triptych: asked to end twice, ending at once")
 		os.Exit(exitInterrupted)
 	}()

@@ -11,6 +11,9 @@ import (
 // checkTarget refuses as bad usage what names no server: expected is host:port, or one of gRPC's own names, such as
 // dns:///host:port or unix:/path. tls is the prefix of the flags that ask for TLS.
 func checkTarget(flag, tls, target string) error {
+	if rest, ok := strings.CutPrefix(strings.ToLower(target), "dns:"); ok && target[:4] != "dns:" {
+		return usageError{fmt.Errorf("--%s %q: expected dns: in lower case, such as dns:%s", flag, target, rest)}
+	}
 	if scheme, host, web := strings.Cut(target, "://"); web && resolver.Get(scheme) == nil {
 		return usageError{fmt.Errorf("--%s %q: expected host:port, such as 127.0.0.1:7420, without %s://; --%s-ca asks for TLS%s", flag, target, scheme, tls, portOf(host))}
 	}

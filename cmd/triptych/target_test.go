@@ -24,6 +24,7 @@ func TestTarget(t *testing.T) {
 	}
 	for bad, says := range map[string]string{
 		"http://127.0.0.1:7420": "without http://",
+		"DNS:///host:7420":      "such as dns:///host:7420",
 		"grpc://host:7420":      "without grpc://",
 		"https://host:7420/":    "--server-ca asks for TLS",
 		"https://host/":         "the port is missing",

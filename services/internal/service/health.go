@@ -32,7 +32,7 @@ func (s *Service) watch(ctx context.Context, h *host.Host) {
 		if ctx.Err() != nil {
 			return
 		}
-		ready := slices.ContainsFunc(info.Models, func(m stage.Model) bool { return m.Problem == "" })
+		ready := slices.ContainsFunc(info.Models, func(m stage.Model) bool { return unusable(info, m) == "" })
 		if len(info.Models) > 0 {
 			health.Set(true, rpcserver.Startup)
 		}
@@ -68,10 +68,29 @@ func unready(info stage.Info, err error) string {
 	}
 	why := "the runtime has found no model"
 	for _, m := range info.Models {
-		if m.Problem == "" {
+		problem := unusable(info, m)
+		if problem == "" {
 			return ""
 		}
-		why = "no model can be used: " + m.Name + ": " + m.Problem
+		why = "no model can be used: " + m.Name + ": " + problem
+	}
+	return why
+}
+
+// unusable is why a service can do nothing for a model, empty if it can: one sound component is enough, since not all tasks need all.
+func unusable(info stage.Info, m stage.Model) string {
+	why := m.Problem
+	if why != "" {
+		return why
+	}
+	for _, c := range info.Components {
+		switch {
+		case c.Model != m.Name:
+		case c.Problem == "":
+			return ""
+		default:
+			why = c.Problem
+		}
 	}
 	return why
 }

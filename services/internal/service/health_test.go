@@ -210,6 +210,7 @@ func TestHealthOfModels(t *testing.T) {
 		on   []string
 	}{
 		"none":   {"found no model", []string{rpcserver.Liveness}},
+		"torn":   {"its weights are cut off", []string{rpcserver.Liveness, rpcserver.Startup}},
 		"broken": {"its files are damaged", []string{rpcserver.Liveness, rpcserver.Startup}},
 	} {
 		t.Run(models, func(t *testing.T) {

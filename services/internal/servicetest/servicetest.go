@@ -34,7 +34,7 @@ const (
 	scriptKey = "SERVICE_TEST_SCRIPT"
 	// GateKey names a named pipe: each child starts once somebody has written to it.
 	GateKey = "SERVICE_TEST_GATE"
-	// ModelsKey is "none", or "broken" for models that have a problem each.
+	// ModelsKey is "none", "broken" for models that have a problem each, or "torn" for components that have one.
 	ModelsKey = "SERVICE_TEST_MODELS"
 )
 
@@ -82,6 +82,10 @@ func (l library) Info(ctx context.Context) (stage.Info, error) {
 	case "broken":
 		for i := range info.Models {
 			info.Models[i].Problem = "its files are damaged"
+		}
+	case "torn":
+		for i := range info.Components {
+			info.Components[i].Problem = "its weights are cut off"
 		}
 	}
 	return info, err
