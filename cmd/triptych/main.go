@@ -72,18 +72,20 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-signals
-		cancel()
-		for first := time.Now(); ; {
-			<-signals
-			if time.Since(first) > sameSignal {
-				break
-			}
-		}
+		untilTwice(signals, cancel)
 		fmt.Fprintln(os.Stderr, "triptych: asked to end twice, ending at once")
 		os.Exit(exitInterrupted)
 	}()
 	return ctx, cancel
+}
+
+// untilTwice cancels with the first signal, and returns with the next one that is another.
+func untilTwice(signals <-chan os.Signal, cancel func()) {
+	<-signals
+	cancel()
+	for first := time.Now(); time.Since(first) <= sameSignal; {
+		<-signals
+	}
 }
 
 // sticky is standard output; after an error it takes nothing more, and the error is the command's.
