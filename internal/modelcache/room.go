@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/triptych-serving/triptych/internal/modelfolder"
@@ -27,7 +28,7 @@ func (r *run) fits() error {
 		needed += s.bytes()
 	}
 	if r.Limit > 0 && needed > r.Limit {
-		return tooMuch(fmt.Sprintf("%q", r.wanted), needed, r.Limit, "")
+		return tooMuch("the whole of "+strings.Join(r.wanted, ", "), needed, r.Limit, "")
 	}
 	return nil
 }
