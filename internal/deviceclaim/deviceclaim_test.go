@@ -44,7 +44,7 @@ func reserve(t testing.TB, l *Claim, bytes int64) {
 }
 
 func TestReserve(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "claim") // is made
+	root := t.TempDir()
 	a, b := join(t, root, 100), join(t, root, 100)
 	reserve(t, a, 60)
 	want := device.BusyError{NeededBytes: 41, AvailableBytes: 40, OthersBytes: 60, BudgetBytes: 100}
