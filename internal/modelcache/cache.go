@@ -48,10 +48,8 @@ func Run(ctx context.Context, o Options) error {
 			r.wanted = append(r.wanted, name)
 		}
 	}
-	for _, name := range r.wanted {
-		if r.sources[name], err = scan(all[name]); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+	if err := r.scan(all); err != nil {
+		return err
 	}
 	if err := r.fits(); err != nil {
 		return err
@@ -71,6 +69,29 @@ type run struct {
 	folder  *modelfolder.Folder
 	wanted  []string
 	sources map[string]source
+}
+
+// scan looks at the files of what is wanted. A model that nobody asked for by its name is left out when they cannot be copied, as
+// long as another one can be: one that is broken must not keep a node from the others.
+func (r *run) scan(all map[string]string) error {
+	var sound []string
+	var broken error
+	for _, name := range r.wanted {
+		source, err := scan(all[name])
+		if err == nil {
+			r.sources[name], sound = source, append(sound, name)
+			continue
+		}
+		broken = fmt.Errorf("%s: %w", name, err)
+		if len(r.Models) > 0 {
+			return broken
+		}
+		r.Progress.Line("%v; the model is left out", broken)
+	}
+	if r.wanted = sound; len(sound) == 0 {
+		return broken
+	}
+	return nil
 }
 
 // make makes room for a model and fills it.

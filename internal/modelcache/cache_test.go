@@ -156,6 +156,27 @@ func TestFill(t *testing.T) {
 	}
 }
 
+// TestBroken: a model that cannot be copied keeps no other one away, unless it is asked for.
+func TestBroken(t *testing.T) {
+	from, into, p := t.TempDir(), t.TempDir(), &told{}
+	put(t, from, "broken", 10, 'a')
+	must(t, os.Symlink("nowhere", filepath.Join(from, "broken", "unet", "x.safetensors")))
+	o := Options{From: from, Into: into, Progress: p}
+	if err := Run(t.Context(), o); err == nil || !strings.HasPrefix(err.Error(), "broken: ") {
+		t.Errorf("a broken model alone: %v", err)
+	}
+	put(t, from, "sound", 10, 'b')
+	must(t, Run(t.Context(), o))
+	same(t, from, into, "sound")
+	if there(into, "broken") || !strings.Contains(p.text(), "the model is left out") {
+		t.Errorf("told:\n%s", p.text())
+	}
+	o.Models = []string{"broken", "sound"}
+	if err := Run(t.Context(), o); err == nil || !strings.HasPrefix(err.Error(), "broken: ") {
+		t.Errorf("a broken model that is asked for: %v", err)
+	}
+}
+
 // TestChanges: a model with a record is compared by digest, and one whose files have the one time of all tars by when they came.
 func TestChanges(t *testing.T) {
 	from, into, p := t.TempDir(), t.TempDir(), &told{}
