@@ -138,7 +138,7 @@ func (t *T) newcomers(ctx context.Context, part string, replicas int, more func(
 }
 
 // firstWork measures how long after being ready each of the services at some addresses can be chosen for
-// work, which may be 5 s, and how long until it was, which is up to what is asked for.
+// work, and how long until it was. Either may be 5 s, but for the work of an encoder, which may be 20 s.
 func (t *T) firstWork(ctx context.Context, part string, watch *workWatch, ready map[string]time.Time) error {
 	for address, since := range ready {
 		if err := eventually(ctx, 20*time.Second, func(ctx context.Context) error { return t.choosable(ctx, address) }); err != nil {
@@ -161,7 +161,12 @@ func (t *T) firstWork(ctx context.Context, part string, watch *workWatch, ready 
 			return err
 		}
 		at, _ := watch.first(address)
-		t.Measure("a new %s has its first work %.1f s after it is ready", part, max(0, at.Sub(since)).Seconds())
+		idle := max(0, at.Sub(since))
+		t.Measure("a new %s has its first work %.1f s after it is ready", part, idle.Seconds())
+		// Callers wait for a denoiser all the time. Whether an encoder is needed is up to who asks when.
+		if part == "denoiser" && idle > 5*time.Second {
+			return fmt.Errorf("the new %s at %s had no work for %.1f s after it was ready, expected at most 5 s", part, address, idle.Seconds())
+		}
 	}
 	return nil
 }
