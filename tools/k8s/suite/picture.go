@@ -4,6 +4,7 @@ package suite
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,20 +22,21 @@ import (
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 )
 
-// prompt and seeds are of all pictures that are asked for.
-const (
-	prompt = "cool face on a pink background"
-	seeds  = 6
-)
+// seeds are those of pictures that callers ask for.
+const seeds = 6
 
 // patience bounds a picture that waits for a stage.
 const patience = 3 * time.Minute
 
 // A picture is what is asked for.
 type picture struct {
-	seed  uint64
-	steps int32 // the model's own number if 0
+	prompt string // that of most pictures if empty
+	seed   uint64
+	steps  int32 // the model's own number if 0
 }
+
+// words are its prompt.
+func (p picture) words() string { return cmp.Or(p.prompt, "cool face on a pink background") }
 
 // long is a picture that denoises for seconds.
 var long = picture{seed: 7, steps: 120}
@@ -50,7 +52,7 @@ func (s *Suite) reference(ctx context.Context, p picture) ([]byte, error) {
 	if err := os.MkdirAll(claims, 0o700); err != nil {
 		return nil, err
 	}
-	args := []string{"generate", prompt, "--seed=" + strconv.FormatUint(p.seed, 10), "--output=" + path, "--device-claims=" + claims}
+	args := []string{"generate", p.words(), "--seed=" + strconv.FormatUint(p.seed, 10), "--output=" + path, "--device-claims=" + claims}
 	if p.steps > 0 {
 		args = append(args, "--steps="+strconv.Itoa(int(p.steps)))
 	}
@@ -84,7 +86,7 @@ func (t *T) dial(secure credentials.TransportCredentials) (*grpc.ClientConn, err
 func generate(ctx context.Context, conn *grpc.ClientConn, p picture, see func(*triptychv1alpha1.GenerateResponse)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	spec := &triptychv1alpha1.GenerationSpec{Prompt: prompt, Seed: &p.seed, Output: &triptychv1alpha1.OutputOptions{Format: "png"}}
+	spec := &triptychv1alpha1.GenerationSpec{Prompt: p.words(), Seed: &p.seed, Output: &triptychv1alpha1.OutputOptions{Format: "png"}}
 	if p.steps > 0 {
 		spec.Steps = &p.steps
 	}
