@@ -19,7 +19,7 @@ func load(t *testing.T, r *fleettest.Rig) residency.StageID {
 	t.Helper()
 	need := residency.Need{Kind: stage.KindDenoiser, Components: tiny(stage.KindDenoiser, 8).Components}
 	var err error
-	if need.Footprints, err = r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(stage.KindDenoiser, 8), nil); err != nil {
+	if need.Footprints, err = r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(stage.KindDenoiser, 8), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := r.Keeper.Acquire(fleettest.Soon(t), residency.AcquireRequest{Need: need})
@@ -125,7 +125,7 @@ func TestStress(t *testing.T) {
 	for i := range planners {
 		go func() {
 			for n := range 20 {
-				if _, err := r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(stage.KindDenoiser, int64(2+2*((i+n)%16))), nil); err != nil {
+				if _, err := r.Fleet.Plan(fleettest.Soon(t), stage.KindDenoiser, tiny(stage.KindDenoiser, int64(2+2*((i+n)%16))), nil, nil); err != nil {
 					done <- err
 					return
 				}

@@ -207,10 +207,10 @@ func TestKnownWithoutReplica(t *testing.T) {
 		dns.Set("denoiser", "10.0.2.1")
 		s.Start()
 		plan := func(latent int64) error {
-			_, err := r.Fleet.Plan(expired(t), kind, tiny(kind, latent), nil)
+			_, err := r.Fleet.Plan(expired(t), kind, tiny(kind, latent), nil, nil)
 			return err
 		}
-		if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil); err != nil {
+		if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		dns.Set("denoiser")

@@ -57,9 +57,9 @@ func (f *Fleet) classes(kind stage.Kind, components []string) []string {
 
 // Plan tells what a turn takes in each class of services that do the work, as one service of the class says. limits are those of
 // the weights by class, and others are not asked; nil is req.LimitBytes for all. A class that refuses is left out, and its refusal
-// is the error if all do. Plan waits for a service that answers; when ctx ends first, the error is StageUnreachable.
-// SizeUnsupported, ModelNotFound, ModelInvalid, DiskFull.
-func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest, limits map[string]int64) (map[string]stage.Footprint, error) {
+// is the error if all do. Plan waits for a service that answers, and calls waits, if it is not nil, before it does so for the first time;
+// when ctx ends first, the error is StageUnreachable. SizeUnsupported, ModelNotFound, ModelInvalid, DiskFull.
+func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest, limits map[string]int64, waits func()) (map[string]stage.Footprint, error) {
 	for deaths := 0; ; {
 		changed := f.next()
 		out := map[string]stage.Footprint{}
@@ -108,6 +108,10 @@ func (f *Fleet) Plan(ctx context.Context, kind stage.Kind, req stage.PlanRequest
 				refused = nil
 			}
 			return out, refused
+		}
+		if waits != nil {
+			waits()
+			waits = nil
 		}
 		select {
 		case <-changed:

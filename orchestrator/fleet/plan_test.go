@@ -39,7 +39,7 @@ func TestPlanByClass(t *testing.T) {
 	twin.Looks(t, 2)
 	plan := func(latent int64, classes []string, narrow, wide int32) map[string]stage.Footprint {
 		t.Helper()
-		got, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, latent), nil)
+		got, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, latent), nil, nil)
 		if err != nil || !slices.Equal(slices.Sorted(maps.Keys(got)), classes) || asked[0].Load() != narrow || asked[1].Load() != wide {
 			t.Fatalf("%v, %v, asked %d and %d times, want %d and %d", got, err, asked[0].Load(), asked[1].Load(), narrow, wide)
 		}
@@ -57,7 +57,7 @@ func TestPlanByClass(t *testing.T) {
 	plan(8, all, 2, 3)
 
 	limited := func(limits map[string]int64) map[string]stage.Footprint {
-		got, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), limits)
+		got, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), limits, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestPlanByClass(t *testing.T) {
 	refuses[1].Store(true)
 	plan(4, all[:1], 3, 5)
 	refuses[0].Store(true)
-	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 2), nil); stage.ReasonOf(err) != stage.SizeUnsupported {
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 2), nil, nil); stage.ReasonOf(err) != stage.SizeUnsupported {
 		t.Errorf("when all refuse: %v", err)
 	}
 }

@@ -168,7 +168,7 @@ func TestPlanLeavesMute(t *testing.T) {
 		}
 		r.Known(t)
 		begin := time.Now()
-		if _, err := r.Fleet.Plan(t.Context(), kind, tiny(kind, 8), nil); err != nil {
+		if _, err := r.Fleet.Plan(t.Context(), kind, tiny(kind, 8), nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		first, second := <-asked, <-asked

@@ -85,20 +85,20 @@ func TestPlanWaits(t *testing.T) {
 		asked.Add(1)
 		return nil
 	}
-	if _, err := r.Fleet.Plan(expired(t), kind, tiny(kind, 8), nil); !unreachable(err, kind) {
+	if _, err := r.Fleet.Plan(expired(t), kind, tiny(kind, 8), nil, nil); !unreachable(err, kind) {
 		t.Errorf("the deadline ended with %v", err)
 	}
 	guarded, done := r.Fleet.Guard(fleettest.Soon(t), kind, tiny(kind, 8).Components, time.Millisecond)
 	defer done()
-	if _, err := r.Fleet.Plan(guarded, kind, tiny(kind, 8), nil); !unreachable(err, kind) {
+	if _, err := r.Fleet.Plan(guarded, kind, tiny(kind, 8), nil, nil); !unreachable(err, kind) {
 		t.Errorf("patience ended with %v", err)
 	}
-	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(kind, 8), nil); !errors.Is(err, context.Canceled) {
+	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(kind, 8), nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancel ended with %v", err)
 	}
 	got := make(chan error)
 	go func() {
-		_, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil)
+		_, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil, nil)
 		got <- err
 	}()
 	s.Start()
@@ -106,10 +106,10 @@ func TestPlanWaits(t *testing.T) {
 		t.Errorf("once it is there: %v", err)
 	}
 	before := asked.Load()
-	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(kind, 8), nil); err != nil || asked.Load() != before {
+	if _, err := r.Fleet.Plan(cancelled(t), kind, tiny(kind, 8), nil, nil); err != nil || asked.Load() != before {
 		t.Errorf("the same again: %v, asked %d times", err, asked.Load()-before)
 	}
-	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 7), nil); stage.ReasonOf(err) != stage.SizeUnsupported {
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 7), nil, nil); stage.ReasonOf(err) != stage.SizeUnsupported {
 		t.Errorf("a bad size: %v", err)
 	}
 }
@@ -128,7 +128,7 @@ func TestPlanAsksTheDisk(t *testing.T) {
 	}
 	s.Planned = func(f *stage.Footprint) { f.SpillBytes = 1 }
 	s.Start()
-	f, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil)
+	f, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil, nil)
 	if err != nil || len(f) != 1 {
 		t.Fatal(f, err)
 	}
@@ -138,7 +138,7 @@ func TestPlanAsksTheDisk(t *testing.T) {
 		}
 	}
 	full = true
-	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil); stage.ReasonOf(err) != stage.DiskFull {
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil, nil); stage.ReasonOf(err) != stage.DiskFull {
 		t.Errorf("once the disk is full: %v", err)
 	}
 }
@@ -158,7 +158,7 @@ func TestPlanGivesUp(t *testing.T) {
 		return ctx.Err()
 	}
 	s.Start()
-	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil); stage.ReasonOf(err) != stage.RuntimeDied || asked.Load() != 6 {
+	if _, err := r.Fleet.Plan(fleettest.Soon(t), kind, tiny(kind, 8), nil, nil); stage.ReasonOf(err) != stage.RuntimeDied || asked.Load() != 6 {
 		t.Errorf("deaths ended with %v after %d", err, asked.Load())
 	}
 	// Patience ends a call that hangs in a service that is no longer there; the cause is told.
@@ -166,7 +166,7 @@ func TestPlanGivesUp(t *testing.T) {
 	defer done()
 	got := make(chan error)
 	go func() {
-		_, err := r.Fleet.Plan(guarded, kind, tiny(kind, 8), nil)
+		_, err := r.Fleet.Plan(guarded, kind, tiny(kind, 8), nil, nil)
 		got <- err
 	}()
 	<-hangs

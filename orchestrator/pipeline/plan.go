@@ -34,8 +34,11 @@ func (p *Pipeline) Plan(ctx context.Context, model fleet.Model, spec Spec, waiti
 	}
 	plan := Plan{Turns: map[string]map[string]stage.Footprint{}, model: model}
 	for _, t := range turns {
-		stop := p.explain(ctx, model, t, waiting)
-		footprints, device, err := p.planned(ctx, model, spec, t)
+		stop := func() {}
+		footprints, device, err := p.planned(ctx, model, spec, t, func() {
+			stop() // of the plan before, where there are two
+			stop = p.explain(ctx, model, t, waiting)
+		})
 		stop()
 		if err != nil {
 			return Plan{}, p.smallest(ctx, model, spec, device, err)
@@ -55,9 +58,10 @@ func (p *Pipeline) explain(ctx context.Context, model fleet.Model, t stage.Turn,
 	})
 }
 
-// planned is what a turn takes in each class of services. The error is of the device given, the largest.
-func (p *Pipeline) planned(ctx context.Context, model fleet.Model, spec Spec, t stage.Turn) (map[string]stage.Footprint, residency.Device, error) {
-	need, err := p.asked(ctx, model, spec, t, 0, nil)
+// planned is what a turn takes in each class of services. The error is of the device given, the largest. waits, if not nil, is called
+// whenever that begins to wait for a service.
+func (p *Pipeline) planned(ctx context.Context, model fleet.Model, spec Spec, t stage.Turn, waits func()) (map[string]stage.Footprint, residency.Device, error) {
+	need, err := p.asked(ctx, model, spec, t, 0, nil, waits)
 	if err != nil {
 		return nil, residency.Device{}, err
 	}
@@ -67,7 +71,7 @@ func (p *Pipeline) planned(ctx context.Context, model fleet.Model, spec Spec, t 
 		for class, f := range need.Footprints {
 			limits[class] = f.LimitWithin(device.BudgetBytes)
 		}
-		if need, err = p.asked(ctx, model, spec, t, 0, limits); err != nil {
+		if need, err = p.asked(ctx, model, spec, t, 0, limits, waits); err != nil {
 			return nil, device, err
 		}
 		device, refused = p.Keeper.Check(need)
@@ -77,13 +81,13 @@ func (p *Pipeline) planned(ctx context.Context, model fleet.Model, spec Spec, t 
 
 // asked is what each class of services says that a turn takes, with weights of at most limit bytes or those of its class; 0 is no
 // limit.
-func (p *Pipeline) asked(ctx context.Context, model fleet.Model, spec Spec, t stage.Turn, limit int64, limits map[string]int64) (n residency.Need, err error) {
+func (p *Pipeline) asked(ctx context.Context, model fleet.Model, spec Spec, t stage.Turn, limit int64, limits map[string]int64, waits func()) (n residency.Need, err error) {
 	n.Kind, n.Components = t.Kind, p.Fleet.Parts(model, t)
 	ctx, done := p.Fleet.Guard(ctx, t.Kind, n.Components, p.Patience)
 	defer done()
 	n.Footprints, err = p.Fleet.Plan(ctx, t.Kind, stage.PlanRequest{
 		Turn: t.Name, Components: n.Components, Options: spec.Recipe.Shape(t, spec.Options), LimitBytes: limit,
-	}, limits)
+	}, limits, waits)
 	return n, err
 }
 
@@ -95,7 +99,7 @@ func (p *Pipeline) smallest(ctx context.Context, model fleet.Model, spec Spec, d
 	}
 	budget := int64(0)
 	for _, t := range spec.Turns() {
-		least, err := p.asked(ctx, model, spec, t, 1, nil)
+		least, err := p.asked(ctx, model, spec, t, 1, nil, nil)
 		if err != nil { // the refusal stands, whoever could not be asked
 			return refused
 		}
@@ -181,7 +185,7 @@ func (w *worker) follow(ctx context.Context) {
 
 // replan plans a turn for the classes of services that are there. What none of them can take stays as it was planned.
 func (w *worker) replan(ctx context.Context, t stage.Turn) {
-	footprints, _, err := w.planned(ctx, w.model, w.job.Spec, t)
+	footprints, _, err := w.planned(ctx, w.model, w.job.Spec, t, nil)
 	if err != nil {
 		return
 	}
