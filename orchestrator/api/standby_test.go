@@ -69,8 +69,12 @@ func TestStandby(t *testing.T) {
 	if news, err := watch.Recv(); err != nil || news.GetSnapshot() == nil || len(news.GetSnapshot().GetServices()) > 0 {
 		t.Errorf("who watches is told %v, %v", news, err)
 	}
+	const why = "it works for another orchestrator"
+	if err := r.Fleet.Await(fleettest.Soon(t), func() bool { return r.Fleet.Services()[0].Problem == why }); err != nil {
+		t.Error(err)
+	}
 	list, err := r.models.ListModels(fleettest.Soon(t), &triptychv1alpha1.ListModelsRequest{})
-	if err != nil || len(list.GetModels()) == 0 || list.GetServices()[0].GetProblem() != "it works for another orchestrator" {
+	if err != nil || len(list.GetModels()) == 0 || list.GetServices()[0].GetProblem() != why {
 		t.Errorf("the models are told as %v, %v", list, err)
 	}
 	theirs.Store(false)
