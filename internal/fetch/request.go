@@ -2,14 +2,16 @@ package fetch
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
-	_ "golang.org/x/crypto/x509roots/fallback" // certificates of authorities, for machines that have none, such as a container
+	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
 const (
@@ -19,11 +21,28 @@ const (
 
 // newTransport gives up on servers that do not answer, and takes files as they are.
 func newTransport() http.RoundTripper {
+	fallBack()
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = headerTimeout
 	t.DisableCompression = true
 	return t
 }
+
+// fallBack sets certificates of authorities for machines that have none, such as a container. It reads them here rather than when a
+// process starts: nobody else needs them, and a picture takes seven processes.
+var fallBack = sync.OnceFunc(func() {
+	pool := x509.NewCertPool()
+	for root := range bundle.Roots() {
+		switch cert, err := x509.ParseCertificate(root.Certificate); {
+		case err != nil: // the others do
+		case root.Constraint != nil:
+			pool.AddCertWithConstraint(cert, root.Constraint)
+		default:
+			pool.AddCert(cert)
+		}
+	}
+	x509.SetFallbackRoots(pool)
+})
 
 // request asks for what is missing of the file and follows redirects. The token goes to the host of the manifest alone, and
 // over https alone.
