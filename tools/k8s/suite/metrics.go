@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 )
 
-// A sample is one line of Prometheus's text format.
+// A sample is the value of a counter or a gauge.
 type sample struct {
 	name   string
 	labels map[string]string
@@ -29,46 +30,33 @@ func (t *T) metrics(ctx context.Context, host string) ([]sample, error) {
 		return nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s: %s", host, response.Status)
 	}
+	return samplesOf(response.Body)
+}
+
+// samplesOf reads Prometheus's text format.
+func samplesOf(text io.Reader) ([]sample, error) {
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(text)
+	if err != nil {
+		return nil, err
+	}
 	var samples []sample
-	for line := range strings.Lines(string(text)) {
-		if s, ok := parseSample(strings.TrimSpace(line)); ok {
+	for name, family := range families {
+		for _, m := range family.GetMetric() {
+			if m.GetHistogram() != nil || m.GetSummary() != nil {
+				continue
+			}
+			s := sample{name: name, labels: map[string]string{}, value: m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()}
+			for _, l := range m.GetLabel() {
+				s.labels[l.GetName()] = l.GetValue()
+			}
 			samples = append(samples, s)
 		}
 	}
 	return samples, nil
-}
-
-// parseSample reads NAME{LABEL="VALUE",...} NUMBER. Values of our labels have no quotes in them.
-func parseSample(line string) (sample, bool) {
-	if line == "" || line[0] == '#' {
-		return sample{}, false
-	}
-	cut := strings.LastIndexByte(line, ' ')
-	if cut < 0 {
-		return sample{}, false
-	}
-	value, err := strconv.ParseFloat(line[cut+1:], 64)
-	if err != nil {
-		return sample{}, false
-	}
-	s := sample{value: value, labels: map[string]string{}}
-	var labels string
-	s.name, labels, _ = strings.Cut(strings.TrimSuffix(line[:cut], "}"), "{")
-	for labels != "" {
-		var name, text string
-		name, labels, _ = strings.Cut(labels, `="`)
-		text, labels, _ = strings.Cut(labels, `"`)
-		s.labels[name] = text
-		labels = strings.TrimPrefix(labels, ",")
-	}
-	return s, true
 }
 
 // sum adds up the samples of a name that have the label, if one is given.

@@ -3,12 +3,13 @@
 package suite
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestParseSample(t *testing.T) {
+func TestSamplesOf(t *testing.T) {
 	for line, want := range map[string]*sample{
 		`triptych_backlog_seconds{kind="denoiser",model=""} 12.5`: {name: "triptych_backlog_seconds", labels: map[string]string{"kind": "denoiser", "model": ""}, value: 12.5},
 		`triptych_peak_bytes{device="pod a/cpu:0"} 2.4e+07`:       {name: "triptych_peak_bytes", labels: map[string]string{"device": "pod a/cpu:0"}, value: 2.4e7},
@@ -16,13 +17,13 @@ func TestParseSample(t *testing.T) {
 		`# HELP go_goroutines Number of goroutines that exist.`: nil,
 		``: nil,
 	} {
-		got, ok := parseSample(line)
-		if ok != (want != nil) {
-			t.Errorf("%q: read: %v", line, ok)
+		got, err := samplesOf(strings.NewReader(line + "\n"))
+		if err != nil || len(got) > 1 || (len(got) == 1) != (want != nil) {
+			t.Errorf("%q: read: %v, %v", line, got, err)
 			continue
 		}
 		if want != nil {
-			if diff := cmp.Diff(*want, got, cmp.AllowUnexported(sample{})); diff != "" {
+			if diff := cmp.Diff(*want, got[0], cmp.AllowUnexported(sample{})); diff != "" {
 				t.Errorf("%q: %s", line, diff)
 			}
 		}
