@@ -56,7 +56,12 @@ func (m Model) Able(turns []stage.Turn) error {
 
 // Models lists every model that some service knows, by name, from what the services last said.
 func (f *Fleet) Models() []Model {
-	out := Catalog(f.told())
+	return f.models(f.told())
+}
+
+// models is what the fleet tells of the models of some stages.
+func (f *Fleet) models(told []stage.Info) []Model {
+	out := Catalog(told)
 	for i := range out {
 		out[i].Warnings = append(out[i].Warnings, f.differing(out[i])...)
 	}
@@ -118,15 +123,16 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 	return m, nil
 }
 
-// find is a model that can be used, unless stages of a kind have to be heard of before that can be told.
+// find is a model that can be used, unless stages of a kind have to be heard of before that can be told. It reads once who has told
+// what: a stage that answers meanwhile would be neither among the models nor among those still to be heard.
 func (f *Fleet) find(name string) (m Model, missing stage.Kind, err error) {
-	told := f.told()
+	told, unheard := f.heard()
 	for _, kind := range stage.Kinds() {
 		if !slices.ContainsFunc(told, func(info stage.Info) bool { return info.Kind == kind }) {
 			return m, kind, nil
 		}
 	}
-	models := f.Models()
+	models := f.models(told)
 	name = cmp.Or(name, byDefault(models))
 	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == name })
 	if i < 0 {
@@ -139,7 +145,7 @@ func (f *Fleet) find(name string) (m Model, missing stage.Kind, err error) {
 	switch m = models[i]; {
 	case m.Problem == nil:
 		return m, 0, nil
-	case m.missing != 0 && f.unheard(m.missing):
+	case m.missing != 0 && unheard[m.missing]:
 		return m, m.missing, nil
 	}
 	return m, 0, m.Problem
@@ -149,12 +155,6 @@ func (f *Fleet) find(name string) (m Model, missing stage.Kind, err error) {
 func (f *Fleet) told() []stage.Info {
 	told, _ := f.heard()
 	return told
-}
-
-// unheard tells whether an address or a name of a kind has told nothing yet.
-func (f *Fleet) unheard(kind stage.Kind) bool {
-	_, unheard := f.heard()
-	return unheard[kind]
 }
 
 // heard is what told gives, and the kinds of which an address or a name has told nothing yet.
