@@ -119,7 +119,8 @@ proto-breaking: ## Fail if a proto breaks its callers since the last release
 
 # What of SHARED's goldens the tests read; a family's goldens join this list with its tests.
 GOLDENS := README.md make_golden.py samplers starter tiny-sd15 tiny-v tokens \
-	$(addprefix sdxl/,README.md make_golden_sdxl.py index.json tiny-sd15 inputs/photo-64x48.png inputs/photo-90x70.png inputs/mask-64x48.png inputs/mask-soft-64x48.png runs/sd-i2i-* runs/sd-inpaint-*)
+	formats $(addprefix sdxl/,README.md make_golden_sdxl.py index.json prompts.json tiny-sd15 tiny-sd15-inpaint tiny-sdxl control-sd-a control-sd-b control-xl-a \
+	embeddings esrgan inputs ip-adapter lora names runs tensors)
 
 .PHONY: sync-shared
 sync-shared: ## Replace the starter model and the goldens that tests read by those of SHARED, together
