@@ -101,6 +101,11 @@ type OptionSpec struct {
 	Refused  Reason   // of the error when a value is not accepted; empty is InvalidField
 	// Problem tells why there is no Default although turns need the option: a request has to say it.
 	Problem string
+	// Adapter makes a Text name models of this kind (Model.Adapter), as ParseChoices reads it.
+	Adapter string
+	// Tag lets the options InTexts name such models too, as <TAG:NAME:NUMBER>; empty is none.
+	Tag     string
+	InTexts []string
 }
 
 // Missing is a request that does not say an option that it has to.
@@ -134,6 +139,9 @@ func (s OptionSpec) Check(field string, o Option) error {
 		}
 		if at := strings.IndexByte(o.Text, 0); at >= 0 {
 			return Invalid(reason, field, o, fmt.Sprintf("text without NUL, got one at byte %d", at))
+		}
+		if _, err := ParseChoices(o.Text); s.Adapter != "" && err != nil {
+			return Invalid(reason, field, o, fmt.Sprintf("%s, but %v", s.Accepted(), err))
 		}
 	}
 	return nil
@@ -169,6 +177,8 @@ func (s OptionSpec) Accepted() string {
 	switch {
 	case len(s.Choices) > 0:
 		return "one of " + strings.Join(s.Choices, ", ")
+	case s.Adapter != "":
+		return fmt.Sprintf("at most %d names of models of kind %s, such as name:0.8,other", MaxChoices, s.Adapter)
 	case s.Type == Text && s.bounded():
 		return fmt.Sprintf("at most %v bytes of UTF-8", s.Max)
 	case s.Type == Text || s.Type == Bool:

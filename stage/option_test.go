@@ -14,6 +14,7 @@ func TestOptionSpecCheck(t *testing.T) {
 	scale := stage.OptionSpec{Name: "guidance_scale", Type: stage.Float, Max: 100}
 	sampler := stage.OptionSpec{Name: "sampler", Type: stage.Text, Choices: []string{"ddim", "euler"}, Refused: stage.SamplerUnsupported, Problem: "its own is unknown"}
 	prompt := stage.OptionSpec{Name: "prompt", Type: stage.Text, Max: 8}
+	loras := stage.OptionSpec{Name: "loras", Type: stage.Text, Max: 32, Adapter: "lora"}
 	for _, test := range []struct {
 		spec   stage.OptionSpec
 		value  stage.Option
@@ -34,6 +35,9 @@ func TestOptionSpecCheck(t *testing.T) {
 		{prompt, stage.TextOption("123456789"), stage.InvalidField, "at most 8 bytes"},
 		{prompt, stage.TextOption("\xff"), stage.InvalidField, "UTF-8"},
 		{prompt, stage.TextOption("a\x00"), stage.InvalidField, "NUL"},
+		{loras, stage.TextOption(""), "", ""},
+		{loras, stage.TextOption("style:0.8, detail"), "", ""},
+		{loras, stage.TextOption("style:much"), stage.InvalidField, `names of models of kind lora, such as name:0.8,other, but "much" behind "style" is no number`},
 	} {
 		err := test.spec.Check("field", test.value)
 		if stage.ReasonOf(err) != test.reason || err != nil && !strings.Contains(err.Error(), test.says) {

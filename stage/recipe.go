@@ -29,6 +29,9 @@ type Turn struct {
 type Member struct {
 	Component string
 	With      string
+	// Option makes a slot of it, for any number of components: Component is then a part, such as "unet_lora", of each of the
+	// models that this option names, in the option's order. See Recipe.Choose.
+	Option string
 }
 
 // Port is a value that a turn takes or gives.

@@ -24,6 +24,7 @@ type Family struct {
 // Model is what the configs of a model tell.
 type Model struct {
 	Class      string // of the pipeline
+	Adapter    string // see stage.Model; an adapter that is never used by itself has no Recipes and no Turns
 	Recipes    []stage.Recipe
 	Turns      map[string]Turn // of the recipes, by name
 	Components []Component     // in the order they are used
@@ -31,8 +32,11 @@ type Model struct {
 	Problem    error           // why it can be planned and not run
 }
 
-// Needs reports whether a component works in every job of the model's first recipe.
+// Needs reports whether a component works in every job of the model's first recipe. An adapter needs all that it has.
 func (m *Model) Needs(component string) bool {
+	if len(m.Recipes) == 0 {
+		return true
+	}
 	for _, t := range m.Recipes[0].For(func(string) bool { return false }) {
 		if slices.Contains(t.Components(), component) {
 			return true
@@ -62,10 +66,17 @@ func Name(dir *modeldir.Dir, part string) string { return dir.Name() + "/" + par
 // Network is an opened network, which embeds a modeldir.Network.
 type Network interface{ Files() *modeldir.Network }
 
+// Adapter is the network of a model that others name in an option: its numbers there are found by the model's name.
+type Adapter interface {
+	Network
+	Name() string
+}
+
 // Turn is what a turn of a recipe does.
 type Turn struct {
-	// Runs are those of a request, one after another. Networks are in the order of the turn's members that take part;
-	// options are all that Recipe.Shape tells.
+	// Runs are those of a request, one after another. Networks are in the order of the turn's members that take part, with
+	// those of the models that options name in the place of slots; options are all that Recipe.Shape tells. An adapter that
+	// does not fit is a *stage.Error.
 	Runs func(nets []Network, o stage.Options) ([]Run, error)
 	// Work takes the turn; nil while the engine cannot. Options and values have been checked against the recipe. Errors are
 	// a *stage.Error, those of a Session or a context's; others are a fault of ours.
@@ -75,6 +86,7 @@ type Turn struct {
 // Run is a tape that a turn runs with the weights of a member.
 type Run struct {
 	Member int
+	With   []int // further members, whose manifests the tape has beside that of Member, in order
 	Tape   *device.Tape
 	// Image runs keep to a limit of scratch, in bands: see stageengine.MaxImageScratch.
 	Image bool

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/families/family"
 )
@@ -21,8 +20,9 @@ import (
 // and shapes, and their bytes. Bytes are read only where all else agrees, in the background from the first Info on, so that
 // neither a start nor an image waits for it.
 
-// settings is all of a component that can be compared without reading its weights.
-func settings(part *family.Component, net *modeldir.Network) (string, error) {
+// settings is all of a component that can be compared without reading its weights. That of an adapter has its name, by which
+// options have numbers for it.
+func settings(part *family.Component, network family.Network) (string, error) {
 	text, err := part.Settings()
 	if err != nil {
 		return "", err
@@ -30,7 +30,10 @@ func settings(part *family.Component, net *modeldir.Network) (string, error) {
 	var b strings.Builder
 	_, own, _ := strings.Cut(part.Name, "/")
 	fmt.Fprintf(&b, "%s %s\n%s", own, part.Class, text)
-	for _, t := range net.Tensors() {
+	if a, ok := network.(family.Adapter); ok {
+		fmt.Fprintf(&b, "%q\n", a.Name())
+	}
+	for _, t := range network.Files().Tensors() {
 		fmt.Fprintf(&b, "%q %v %v\n", t.Name, t.DType, t.Shape)
 	}
 	return b.String(), nil

@@ -28,7 +28,7 @@ func (s *Stage) Work(ctx context.Context, req stage.WorkRequest, observer stage.
 	if err != nil {
 		return stage.Result{}, err
 	}
-	if _, _, _, err := s.turnOf(books, req.Turn, req.Values.Has); err != nil {
+	if _, _, _, err := s.turnOf(books, req.Turn, req.Options, req.Values.Has); err != nil {
 		return stage.Result{}, err
 	}
 	books, done, err := s.use(ctx, req.Components)
@@ -36,7 +36,7 @@ func (s *Stage) Work(ctx context.Context, req stage.WorkRequest, observer stage.
 		return stage.Result{}, err
 	}
 	defer done()
-	recipe, t, turn, err := s.turnOf(books, req.Turn, req.Values.Has) // of the files that are resident
+	recipe, t, turn, err := s.turnOf(books, req.Turn, req.Options, req.Values.Has) // of the files that are resident
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -55,8 +55,8 @@ func (s *Stage) Work(ctx context.Context, req stage.WorkRequest, observer stage.
 }
 
 // turnOf is a turn that components are for. They are of any models, since equal components are one: those that differ in their
-// weights alone serve as each other. has tells of the turn's values, nil in plans.
-func (s *Stage) turnOf(books []*book, name string, has func(string) bool) (stage.Recipe, stage.Turn, family.Turn, error) {
+// weights alone serve as each other. Options choose what is in slots; has tells of the turn's values, nil in plans.
+func (s *Stage) turnOf(books []*book, name string, options stage.Options, has func(string) bool) (stage.Recipe, stage.Turn, family.Turn, error) {
 	var components, known []string
 	of := map[string]*book{}
 	for _, b := range books {
@@ -71,6 +71,7 @@ func (s *Stage) turnOf(books []*book, name string, has func(string) bool) (stage
 			continue
 		}
 		for _, recipe := range m.files.Recipes {
+			recipe = recipe.Choose(options, s.adapts)
 			t, ok := recipe.Turn(name)
 			if ok && t.WorksWith(components, has, same) {
 				return recipe, t, m.files.Turns[name], nil
@@ -78,11 +79,21 @@ func (s *Stage) turnOf(books []*book, name string, has func(string) bool) (stage
 		}
 	}
 	for _, recipe := range books[0].of.files.Recipes {
-		for _, t := range recipe.Turns {
+		for _, t := range recipe.Choose(options, s.adapts).Turns {
 			known = append(known, t.Name+" ("+strings.Join(t.Components(), ", ")+")")
 		}
 	}
-	return stage.Recipe{}, stage.Turn{}, family.Turn{}, stage.Invalid(stage.InvalidField, "turn", name+" ("+strings.Join(components, ", ")+")", "one of "+strings.Join(known, ", "))
+	accepted := "one of " + strings.Join(known, ", ")
+	if len(known) == 0 {
+		accepted = "a component of a model that has turns first"
+	}
+	return stage.Recipe{}, stage.Turn{}, family.Turn{}, stage.Invalid(stage.InvalidField, "turn", name+" ("+strings.Join(components, ", ")+")", accepted)
+}
+
+// adapts reports whether a model is an adapter that has a part here.
+func (s *Stage) adapts(model, part string) bool {
+	b := s.book(model + "/" + part)
+	return b != nil && b.of.files.Adapter != ""
 }
 
 // found gives the books of components, which are one or more.
@@ -162,6 +173,9 @@ func (s session) Beside(member int) *family.Store { return s.books[member].store
 // Start implements family.Session.
 func (s session) Start(r family.Run) (device.Run, error) {
 	b := s.books[r.Member]
+	if len(r.With) > 0 {
+		return nil, s.fault(errors.New("a run with the weights of several members"))
+	}
 	run, err := s.Device.NewRun(r.Tape, b.weights, s.limits(r, s.books))
 	if err != nil {
 		return nil, s.runError(err, b, 0)
@@ -240,7 +254,7 @@ func (s *Stage) Outlook(req stage.PlanRequest) (Outlook, error) {
 	for i, b := range books {
 		nets[i] = b.network()
 	}
-	recipe, t, turn, err := s.turnOf(books, req.Turn, nil)
+	recipe, t, turn, err := s.turnOf(books, req.Turn, req.Options, nil)
 	if err != nil {
 		return Outlook{}, err
 	}
@@ -250,6 +264,9 @@ func (s *Stage) Outlook(req stage.PlanRequest) (Outlook, error) {
 	}
 	var o Outlook
 	if o.Runs, err = turn.Runs(nets, options); err != nil {
+		if refused := (*stage.Error)(nil); errors.As(err, &refused) {
+			return Outlook{}, refused
+		}
 		return Outlook{}, s.fault(err)
 	}
 	for i, limit := range shares(books, req.LimitBytes) {

@@ -103,7 +103,7 @@ func (s *Stage) Info(ctx context.Context) (stage.Info, error) {
 	for _, m := range s.known() {
 		told := stage.Model{Name: m.name, Problem: m.unusable}
 		if m.files != nil {
-			told.Recipes = m.files.Recipes
+			told.Recipes, told.Adapter = m.files.Recipes, m.files.Adapter
 		}
 		info.Models = append(info.Models, told)
 	}

@@ -101,10 +101,11 @@ func TestWorkSurvives(t *testing.T) {
 
 func TestInfoSurvives(t *testing.T) {
 	recipe := stagetest.Recipe(stagetest.Film)
-	recipe.Options = append(recipe.Options, stage.OptionSpec{Name: "s", Type: stage.Bool, Default: stage.BoolOption(false), Problem: "p"})
+	recipe.Options = append(recipe.Options, stage.OptionSpec{Name: "s", Type: stage.Bool, Default: stage.BoolOption(false), Problem: "p", Adapter: "lora", Tag: "t", InTexts: []string{"prompt"}})
+	recipe.Turns[0].Members = append(recipe.Turns[0].Members, stage.Member{Component: "unet_lora", With: "w", Option: "loras"})
 	told := stage.Info{
 		Kind: stage.KindDenoiser, Version: "v", Host: "h", Device: "d", MemoryBudgetBytes: 1,
-		Models: []stage.Model{{Name: "m", Recipes: []stage.Recipe{recipe, {Task: "upscale"}}}, {Name: "n", Problem: "p"}},
+		Models: []stage.Model{{Name: "m", Adapter: "upscaler", Recipes: []stage.Recipe{recipe, {Task: "upscale"}}}, {Name: "n", Problem: "p"}},
 		Components: []stage.Component{
 			{Name: "m/unet", Model: "m", WeightsBytes: 2, Problem: "p", Digest: "q", Edition: stage.Edition{Stamp: "r", Identity: "s"}, Warnings: []string{"s", "t"}},
 			{Name: "n/unet", Model: "n"},

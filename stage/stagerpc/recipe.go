@@ -49,7 +49,7 @@ func clipped(texts []string, most int) []string { return each(some(texts, most),
 func some[A any](in []A, most int) []A { return in[:min(len(in), most)] }
 
 func modelToProto(m stage.Model) *stagepb.ModelInfo {
-	return &stagepb.ModelInfo{Name: clip(m.Name), Recipes: each(m.Recipes, recipeToProto), Problem: clip(m.Problem)}
+	return &stagepb.ModelInfo{Name: clip(m.Name), Adapter: clip(m.Adapter), Recipes: each(m.Recipes, recipeToProto), Problem: clip(m.Problem)}
 }
 
 // modelFromProto has a problem instead of recipes of a model that tells too much.
@@ -57,7 +57,7 @@ func modelFromProto(m *stagepb.ModelInfo) stage.Model {
 	if much := tooMuch(m.ProtoReflect()); much != "" {
 		return stage.Model{Name: clip(m.GetName()), Problem: "it tells too much: " + much}
 	}
-	return stage.Model{Name: m.GetName(), Recipes: each(m.GetRecipes(), recipeFromProto), Problem: clip(m.GetProblem())}
+	return stage.Model{Name: m.GetName(), Adapter: m.GetAdapter(), Recipes: each(m.GetRecipes(), recipeFromProto), Problem: clip(m.GetProblem())}
 }
 
 // tooMuch says what of a message is more than is believed: entries of a list, or bytes of a text; empty is nothing.
@@ -107,7 +107,7 @@ func turnToProto(t stage.Turn) *stagepb.Turn {
 	return &stagepb.Turn{
 		Name: clip(t.Name), Kind: kinds[t.Kind], Takes: each(t.Takes, portToProto), Gives: each(t.Gives, portToProto),
 		Members: each(t.Members, func(m stage.Member) *stagepb.Member {
-			return &stagepb.Member{Component: clip(m.Component), With: clip(m.With)}
+			return &stagepb.Member{Component: clip(m.Component), With: clip(m.With), Option: clip(m.Option)}
 		}),
 		Options: each(t.Options, clip), EachImage: t.EachImage, Optional: t.Optional,
 	}
@@ -117,7 +117,7 @@ func turnFromProto(t *stagepb.Turn) stage.Turn {
 	return stage.Turn{
 		Name: t.GetName(), Kind: keyOf(kinds, t.GetKind()), Takes: each(t.GetTakes(), portFromProto), Gives: each(t.GetGives(), portFromProto),
 		Members: each(t.GetMembers(), func(m *stagepb.Member) stage.Member {
-			return stage.Member{Component: m.GetComponent(), With: m.GetWith()}
+			return stage.Member{Component: m.GetComponent(), With: m.GetWith(), Option: m.GetOption()}
 		}),
 		Options: t.GetOptions(), EachImage: t.GetEachImage(), Optional: t.GetOptional(),
 	}
@@ -135,6 +135,7 @@ func specToProto(s stage.OptionSpec) *stagepb.OptionSpec {
 	return &stagepb.OptionSpec{
 		Name: clip(s.Name), Type: optionTypes[s.Type], Default: optionToProto(s.Default), Min: s.Min, Max: s.Max, Multiple: s.Multiple,
 		Choices: each(s.Choices, clip), Tokens: int64(s.Tokens), Shape: s.Shape, Unit: clip(s.Unit), Refused: string(s.Refused), Problem: clip(s.Problem),
+		Adapter: clip(s.Adapter), Tag: clip(s.Tag), InTexts: each(s.InTexts, clip),
 	}
 }
 
@@ -142,6 +143,7 @@ func specFromProto(s *stagepb.OptionSpec) stage.OptionSpec {
 	return stage.OptionSpec{
 		Name: s.GetName(), Type: keyOf(optionTypes, s.GetType()), Default: optionFromProto(s.GetDefault()), Min: s.GetMin(), Max: s.GetMax(), Multiple: s.GetMultiple(),
 		Choices: s.GetChoices(), Tokens: int(s.GetTokens()), Shape: s.GetShape(), Unit: s.GetUnit(), Refused: stage.Reason(s.GetRefused()), Problem: clip(s.GetProblem()),
+		Adapter: s.GetAdapter(), Tag: s.GetTag(), InTexts: s.GetInTexts(),
 	}
 }
 

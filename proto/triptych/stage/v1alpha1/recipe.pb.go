@@ -338,7 +338,9 @@ type Member struct {
 	// Name of the component.
 	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
 	// It is needed where the job has this value; empty is always.
-	With          string `protobuf:"bytes,2,opt,name=with,proto3" json:"with,omitempty"`
+	With string `protobuf:"bytes,2,opt,name=with,proto3" json:"with,omitempty"`
+	// Name of the option whose models take part; the component is then a part of each of them that has it, e.g. "unet_lora".
+	Option        string `protobuf:"bytes,3,opt,name=option,proto3" json:"option,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +385,13 @@ func (x *Member) GetComponent() string {
 func (x *Member) GetWith() string {
 	if x != nil {
 		return x.With
+	}
+	return ""
+}
+
+func (x *Member) GetOption() string {
+	if x != nil {
+		return x.Option
 	}
 	return ""
 }
@@ -616,7 +625,13 @@ type OptionSpec struct {
 	// Reason of the error when a value is not accepted; empty is INVALID_FIELD.
 	Refused string `protobuf:"bytes,11,opt,name=refused,proto3" json:"refused,omitempty"`
 	// Why there is no default although turns need the option; a request has to set it.
-	Problem       string `protobuf:"bytes,12,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,12,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Kind of the models that a text names, with numbers behind colons: "style:0.8,detail"; empty is none.
+	Adapter string `protobuf:"bytes,13,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	// Such models may also be named in the options of in_texts, as <TAG:NAME:NUMBER>; empty is none.
+	Tag string `protobuf:"bytes,14,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Names of those options.
+	InTexts       []string `protobuf:"bytes,15,rep,name=in_texts,json=inTexts,proto3" json:"in_texts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -735,6 +750,27 @@ func (x *OptionSpec) GetProblem() string {
 	return ""
 }
 
+func (x *OptionSpec) GetAdapter() string {
+	if x != nil {
+		return x.Adapter
+	}
+	return ""
+}
+
+func (x *OptionSpec) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *OptionSpec) GetInTexts() []string {
+	if x != nil {
+		return x.InTexts
+	}
+	return nil
+}
+
 var File_triptych_stage_v1alpha1_recipe_proto protoreflect.FileDescriptor
 
 const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
@@ -755,10 +791,11 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\aoptions\x18\x06 \x03(\tR\aoptions\x12\x1d\n" +
 	"\n" +
 	"each_image\x18\a \x01(\bR\teachImage\x12\x1a\n" +
-	"\boptional\x18\b \x01(\bR\boptional\":\n" +
+	"\boptional\x18\b \x01(\bR\boptional\"R\n" +
 	"\x06Member\x12\x1c\n" +
 	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x12\n" +
-	"\x04with\x18\x02 \x01(\tR\x04with\"x\n" +
+	"\x04with\x18\x02 \x01(\tR\x04with\x12\x16\n" +
+	"\x06option\x18\x03 \x01(\tR\x06option\"x\n" +
 	"\x04Port\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05media\x18\x02 \x01(\tR\x05media\x12\x14\n" +
@@ -770,7 +807,7 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\x05float\x18\x02 \x01(\x01H\x00R\x05float\x12\x14\n" +
 	"\x04text\x18\x03 \x01(\tH\x00R\x04text\x12\x14\n" +
 	"\x04bool\x18\x04 \x01(\bH\x00R\x04boolB\a\n" +
-	"\x05value\"\xe9\x02\n" +
+	"\x05value\"\xb0\x03\n" +
 	"\n" +
 	"OptionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
@@ -785,7 +822,10 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\x04unit\x18\n" +
 	" \x01(\tR\x04unit\x12\x18\n" +
 	"\arefused\x18\v \x01(\tR\arefused\x12\x18\n" +
-	"\aproblem\x18\f \x01(\tR\aproblem*p\n" +
+	"\aproblem\x18\f \x01(\tR\aproblem\x12\x18\n" +
+	"\aadapter\x18\r \x01(\tR\aadapter\x12\x10\n" +
+	"\x03tag\x18\x0e \x01(\tR\x03tag\x12\x19\n" +
+	"\bin_texts\x18\x0f \x03(\tR\ainTexts*p\n" +
 	"\tStageKind\x12\x1a\n" +
 	"\x16STAGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STAGE_KIND_ENCODER\x10\x01\x12\x17\n" +

@@ -404,7 +404,9 @@ type ModelInfo struct {
 	// What it can do, and how.
 	Recipes []*Recipe `protobuf:"bytes,2,rep,name=recipes,proto3" json:"recipes,omitempty"`
 	// Why it cannot be used; empty when it can. It names the file and what is wrong with it.
-	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	// What it is beside models that draw, e.g. "lora"; empty of one to draw with.
+	Adapter       string `protobuf:"bytes,4,opt,name=adapter,proto3" json:"adapter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,6 +458,13 @@ func (x *ModelInfo) GetRecipes() []*Recipe {
 func (x *ModelInfo) GetProblem() string {
 	if x != nil {
 		return x.Problem
+	}
+	return ""
+}
+
+func (x *ModelInfo) GetAdapter() string {
+	if x != nil {
+		return x.Adapter
 	}
 	return ""
 }
@@ -1370,11 +1379,12 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"components\x12\x1a\n" +
 	"\bplanning\x18R \x01(\tR\bplanning\x12%\n" +
 	"\x0eoverhead_bytes\x18S \x01(\x03R\roverheadBytes\x12\x1a\n" +
-	"\binstance\x18T \x01(\tR\binstanceJ\x04\b\a\x10\b\"t\n" +
+	"\binstance\x18T \x01(\tR\binstanceJ\x04\b\a\x10\b\"\x8e\x01\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\arecipes\x18\x02 \x03(\v2\x1f.triptych.stage.v1alpha1.RecipeR\arecipes\x12\x18\n" +
-	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x8e\x03\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x18\n" +
+	"\aadapter\x18\x04 \x01(\tR\aadapter\"\x8e\x03\n" +
 	"\rComponentInfo\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rweights_bytes\x18\x02 \x01(\x03R\fweightsBytes\x12\x18\n" +
