@@ -36,6 +36,8 @@ func laws() []law {
 		{folder: "stage", except: []string{"stage/stagerpc", "stage/stageplugin", "stage/stagetest", "stage/stageengine"}, deny: []string{"google.golang.org", "github.com", "net", "log", "proto", "engine/"}, why: "the nouns import engine/tensor only"},
 		{folder: "families", allow: []string{"engine/", "stage"}, why: "a family is networks and loops over them"},
 		{folder: "families/family", allow: []string{"engine/", "stage"}, why: "the parts of families know none"},
+		{folder: "families/latent", allow: []string{"engine/", "families/family", "stage"}, why: "what families share knows none of them"},
+		{folder: ".", except: []string{"families"}, deny: []string{"families/latent"}, why: "a stage knows no family, nor what some of them share"},
 		{folder: ".", except: []string{"families"}, deny: families(), why: "one list knows the families, and stages are given it"},
 		{folder: "stage/stageengine", allow: []string{"engine/", "families/family", "stage"}, why: "a stage knows no family"},
 		{folder: "planner", allow: []string{"engine/", "families/family", "orchestrator/residency", "orchestrator/residency/simulate", "stage", "stage/stageengine"}, why: "plans ask the stages that would do the work"},
@@ -83,11 +85,12 @@ func laws() []law {
 	return all
 }
 
-// families are the folders of families, but for the parts that all of them are made of.
+// families are the folders of families, but for what they share.
 func families() (folders []string) {
+	shared := []string{"families/family", "families/latent"}
 	found, _ := filepath.Glob("families/*")
 	for _, folder := range found {
-		if name := filepath.ToSlash(folder); filepath.Ext(name) == "" && name != "families/family" {
+		if name := filepath.ToSlash(folder); filepath.Ext(name) == "" && !slices.Contains(shared, name) {
 			folders = append(folders, name)
 		}
 	}
@@ -205,6 +208,10 @@ func TestImportLawCatches(t *testing.T) {
 		{"families/testdata/toy", module + "orchestrator", false, true},
 		{"families", module + "families/sd", false, false},
 		{"families/sd", module + "families/family", false, false},
+		{"families/sd", module + "families/latent", false, false},
+		{"families/latent", module + "families/sd", false, true},
+		{"families/family", module + "families/latent", false, true},
+		{"stage/stageengine", module + "families/latent", false, true},
 		{"engine/nn", module + "families/family", false, true},
 		{"orchestrator/residency", module + "stage/stagerpc", false, true},
 		{"orchestrator/scale", module + "orchestrator/fleet", false, true},

@@ -105,11 +105,11 @@ func TrainedSize(c unet.Config) (height, width int) {
 func (m *StableDiffusion) Tokenizer() string { return m.File(TokenizerFolder) }
 
 // Scheduler is the class of the model's scheduler, whatever class its config is of, and that config. Errors name the file.
-func (m *StableDiffusion) Scheduler() (class string, config []byte, err error) {
-	if class = m.Part(SchedulerFolder); class == "" {
-		return "", nil, m.Refuse(SchedulerFolder, "a library and the class of a scheduler")
+func (d *Dir) Scheduler() (class string, config []byte, err error) {
+	if class = d.Part(SchedulerFolder); class == "" {
+		return "", nil, d.Refuse(SchedulerFolder, "a library and the class of a scheduler")
 	}
-	config, err = m.Read(SchedulerFolder, SchedulerFile)
+	config, err = d.Read(SchedulerFolder, SchedulerFile)
 	return class, config, err
 }
 

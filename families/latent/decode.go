@@ -1,4 +1,4 @@
-package sd
+package latent
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 )
 
 // decode makes an image file of latents.
-func (m *model) decode(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (stage.Result, error) {
+func (m *Model) decode(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (stage.Result, error) {
 	format, err := family.FileFormat(req)
 	if err != nil {
 		return stage.Result{}, err
 	}
-	v, _ := req.Values.Get(valueLatents)
+	v, _ := req.Values.Get(ValueLatents)
 	h, w := m.latentSize(req.Options)
 	z, err := m.sized(v, req.Options)
 	if err != nil {
@@ -41,5 +41,5 @@ func (m *model) decode(ctx context.Context, s family.Session, req stage.WorkRequ
 	if err != nil { // not of the format, which was checked
 		return stage.Result{}, err
 	}
-	return stage.Result{Values: stage.Values{{Name: valueImage, File: file}}}, nil
+	return stage.Result{Values: stage.Values{{Name: ValueImage, File: file}}}, nil
 }

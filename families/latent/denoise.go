@@ -1,4 +1,4 @@
-package sd
+package latent
 
 import (
 	"context"
@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
-	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/sampler"
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/stage"
@@ -19,23 +17,21 @@ import (
 // 3 % of its time).
 const progressEvery = 100 * time.Millisecond
 
-// maxTokens bounds the states that a request may bring.
-const maxTokens = 4096
-
-func (m *model) denoiseRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
-	return one(m.unetRun(nets[0], o, m.Tokens))
+func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
+	return one(m.UNetRun(nets[0], o, m.Tokens))
 }
 
-func (m *model) unetRun(net family.Network, o stage.Options, tokens int) (family.Run, error) {
+// UNetRun is that of a guided image or another one, with so many tokens of each prompt.
+func (m *Model) UNetRun(net family.Network, o stage.Options, tokens int) (family.Run, error) {
 	h, w := m.latentSize(o)
 	tape, err := net.(*modeldir.Denoiser).Tape(family.Batch(o), h, w, tokens)
 	return family.Run{Tape: tape}, err
 }
 
 // denoise leads noise, or a picture with noise, to a latent.
-func (m *model) denoise(ctx context.Context, s family.Session, req stage.WorkRequest, o stage.Observer) (stage.Result, error) {
-	d := &denoising{model: m, req: req}
-	states, tokens, err := d.conditioning()
+func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkRequest, o stage.Observer) (stage.Result, error) {
+	d := &denoising{Model: m, req: req}
+	inputs, tokens, err := d.condition()
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -46,7 +42,7 @@ func (m *model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 	if err != nil {
 		return stage.Result{}, err
 	}
-	r, err := m.unetRun(s.Network(0), req.Options, tokens)
+	r, err := m.UNetRun(s.Network(0), req.Options, tokens)
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -55,8 +51,10 @@ func (m *model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 		return stage.Result{}, err
 	}
 	defer run.Free()
-	if err := run.Write(modeldir.InputContext, states); err != nil {
-		return stage.Result{}, s.Failed(r, run, err)
+	for _, in := range inputs {
+		if err := run.Write(in.Name, in.Values); err != nil {
+			return stage.Result{}, s.Failed(r, run, err)
+		}
 	}
 	all := d.steps.Evaluations() - d.steps.First()
 	if o.Ready != nil {
@@ -91,7 +89,7 @@ func (m *model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 
 // denoising is one request.
 type denoising struct {
-	*model
+	*Model
 	req     stage.WorkRequest
 	steps   *sampler.Sampler
 	source  *sampler.Source
@@ -101,37 +99,26 @@ type denoising struct {
 	mask    []float32 // by place, 1 where the picture is drawn anew; nil without one
 }
 
-// conditioning checks and widens the states of the prompts.
-func (d *denoising) conditioning() (states []float32, tokens int, err error) {
-	v, _ := d.req.Values.Get(valueStates)
-	shape, want := v.Tensor.Shape, family.Batch(d.req.Options)
-	if shape[0] != want || shape[1] > maxTokens {
-		return nil, 0, stage.Invalid(stage.TensorInvalid, v.Name, shape, fmt.Sprintf("[%d, at most %d tokens, %d]", want, maxTokens, d.Text.HiddenSize))
-	}
-	states, err = family.Floats(v)
-	return states, shape[1], err
-}
-
 // open makes the step machine that the request asks for, the noise and what it has of a picture.
 func (d *denoising) open() error {
 	o := d.req.Options
-	name, steps := o[optionSampler].Text, int(o[optionSteps].Int)
+	name, steps := o[OptionSampler].Text, int(o[OptionSteps].Int)
 	taken := steps
-	moments, drawn := d.req.Values.Get(valueMoments)
+	moments, drawn := d.req.Values.Get(ValueMoments)
 	if drawn {
-		if taken = int(float64(steps) * o[optionStrength].Float); taken < 1 {
-			return stage.Invalid(stage.InvalidField, optionStrength, o[optionStrength], fmt.Sprintf("at least %g, which is one step of %d", 1/float64(steps), steps))
+		if taken = int(float64(steps) * o[OptionStrength].Float); taken < 1 {
+			return stage.Invalid(stage.InvalidField, OptionStrength, o[OptionStrength], fmt.Sprintf("at least %g, which is one step of %d", 1/float64(steps), steps))
 		}
-	} else if d.req.Values.Has(valueMaskLatents) {
-		return stage.Invalid(stage.InvalidField, valueMaskLatents, "a value", "a mask only beside "+valueMoments)
+	} else if d.req.Values.Has(ValueMaskLatents) {
+		return stage.Invalid(stage.InvalidField, ValueMaskLatents, "a value", "a mask only beside "+ValueMoments)
 	}
 	var err error
-	if d.steps, err = sampler.NewPart(name, d.schedule, steps, taken); err != nil {
+	if d.steps, err = sampler.NewPart(name, d.Schedule.Config, steps, taken); err != nil {
 		var wrong *sampler.StepsError
 		if errors.As(err, &wrong) {
-			return stage.Invalid(stage.InvalidField, optionSteps, steps, fmt.Sprintf("%d to %d with sampler %s", wrong.Min, wrong.Max, wrong.Sampler))
+			return stage.Invalid(stage.InvalidField, OptionSteps, steps, fmt.Sprintf("%d to %d with sampler %s", wrong.Min, wrong.Max, wrong.Sampler))
 		}
-		return stage.Invalid(stage.SamplerUnsupported, optionSampler, name, "another sampler or number of steps: "+err.Error())
+		return stage.Invalid(stage.SamplerUnsupported, OptionSampler, name, "another sampler or number of steps: "+err.Error())
 	}
 	h, w := d.latentSize(o)
 	d.source, d.noise = sampler.NewSource(d.req.Seed), make([]float32, d.VAE.LatentChannels*h*w)
@@ -154,7 +141,7 @@ func (d *denoising) start() (sampler.State, error) {
 	if d.req.Resume != nil {
 		return d.resume(*d.req.Resume)
 	}
-	if d.picture == nil || d.mask != nil && d.steps.First() == 0 && d.req.Options[optionStrength].Float == 1 {
+	if d.picture == nil || d.mask != nil && d.steps.First() == 0 && d.req.Options[OptionStrength].Float == 1 {
 		return d.steps.Start(d.noise), nil
 	}
 	latents := make([]float32, len(d.noise))
@@ -203,51 +190,5 @@ func (d *denoising) report(o stage.Observer, done int, before, state sampler.Sta
 // latents wraps values, channels first, as the wire has them.
 func (d *denoising) latents(v []float32) stage.Value {
 	h, w := d.latentSize(d.req.Options)
-	return family.Tensor(valueLatents, v, 1, d.VAE.LatentChannels, h, w)
-}
-
-// predictor evaluates the network for one image, guided or not. Samplers work channels first, the
-// order of torch's noise; the network channels last.
-type predictor struct {
-	run              device.Run
-	net              *modeldir.Denoiser
-	batch            int
-	guidance         float32
-	channels, pixels int
-	input            []float32 // [C, h, w]
-	prediction       []float32 // [C, h, w]
-	last             []float32 // [batch, h, w, C]
-}
-
-func newPredictor(run device.Run, net *modeldir.Denoiser, o stage.Options, n int) *predictor {
-	p := &predictor{run: run, net: net, batch: family.Batch(o), guidance: float32(o[family.Guidance].Float), channels: net.Config.InChannels}
-	p.pixels = n / p.channels
-	p.input, p.prediction, p.last = make([]float32, n), make([]float32, n), make([]float32, p.batch*n)
-	return p
-}
-
-// predict evaluates input at a timestep into prediction. Two images are [negative, positive], and
-// the prediction is negative + guidance_scale * (positive - negative): classifier-free guidance, Ho
-// and Salimans 2022, arXiv 2207.12598.
-func (p *predictor) predict(ctx context.Context, timestep float64) error {
-	n := len(p.input)
-	for i := range p.batch {
-		nn.ToChannelsLast(p.last[i*n:][:n], p.input, 1, p.channels, p.pixels)
-	}
-	if err := family.First(
-		func() error { return p.run.Write(modeldir.InputLatents, p.last) },
-		func() error { return p.run.Write(modeldir.InputTime, p.net.Config.TimeInput(timestep)) },
-		func() error { return p.run.Execute(ctx) },
-		func() error { return p.run.Read(modeldir.OutputPrediction, p.last) },
-	); err != nil {
-		return err
-	}
-	if p.batch == 2 {
-		negative, positive := p.last[:n], p.last[n:]
-		for i, v := range negative {
-			negative[i] = v + p.guidance*(positive[i]-v)
-		}
-	}
-	nn.ToChannelsFirst(p.prediction, p.last[:n], 1, p.channels, p.pixels)
-	return nil
+	return family.Tensor(ValueLatents, v, 1, d.VAE.LatentChannels, h, w)
 }

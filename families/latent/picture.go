@@ -1,4 +1,4 @@
-package sd
+package latent
 
 import (
 	"context"
@@ -16,29 +16,29 @@ import (
 // puts the picture back around it after every step. References: diffusers' StableDiffusionImg2ImgPipeline and
 // StableDiffusionInpaintPipeline.
 
-func (m *model) encodeImageRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
+func (m *Model) encodeImageRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
 	return one(m.momentsRun(nets[0], o))
 }
 
-func (m *model) momentsRun(net family.Network, o stage.Options) (family.Run, error) {
+func (m *Model) momentsRun(net family.Network, o stage.Options) (family.Run, error) {
 	tape, err := net.(*modeldir.ImageEncoder).Tape(1, int(o[family.Height].Int), int(o[family.Width].Int))
 	return family.Run{Tape: tape, Image: true}, err
 }
 
 // encodeImage gives the moments of a picture's latents, and a mask in their size.
-func (m *model) encodeImage(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (stage.Result, error) {
-	picture, err := resized(req, valueInitImage)
+func (m *Model) encodeImage(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (stage.Result, error) {
+	picture, err := resized(req, ValueInitImage)
 	if err != nil {
 		return stage.Result{}, err
 	}
 	var out stage.Values
 	h, w := m.latentSize(req.Options)
-	if req.Values.Has(valueMask) {
-		mask, err := resized(req, valueMask)
+	if req.Values.Has(ValueMask) {
+		mask, err := resized(req, ValueMask)
 		if err != nil {
 			return stage.Result{}, err
 		}
-		out = append(out, family.Tensor(valueMaskLatents, m.maskLatents(mask, h, w), 1, 1, h, w))
+		out = append(out, family.Tensor(ValueMaskLatents, m.maskLatents(mask, h, w), 1, 1, h, w))
 	}
 	r, err := m.momentsRun(s.Network(0), req.Options)
 	if err != nil {
@@ -54,7 +54,7 @@ func (m *model) encodeImage(ctx context.Context, s family.Session, req stage.Wor
 	}
 	moments := make([]float32, len(last))
 	nn.ToChannelsFirst(moments, last, 1, channels, h*w)
-	return stage.Result{Values: append(out, family.Tensor(valueMoments, moments, 1, channels, h, w))}, nil
+	return stage.Result{Values: append(out, family.Tensor(ValueMoments, moments, 1, channels, h, w))}, nil
 }
 
 // resized is a picture of a request in the size that is drawn.
@@ -71,7 +71,7 @@ func resized(req stage.WorkRequest, name string) (imaging.Pixels, error) {
 }
 
 // maskLatents is 1 for every latent whose first pixel is white, rather than black.
-func (m *model) maskLatents(p imaging.Pixels, h, w int) []float32 {
+func (m *Model) maskLatents(p imaging.Pixels, h, w int) []float32 {
 	const white = 128 // of 255, and more
 	out := make([]float32, h*w)
 	for i := range out {
@@ -100,7 +100,7 @@ func (d *denoising) openPicture(v stage.Value) error {
 	d.VAE.Scale(z)
 	d.picture = make([]float32, len(z))
 	nn.ToChannelsFirst(d.picture, z, 1, channels, h*w)
-	if mask, masked := d.req.Values.Get(valueMaskLatents); masked {
+	if mask, masked := d.req.Values.Get(ValueMaskLatents); masked {
 		d.mask, err = family.Floats(mask)
 	}
 	return err

@@ -1,0 +1,90 @@
+// Package latent is what families of latent diffusion share (Rombach et al. 2022, arXiv 2112.10752): text encoders' states
+// of prompts guide a U-Net through the latents of an autoencoder, from noise or from a picture. A family gives its configs,
+// its schedule, its encode turn and what it conditions on beside the states; the loop and all behind it is here.
+//
+// What others add has a file of its own here, and is called in one place:
+//   - prompts with weights, chunks and embeddings in Text.IDs and Text.States (text.go, states.go), which every encode turn goes through;
+//   - LoRAs where a turn makes its family.Run: Text.Run and Model.UNetRun, With further members;
+//   - ControlNets and IP-Adapters in denoising.condition (condition.go), which starts their runs beside the U-Net's and
+//     writes fixed inputs, and in predictor.predict (predictor.go), which asks them before each evaluation.
+//
+// The package may import families/family, stage and the engine.
+package latent
+
+import (
+	"fmt"
+
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/model/unet"
+	"github.com/triptych-serving/triptych/engine/model/vae"
+	"github.com/triptych-serving/triptych/families/family"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Model is an opened model of latent diffusion: what its turns know of it, but for encode.
+type Model struct {
+	Dir      *modeldir.Dir
+	UNet     unet.Config
+	VAE      vae.Config
+	Tokens   int // of a prompt, start, end and padding among them
+	Schedule Schedule
+	// Fixed gives, of a request, what the U-Net's tape has of fixed inputs beside the states; nil of a family without any.
+	// Errors are a *stage.Error.
+	Fixed func(req stage.WorkRequest) ([]Input, error)
+}
+
+// Input is an input of a tape and what is written to it.
+type Input struct {
+	Name   string
+	Values []float32
+}
+
+// EncodeImage is the turn that a picture to draw from takes.
+const EncodeImage = "encode_image"
+
+// The parts of a model.
+const (
+	PartTextEncoder = "text_encoder"
+	PartUNet        = "unet"
+	PartVAEDecoder  = "vae.decoder"
+	PartVAEEncoder  = "vae.encoder"
+)
+
+// The values that turns hand on.
+const (
+	ValueInitImage   = "init_image"
+	ValueMask        = "mask"
+	ValueStates      = "hidden_states"
+	ValueMoments     = "moments"
+	ValueMaskLatents = "mask_latents"
+	ValueLatents     = "latents"
+	ValueImage       = "image"
+)
+
+// Turns are those of a model whose encode turn is given.
+func (m *Model) Turns(encode family.Turn) map[string]family.Turn {
+	return map[string]family.Turn{
+		family.Encode: encode, EncodeImage: {Runs: m.encodeImageRuns, Work: m.encodeImage},
+		family.Denoise: {Runs: m.denoiseRuns, Work: m.denoise}, family.Decode: {Runs: family.DecodeRuns(m.VAE), Work: m.decode},
+	}
+}
+
+// PixelMultiple is what height and width of an image must be multiples of.
+func (m *Model) PixelMultiple() int { return m.VAE.Factor() * m.UNet.SizeMultiple() }
+
+// latentSize is that of the options' width and height.
+func (m *Model) latentSize(o stage.Options) (height, width int) {
+	return family.Latents(o, m.VAE.Factor())
+}
+
+// sized are the floats of a value by place, which has the size that options tell.
+func (m *Model) sized(v stage.Value, o stage.Options) ([]float32, error) {
+	h, w := m.latentSize(o)
+	if s := v.Tensor.Shape; s[2] != h || s[3] != w {
+		return nil, stage.Invalid(stage.TensorInvalid, v.Name, s, fmt.Sprintf("[1, %d, %d, %d], as %s and %s are", s[1], h, w, family.Height, family.Width))
+	}
+	return family.Floats(v)
+}
+
+// one is the only run of a turn.
+func one(r family.Run, err error) ([]family.Run, error) { return []family.Run{r}, err }

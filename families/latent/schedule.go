@@ -1,0 +1,51 @@
+package latent
+
+import (
+	"github.com/triptych-serving/triptych/engine/config"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/sampler"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// Schedule is a model's scheduler, as its files tell it.
+type Schedule struct {
+	Config   sampler.Config
+	Missing  error // why no sampler can be used; nil where some can
+	settings string
+	failed   error // why there are no settings
+}
+
+// ReadSchedule reads the scheduler of a directory: the class that the index names, whatever class its config is of.
+func ReadSchedule(dir *modeldir.Dir) (s Schedule) {
+	class, data, err := dir.Scheduler()
+	if s.failed = err; err != nil {
+		s.Missing = err
+		return s
+	}
+	s.settings = class + "\n" + string(data)
+	s.Config, err = sampler.ParseConfig(data, class)
+	s.Missing = config.InFile(err, dir.File(modeldir.SchedulerFolder, modeldir.SchedulerFile))
+	return s
+}
+
+// Option is the spec of the sampler.
+func (s Schedule) Option() stage.OptionSpec {
+	spec := stage.OptionSpec{Name: OptionSampler, Type: stage.Text, Refused: stage.SamplerUnsupported}
+	if problem := s.Config.Problem(); s.Missing != nil {
+		spec.Choices, spec.Problem = sampler.Names(), "the model has no scheduler that can be read"
+	} else if spec.Choices = s.Config.Samplers(); problem != nil {
+		spec.Problem = problem.Problem()
+	} else {
+		spec.Default = stage.TextOption(s.Config.Sampler())
+	}
+	return spec
+}
+
+// warnings tell of keys that are ignored, and of a sampler that cannot be used.
+func (s Schedule) warnings() []string {
+	out := modeldir.IgnoredKeys(modeldir.SchedulerFolder+"/"+modeldir.SchedulerFile, s.Config.Unknown())
+	if problem := s.Config.Problem(); problem != nil {
+		out = append(out, "scheduler: "+problem.Problem()+", requests have to name another sampler")
+	}
+	return out
+}
