@@ -77,6 +77,20 @@ func (c *CLIP) Encode(text string, maxTokens int) (ids []int32, dropped int, err
 	return ids, 0, nil
 }
 
+// Words returns the tokens of text alone, without start and end. Textual inversions of several vectors are spelled out. The error is
+// an InputError.
+func (c *CLIP) Words(text string) ([]int32, error) {
+	text, err := c.spellOut(text)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := c.Tokenize(text)
+	if err != nil {
+		return nil, err
+	}
+	return ids[1 : len(ids)-1], nil
+}
+
 // Tokenize returns start, every token of text and end. The error is an InputError.
 func (c *CLIP) Tokenize(text string) ([]int32, error) {
 	if err := checkText(text); err != nil {
