@@ -20,7 +20,17 @@ const (
 	SiLU
 	GELU
 	QuickGELU // x * sigmoid(1.702 x)
+	// Of the following x is multiplied by a slope where it is below 0. They are for Conv2D and Activate alone.
+	ReLU      // 0
+	LeakyReLU // LeakySlope
+	PReLU     // one for each channel, Conv2D.Slopes
 )
+
+// LeakySlope is that of LeakyReLU.
+const LeakySlope = 0.2
+
+// Rectifies reports whether an activation is one of those with a slope.
+func (a Activation) Rectifies() bool { return a >= ReLU }
 
 // Op is one computation on a tape: a plain struct of operands and settings. The method gives
 // planners and executors the arrays it touches; out is always written whole.
@@ -38,6 +48,8 @@ func inPlace(op Op) (in Array, ok bool) {
 		return o.X, true
 	case *Activate:
 		return o.X, true
+	case *Axpy:
+		return o.X, true
 	}
 	return Array{}, false
 }
@@ -52,10 +64,11 @@ type Gemm struct {
 	Out      Array
 }
 
-// Conv2D is a 2-D convolution, Out = act(conv(X) + Bias + PerImage) + Residual.
+// Conv2D is a 2-D convolution, Out = Scale * act(conv(X) + Bias + PerImage) + Residual.
 // X [B, H, W, I], W Filter [O, I, kh, kw], Out [B, H', W', O].
 type Conv2D struct {
 	X                        Array
+	More                     []Array // of X's size, their channels behind those of X: I is the sum
 	W, Bias                  Weight
 	Stride                   int
 	Top, Left, Bottom, Right int   // zero padding
@@ -63,9 +76,14 @@ type Conv2D struct {
 	CropBottom, CropRight    int   // rows and columns of the enlarged X that are left out: 0 or 1
 	PerImage                 Array // optional [B, O] or [1, O], added to every pixel: the time embedding
 	Act                      Activation
+	Slopes                   Weight  // Vector [O], of PReLU alone
+	Scale                    float32 // 0 is 1; others only without Act
 	Residual                 Array
 	Out                      Array
 }
+
+// Inputs are X and More.
+func (o *Conv2D) Inputs() []Array { return append([]Array{o.X}, o.More...) }
 
 // Read is the height and width of X as the filter sees it, without the padding.
 func (o *Conv2D) Read() (h, w int) {
@@ -128,8 +146,16 @@ type Activate struct {
 	Out Array
 }
 
-func (o *Gemm) operands() ([]Array, Array)   { return []Array{o.X, o.Residual}, o.Out }
-func (o *Conv2D) operands() ([]Array, Array) { return []Array{o.X, o.PerImage, o.Residual}, o.Out }
+// Axpy is Out = A * X + Y, all of one shape; X and Y are two arrays.
+type Axpy struct {
+	A         float32
+	X, Y, Out Array
+}
+
+func (o *Gemm) operands() ([]Array, Array) { return []Array{o.X, o.Residual}, o.Out }
+func (o *Conv2D) operands() ([]Array, Array) {
+	return append([]Array{o.X, o.PerImage, o.Residual}, o.More...), o.Out
+}
 func (o *GroupNorm) operands() ([]Array, Array) {
 	return []Array{o.X}, o.Out
 }
@@ -139,3 +165,4 @@ func (o *GEGLU) operands() ([]Array, Array)     { return []Array{o.X}, o.Out }
 func (o *Embed) operands() ([]Array, Array)     { return []Array{o.IDs}, o.Out }
 func (o *Concat) operands() ([]Array, Array)    { return []Array{o.A, o.B}, o.Out }
 func (o *Activate) operands() ([]Array, Array)  { return []Array{o.X}, o.Out }
+func (o *Axpy) operands() ([]Array, Array)      { return []Array{o.X, o.Y}, o.Out }

@@ -16,6 +16,9 @@ func (t *Tape) Gemm(op Gemm) Array {
 		t.fail("gemm "+w.Name, "x %v does not match weight %v", op.X.Shape, w.Shape)
 		return Array{}
 	}
+	if !t.smooth("gemm", op.Act) {
+		return Array{}
+	}
 	out := withLast(op.X.Shape, w.Shape[0])
 	if !t.vector("gemm", op.Bias, w.Shape[0]) || !t.same("gemm "+w.Name, "residual", op.Residual, out) {
 		return Array{}
@@ -31,8 +34,18 @@ func (t *Tape) Conv2D(op Conv2D) Array {
 	}
 	w := t.manifest.At(op.W)
 	name := "conv2d " + w.Name
-	if w.Layout != Filter || len(op.X.Shape) != 4 || op.X.Shape[3] != w.Shape[1] {
-		t.fail(name, "x %v (want [B, H, W, I]) does not match weight %v", op.X.Shape, w.Shape)
+	channels := 0
+	for _, x := range op.Inputs() {
+		if len(x.Shape) == 4 && withLast(x.Shape, 1).Equal(withLast(op.X.Shape, 1)) {
+			channels += x.Shape[3]
+		}
+	}
+	if w.Layout != Filter || channels != w.Shape[1] {
+		t.fail(name, "x %v (want [B, H, W, I]) and %d more do not match weight %v", op.X.Shape, len(op.More), w.Shape)
+		return Array{}
+	}
+	if (op.Act == PReLU) != op.Slopes.Present() || op.Act > PReLU || op.Act != None && op.Scale != 0 || !t.vector(name, op.Slopes, w.Shape[0]) {
+		t.fail(name, "activation %d with slopes: %v, and scale %v: slopes are of PReLU, a scale of no activation", op.Act, op.Slopes.Present(), op.Scale)
 		return Array{}
 	}
 	if bottom, right := op.CropBottom, op.CropRight; bottom|right != 0 && (!op.Upsample || bottom|right != 1) {
@@ -66,6 +79,9 @@ func (t *Tape) GroupNorm(op GroupNorm) Array {
 	c := last(op.X)
 	if op.Groups < 1 || c%op.Groups != 0 {
 		t.fail("group_norm", "%d channels in %d groups", c, op.Groups)
+		return Array{}
+	}
+	if !t.smooth("group_norm", op.Act) {
 		return Array{}
 	}
 	if !t.vector("group_norm", op.Gamma, c) || !t.vector("group_norm", op.Beta, c) {
@@ -150,8 +166,34 @@ func (t *Tape) Activate(op Activate) Array {
 	if t.err != nil {
 		return Array{}
 	}
+	if op.Act >= PReLU {
+		t.fail("activate", "activation %d, want one without slopes", op.Act)
+		return Array{}
+	}
 	op.Out = t.array(op.X.Shape...)
 	return t.push(&op, op.Out)
+}
+
+// Axpy records op and returns Out.
+func (t *Tape) Axpy(op Axpy) Array {
+	if t.err != nil || !t.same("axpy", "y", op.Y, op.X.Shape) {
+		return Array{}
+	}
+	if !op.Y.Present() || op.X.ID == op.Y.ID {
+		t.fail("axpy", "y is no array beside x")
+		return Array{}
+	}
+	op.Out = t.array(op.X.Shape...)
+	return t.push(&op, op.Out)
+}
+
+// smooth refuses activations that are for Conv2D and Activate alone.
+func (t *Tape) smooth(op string, a Activation) bool {
+	if a.Rectifies() {
+		t.fail(op, "activation %d, want one up to %d", a, QuickGELU)
+		return false
+	}
+	return true
 }
 
 func (t *Tape) vector(op string, w Weight, n int) bool {

@@ -174,7 +174,7 @@ func BenchmarkWinograd(b *testing.B) {
 				{"Input", func() { WinogradInput(w, values, n, src, n) }},
 				{"Output", func() {
 					for c := 0; c < n; c += TileCols {
-						WinogradOutput(w, dst[c:], w.Tile()*n, n, products[c:], n, bias, dst[c:])
+						WinogradOutput(w, dst[c:], w.Tile()*n, n, products[c:], n, bias, nil, dst[c:])
 					}
 				}},
 			} {

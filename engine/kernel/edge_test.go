@@ -95,7 +95,7 @@ func TestNothingBeyondTiles(t *testing.T) {
 			WinogradInput(w.kind, dst[36*23-w.kind.Values()*23:], 23, src, 23)
 			WinogradFilter(w.kind, dst[36*23-w.kind.Products()*23:], 23, (*[9]*float32)(src), 23)
 			products, out := atEdge[float32](t, w.kind.Products()*TileCols), atEdge[float32](t, w.kind.Tile()*w.kind.Tile()*TileCols)
-			WinogradOutput(w.kind, out, w.kind.Tile()*TileCols, TileCols, products, TileCols, (*[TileCols]float32)(atEdge[float32](t, TileCols)), out)
+			WinogradOutput(w.kind, out, w.kind.Tile()*TileCols, TileCols, products, TileCols, (*[TileCols]float32)(atEdge[float32](t, TileCols)), (*[TileCols]float32)(atEdge[float32](t, TileCols)), out)
 		}
 	})
 }

@@ -138,3 +138,89 @@ done9:
 end10:
 	VZEROUPPER
 	RET
+
+// func preluAVX2(dst *float32, x *float32, slopes *float32, n int)
+// Requires: AVX, FMA3
+TEXT ·preluAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ slopes+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+	CMPQ BX, $0x20
+	JLT  done12
+
+again11:
+	VMOVUPS     (CX)(SI*4), Y0
+	VMOVUPS     (DX)(SI*4), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VMOVUPS     Y0, (AX)(SI*4)
+	VMOVUPS     32(CX)(SI*4), Y0
+	VMOVUPS     32(DX)(SI*4), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VMOVUPS     Y0, 32(AX)(SI*4)
+	VMOVUPS     64(CX)(SI*4), Y0
+	VMOVUPS     64(DX)(SI*4), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VMOVUPS     Y0, 64(AX)(SI*4)
+	VMOVUPS     96(CX)(SI*4), Y0
+	VMOVUPS     96(DX)(SI*4), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VMOVUPS     Y0, 96(AX)(SI*4)
+	ADDQ        $0x20, SI
+	SUBQ        $0x20, BX
+	CMPQ        BX, $0x20
+	JGE         again11
+
+done12:
+	CMPQ BX, $0x08
+	JLT  done14
+
+again13:
+	VMOVUPS     (CX)(SI*4), Y0
+	VMOVUPS     (DX)(SI*4), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VMOVUPS     Y0, (AX)(SI*4)
+	ADDQ        $0x08, SI
+	SUBQ        $0x08, BX
+	CMPQ        BX, $0x08
+	JGE         again13
+
+done14:
+	TESTQ       BX, BX
+	JZ          end15
+	LEAQ        mask_window<>+0(SB), DI
+	NEGQ        BX
+	VMOVUPS     32(DI)(BX*4), Y0
+	VMASKMOVPS  (CX)(SI*4), Y0, Y1
+	VMASKMOVPS  (DX)(SI*4), Y0, Y2
+	VXORPS      Y3, Y3, Y3
+	VMINPS      Y1, Y3, Y3
+	VXORPS      Y4, Y4, Y4
+	VMAXPS      Y1, Y4, Y1
+	VFMADD231PS Y2, Y3, Y1
+	VMASKMOVPS  Y1, Y0, (AX)(SI*4)
+
+end15:
+	VZEROUPPER
+	RET

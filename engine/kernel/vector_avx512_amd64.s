@@ -122,3 +122,90 @@ done9:
 end10:
 	VZEROUPPER
 	RET
+
+// func preluAVX512(dst *float32, x *float32, slopes *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·preluAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), DX
+	MOVQ slopes+16(FP), BX
+	MOVQ n+24(FP), CX
+	XORQ SI, SI
+	CMPQ CX, $0x40
+	JLT  done12
+
+again11:
+	VMOVUPS     (DX)(SI*4), Z0
+	VMOVUPS     (BX)(SI*4), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, (AX)(SI*4)
+	VMOVUPS     64(DX)(SI*4), Z0
+	VMOVUPS     64(BX)(SI*4), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, 64(AX)(SI*4)
+	VMOVUPS     128(DX)(SI*4), Z0
+	VMOVUPS     128(BX)(SI*4), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, 128(AX)(SI*4)
+	VMOVUPS     192(DX)(SI*4), Z0
+	VMOVUPS     192(BX)(SI*4), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, 192(AX)(SI*4)
+	ADDQ        $0x40, SI
+	SUBQ        $0x40, CX
+	CMPQ        CX, $0x40
+	JGE         again11
+
+done12:
+	CMPQ CX, $0x10
+	JLT  done14
+
+again13:
+	VMOVUPS     (DX)(SI*4), Z0
+	VMOVUPS     (BX)(SI*4), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, (AX)(SI*4)
+	ADDQ        $0x10, SI
+	SUBQ        $0x10, CX
+	CMPQ        CX, $0x10
+	JGE         again13
+
+done14:
+	TESTQ       CX, CX
+	JZ          end15
+	MOVL        $0x00000001, DI
+	SHLL        CL, DI
+	DECL        DI
+	KMOVW       DI, K1
+	VMOVUPS.Z   (DX)(SI*4), K1, Z0
+	VMOVUPS.Z   (BX)(SI*4), K1, Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, K1, (AX)(SI*4)
+
+end15:
+	VZEROUPPER
+	RET

@@ -17,3 +17,16 @@ func addGeneric(dst, a, b []float32) {
 		dst[i] = v + b[i]
 	}
 }
+
+func preluGeneric(dst, x, slopes []float32) {
+	for i, v := range x {
+		dst[i] = prelu(v, slopes[i])
+	}
+}
+
+func prelu(x, slope float32) float32 {
+	if x < 0 {
+		return x * slope
+	}
+	return x
+}

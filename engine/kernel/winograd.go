@@ -62,9 +62,9 @@ func WinogradFilter(f Winograd, dst []float32, stride int, src *[9]*float32, n i
 	}
 }
 
-// WinogradOutput is A^T M A + bias + residual for TileCols columns: dst[y*row+x*pixel+c] for y, x below f.Tile, from
-// src[i*stride+c] for i below f.Products. residual, which may be nil, lies as dst does.
-func WinogradOutput(f Winograd, dst []float32, row, pixel int, src []float32, stride int, bias *[TileCols]float32, residual []float32) {
+// WinogradOutput is prelu(A^T M A + bias) + residual for TileCols columns: dst[y*row+x*pixel+c] for y, x below f.Tile, from
+// src[i*stride+c] for i below f.Products. Without slopes nothing is activated. residual, which may be nil, lies as dst does.
+func WinogradOutput(f Winograd, dst []float32, row, pixel int, src []float32, stride int, bias, slopes *[TileCols]float32, residual []float32) {
 	elems := (f.Tile()-1)*(row+pixel) + TileCols
-	winogradOutput(f, dst[:elems], row, pixel, src[:(f.Products()-1)*stride+TileCols], stride, bias[:], cut(residual, elems))
+	winogradOutput(f, dst[:elems], row, pixel, src[:(f.Products()-1)*stride+TileCols], stride, bias, slopes, cut(residual, elems))
 }

@@ -23,13 +23,13 @@ func winogradFilterF4AVX2(dst *float32, stride int, src **float32, n int)
 func winogradFilterF4UpAVX2(dst *float32, stride int, src **float32, n int)
 
 //go:noescape
-func winogradOutputF2AVX2(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)
+func winogradOutputF2AVX2(dst *float32, row, pixel int, src *float32, stride int, bias, slopes, residual *float32)
 
 //go:noescape
-func winogradOutputF4AVX2(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)
+func winogradOutputF4AVX2(dst *float32, row, pixel int, src *float32, stride int, bias, slopes, residual *float32)
 
 //go:noescape
-func winogradOutputF4UpAVX2(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)
+func winogradOutputF4UpAVX2(dst *float32, row, pixel int, src *float32, stride int, bias, slopes, residual *float32)
 
 //go:noescape
 func winogradInputF2AVX512(dst *float32, stride int, src **float32, n int)
@@ -50,13 +50,13 @@ func winogradFilterF4AVX512(dst *float32, stride int, src **float32, n int)
 func winogradFilterF4UpAVX512(dst *float32, stride int, src **float32, n int)
 
 //go:noescape
-func winogradOutputF2AVX512(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)
+func winogradOutputF2AVX512(dst *float32, row, pixel int, src *float32, stride int, bias, slopes, residual *float32)
 
 //go:noescape
-func winogradOutputF4AVX512(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)
+func winogradOutputF4AVX512(dst *float32, row, pixel int, src *float32, stride int, bias, slopes, residual *float32)
 
 //go:noescape
-func winogradOutputF4UpAVX512(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)
+func winogradOutputF4UpAVX512(dst *float32, row, pixel int, src *float32, stride int, bias, slopes, residual *float32)
 
 func winogradInput(f Winograd, dst []float32, stride int, src []*float32, n int) {
 	switch {
@@ -96,21 +96,21 @@ func winogradFilter(f Winograd, dst []float32, stride int, src []*float32, n int
 	}
 }
 
-func winogradOutput(f Winograd, dst []float32, row, pixel int, src []float32, stride int, bias, residual []float32) {
+func winogradOutput(f Winograd, dst []float32, row, pixel int, src []float32, stride int, bias, slopes *[TileCols]float32, residual []float32) {
 	switch {
 	case !useAVX2:
-		winogradOutputGeneric(f, dst, row, pixel, src, stride, bias, residual)
+		winogradOutputGeneric(f, dst, row, pixel, src, stride, bias, slopes, residual)
 	case useAVX512 && f == F2:
-		winogradOutputF2AVX512(&dst[0], row, pixel, &src[0], stride, &bias[0], unsafe.SliceData(residual))
+		winogradOutputF2AVX512(&dst[0], row, pixel, &src[0], stride, &bias[0], (*float32)(unsafe.Pointer(slopes)), unsafe.SliceData(residual))
 	case useAVX512 && f == F4:
-		winogradOutputF4AVX512(&dst[0], row, pixel, &src[0], stride, &bias[0], unsafe.SliceData(residual))
+		winogradOutputF4AVX512(&dst[0], row, pixel, &src[0], stride, &bias[0], (*float32)(unsafe.Pointer(slopes)), unsafe.SliceData(residual))
 	case useAVX512 && f == F4Up:
-		winogradOutputF4UpAVX512(&dst[0], row, pixel, &src[0], stride, &bias[0], unsafe.SliceData(residual))
+		winogradOutputF4UpAVX512(&dst[0], row, pixel, &src[0], stride, &bias[0], (*float32)(unsafe.Pointer(slopes)), unsafe.SliceData(residual))
 	case f == F2:
-		winogradOutputF2AVX2(&dst[0], row, pixel, &src[0], stride, &bias[0], unsafe.SliceData(residual))
+		winogradOutputF2AVX2(&dst[0], row, pixel, &src[0], stride, &bias[0], (*float32)(unsafe.Pointer(slopes)), unsafe.SliceData(residual))
 	case f == F4:
-		winogradOutputF4AVX2(&dst[0], row, pixel, &src[0], stride, &bias[0], unsafe.SliceData(residual))
+		winogradOutputF4AVX2(&dst[0], row, pixel, &src[0], stride, &bias[0], (*float32)(unsafe.Pointer(slopes)), unsafe.SliceData(residual))
 	case f == F4Up:
-		winogradOutputF4UpAVX2(&dst[0], row, pixel, &src[0], stride, &bias[0], unsafe.SliceData(residual))
+		winogradOutputF4UpAVX2(&dst[0], row, pixel, &src[0], stride, &bias[0], (*float32)(unsafe.Pointer(slopes)), unsafe.SliceData(residual))
 	}
 }

@@ -833,148 +833,184 @@ DATA half<>+24(SB)/4, $0x3f000000
 DATA half<>+28(SB)/4, $0x3f000000
 GLOBL half<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutputF2AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
-// Requires: AVX
-TEXT ·winogradOutputF2AVX2(SB), $312-56
+// func winogradOutputF2AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, slopes *float32, residual *float32)
+// Requires: AVX, FMA3
+TEXT ·winogradOutputF2AVX2(SB), $312-64
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
 	MOVQ src+24(FP), BX
 	MOVQ stride+32(FP), SI
 	MOVQ bias+40(FP), DI
-	MOVQ residual+48(FP), R8
-	LEAQ (SP), R9
-	ADDQ $0x3f, R9
-	ANDQ $-64, R9
+	MOVQ slopes+48(FP), R8
+	MOVQ residual+56(FP), R9
+	LEAQ (SP), R10
+	ADDQ $0x3f, R10
+	ANDQ $-64, R10
 	SHLQ $0x02, CX
 	SHLQ $0x02, DX
 	SHLQ $0x02, SI
-	MOVQ R8, R11
-	SUBQ AX, R8
+	MOVQ R9, R12
+	SUBQ AX, R9
 	SUBQ DX, CX
 	SUBQ DX, CX
-	MOVQ $0x00000002, R10
+	MOVQ $0x00000002, R11
 
 again:
-	IMUL3Q  $0x04, SI, R12
-	MOVQ    BX, R13
-	VMOVUPS (R13), Y0
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y1
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y2
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y3
-	ADDQ    R12, R13
-	VADDPS  Y1, Y0, Y0
-	VADDPS  Y2, Y0, Y0
-	VSUBPS  Y2, Y1, Y1
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS Y0, (R9)
-	VMOVUPS Y1, 128(R9)
-	IMUL3Q  $0x01, SI, R13
-	ADDQ    BX, R13
-	VMOVUPS (R13), Y0
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y1
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y2
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y3
-	ADDQ    R12, R13
-	VADDPS  Y1, Y0, Y0
-	VADDPS  Y2, Y0, Y0
-	VSUBPS  Y2, Y1, Y1
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS Y0, 32(R9)
-	VMOVUPS Y1, 160(R9)
-	IMUL3Q  $0x02, SI, R13
-	ADDQ    BX, R13
-	VMOVUPS (R13), Y0
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y1
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y2
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y3
-	ADDQ    R12, R13
-	VADDPS  Y1, Y0, Y0
-	VADDPS  Y2, Y0, Y0
-	VSUBPS  Y2, Y1, Y1
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS Y0, 64(R9)
-	VMOVUPS Y1, 192(R9)
-	IMUL3Q  $0x03, SI, R13
-	ADDQ    BX, R13
-	VMOVUPS (R13), Y0
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y1
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y2
-	ADDQ    R12, R13
-	VMOVUPS (R13), Y3
-	ADDQ    R12, R13
-	VADDPS  Y1, Y0, Y0
-	VADDPS  Y2, Y0, Y0
-	VSUBPS  Y2, Y1, Y1
-	VADDPS  Y3, Y1, Y1
-	VMOVUPS Y0, 96(R9)
-	VMOVUPS Y1, 224(R9)
-	MOVQ    AX, R12
-	VMOVUPS (R9), Y0
-	VMOVUPS 32(R9), Y1
-	VMOVUPS 64(R9), Y2
-	VMOVUPS 96(R9), Y3
-	VMOVUPS (DI), Y4
-	VADDPS  Y1, Y0, Y0
-	VADDPS  Y2, Y0, Y0
-	VSUBPS  Y2, Y1, Y1
-	VADDPS  Y3, Y1, Y1
-	VADDPS  Y4, Y0, Y0
-	VADDPS  Y4, Y1, Y1
-	TESTQ   R11, R11
-	JZ      plain11
-	LEAQ    (R12)(R8*1), R13
-	VADDPS  (R13), Y0, Y0
-	ADDQ    DX, R13
-	VADDPS  (R13), Y1, Y1
-	ADDQ    DX, R13
+	IMUL3Q      $0x04, SI, R13
+	MOVQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VMOVUPS     Y0, (R10)
+	VMOVUPS     Y1, 128(R10)
+	IMUL3Q      $0x01, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VMOVUPS     Y0, 32(R10)
+	VMOVUPS     Y1, 160(R10)
+	IMUL3Q      $0x02, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VMOVUPS     Y0, 64(R10)
+	VMOVUPS     Y1, 192(R10)
+	IMUL3Q      $0x03, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VMOVUPS     Y0, 96(R10)
+	VMOVUPS     Y1, 224(R10)
+	MOVQ        AX, R13
+	VMOVUPS     (R10), Y0
+	VMOVUPS     32(R10), Y1
+	VMOVUPS     64(R10), Y2
+	VMOVUPS     96(R10), Y3
+	VMOVUPS     (DI), Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VADDPS      Y4, Y0, Y0
+	VADDPS      Y4, Y1, Y1
+	TESTQ       R8, R8
+	JZ          linear11
+	VMOVUPS     (R8), Y2
+	VXORPS      Y3, Y3, Y3
+	VMINPS      Y0, Y3, Y3
+	VXORPS      Y4, Y4, Y4
+	VMAXPS      Y0, Y4, Y0
+	VFMADD231PS Y2, Y3, Y0
+	VXORPS      Y3, Y3, Y3
+	VMINPS      Y1, Y3, Y3
+	VXORPS      Y4, Y4, Y4
+	VMAXPS      Y1, Y4, Y1
+	VFMADD231PS Y2, Y3, Y1
 
-plain11:
-	VMOVUPS Y0, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y1, (R12)
-	ADDQ    DX, R12
-	ADDQ    CX, R12
-	VMOVUPS 128(R9), Y0
-	VMOVUPS 160(R9), Y1
-	VMOVUPS 192(R9), Y2
-	VMOVUPS 224(R9), Y3
-	VMOVUPS (DI), Y4
-	VADDPS  Y1, Y0, Y0
-	VADDPS  Y2, Y0, Y0
-	VSUBPS  Y2, Y1, Y1
-	VADDPS  Y3, Y1, Y1
-	VADDPS  Y4, Y0, Y0
-	VADDPS  Y4, Y1, Y1
-	TESTQ   R11, R11
-	JZ      plain12
-	LEAQ    (R12)(R8*1), R13
-	VADDPS  (R13), Y0, Y0
-	ADDQ    DX, R13
-	VADDPS  (R13), Y1, Y1
-	ADDQ    DX, R13
+linear11:
+	TESTQ  R12, R12
+	JZ     plain12
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y1, Y1
+	ADDQ   DX, R14
 
 plain12:
-	VMOVUPS Y0, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y1, (R12)
-	ADDQ    DX, R12
+	VMOVUPS     Y0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y1, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     128(R10), Y0
+	VMOVUPS     160(R10), Y1
+	VMOVUPS     192(R10), Y2
+	VMOVUPS     224(R10), Y3
+	VMOVUPS     (DI), Y4
+	VADDPS      Y1, Y0, Y0
+	VADDPS      Y2, Y0, Y0
+	VSUBPS      Y2, Y1, Y1
+	VADDPS      Y3, Y1, Y1
+	VADDPS      Y4, Y0, Y0
+	VADDPS      Y4, Y1, Y1
+	TESTQ       R8, R8
+	JZ          linear13
+	VMOVUPS     (R8), Y2
+	VXORPS      Y3, Y3, Y3
+	VMINPS      Y0, Y3, Y3
+	VXORPS      Y4, Y4, Y4
+	VMAXPS      Y0, Y4, Y0
+	VFMADD231PS Y2, Y3, Y0
+	VXORPS      Y3, Y3, Y3
+	VMINPS      Y1, Y3, Y3
+	VXORPS      Y4, Y4, Y4
+	VMAXPS      Y1, Y4, Y1
+	VFMADD231PS Y2, Y3, Y1
+
+linear13:
+	TESTQ  R12, R12
+	JZ     plain14
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y1, Y1
+	ADDQ   DX, R14
+
+plain14:
+	VMOVUPS Y0, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Y1, (R13)
+	ADDQ    DX, R13
 	ADDQ    $0x20, BX
 	ADDQ    $0x20, AX
 	ADDQ    $0x20, DI
-	DECQ    R10
-	JNZ     again
+	TESTQ   R8, R8
+	JZ      last15
+	ADDQ    $0x20, R8
+
+last15:
+	DECQ R11
+	JNZ  again
 	VZEROUPPER
 	RET
 
@@ -991,9 +1027,9 @@ TEXT ·winogradInputF4AVX2(SB), $1208-32
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done14
+	JLT  done17
 
-again13:
+again16:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         48(DX), R8
@@ -1406,13 +1442,13 @@ again13:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again13
+	JGE          again16
 
-done14:
+done17:
 	CMPQ BX, $0x08
-	JLT  done16
+	JLT  done19
 
-again15:
+again18:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         48(DX), R8
@@ -1825,11 +1861,11 @@ again15:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again15
+	JGE          again18
 
-done16:
+done19:
 	TESTQ        BX, BX
-	JZ           end17
+	JZ           end20
 	LEAQ         mask_window<>+0(SB), R8
 	NEGQ         BX
 	VMOVUPS      32(R8)(BX*4), Y0
@@ -2243,7 +2279,7 @@ done16:
 	VMASKMOVPS   Y6, Y0, (AX)
 	ADDQ         CX, AX
 
-end17:
+end20:
 	VZEROUPPER
 	RET
 
@@ -2300,9 +2336,9 @@ TEXT ·winogradFilterF4AVX2(SB), $632-32
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done19
+	JLT  done22
 
-again18:
+again21:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         24(DX), R8
@@ -2523,13 +2559,13 @@ again18:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again18
+	JGE          again21
 
-done19:
+done22:
 	CMPQ BX, $0x08
-	JLT  done21
+	JLT  done24
 
-again20:
+again23:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         24(DX), R8
@@ -2750,11 +2786,11 @@ again20:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again20
+	JGE          again23
 
-done21:
+done24:
 	TESTQ        BX, BX
-	JZ           end22
+	JZ           end25
 	LEAQ         mask_window<>+0(SB), R8
 	NEGQ         BX
 	VMOVUPS      32(R8)(BX*4), Y0
@@ -2976,7 +3012,7 @@ done21:
 	VMASKMOVPS   Y3, Y0, (AX)
 	ADDQ         CX, AX
 
-end22:
+end25:
 	VZEROUPPER
 	RET
 
@@ -3040,45 +3076,46 @@ DATA sixth_of_root<>+24(SB)/4, $0x3e715bef
 DATA sixth_of_root<>+28(SB)/4, $0x3e715bef
 GLOBL sixth_of_root<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutputF4AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
+// func winogradOutputF4AVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, slopes *float32, residual *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradOutputF4AVX2(SB), $824-56
+TEXT ·winogradOutputF4AVX2(SB), $824-64
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
 	MOVQ src+24(FP), BX
 	MOVQ stride+32(FP), SI
 	MOVQ bias+40(FP), DI
-	MOVQ residual+48(FP), R8
-	LEAQ (SP), R9
-	ADDQ $0x3f, R9
-	ANDQ $-64, R9
+	MOVQ slopes+48(FP), R8
+	MOVQ residual+56(FP), R9
+	LEAQ (SP), R10
+	ADDQ $0x3f, R10
+	ANDQ $-64, R10
 	SHLQ $0x02, CX
 	SHLQ $0x02, DX
 	SHLQ $0x02, SI
-	MOVQ R8, R11
-	SUBQ AX, R8
+	MOVQ R9, R12
+	SUBQ AX, R9
 	SUBQ DX, CX
 	SUBQ DX, CX
 	SUBQ DX, CX
 	SUBQ DX, CX
-	MOVQ $0x00000002, R10
+	MOVQ $0x00000002, R11
 
 again:
-	IMUL3Q      $0x06, SI, R12
-	MOVQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y5
-	ADDQ        R12, R13
+	IMUL3Q      $0x06, SI, R13
+	MOVQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y5
+	ADDQ        R13, R14
 	VADDPS      Y2, Y1, Y6
 	VSUBPS      Y2, Y1, Y1
 	VADDPS      Y4, Y3, Y2
@@ -3091,24 +3128,24 @@ again:
 	VFMADD231PS two<>+0(SB), Y2, Y6
 	VFMADD231PS inverse_root_half<>+0(SB), Y1, Y5
 	VFMADD231PS root_twice<>+0(SB), Y3, Y5
-	VMOVUPS     Y0, (R9)
-	VMOVUPS     Y4, 192(R9)
-	VMOVUPS     Y6, 384(R9)
-	VMOVUPS     Y5, 576(R9)
-	IMUL3Q      $0x01, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y5
-	ADDQ        R12, R13
+	VMOVUPS     Y0, (R10)
+	VMOVUPS     Y4, 192(R10)
+	VMOVUPS     Y6, 384(R10)
+	VMOVUPS     Y5, 576(R10)
+	IMUL3Q      $0x01, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y5
+	ADDQ        R13, R14
 	VADDPS      Y2, Y1, Y6
 	VSUBPS      Y2, Y1, Y1
 	VADDPS      Y4, Y3, Y2
@@ -3121,24 +3158,24 @@ again:
 	VFMADD231PS two<>+0(SB), Y2, Y6
 	VFMADD231PS inverse_root_half<>+0(SB), Y1, Y5
 	VFMADD231PS root_twice<>+0(SB), Y3, Y5
-	VMOVUPS     Y0, 32(R9)
-	VMOVUPS     Y4, 224(R9)
-	VMOVUPS     Y6, 416(R9)
-	VMOVUPS     Y5, 608(R9)
-	IMUL3Q      $0x02, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y5
-	ADDQ        R12, R13
+	VMOVUPS     Y0, 32(R10)
+	VMOVUPS     Y4, 224(R10)
+	VMOVUPS     Y6, 416(R10)
+	VMOVUPS     Y5, 608(R10)
+	IMUL3Q      $0x02, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y5
+	ADDQ        R13, R14
 	VADDPS      Y2, Y1, Y6
 	VSUBPS      Y2, Y1, Y1
 	VADDPS      Y4, Y3, Y2
@@ -3151,24 +3188,24 @@ again:
 	VFMADD231PS two<>+0(SB), Y2, Y6
 	VFMADD231PS inverse_root_half<>+0(SB), Y1, Y5
 	VFMADD231PS root_twice<>+0(SB), Y3, Y5
-	VMOVUPS     Y0, 64(R9)
-	VMOVUPS     Y4, 256(R9)
-	VMOVUPS     Y6, 448(R9)
-	VMOVUPS     Y5, 640(R9)
-	IMUL3Q      $0x03, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y5
-	ADDQ        R12, R13
+	VMOVUPS     Y0, 64(R10)
+	VMOVUPS     Y4, 256(R10)
+	VMOVUPS     Y6, 448(R10)
+	VMOVUPS     Y5, 640(R10)
+	IMUL3Q      $0x03, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y5
+	ADDQ        R13, R14
 	VADDPS      Y2, Y1, Y6
 	VSUBPS      Y2, Y1, Y1
 	VADDPS      Y4, Y3, Y2
@@ -3181,24 +3218,24 @@ again:
 	VFMADD231PS two<>+0(SB), Y2, Y6
 	VFMADD231PS inverse_root_half<>+0(SB), Y1, Y5
 	VFMADD231PS root_twice<>+0(SB), Y3, Y5
-	VMOVUPS     Y0, 96(R9)
-	VMOVUPS     Y4, 288(R9)
-	VMOVUPS     Y6, 480(R9)
-	VMOVUPS     Y5, 672(R9)
-	IMUL3Q      $0x04, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y5
-	ADDQ        R12, R13
+	VMOVUPS     Y0, 96(R10)
+	VMOVUPS     Y4, 288(R10)
+	VMOVUPS     Y6, 480(R10)
+	VMOVUPS     Y5, 672(R10)
+	IMUL3Q      $0x04, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y5
+	ADDQ        R13, R14
 	VADDPS      Y2, Y1, Y6
 	VSUBPS      Y2, Y1, Y1
 	VADDPS      Y4, Y3, Y2
@@ -3211,24 +3248,24 @@ again:
 	VFMADD231PS two<>+0(SB), Y2, Y6
 	VFMADD231PS inverse_root_half<>+0(SB), Y1, Y5
 	VFMADD231PS root_twice<>+0(SB), Y3, Y5
-	VMOVUPS     Y0, 128(R9)
-	VMOVUPS     Y4, 320(R9)
-	VMOVUPS     Y6, 512(R9)
-	VMOVUPS     Y5, 704(R9)
-	IMUL3Q      $0x05, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y5
-	ADDQ        R12, R13
+	VMOVUPS     Y0, 128(R10)
+	VMOVUPS     Y4, 320(R10)
+	VMOVUPS     Y6, 512(R10)
+	VMOVUPS     Y5, 704(R10)
+	IMUL3Q      $0x05, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y5
+	ADDQ        R13, R14
 	VADDPS      Y2, Y1, Y6
 	VSUBPS      Y2, Y1, Y1
 	VADDPS      Y4, Y3, Y2
@@ -3241,17 +3278,17 @@ again:
 	VFMADD231PS two<>+0(SB), Y2, Y6
 	VFMADD231PS inverse_root_half<>+0(SB), Y1, Y5
 	VFMADD231PS root_twice<>+0(SB), Y3, Y5
-	VMOVUPS     Y0, 160(R9)
-	VMOVUPS     Y4, 352(R9)
-	VMOVUPS     Y6, 544(R9)
-	VMOVUPS     Y5, 736(R9)
-	MOVQ        AX, R12
-	VMOVUPS     (R9), Y0
-	VMOVUPS     32(R9), Y1
-	VMOVUPS     64(R9), Y2
-	VMOVUPS     96(R9), Y3
-	VMOVUPS     128(R9), Y4
-	VMOVUPS     160(R9), Y5
+	VMOVUPS     Y0, 160(R10)
+	VMOVUPS     Y4, 352(R10)
+	VMOVUPS     Y6, 544(R10)
+	VMOVUPS     Y5, 736(R10)
+	MOVQ        AX, R13
+	VMOVUPS     (R10), Y0
+	VMOVUPS     32(R10), Y1
+	VMOVUPS     64(R10), Y2
+	VMOVUPS     96(R10), Y3
+	VMOVUPS     128(R10), Y4
+	VMOVUPS     160(R10), Y5
 	VMOVUPS     (DI), Y6
 	VADDPS      Y2, Y1, Y7
 	VSUBPS      Y2, Y1, Y1
@@ -3269,34 +3306,59 @@ again:
 	VADDPS      Y6, Y4, Y4
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
-	TESTQ       R11, R11
-	JZ          plain23
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y5, Y5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear26
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y5, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y5, Y3, Y5
+	VFMADD231PS Y1, Y2, Y5
 
-plain23:
-	VMOVUPS     Y0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y4, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y7, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y5, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     192(R9), Y0
-	VMOVUPS     224(R9), Y1
-	VMOVUPS     256(R9), Y2
-	VMOVUPS     288(R9), Y3
-	VMOVUPS     320(R9), Y4
-	VMOVUPS     352(R9), Y5
+linear26:
+	TESTQ  R12, R12
+	JZ     plain27
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y5, Y5
+	ADDQ   DX, R14
+
+plain27:
+	VMOVUPS     Y0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y4, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y7, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y5, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     192(R10), Y0
+	VMOVUPS     224(R10), Y1
+	VMOVUPS     256(R10), Y2
+	VMOVUPS     288(R10), Y3
+	VMOVUPS     320(R10), Y4
+	VMOVUPS     352(R10), Y5
 	VMOVUPS     (DI), Y6
 	VADDPS      Y2, Y1, Y7
 	VSUBPS      Y2, Y1, Y1
@@ -3314,34 +3376,59 @@ plain23:
 	VADDPS      Y6, Y4, Y4
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
-	TESTQ       R11, R11
-	JZ          plain24
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y5, Y5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear28
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y5, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y5, Y3, Y5
+	VFMADD231PS Y1, Y2, Y5
 
-plain24:
-	VMOVUPS     Y0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y4, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y7, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y5, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     384(R9), Y0
-	VMOVUPS     416(R9), Y1
-	VMOVUPS     448(R9), Y2
-	VMOVUPS     480(R9), Y3
-	VMOVUPS     512(R9), Y4
-	VMOVUPS     544(R9), Y5
+linear28:
+	TESTQ  R12, R12
+	JZ     plain29
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y5, Y5
+	ADDQ   DX, R14
+
+plain29:
+	VMOVUPS     Y0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y4, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y7, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y5, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     384(R10), Y0
+	VMOVUPS     416(R10), Y1
+	VMOVUPS     448(R10), Y2
+	VMOVUPS     480(R10), Y3
+	VMOVUPS     512(R10), Y4
+	VMOVUPS     544(R10), Y5
 	VMOVUPS     (DI), Y6
 	VADDPS      Y2, Y1, Y7
 	VSUBPS      Y2, Y1, Y1
@@ -3359,34 +3446,59 @@ plain24:
 	VADDPS      Y6, Y4, Y4
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
-	TESTQ       R11, R11
-	JZ          plain25
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y5, Y5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear30
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y5, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y5, Y3, Y5
+	VFMADD231PS Y1, Y2, Y5
 
-plain25:
-	VMOVUPS     Y0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y4, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y7, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y5, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     576(R9), Y0
-	VMOVUPS     608(R9), Y1
-	VMOVUPS     640(R9), Y2
-	VMOVUPS     672(R9), Y3
-	VMOVUPS     704(R9), Y4
-	VMOVUPS     736(R9), Y5
+linear30:
+	TESTQ  R12, R12
+	JZ     plain31
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y5, Y5
+	ADDQ   DX, R14
+
+plain31:
+	VMOVUPS     Y0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y4, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y7, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y5, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     576(R10), Y0
+	VMOVUPS     608(R10), Y1
+	VMOVUPS     640(R10), Y2
+	VMOVUPS     672(R10), Y3
+	VMOVUPS     704(R10), Y4
+	VMOVUPS     736(R10), Y5
 	VMOVUPS     (DI), Y6
 	VADDPS      Y2, Y1, Y7
 	VSUBPS      Y2, Y1, Y1
@@ -3404,32 +3516,62 @@ plain25:
 	VADDPS      Y6, Y4, Y4
 	VADDPS      Y6, Y7, Y7
 	VADDPS      Y6, Y5, Y5
-	TESTQ       R11, R11
-	JZ          plain26
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y5, Y5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear32
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y5, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y5, Y3, Y5
+	VFMADD231PS Y1, Y2, Y5
 
-plain26:
-	VMOVUPS Y0, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y4, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y7, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y5, (R12)
-	ADDQ    DX, R12
+linear32:
+	TESTQ  R12, R12
+	JZ     plain33
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y5, Y5
+	ADDQ   DX, R14
+
+plain33:
+	VMOVUPS Y0, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Y4, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Y7, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Y5, (R13)
+	ADDQ    DX, R13
 	ADDQ    $0x20, BX
 	ADDQ    $0x20, AX
 	ADDQ    $0x20, DI
-	DECQ    R10
-	JNZ     again
+	TESTQ   R8, R8
+	JZ      last34
+	ADDQ    $0x20, R8
+
+last34:
+	DECQ R11
+	JNZ  again
 	VZEROUPPER
 	RET
 
@@ -3466,9 +3608,9 @@ TEXT ·winogradInputF4UpAVX2(SB), $568-32
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done28
+	JLT  done36
 
-again27:
+again35:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         32(DX), R8
@@ -3633,13 +3775,13 @@ again27:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again27
+	JGE          again35
 
-done28:
+done36:
 	CMPQ BX, $0x08
-	JLT  done30
+	JLT  done38
 
-again29:
+again37:
 	MOVQ         (DX), R8
 	VMOVUPS      (R8)(DI*4), Y0
 	MOVQ         32(DX), R8
@@ -3804,11 +3946,11 @@ again29:
 	ADDQ         $0x08, DI
 	SUBQ         $0x08, BX
 	CMPQ         BX, $0x08
-	JGE          again29
+	JGE          again37
 
-done30:
+done38:
 	TESTQ        BX, BX
-	JZ           end31
+	JZ           end39
 	LEAQ         mask_window<>+0(SB), R8
 	NEGQ         BX
 	VMOVUPS      32(R8)(BX*4), Y0
@@ -3974,7 +4116,7 @@ done30:
 	VMASKMOVPS   Y4, Y0, (AX)
 	ADDQ         CX, AX
 
-end31:
+end39:
 	VZEROUPPER
 	RET
 
@@ -4011,9 +4153,9 @@ TEXT ·winogradFilterF4UpAVX2(SB), $536-32
 	SHLQ $0x02, CX
 	XORQ DI, DI
 	CMPQ BX, $0x08
-	JLT  done33
+	JLT  done41
 
-again32:
+again40:
 	MOVQ        (DX), R8
 	VMOVUPS     (R8)(DI*4), Y0
 	MOVQ        24(DX), R8
@@ -4204,13 +4346,13 @@ again32:
 	ADDQ        $0x08, DI
 	SUBQ        $0x08, BX
 	CMPQ        BX, $0x08
-	JGE         again32
+	JGE         again40
 
-done33:
+done41:
 	CMPQ BX, $0x08
-	JLT  done35
+	JLT  done43
 
-again34:
+again42:
 	MOVQ        (DX), R8
 	VMOVUPS     (R8)(DI*4), Y0
 	MOVQ        24(DX), R8
@@ -4401,11 +4543,11 @@ again34:
 	ADDQ        $0x08, DI
 	SUBQ        $0x08, BX
 	CMPQ        BX, $0x08
-	JGE         again34
+	JGE         again42
 
-done35:
+done43:
 	TESTQ       BX, BX
-	JZ          end36
+	JZ          end44
 	LEAQ        mask_window<>+0(SB), R8
 	NEGQ        BX
 	VMOVUPS     32(R8)(BX*4), Y0
@@ -4597,7 +4739,7 @@ done35:
 	VMASKMOVPS  Y3, Y0, (AX)
 	ADDQ        CX, AX
 
-end36:
+end44:
 	VZEROUPPER
 	RET
 
@@ -4631,43 +4773,44 @@ DATA quarter<>+24(SB)/4, $0x3e800000
 DATA quarter<>+28(SB)/4, $0x3e800000
 GLOBL quarter<>(SB), RODATA|NOPTR, $32
 
-// func winogradOutputF4UpAVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
+// func winogradOutputF4UpAVX2(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, slopes *float32, residual *float32)
 // Requires: AVX, FMA3
-TEXT ·winogradOutputF4UpAVX2(SB), $696-56
+TEXT ·winogradOutputF4UpAVX2(SB), $696-64
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
 	MOVQ src+24(FP), BX
 	MOVQ stride+32(FP), SI
 	MOVQ bias+40(FP), DI
-	MOVQ residual+48(FP), R8
-	LEAQ (SP), R9
-	ADDQ $0x3f, R9
-	ANDQ $-64, R9
+	MOVQ slopes+48(FP), R8
+	MOVQ residual+56(FP), R9
+	LEAQ (SP), R10
+	ADDQ $0x3f, R10
+	ANDQ $-64, R10
 	SHLQ $0x02, CX
 	SHLQ $0x02, DX
 	SHLQ $0x02, SI
-	MOVQ R8, R11
-	SUBQ AX, R8
+	MOVQ R9, R12
+	SUBQ AX, R9
 	SUBQ DX, CX
 	SUBQ DX, CX
 	SUBQ DX, CX
 	SUBQ DX, CX
-	MOVQ $0x00000002, R10
+	MOVQ $0x00000002, R11
 
 again:
-	IMUL3Q      $0x05, SI, R12
-	MOVQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
+	IMUL3Q      $0x05, SI, R13
+	MOVQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
 	VMOVAPS     Y1, Y6
 	VMOVAPS     Y1, Y7
 	VADDPS      Y3, Y2, Y5
@@ -4678,22 +4821,22 @@ again:
 	VFMADD231PS four<>+0(SB), Y5, Y7
 	VADDPS      Y1, Y4, Y4
 	VFMADD231PS eight<>+0(SB), Y2, Y4
-	VMOVUPS     Y0, (R9)
-	VMOVUPS     Y6, 160(R9)
-	VMOVUPS     Y7, 320(R9)
-	VMOVUPS     Y4, 480(R9)
-	IMUL3Q      $0x01, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
+	VMOVUPS     Y0, (R10)
+	VMOVUPS     Y6, 160(R10)
+	VMOVUPS     Y7, 320(R10)
+	VMOVUPS     Y4, 480(R10)
+	IMUL3Q      $0x01, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
 	VMOVAPS     Y1, Y6
 	VMOVAPS     Y1, Y7
 	VADDPS      Y3, Y2, Y5
@@ -4704,22 +4847,22 @@ again:
 	VFMADD231PS four<>+0(SB), Y5, Y7
 	VADDPS      Y1, Y4, Y4
 	VFMADD231PS eight<>+0(SB), Y2, Y4
-	VMOVUPS     Y0, 32(R9)
-	VMOVUPS     Y6, 192(R9)
-	VMOVUPS     Y7, 352(R9)
-	VMOVUPS     Y4, 512(R9)
-	IMUL3Q      $0x02, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
+	VMOVUPS     Y0, 32(R10)
+	VMOVUPS     Y6, 192(R10)
+	VMOVUPS     Y7, 352(R10)
+	VMOVUPS     Y4, 512(R10)
+	IMUL3Q      $0x02, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
 	VMOVAPS     Y1, Y6
 	VMOVAPS     Y1, Y7
 	VADDPS      Y3, Y2, Y5
@@ -4730,22 +4873,22 @@ again:
 	VFMADD231PS four<>+0(SB), Y5, Y7
 	VADDPS      Y1, Y4, Y4
 	VFMADD231PS eight<>+0(SB), Y2, Y4
-	VMOVUPS     Y0, 64(R9)
-	VMOVUPS     Y6, 224(R9)
-	VMOVUPS     Y7, 384(R9)
-	VMOVUPS     Y4, 544(R9)
-	IMUL3Q      $0x03, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
+	VMOVUPS     Y0, 64(R10)
+	VMOVUPS     Y6, 224(R10)
+	VMOVUPS     Y7, 384(R10)
+	VMOVUPS     Y4, 544(R10)
+	IMUL3Q      $0x03, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
 	VMOVAPS     Y1, Y6
 	VMOVAPS     Y1, Y7
 	VADDPS      Y3, Y2, Y5
@@ -4756,22 +4899,22 @@ again:
 	VFMADD231PS four<>+0(SB), Y5, Y7
 	VADDPS      Y1, Y4, Y4
 	VFMADD231PS eight<>+0(SB), Y2, Y4
-	VMOVUPS     Y0, 96(R9)
-	VMOVUPS     Y6, 256(R9)
-	VMOVUPS     Y7, 416(R9)
-	VMOVUPS     Y4, 576(R9)
-	IMUL3Q      $0x04, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Y0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Y4
-	ADDQ        R12, R13
+	VMOVUPS     Y0, 96(R10)
+	VMOVUPS     Y6, 256(R10)
+	VMOVUPS     Y7, 416(R10)
+	VMOVUPS     Y4, 576(R10)
+	IMUL3Q      $0x04, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Y0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Y4
+	ADDQ        R13, R14
 	VMOVAPS     Y1, Y6
 	VMOVAPS     Y1, Y7
 	VADDPS      Y3, Y2, Y5
@@ -4782,16 +4925,16 @@ again:
 	VFMADD231PS four<>+0(SB), Y5, Y7
 	VADDPS      Y1, Y4, Y4
 	VFMADD231PS eight<>+0(SB), Y2, Y4
-	VMOVUPS     Y0, 128(R9)
-	VMOVUPS     Y6, 288(R9)
-	VMOVUPS     Y7, 448(R9)
-	VMOVUPS     Y4, 608(R9)
-	MOVQ        AX, R12
-	VMOVUPS     (R9), Y0
-	VMOVUPS     32(R9), Y1
-	VMOVUPS     64(R9), Y2
-	VMOVUPS     96(R9), Y3
-	VMOVUPS     128(R9), Y4
+	VMOVUPS     Y0, 128(R10)
+	VMOVUPS     Y6, 288(R10)
+	VMOVUPS     Y7, 448(R10)
+	VMOVUPS     Y4, 608(R10)
+	MOVQ        AX, R13
+	VMOVUPS     (R10), Y0
+	VMOVUPS     32(R10), Y1
+	VMOVUPS     64(R10), Y2
+	VMOVUPS     96(R10), Y3
+	VMOVUPS     128(R10), Y4
 	VMOVUPS     (DI), Y5
 	VMOVAPS     Y1, Y7
 	VMOVAPS     Y1, Y8
@@ -4807,33 +4950,58 @@ again:
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
-	TESTQ       R11, R11
-	JZ          plain37
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y8, Y8
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear45
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y8, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y8, Y3, Y8
+	VFMADD231PS Y1, Y2, Y8
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
 
-plain37:
-	VMOVUPS     Y0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y7, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y8, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y4, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     160(R9), Y0
-	VMOVUPS     192(R9), Y1
-	VMOVUPS     224(R9), Y2
-	VMOVUPS     256(R9), Y3
-	VMOVUPS     288(R9), Y4
+linear45:
+	TESTQ  R12, R12
+	JZ     plain46
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y8, Y8
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+
+plain46:
+	VMOVUPS     Y0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y7, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y8, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y4, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     160(R10), Y0
+	VMOVUPS     192(R10), Y1
+	VMOVUPS     224(R10), Y2
+	VMOVUPS     256(R10), Y3
+	VMOVUPS     288(R10), Y4
 	VMOVUPS     (DI), Y5
 	VMOVAPS     Y1, Y7
 	VMOVAPS     Y1, Y8
@@ -4849,33 +5017,58 @@ plain37:
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
-	TESTQ       R11, R11
-	JZ          plain38
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y8, Y8
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear47
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y8, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y8, Y3, Y8
+	VFMADD231PS Y1, Y2, Y8
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
 
-plain38:
-	VMOVUPS     Y0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y7, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y8, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y4, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     320(R9), Y0
-	VMOVUPS     352(R9), Y1
-	VMOVUPS     384(R9), Y2
-	VMOVUPS     416(R9), Y3
-	VMOVUPS     448(R9), Y4
+linear47:
+	TESTQ  R12, R12
+	JZ     plain48
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y8, Y8
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+
+plain48:
+	VMOVUPS     Y0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y7, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y8, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y4, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     320(R10), Y0
+	VMOVUPS     352(R10), Y1
+	VMOVUPS     384(R10), Y2
+	VMOVUPS     416(R10), Y3
+	VMOVUPS     448(R10), Y4
 	VMOVUPS     (DI), Y5
 	VMOVAPS     Y1, Y7
 	VMOVAPS     Y1, Y8
@@ -4891,33 +5084,58 @@ plain38:
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
-	TESTQ       R11, R11
-	JZ          plain39
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y8, Y8
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear49
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y8, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y8, Y3, Y8
+	VFMADD231PS Y1, Y2, Y8
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
 
-plain39:
-	VMOVUPS     Y0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y7, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y8, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Y4, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     480(R9), Y0
-	VMOVUPS     512(R9), Y1
-	VMOVUPS     544(R9), Y2
-	VMOVUPS     576(R9), Y3
-	VMOVUPS     608(R9), Y4
+linear49:
+	TESTQ  R12, R12
+	JZ     plain50
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y8, Y8
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+
+plain50:
+	VMOVUPS     Y0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y7, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y8, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Y4, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     480(R10), Y0
+	VMOVUPS     512(R10), Y1
+	VMOVUPS     544(R10), Y2
+	VMOVUPS     576(R10), Y3
+	VMOVUPS     608(R10), Y4
 	VMOVUPS     (DI), Y5
 	VMOVAPS     Y1, Y7
 	VMOVAPS     Y1, Y8
@@ -4933,32 +5151,62 @@ plain39:
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y8, Y8
 	VADDPS      Y5, Y4, Y4
-	TESTQ       R11, R11
-	JZ          plain40
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Y0, Y0
-	ADDQ        DX, R13
-	VADDPS      (R13), Y7, Y7
-	ADDQ        DX, R13
-	VADDPS      (R13), Y8, Y8
-	ADDQ        DX, R13
-	VADDPS      (R13), Y4, Y4
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear51
+	VMOVUPS     (R8), Y1
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y0, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y0, Y3, Y0
+	VFMADD231PS Y1, Y2, Y0
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y7, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y7, Y3, Y7
+	VFMADD231PS Y1, Y2, Y7
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y8, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y8, Y3, Y8
+	VFMADD231PS Y1, Y2, Y8
+	VXORPS      Y2, Y2, Y2
+	VMINPS      Y4, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	VMAXPS      Y4, Y3, Y4
+	VFMADD231PS Y1, Y2, Y4
 
-plain40:
-	VMOVUPS Y0, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y7, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y8, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Y4, (R12)
-	ADDQ    DX, R12
+linear51:
+	TESTQ  R12, R12
+	JZ     plain52
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Y0, Y0
+	ADDQ   DX, R14
+	VADDPS (R14), Y7, Y7
+	ADDQ   DX, R14
+	VADDPS (R14), Y8, Y8
+	ADDQ   DX, R14
+	VADDPS (R14), Y4, Y4
+	ADDQ   DX, R14
+
+plain52:
+	VMOVUPS Y0, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Y7, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Y8, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Y4, (R13)
+	ADDQ    DX, R13
 	ADDQ    $0x20, BX
 	ADDQ    $0x20, AX
 	ADDQ    $0x20, DI
-	DECQ    R10
-	JNZ     again
+	TESTQ   R8, R8
+	JZ      last53
+	ADDQ    $0x20, R8
+
+last53:
+	DECQ R11
+	JNZ  again
 	VZEROUPPER
 	RET
 

@@ -637,129 +637,165 @@ end10:
 DATA half<>+0(SB)/4, $0x3f000000
 GLOBL half<>(SB), RODATA|NOPTR, $4
 
-// func winogradOutputF2AVX512(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
-// Requires: AVX, AVX512F
-TEXT ·winogradOutputF2AVX512(SB), NOSPLIT, $0-56
+// func winogradOutputF2AVX512(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, slopes *float32, residual *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·winogradOutputF2AVX512(SB), NOSPLIT, $0-64
 	MOVQ dst+0(FP), AX
 	MOVQ row+8(FP), CX
 	MOVQ pixel+16(FP), DX
 	MOVQ src+24(FP), BX
 	MOVQ stride+32(FP), SI
 	MOVQ bias+40(FP), DI
-	MOVQ residual+48(FP), R8
+	MOVQ slopes+48(FP), R8
+	MOVQ residual+56(FP), R9
 	SHLQ $0x02, CX
 	SHLQ $0x02, DX
 	SHLQ $0x02, SI
-	MOVQ R8, R10
-	SUBQ AX, R8
+	MOVQ R9, R11
+	SUBQ AX, R9
 	SUBQ DX, CX
 	SUBQ DX, CX
-	MOVQ $0x00000001, R9
+	MOVQ $0x00000001, R10
 
 again:
-	IMUL3Q  $0x04, SI, R11
-	MOVQ    BX, R12
-	VMOVUPS (R12), Z0
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z1
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z2
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z3
-	ADDQ    R11, R12
-	VADDPS  Z1, Z0, Z0
-	VADDPS  Z2, Z0, Z0
-	VSUBPS  Z2, Z1, Z1
-	VADDPS  Z3, Z1, Z1
-	IMUL3Q  $0x01, SI, R12
-	ADDQ    BX, R12
-	VMOVUPS (R12), Z2
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z3
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z4
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z5
-	ADDQ    R11, R12
-	VADDPS  Z3, Z2, Z2
-	VADDPS  Z4, Z2, Z2
-	VSUBPS  Z4, Z3, Z3
-	VADDPS  Z5, Z3, Z3
-	IMUL3Q  $0x02, SI, R12
-	ADDQ    BX, R12
-	VMOVUPS (R12), Z4
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z5
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z6
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z7
-	ADDQ    R11, R12
-	VADDPS  Z5, Z4, Z4
-	VADDPS  Z6, Z4, Z4
-	VSUBPS  Z6, Z5, Z5
-	VADDPS  Z7, Z5, Z5
-	IMUL3Q  $0x03, SI, R12
-	ADDQ    BX, R12
-	VMOVUPS (R12), Z6
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z7
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z8
-	ADDQ    R11, R12
-	VMOVUPS (R12), Z9
-	ADDQ    R11, R12
-	VADDPS  Z7, Z6, Z6
-	VADDPS  Z8, Z6, Z6
-	VSUBPS  Z8, Z7, Z7
-	VADDPS  Z9, Z7, Z7
-	MOVQ    AX, R11
-	VMOVUPS (DI), Z8
-	VADDPS  Z2, Z0, Z0
-	VADDPS  Z4, Z0, Z0
-	VSUBPS  Z4, Z2, Z2
-	VADDPS  Z6, Z2, Z2
-	VADDPS  Z8, Z0, Z0
-	VADDPS  Z8, Z2, Z2
-	TESTQ   R10, R10
-	JZ      plain11
-	LEAQ    (R11)(R8*1), R12
-	VADDPS  (R12), Z0, Z0
-	ADDQ    DX, R12
-	VADDPS  (R12), Z2, Z2
-	ADDQ    DX, R12
+	IMUL3Q      $0x04, SI, R12
+	MOVQ        BX, R13
+	VMOVUPS     (R13), Z0
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z3
+	ADDQ        R12, R13
+	VADDPS      Z1, Z0, Z0
+	VADDPS      Z2, Z0, Z0
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z3, Z1, Z1
+	IMUL3Q      $0x01, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Z2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z4
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z5
+	ADDQ        R12, R13
+	VADDPS      Z3, Z2, Z2
+	VADDPS      Z4, Z2, Z2
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z5, Z3, Z3
+	IMUL3Q      $0x02, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Z4
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z5
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z6
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z7
+	ADDQ        R12, R13
+	VADDPS      Z5, Z4, Z4
+	VADDPS      Z6, Z4, Z4
+	VSUBPS      Z6, Z5, Z5
+	VADDPS      Z7, Z5, Z5
+	IMUL3Q      $0x03, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Z6
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z7
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z8
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z9
+	ADDQ        R12, R13
+	VADDPS      Z7, Z6, Z6
+	VADDPS      Z8, Z6, Z6
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z9, Z7, Z7
+	MOVQ        AX, R12
+	VMOVUPS     (DI), Z8
+	VADDPS      Z2, Z0, Z0
+	VADDPS      Z4, Z0, Z0
+	VSUBPS      Z4, Z2, Z2
+	VADDPS      Z6, Z2, Z2
+	VADDPS      Z8, Z0, Z0
+	VADDPS      Z8, Z2, Z2
+	TESTQ       R8, R8
+	JZ          linear11
+	VMOVUPS     (R8), Z4
+	VXORPS      Z6, Z6, Z6
+	VMINPS      Z0, Z6, Z6
+	VXORPS      Z8, Z8, Z8
+	VMAXPS      Z0, Z8, Z0
+	VFMADD231PS Z4, Z6, Z0
+	VXORPS      Z6, Z6, Z6
+	VMINPS      Z2, Z6, Z6
+	VXORPS      Z8, Z8, Z8
+	VMAXPS      Z2, Z8, Z2
+	VFMADD231PS Z4, Z6, Z2
 
-plain11:
-	VMOVUPS Z0, (R11)
-	ADDQ    DX, R11
-	VMOVUPS Z2, (R11)
-	ADDQ    DX, R11
-	ADDQ    CX, R11
-	VMOVUPS (DI), Z0
-	VADDPS  Z3, Z1, Z1
-	VADDPS  Z5, Z1, Z1
-	VSUBPS  Z5, Z3, Z3
-	VADDPS  Z7, Z3, Z3
-	VADDPS  Z0, Z1, Z1
-	VADDPS  Z0, Z3, Z3
-	TESTQ   R10, R10
-	JZ      plain12
-	LEAQ    (R11)(R8*1), R12
-	VADDPS  (R12), Z1, Z1
-	ADDQ    DX, R12
-	VADDPS  (R12), Z3, Z3
-	ADDQ    DX, R12
+linear11:
+	TESTQ  R11, R11
+	JZ     plain12
+	LEAQ   (R12)(R9*1), R13
+	VADDPS (R13), Z0, Z0
+	ADDQ   DX, R13
+	VADDPS (R13), Z2, Z2
+	ADDQ   DX, R13
 
 plain12:
-	VMOVUPS Z1, (R11)
-	ADDQ    DX, R11
-	VMOVUPS Z3, (R11)
-	ADDQ    DX, R11
+	VMOVUPS     Z0, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z2, (R12)
+	ADDQ        DX, R12
+	ADDQ        CX, R12
+	VMOVUPS     (DI), Z0
+	VADDPS      Z3, Z1, Z1
+	VADDPS      Z5, Z1, Z1
+	VSUBPS      Z5, Z3, Z3
+	VADDPS      Z7, Z3, Z3
+	VADDPS      Z0, Z1, Z1
+	VADDPS      Z0, Z3, Z3
+	TESTQ       R8, R8
+	JZ          linear13
+	VMOVUPS     (R8), Z0
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z1, Z2, Z2
+	VXORPS      Z4, Z4, Z4
+	VMAXPS      Z1, Z4, Z1
+	VFMADD231PS Z0, Z2, Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z3, Z2, Z2
+	VXORPS      Z4, Z4, Z4
+	VMAXPS      Z3, Z4, Z3
+	VFMADD231PS Z0, Z2, Z3
+
+linear13:
+	TESTQ  R11, R11
+	JZ     plain14
+	LEAQ   (R12)(R9*1), R13
+	VADDPS (R13), Z1, Z1
+	ADDQ   DX, R13
+	VADDPS (R13), Z3, Z3
+	ADDQ   DX, R13
+
+plain14:
+	VMOVUPS Z1, (R12)
+	ADDQ    DX, R12
+	VMOVUPS Z3, (R12)
+	ADDQ    DX, R12
 	ADDQ    $0x40, BX
 	ADDQ    $0x40, AX
 	ADDQ    $0x40, DI
-	DECQ    R9
-	JNZ     again
+	TESTQ   R8, R8
+	JZ      last15
+	ADDQ    $0x40, R8
+
+last15:
+	DECQ R10
+	JNZ  again
 	VZEROUPPER
 	RET
 
@@ -781,9 +817,9 @@ TEXT ·winogradInputF4AVX512(SB), $2360-32
 	SHLQ         $0x02, DX
 	XORQ         DI, DI
 	CMPQ         CX, $0x10
-	JLT          done14
+	JLT          done17
 
-again13:
+again16:
 	MOVQ         (BX), R8
 	VMOVUPS      (R8)(DI*4), Z0
 	MOVQ         48(BX), R8
@@ -1196,13 +1232,13 @@ again13:
 	ADDQ         $0x10, DI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          again13
+	JGE          again16
 
-done14:
+done17:
 	CMPQ CX, $0x10
-	JLT  done16
+	JLT  done19
 
-again15:
+again18:
 	MOVQ         (BX), R8
 	VMOVUPS      (R8)(DI*4), Z0
 	MOVQ         48(BX), R8
@@ -1615,11 +1651,11 @@ again15:
 	ADDQ         $0x10, DI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          again15
+	JGE          again18
 
-done16:
+done19:
 	TESTQ        CX, CX
-	JZ           end17
+	JZ           end20
 	MOVL         $0x00000001, R8
 	SHLL         CL, R8
 	DECL         R8
@@ -2034,7 +2070,7 @@ done16:
 	VMOVUPS      Z5, K1, (AX)
 	ADDQ         DX, AX
 
-end17:
+end20:
 	VZEROUPPER
 	RET
 
@@ -2066,9 +2102,9 @@ TEXT ·winogradFilterF4AVX512(SB), NOSPLIT, $0-32
 	SHLQ         $0x02, DX
 	XORQ         SI, SI
 	CMPQ         CX, $0x10
-	JLT          done19
+	JLT          done22
 
-again18:
+again21:
 	MOVQ         (BX), DI
 	VMOVUPS      (DI)(SI*4), Z0
 	MOVQ         24(BX), DI
@@ -2253,13 +2289,13 @@ again18:
 	ADDQ         $0x10, SI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          again18
+	JGE          again21
 
-done19:
+done22:
 	CMPQ CX, $0x10
-	JLT  done21
+	JLT  done24
 
-again20:
+again23:
 	MOVQ         (BX), DI
 	VMOVUPS      (DI)(SI*4), Z0
 	MOVQ         24(BX), DI
@@ -2444,11 +2480,11 @@ again20:
 	ADDQ         $0x10, SI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          again20
+	JGE          again23
 
-done21:
+done24:
 	TESTQ        CX, CX
-	JZ           end22
+	JZ           end25
 	MOVL         $0x00000001, DI
 	SHLL         CL, DI
 	DECL         DI
@@ -2635,7 +2671,7 @@ done21:
 	VMOVUPS      Z20, K1, (AX)
 	ADDQ         DX, AX
 
-end22:
+end25:
 	VZEROUPPER
 	RET
 
@@ -2657,9 +2693,9 @@ GLOBL third<>(SB), RODATA|NOPTR, $4
 DATA sixth_of_root<>+0(SB)/4, $0x3e715bef
 GLOBL sixth_of_root<>(SB), RODATA|NOPTR, $4
 
-// func winogradOutputF4AVX512(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
-// Requires: AVX, AVX512F
-TEXT ·winogradOutputF4AVX512(SB), $1592-56
+// func winogradOutputF4AVX512(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, slopes *float32, residual *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·winogradOutputF4AVX512(SB), $1592-64
 	VBROADCASTSS inverse_root<>+0(SB), Z7
 	VBROADCASTSS root<>+0(SB), Z8
 	VBROADCASTSS half<>+0(SB), Z9
@@ -2672,36 +2708,37 @@ TEXT ·winogradOutputF4AVX512(SB), $1592-56
 	MOVQ         src+24(FP), BX
 	MOVQ         stride+32(FP), SI
 	MOVQ         bias+40(FP), DI
-	MOVQ         residual+48(FP), R8
-	LEAQ         (SP), R9
-	ADDQ         $0x3f, R9
-	ANDQ         $-64, R9
+	MOVQ         slopes+48(FP), R8
+	MOVQ         residual+56(FP), R9
+	LEAQ         (SP), R10
+	ADDQ         $0x3f, R10
+	ANDQ         $-64, R10
 	SHLQ         $0x02, CX
 	SHLQ         $0x02, DX
 	SHLQ         $0x02, SI
-	MOVQ         R8, R11
-	SUBQ         AX, R8
+	MOVQ         R9, R12
+	SUBQ         AX, R9
 	SUBQ         DX, CX
 	SUBQ         DX, CX
 	SUBQ         DX, CX
 	SUBQ         DX, CX
-	MOVQ         $0x00000001, R10
+	MOVQ         $0x00000001, R11
 
 again:
-	IMUL3Q      $0x06, SI, R12
-	MOVQ        BX, R13
-	VMOVUPS     (R13), Z0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z5
-	ADDQ        R12, R13
+	IMUL3Q      $0x06, SI, R13
+	MOVQ        BX, R14
+	VMOVUPS     (R14), Z0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z5
+	ADDQ        R13, R14
 	VADDPS      Z2, Z1, Z6
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z2
@@ -2714,24 +2751,24 @@ again:
 	VFMADD231PS Z10, Z2, Z6
 	VFMADD231PS Z11, Z1, Z5
 	VFMADD231PS Z12, Z3, Z5
-	VMOVUPS     Z0, (R9)
-	VMOVUPS     Z4, 384(R9)
-	VMOVUPS     Z6, 768(R9)
-	VMOVUPS     Z5, 1152(R9)
-	IMUL3Q      $0x01, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Z0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z5
-	ADDQ        R12, R13
+	VMOVUPS     Z0, (R10)
+	VMOVUPS     Z4, 384(R10)
+	VMOVUPS     Z6, 768(R10)
+	VMOVUPS     Z5, 1152(R10)
+	IMUL3Q      $0x01, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Z0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z5
+	ADDQ        R13, R14
 	VADDPS      Z2, Z1, Z6
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z2
@@ -2744,24 +2781,24 @@ again:
 	VFMADD231PS Z10, Z2, Z6
 	VFMADD231PS Z11, Z1, Z5
 	VFMADD231PS Z12, Z3, Z5
-	VMOVUPS     Z0, 64(R9)
-	VMOVUPS     Z4, 448(R9)
-	VMOVUPS     Z6, 832(R9)
-	VMOVUPS     Z5, 1216(R9)
-	IMUL3Q      $0x02, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Z0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z5
-	ADDQ        R12, R13
+	VMOVUPS     Z0, 64(R10)
+	VMOVUPS     Z4, 448(R10)
+	VMOVUPS     Z6, 832(R10)
+	VMOVUPS     Z5, 1216(R10)
+	IMUL3Q      $0x02, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Z0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z5
+	ADDQ        R13, R14
 	VADDPS      Z2, Z1, Z6
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z2
@@ -2774,24 +2811,24 @@ again:
 	VFMADD231PS Z10, Z2, Z6
 	VFMADD231PS Z11, Z1, Z5
 	VFMADD231PS Z12, Z3, Z5
-	VMOVUPS     Z0, 128(R9)
-	VMOVUPS     Z4, 512(R9)
-	VMOVUPS     Z6, 896(R9)
-	VMOVUPS     Z5, 1280(R9)
-	IMUL3Q      $0x03, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Z0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z5
-	ADDQ        R12, R13
+	VMOVUPS     Z0, 128(R10)
+	VMOVUPS     Z4, 512(R10)
+	VMOVUPS     Z6, 896(R10)
+	VMOVUPS     Z5, 1280(R10)
+	IMUL3Q      $0x03, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Z0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z5
+	ADDQ        R13, R14
 	VADDPS      Z2, Z1, Z6
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z2
@@ -2804,24 +2841,24 @@ again:
 	VFMADD231PS Z10, Z2, Z6
 	VFMADD231PS Z11, Z1, Z5
 	VFMADD231PS Z12, Z3, Z5
-	VMOVUPS     Z0, 192(R9)
-	VMOVUPS     Z4, 576(R9)
-	VMOVUPS     Z6, 960(R9)
-	VMOVUPS     Z5, 1344(R9)
-	IMUL3Q      $0x04, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Z0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z5
-	ADDQ        R12, R13
+	VMOVUPS     Z0, 192(R10)
+	VMOVUPS     Z4, 576(R10)
+	VMOVUPS     Z6, 960(R10)
+	VMOVUPS     Z5, 1344(R10)
+	IMUL3Q      $0x04, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Z0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z5
+	ADDQ        R13, R14
 	VADDPS      Z2, Z1, Z6
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z2
@@ -2834,24 +2871,24 @@ again:
 	VFMADD231PS Z10, Z2, Z6
 	VFMADD231PS Z11, Z1, Z5
 	VFMADD231PS Z12, Z3, Z5
-	VMOVUPS     Z0, 256(R9)
-	VMOVUPS     Z4, 640(R9)
-	VMOVUPS     Z6, 1024(R9)
-	VMOVUPS     Z5, 1408(R9)
-	IMUL3Q      $0x05, SI, R13
-	ADDQ        BX, R13
-	VMOVUPS     (R13), Z0
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z1
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z2
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z3
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z4
-	ADDQ        R12, R13
-	VMOVUPS     (R13), Z5
-	ADDQ        R12, R13
+	VMOVUPS     Z0, 256(R10)
+	VMOVUPS     Z4, 640(R10)
+	VMOVUPS     Z6, 1024(R10)
+	VMOVUPS     Z5, 1408(R10)
+	IMUL3Q      $0x05, SI, R14
+	ADDQ        BX, R14
+	VMOVUPS     (R14), Z0
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z1
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z2
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z3
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z4
+	ADDQ        R13, R14
+	VMOVUPS     (R14), Z5
+	ADDQ        R13, R14
 	VADDPS      Z2, Z1, Z6
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z2
@@ -2864,17 +2901,17 @@ again:
 	VFMADD231PS Z10, Z2, Z6
 	VFMADD231PS Z11, Z1, Z5
 	VFMADD231PS Z12, Z3, Z5
-	VMOVUPS     Z0, 320(R9)
-	VMOVUPS     Z4, 704(R9)
-	VMOVUPS     Z6, 1088(R9)
-	VMOVUPS     Z5, 1472(R9)
-	MOVQ        AX, R12
-	VMOVUPS     (R9), Z0
-	VMOVUPS     64(R9), Z1
-	VMOVUPS     128(R9), Z2
-	VMOVUPS     192(R9), Z3
-	VMOVUPS     256(R9), Z4
-	VMOVUPS     320(R9), Z5
+	VMOVUPS     Z0, 320(R10)
+	VMOVUPS     Z4, 704(R10)
+	VMOVUPS     Z6, 1088(R10)
+	VMOVUPS     Z5, 1472(R10)
+	MOVQ        AX, R13
+	VMOVUPS     (R10), Z0
+	VMOVUPS     64(R10), Z1
+	VMOVUPS     128(R10), Z2
+	VMOVUPS     192(R10), Z3
+	VMOVUPS     256(R10), Z4
+	VMOVUPS     320(R10), Z5
 	VMOVUPS     (DI), Z6
 	VADDPS      Z2, Z1, Z13
 	VSUBPS      Z2, Z1, Z1
@@ -2892,34 +2929,59 @@ again:
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z6, Z13, Z13
 	VADDPS      Z6, Z5, Z5
-	TESTQ       R11, R11
-	JZ          plain23
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Z0, Z0
-	ADDQ        DX, R13
-	VADDPS      (R13), Z4, Z4
-	ADDQ        DX, R13
-	VADDPS      (R13), Z13, Z13
-	ADDQ        DX, R13
-	VADDPS      (R13), Z5, Z5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear26
+	VMOVUPS     (R8), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z4, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z4, Z3, Z4
+	VFMADD231PS Z1, Z2, Z4
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z13, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z13, Z3, Z13
+	VFMADD231PS Z1, Z2, Z13
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z5, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z5, Z3, Z5
+	VFMADD231PS Z1, Z2, Z5
 
-plain23:
-	VMOVUPS     Z0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z4, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z13, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z5, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     384(R9), Z0
-	VMOVUPS     448(R9), Z1
-	VMOVUPS     512(R9), Z2
-	VMOVUPS     576(R9), Z3
-	VMOVUPS     640(R9), Z4
-	VMOVUPS     704(R9), Z5
+linear26:
+	TESTQ  R12, R12
+	JZ     plain27
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Z0, Z0
+	ADDQ   DX, R14
+	VADDPS (R14), Z4, Z4
+	ADDQ   DX, R14
+	VADDPS (R14), Z13, Z13
+	ADDQ   DX, R14
+	VADDPS (R14), Z5, Z5
+	ADDQ   DX, R14
+
+plain27:
+	VMOVUPS     Z0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z4, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z13, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z5, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     384(R10), Z0
+	VMOVUPS     448(R10), Z1
+	VMOVUPS     512(R10), Z2
+	VMOVUPS     576(R10), Z3
+	VMOVUPS     640(R10), Z4
+	VMOVUPS     704(R10), Z5
 	VMOVUPS     (DI), Z6
 	VADDPS      Z2, Z1, Z13
 	VSUBPS      Z2, Z1, Z1
@@ -2937,34 +2999,59 @@ plain23:
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z6, Z13, Z13
 	VADDPS      Z6, Z5, Z5
-	TESTQ       R11, R11
-	JZ          plain24
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Z0, Z0
-	ADDQ        DX, R13
-	VADDPS      (R13), Z4, Z4
-	ADDQ        DX, R13
-	VADDPS      (R13), Z13, Z13
-	ADDQ        DX, R13
-	VADDPS      (R13), Z5, Z5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear28
+	VMOVUPS     (R8), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z4, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z4, Z3, Z4
+	VFMADD231PS Z1, Z2, Z4
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z13, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z13, Z3, Z13
+	VFMADD231PS Z1, Z2, Z13
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z5, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z5, Z3, Z5
+	VFMADD231PS Z1, Z2, Z5
 
-plain24:
-	VMOVUPS     Z0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z4, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z13, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z5, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     768(R9), Z0
-	VMOVUPS     832(R9), Z1
-	VMOVUPS     896(R9), Z2
-	VMOVUPS     960(R9), Z3
-	VMOVUPS     1024(R9), Z4
-	VMOVUPS     1088(R9), Z5
+linear28:
+	TESTQ  R12, R12
+	JZ     plain29
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Z0, Z0
+	ADDQ   DX, R14
+	VADDPS (R14), Z4, Z4
+	ADDQ   DX, R14
+	VADDPS (R14), Z13, Z13
+	ADDQ   DX, R14
+	VADDPS (R14), Z5, Z5
+	ADDQ   DX, R14
+
+plain29:
+	VMOVUPS     Z0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z4, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z13, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z5, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     768(R10), Z0
+	VMOVUPS     832(R10), Z1
+	VMOVUPS     896(R10), Z2
+	VMOVUPS     960(R10), Z3
+	VMOVUPS     1024(R10), Z4
+	VMOVUPS     1088(R10), Z5
 	VMOVUPS     (DI), Z6
 	VADDPS      Z2, Z1, Z13
 	VSUBPS      Z2, Z1, Z1
@@ -2982,34 +3069,59 @@ plain24:
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z6, Z13, Z13
 	VADDPS      Z6, Z5, Z5
-	TESTQ       R11, R11
-	JZ          plain25
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Z0, Z0
-	ADDQ        DX, R13
-	VADDPS      (R13), Z4, Z4
-	ADDQ        DX, R13
-	VADDPS      (R13), Z13, Z13
-	ADDQ        DX, R13
-	VADDPS      (R13), Z5, Z5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear30
+	VMOVUPS     (R8), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z4, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z4, Z3, Z4
+	VFMADD231PS Z1, Z2, Z4
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z13, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z13, Z3, Z13
+	VFMADD231PS Z1, Z2, Z13
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z5, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z5, Z3, Z5
+	VFMADD231PS Z1, Z2, Z5
 
-plain25:
-	VMOVUPS     Z0, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z4, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z13, (R12)
-	ADDQ        DX, R12
-	VMOVUPS     Z5, (R12)
-	ADDQ        DX, R12
-	ADDQ        CX, R12
-	VMOVUPS     1152(R9), Z0
-	VMOVUPS     1216(R9), Z1
-	VMOVUPS     1280(R9), Z2
-	VMOVUPS     1344(R9), Z3
-	VMOVUPS     1408(R9), Z4
-	VMOVUPS     1472(R9), Z5
+linear30:
+	TESTQ  R12, R12
+	JZ     plain31
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Z0, Z0
+	ADDQ   DX, R14
+	VADDPS (R14), Z4, Z4
+	ADDQ   DX, R14
+	VADDPS (R14), Z13, Z13
+	ADDQ   DX, R14
+	VADDPS (R14), Z5, Z5
+	ADDQ   DX, R14
+
+plain31:
+	VMOVUPS     Z0, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z4, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z13, (R13)
+	ADDQ        DX, R13
+	VMOVUPS     Z5, (R13)
+	ADDQ        DX, R13
+	ADDQ        CX, R13
+	VMOVUPS     1152(R10), Z0
+	VMOVUPS     1216(R10), Z1
+	VMOVUPS     1280(R10), Z2
+	VMOVUPS     1344(R10), Z3
+	VMOVUPS     1408(R10), Z4
+	VMOVUPS     1472(R10), Z5
 	VMOVUPS     (DI), Z6
 	VADDPS      Z2, Z1, Z13
 	VSUBPS      Z2, Z1, Z1
@@ -3027,32 +3139,62 @@ plain25:
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z6, Z13, Z13
 	VADDPS      Z6, Z5, Z5
-	TESTQ       R11, R11
-	JZ          plain26
-	LEAQ        (R12)(R8*1), R13
-	VADDPS      (R13), Z0, Z0
-	ADDQ        DX, R13
-	VADDPS      (R13), Z4, Z4
-	ADDQ        DX, R13
-	VADDPS      (R13), Z13, Z13
-	ADDQ        DX, R13
-	VADDPS      (R13), Z5, Z5
-	ADDQ        DX, R13
+	TESTQ       R8, R8
+	JZ          linear32
+	VMOVUPS     (R8), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z4, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z4, Z3, Z4
+	VFMADD231PS Z1, Z2, Z4
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z13, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z13, Z3, Z13
+	VFMADD231PS Z1, Z2, Z13
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z5, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z5, Z3, Z5
+	VFMADD231PS Z1, Z2, Z5
 
-plain26:
-	VMOVUPS Z0, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Z4, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Z13, (R12)
-	ADDQ    DX, R12
-	VMOVUPS Z5, (R12)
-	ADDQ    DX, R12
+linear32:
+	TESTQ  R12, R12
+	JZ     plain33
+	LEAQ   (R13)(R9*1), R14
+	VADDPS (R14), Z0, Z0
+	ADDQ   DX, R14
+	VADDPS (R14), Z4, Z4
+	ADDQ   DX, R14
+	VADDPS (R14), Z13, Z13
+	ADDQ   DX, R14
+	VADDPS (R14), Z5, Z5
+	ADDQ   DX, R14
+
+plain33:
+	VMOVUPS Z0, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Z4, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Z13, (R13)
+	ADDQ    DX, R13
+	VMOVUPS Z5, (R13)
+	ADDQ    DX, R13
 	ADDQ    $0x40, BX
 	ADDQ    $0x40, AX
 	ADDQ    $0x40, DI
-	DECQ    R10
-	JNZ     again
+	TESTQ   R8, R8
+	JZ      last34
+	ADDQ    $0x40, R8
+
+last34:
+	DECQ R11
+	JNZ  again
 	VZEROUPPER
 	RET
 
@@ -3074,9 +3216,9 @@ TEXT ·winogradInputF4UpAVX512(SB), NOSPLIT, $0-32
 	SHLQ         $0x02, DX
 	XORQ         SI, SI
 	CMPQ         CX, $0x10
-	JLT          done28
+	JLT          done36
 
-again27:
+again35:
 	MOVQ         (BX), DI
 	VMOVUPS      (DI)(SI*4), Z0
 	MOVQ         32(BX), DI
@@ -3209,13 +3351,13 @@ again27:
 	ADDQ         $0x10, SI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          again27
+	JGE          again35
 
-done28:
+done36:
 	CMPQ CX, $0x10
-	JLT  done30
+	JLT  done38
 
-again29:
+again37:
 	MOVQ         (BX), DI
 	VMOVUPS      (DI)(SI*4), Z0
 	MOVQ         32(BX), DI
@@ -3348,11 +3490,11 @@ again29:
 	ADDQ         $0x10, SI
 	SUBQ         $0x10, CX
 	CMPQ         CX, $0x10
-	JGE          again29
+	JGE          again37
 
-done30:
+done38:
 	TESTQ        CX, CX
-	JZ           end31
+	JZ           end39
 	MOVL         $0x00000001, DI
 	SHLL         CL, DI
 	DECL         DI
@@ -3487,7 +3629,7 @@ done30:
 	VMOVUPS      Z17, K1, (AX)
 	ADDQ         DX, AX
 
-end31:
+end39:
 	VZEROUPPER
 	RET
 
@@ -3512,9 +3654,9 @@ TEXT ·winogradFilterF4UpAVX512(SB), NOSPLIT, $0-32
 	SHLQ         $0x02, DX
 	XORQ         SI, SI
 	CMPQ         CX, $0x10
-	JLT          done33
+	JLT          done41
 
-again32:
+again40:
 	MOVQ        (BX), DI
 	VMOVUPS     (DI)(SI*4), Z0
 	MOVQ        24(BX), DI
@@ -3675,13 +3817,13 @@ again32:
 	ADDQ        $0x10, SI
 	SUBQ        $0x10, CX
 	CMPQ        CX, $0x10
-	JGE         again32
+	JGE         again40
 
-done33:
+done41:
 	CMPQ CX, $0x10
-	JLT  done35
+	JLT  done43
 
-again34:
+again42:
 	MOVQ        (BX), DI
 	VMOVUPS     (DI)(SI*4), Z0
 	MOVQ        24(BX), DI
@@ -3842,11 +3984,11 @@ again34:
 	ADDQ        $0x10, SI
 	SUBQ        $0x10, CX
 	CMPQ        CX, $0x10
-	JGE         again34
+	JGE         again42
 
-done35:
+done43:
 	TESTQ       CX, CX
-	JZ          end36
+	JZ          end44
 	MOVL        $0x00000001, DI
 	SHLL        CL, DI
 	DECL        DI
@@ -4009,7 +4151,7 @@ done35:
 	VMOVUPS     Z17, K1, (AX)
 	ADDQ        DX, AX
 
-end36:
+end44:
 	VZEROUPPER
 	RET
 
@@ -4022,9 +4164,9 @@ GLOBL minus_24th<>(SB), RODATA|NOPTR, $4
 DATA quarter<>+0(SB)/4, $0x3e800000
 GLOBL quarter<>(SB), RODATA|NOPTR, $4
 
-// func winogradOutputF4UpAVX512(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, residual *float32)
-// Requires: AVX, AVX512F
-TEXT ·winogradOutputF4UpAVX512(SB), NOSPLIT, $0-56
+// func winogradOutputF4UpAVX512(dst *float32, row int, pixel int, src *float32, stride int, bias *float32, slopes *float32, residual *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·winogradOutputF4UpAVX512(SB), NOSPLIT, $0-64
 	VBROADCASTSS two<>+0(SB), Z8
 	VBROADCASTSS four<>+0(SB), Z9
 	VBROADCASTSS eight<>+0(SB), Z10
@@ -4034,31 +4176,32 @@ TEXT ·winogradOutputF4UpAVX512(SB), NOSPLIT, $0-56
 	MOVQ         src+24(FP), BX
 	MOVQ         stride+32(FP), SI
 	MOVQ         bias+40(FP), DI
-	MOVQ         residual+48(FP), R8
+	MOVQ         slopes+48(FP), R8
+	MOVQ         residual+56(FP), R9
 	SHLQ         $0x02, CX
 	SHLQ         $0x02, DX
 	SHLQ         $0x02, SI
-	MOVQ         R8, R10
-	SUBQ         AX, R8
+	MOVQ         R9, R11
+	SUBQ         AX, R9
 	SUBQ         DX, CX
 	SUBQ         DX, CX
 	SUBQ         DX, CX
 	SUBQ         DX, CX
-	MOVQ         $0x00000001, R9
+	MOVQ         $0x00000001, R10
 
 again:
-	IMUL3Q      $0x05, SI, R11
-	MOVQ        BX, R12
-	VMOVUPS     (R12), Z0
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z1
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z2
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z3
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z4
-	ADDQ        R11, R12
+	IMUL3Q      $0x05, SI, R12
+	MOVQ        BX, R13
+	VMOVUPS     (R13), Z0
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z4
+	ADDQ        R12, R13
 	VMOVAPS     Z1, Z6
 	VMOVAPS     Z1, Z7
 	VADDPS      Z3, Z2, Z5
@@ -4069,18 +4212,18 @@ again:
 	VFMADD231PS Z9, Z5, Z7
 	VADDPS      Z1, Z4, Z4
 	VFMADD231PS Z10, Z2, Z4
-	IMUL3Q      $0x01, SI, R12
-	ADDQ        BX, R12
-	VMOVUPS     (R12), Z1
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z2
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z3
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z5
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z11
-	ADDQ        R11, R12
+	IMUL3Q      $0x01, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Z1
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z5
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z11
+	ADDQ        R12, R13
 	VMOVAPS     Z2, Z13
 	VMOVAPS     Z2, Z14
 	VADDPS      Z5, Z3, Z12
@@ -4091,18 +4234,18 @@ again:
 	VFMADD231PS Z9, Z12, Z14
 	VADDPS      Z2, Z11, Z11
 	VFMADD231PS Z10, Z3, Z11
-	IMUL3Q      $0x02, SI, R12
-	ADDQ        BX, R12
-	VMOVUPS     (R12), Z2
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z3
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z5
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z12
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z15
-	ADDQ        R11, R12
+	IMUL3Q      $0x02, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Z2
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z5
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z12
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z15
+	ADDQ        R12, R13
 	VMOVAPS     Z3, Z17
 	VMOVAPS     Z3, Z18
 	VADDPS      Z12, Z5, Z16
@@ -4113,18 +4256,18 @@ again:
 	VFMADD231PS Z9, Z16, Z18
 	VADDPS      Z3, Z15, Z15
 	VFMADD231PS Z10, Z5, Z15
-	IMUL3Q      $0x03, SI, R12
-	ADDQ        BX, R12
-	VMOVUPS     (R12), Z3
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z5
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z12
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z16
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z19
-	ADDQ        R11, R12
+	IMUL3Q      $0x03, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Z3
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z5
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z12
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z16
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z19
+	ADDQ        R12, R13
 	VMOVAPS     Z5, Z21
 	VMOVAPS     Z5, Z22
 	VADDPS      Z16, Z12, Z20
@@ -4135,18 +4278,18 @@ again:
 	VFMADD231PS Z9, Z20, Z22
 	VADDPS      Z5, Z19, Z19
 	VFMADD231PS Z10, Z12, Z19
-	IMUL3Q      $0x04, SI, R12
-	ADDQ        BX, R12
-	VMOVUPS     (R12), Z5
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z12
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z16
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z20
-	ADDQ        R11, R12
-	VMOVUPS     (R12), Z23
-	ADDQ        R11, R12
+	IMUL3Q      $0x04, SI, R13
+	ADDQ        BX, R13
+	VMOVUPS     (R13), Z5
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z12
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z16
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z20
+	ADDQ        R12, R13
+	VMOVUPS     (R13), Z23
+	ADDQ        R12, R13
 	VMOVAPS     Z12, Z25
 	VMOVAPS     Z12, Z26
 	VADDPS      Z20, Z16, Z24
@@ -4157,7 +4300,7 @@ again:
 	VFMADD231PS Z9, Z24, Z26
 	VADDPS      Z12, Z23, Z23
 	VFMADD231PS Z10, Z16, Z23
-	MOVQ        AX, R11
+	MOVQ        AX, R12
 	VMOVUPS     (DI), Z12
 	VMOVAPS     Z1, Z20
 	VMOVAPS     Z1, Z24
@@ -4173,28 +4316,53 @@ again:
 	VADDPS      Z12, Z20, Z20
 	VADDPS      Z12, Z24, Z24
 	VADDPS      Z12, Z5, Z5
-	TESTQ       R10, R10
-	JZ          plain37
-	LEAQ        (R11)(R8*1), R12
-	VADDPS      (R12), Z0, Z0
-	ADDQ        DX, R12
-	VADDPS      (R12), Z20, Z20
-	ADDQ        DX, R12
-	VADDPS      (R12), Z24, Z24
-	ADDQ        DX, R12
-	VADDPS      (R12), Z5, Z5
-	ADDQ        DX, R12
+	TESTQ       R8, R8
+	JZ          linear45
+	VMOVUPS     (R8), Z1
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z0, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z0, Z3, Z0
+	VFMADD231PS Z1, Z2, Z0
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z20, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z20, Z3, Z20
+	VFMADD231PS Z1, Z2, Z20
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z24, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z24, Z3, Z24
+	VFMADD231PS Z1, Z2, Z24
+	VXORPS      Z2, Z2, Z2
+	VMINPS      Z5, Z2, Z2
+	VXORPS      Z3, Z3, Z3
+	VMAXPS      Z5, Z3, Z5
+	VFMADD231PS Z1, Z2, Z5
 
-plain37:
-	VMOVUPS     Z0, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z20, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z24, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z5, (R11)
-	ADDQ        DX, R11
-	ADDQ        CX, R11
+linear45:
+	TESTQ  R11, R11
+	JZ     plain46
+	LEAQ   (R12)(R9*1), R13
+	VADDPS (R13), Z0, Z0
+	ADDQ   DX, R13
+	VADDPS (R13), Z20, Z20
+	ADDQ   DX, R13
+	VADDPS (R13), Z24, Z24
+	ADDQ   DX, R13
+	VADDPS (R13), Z5, Z5
+	ADDQ   DX, R13
+
+plain46:
+	VMOVUPS     Z0, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z20, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z24, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z5, (R12)
+	ADDQ        DX, R12
+	ADDQ        CX, R12
 	VMOVUPS     (DI), Z0
 	VMOVAPS     Z13, Z2
 	VMOVAPS     Z13, Z3
@@ -4210,28 +4378,53 @@ plain37:
 	VADDPS      Z0, Z2, Z2
 	VADDPS      Z0, Z3, Z3
 	VADDPS      Z0, Z25, Z25
-	TESTQ       R10, R10
-	JZ          plain38
-	LEAQ        (R11)(R8*1), R12
-	VADDPS      (R12), Z6, Z6
-	ADDQ        DX, R12
-	VADDPS      (R12), Z2, Z2
-	ADDQ        DX, R12
-	VADDPS      (R12), Z3, Z3
-	ADDQ        DX, R12
-	VADDPS      (R12), Z25, Z25
-	ADDQ        DX, R12
+	TESTQ       R8, R8
+	JZ          linear47
+	VMOVUPS     (R8), Z0
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z6, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z6, Z5, Z6
+	VFMADD231PS Z0, Z1, Z6
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z2, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z2, Z5, Z2
+	VFMADD231PS Z0, Z1, Z2
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z3, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z3, Z5, Z3
+	VFMADD231PS Z0, Z1, Z3
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z25, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z25, Z5, Z25
+	VFMADD231PS Z0, Z1, Z25
 
-plain38:
-	VMOVUPS     Z6, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z2, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z3, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z25, (R11)
-	ADDQ        DX, R11
-	ADDQ        CX, R11
+linear47:
+	TESTQ  R11, R11
+	JZ     plain48
+	LEAQ   (R12)(R9*1), R13
+	VADDPS (R13), Z6, Z6
+	ADDQ   DX, R13
+	VADDPS (R13), Z2, Z2
+	ADDQ   DX, R13
+	VADDPS (R13), Z3, Z3
+	ADDQ   DX, R13
+	VADDPS (R13), Z25, Z25
+	ADDQ   DX, R13
+
+plain48:
+	VMOVUPS     Z6, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z2, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z3, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z25, (R12)
+	ADDQ        DX, R12
+	ADDQ        CX, R12
 	VMOVUPS     (DI), Z0
 	VMOVAPS     Z14, Z2
 	VMOVAPS     Z14, Z3
@@ -4247,28 +4440,53 @@ plain38:
 	VADDPS      Z0, Z2, Z2
 	VADDPS      Z0, Z3, Z3
 	VADDPS      Z0, Z26, Z26
-	TESTQ       R10, R10
-	JZ          plain39
-	LEAQ        (R11)(R8*1), R12
-	VADDPS      (R12), Z7, Z7
-	ADDQ        DX, R12
-	VADDPS      (R12), Z2, Z2
-	ADDQ        DX, R12
-	VADDPS      (R12), Z3, Z3
-	ADDQ        DX, R12
-	VADDPS      (R12), Z26, Z26
-	ADDQ        DX, R12
+	TESTQ       R8, R8
+	JZ          linear49
+	VMOVUPS     (R8), Z0
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z7, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z7, Z5, Z7
+	VFMADD231PS Z0, Z1, Z7
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z2, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z2, Z5, Z2
+	VFMADD231PS Z0, Z1, Z2
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z3, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z3, Z5, Z3
+	VFMADD231PS Z0, Z1, Z3
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z26, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z26, Z5, Z26
+	VFMADD231PS Z0, Z1, Z26
 
-plain39:
-	VMOVUPS     Z7, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z2, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z3, (R11)
-	ADDQ        DX, R11
-	VMOVUPS     Z26, (R11)
-	ADDQ        DX, R11
-	ADDQ        CX, R11
+linear49:
+	TESTQ  R11, R11
+	JZ     plain50
+	LEAQ   (R12)(R9*1), R13
+	VADDPS (R13), Z7, Z7
+	ADDQ   DX, R13
+	VADDPS (R13), Z2, Z2
+	ADDQ   DX, R13
+	VADDPS (R13), Z3, Z3
+	ADDQ   DX, R13
+	VADDPS (R13), Z26, Z26
+	ADDQ   DX, R13
+
+plain50:
+	VMOVUPS     Z7, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z2, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z3, (R12)
+	ADDQ        DX, R12
+	VMOVUPS     Z26, (R12)
+	ADDQ        DX, R12
+	ADDQ        CX, R12
 	VMOVUPS     (DI), Z0
 	VMOVAPS     Z11, Z2
 	VMOVAPS     Z11, Z3
@@ -4284,32 +4502,62 @@ plain39:
 	VADDPS      Z0, Z2, Z2
 	VADDPS      Z0, Z3, Z3
 	VADDPS      Z0, Z23, Z23
-	TESTQ       R10, R10
-	JZ          plain40
-	LEAQ        (R11)(R8*1), R12
-	VADDPS      (R12), Z4, Z4
-	ADDQ        DX, R12
-	VADDPS      (R12), Z2, Z2
-	ADDQ        DX, R12
-	VADDPS      (R12), Z3, Z3
-	ADDQ        DX, R12
-	VADDPS      (R12), Z23, Z23
-	ADDQ        DX, R12
+	TESTQ       R8, R8
+	JZ          linear51
+	VMOVUPS     (R8), Z0
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z4, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z4, Z5, Z4
+	VFMADD231PS Z0, Z1, Z4
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z2, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z2, Z5, Z2
+	VFMADD231PS Z0, Z1, Z2
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z3, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z3, Z5, Z3
+	VFMADD231PS Z0, Z1, Z3
+	VXORPS      Z1, Z1, Z1
+	VMINPS      Z23, Z1, Z1
+	VXORPS      Z5, Z5, Z5
+	VMAXPS      Z23, Z5, Z23
+	VFMADD231PS Z0, Z1, Z23
 
-plain40:
-	VMOVUPS Z4, (R11)
-	ADDQ    DX, R11
-	VMOVUPS Z2, (R11)
-	ADDQ    DX, R11
-	VMOVUPS Z3, (R11)
-	ADDQ    DX, R11
-	VMOVUPS Z23, (R11)
-	ADDQ    DX, R11
+linear51:
+	TESTQ  R11, R11
+	JZ     plain52
+	LEAQ   (R12)(R9*1), R13
+	VADDPS (R13), Z4, Z4
+	ADDQ   DX, R13
+	VADDPS (R13), Z2, Z2
+	ADDQ   DX, R13
+	VADDPS (R13), Z3, Z3
+	ADDQ   DX, R13
+	VADDPS (R13), Z23, Z23
+	ADDQ   DX, R13
+
+plain52:
+	VMOVUPS Z4, (R12)
+	ADDQ    DX, R12
+	VMOVUPS Z2, (R12)
+	ADDQ    DX, R12
+	VMOVUPS Z3, (R12)
+	ADDQ    DX, R12
+	VMOVUPS Z23, (R12)
+	ADDQ    DX, R12
 	ADDQ    $0x40, BX
 	ADDQ    $0x40, AX
 	ADDQ    $0x40, DI
-	DECQ    R9
-	JNZ     again
+	TESTQ   R8, R8
+	JZ      last53
+	ADDQ    $0x40, R8
+
+last53:
+	DECQ R10
+	JNZ  again
 	VZEROUPPER
 	RET
 

@@ -44,7 +44,7 @@ func forward(dst []float32, stride int, src []*float32, n, to int, f func(line) 
 	}
 }
 
-func winogradOutputGeneric(w Winograd, dst []float32, row, pixel int, src []float32, stride int, bias, residual []float32) {
+func winogradOutputGeneric(w Winograd, dst []float32, row, pixel int, src []float32, stride int, bias, slopes *[TileCols]float32, residual []float32) {
 	size, m, f := winogradShapes[w].products, w.Tile(), [...]func(line) line{F2: output2, F4: output4, F4Up: output4Up}[w]
 	for c := range TileCols {
 		var rows [6]line
@@ -62,6 +62,9 @@ func winogradOutputGeneric(w Winograd, dst []float32, row, pixel int, src []floa
 			for x := range m {
 				at := y*row + x*pixel + c
 				v := values[x] + bias[c]
+				if slopes != nil {
+					v = prelu(v, slopes[c])
+				}
 				if residual != nil {
 					v += residual[at]
 				}

@@ -144,11 +144,16 @@ func TestWinogradOutput(t *testing.T) {
 				row := tile*pixel + pad
 				src, bias := normal(r, w.kind.Products()*stride, 1), (*[TileCols]float32)(normal(r, TileCols, 1))
 				dst := guarded(t, (tile-1)*(row+pixel)+TileCols)
-				for _, residual := range [][]float32{nil, normal(r, len(dst), 1)} {
+				slopes := (*[TileCols]float32)(normal(r, TileCols, 1))
+				for i, residual := range [][]float32{nil, normal(r, len(dst), 1), nil, normal(r, len(dst), 1)} {
+					slopes := slopes
+					if i < 2 {
+						slopes = nil
+					}
 					for i := range dst {
 						dst[i] = -7
 					}
-					WinogradOutput(w.kind, dst, row, pixel, src, stride, bias, residual)
+					WinogradOutput(w.kind, dst, row, pixel, src, stride, bias, slopes, residual)
 					written := map[int]bool{}
 					for c := range TileCols {
 						v := make([]float64, w.kind.Products())
@@ -158,7 +163,9 @@ func TestWinogradOutput(t *testing.T) {
 						for i, want := range apply(w.output, v) {
 							at := i/tile*row + i%tile*pixel + c
 							written[at] = true
-							want += float64(bias[c])
+							if want += float64(bias[c]); slopes != nil && want < 0 {
+								want *= float64(slopes[c])
+							}
 							if residual != nil {
 								want += float64(residual[at])
 							}
@@ -190,7 +197,7 @@ func TestWinogradConvolves(t *testing.T) {
 				u[i] *= v[w.kind.Value(i/TileCols)*TileCols+i%TileCols]
 			}
 			out := make([]float32, tile*tile*TileCols)
-			WinogradOutput(w.kind, out, tile*TileCols, TileCols, u, TileCols, new([TileCols]float32), nil)
+			WinogradOutput(w.kind, out, tile*TileCols, TileCols, u, TileCols, new([TileCols]float32), nil, nil)
 			for i, got := range out {
 				y, px, c := i/TileCols/tile, i/TileCols%tile, i%TileCols
 				want := 0.0
@@ -215,10 +222,10 @@ func TestWinogradTooShortPanics(t *testing.T) {
 			"input dst":  func() { WinogradInput(F4, short, 8, src, 8) },
 			"input src":  func() { WinogradInput(F4, make([]float32, 36*8), 8, src[:35:35], 8) },
 			"filter dst": func() { WinogradFilter(F4, short, 8, (*[9]*float32)(src), 8) },
-			"output dst": func() { WinogradOutput(F2, make([]float32, 63), 32, 16, make([]float32, 256), 16, bias, nil) },
-			"output src": func() { WinogradOutput(F2, make([]float32, 64), 32, 16, make([]float32, 255), 16, bias, nil) },
+			"output dst": func() { WinogradOutput(F2, make([]float32, 63), 32, 16, make([]float32, 256), 16, bias, nil, nil) },
+			"output src": func() { WinogradOutput(F2, make([]float32, 64), 32, 16, make([]float32, 255), 16, bias, nil, nil) },
 			"residual": func() {
-				WinogradOutput(F2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, make([]float32, 63))
+				WinogradOutput(F2, make([]float32, 64), 32, 16, make([]float32, 256), 16, bias, nil, make([]float32, 63))
 			},
 		} {
 			func() {

@@ -35,3 +35,6 @@ func (c Conv2D) Add(t *device.Tape, x, residual device.Array) device.Array {
 func (c Conv2D) op(x device.Array) device.Conv2D {
 	return device.Conv2D{X: x, W: c.w, Bias: c.b, Stride: 1, Top: c.padding, Left: c.padding, Bottom: c.padding, Right: c.padding}
 }
+
+// Op is the op of Forward, for networks that set more of it.
+func (c Conv2D) Op(x device.Array) device.Conv2D { return c.op(x) }

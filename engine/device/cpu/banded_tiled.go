@@ -53,6 +53,11 @@ func newTiled(op device.Op, t *device.Tape) *tiled {
 		b.record = func(t *device.Tape, in []device.Array) device.Array {
 			return t.Activate(device.Activate{X: in[0], Act: o.Act})
 		}
+	case *device.Axpy:
+		b.flat(o.Out, o.X, o.Y)
+		b.record = func(t *device.Tape, in []device.Array) device.Array {
+			return t.Axpy(device.Axpy{A: o.A, X: in[0], Y: in[1]})
+		}
 	case *device.Embed:
 		b.embed(o)
 	case *device.Conv2D:
@@ -87,28 +92,35 @@ func (b *tiled) embed(o *device.Embed) {
 // itself needs neither.
 func (b *tiled) conv(o *device.Conv2D) {
 	w := b.manifest.At(o.W).Shape
-	x := pixelsGrid(o.X)
-	if o.Upsample {
-		x.up = 1
+	under := func(out window) window {
+		return window{out.image, out.y*o.Stride - o.Top, out.x*o.Stride - o.Left, (out.h-1)*o.Stride + w[2], (out.w-1)*o.Stride + w[3]}
 	}
-	x.h, x.w = o.Read()
+	read := func(a device.Array) operand {
+		x := pixelsGrid(a)
+		if o.Upsample {
+			x.up = 1
+		}
+		x.h, x.w = o.Read()
+		return operand{grid: x, window: under}
+	}
 	shift := grid{array: o.PerImage, h: 1, w: 1}
 	if o.PerImage.Present() {
 		shift.images, shift.c = o.PerImage.Shape[0], o.PerImage.Shape[1]
 	}
 	b.in = []operand{
-		{grid: x, window: func(out window) window {
-			return window{out.image, out.y*o.Stride - o.Top, out.x*o.Stride - o.Left, (out.h-1)*o.Stride + w[2], (out.w-1)*o.Stride + w[3]}
-		}},
+		read(o.X),
 		{grid: shift, window: func(out window) window { return window{out.image % shift.images, 0, 0, 1, 1} }},
 		{grid: pixelsGrid(o.Residual), window: func(out window) window { return out }},
+	}
+	for _, a := range o.More {
+		b.in = append(b.in, read(a))
 	}
 	b.out = pixelsGrid(o.Out)
 	b.tile = func(side int) (h, w int) { return side, side }
 	b.record = func(t *device.Tape, in []device.Array) device.Array {
 		op := *o
 		op.Top, op.Left, op.Bottom, op.Right, op.Upsample, op.CropBottom, op.CropRight = 0, 0, 0, 0, false, 0, 0
-		op.X, op.Residual = in[0], in[2]
+		op.X, op.Residual, op.More = in[0], in[2], in[3:]
 		if in[1].Present() {
 			op.PerImage = t.Reshape(in[1], 1, shift.c)
 		}

@@ -16,18 +16,28 @@ import (
 // range at the end, while they are in L2. Bound by the FMA units, and below about 10 rows by the memory that
 // the weights come from.
 type matmul struct {
-	x, perImage, residual, out device.Array
-	w, bias                    device.Weight
-	act                        kernel.Act
-	conv                       *geometry // nil for Gemm
+	x                       []device.Array // side by side
+	perImage, residual, out device.Array
+	w, bias                 device.Weight
+	act                     kernel.Act
+	rectifier               rectifier
+	scale                   float32   // 0 is 1
+	conv                    *geometry // nil for Gemm
 
 	rows, taps, k, n int
-	partTaps, partK  int  // a part of a panel: whole taps, or a range of k of one
+	partTaps, partK  int // a part of a panel: whole taps, or a range of k of one
+	spans            []span
 	copied           bool // rows are multiplied from a copy
 	rowsPerImage     int
 	chunkRows        int // a multiple of TileRows
 	groupPanels      int
 	scratch          []matmulScratch // by thread
+}
+
+// span is a range of k in one of x.
+type span struct {
+	x, first, k int
+	at          int // of all k
 }
 
 // matmulScratch is one thread's.
@@ -59,7 +69,7 @@ const (
 )
 
 func newGemm(o *device.Gemm, m *device.Manifest, threads int) *matmul {
-	g := &matmul{x: o.X, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act), taps: 1}
+	g := &matmul{x: []device.Array{o.X}, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act), taps: 1}
 	g.n, g.k = m.At(o.W).Shape[0], m.At(o.W).Shape[1]
 	g.rows = elems(o.X) / g.k
 	g.rowsPerImage = g.rows
@@ -68,7 +78,8 @@ func newGemm(o *device.Gemm, m *device.Manifest, threads int) *matmul {
 
 func newConv(o *device.Conv2D, m *device.Manifest, threads int) *matmul {
 	w, s := m.At(o.W).Shape, o.Out.Shape
-	g := &matmul{x: o.X, perImage: o.PerImage, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act)}
+	g := &matmul{x: o.Inputs(), perImage: o.PerImage, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, scale: o.Scale}
+	g.act, g.rectifier = activationOf(o)
 	g.n, g.k, g.taps = w[0], w[1], w[2]*w[3]
 	g.rowsPerImage = s[1] * s[2]
 	g.rows = s[0] * g.rowsPerImage
@@ -95,6 +106,16 @@ func (g *matmul) split(threads int) *matmul {
 	if g.copied = g.conv == nil && g.k%aliasFloats == 0; g.copied {
 		g.partK = copyK
 	}
+	if len(g.x) > 1 { // their weights do not lie together
+		g.partTaps = 1
+	}
+	for i, at := 0, 0; i < len(g.x); i++ {
+		channels := lastDim(g.x[i])
+		for k := 0; k < channels; k += g.partK {
+			g.spans = append(g.spans, span{x: i, first: k, k: min(g.partK, channels-k), at: at + k})
+		}
+		at += channels
+	}
 	groups := min(panels(g.n), ceilDiv(tasksPerThread*threads, chunks))
 	g.groupPanels = ceilDiv(panels(g.n), groups)
 	return g
@@ -117,25 +138,26 @@ func (g *matmul) carve(c *carver, threads int) {
 
 func (g *matmul) bind(b *binding) []*job {
 	e := &epilogue{out: b.floats(g.out), bias: b.weights.vector(g.bias), residual: b.floats(g.residual), shift: b.floats(g.perImage)}
-	x, zeros, w := b.floats(g.x), b.zeroRow(), b.weights.packed(g.w)
+	e.slopes, e.scale = g.rectifier.slopes(b.weights), g.scale
+	x, zeros, w := b.all(g.x), b.zeroRow(), b.weights.packed(g.w)
 	groups := ceilDiv(panels(g.n), g.groupPanels)
 	return []*job{newJob(ceilDiv(g.rows, g.chunkRows)*groups, func(thread, task int) {
 		s, first := &g.scratch[thread], task/groups*g.chunkRows
 		rows := min(g.chunkRows, g.rows-first)
 		p0 := task % groups * g.groupPanels
 		p1 := min(p0+g.groupPanels, panels(g.n))
-		for k0 := 0; k0 < g.k; k0 += g.partK {
-			k := min(g.partK, g.k-k0)
-			g.point(s, x[k0:], zeros, first, rows)
+		for i, part := range g.spans {
+			k := part.k
+			g.point(s, x[part.x][part.first:], zeros, lastDim(g.x[part.x]), first, rows)
 			for p := p0; p < p1; p += kernel.TilePanels() {
 				n := min(kernel.TilePanels(), p1-p)
 				for tap := 0; tap < g.taps; tap += g.partTaps {
 					taps := min(g.partTaps, g.taps-tap)
 					product := kernel.Product{
 						Stride: g.n, Apart: kernel.TileCols, Rows: s.rows[tap*kernel.TileRows:], TileStep: g.taps * kernel.TileRows, Taps: taps, K: k,
-						M: rows, N: n, Add: k0 > 0 || tap > 0,
+						M: rows, N: n, Add: i > 0 || tap > 0,
 					}
-					product.Panels, product.Step = w.panels(p, n, (tap*g.k+k0)*kernel.TileCols, taps*k*kernel.TileCols, s.panels)
+					product.Panels, product.Step = w.panels(p, n, (tap*g.k+part.at)*kernel.TileCols, taps*k*kernel.TileCols, s.panels)
 					g.multiply(&product, e.out[first*g.n:], p, s.edge)
 				}
 			}
@@ -170,11 +192,12 @@ func (g *matmul) multiply(m *kernel.Product, out []float32, p int, edge []float3
 	}
 }
 
-// point points to the taps of rows of x, by tile, tap and row. The last tile is filled up with its last row.
-func (g *matmul) point(s *matmulScratch, x, zeros []float32, first, rows int) {
+// point points to the taps of rows of x, which has so many channels, by tile, tap and row. The last tile is filled up with its
+// last row.
+func (g *matmul) point(s *matmulScratch, x, zeros []float32, channels, first, rows int) {
 	switch {
 	case g.conv != nil:
-		g.conv.point(s.rows, x, zeros, first, rows)
+		g.conv.point(s.rows, x, zeros, channels, first, rows)
 	case g.copied:
 		for r := range rows {
 			copy(s.copy[r*copyStride:][:g.partK], x[(first+r)*g.k:])
@@ -192,14 +215,16 @@ func pointRows(dst []*float32, x []float32, rows, stride int) {
 	}
 }
 
-// epilogue is what follows a sum: bias, per-image shift, activation, residual.
+// epilogue is what follows a sum: bias, per-image shift, activation, scale, residual.
 type epilogue struct {
 	out, bias, residual, shift []float32
+	slopes                     []float32 // of a rectifier; nil without one
+	scale                      float32   // 0 is 1
 }
 
 // finish applies it in place to columns c0 to c1 of rows.
 func (e *epilogue) finish(g *matmul, first, rows, c0, c1 int) {
-	if e.bias == nil && e.residual == nil && e.shift == nil && g.act == kernel.None {
+	if e.bias == nil && e.residual == nil && e.shift == nil && g.act == kernel.None && e.slopes == nil && e.scale == 0 {
 		return
 	}
 	cut := func(v []float32, row int) []float32 {
@@ -215,13 +240,25 @@ func (e *epilogue) finish(g *matmul, first, rows, c0, c1 int) {
 			image = 0
 		}
 		dst := cut(e.out, r)
-		kernel.Finish(dst, dst, bias, cut(e.shift, image), cut(e.residual, r), g.act)
+		if e.slopes == nil && e.scale == 0 {
+			kernel.Finish(dst, dst, bias, cut(e.shift, image), cut(e.residual, r), g.act)
+			continue
+		}
+		kernel.Finish(dst, dst, bias, cut(e.shift, image), nil, g.act)
+		if e.slopes != nil {
+			kernel.PReLU(dst, dst, cut(e.slopes, 0))
+		} else {
+			kernel.Scale(dst, e.scale)
+		}
+		if e.residual != nil {
+			kernel.Add(dst, dst, cut(e.residual, r))
+		}
 	}
 }
 
 // geometry is where the taps of a Conv2D's pixels lie.
 type geometry struct {
-	h, w, c           int // of x
+	h, w              int // of x
 	rh, rw            int // of x as it is read
 	oh, ow            int
 	kh, kw            int
@@ -231,7 +268,7 @@ type geometry struct {
 
 func newGeometry(o *device.Conv2D, kh, kw int) *geometry {
 	g := &geometry{
-		h: o.X.Shape[1], w: o.X.Shape[2], c: o.X.Shape[3], oh: o.Out.Shape[1], ow: o.Out.Shape[2],
+		h: o.X.Shape[1], w: o.X.Shape[2], oh: o.Out.Shape[1], ow: o.Out.Shape[2],
 		kh: kh, kw: kw, stride: o.Stride, top: o.Top, left: o.Left,
 	}
 	if o.Upsample {
@@ -241,9 +278,9 @@ func newGeometry(o *device.Conv2D, kh, kw int) *geometry {
 	return g
 }
 
-// point points to the taps of pixels first to first+rows, by tile, tap and pixel; taps outside of the
-// image point to zeros. Bound by 3 to 4 cycles a pointer; a chunk's panels share them.
-func (g *geometry) point(dst []*float32, x, zeros []float32, first, rows int) {
+// point points to the taps of pixels first to first+rows of x, which has so many channels, by tile, tap and pixel; taps outside of
+// the image point to zeros. Bound by 3 to 4 cycles a pointer; a chunk's panels share them.
+func (g *geometry) point(dst []*float32, x, zeros []float32, channels, first, rows int) {
 	zero, taps := unsafe.SliceData(zeros), g.kh*g.kw
 	ox, oy, image := first%g.ow, first/g.ow%g.oh, first/g.ow/g.oh
 	for i := range ceilDiv(rows, kernel.TileRows) * kernel.TileRows {
@@ -255,7 +292,7 @@ func (g *geometry) point(dst []*float32, x, zeros []float32, first, rows int) {
 			for kx := range g.kw {
 				xx := ox*g.stride + kx - g.left
 				if inside && uint(xx) < uint(g.rw) {
-					dst[at] = &x[(row+xx>>g.up)*g.c]
+					dst[at] = &x[(row+xx>>g.up)*channels]
 				} else {
 					dst[at] = zero
 				}

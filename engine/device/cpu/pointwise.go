@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/kernel"
@@ -46,9 +47,65 @@ func (a *activate) carve(*carver, int) {}
 
 func (a *activate) bind(b *binding) []*job {
 	x, out := b.floats(a.op.X), b.floats(a.op.Out)
-	return []*job{newJob(ceilDiv(len(x), chunkElems), func(_, task int) {
+	slopes := rectifier{act: a.op.Act, n: min(len(x), chunkElems)}.slopes(nil)
+	return []*job{chunksJob(len(x), func(first, end int) {
+		if slopes != nil {
+			kernel.PReLU(out[first:end], x[first:], slopes)
+		} else {
+			kernel.Activate(out[first:end], x[first:], kernel.Act(a.op.Act))
+		}
+	})}
+}
+
+// chunksJob does f for pieces of n floats.
+func chunksJob(n int, f func(first, end int)) *job {
+	return newJob(ceilDiv(n, chunkElems), func(_, task int) {
 		first := task * chunkElems
-		kernel.Activate(out[first:min(first+chunkElems, len(out))], x[first:], kernel.Act(a.op.Act))
+		f(first, min(first+chunkElems, n))
+	})
+}
+
+// rectifier is an activation that has slopes for n channels.
+type rectifier struct {
+	act    device.Activation
+	weight device.Weight // of PReLU
+	n      int
+}
+
+// activationOf divides the activation of a convolution into one of the kernels' and a rectifier, of which it has one at most.
+func activationOf(o *device.Conv2D) (kernel.Act, rectifier) {
+	if o.Act.Rectifies() {
+		return kernel.None, rectifier{o.Act, o.Slopes, lastDim(o.Out)}
+	}
+	return kernel.Act(o.Act), rectifier{}
+}
+
+// slopes are those by channel, nil without a rectifier.
+func (r rectifier) slopes(w *weights) []float32 {
+	switch r.act {
+	case device.PReLU:
+		return w.vector(r.weight)
+	case device.LeakyReLU:
+		return slices.Repeat([]float32{device.LeakySlope}, r.n)
+	case device.ReLU:
+		return make([]float32, r.n)
+	}
+	return nil
+}
+
+type axpy struct {
+	op *device.Axpy
+}
+
+func (a *axpy) carve(*carver, int) {}
+
+func (a *axpy) bind(b *binding) []*job {
+	x, y, out := b.floats(a.op.X), b.floats(a.op.Y), b.floats(a.op.Out)
+	return []*job{chunksJob(len(x), func(first, end int) {
+		dst := out[first:end]
+		copy(dst, x[first:]) // unless they are there
+		kernel.Scale(dst, a.op.A)
+		kernel.Add(dst, dst, y[first:])
 	})}
 }
 

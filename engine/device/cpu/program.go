@@ -36,7 +36,9 @@ func (p *Planner) program(t *device.Tape) (*program, error) {
 			return nil, fmt.Errorf("op %d: %w", i, err)
 		}
 		if o, ok := op.(*device.Conv2D); ok {
-			out.zeros = max(out.zeros, lastDim(o.X))
+			for _, x := range o.Inputs() {
+				out.zeros = max(out.zeros, lastDim(x))
+			}
 		}
 		var c carver
 		s.carve(&c, p.threads)
@@ -70,6 +72,8 @@ func newStep(op device.Op, t *device.Tape, threads int, conv Algorithm) (step, e
 		return &concat{op: o}, nil
 	case *device.Activate:
 		return &activate{op: o}, nil
+	case *device.Axpy:
+		return &axpy{op: o}, nil
 	}
 	return nil, &device.FieldError{Field: "tape", Expected: "ops of package device", Got: fmt.Sprintf("%T", op)}
 }
@@ -93,6 +97,13 @@ func (b *binding) floats(a device.Array) []float32 {
 		return nil
 	}
 	return view[float32](b.scratch[b.arrays.Offsets[a.ID-1]:], elems(a))
+}
+
+func (b *binding) all(arrays []device.Array) (out [][]float32) {
+	for _, a := range arrays {
+		out = append(out, b.floats(a))
+	}
+	return out
 }
 
 func (b *binding) ids(a device.Array) []int32 {

@@ -17,10 +17,13 @@ import (
 // of the image. U of all panels exists nowhere: it is four times the weights in float32 (m = 4), and making it costs as
 // much as 6 to 8 tiles more. Bound by the FMA units; V, U and M come from L2 and L3.
 type winograd struct {
-	x, perImage, residual, out device.Array
-	w, bias                    device.Weight
-	act                        kernel.Act
-	conv                       *geometry
+	x                       []device.Array // side by side
+	perImage, residual, out device.Array
+	w, bias                 device.Weight
+	act                     kernel.Act
+	rectifier               rectifier
+	scale                   float32 // 0 is 1
+	conv                    *geometry
 
 	kind             kernel.Winograd
 	k, n             int
@@ -63,9 +66,10 @@ const (
 func newWinograd(o *device.Conv2D, m *device.Manifest, threads int, kind kernel.Winograd) *winograd {
 	s := o.Out.Shape
 	g := &winograd{
-		x: o.X, perImage: o.PerImage, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act),
+		x: o.Inputs(), perImage: o.PerImage, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, scale: o.Scale,
 		conv: newGeometry(o, 3, 3), kind: kind,
 	}
+	g.act, g.rectifier = activationOf(o)
 	g.n, g.k = m.At(o.W).Shape[0], m.At(o.W).Shape[1]
 	g.tilesY, g.tilesX = ceilDiv(s[1], kind.Tile()), ceilDiv(s[2], kind.Tile())
 	g.tiles = s[0] * g.tilesY * g.tilesX
@@ -118,8 +122,9 @@ func (g *winograd) carve(c *carver, threads int) {
 }
 
 func (g *winograd) bind(b *binding) []*job {
-	x, zeros, w := b.floats(g.x), b.zeroRow(), b.weights.packed(g.w)
+	x, zeros, w := b.all(g.x), b.zeroRow(), b.weights.packed(g.w)
 	e := &epilogue{out: b.floats(g.out), bias: b.weights.vector(g.bias), residual: b.floats(g.residual), shift: b.floats(g.perImage)}
+	e.slopes, e.scale = g.rectifier.slopes(b.weights), g.scale
 	var jobs []*job
 	for first := 0; first < g.tiles; first += g.chunk {
 		tiles := min(g.chunk, g.tiles-first)
@@ -145,7 +150,25 @@ func (g *winograd) bind(b *binding) []*job {
 }
 
 // input writes V of a tile, as number t of the chunk.
-func (g *winograd) input(s *winogradScratch, x, zeros []float32, tile, t int) {
+func (g *winograd) input(s *winogradScratch, x [][]float32, zeros []float32, tile, t int) {
+	for i, k := 0, 0; i < len(x); i++ {
+		channels := lastDim(g.x[i])
+		g.point(s, x[i], zeros, channels, tile)
+		for end := k + channels; k < end; {
+			part := k / g.part
+			width, all := min(end, (part+1)*g.part)-k, min(g.part, g.k-part*g.part)
+			kernel.WinogradInput(g.kind, g.v[part*g.kind.Values()*g.vStride+t*all+k-part*g.part:], g.vStride, s.sources, width)
+			if k += width; k < end {
+				for i, p := range s.sources {
+					s.sources[i] = (*float32)(unsafe.Add(unsafe.Pointer(p), 4*width)) // zeros has so many floats too
+				}
+			}
+		}
+	}
+}
+
+// point points to the pixels of x, which has so many channels, that a tile is made of.
+func (g *winograd) point(s *winogradScratch, x, zeros []float32, channels, tile int) {
 	c, m, reads, up := g.conv, g.kind.Tile(), g.kind.Reads(), g.conv.up
 	image, ty, tx := tile/(g.tilesX*g.tilesY), tile/g.tilesX%g.tilesY, tile%g.tilesX
 	y0, x0, h, w := ty*m-c.top, tx*m-c.left, c.rh, c.rw
@@ -157,21 +180,12 @@ func (g *winograd) input(s *winogradScratch, x, zeros []float32, tile, t int) {
 		inside, row := uint(y) < uint(h), (image*c.h+y>>up)*c.w
 		for px := x0; px < x0+reads; px++ {
 			if inside && uint(px) < uint(w) {
-				s.sources[i] = &x[(row+px>>up)*c.c]
+				s.sources[i] = &x[(row+px>>up)*channels]
 			} else {
 				s.sources[i] = zero
 			}
 			i++
 		}
-	}
-	for k := 0; k < g.k; k += g.part {
-		width := min(g.part, g.k-k)
-		if k > 0 {
-			for i, p := range s.sources {
-				s.sources[i] = (*float32)(unsafe.Add(unsafe.Pointer(p), 4*g.part)) // zeros has k floats too
-			}
-		}
-		kernel.WinogradInput(g.kind, g.v[k/g.part*g.kind.Values()*g.vStride+t*width:], g.vStride, s.sources, width)
 	}
 }
 
@@ -202,8 +216,14 @@ func (g *winograd) filter(u, taps []float32, w packed, panel, k, width int) {
 	for c := 0; c < width; c += tapChannels {
 		n := min(tapChannels, width-c) * kernel.TileCols
 		for tap := range sources {
-			buf := taps[tap*tapChannels*kernel.TileCols:]
-			sources[tap] = unsafe.SliceData(w.widen(panel*w.row+(tap*g.k+k+c)*kernel.TileCols, n, buf))
+			buf := taps[tap*tapChannels*kernel.TileCols:][:n]
+			values := w.widen(panel*w.row+(tap*g.k+k+c)*kernel.TileCols, n, buf)
+			if g.scale != 0 {
+				copy(buf, values) // unless they are there
+				kernel.Scale(buf, g.scale)
+				values = buf
+			}
+			sources[tap] = unsafe.SliceData(values)
 		}
 		kernel.WinogradFilter(g.kind, u[c*kernel.TileCols:], g.uStride, &sources, n)
 	}
@@ -213,7 +233,12 @@ func (g *winograd) filter(u, taps []float32, w packed, panel, k, width int) {
 func (g *winograd) output(m, edge []float32, e *epilogue, panel, first, n int) {
 	size, oh, ow, c0 := g.kind.Tile(), g.conv.oh, g.conv.ow, panel*kernel.TileCols
 	cols := min(kernel.TileCols, g.n-c0)
-	var bias [kernel.TileCols]float32
+	var bias, column [kernel.TileCols]float32
+	var slopes *[kernel.TileCols]float32
+	if e.slopes != nil {
+		copy(column[:], e.slopes[c0:])
+		slopes = &column
+	}
 	image := -1
 	for t := range n {
 		tile := first + t
@@ -230,10 +255,10 @@ func (g *winograd) output(m, edge []float32, e *epilogue, panel, first, n int) {
 			if e.residual != nil {
 				residual = e.residual[at:]
 			}
-			kernel.WinogradOutput(g.kind, e.out[at:], ow*g.n, g.n, m, g.mStride, &bias, residual)
+			kernel.WinogradOutput(g.kind, e.out[at:], ow*g.n, g.n, m, g.mStride, &bias, slopes, residual)
 			continue
 		}
-		kernel.WinogradOutput(g.kind, edge, size*kernel.TileCols, kernel.TileCols, m, g.mStride, &bias, nil)
+		kernel.WinogradOutput(g.kind, edge, size*kernel.TileCols, kernel.TileCols, m, g.mStride, &bias, slopes, nil)
 		for y := range h {
 			for x := range w {
 				at := at + (y*ow+x)*g.n
@@ -247,7 +272,7 @@ func (g *winograd) output(m, edge []float32, e *epilogue, panel, first, n int) {
 	}
 }
 
-// constants is what the epilogue adds to columns from c0 on of every pixel of an image, before the activation.
+// constants is what the epilogue adds to columns from c0 on of every pixel of an image, before the activation; the sums are scaled.
 func (e *epilogue) constants(dst []float32, n, c0, image int) {
 	clear(dst)
 	if e.bias != nil {
@@ -258,5 +283,8 @@ func (e *epilogue) constants(dst []float32, n, c0, image int) {
 	}
 	if e.shift != nil {
 		kernel.Add(dst, dst, e.shift[image*n+c0:])
+	}
+	if e.scale != 0 {
+		kernel.Scale(dst, e.scale)
 	}
 }

@@ -168,6 +168,12 @@ func (n *definition) run(op device.Op) error {
 			out = append(out, activate(o.Act, v))
 		}
 		n.arrays[o.Out.ID] = out
+	case *device.Axpy:
+		var out []float64
+		for i, v := range n.arrays[o.X.ID] {
+			out = append(out, float64(o.A)*v+n.arrays[o.Y.ID][i])
+		}
+		n.arrays[o.Out.ID] = out
 	default:
 		return fmt.Errorf("no definition of %T", op)
 	}
@@ -184,6 +190,17 @@ func activate(a device.Activation, x float64) float64 {
 		return 0.5 * x * (1 + math.Erf(x/math.Sqrt2))
 	case device.QuickGELU:
 		return x / (1 + math.Exp(-1.702*x))
+	case device.ReLU:
+		return max(0, x)
+	case device.LeakyReLU:
+		return rectify(x, float64(float32(device.LeakySlope)))
+	}
+	return x
+}
+
+func rectify(x, slope float64) float64 {
+	if x < 0 {
+		return x * slope
 	}
 	return x
 }
@@ -227,7 +244,13 @@ func (n *definition) gemm(o *device.Gemm) []float64 {
 }
 
 func (n *definition) conv(o *device.Conv2D) []float64 {
-	x, w := n.arrays[o.X.ID], n.weight(o.W)
+	var x []float64 // the inputs side by side
+	for px := range len(n.arrays[o.X.ID]) / lastDim(o.X) {
+		for _, a := range o.Inputs() {
+			x = append(x, n.arrays[a.ID][px*lastDim(a):][:lastDim(a)]...)
+		}
+	}
+	w := n.weight(o.W)
 	shape := n.manifest.At(o.W).Shape
 	in, kh, kw := shape[1], shape[2], shape[3]
 	h, wd, scale := o.X.Shape[1], o.X.Shape[2], 1
@@ -253,7 +276,16 @@ func (n *definition) conv(o *device.Conv2D) []float64 {
 				}
 			}
 		}
-		out[i] = n.finish(sum, i, s[3], image, o.Bias, o.PerImage, o.Residual, o.Act)
+		out[i] = n.finish(sum, i, s[3], image, o.Bias, o.PerImage, device.Array{}, o.Act)
+		if o.Act == device.PReLU {
+			out[i] = rectify(out[i], n.weight(o.Slopes)[c])
+		}
+		if o.Scale != 0 {
+			out[i] *= float64(o.Scale)
+		}
+		if o.Residual.Present() {
+			out[i] += n.arrays[o.Residual.ID][i]
+		}
 	}
 	return out
 }

@@ -53,6 +53,7 @@ func testOps(t *testing.T, d device.Device) {
 	groups := []group{
 		{"Gemm", gemms, tolerance},
 		{"Conv2D", convs, convTolerance},
+		{"Rectified", rectified, convTolerance},
 		{"GroupNorm", groupNorms, tolerance},
 		{"LayerNorm", layerNorms, tolerance},
 		{"Attention", attentions, tolerance},
@@ -189,6 +190,54 @@ func convs(n *Network, yield func(device.Array)) {
 	}
 }
 
+// rectified are convolutions of several inputs, with slopes and scales.
+func rectified(n *Network, yield func(device.Array)) {
+	for i, c := range []struct {
+		size     [3]int
+		inputs   []int
+		out      int
+		kernel   int
+		upsample bool
+	}{
+		{[3]int{1, 3, 2}, []int{5}, 3, 3, false},
+		{[3]int{2, 7, 9}, []int{8, 3, 5}, 16, 3, false},
+		{[3]int{1, 16, 17}, []int{64, 32, 32, 32}, 32, 3, false},
+		{[3]int{1, 20, 13}, []int{64, 32, 32, 32, 32}, 64, 3, false}, // more channels than are transformed at once
+		{[3]int{1, 12, 12}, []int{20, 70, 40}, 33, 3, false},
+		{[3]int{2, 6, 5}, []int{3, 4}, 18, 1, false},
+		{[3]int{1, 5, 6}, []int{2, 7}, 8, 5, false},
+		{[3]int{1, 3, 4}, []int{3000, 500}, 16, 3, false}, // more weights of an input than caches hold
+		{[3]int{1, 37, 50}, []int{6, 2}, 9, 3, false},
+		{[3]int{1, 17, 14}, []int{24, 8}, 20, 3, true},
+	} {
+		op := device.Conv2D{Stride: 1, Top: c.kernel / 2, Left: c.kernel / 2, Bottom: c.kernel / 2, Right: c.kernel / 2, Upsample: c.upsample}
+		channels := 0
+		for j, in := range c.inputs {
+			x := n.Input(0, append(c.size[:], in)...)
+			if channels += in; j == 0 {
+				op.X = x
+			} else {
+				op.More = append(op.More, x)
+			}
+		}
+		for j, act := range []device.Activation{device.None, device.ReLU, device.LeakyReLU, device.PReLU, device.SiLU} {
+			op := op
+			op.W = n.Param(device.Filter, dtypes[(i+j)%3], 1/math.Sqrt(float64(channels*c.kernel*c.kernel)), c.out, channels, c.kernel, c.kernel)
+			op.Bias = n.Param(device.Vector, dtypes[j%3], 1, c.out)
+			switch op.Act = act; act {
+			case device.PReLU:
+				op.Slopes = n.Param(device.Vector, dtypes[i%3], 1, c.out)
+			case device.None:
+				op.Scale, op.PerImage = 0.2, n.Input(0, 1, c.out)
+			}
+			plain := n.Tape.Conv2D(op)
+			yield(plain)
+			op.Residual = n.Input(0, plain.Shape...)
+			yield(n.Tape.Conv2D(op))
+		}
+	}
+}
+
 func groupNorms(n *Network, yield func(device.Array)) {
 	for i, c := range []struct {
 		x      []int
@@ -256,6 +305,10 @@ func pointwise(n *Network, yield func(device.Array)) {
 		for _, act := range activations {
 			yield(n.Tape.Activate(device.Activate{X: n.Input(0, x...), Act: act}))
 		}
+		for _, act := range []device.Activation{device.ReLU, device.LeakyReLU} {
+			yield(n.Tape.Activate(device.Activate{X: n.Input(0, x...), Act: act}))
+		}
+		yield(n.Tape.Axpy(device.Axpy{A: 0.2, X: n.Input(0, x...), Y: n.Input(0, x...)}))
 		yield(n.Tape.GEGLU(device.GEGLU{X: n.Input(0, x...)}))
 		wide := append([]int(nil), x...)
 		wide[len(wide)-1] += 7

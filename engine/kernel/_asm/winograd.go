@@ -112,9 +112,9 @@ func (b *between) get(r, c int) reg.VecVirtual {
 // winogradOutput transforms 16 columns back, a vector a turn.
 func (g *gen) winogradOutput(t transform) {
 	g.function(fmt.Sprintf("winogradOutput%s%s", t.name, g.isa),
-		"func(dst *float32, row, pixel int, src *float32, stride int, bias, residual *float32)", fmt.Sprintf("is WinogradOutput for %s.", t.name))
+		"func(dst *float32, row, pixel int, src *float32, stride int, bias, slopes, residual *float32)", fmt.Sprintf("is WinogradOutput for %s.", t.name))
 	dst, row, pixel := g.arg("dst"), g.arg("row"), g.arg("pixel")
-	src, stride, bias, residual := g.arg("src"), g.arg("stride"), g.arg("bias"), g.arg("residual")
+	src, stride, bias, slopes, residual := g.arg("src"), g.arg("stride"), g.arg("bias"), g.arg("slopes"), g.arg("residual")
 	between := g.between(t.m, t.products)
 	turns, from := g.GP64(), t.products
 	for _, s := range []reg.GPVirtual{row, pixel, stride} {
@@ -160,6 +160,14 @@ func (g *gen) winogradOutput(t transform) {
 		for _, y := range out {
 			g.VADDPS(shift, y, y)
 		}
+		linear := g.label("linear")
+		g.TESTQ(slopes, slopes)
+		g.JZ(operand.LabelRef(linear))
+		slope := g.load(operand.Mem{Base: slopes})
+		for _, y := range out {
+			g.prelu(y, slope)
+		}
+		g.Label(linear)
 		plain := g.label("plain")
 		g.TESTQ(none, none)
 		g.JZ(operand.LabelRef(plain))
@@ -181,6 +189,11 @@ func (g *gen) winogradOutput(t transform) {
 	for _, p := range []reg.GPVirtual{src, dst, bias} {
 		g.ADDQ(operand.Imm(uint64(4*g.width())), p)
 	}
+	last := g.label("last")
+	g.TESTQ(slopes, slopes)
+	g.JZ(operand.LabelRef(last))
+	g.ADDQ(operand.Imm(uint64(4*g.width())), slopes)
+	g.Label(last)
 	g.DECQ(turns)
 	g.JNZ(operand.LabelRef("again"))
 	g.ret()
