@@ -143,7 +143,7 @@ func (s *Scope) add(name string, layout device.Layout, shape, alternative tensor
 	case !ok:
 		problem(Missing, shape.String(), "no such tensor")
 	case !dtype.IsFloat():
-		problem(Unsupported, "F64, F32, F16 or BF16", d.src.TypeName(full))
+		problem(Unsupported, "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2", d.src.TypeName(full))
 	case !stored.Equal(shape) && (alternative == nil || !stored.Equal(alternative)):
 		problem(Misshapen, shape.String(), stored.String())
 	}
@@ -171,7 +171,7 @@ func (d *declaration) unassembled() (problems TensorErrors) {
 		case !ok:
 			problem(Missing, t.Shape.String(), "no such tensor")
 		case !dtype.IsFloat():
-			problem(Unsupported, "F64, F32, F16 or BF16", d.src.TypeName(t.Name))
+			problem(Unsupported, "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2", d.src.TypeName(t.Name))
 		case dtype != t.DType:
 			problem(Unsupported, t.DType.String()+", as what it is put together with", d.src.TypeName(t.Name))
 		case !stored.Equal(t.Shape) && (len(t.Shape) != 2 || !stored.Equal(append(slices.Clone(t.Shape), 1, 1))):

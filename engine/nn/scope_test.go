@@ -30,7 +30,7 @@ func (f file) TypeName(name string) string {
 	if t := f[name].dtype; t != tensor.Invalid {
 		return t.String()
 	}
-	return "F8_E4M3"
+	return "F8_E8M0"
 }
 func (f file) Where(string) string { return "model.safetensors" }
 func (f file) Names() []string {
@@ -104,15 +104,15 @@ func TestScopeKeeps(t *testing.T) {
 
 func TestScopeReportsEverything(t *testing.T) {
 	s := NewScope(file{
-		"w":     {tensor.F32, tensor.Shape{3, 4}},
-		"fp8":   {tensor.Invalid, tensor.Shape{4}},
-		"int":   {tensor.I32, tensor.Shape{4}},
-		"f":     {tensor.F32, tensor.Shape{4, 3}},
-		"v":     {tensor.F32, tensor.Shape{4, 1, 1, 1}},
-		"extra": {tensor.F32, tensor.Shape{2, 2}},
+		"w":        {tensor.F32, tensor.Shape{3, 4}},
+		"fp8scale": {tensor.Invalid, tensor.Shape{4}},
+		"int":      {tensor.I32, tensor.Shape{4}},
+		"f":        {tensor.F32, tensor.Shape{4, 3}},
+		"v":        {tensor.F32, tensor.Shape{4, 1, 1, 1}},
+		"extra":    {tensor.F32, tensor.Shape{2, 2}},
 	})
 	s.Matrix("w", 4, 3)
-	s.Vector("fp8", 4)
+	s.Vector("fp8scale", 4)
 	s.Vector("int", 4)
 	s.Filter("f", 4, 3, 1, 1)
 	s.Vector("v", 4)
@@ -124,8 +124,8 @@ func TestScopeReportsEverything(t *testing.T) {
 	}
 	want := TensorErrors{
 		{"model.safetensors", "w", Misshapen, "[4, 3]", "[3, 4]"},
-		{"model.safetensors", "fp8", Unsupported, "F64, F32, F16 or BF16", "F8_E4M3"},
-		{"model.safetensors", "int", Unsupported, "F64, F32, F16 or BF16", "I32"},
+		{"model.safetensors", "fp8scale", Unsupported, "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2", "F8_E8M0"},
+		{"model.safetensors", "int", Unsupported, "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2", "I32"},
 		{"model.safetensors", "f", Misshapen, "[4, 3, 1, 1]", "[4, 3]"},
 		{"model.safetensors", "v", Misshapen, "[4]", "[4, 1, 1, 1]"},
 		{"model.safetensors", "gone", Missing, "[4]", "no such tensor"},
@@ -193,19 +193,19 @@ func TestScopeAssembles(t *testing.T) {
 // What parameters cannot be assembled from is reported by its own name, once, behind what else is wrong.
 func TestScopeReportsUnassembled(t *testing.T) {
 	s := NewScope(file{
-		"fused": {tensor.F16, tensor.Shape{13, 4}}, // a row that nobody uses
-		"k":     {tensor.F32, tensor.Shape{4, 4}},
-		"fp8":   {tensor.Invalid, tensor.Shape{4}},
-		"flat":  {tensor.F16, tensor.Shape{16}},
-		"out":   {tensor.F16, tensor.Shape{6, 4}},
-		"p":     {tensor.F16, tensor.Shape{4, 4}}, // which is made of others
+		"fused":    {tensor.F16, tensor.Shape{13, 4}}, // a row that nobody uses
+		"k":        {tensor.F32, tensor.Shape{4, 4}},
+		"fp8scale": {tensor.Invalid, tensor.Shape{4}},
+		"flat":     {tensor.F16, tensor.Shape{16}},
+		"out":      {tensor.F16, tensor.Shape{6, 4}},
+		"p":        {tensor.F16, tensor.Shape{4, 4}}, // which is made of others
 	})
 	rows := func(name string, first, n int) device.Slice {
 		return device.Slice{Name: name, FirstRow: first, Rows: n}
 	}
 	s.Assemble("p", device.Matrix, tensor.Shape{8, 4}, rows("fused", 0, 4), rows("gone", 0, 4))
 	s.Assemble("r", device.Matrix, tensor.Shape{16, 4}, rows("fused", 4, 8), rows("gone", 4, 4), rows("k", 0, 4))
-	s.Assemble("v", device.Vector, tensor.Shape{4}, rows("fp8", 0, 4))
+	s.Assemble("v", device.Vector, tensor.Shape{4}, rows("fp8scale", 0, 4))
 	s.Assemble("f", device.Matrix, tensor.Shape{4, 4}, rows("flat", 0, 4))
 	s.Assemble("t", device.Matrix, tensor.Shape{6, 4}, device.Slice{Name: "out", Rows: 6, Transposed: true})
 	s.Vector("bias", 4)
@@ -221,7 +221,7 @@ func TestScopeReportsUnassembled(t *testing.T) {
 			{file, "fused", Misshapen, "[12, 4]", "[13, 4]"},
 			{file, "gone", Missing, "[8, 4]", "no such tensor"},
 			{file, "k", Unsupported, "F16, as what it is put together with", "F32"},
-			{file, "fp8", Unsupported, "F64, F32, F16 or BF16", "F8_E4M3"},
+			{file, "fp8scale", Unsupported, "F64, F32, F16, BF16, F8_E4M3 or F8_E5M2", "F8_E8M0"},
 			{file, "flat", Misshapen, "[4, 4]", "[16]"},
 			{file, "out", Misshapen, "[4, 6]", "[6, 4]"},
 			{file, "p", Surplus, "no tensor of that name", "F16 [4, 4]"},

@@ -5,26 +5,30 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/triptych-serving/triptych/engine/weights/torchfile"
 )
 
 // prefixLen is the bytes before the JSON: its length as a little-endian integer.
 const prefixLen = 8
 
-// file is one open safetensors file with a checked header.
+// file is one open file of tensors, all of whose header or pickles has been checked.
 type file struct {
-	path    string
-	data    io.ReaderAt // the whole file
-	start   int64       // where the tensors' bytes begin
-	tensors map[string]entry
-	bare    bool // it ends behind its header though that has tensors
-	close   func() error
-	prints  *Prints // of what is read; nil takes none
+	path     string
+	data     io.ReaderAt // the whole file
+	start    int64       // where the tensors' bytes begin
+	tensors  map[string]entry
+	metadata map[string]string
+	bare     bool // it ends behind its header though that has tensors
+	close    func() error
+	prints   *Prints         // of what is read; nil takes none
+	torch    *torchfile.File // nil for safetensors
 }
 
 // openFile opens a file and checks its header against its size, which may be the header's alone if bare files
 // are allowed.
 func openFile(path string, allowBare bool) (*file, error) {
-	f, size, err := openRegular(path, "a safetensors file")
+	f, size, err := openRegular(path, accepted)
 	if err != nil {
 		return nil, err
 	}
@@ -69,21 +73,15 @@ func kind(info os.FileInfo) string {
 	return "a special file (" + info.Mode().Type().String() + ")"
 }
 
-// newFile checks the header of size bytes of data. Nothing is allocated for a length that the
+// newSafetensors checks the header of size bytes of data. Nothing is allocated for a length that the
 // file does not have.
-func newFile(path string, data io.ReaderAt, size int64, allowBare bool) (*file, error) {
+func newSafetensors(path string, data io.ReaderAt, size int64, allowBare bool) (*file, error) {
 	fail := func(err error, expected, got string) (*file, error) {
 		return nil, &Error{File: path, Expected: expected, Got: got, Err: err}
 	}
 	var prefix [prefixLen]byte
-	if size < prefixLen {
-		return fail(nil, "a safetensors file of at least 8 bytes", fmt.Sprintf("%d bytes", size))
-	}
 	if _, err := data.ReadAt(prefix[:], 0); err != nil {
 		return fail(err, "a header length", reason(err))
-	}
-	if string(prefix[:]) == "version " {
-		return fail(nil, "a safetensors file", "a pointer of git-lfs: run git lfs pull in the model's folder")
 	}
 	n := binary.LittleEndian.Uint64(prefix[:])
 	if n > maxHeader {
@@ -91,7 +89,7 @@ func newFile(path string, data io.ReaderAt, size int64, allowBare bool) (*file, 
 	}
 	start := prefixLen + int64(n)
 	if start > size {
-		return fail(nil, fmt.Sprintf("a header of %d bytes", n), fmt.Sprintf("a file of %d bytes", size))
+		return fail(nil, fmt.Sprintf("a header of %d bytes", n), fmt.Sprintf("a file of %d bytes, at least %d are missing", size, start-size))
 	}
 	header := make([]byte, n)
 	if _, err := data.ReadAt(header, prefixLen); err != nil {
@@ -101,12 +99,12 @@ func newFile(path string, data io.ReaderAt, size int64, allowBare bool) (*file, 
 	if allowBare && stored == 0 {
 		stored = noData
 	}
-	entries, broken := parseHeader(header, stored)
+	entries, metadata, broken := parseHeader(header, stored)
 	if broken != nil {
 		broken.File = path
 		return nil, broken
 	}
-	f := &file{path: path, data: data, start: start, tensors: make(map[string]entry, len(entries)), close: func() error { return nil }}
+	f := &file{path: path, data: data, start: start, tensors: make(map[string]entry, len(entries)), metadata: metadata, close: func() error { return nil }}
 	f.bare = stored == noData && len(entries) > 0
 	for _, e := range entries {
 		f.tensors[e.name] = e
@@ -116,20 +114,38 @@ func newFile(path string, data io.ReaderAt, size int64, allowBare bool) (*file, 
 
 // ReadAt reads from the file as io.ReaderAt does. An error names the tensor that is at off.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.verify(off); err != nil {
+		return 0, f.fault(off, err)
+	}
 	n, err := f.data.ReadAt(p, off)
-	var broken *Error
 	switch {
 	case n < len(p):
-		broken = &Error{File: f.path, Expected: fmt.Sprintf("%d bytes at offset %d", len(p), off), Got: reason(err), Err: err}
-	case f.prints == nil || f.prints.check(f.path, off, p):
-		return n, nil
-	default:
-		broken = &Error{File: f.path, Expected: fmt.Sprintf("the %d bytes at offset %d that were read before", len(p), off), Got: "others", Err: ErrChanged}
+		return n, f.fault(off, &Error{Expected: fmt.Sprintf("%d bytes at offset %d", len(p), off), Got: reason(err), Err: err})
+	case f.prints != nil && !f.prints.check(f.path, off, p):
+		return n, f.fault(off, changed(len(p), off))
 	}
+	return n, nil
+}
+
+// verify checks the part of a zip that is at off.
+func (f *file) verify(off int64) *Error {
+	if f.torch == nil {
+		return nil
+	}
+	return ofTorch(f.torch.Verify(f.data, off))
+}
+
+func changed(n int, off int64) *Error {
+	return &Error{Expected: fmt.Sprintf("the %d bytes at offset %d that were read before", n, off), Got: "others", Err: ErrChanged}
+}
+
+// fault completes an error with the file and the tensor that is at off.
+func (f *file) fault(off int64, broken *Error) *Error {
+	broken.File = f.path
 	for name, e := range f.tensors {
-		if at := off - f.start; e.begin <= at && at < e.end {
+		if at := off - f.start; e.gathered == nil && e.begin <= at && at < e.end {
 			broken.Tensor = name
 		}
 	}
-	return n, broken
+	return broken
 }

@@ -20,13 +20,14 @@ const (
 	metadataKey = "__metadata__"
 )
 
-// entry is one tensor of a header: its type by the file's name for it, its shape, and its bytes
+// entry is one tensor of a header: its type by safetensors' name for it, its shape, and its bytes
 // [begin, end) in the data that follows the header.
 type entry struct {
 	name       string
 	dtype      string
 	shape      tensor.Shape
 	begin, end int64
+	gathered   *gathered // nil if they lie there as they are read; else begin is 0
 }
 
 // bitsPerElement knows every type of the format, read by this project or not, so that sizes can
@@ -55,13 +56,13 @@ const noData = -1
 
 // parseHeader reads the JSON of a header whose data has dataLen bytes, or noData. The tensors come in the
 // order of their data, which they cover without gaps, overlaps or a rest. Errors lack the file.
-func parseHeader(header []byte, dataLen int64) ([]entry, *Error) {
-	var entries []entry
+func parseHeader(header []byte, dataLen int64) (entries []entry, metadata map[string]string, _ *Error) {
+	metadata = map[string]string{}
 	var broken *Error // the tensor at fault, when it is known
 	err := scanObject(header, func(s scanner, key string) error {
 		if key == metadataKey {
-			return s.object(func(s scanner, _ string) error {
-				_, err := s.string()
+			return s.object(func(s scanner, key string) (err error) {
+				metadata[key], err = s.string()
 				return err
 			})
 		}
@@ -75,11 +76,11 @@ func parseHeader(header []byte, dataLen int64) ([]entry, *Error) {
 	})
 	switch {
 	case broken != nil:
-		return nil, broken
+		return nil, nil, broken
 	case err != nil:
-		return nil, &Error{Expected: "a header that is a JSON object of tensors", Got: err.Error(), Err: err}
+		return nil, nil, &Error{Expected: "a header that is a JSON object of tensors", Got: err.Error(), Err: err}
 	}
-	return entries, checkLayout(entries, dataLen)
+	return entries, metadata, checkLayout(entries, dataLen)
 }
 
 func scanEntry(s scanner, name string) (entry, error) {
@@ -154,7 +155,7 @@ func checkLayout(entries []entry, dataLen int64) *Error {
 			return e.fault(fmt.Sprintf("data from byte %d, where %s ends", covered, shorten(last)), e.offsets())
 		}
 		if dataLen != noData && e.end > dataLen {
-			return e.fault(fmt.Sprintf("data up to byte %d", e.end), fmt.Sprintf("a file with %d bytes of data", dataLen))
+			return e.fault(fmt.Sprintf("data up to byte %d", e.end), fmt.Sprintf("a file with %d bytes of data, at least %d are missing", dataLen, e.end-dataLen))
 		}
 		covered, last = e.end, e.name
 	}

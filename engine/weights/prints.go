@@ -58,8 +58,9 @@ func (s *Set) Sums(p *Prints, names []string) ([]uint32, bool) {
 			return nil, false
 		}
 		e := f.tensors[name]
-		for at := f.start + e.begin; at < f.start+e.end; {
-			n, found := slices.BinarySearchFunc(pieces, piece{file: f.path, offset: at}, func(a, b piece) int {
+		file, begin, end := e.place(f)
+		for at := begin; at < end; {
+			n, found := slices.BinarySearchFunc(pieces, piece{file: file, offset: at}, func(a, b piece) int {
 				return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.offset, b.offset))
 			})
 			if !found || pieces[n].bytes == 0 {

@@ -1,11 +1,11 @@
-// Package weights opens the tensors of a model: one safetensors file, or several with an index.
-// Headers are checked completely before anything is read, and a file that is not exactly what it
-// says it is gives an Error.
+// Package weights opens the tensors of a model: one file, of safetensors or by torch.save, or several with an index.
+// Headers and pickles are checked completely before anything is read, and a file that is not exactly what it
+// says it is gives an Error, as does a NaN or an infinity among the numbers that are read.
 //
 // Tensors are read, not mapped: a file that is cut while it is open gives an Error instead of
 // killing the process, and its pages are not charged to it.
 //
-// The package may import engine/tensor only.
+// The package may import engine/tensor and engine/weights/torchfile only.
 package weights
 
 import (
@@ -29,7 +29,8 @@ type Set struct {
 	allowBare bool // files may end behind their headers
 }
 
-// OpenFile opens one safetensors file. Errors are an Error.
+// OpenFile opens one file: safetensors, or a zip or an older file of torch.save. Which it is its first bytes tell, not its name.
+// Tensors of nested dicts are named by their keys, joined by dots: state_dict.model.weight. Errors are an Error.
 func OpenFile(path string) (*Set, error) {
 	s := &Set{home: path, owners: map[string]*file{}}
 	if err := s.add(path); err != nil {
@@ -54,16 +55,20 @@ func (s *Set) add(path string) error {
 	return nil
 }
 
-// Info gives the type and shape a tensor is read in: those it is stored in, but F32 for F64. The type is tensor.Invalid
-// when it is one that this project cannot read, such as F8_E4M3. The shape must not be written to.
+// Info gives the type and shape a tensor is read in: those it is stored in, but F32 for F64, and F16, which has all their
+// values, for F8_E4M3 and F8_E5M2. The type is tensor.Invalid when it is one that this project cannot read, such as U16. The
+// shape must not be written to.
 func (s *Set) Info(name string) (tensor.DType, tensor.Shape, bool) {
 	f := s.owners[name]
 	if f == nil {
 		return tensor.Invalid, nil, false
 	}
 	e := f.tensors[name]
-	if e.dtype == float64s {
+	switch e.dtype {
+	case float64s:
 		return tensor.F32, e.shape, true
+	case float8E4M3, float8E5M2:
+		return tensor.F16, e.shape, true
 	}
 	dtype, _ := tensor.ParseDType(e.dtype)
 	return dtype, e.shape, true
@@ -94,8 +99,19 @@ func (s *Set) Where(name string) string {
 // Names lists every tensor, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.owners)) }
 
+// Metadata is what safetensors files say of themselves; of several files all of it, where they differ the first one's.
+// Files of torch have none.
+func (s *Set) Metadata() map[string]string {
+	all := map[string]string{}
+	for _, f := range slices.Backward(s.files) {
+		maps.Copy(all, f.metadata)
+	}
+	return all
+}
+
 // Section gives the bytes of a tensor in the type that Info tells, little-endian and row-major. Any number of sections may be
-// read at once, until Close. Errors, those of reading too, are an Error.
+// read at once, until Close. Errors, those of reading too, are an Error; so is a NaN or an infinity among floating point values,
+// but for one that two reads share.
 func (s *Set) Section(name string) (*io.SectionReader, error) {
 	f := s.owners[name]
 	if f == nil {
@@ -105,10 +121,12 @@ func (s *Set) Section(name string) (*io.SectionReader, error) {
 		return nil, &Error{File: f.path, Tensor: name, Expected: "an open file", Got: "a closed one", Err: fs.ErrClosed}
 	}
 	e := f.tensors[name]
-	if e.dtype == float64s {
-		return narrowedSection(f, f.start+e.begin, e.end-e.begin), nil
+	if bitsPerElement(e.dtype) == 0 {
+		broken := e.fault("a type of the safetensors format", e.dtype)
+		broken.File = f.path
+		return nil, broken
 	}
-	return io.NewSectionReader(f, f.start+e.begin, e.end-e.begin), nil
+	return f.section(e), nil
 }
 
 // Watch takes prints of all that is read from now on. Bytes that p has and that are others now are an Error that wraps ErrChanged.
