@@ -80,7 +80,7 @@ func BenchmarkPointwise(b *testing.B) {
 	const n, channels = 4096, 256
 	r := rand.New(rand.NewPCG(1, 2))
 	x, y, z, dst, half := normal(r, n, 1), normal(r, n, 1), normal(r, n, 1), make([]float32, n), make([]uint16, n)
-	small := make([]int8, n)
+	small, bytes := make([]int8, n), make([]byte, 4*n)
 	sum, sq := make([]float64, channels), make([]float64, channels)
 	eachVariantBench(b, func(b *testing.B) {
 		for _, c := range []struct {
@@ -99,6 +99,7 @@ func BenchmarkPointwise(b *testing.B) {
 			{"WidenBF16", func() { WidenBF16(dst, half) }},
 			{"WidenI8", func() { WidenI8(dst, small, (*[TileCols]float32)(y)) }},
 			{"AbsMax", func() { AbsMax(x) }},
+			{"Finite", func() { Finite(bytes, ExponentF32) }},
 			{"QuantizeI8", func() { QuantizeI8(small, x, 1) }},
 			{"Scale", func() { Scale(dst, 1) }},
 			{"Add", func() { Add(dst, x, y) }},

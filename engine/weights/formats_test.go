@@ -204,3 +204,30 @@ func TestMetadata(t *testing.T) {
 		}
 	}
 }
+
+// TestScaled finds scaled float8 by its tensors, and nothing else.
+func TestScaled(t *testing.T) {
+	for file, want := range map[string]string{
+		"checkpoints/sd-fp8-scaled.safetensors": "model.diffusion_model.input_blocks.0.0.scale_weight",
+		"checkpoints/sd-fp8.safetensors":        "",
+		"checkpoints/sd.safetensors":            "",
+		"lora/sd-fp8-e4m3.safetensors":          "",
+	} {
+		s, err := OpenFile(filepath.Join(formats, filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if got := s.Scaled(); got != want {
+			t.Errorf("%s: %q, want %q", file, got, want)
+		}
+	}
+	s, err := OpenFile(write(t, t.TempDir(), "m.safetensors", bytesFile(map[string][]byte{"a.weight": {1}, "model.a.comfy_quant": {1}, "scale_weights": {1}})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := s.Scaled(); got != "model.a.comfy_quant" {
+		t.Errorf("%q, want that of ComfyUI", got)
+	}
+}

@@ -11,10 +11,17 @@ import (
 )
 
 // BenchmarkLoad reads the sections of a file with 1 GB of tensors in 256 KiB pieces, with the file's pages dropped and
-// with them in the page cache, and reports the best rates and their share of a plain reader's of the same file.
+// with them in the page cache, and reports the best rates and their share of a plain reader's of the same file. Bytes are
+// read as they are, and floats are looked through for what is not finite.
 func BenchmarkLoad(b *testing.B) {
+	for _, dtype := range []string{"U8", "F16", "F32"} {
+		b.Run(dtype, func(b *testing.B) { benchmarkLoad(b, dtype) })
+	}
+}
+
+func benchmarkLoad(b *testing.B, dtype string) {
 	const tensors, each = 64, 16 << 20
-	path := large(b, tensors, each)
+	path := large(b, dtype, tensors, each)
 	buf := make([]byte, 256<<10)
 	plain := func() {
 		f, err := os.Open(path)
@@ -67,12 +74,12 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// large writes a file of U8 tensors.
-func large(b *testing.B, tensors, each int) string {
+// large writes a file of tensors with so many bytes each.
+func large(b *testing.B, dtype string, tensors, each int) string {
 	b.Helper()
 	header := ""
 	for i := range tensors {
-		header += fmt.Sprintf(`,"t%02d":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}`, i, each, i*each, (i+1)*each)
+		header += fmt.Sprintf(`,"t%02d":{"dtype":%q,"shape":[%d],"data_offsets":[%d,%d]}`, i, dtype, int64(each)*8/bitsPerElement(dtype), i*each, (i+1)*each)
 	}
 	f, err := os.Create(filepath.Join(b.TempDir(), "large.safetensors"))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 
+	"github.com/triptych-serving/triptych/engine/kernel"
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
 
@@ -61,6 +62,17 @@ type finite struct {
 	phase int64
 }
 
+// exponents are those of four bytes.
+func exponents(d tensor.DType) uint32 {
+	switch d {
+	case tensor.F16:
+		return kernel.ExponentF16
+	case tensor.BF16:
+		return kernel.ExponentBF16
+	}
+	return kernel.ExponentF32
+}
+
 // ReadAt implements io.ReaderAt.
 func (r finite) ReadAt(p []byte, off int64) (int, error) {
 	n, err := r.bytesReader.ReadAt(p, off)
@@ -72,13 +84,30 @@ func (r finite) ReadAt(p []byte, off int64) (int, error) {
 	if skip >= int64(len(p)) {
 		return n, nil
 	}
-	if at := tensor.NotFinite(r.dtype, p[skip:]); at >= 0 {
-		where := skip + int64(at)*size
-		value := []float32{0}
-		_ = tensor.Widen(value, r.dtype, p[where:where+size]) // it is a float
-		return n, r.fault(off+where, &Error{Expected: "finite numbers", Got: fmt.Sprint(value[0])})
+	values := p[skip : int64(len(p))-(int64(len(p))-skip)%size]
+	whole := len(values) &^ 3
+	if kernel.Finite(values[:whole], exponents(r.dtype)) && r.isFinite(values[whole:]) {
+		return n, nil
 	}
-	return n, nil
+	for at := int64(0); ; at += size {
+		if value := values[at : at+size]; !r.isFinite(value) {
+			wide := []float32{0}
+			_ = tensor.Widen(wide, r.dtype, value) // it is a float
+			return n, r.fault(off+skip+at, &Error{Expected: "finite numbers", Got: fmt.Sprint(wide[0])})
+		}
+	}
+}
+
+// isFinite tells whether a value is finite; none is.
+func (r finite) isFinite(value []byte) bool {
+	mask := exponents(r.dtype)
+	switch len(value) {
+	case 0:
+		return true
+	case 2:
+		return uint32(binary.LittleEndian.Uint16(value))&(mask&0xffff) != mask&0xffff
+	}
+	return binary.LittleEndian.Uint32(value)&mask != mask
 }
 
 // narrowed is float64 values as float32, rounded to nearest even: those that begin at byte phase of 8. The

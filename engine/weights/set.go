@@ -5,7 +5,7 @@
 // Tensors are read, not mapped: a file that is cut while it is open gives an Error instead of
 // killing the process, and its pages are not charged to it.
 //
-// The package may import engine/tensor and engine/weights/torchfile only.
+// The package may import engine/kernel, engine/tensor and engine/weights/torchfile only.
 package weights
 
 import (
@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
@@ -98,6 +99,18 @@ func (s *Set) Where(name string) string {
 
 // Names lists every tensor, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.owners)) }
+
+// Scaled names the first tensor that tells that matrices are not the numbers they are stored as but want a factor beside them:
+// ComfyUI's scaled fp8 and its like. It is empty if there is none, and the numbers are the numbers.
+func (s *Set) Scaled() string {
+	for _, name := range s.Names() {
+		switch last := name[strings.LastIndexByte(name, '.')+1:]; last {
+		case "scaled_fp8", "scale_weight", "weight_scale", "weight_scale_2", "comfy_quant":
+			return name
+		}
+	}
+	return ""
+}
 
 // Metadata is what safetensors files say of themselves; of several files all of it, where they differ the first one's.
 // Files of torch have none.

@@ -23,6 +23,7 @@ func main() {
 	for _, noun := range []noun{
 		{"activation", activation},
 		{"attention", attention},
+		{"finite", finite},
 		{"norm", norm},
 		{"pack", pack},
 		{"peak", peak},
