@@ -79,6 +79,7 @@ func xl() files {
 	return files{
 		"model_index.json": index("StableDiffusionXLPipeline", map[string]string{
 			"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL",
+			"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer", "scheduler": "EulerDiscreteScheduler",
 		}),
 		"text_encoder/config.json": clipConfig(768, 12, 12), "text_encoder_2/config.json": clipConfig(1280, 32, 20), "vae/config.json": vaeConfig(4, true),
 		"unet/config.json": {
@@ -164,7 +165,7 @@ func TestOutlines(t *testing.T) {
 		files  files
 		runs   bool
 		latent int // its sides
-	}{"sd15": {sd15(), true, 64}, "xl": {xl(), false, 128}, "flux": {dev1(), false, 128}, "schnell": {schnell(), false, 128}} {
+	}{"sd15": {sd15(), true, 64}, "xl": {xl(), true, 128}, "flux": {dev1(), false, 128}, "schnell": {schnell(), false, 128}} {
 		m, nets, err := outline(t, c.files.write(t), nil)
 		if err != nil {
 			t.Fatal(err)

@@ -36,7 +36,7 @@ func irrelevant() []struct {
 		{"Stable Diffusion's pipelines use scaling_factor alone", []string{vae}, []string{"shift_factor", "latents_mean", "latents_std"}},
 
 		{"of training", []string{text}, []string{"attention_dropout", "initializer_factor", "initializer_range"}},
-		{"of the pooled state, of which Stable Diffusion 1 and 2 are not conditioned", []string{text}, []string{"projection_dim", "bos_token_id", "eos_token_id", "pad_token_id"}},
+		{"the tokenizer says which these are", []string{text}, []string{"bos_token_id", "pad_token_id"}},
 		{"which way the states are handed over, or computed to the same end", []string{text}, []string{
 			"output_hidden_states", "output_attentions", "return_dict", "attn_implementation", "experts_implementation", "chunk_size_feed_forward",
 		}},

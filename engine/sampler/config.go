@@ -29,13 +29,24 @@ type Config struct {
 	own     error
 	unknown []string
 	data    []byte
+	written bool // no pipeline changes it
 }
 
 // ParseConfig reads the scheduler_config.json of a class. A class or settings that we do not have leave the model without
 // a sampler of its own, see New; the error is *UnknownError or config.Errors, naming each key, if no other sampler can be
 // used either.
 func ParseConfig(data []byte, class string) (Config, error) {
-	c := Config{class: class, data: strictJSON(data)}
+	return Config{class: class, data: strictJSON(data)}.opened()
+}
+
+// ParseWritten is ParseConfig for a pipeline that leaves its scheduler as it is, such as StableDiffusionXLPipeline:
+// steps_offset and clip_sample are what is written, or the class's default.
+func ParseWritten(data []byte, class string) (Config, error) {
+	return Config{class: class, data: strictJSON(data), written: true}.opened()
+}
+
+// opened is the config of a class and data, read.
+func (c Config) opened() (Config, error) {
 	r, err := config.ParseDiffusers(c.data)
 	if err == nil {
 		err = r.Err()
@@ -43,7 +54,7 @@ func ParseConfig(data []byte, class string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	if c.sampler, c.own = ownSampler(class, r); c.own == nil {
+	if c.sampler, c.own = ownSampler(c.class, r); c.own == nil {
 		c.own = r.Err()
 	}
 	if c.own == nil {
@@ -52,7 +63,7 @@ func ParseConfig(data []byte, class string) (Config, error) {
 	if c.own != nil {
 		c.sampler = ""
 	} else {
-		c.unknown = r.Unknown(class)
+		c.unknown = r.Unknown(c.class)
 	}
 	if len(c.Samplers()) == 0 {
 		return Config{}, c.own
@@ -170,13 +181,17 @@ func (c Config) read(e entry, r *config.Reader) (settings, error) {
 		sde:        e.sde,
 	}
 	// Of both keys only where they are written counts, or whose scheduler it is: see Config.
-	r.OptionalInt("steps_offset", 0, -MaxTrainSteps, MaxTrainSteps)
-	if own || r.Has("steps_offset") {
+	if c.written {
+		s.offset = r.Int("steps_offset", 0, 0, 1)
+	} else if r.OptionalInt("steps_offset", 0, -MaxTrainSteps, MaxTrainSteps); own || r.Has("steps_offset") {
 		s.offset = 1
 	}
 	if class.clip {
-		r.Bool("clip_sample", false)
-		if class.clipDefault && !own && !r.Has("clip_sample") {
+		clips := r.Bool("clip_sample", class.clipDefault)
+		if !c.written {
+			clips = class.clipDefault && !own && !r.Has("clip_sample")
+		}
+		if clips {
 			s.clip = float32(r.Float("clip_sample_range", 1, 1e-6, 1e6))
 		}
 	}

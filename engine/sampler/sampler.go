@@ -9,6 +9,7 @@ import (
 // after New and may be shared.
 type Sampler struct {
 	name      string
+	train     int       // training timesteps of the model
 	first     int       // evaluation, of those below
 	timesteps []float64 // of each evaluation
 	sigmas    []float32 // noise level of each evaluation and after the last, or nil
@@ -56,7 +57,7 @@ func NewPart(name string, c Config, steps, taken int) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.name, s.first = e.name, set.first
+	s.name, s.train, s.first = e.name, set.trainSteps, set.first
 	if i, finite := s.probe(); !finite {
 		return nil, set.refuse(steps, "the latents are not finite after evaluation %d of %d", i, s.Evaluations())
 	}
@@ -132,6 +133,17 @@ func (s *Sampler) Evaluations() int { return len(s.timesteps) }
 
 // First is the evaluation that a run begins with: 0 but for a part.
 func (s *Sampler) First() int { return s.first }
+
+// Until is how many evaluations come before a share of all denoising is done, 0 to 1: those at training timesteps from
+// that of 1 - share on, rounded as diffusers' denoising_end is.
+func (s *Sampler) Until(share float64) int {
+	cutoff := math.RoundToEven(float64(s.train) - float64(share*float64(s.train)))
+	n := 0
+	for n < len(s.timesteps) && s.timesteps[n] >= cutoff {
+		n++
+	}
+	return n
+}
 
 // Timestep is what the network is told before evaluation i. It may have a fraction.
 func (s *Sampler) Timestep(i int) float64 { return s.timesteps[i] }

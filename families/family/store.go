@@ -23,8 +23,8 @@ type Store struct {
 // prompts that are tried with one seed after another. Of Stable Diffusion 1.5 they are 1.9 MB.
 const rememberedPrompts = 8
 
-// Prompts is room for the states of prompts, [tokens, width] each.
-func Prompts(tokens, width int) Room { return Room{N: rememberedPrompts, Shape: []int{tokens, width}} }
+// Prompts is room for the states of prompts, in an array of a shape each.
+func Prompts(shape ...int) Room { return Room{N: rememberedPrompts, Shape: shape} }
 
 // Room is for n arrays of a shape.
 type Room struct {

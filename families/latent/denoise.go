@@ -21,6 +21,9 @@ func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) ([]family.Ru
 	return one(m.UNetRun(nets[0], o, m.Tokens))
 }
 
+// maxBatch bounds how many images one seed draws the noise of.
+const maxBatch = 64
+
 // UNetRun is that of a guided image or another one, with so many tokens of each prompt.
 func (m *Model) UNetRun(net family.Network, o stage.Options, tokens int) (family.Run, error) {
 	h, w := m.latentSize(o)
@@ -56,13 +59,13 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 			return stage.Result{}, s.Failed(r, run, err)
 		}
 	}
-	all := d.steps.Evaluations() - d.steps.First()
+	all := d.last - d.steps.First()
 	if o.Ready != nil {
 		o.Ready(all)
 	}
 	p, told := newPredictor(run, s.Network(0).(*modeldir.Denoiser), req.Options, len(d.noise)), time.Time{}
 	draw := d.draw
-	for i := state.Step; i < d.steps.Evaluations(); i++ {
+	for i := state.Step; i < d.last; i++ {
 		d.steps.ModelInput(state, p.input)
 		if err := p.predict(ctx, d.steps.Timestep(i)); err != nil {
 			return stage.Result{}, s.Failed(r, run, err)
@@ -93,6 +96,7 @@ type denoising struct {
 	req     stage.WorkRequest
 	steps   *sampler.Sampler
 	source  *sampler.Source
+	last    int       // evaluations that are over when it ends, those before the first one among them
 	draws   int       // of noise before those of the sampler
 	noise   []float32 // of the start
 	picture []float32 // latents of the picture that is drawn from; nil without one
@@ -120,12 +124,20 @@ func (d *denoising) open() error {
 		}
 		return stage.Invalid(stage.SamplerUnsupported, OptionSampler, name, "another sampler or number of steps: "+err.Error())
 	}
+	if d.last = d.steps.Until(o[OptionDenoisingEnd].Float); d.last <= d.steps.First() {
+		return stage.Invalid(stage.InvalidField, OptionDenoisingEnd, o[OptionDenoisingEnd], "an end behind the first step")
+	}
+	if size, index := o[OptionBatchSize].Int, o[OptionBatchIndex].Int; index >= size {
+		return stage.Invalid(stage.InvalidField, OptionBatchIndex, index, fmt.Sprintf("0 to %d, as there are images in the batch", size-1))
+	} else if size > 1 && drawn {
+		return stage.Invalid(stage.InvalidField, OptionBatchSize, size, "1 beside "+ValueInitImage)
+	}
 	h, w := d.latentSize(o)
 	d.source, d.noise = sampler.NewSource(d.req.Seed), make([]float32, d.VAE.LatentChannels*h*w)
 	if drawn {
 		err = d.openPicture(moments)
 	}
-	d.source.Draw(d.draws, d.noise)
+	d.drawAt(d.draws, d.noise)
 	d.draws++
 	if d.mask != nil {
 		d.draws++ // the reference's, for a picture without what is masked, which this U-Net does not see
@@ -134,7 +146,19 @@ func (d *denoising) open() error {
 }
 
 // draw is the noise of a step: behind the draws of the start come those of the steps that are taken.
-func (d *denoising) draw(draw int, dst []float32) { d.source.Draw(d.draws+draw-1-d.steps.First(), dst) }
+func (d *denoising) draw(draw int, dst []float32) { d.drawAt(d.draws+draw-1-d.steps.First(), dst) }
+
+// drawAt is a draw of the seed's: of the whole batch at once, of which the image has its part.
+func (d *denoising) drawAt(draw int, dst []float32) {
+	size, index := int(d.req.Options[OptionBatchSize].Int), int(d.req.Options[OptionBatchIndex].Int)
+	if size == 1 {
+		d.source.Draw(draw, dst)
+		return
+	}
+	all := make([]float32, size*len(dst))
+	d.source.Draw(draw, all)
+	copy(dst, all[index*len(dst):])
+}
 
 // start is the state before the first evaluation, or the checkpoint's.
 func (d *denoising) start() (sampler.State, error) {

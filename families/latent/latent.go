@@ -55,6 +55,7 @@ const (
 	ValueInitImage   = "init_image"
 	ValueMask        = "mask"
 	ValueStates      = "hidden_states"
+	ValuePooled      = "pooled"
 	ValueMoments     = "moments"
 	ValueMaskLatents = "mask_latents"
 	ValueLatents     = "latents"

@@ -2,6 +2,8 @@ package latent
 
 import (
 	"context"
+	"math"
+	"slices"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
@@ -17,6 +19,7 @@ type predictor struct {
 	net              *modeldir.Denoiser
 	batch            int
 	guidance         float32
+	rescale          float32 // guidance_rescale
 	channels, pixels int
 	input            []float32 // [C, h, w]
 	prediction       []float32 // [C, h, w]
@@ -24,7 +27,7 @@ type predictor struct {
 }
 
 func newPredictor(run device.Run, net *modeldir.Denoiser, o stage.Options, n int) *predictor {
-	p := &predictor{run: run, net: net, batch: family.Batch(o), guidance: float32(o[family.Guidance].Float), channels: net.Config.InChannels}
+	p := &predictor{run: run, net: net, batch: family.Batch(o), guidance: float32(o[family.Guidance].Float), rescale: float32(o[OptionRescale].Float), channels: net.Config.InChannels}
 	p.pixels = n / p.channels
 	p.input, p.prediction, p.last = make([]float32, n), make([]float32, n), make([]float32, p.batch*n)
 	return p
@@ -40,7 +43,7 @@ func (p *predictor) predict(ctx context.Context, timestep float64) error {
 	}
 	if err := family.First(
 		func() error { return p.run.Write(modeldir.InputLatents, p.last) },
-		func() error { return p.run.Write(modeldir.InputTime, p.net.Config.TimeInput(timestep)) },
+		func() error { return p.run.Write(modeldir.InputTime, p.time(timestep)) },
 		func() error { return p.run.Execute(ctx) },
 		func() error { return p.run.Read(modeldir.OutputPrediction, p.last) },
 	); err != nil {
@@ -51,7 +54,40 @@ func (p *predictor) predict(ctx context.Context, timestep float64) error {
 		for i, v := range negative {
 			negative[i] = v + p.guidance*(positive[i]-v)
 		}
+		if p.rescale > 0 {
+			rescale(negative, positive, p.rescale)
+		}
 	}
 	nn.ToChannelsFirst(p.prediction, p.last[:n], 1, p.channels, p.pixels)
 	return nil
+}
+
+// time is a timestep as the network takes it: once, or of each image where it has an addition.
+func (p *predictor) time(timestep float64) []float32 {
+	one := p.net.Config.TimeInput(timestep)
+	if p.net.Config.AdditionDim == 0 {
+		return one
+	}
+	return slices.Repeat(one, p.batch)
+}
+
+// rescale brings a guided prediction nearer to the standard deviation of the positive one, by a share of 0 to 1: section 3.4 of
+// Lin et al. 2023, arXiv 2305.08891.
+func rescale(guided, positive []float32, share float32) {
+	scale := float32(deviation(positive) / deviation(guided))
+	for i, v := range guided {
+		guided[i] = share*(v*scale) + (1-share)*v
+	}
+}
+
+// deviation is the standard deviation of values, two or more, of a sample.
+func deviation(v []float32) float64 {
+	mean, squares := 0.0, 0.0
+	for _, x := range v {
+		mean += float64(x) / float64(len(v))
+	}
+	for _, x := range v {
+		squares += (float64(x) - mean) * (float64(x) - mean)
+	}
+	return math.Sqrt(squares / float64(len(v)-1))
 }

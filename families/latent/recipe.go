@@ -17,6 +17,13 @@ const (
 	OptionSteps    = "steps"
 	OptionSampler  = "sampler"
 	OptionStrength = "strength"
+
+	OptionClipSkip         = "clip_skip"
+	OptionNegativeClipSkip = "negative_clip_skip"
+	OptionRescale          = "guidance_rescale"
+	OptionDenoisingEnd     = "denoising_end"
+	OptionBatchSize        = "batch_size"
+	OptionBatchIndex       = "batch_index"
 )
 
 // Port is a tensor that turns hand on.
@@ -41,7 +48,26 @@ func (m *Model) Options() []stage.OptionSpec {
 		family.GuidanceOption(),
 		m.Schedule.Option(),
 		{Name: OptionStrength, Type: stage.Float, Min: 1.0 / sampler.MaxSteps, Max: 1, Default: stage.FloatOption(0.8)},
+		{Name: OptionRescale, Type: stage.Float, Max: 1, Default: stage.FloatOption(0)},
+		{Name: OptionDenoisingEnd, Type: stage.Float, Max: 1, Default: stage.FloatOption(1)},
+		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
+		{Name: OptionBatchIndex, Type: stage.Int, Max: maxBatch - 1, Default: stage.IntOption(0)},
 	}, family.FileOptions())
+}
+
+// ClipSkips are the specs of how many layers of text encoders prompt and negative prompt skip, behind those that are anyway;
+// none where none can be. Of diffusers' pipelines clip_skip is the prompt's alone.
+func ClipSkips(encoders ...*Text) (specs []stage.OptionSpec) {
+	most := encoders[0].Skips()
+	for _, t := range encoders {
+		most = min(most, t.Skips())
+	}
+	for _, name := range []string{OptionClipSkip, OptionNegativeClipSkip} {
+		if most > 0 {
+			specs = append(specs, stage.OptionSpec{Name: name, Type: stage.Int, Max: float64(most), Shape: true, Default: stage.IntOption(0)})
+		}
+	}
+	return specs
 }
 
 // Inputs are the files that a request may send.
@@ -64,8 +90,8 @@ func (m *Model) Members(parts ...string) (out []stage.Member) {
 	return out
 }
 
-// Following are the turns behind encode, which gives conditioning.
-func (m *Model) Following(conditioning []stage.Port) []stage.Turn {
+// Following are the turns behind encode, which gives conditioning; options are those of the family that Model.Fixed reads.
+func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.Turn {
 	size := func(channels int) []string {
 		return []string{"1", strconv.Itoa(channels), "latent_height", "latent_width"}
 	}
@@ -80,7 +106,9 @@ func (m *Model) Following(conditioning []stage.Port) []stage.Turn {
 		{
 			Name: family.Denoise, Kind: stage.KindDenoiser, Members: m.Members(PartUNet), EachImage: true,
 			Takes: slices.Concat(conditioning, []stage.Port{optional(moments), maskLatents}), Gives: []stage.Port{latents},
-			Options: []string{family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength},
+			Options: slices.Concat([]string{
+				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
+			}, options),
 		},
 		{
 			Name: family.Decode, Kind: stage.KindDecoder, Members: m.Members(PartVAEDecoder), EachImage: true,

@@ -15,15 +15,16 @@ type Schedule struct {
 	failed   error // why there are no settings
 }
 
-// ReadSchedule reads the scheduler of a directory: the class that the index names, whatever class its config is of.
-func ReadSchedule(dir *modeldir.Dir) (s Schedule) {
+// ReadSchedule reads the scheduler of a directory: the class that the index names, whatever class its config is of. parse is
+// sampler.ParseConfig or ParseWritten.
+func ReadSchedule(dir *modeldir.Dir, parse func(data []byte, class string) (sampler.Config, error)) (s Schedule) {
 	class, data, err := dir.Scheduler()
 	if s.failed = err; err != nil {
 		s.Missing = err
 		return s
 	}
 	s.settings = class + "\n" + string(data)
-	s.Config, err = sampler.ParseConfig(data, class)
+	s.Config, err = parse(data, class)
 	s.Missing = config.InFile(err, dir.File(modeldir.SchedulerFolder, modeldir.SchedulerFile))
 	return s
 }

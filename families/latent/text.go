@@ -21,8 +21,12 @@ type Text struct {
 	Tokenizer     string // the folder with its files
 	Config        clip.Config
 	Tokens        int // of a prompt
-	Warnings      []string
-	tokens        func() (*tokenizer.CLIP, error) // opens it once
+	Projection    int // width of the pooled state, 0 for none
+	// Penultimate states are those behind all layers but one, without the final norm; else the last, with it. Layers that a
+	// request skips come on top.
+	Penultimate bool
+	Warnings    []string
+	tokens      func() (*tokenizer.CLIP, error) // opens it once
 }
 
 // NewText is a text encoder whose tokenizer is opened when it is needed first.
@@ -41,9 +45,9 @@ func (t *Text) Component() family.Component {
 					return nil, err
 				}
 			}
-			return t.Dir.TextEncoder(t.Folder, t.Config, 0, o)
+			return t.Dir.TextEncoder(t.Folder, t.Config, t.Projection, o)
 		},
-		Settings: t.settings, Beside: family.Prompts(t.Tokens, t.Config.HiddenSize), Warnings: t.Warnings,
+		Settings: t.settings, Beside: family.Prompts(t.row()), Warnings: t.Warnings,
 	}
 }
 
@@ -79,21 +83,59 @@ func (t *Text) settings() (string, error) {
 	return out, nil
 }
 
-// IDs are the token ids of the options of some names, Tokens each. Warnings tell what was cut off.
-func (t *Text) IDs(o stage.Options, names []string) (ids [][]int32, warnings []stage.Warning, err error) {
+// Prompt is a text, the option that says it, and how many layers of the encoder it skips.
+type Prompt struct {
+	Option, Text string
+	Skip         int
+}
+
+// PromptOf is the first of some options that says anything, else the last of them.
+func PromptOf(o stage.Options, options ...string) Prompt {
+	return promptOf(o, OptionClipSkip, options)
+}
+
+// NegativeOf is PromptOf of the negative prompt.
+func NegativeOf(o stage.Options, options ...string) Prompt {
+	return promptOf(o, OptionNegativeClipSkip, options)
+}
+
+func promptOf(o stage.Options, skip string, options []string) Prompt {
+	for o[options[0]].Text == "" && len(options) > 1 {
+		options = options[1:]
+	}
+	return Prompt{Option: options[0], Text: o[options[0]].Text, Skip: int(o[skip].Int)}
+}
+
+// IDs are the token ids of prompts, Tokens each. Warnings tell what was cut off.
+func (t *Text) IDs(prompts []Prompt) (ids [][]int32, warnings []stage.Warning, err error) {
 	tokens, err := t.tokens()
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, name := range names {
-		row, dropped, err := tokens.Encode(o[name].Text, t.Tokens)
+	for _, p := range prompts {
+		row, dropped, err := tokens.Encode(p.Text, t.Tokens)
 		if err != nil {
 			return nil, nil, err
 		}
 		if dropped > 0 {
-			warnings = append(warnings, family.Truncated(name, dropped, t.Tokens))
+			warnings = append(warnings, family.Truncated(p.Option, dropped, t.Tokens))
 		}
 		ids = append(ids, row)
 	}
 	return ids, warnings, nil
+}
+
+// Skips is how many layers a prompt may skip at most.
+func (t *Text) Skips() int { return t.Config.Layers - 1 - t.penultimate() }
+
+func (t *Text) penultimate() int {
+	if t.Penultimate {
+		return 1
+	}
+	return 0
+}
+
+// depth is that of the states of a prompt that skips layers.
+func (t *Text) depth(skip int) modeldir.Depth {
+	return modeldir.Depth{Skipped: skip + t.penultimate(), Normed: !t.Penultimate}
 }

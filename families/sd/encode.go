@@ -8,24 +8,23 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
+// prompts are the negative one, where it counts, and the other.
+func prompts(o stage.Options) []latent.Prompt {
+	return []latent.Prompt{latent.NegativeOf(o, latent.OptionNegative), latent.PromptOf(o, latent.OptionPrompt)}[2-family.Batch(o):]
+}
+
 func (m *model) encodeRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
-	run, err := m.text.Run(nets[0], 0, family.Batch(o))
-	return []family.Run{run}, err
+	return m.text.Runs(nets[0], 0, prompts(o))
 }
 
 // encode gives the states of CLIP, the negative prompt's first.
 func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (stage.Result, error) {
-	names := []string{latent.OptionNegative, latent.OptionPrompt}[2-family.Batch(req.Options):]
-	ids, warnings, err := m.text.IDs(req.Options, names)
-	if err != nil {
-		return stage.Result{}, err
-	}
-	states, err := m.text.States(ctx, s, 0, ids)
+	e, warnings, err := m.text.Encode(ctx, s, 0, prompts(req.Options))
 	if err != nil {
 		return stage.Result{}, err
 	}
 	return stage.Result{
-		Values:   stage.Values{family.Tensor(latent.ValueStates, states, len(ids), m.text.Tokens, m.text.Config.HiddenSize)},
+		Values:   stage.Values{family.Tensor(latent.ValueStates, e.States, family.Batch(req.Options), m.text.Tokens, m.text.Config.HiddenSize)},
 		Warnings: warnings,
 	}, nil
 }

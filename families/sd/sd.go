@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/sampler"
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/families/latent"
 	"github.com/triptych-serving/triptych/stage"
@@ -28,7 +29,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 		return nil, err
 	}
 	m := &model{
-		Model: latent.Model{Dir: dir, UNet: configs.UNet, VAE: configs.VAE, Tokens: configs.Tokens, Schedule: latent.ReadSchedule(dir)},
+		Model: latent.Model{Dir: dir, UNet: configs.UNet, VAE: configs.VAE, Tokens: configs.Tokens, Schedule: latent.ReadSchedule(dir, sampler.ParseConfig)},
 		text: latent.NewText(latent.Text{
 			Dir: dir, Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: configs.Tokenizer(), Config: configs.Text,
 			Tokens: configs.Tokens, Warnings: configs.Warnings,
@@ -48,11 +49,11 @@ func (m *model) recipe() stage.Recipe {
 	conditioning := []stage.Port{m.StatesPort()}
 	encode := stage.Turn{
 		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(latent.PartTextEncoder), Gives: conditioning,
-		Options: []string{latent.OptionPrompt, latent.OptionNegative, family.Guidance},
+		Options: []string{latent.OptionPrompt, latent.OptionNegative, family.Guidance, latent.OptionClipSkip, latent.OptionNegativeClipSkip},
 	}
 	return stage.Recipe{
 		Family: "sd", Task: "generate", Inputs: latent.Inputs(),
-		Options: slices.Concat([]stage.OptionSpec{m.Prompt(latent.OptionPrompt), m.Prompt(latent.OptionNegative)}, m.Options()),
+		Options: slices.Concat([]stage.OptionSpec{m.Prompt(latent.OptionPrompt), m.Prompt(latent.OptionNegative)}, m.Options(), latent.ClipSkips(m.text)),
 		Turns:   slices.Concat([]stage.Turn{encode}, m.Following(conditioning)),
 	}
 }

@@ -1,102 +1,147 @@
-// Package sdxl outlines Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952) for plans: it cannot be run yet.
+// Package sdxl is the family of Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952): latent diffusion under the states of
+// two text encoders, the pooled state of the second and the sizes that the model was told of pictures in training.
 //
-// The package may import families/family, stage and the engine.
+// The package may import families/family, families/latent, stage and the engine.
 package sdxl
 
 import (
-	"github.com/triptych-serving/triptych/engine/config"
+	"fmt"
+	"slices"
+
 	"github.com/triptych-serving/triptych/engine/model/clip"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
+	"github.com/triptych-serving/triptych/engine/sampler"
 	"github.com/triptych-serving/triptych/families/family"
+	"github.com/triptych-serving/triptych/families/latent"
 	"github.com/triptych-serving/triptych/stage"
 )
 
 // Family is Stable Diffusion XL.
 func Family() family.Family { return family.Family{Class: "StableDiffusionXLPipeline", Open: open} }
 
+const (
+	tokenizer2 = "tokenizer_2" // folder
+	forceZeros = "force_zeros_for_empty_prompt"
+)
+
+// model is an opened model: what its turns know of it.
+type model struct {
+	latent.Model
+	texts      []*latent.Text // in the order in which their states are joined
+	forceZeros bool           // where a request does not say
+}
+
 func open(dir *modeldir.Dir) (*family.Model, error) {
+	tokenizers := []string{"CLIPTokenizer", "CLIPTokenizerFast"}
 	warnings, err := dir.Check(map[string][]string{
-		modeldir.TextEncoderFolder: {modeldir.ClassCLIP}, modeldir.TextEncoder2Folder: {modeldir.ClassCLIPProjected},
+		modeldir.TextEncoderFolder: {modeldir.ClassCLIP, modeldir.ClassCLIPProjected}, modeldir.TextEncoder2Folder: {modeldir.ClassCLIPProjected},
+		modeldir.TokenizerFolder: tokenizers, tokenizer2: tokenizers,
 		modeldir.UNetFolder: {modeldir.ClassUNet}, modeldir.VAEFolder: {modeldir.ClassVAE}, modeldir.SchedulerFolder: nil,
+		forceZeros: nil, "add_watermarker": nil, "feature_extractor": nil, "image_encoder": nil,
 	})
 	if err != nil {
 		return nil, err
 	}
-	u, err := modeldir.Config(dir, modeldir.UNetFolder, unet.ParseConfig)
-	if err != nil {
+	m := &model{Model: latent.Model{Dir: dir}}
+	if m.UNet, err = modeldir.Config(dir, modeldir.UNetFolder, unet.ParseConfig); err != nil {
 		return nil, err
 	}
-	v, err := modeldir.Config(dir, modeldir.VAEFolder, vae.ParseConfig)
-	if err != nil {
+	if m.VAE, err = modeldir.Config(dir, modeldir.VAEFolder, vae.ParseConfig); err != nil {
 		return nil, err
 	}
-	first, err := modeldir.Config(dir, modeldir.TextEncoderFolder, clip.ParseConfig)
-	if err != nil {
+	if m.forceZeros, err = dir.Flag(forceZeros, true); err != nil {
 		return nil, err
 	}
-	second, err := modeldir.Config(dir, modeldir.TextEncoder2Folder, clip.ParseConfig)
-	if err != nil {
+	if err := m.openTexts(warnings); err != nil {
 		return nil, err
 	}
-	projection, err := modeldir.Config(dir, modeldir.TextEncoder2Folder, projectionDim)
-	if err != nil {
-		return nil, err
+	m.Schedule, m.Fixed = latent.ReadSchedule(dir, sampler.ParseWritten), m.fixed
+	components := m.Components()
+	for i := len(m.texts) - 1; i >= 0; i-- {
+		components = append([]family.Component{m.texts[i].Component()}, components...)
 	}
-	tokens := min(first.MaxPositions, second.MaxPositions)
-	text := func(folder, class string, c clip.Config, projection int) family.Component {
-		return family.Component{
-			Name: family.Name(dir, folder), Kind: stage.KindEncoder, Folder: folder, Class: class,
-			Open:   func(o modeldir.Options) (family.Network, error) { return dir.TextEncoder(folder, c, projection, o) },
-			Beside: family.Prompts(tokens, c.HiddenSize),
+	return &family.Model{
+		Class:      dir.Class(),
+		Recipes:    []stage.Recipe{m.recipe()},
+		Turns:      m.Turns(family.Turn{Runs: m.encodeRuns, Work: m.encode}),
+		Components: components,
+		Folders: []string{
+			modeldir.TextEncoderFolder, modeldir.TextEncoder2Folder, modeldir.TokenizerFolder, tokenizer2, modeldir.UNetFolder, modeldir.SchedulerFolder, modeldir.VAEFolder,
+		},
+	}, m.fits()
+}
+
+// openTexts reads the configs of the text encoders.
+func (m *model) openTexts(warnings []string) error {
+	first, second := latent.Text{
+		Dir: m.Dir, Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: m.Dir.File(modeldir.TokenizerFolder), Warnings: warnings,
+	}, latent.Text{
+		Dir: m.Dir, Folder: modeldir.TextEncoder2Folder, Class: modeldir.ClassCLIPProjected, Tokenizer: m.Dir.File(tokenizer2),
+	}
+	for _, t := range []*latent.Text{&first, &second} {
+		var err error
+		if t.Config, err = modeldir.Config(m.Dir, t.Folder, clip.ParseConfig); err != nil {
+			return err
+		}
+		if t.Tokens, err = modeldir.PromptTokens(t.Tokenizer, t.Config); err != nil {
+			return err
+		}
+		t.Penultimate = true
+	}
+	second.Projection = second.Config.Projection
+	m.Tokens = min(first.Tokens, second.Tokens) // states are joined token by token
+	first.Tokens, second.Tokens = m.Tokens, m.Tokens
+	m.texts = []*latent.Text{latent.NewText(first), latent.NewText(second)}
+	return nil
+}
+
+// fits checks the configs against each other.
+func (m *model) fits() error {
+	width := 0
+	for _, t := range m.texts {
+		width += t.Config.HiddenSize
+		if t.Config.Layers < 2 {
+			return &modeldir.Error{Path: m.Dir.File(t.Folder, "config.json"), Expected: "num_hidden_layers of 2 or more, the last but one of which is used", Got: fmt.Sprint(t.Config.Layers)}
 		}
 	}
-	components := []family.Component{
-		text(modeldir.TextEncoderFolder, modeldir.ClassCLIP, first, 0),
-		text(modeldir.TextEncoder2Folder, modeldir.ClassCLIPProjected, second, projection),
-		{
-			Name: family.Name(dir, "unet"), Kind: stage.KindDenoiser, Folder: modeldir.UNetFolder, Class: modeldir.ClassUNet,
-			Open: func(o modeldir.Options) (family.Network, error) { return dir.Denoiser(modeldir.UNetFolder, u, o) },
-		},
-		family.VAEDecoder(dir, v),
-	}
-	components[0].Warnings = warnings
-	height, width := modeldir.TrainedSize(u)
-	f := v.Factor()
-	options := append(family.Sides(width*f, height*f, f*u.SizeMultiple()), family.GuidanceOption())
-	runs := map[stage.Kind]func([]family.Network, stage.Options) ([]family.Run, error){
-		stage.KindEncoder: func(nets []family.Network, o stage.Options) (out []family.Run, err error) {
-			for i, net := range nets {
-				tape, err := net.(*modeldir.TextEncoder).Tape(family.Batch(o), tokens)
-				if err != nil {
-					return nil, err
-				}
-				out = append(out, family.Run{Member: i, Tape: tape})
-			}
-			return out, nil
-		},
-		stage.KindDenoiser: func(nets []family.Network, o stage.Options) ([]family.Run, error) {
-			h, w := family.Latents(o, f)
-			tape, err := nets[0].(*modeldir.Denoiser).Tape(family.Batch(o), h, w, tokens)
-			return []family.Run{{Tape: tape}}, err
-		},
-		stage.KindDecoder: family.DecodeRuns(v),
-	}
-	return family.Outline(dir, options, components, runs), dir.Fits(
+	vector := m.pooled() + unet.AdditionTimes*m.UNet.AdditionTimeDim
+	return m.Dir.Fits(
 		modeldir.UNetFolder,
-		modeldir.Fit{Key: "cross_attention_dim", Got: u.ContextDim, Want: first.HiddenSize + second.HiddenSize, Why: "the hidden_size of both text encoders"},
-		modeldir.Fit{Key: "in_channels", Got: u.InChannels, Want: v.LatentChannels, Why: "the autoencoder's latent_channels"},
-		modeldir.Fit{Key: "out_channels", Got: u.OutChannels, Want: u.InChannels, Why: "as many as in_channels"},
+		modeldir.Fit{Key: "cross_attention_dim", Got: m.UNet.ContextDim, Want: width, Why: "the hidden_size of both text encoders"},
+		modeldir.Fit{Key: "in_channels", Got: m.UNet.InChannels, Want: m.VAE.LatentChannels, Why: "the autoencoder's latent_channels"},
+		modeldir.Fit{Key: "out_channels", Got: m.UNet.OutChannels, Want: m.VAE.LatentChannels, Why: "the autoencoder's latent_channels"},
+		modeldir.Fit{Key: "projection_class_embeddings_input_dim", Got: m.UNet.AdditionDim, Want: vector, Why: fmt.Sprintf("the pooled state and %d sizes", unet.AdditionTimes)},
 	)
 }
 
-// projectionDim reads what transformers' CLIPTextConfig calls so.
-func projectionDim(data []byte) (int, error) {
-	const most = 1 << 14
-	r, err := config.Parse(data)
-	if err != nil {
-		return 0, err
+// pooled is the width of the pooled state.
+func (m *model) pooled() int { return m.texts[len(m.texts)-1].Projection }
+
+// recipe is how the model draws: from a prompt, and from a picture where one is sent.
+func (m *model) recipe() stage.Recipe {
+	conditioning := []stage.Port{m.StatesPort(), latent.Port(latent.ValuePooled, "batch", fmt.Sprint(m.pooled()))}
+	var folders []string
+	for _, t := range m.texts {
+		folders = append(folders, t.Folder)
 	}
-	return r.Int("projection_dim", 512, 1, most), r.Err()
+	prompts := []string{latent.OptionPrompt, latent.OptionNegative, optionPrompt2, optionNegative2}
+	encode := stage.Turn{
+		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(folders...), Gives: conditioning,
+		Options: slices.Concat(prompts, []string{family.Guidance, latent.OptionClipSkip, latent.OptionNegativeClipSkip, forceZeros}),
+	}
+	options := []stage.OptionSpec{m.Prompt(latent.OptionPrompt)}
+	for _, name := range prompts[1:] { // one that nobody says is not an empty one
+		spec := m.Prompt(name)
+		spec.Default = stage.Option{}
+		options = append(options, spec)
+	}
+	return stage.Recipe{
+		Family: "sdxl", Task: "generate", Inputs: latent.Inputs(),
+		Options: slices.Concat(options, m.Options(), latent.ClipSkips(m.texts...), sizeOptions(), []stage.OptionSpec{
+			{Name: forceZeros, Type: stage.Bool, Default: stage.BoolOption(m.forceZeros)},
+		}),
+		Turns: slices.Concat([]stage.Turn{encode}, m.Following(conditioning, sizeNames()...)),
+	}
 }

@@ -152,14 +152,14 @@ func compareRun(t *testing.T, dir string, r goldenRun, latent tensor.Tensor, img
 	if err != nil {
 		t.Fatal(err)
 	}
-	return comparePicture(t, r.PNG+" "+r.Sampler, tensorOf(t, file, "latents."+last), floats(t, latent), reference, img.Data)
+	return comparePicture(t, r.PNG+" "+r.Sampler, latentTolerance, tensorOf(t, file, "latents."+last), floats(t, latent), reference, img.Data)
 }
 
 // comparePicture checks latents and a picture against the reference's and tells the errors.
-func comparePicture(t *testing.T, name string, want, got []float32, reference, picture []byte) string {
+func comparePicture(t *testing.T, name string, tolerance float64, want, got []float32, reference, picture []byte) string {
 	t.Helper()
 	relative := largestError(t, want, got)
-	if !(relative <= latentTolerance) {
+	if !(relative <= tolerance) {
 		t.Errorf("%s: latents are off by %.2g of the largest", name, relative)
 	}
 	a, b := pixels(t, reference), pixels(t, picture)

@@ -75,7 +75,7 @@ func TestWildConfigs(t *testing.T) {
 				t.Fatalf("a picture of %dx%d, want %dx%d", c.Width, c.Height, c.DrawnWidth, c.DrawnHeight)
 			}
 			latent, img := generate(t, encoder, denoiser, decoder, c.Base, c.goldenRun)
-			row := comparePicture(t, c.Name, tensorOf(t, latents, c.Name), floats(t, latent), reference, img.Data)
+			row := comparePicture(t, c.Name, latentTolerance, tensorOf(t, latents, c.Name), floats(t, latent), reference, img.Data)
 			table = append(table, fmt.Sprintf("%-40s %s", c.Name, row))
 		})
 	}

@@ -4,7 +4,11 @@
 // The package may import engine/device, engine/nn and engine/config.
 package clip
 
-import "github.com/triptych-serving/triptych/engine/config"
+import (
+	"slices"
+
+	"github.com/triptych-serving/triptych/engine/config"
+)
 
 // Config is what config.json of a text encoder decides.
 type Config struct {
@@ -16,6 +20,20 @@ type Config struct {
 	MaxPositions int  // longest sequence of tokens
 	QuickGELU    bool // else the exact GELU
 	LayerNormEps float32
+	EOS          int // the id at whose place the pooled state is, see Pooled
+	Projection   int // width of the pooled state of a CLIPTextModelWithProjection
+}
+
+// argmaxEOS is what configs from before transformers 4.30 say, whose ids of special tokens are not the tokenizer's.
+const argmaxEOS = 2
+
+// Pooled is the place of the pooled state in ids, which are one or more: the first that is EOS, or where configs are so old
+// that they say 2, of the largest id.
+func (c Config) Pooled(ids []int32) int {
+	if c.EOS == argmaxEOS {
+		return slices.Index(ids, slices.Max(ids))
+	}
+	return max(0, slices.Index(ids, int32(c.EOS)))
 }
 
 // The bounds of a config, an order of magnitude above the largest published encoder, so that a
@@ -51,6 +69,8 @@ func ParseConfig(data []byte) (Config, error) {
 		MaxPositions: r.Int("max_position_embeddings", 77, 1, maxPositions),
 		QuickGELU:    r.String("hidden_act", "quick_gelu", "gelu") == "quick_gelu",
 		LayerNormEps: float32(r.Float("layer_norm_eps", 1e-5, 1e-12, 1)),
+		EOS:          r.Int("eos_token_id", 49407, 0, maxVocab),
+		Projection:   r.Int("projection_dim", 512, 0, maxWidth),
 	}
 	if c.HiddenSize%c.Heads != 0 {
 		r.Refuse("num_attention_heads", "a divisor of hidden_size")

@@ -185,3 +185,15 @@ func FuzzCLIPConfig(f *testing.F) {
 		}
 	})
 }
+
+// The pooled state is at the first end of a text, of old configs at the largest id, whatever number their end has.
+func TestPooled(t *testing.T) {
+	for _, c := range []struct {
+		eos, want int
+		ids       []int32
+	}{{2, 3, []int32{10, 2, 5, 49407, 49407}}, {49407, 2, []int32{10, 5, 49407, 49408, 49407}}, {7, 0, []int32{1, 2, 3}}, {2, 0, []int32{0}}} {
+		if got := (Config{EOS: c.eos}).Pooled(c.ids); got != c.want {
+			t.Errorf("end %d in %v: %d, want %d", c.eos, c.ids, got, c.want)
+		}
+	}
+}

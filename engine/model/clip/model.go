@@ -76,13 +76,25 @@ func newLayer(s *nn.Scope, cfg Config) layer {
 // final norm: the last_hidden_state a StableDiffusionPipeline conditions on. Ids must be below
 // VocabSize; the caller checks that.
 func (m *Model) Forward(t *device.Tape, ids device.Array) device.Array {
-	x := t.Embed(device.Embed{IDs: ids, Tokens: m.tokens, Positions: m.positions})
-	for i, l := range m.layers {
-		x = l.forward(t, x)
-		t.Mark("layer."+strconv.Itoa(i), x)
-	}
-	return m.finalNorm.Forward(t, x)
+	return m.Norm(t, m.Layers(t, m.Embed(t, ids), 0, m.cfg.Layers))
 }
+
+// Embed maps token ids, as Forward takes them, to the states [B, T, HiddenSize] before the first layer.
+func (m *Model) Embed(t *device.Tape, ids device.Array) device.Array {
+	return t.Embed(device.Embed{IDs: ids, Tokens: m.tokens, Positions: m.positions})
+}
+
+// Layers takes states [B, T, HiddenSize] from behind so many layers to behind others.
+func (m *Model) Layers(t *device.Tape, x device.Array, from, to int) device.Array {
+	for i, l := range m.layers[from:to] {
+		x = l.forward(t, x)
+		t.Mark("layer."+strconv.Itoa(from+i), x)
+	}
+	return x
+}
+
+// Norm is the final norm of states [B, T, HiddenSize].
+func (m *Model) Norm(t *device.Tape, x device.Array) device.Array { return m.finalNorm.Forward(t, x) }
 
 func (l layer) forward(t *device.Tape, x device.Array) device.Array {
 	h := l.norm1.Forward(t, x)

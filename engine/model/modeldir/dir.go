@@ -107,6 +107,16 @@ func (d *Dir) Check(parts map[string][]string) (warnings []string, err error) {
 	return IgnoredKeys(IndexFile, r.Unknown(d.class)), config.InFile(r.Err(), d.File(IndexFile))
 }
 
+// Flag is a setting of the pipeline, yes or no; def where the index does not say. The error names it.
+func (d *Dir) Flag(key string, def bool) (bool, error) {
+	r, err := config.ParseDiffusers(d.index)
+	if err != nil {
+		return false, err
+	}
+	value := r.Bool(key, def)
+	return value, config.InFile(r.Err(), d.File(IndexFile))
+}
+
 // Refuse is an error about a key of the index.
 func (d *Dir) Refuse(key, accepted string) error {
 	r, err := config.ParseDiffusers(d.index)

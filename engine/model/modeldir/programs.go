@@ -1,6 +1,8 @@
 package modeldir
 
 import (
+	"fmt"
+
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/clip"
 	"github.com/triptych-serving/triptych/engine/model/unet"
@@ -17,6 +19,7 @@ const (
 	InputAddition    = "addition"
 	InputImage       = "image"
 	OutputStates     = "states"
+	OutputPooled     = "pooled"
 	OutputPrediction = "prediction"
 	OutputImage      = "image"
 	OutputMoments    = "moments"
@@ -25,26 +28,59 @@ const (
 // TextEncoder is the network from token ids to the states a denoiser is conditioned on.
 type TextEncoder struct {
 	Network
-	Config clip.Config
-	model  *clip.Model
+	Config     clip.Config
+	model      *clip.Model
+	projection *nn.Linear // of the pooled state; nil without one
 }
 
-// TextEncoder opens a text encoder. A projection of the vector of a whole prompt to so many values is one matrix more, whose
-// product is as small as nothing beside the states and not recorded; 0 is none. The errors are those of Dir.Network.
+// TextEncoder opens a text encoder. A projection of the pooled state to so many values is one matrix more; 0 is none. The
+// errors are those of Dir.Network.
 func (d *Dir) TextEncoder(folder string, c clip.Config, projection int, o Options) (e *TextEncoder, err error) {
 	e = &TextEncoder{Config: c}
 	e.Network, err = d.Network(folder, o, func(s *nn.Scope) {
 		if e.model = clip.New(s, c); projection > 0 {
-			s.Matrix("text_projection.weight", projection, c.HiddenSize)
+			l := nn.NewLinearNoBias(s.Sub("text_projection"), c.HiddenSize, projection)
+			e.projection = &l
 		}
 	}, clip.Ignore)
 	return e, err
 }
 
-// Tape maps InputIDs [batch, tokens] to OutputStates [batch, tokens, HiddenSize].
+// Depth is which states of a text encoder are taken: those behind all layers but some at the end, through the final norm or
+// not.
+type Depth struct {
+	Skipped int // 0 to Layers - 1
+	Normed  bool
+}
+
+// Tape maps InputIDs [batch, tokens] to OutputStates [batch, tokens, HiddenSize], the last through the final norm.
 func (e *TextEncoder) Tape(batch, tokens int) (*device.Tape, error) {
-	return e.Record(Shape{batch, tokens}, func(t *device.Tape) {
-		t.Output(OutputStates, e.model.Forward(t, t.IDs(InputIDs, batch, tokens)))
+	return e.TapeTo(batch, tokens, Depth{Normed: true})
+}
+
+// TapeTo is Tape to states of another depth. Of an encoder with a projection it gives OutputPooled [batch, tokens, width] too:
+// what the pooled state would be at each place, which is Config.Pooled in fact.
+func (e *TextEncoder) TapeTo(batch, tokens int, d Depth) (*device.Tape, error) {
+	shape := Shape{batch, tokens, d.Skipped}
+	if d.Normed {
+		shape[3] = 1
+	}
+	return e.Record(shape, func(t *device.Tape) {
+		layers := e.Config.Layers
+		if d.Skipped < 0 || d.Skipped >= layers {
+			t.Fail(fmt.Errorf("clip: %d layers skipped, expected 0 to %d", d.Skipped, layers-1))
+			return
+		}
+		x := e.model.Layers(t, e.model.Embed(t, t.IDs(InputIDs, batch, tokens)), 0, layers-d.Skipped)
+		states := x
+		if d.Normed {
+			states = e.model.Norm(t, x)
+		}
+		t.Output(OutputStates, states)
+		if e.projection != nil {
+			last := e.model.Norm(t, e.model.Layers(t, x, layers-d.Skipped, layers))
+			t.Output(OutputPooled, e.projection.Forward(t, last))
+		}
 	})
 }
 
