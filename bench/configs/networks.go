@@ -94,7 +94,9 @@ func unetStep(c unet.Config, side int) func(*nn.Scope) *device.Tape {
 	return func(s *nn.Scope) *device.Tape {
 		m := unet.New(s, c)
 		t := device.NewTape(s.Manifest())
-		t.Output("prediction", m.Forward(t, t.Input("latents", 2, side, side, c.InChannels), t.Input("time", 1, c.Channels[0]), t.Input("context", 2, tokens, c.ContextDim)))
+		t.Output("prediction", m.Forward(t, unet.Inputs{
+			Latents: t.Input("latents", 2, side, side, c.InChannels), Time: t.Input("time", 1, c.Channels[0]), Context: t.Input("context", 2, tokens, c.ContextDim),
+		}))
 		return t
 	}
 }

@@ -127,7 +127,7 @@ type GEGLU struct {
 	X, Out Array
 }
 
-// Embed gathers rows: Out[b, t] = Tokens[ids[b, t]] + Positions[t]. IDs is an id input [B, T].
+// Embed gathers rows: Out[b, t] = Tokens[ids[b, t]] + Positions[t], which may be left out. IDs is an id input [B, T].
 type Embed struct {
 	IDs               Array
 	Tokens, Positions Weight

@@ -137,11 +137,17 @@ func (t *Tape) Embed(op Embed) Array {
 	if t.err != nil {
 		return Array{}
 	}
-	tok, pos := t.manifest.At(op.Tokens), t.manifest.At(op.Positions)
+	tok := t.manifest.At(op.Tokens)
 	s := op.IDs.Shape
-	if len(s) != 2 || tok.Layout != Table || pos.Layout != Table || tok.Shape[1] != pos.Shape[1] || s[1] > pos.Shape[0] {
-		t.fail("embed "+tok.Name, "ids %v, tokens %v, positions %v", s, tok.Shape, pos.Shape)
+	if len(s) != 2 || tok.Layout != Table {
+		t.fail("embed "+tok.Name, "ids %v, tokens %v", s, tok.Shape)
 		return Array{}
+	}
+	if op.Positions.Present() {
+		if pos := t.manifest.At(op.Positions); pos.Layout != Table || tok.Shape[1] != pos.Shape[1] || s[1] > pos.Shape[0] {
+			t.fail("embed "+tok.Name, "ids %v, tokens %v, positions %v", s, tok.Shape, pos.Shape)
+			return Array{}
+		}
 	}
 	op.Out = t.array(s[0], s[1], tok.Shape[1])
 	return t.push(&op, op.Out)

@@ -39,14 +39,24 @@ func quantize(x float32) uint8 {
 
 // Floats are the pixels [Height, Width, 3] in -1 to 1: the inverse of FromFloats.
 func (p Pixels) Floats() []float32 {
-	var level [256]float32
-	for v := range level {
-		level[v] = 2*(float32(v)/255) - 1 // doubling is exact
+	return p.Normalized([3]float32{0.5, 0.5, 0.5}, [3]float32{0.5, 0.5, 0.5})
+}
+
+// Unit are the pixels [Height, Width, 3] in 0 to 1.
+func (p Pixels) Unit() []float32 { return p.Normalized([3]float32{}, [3]float32{1, 1, 1}) }
+
+// Normalized are the pixels [Height, Width, 3], of values v in 0 to 1, as (v - mean) / std of each channel.
+func (p Pixels) Normalized(mean, std [3]float32) []float32 {
+	var level [3][256]float32
+	for c := range level {
+		for v := range level[c] {
+			level[c][v] = (float32(v)/255 - mean[c]) / std[c]
+		}
 	}
 	out := make([]float32, 0, 3*p.Height*p.Width)
 	for y := range p.Height {
 		for row := p.pix[y*p.stride:][:4*p.Width]; len(row) > 0; row = row[4:] {
-			out = append(out, level[row[0]], level[row[1]], level[row[2]])
+			out = append(out, level[0][row[0]], level[1][row[1]], level[2][row[2]])
 		}
 	}
 	return out

@@ -28,6 +28,12 @@ func NewCausalAttention(s *Scope, dim, heads int) Attention {
 	return a
 }
 
+// Bidirectional is the attention in which a token sees those behind it too.
+func (a Attention) Bidirectional() Attention {
+	a.causal = false
+	return a
+}
+
 func newBiased(s *Scope, dim int, q, k, v, out string) Attention {
 	return Attention{
 		q: NewLinear(s.Sub(q), dim, dim), k: NewLinear(s.Sub(k), dim, dim),

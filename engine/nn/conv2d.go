@@ -25,6 +25,20 @@ func (c Conv2D) Shift(t *device.Tape, x, vector device.Array) device.Array {
 	return t.Conv2D(op)
 }
 
+// Act is Forward followed by an activation. Halve does it with stride 2: halves of odd sides are rounded up.
+func (c Conv2D) Act(t *device.Tape, x device.Array, act device.Activation) device.Array {
+	op := c.op(x)
+	op.Act = act
+	return t.Conv2D(op)
+}
+
+// Halve is Act with stride 2, see there.
+func (c Conv2D) Halve(t *device.Tape, x device.Array, act device.Activation) device.Array {
+	op := c.op(x)
+	op.Act, op.Stride = act, 2
+	return t.Conv2D(op)
+}
+
 // Add is Forward plus residual [B, H, W, out].
 func (c Conv2D) Add(t *device.Tape, x, residual device.Array) device.Array {
 	op := c.op(x)

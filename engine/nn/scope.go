@@ -79,9 +79,9 @@ func (s *Scope) Filter(name string, out, in, kh, kw int) device.Weight {
 	return s.add(name, device.Filter, tensor.Shape{out, in, kh, kw}, nil)
 }
 
-// Table declares an embedding, stored [rows, dim].
-func (s *Scope) Table(name string, rows, dim int) device.Weight {
-	return s.add(name, device.Table, tensor.Shape{rows, dim}, nil)
+// Table declares an embedding, stored [rows, dim], or in another shape that differs by dimensions of 1.
+func (s *Scope) Table(name string, rows, dim int, stored ...int) device.Weight {
+	return s.add(name, device.Table, tensor.Shape{rows, dim}, stored)
 }
 
 // Assemble declares a parameter that is made of rows of stored tensors, see device.Param.From. Their names are below the scope's

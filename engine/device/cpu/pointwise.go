@@ -133,8 +133,14 @@ func (e *embed) carve(c *carver, threads int) {
 
 func (e *embed) bind(b *binding) []*job {
 	ids, out, c := b.ids(e.op.IDs), b.floats(e.op.Out), lastDim(e.op.Out)
-	tokens, positions := b.weights.table(e.op.Tokens), b.weights.table(e.op.Positions)
-	length := e.op.IDs.Shape[1]
+	tokens := b.weights.table(e.op.Tokens)
+	if !e.op.Positions.Present() {
+		return []*job{rowsJob(len(ids), c, func(thread, r int) {
+			out := out[r*c:][:c]
+			copy(out, tokens.get(int(ids[r]), e.scratch[thread][:c], out))
+		})}
+	}
+	positions, length := b.weights.table(e.op.Positions), e.op.IDs.Shape[1]
 	return []*job{rowsJob(len(ids), c, func(thread, r int) {
 		s, out := e.scratch[thread], out[r*c:][:c]
 		kernel.Add(out, tokens.get(int(ids[r]), s[:c], out), positions.get(r%length, s[c:][:c], out))

@@ -151,7 +151,11 @@ func (n *definition) run(op device.Op) error {
 		var out []float64
 		for i, id := range n.arrays[o.IDs.ID] {
 			for j := range c {
-				out = append(out, tokens[int(id)*c+j]+positions[i%o.IDs.Shape[1]*c+j])
+				v := tokens[int(id)*c+j]
+				if positions != nil {
+					v += positions[i%o.IDs.Shape[1]*c+j]
+				}
+				out = append(out, v)
 			}
 		}
 		n.arrays[o.Out.ID] = out

@@ -323,6 +323,7 @@ func embeds(n *Network, yield func(device.Array)) {
 				IDs:    n.IDs(c.rows, c.batch, c.tokens),
 				Tokens: n.Param(device.Table, dtypes[j], 1, c.rows, c.dim), Positions: n.Param(device.Table, dtypes[(i+j)%3], 1, c.positions, c.dim),
 			}))
+			yield(n.Tape.Embed(device.Embed{IDs: n.IDs(c.rows, c.batch, c.tokens), Tokens: n.Param(device.Table, dtypes[j], 1, c.rows, c.dim)}))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/device/devicetest"
 	"github.com/triptych-serving/triptych/engine/kernel"
+	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/engine/weights"
@@ -209,8 +210,10 @@ func TestDenoiserGolden(t *testing.T) {
 			}
 			tape := device.NewTape(u.manifest)
 			tape.KeepMarks = true
-			tape.Output(OutputPrediction, u.model.Forward(tape, tape.Input(InputLatents, 1, h, w, s[1]),
-				tape.Input(InputTime, 1, u.Config.Channels[0]), tape.Input(InputContext, 1, tokens, width)))
+			tape.Output(OutputPrediction, u.model.Forward(tape, unet.Inputs{
+				Latents: tape.Input(InputLatents, 1, h, w, s[1]), Time: tape.Input(InputTime, 1, u.Config.Channels[0]),
+				Context: tape.Input(InputContext, 1, tokens, width),
+			}))
 			out := run(t, &u.Network, tape, map[string][]float32{InputLatents: sample, InputTime: u.Config.TimeInput(timestep), InputContext: context})
 			for _, inner := range []string{"time_embedding", "conv_in", "resnet", "transformer", "down0", "mid", "up0"} {
 				if timestep == 500 { // the one whose inner values are kept

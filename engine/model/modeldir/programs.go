@@ -2,6 +2,7 @@ package modeldir
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/clip"
@@ -18,12 +19,18 @@ const (
 	InputContext     = "context"
 	InputAddition    = "addition"
 	InputImage       = "image"
+	InputHint        = "hint"
+	OutputHint       = "hint"
+	InputMiddle      = "control.mid"
 	OutputStates     = "states"
 	OutputPooled     = "pooled"
 	OutputPrediction = "prediction"
 	OutputImage      = "image"
 	OutputMoments    = "moments"
 )
+
+// InputControl is the name of a residual that a ControlNet gives for the i-th of unet.Config.Skips.
+func InputControl(i int) string { return "control." + strconv.Itoa(i) }
 
 // TextEncoder is the network from token ids to the states a denoiser is conditioned on.
 type TextEncoder struct {
@@ -105,15 +112,19 @@ func (d *Dir) Denoiser(folder string, c unet.Config, o Options) (u *Denoiser, er
 // unet.SizeError unless h and w are multiples of Config.SizeMultiple.
 func (u *Denoiser) Tape(batch, h, w, tokens int) (*device.Tape, error) {
 	return u.Record(Shape{batch, h, w, tokens}, func(t *device.Tape) {
-		latents := t.Input(InputLatents, batch, h, w, u.Config.InChannels)
-		context := t.FixedInput(InputContext, batch, tokens, u.Config.ContextDim)
-		if u.Config.AdditionDim == 0 {
-			t.Output(OutputPrediction, u.model.Forward(t, latents, t.Input(InputTime, 1, u.Config.Channels[0]), context))
-			return
-		}
-		time := t.Input(InputTime, batch, u.Config.Channels[0])
-		t.Output(OutputPrediction, u.model.ForwardAdded(t, latents, time, context, t.FixedInput(InputAddition, batch, u.Config.AdditionDim)))
+		t.Output(OutputPrediction, u.model.Forward(t, unetInputs(t, u.Config, batch, h, w, tokens)))
 	})
+}
+
+// unetInputs declares the inputs that a U-Net and a ControlNet have in common.
+func unetInputs(t *device.Tape, c unet.Config, batch, h, w, tokens int) unet.Inputs {
+	in := unet.Inputs{Latents: t.Input(InputLatents, batch, h, w, c.InChannels), Context: t.FixedInput(InputContext, batch, tokens, c.ContextDim)}
+	if c.AdditionDim == 0 {
+		in.Time = t.Input(InputTime, 1, c.Channels[0])
+		return in
+	}
+	in.Time, in.Addition = t.Input(InputTime, batch, c.Channels[0]), t.FixedInput(InputAddition, batch, c.AdditionDim)
+	return in
 }
 
 // ImageDecoder is the autoencoder's half from latents to images.
@@ -163,7 +174,7 @@ func (v *ImageEncoder) Tape(batch, height, width int) (*device.Tape, error) {
 }
 
 // Shape is what a tape is recorded for.
-type Shape [4]int
+type Shape [6]int
 
 // Record gives the tape of what forward does, unless one of that shape is remembered. It is not to be written to.
 func (n *Network) Record(s Shape, forward func(*device.Tape)) (*device.Tape, error) {

@@ -73,28 +73,48 @@ func UnknownKeys(data []byte) []string {
 }
 
 func read(r *config.Reader) (Config, error) {
-	var c Config
-	c.Channels = r.Ints("block_out_channels", []int{320, 640, 1280, 1280}, maxBlocks, 1, maxChannels)
+	c := ReadTrunk(r)
 	n := len(c.Channels)
-
-	const crossDown, plainDown, crossUp, plainUp = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
-	down := r.Strings("down_block_types", []string{crossDown, crossDown, crossDown, plainDown}, maxBlocks, crossDown, plainDown)
+	const crossUp, plainUp = "CrossAttnUpBlock2D", "UpBlock2D"
 	up := r.Strings("up_block_types", []string{plainUp, crossUp, crossUp, crossUp}, maxBlocks, crossUp, plainUp)
-	if len(down) != n {
-		r.Refuse("down_block_types", fmt.Sprintf("%d entries, as many as block_out_channels", n))
-	}
 	if len(up) != n {
 		r.Refuse("up_block_types", fmt.Sprintf("%d entries, as many as block_out_channels", n))
-	}
-	for _, name := range down {
-		c.DownAttention = append(c.DownAttention, name == crossDown)
 	}
 	for _, name := range up {
 		c.UpAttention = append(c.UpAttention, name == crossUp)
 	}
-
-	c.InChannels = r.Int("in_channels", 4, 1, maxChannels)
 	c.OutChannels = r.Int("out_channels", 4, 1, maxChannels)
+	c.TimeDim = r.OptionalInt("time_embedding_dim", c.TimeDim, 1, 4*maxChannels)
+	c.ConvInKernel = r.Int("conv_in_kernel", c.ConvInKernel, 1, 7)
+	c.ConvOutKernel = r.Int("conv_out_kernel", 3, 1, 7)
+	c.SampleHeight, c.SampleWidth = sampleSize(r)
+	if c.ConvInKernel%2 == 0 {
+		r.Refuse("conv_in_kernel", "an odd number")
+	}
+	if c.ConvOutKernel%2 == 0 {
+		r.Refuse("conv_out_kernel", "an odd number")
+	}
+	refuseVariants(r)
+	if err := r.Err(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// ReadTrunk reads what a U-Net and a ControlNet have in common, with the defaults of both. What is wrong is told by r.
+func ReadTrunk(r *config.Reader) Config {
+	var c Config
+	c.Channels = r.Ints("block_out_channels", []int{320, 640, 1280, 1280}, maxBlocks, 1, maxChannels)
+	n := len(c.Channels)
+	const crossDown, plainDown = "CrossAttnDownBlock2D", "DownBlock2D"
+	down := r.Strings("down_block_types", []string{crossDown, crossDown, crossDown, plainDown}, maxBlocks, crossDown, plainDown)
+	if len(down) != n {
+		r.Refuse("down_block_types", fmt.Sprintf("%d entries, as many as block_out_channels", n))
+	}
+	for _, name := range down {
+		c.DownAttention = append(c.DownAttention, name == crossDown)
+	}
+	c.InChannels = r.Int("in_channels", 4, 1, maxChannels)
 	c.Layers = r.PerBlock("layers_per_block", 2, n, 1, maxLayers)
 	c.TransformerLayers = r.PerBlock("transformer_layers_per_block", 1, n, 1, maxTransformerLayers)
 	// attention_head_dim is the number of heads: a misnomer that diffusers keeps for its files
@@ -105,13 +125,11 @@ func read(r *config.Reader) (Config, error) {
 	c.ContextDim = context[0]
 	c.Groups = r.Int("norm_num_groups", 32, 1, maxChannels)
 	c.NormEps = float32(r.Float("norm_eps", 1e-5, 1e-12, 1))
-	c.TimeDim = r.OptionalInt("time_embedding_dim", 4*c.Channels[0], 1, 4*maxChannels)
+	c.TimeDim = 4 * c.Channels[0]
 	c.CosFirst = r.Bool("flip_sin_to_cos", true)
 	c.FreqShift = r.Float("freq_shift", 0, 0, 1)
 	c.DownsamplePadding = r.Int("downsample_padding", 1, 0, 1)
-	c.ConvInKernel = r.Int("conv_in_kernel", 3, 1, 7)
-	c.ConvOutKernel = r.Int("conv_out_kernel", 3, 1, 7)
-	c.SampleHeight, c.SampleWidth = sampleSize(r)
+	c.ConvInKernel = 3
 	c.readAddition(r)
 
 	for i, channels := range c.Channels {
@@ -133,17 +151,8 @@ func read(r *config.Reader) (Config, error) {
 	if c.Channels[0] < 4 {
 		r.Refuse("block_out_channels", "a first entry of at least 4, the sinusoid of the timestep")
 	}
-	if c.ConvInKernel%2 == 0 {
-		r.Refuse("conv_in_kernel", "an odd number")
-	}
-	if c.ConvOutKernel%2 == 0 {
-		r.Refuse("conv_out_kernel", "an odd number")
-	}
-	refuseVariants(r)
-	if err := r.Err(); err != nil {
-		return Config{}, err
-	}
-	return c, nil
+	refuseTrunkVariants(r)
+	return c
 }
 
 // readAddition reads what the network is conditioned on beside states and time.
@@ -168,29 +177,30 @@ func (c *Config) readAddition(r *config.Reader) {
 	}
 }
 
-// refuseVariants refuses every setting that makes UNet2DConditionModel another network than the
-// one of Stable Diffusion 1, 2 and XL. Settings without an effect on inference (dropout,
-// upcast_attention in float32, use_linear_projection, whose two cases compute the same) pass.
-func refuseVariants(r *config.Reader) {
+// refuseTrunkVariants refuses every setting that makes a trunk another network than that of Stable Diffusion 1, 2 and
+// XL. Settings without an effect on inference (upcast_attention in float32, use_linear_projection, whose two cases compute the
+// same) pass.
+func refuseTrunkVariants(r *config.Reader) {
 	r.String("act_fn", "silu", "swish")
 	r.String("mid_block_type", "UNetMidBlock2DCrossAttn")
 	r.String("resnet_time_scale_shift", "default")
-	r.String("time_embedding_type", "positional")
-	r.String("attention_type", "default")
-	for _, key := range []string{
-		"class_embed_type", "cross_attention_norm", "encoder_hid_dim", "encoder_hid_dim_type",
-		"num_class_embeds", "reverse_transformer_layers_per_block", "time_cond_proj_dim", "time_embedding_act_fn",
-		"timestep_post_act", "quantization_config",
-	} {
+	for _, key := range []string{"class_embed_type", "encoder_hid_dim", "encoder_hid_dim_type", "num_class_embeds", "quantization_config"} {
 		r.Unset(key)
 	}
-	for _, key := range []string{
-		"center_input_sample", "class_embeddings_concat", "dual_cross_attention", "mid_block_only_cross_attention",
-		"only_cross_attention", "resnet_skip_time_act",
-	} {
+	r.Unset("only_cross_attention", "false")
+	r.Unset("mid_block_scale_factor", "1")
+}
+
+// refuseVariants refuses what else makes UNet2DConditionModel another network. dropout is of training.
+func refuseVariants(r *config.Reader) {
+	r.String("time_embedding_type", "positional")
+	r.String("attention_type", "default")
+	for _, key := range []string{"cross_attention_norm", "reverse_transformer_layers_per_block", "time_cond_proj_dim", "time_embedding_act_fn", "timestep_post_act"} {
+		r.Unset(key)
+	}
+	for _, key := range []string{"center_input_sample", "class_embeddings_concat", "dual_cross_attention", "mid_block_only_cross_attention", "resnet_skip_time_act"} {
 		r.Unset(key, "false")
 	}
-	r.Unset("mid_block_scale_factor", "1")
 	r.Unset("resnet_out_scale_factor", "1")
 }
 

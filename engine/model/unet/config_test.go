@@ -74,7 +74,7 @@ func TestForwardRecords(t *testing.T) {
 		m := New(s, cfg)
 		tape := device.NewTape(s.Manifest())
 		h, w := 2*cfg.SizeMultiple(), 3*cfg.SizeMultiple()
-		out := m.Forward(tape, tape.Input("latents", 2, h, w, cfg.InChannels), tape.Input("time", 1, cfg.Channels[0]), tape.Input("context", 2, 77, cfg.ContextDim))
+		out := m.Forward(tape, Inputs{Latents: tape.Input("latents", 2, h, w, cfg.InChannels), Time: tape.Input("time", 1, cfg.Channels[0]), Context: tape.Input("context", 2, 77, cfg.ContextDim)})
 		if err := tape.Err(); err != nil {
 			t.Errorf("%s: %v", data, err)
 		} else if want := (tensor.Shape{2, h, w, cfg.OutChannels}); !out.Shape.Equal(want) {
@@ -90,7 +90,7 @@ func TestEpsilons(t *testing.T) {
 	s := nn.NewScope(agreeable{})
 	m := New(s, cfg)
 	tape := device.NewTape(s.Manifest())
-	m.Forward(tape, tape.Input("latents", 1, 8, 8, cfg.InChannels), tape.Input("time", 1, cfg.Channels[0]), tape.Input("context", 1, 77, cfg.ContextDim))
+	m.Forward(tape, Inputs{Latents: tape.Input("latents", 1, 8, 8, cfg.InChannels), Time: tape.Input("time", 1, cfg.Channels[0]), Context: tape.Input("context", 1, 77, cfg.ContextDim)})
 	seen := map[float32]int{}
 	check := func(gamma device.Weight, eps, entry, other float32) {
 		t.Helper()
@@ -126,7 +126,7 @@ func TestForwardRecordsEverySize(t *testing.T) {
 	m := New(s, cfg)
 	for h := 1; h <= 17; h++ {
 		tape := device.NewTape(s.Manifest())
-		out := m.Forward(tape, tape.Input("latents", 1, h, 18-h, 4), tape.Input("time", 1, 320), tape.Input("context", 1, 77, 768))
+		out := m.Forward(tape, Inputs{Latents: tape.Input("latents", 1, h, 18-h, 4), Time: tape.Input("time", 1, 320), Context: tape.Input("context", 1, 77, 768)})
 		if err := tape.Err(); err != nil || out.Shape[1] != h || out.Shape[2] != 18-h {
 			t.Errorf("latents of %dx%d become %v, %v", h, 18-h, out.Shape, err)
 		}
@@ -162,7 +162,7 @@ func TestForwardRefusesSizes(t *testing.T) {
 	m := New(s, cfg)
 	for _, size := range [][2]int{{9, 8}, {8, 4}, {65, 64}} {
 		tape := device.NewTape(s.Manifest())
-		m.Forward(tape, tape.Input("latents", 1, size[0], size[1], 4), tape.Input("time", 1, 320), tape.Input("context", 1, 77, 768))
+		m.Forward(tape, Inputs{Latents: tape.Input("latents", 1, size[0], size[1], 4), Time: tape.Input("time", 1, 320), Context: tape.Input("context", 1, 77, 768)})
 		var e *SizeError
 		if !errors.As(tape.Err(), &e) || e.Height != size[0] || e.Width != size[1] || e.Multiple != 8 {
 			t.Errorf("latents %v: %v, want a SizeError with multiple 8", size, tape.Err())
@@ -177,11 +177,11 @@ func TestAddition(t *testing.T) {
 		s := nn.NewScope(agreeable{})
 		m := New(s, mustParse(t, config))
 		tape := device.NewTape(s.Manifest())
-		latents, time, context := tape.Input("latents", 2, 8, 8, 4), tape.Input("time", 2, 320), tape.FixedInput("context", 2, 77, m.cfg.ContextDim)
+		in := Inputs{Latents: tape.Input("latents", 2, 8, 8, 4), Time: tape.Input("time", 2, 320), Context: tape.FixedInput("context", 2, 77, m.cfg.ContextDim)}
 		if added {
-			return tape, m.ForwardAdded(tape, latents, time, context, tape.FixedInput("addition", 2, 2816))
+			in.Addition = tape.FixedInput("addition", 2, 2816)
 		}
-		return tape, m.Forward(tape, latents, time, context)
+		return tape, m.Forward(tape, in)
 	}
 	tape, out := record(stableDiffusionXL, true)
 	if tape.Err() != nil || !out.Shape.Equal(tensor.Shape{2, 8, 8, 4}) {
@@ -309,12 +309,14 @@ func FuzzUNetConfig(f *testing.F) {
 		}
 		tape := device.NewTape(s.Manifest())
 		size := cfg.SizeMultiple()
-		latents, time, context := tape.Input("latents", 1, size, size, cfg.InChannels), tape.Input("time", 1, len(cfg.TimeInput(1))), tape.Input("context", 1, 2, cfg.ContextDim)
-		if cfg.AdditionDim > 0 {
-			m.ForwardAdded(tape, latents, time, context, tape.Input("addition", 1, cfg.AdditionDim))
-		} else {
-			m.Forward(tape, latents, time, context)
+		in := Inputs{
+			Latents: tape.Input("latents", 1, size, size, cfg.InChannels), Time: tape.Input("time", 1, len(cfg.TimeInput(1))),
+			Context: tape.Input("context", 1, 2, cfg.ContextDim),
 		}
+		if cfg.AdditionDim > 0 {
+			in.Addition = tape.Input("addition", 1, cfg.AdditionDim)
+		}
+		m.Forward(tape, in)
 		if err := tape.Err(); err != nil {
 			t.Fatalf("accepted, but: %v", err)
 		}
