@@ -42,13 +42,26 @@ func newBiased(s *Scope, dim int, q, k, v, out string) Attention {
 	}
 }
 
+// KeyValues are keys and values [B, S, dim] that are not projected by the attention itself, or none.
+type KeyValues struct{ K, V device.Array }
+
 // Forward attends from x [B, T, dim] to context [B, S, context] (x itself for self-attention) and
 // adds residual [B, T, dim].
 func (a Attention) Forward(t *device.Tape, x, context, residual device.Array) device.Array {
+	return a.ForwardBeside(t, x, context, residual, KeyValues{})
+}
+
+// ForwardBeside is Forward, with what the same queries find among other keys and values added before the last projection:
+// decoupled cross-attention (Ye et al. 2023, arXiv 2308.06721).
+func (a Attention) ForwardBeside(t *device.Tape, x, context, residual device.Array, beside KeyValues) device.Array {
+	q := a.q.Forward(t, x)
 	h := t.Attention(device.Attention{
-		Q: a.q.Forward(t, x), K: a.k.Forward(t, context), V: a.v.Forward(t, context),
+		Q: q, K: a.k.Forward(t, context), V: a.v.Forward(t, context),
 		Heads: a.heads, Causal: a.causal,
 	})
+	if beside.K.Present() {
+		h = t.Axpy(device.Axpy{A: 1, X: h, Y: t.Attention(device.Attention{Q: q, K: beside.K, V: beside.V, Heads: a.heads})})
+	}
 	return a.out.Add(t, h, residual)
 }
 

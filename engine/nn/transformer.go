@@ -34,15 +34,23 @@ func NewTransformer2D(s *Scope, channels, context, heads, layers, groups int) Tr
 	return m
 }
 
-// Forward maps x [B, H, W, channels] to the same, under context [B, T, context].
-func (m Transformer2D) Forward(t *device.Tape, x, context device.Array) device.Array {
+// Blocks is how many transformer blocks it has.
+func (m Transformer2D) Blocks() int { return len(m.blocks) }
+
+// Forward maps x [B, H, W, channels] to the same, under context [B, T, context]. image, if there are any, are keys and
+// values for the attention to the context of each block, see Attention.ForwardBeside.
+func (m Transformer2D) Forward(t *device.Tape, x, context device.Array, image ...KeyValues) device.Array {
 	if t.Err() != nil {
 		return device.Array{}
 	}
 	b, h, w, c := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	y := m.projIn.Forward(t, t.Reshape(m.norm.Forward(t, x, device.None), b, h*w, c))
-	for _, block := range m.blocks {
-		y = block.Forward(t, y, context)
+	for i, block := range m.blocks {
+		var beside KeyValues
+		if len(image) > 0 {
+			beside = image[i]
+		}
+		y = block.Forward(t, y, context, beside)
 	}
 	return t.Reshape(m.projOut.Add(t, y, t.Reshape(x, b, h*w, c)), b, h, w, c)
 }
@@ -67,10 +75,10 @@ func NewTransformerBlock(s *Scope, dim, context, heads int) TransformerBlock {
 	}
 }
 
-// Forward maps x [B, N, dim] to the same, under context [B, T, context].
-func (b TransformerBlock) Forward(t *device.Tape, x, context device.Array) device.Array {
+// Forward maps x [B, N, dim] to the same, under context [B, T, context] and what is beside it, if anything.
+func (b TransformerBlock) Forward(t *device.Tape, x, context device.Array, beside KeyValues) device.Array {
 	h := b.norm1.Forward(t, x)
 	x = b.attn1.Forward(t, h, h, x)
-	x = b.attn2.Forward(t, b.norm2.Forward(t, x), context, x)
+	x = b.attn2.ForwardBeside(t, b.norm2.Forward(t, x), context, x, beside)
 	return b.ff.Add(t, b.norm3.Forward(t, x), x)
 }

@@ -35,8 +35,8 @@ func (n *ControlNet) HintTape(height, width int) (*device.Tape, error) {
 	})
 }
 
-// Tape maps what a U-Net's tape takes, and InputHint [batch, h, w, Channels[0]], fixed, to the residuals for what the way down leaves, and for
-// the middle, InputControl of each of Config.Skips and InputMiddle. base is the U-Net's config, which Config.Fits.
+// Tape maps what a U-Net's tape takes, and InputHint [batch, h, w, Channels[0]], fixed, to the residuals that it takes under
+// the same names, see Beside. base is the U-Net's config, which Config.Fits.
 func (n *ControlNet) Tape(base unet.Config, batch, h, w, tokens int) (*device.Tape, error) {
 	c := n.Config.For(base)
 	return n.Record(Shape{batch, h, w, tokens, 1 + n.base(c)}, func(t *device.Tape) {

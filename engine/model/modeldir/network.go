@@ -161,7 +161,7 @@ func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore 
 
 // namingOf is how the library that a network's folder belongs to names its weights.
 func namingOf(folder string) weights.Naming {
-	if strings.HasPrefix(folder, "text_encoder") {
+	if strings.HasPrefix(folder, "text_encoder") || folder == ImageEncoderFolder {
 		return weights.Transformers()
 	}
 	return weights.Diffusers()

@@ -29,8 +29,14 @@ const (
 	OutputMoments    = "moments"
 )
 
-// InputControl is the name of a residual that a ControlNet gives for the i-th of unet.Config.Skips.
+// InputControl, InputKeys and InputValues are the names of what a U-Net takes of adapters, see Beside.
 func InputControl(i int) string { return "control." + strconv.Itoa(i) }
+
+// InputKeys names the keys of an image prompt for an attention.
+func InputKeys(i int) string { return "ip." + strconv.Itoa(i) + ".k" }
+
+// InputValues names the values of an image prompt for an attention.
+func InputValues(i int) string { return "ip." + strconv.Itoa(i) + ".v" }
 
 // TextEncoder is the network from token ids to the states a denoiser is conditioned on.
 type TextEncoder struct {
@@ -111,8 +117,40 @@ func (d *Dir) Denoiser(folder string, c unet.Config, o Options) (u *Denoiser, er
 // Config.AdditionDim has InputTime [batch, Channels[0]], and InputAddition [batch, AdditionDim], fixed, too. The error is a
 // unet.SizeError unless h and w are multiples of Config.SizeMultiple.
 func (u *Denoiser) Tape(batch, h, w, tokens int) (*device.Tape, error) {
-	return u.Record(Shape{batch, h, w, tokens}, func(t *device.Tape) {
-		t.Output(OutputPrediction, u.model.Forward(t, unetInputs(t, u.Config, batch, h, w, tokens)))
+	return u.TapeBeside(batch, h, w, tokens, Beside{})
+}
+
+// Beside is what a U-Net's tape takes of adapters.
+type Beside struct {
+	// Control has it take residuals on the way down, InputControl of each of Config.Skips, and InputMiddle of the middle, in
+	// the sizes of what they are added to.
+	Control bool
+	// ImageTokens is the length of an image prompt, of which it takes InputKeys and InputValues [batch, ImageTokens, width] for
+	// each of Config.CrossAttentions, fixed inputs. 0 is none.
+	ImageTokens int
+}
+
+// TapeBeside is Tape with inputs for adapters.
+func (u *Denoiser) TapeBeside(batch, h, w, tokens int, b Beside) (*device.Tape, error) {
+	shape := Shape{batch, h, w, tokens, b.ImageTokens, 0}
+	if b.Control {
+		shape[5] = 1
+	}
+	return u.Record(shape, func(t *device.Tape) {
+		in := unetInputs(t, u.Config, batch, h, w, tokens)
+		for i, width := range u.Config.CrossAttentions() {
+			if n := b.ImageTokens; n > 0 {
+				in.Image = append(in.Image, nn.KeyValues{K: t.FixedInput(InputKeys(i), batch, n, width), V: t.FixedInput(InputValues(i), batch, n, width)})
+			}
+		}
+		if b.Control {
+			for i, s := range u.Config.SkipSizes(h, w) {
+				in.Control = append(in.Control, t.Input(InputControl(i), batch, s.Height, s.Width, s.Channels))
+			}
+			s := u.Config.MiddleSize(h, w)
+			in.Middle = t.Input(InputMiddle, batch, s.Height, s.Width, s.Channels)
+		}
+		t.Output(OutputPrediction, u.model.Forward(t, in))
 	})
 }
 

@@ -60,15 +60,31 @@ func newTransformer(s *nn.Scope, cfg Config, level int) nn.Transformer2D {
 	return nn.NewTransformer2D(s, cfg.Channels[level], cfg.ContextDim, cfg.Heads[level], cfg.TransformerLayers[level], cfg.Groups)
 }
 
+// attentions is how many attentions to the context the block has.
+func (b block) attentions() (sum int) {
+	for _, t := range b.transformers {
+		sum += t.Blocks()
+	}
+	return sum
+}
+
+// attend runs the j-th transformer. image are the keys and values of an image prompt for the whole block, or none.
+func (b block) attend(t *device.Tape, j int, h, context device.Array, image []nn.KeyValues) device.Array {
+	if n := b.transformers[j].Blocks(); image != nil {
+		image = image[j*n:][:n]
+	}
+	return b.transformers[j].Forward(t, h, context, image...)
+}
+
 // descend runs the block and pushes what the way up will need.
-func (b block) descend(t *device.Tape, h, emb, context device.Array, skips []device.Array) (device.Array, []device.Array) {
+func (b block) descend(t *device.Tape, h, emb, context device.Array, image []nn.KeyValues, skips []device.Array) (device.Array, []device.Array) {
 	for j, r := range b.resnets {
 		h = r.Forward(t, h, emb)
 		if b.first && j == 0 {
 			t.Mark("resnet", h)
 		}
 		if b.transformers != nil {
-			h = b.transformers[j].Forward(t, h, context)
+			h = b.attend(t, j, h, context, image)
 			if b.first && j == 0 {
 				t.Mark("transformer", h)
 			}
@@ -82,14 +98,19 @@ func (b block) descend(t *device.Tape, h, emb, context device.Array, skips []dev
 	return h, skips
 }
 
-// ascend runs the block on h joined with one skip after another, and returns those left.
-func (b block) ascend(t *device.Tape, h, emb, context device.Array, skips []device.Array) (device.Array, []device.Array) {
+// ascend runs the block on h joined with one skip after another, and returns those left. control, if any, are added to the
+// skips.
+func (b block) ascend(t *device.Tape, h, emb, context device.Array, image []nn.KeyValues, skips, control []device.Array) (device.Array, []device.Array) {
 	for j, r := range b.resnets {
 		last := len(skips) - 1
-		h = r.Forward(t, t.Concat(device.Concat{A: h, B: skips[last]}), emb)
+		skip := skips[last]
+		if len(control) > 0 {
+			skip = t.Axpy(device.Axpy{A: 1, X: skip, Y: control[last]})
+		}
+		h = r.Forward(t, t.Concat(device.Concat{A: h, B: skip}), emb)
 		skips = skips[:last]
 		if b.transformers != nil {
-			h = b.transformers[j].Forward(t, h, context)
+			h = b.attend(t, j, h, context, image)
 		}
 	}
 	if b.upsample != nil && t.Err() == nil {
@@ -116,8 +137,8 @@ func newMid(s *nn.Scope, cfg Config) midBlock {
 	}
 }
 
-func (b midBlock) forward(t *device.Tape, h, emb, context device.Array) device.Array {
+func (b midBlock) forward(t *device.Tape, h, emb, context device.Array, image []nn.KeyValues) device.Array {
 	h = b.before.Forward(t, h, emb)
-	h = b.transformer.Forward(t, h, context)
+	h = b.transformer.Forward(t, h, context, image...)
 	return b.after.Forward(t, h, emb)
 }

@@ -1,6 +1,8 @@
 package unet
 
 import (
+	"fmt"
+
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/nn"
 )
@@ -37,6 +39,14 @@ type Inputs struct {
 	Time     device.Array
 	Context  device.Array // states attended to, [B, T, ContextDim]
 	Addition device.Array // [B, AdditionDim] of a network that has one, else none
+
+	// Control are added to what the way down leaves for the way up, Skips and sizes as there, and Middle [B, ..] to the
+	// output of the middle: the residuals of ControlNets (Zhang et al. 2023, arXiv 2302.05543). None, or all.
+	Control []device.Array
+	Middle  device.Array
+
+	// Image are keys and values of an image prompt, for each of CrossAttentions. Ye et al. 2023, arXiv 2308.06721. None, or all.
+	Image []nn.KeyValues
 }
 
 // Forward predicts the noise (or velocity), [B, h, w, OutChannels]. The tape fails with a SizeError if the latents have
@@ -47,12 +57,26 @@ func (m *Model) Forward(t *device.Tape, in Inputs) device.Array {
 		return device.Array{}
 	}
 	h, skips := m.descend(t, m.convIn.Forward(t, in.Latents), emb, in)
+	if len(in.Control) > 0 && len(in.Control) != len(skips) {
+		t.Fail(fmt.Errorf("unet: %d control residuals, want %d", len(in.Control), len(skips)))
+	}
 	if t.Err() != nil {
 		return device.Array{}
 	}
+	if in.Middle.Present() {
+		h = t.Axpy(device.Axpy{A: 1, X: h, Y: in.Middle})
+	}
 	t.Mark("mid", h)
+	image := in.Image
+	if image != nil {
+		image = image[m.cfg.downAttentions():]
+	}
 	for i, b := range m.up {
-		h, skips = b.ascend(t, h, emb, in.Context, skips)
+		var own []nn.KeyValues
+		if image != nil {
+			own, image = image[:b.attentions()], image[b.attentions():]
+		}
+		h, skips = b.ascend(t, h, emb, in.Context, own, skips, in.Control)
 		if i == 0 {
 			t.Mark("up0", h)
 		}

@@ -51,6 +51,67 @@ func (c Config) Skips() []int {
 	return skips
 }
 
+// Size is that of a feature map.
+type Size struct{ Height, Width, Channels int }
+
+// SkipSizes are the sizes of Skips for latents of h x w.
+func (c Config) SkipSizes(h, w int) []Size {
+	out, skips := []Size{{h, w, c.Channels[0]}}, c.Skips()
+	for i := range c.Channels {
+		for range c.Layers[i] {
+			out = append(out, Size{h, w, skips[len(out)]})
+		}
+		if i < len(c.Channels)-1 {
+			h, w = c.halved(h), c.halved(w)
+			out = append(out, Size{h, w, skips[len(out)]})
+		}
+	}
+	return out
+}
+
+// MiddleSize is that of the middle's output for latents of h x w, which is as large as the last skip.
+func (c Config) MiddleSize(h, w int) Size {
+	sizes := c.SkipSizes(h, w)
+	return sizes[len(sizes)-1]
+}
+
+// halved is what a downsampling leaves of a side.
+func (c Config) halved(side int) int { return (side + c.DownsamplePadding) / 2 }
+
+// CrossAttentions are the widths of the attentions to the context, in the order of diffusers' attention processors: down,
+// up, middle.
+func (c Config) CrossAttentions() []int {
+	var out []int
+	add := func(level, transformers int) {
+		for range transformers * c.TransformerLayers[level] {
+			out = append(out, c.Channels[level])
+		}
+	}
+	n := len(c.Channels)
+	for i, attends := range c.DownAttention {
+		if attends {
+			add(i, c.Layers[i])
+		}
+	}
+	for i, attends := range c.UpAttention {
+		if level := n - 1 - i; attends {
+			add(level, c.Layers[level]+1)
+		}
+	}
+	add(n-1, 1)
+	return out
+}
+
+// downAttentions is how many of CrossAttentions are on the way down.
+func (c Config) downAttentions() (sum int) {
+	for i, attends := range c.DownAttention {
+		if attends {
+			sum += c.Layers[i] * c.TransformerLayers[i]
+		}
+	}
+	return sum
+}
+
 // Forward runs the trunk. hint, if present, is added to the output of the first convolution, whose shape it has. skips are
 // the outputs on the way down, as Config.Skips tells them, mid is that of the middle.
 func (m *Trunk) Forward(t *device.Tape, in Inputs, hint device.Array) (skips []device.Array, mid device.Array) {
@@ -71,6 +132,8 @@ func (m *Trunk) embed(t *device.Tape, in Inputs) device.Array {
 		t.Fail(fmt.Errorf("unet: no addition of %d values, which the network is conditioned on", m.cfg.AdditionDim))
 	case m.cfg.AdditionDim == 0 && given:
 		t.Fail(errors.New("unet: an addition, which the network is not conditioned on"))
+	case len(in.Image) > 0 && len(in.Image) != len(m.cfg.CrossAttentions()):
+		t.Fail(fmt.Errorf("unet: an image prompt for %d attentions, want %d", len(in.Image), len(m.cfg.CrossAttentions())))
 	default:
 		if err := m.cfg.CheckSize(in.Latents.Shape[1], in.Latents.Shape[2]); err != nil {
 			t.Fail(err)
@@ -90,11 +153,19 @@ func (m *Trunk) embed(t *device.Tape, in Inputs) device.Array {
 func (m *Trunk) descend(t *device.Tape, h, emb device.Array, in Inputs) (mid device.Array, skips []device.Array) {
 	t.Mark("conv_in", h)
 	skips = []device.Array{h}
+	image := in.Image
 	for i, b := range m.down {
-		h, skips = b.descend(t, h, emb, in.Context, skips)
+		var own []nn.KeyValues
+		if image != nil {
+			own, image = image[:b.attentions()], image[b.attentions():]
+		}
+		h, skips = b.descend(t, h, emb, in.Context, own, skips)
 		if i == 0 {
 			t.Mark("down0", h)
 		}
 	}
-	return m.mid.forward(t, h, emb, in.Context), skips
+	if image != nil {
+		image = image[len(image)-m.mid.transformer.Blocks():]
+	}
+	return m.mid.forward(t, h, emb, in.Context, image), skips
 }

@@ -1,0 +1,96 @@
+package modeldir
+
+import (
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/clip"
+	"github.com/triptych-serving/triptych/engine/model/ipadapter"
+	"github.com/triptych-serving/triptych/engine/nn"
+)
+
+// The names of further inputs and outputs.
+const (
+	InputStates      = "states"
+	InputClass       = "class"
+	InputPlaces      = "places"
+	InputQueries     = "queries"
+	OutputEmbeddings = "embeddings"
+	OutputTokens     = "tokens"
+)
+
+// Places are ids from one on, of so many rows: what an id input of numbered places is given.
+func Places(rows, first, n int) []int32 {
+	out := make([]int32, 0, rows*n)
+	for range rows {
+		for i := range n {
+			out = append(out, int32(first+i))
+		}
+	}
+	return out
+}
+
+// ImageEncoderFolder is that of an IP-Adapter's image encoder.
+const ImageEncoderFolder = "image_encoder"
+
+// VisionEncoder is the network from a picture to what an IP-Adapter takes.
+type VisionEncoder struct {
+	Network
+	Config clip.VisionConfig
+	model  *clip.Vision
+}
+
+// VisionEncoder opens an image encoder of CLIP. The errors are those of Dir.Network.
+func (d *Dir) VisionEncoder(folder string, c clip.VisionConfig, o Options) (e *VisionEncoder, err error) {
+	e = &VisionEncoder{Config: c}
+	e.Network, err = d.Network(folder, o, func(s *nn.Scope) { e.model = clip.NewVision(s, c) }, clip.IgnoreVision)
+	return e, err
+}
+
+// Tape maps InputImage [batch, ImageSize, ImageSize, 3], normalized, the ids InputClass [batch, 1], all 0, and InputPlaces
+// [batch, Patches], from 1 on, to OutputStates, the penultimate ones [batch, 1+Patches, HiddenSize], or else to OutputEmbeddings
+// [batch, 1+Patches, Projection], the first of which is the picture's.
+func (e *VisionEncoder) Tape(batch int, states bool) (*device.Tape, error) {
+	shape := Shape{batch}
+	if states {
+		shape[1] = 1
+	}
+	return e.Record(shape, func(t *device.Tape) {
+		c := e.Config
+		h := e.model.States(t, t.Input(InputImage, batch, c.ImageSize, c.ImageSize, 3), t.IDs(InputClass, batch, 1), t.IDs(InputPlaces, batch, c.Patches()))
+		if states {
+			t.Output(OutputStates, h)
+			return
+		}
+		t.Output(OutputEmbeddings, e.model.Embed(t, h))
+	})
+}
+
+// IPAdapter is the network from what an image encoder tells to the keys and values that a U-Net takes of it.
+type IPAdapter struct {
+	Network
+	Config ipadapter.Config
+	model  *ipadapter.Model
+}
+
+// IPAdapter opens an IP-Adapter. The errors are those of Dir.Network.
+func (d *Dir) IPAdapter(folder string, c ipadapter.Config, o Options) (a *IPAdapter, err error) {
+	a = &IPAdapter{Config: c}
+	a.Network, err = d.Network(folder, o, func(s *nn.Scope) { a.model = ipadapter.New(s, c) }, nil)
+	return a, err
+}
+
+// Tape maps InputStates [batch, length, ImageDim] (length is 1 without a resampler) and, with one, the ids InputQueries [batch, Tokens], from 0
+// on, to OutputTokens [batch, Tokens, ContextDim], and to InputKeys and InputValues of each of Config.Attentions, in order.
+func (a *IPAdapter) Tape(batch, length int) (*device.Tape, error) {
+	return a.Record(Shape{batch, length}, func(t *device.Tape) {
+		var queries device.Array
+		if a.Config.Resampler != nil {
+			queries = t.IDs(InputQueries, batch, a.Config.Tokens)
+		}
+		tokens := a.model.Tokens(t, t.Input(InputStates, batch, length, a.Config.ImageDim), queries)
+		t.Output(OutputTokens, tokens)
+		for i, kv := range a.model.KeyValues(t, tokens) {
+			t.Output(InputKeys(i), kv.K)
+			t.Output(InputValues(i), kv.V)
+		}
+	})
+}
