@@ -132,8 +132,10 @@ func TestXLDenoiser(t *testing.T) {
 			sample, _ := g.tensor(t, fmt.Sprintf("unet.%dx%d.sample", h, w))
 			tape := device.NewTape(u.manifest)
 			tape.KeepMarks = true
-			tape.Output(OutputPrediction, u.model.ForwardAdded(tape, tape.Input(InputLatents, batch, h, w, c.InChannels),
-				tape.Input(InputTime, batch, c.Channels[0]), tape.Input(InputContext, batch, tokens, c.ContextDim), tape.Input(InputAddition, batch, c.AdditionDim)))
+			tape.Output(OutputPrediction, u.model.Forward(tape, unet.Inputs{
+				Latents: tape.Input(InputLatents, batch, h, w, c.InChannels), Time: tape.Input(InputTime, batch, c.Channels[0]),
+				Context: tape.Input(InputContext, batch, tokens, c.ContextDim), Addition: tape.Input(InputAddition, batch, c.AdditionDim),
+			}))
 			out := run(t, &u.Network, tape, map[string][]float32{
 				InputLatents: sample, InputTime: slices.Repeat(c.TimeInput(timestep), batch), InputContext: context, InputAddition: addition,
 			})
