@@ -192,7 +192,7 @@ func (m *machine) persistent(id any) any {
 func newStorage(class global, id []any) (*storage, string, error) {
 	key, okKey := id[0].(string)
 	elems, okElems := id[2].(int64)
-	if !okKey || !okElems || elems < 0 {
+	if !okKey || !okElems || elems < 0 || len(key) > maxClass {
 		return nil, "", refuse("a storage's key and number of values", describe(id[0])+" and "+describe(id[2]))
 	}
 	s := &storage{elems: elems}

@@ -225,6 +225,8 @@ func (m *machine) name(module, name any) {
 	}
 	g := global{mod, n}
 	switch {
+	case len(mod) > maxClass || len(n) > maxClass:
+		m.fail(fmt.Sprintf("names of at most %d bytes", maxClass), fmt.Sprintf("some of %d and %d", len(mod), len(n)))
 	case g.is("torch.serialization", "_get_layout"):
 		m.fail("dense tensors", "a sparse tensor ("+g.String()+")")
 	case g.isForbidden():

@@ -25,6 +25,7 @@ const (
 	maxRank    = 16        // dimensions of a tensor
 	maxGrowth  = 1 << 20   // values of a tensor that is larger than its storage
 	maxName    = 4 << 10   // bytes of a tensor's name
+	maxClass   = 256       // bytes of a class's name, of its module's, and of a storage's key
 	maxInflate = 64 << 20  // bytes of all records that are compressed
 )
 

@@ -70,12 +70,19 @@ func (d *dict) hashable(key any) any {
 	return objectKey(len(d.keys))
 }
 
-// spelled is a tuple of texts and integers as Python writes it.
+// spelled is a short tuple of short texts and integers as Python writes it.
 func (t *tuple) spelled() (string, bool) {
+	const most, longest = 8, 256
+	if len(t.items) > most {
+		return "", false
+	}
 	parts := make([]string, len(t.items))
 	for i, item := range t.items {
 		switch item := item.(type) {
 		case string:
+			if len(item) > longest {
+				return "", false
+			}
 			parts[i] = "'" + item + "'"
 		case int64:
 			parts[i] = strconv.FormatInt(item, 10)
