@@ -69,6 +69,10 @@ func readIndex(path string) (shards map[string]string, total int64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	ofShards := extension
+	if strings.Contains(filepath.Base(path), pickled+".") {
+		ofShards = pickled
+	}
 	const expected = "an index: a JSON object with a weight_map from tensors to files"
 	var broken *Error // the tensor at fault, when it is known
 	err = scanObject(data, func(s scanner, key string) error {
@@ -85,8 +89,8 @@ func readIndex(path string) (shards map[string]string, total int64, err error) {
 			if err != nil {
 				return err
 			}
-			if !isShardName(shard) {
-				broken = &Error{File: path, Tensor: name, Expected: "the name of a " + extension + " file in the same folder", Got: fmt.Sprintf("%q", shard)}
+			if !isShardName(shard, ofShards) {
+				broken = &Error{File: path, Tensor: name, Expected: "the name of a " + ofShards + " file in the same folder", Got: fmt.Sprintf("%q", shard)}
 				return broken
 			}
 			shards[name] = shard
@@ -124,7 +128,7 @@ func (s scanner) totalSize() (int64, error) {
 }
 
 // isShardName tells whether a file of that name is in the same folder.
-func isShardName(name string) bool {
+func isShardName(name, extension string) bool {
 	return filepath.IsLocal(name) && !strings.ContainsAny(name, `/\`) && strings.HasSuffix(name, extension)
 }
 

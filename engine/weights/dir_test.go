@@ -66,6 +66,55 @@ func TestOpenDirPrefers(t *testing.T) {
 	}
 }
 
+// TestOpenDirPickled reads torch's files under the names that libraries had for them, where there are no safetensors.
+func TestOpenDirPickled(t *testing.T) {
+	zoo := func(name string) []byte {
+		data, err := os.ReadFile(filepath.Join(formats, "torch", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	one, two := zoo("numpy2.pt"), zoo("module-state-dict.pt") // with the tensor w, and with 0.bias among others
+	shards := map[string]string{"w": "pytorch_model-00001-of-00002.bin", "0.bias": "pytorch_model-00002-of-00002.bin"}
+	for name, c := range map[string]struct {
+		naming  Naming
+		files   map[string][]byte
+		want    string // a tensor
+		variant string
+		text    string // of the error
+	}{
+		"transformers":  {Transformers(), map[string][]byte{"pytorch_model.bin": one, "training_args.bin": two}, "w", "", ""},
+		"diffusers":     {Diffusers(), map[string][]byte{"diffusion_pytorch_model.bin": one, "diffusion_pytorch_model.fp16.bin": two}, "w", "", ""},
+		"a variant":     {Diffusers(), map[string][]byte{"diffusion_pytorch_model.fp16.bin": one}, "w", "fp16", ""},
+		"safetensors":   {Transformers(), map[string][]byte{"pytorch_model.bin": one, "model.fp16.safetensors": bytesFile(map[string][]byte{"s": {1}})}, "s", "fp16", ""},
+		"shards":        {Transformers(), map[string][]byte{"pytorch_model.bin.index.json": index(t, shards), shards["w"]: one, shards["0.bias"]: two}, "0.bias", "", ""},
+		"a hidden zip":  {Transformers(), map[string][]byte{"model.safetensors": one}, "", "", "as its name says"},
+		"a mixed index": {Transformers(), map[string][]byte{"model.safetensors.index.json": index(t, shards), shards["w"]: one, shards["0.bias"]: two}, "", "", "the name of a .safetensors file"},
+	} {
+		dir := t.TempDir()
+		for file, data := range c.files {
+			write(t, dir, file, data)
+		}
+		s, err := OpenDir(dir, c.naming)
+		h, errH := OpenHeaders(dir, c.naming)
+		if c.text != "" {
+			if err == nil || !strings.Contains(err.Error(), c.text) || errH == nil {
+				t.Errorf("%s: %v, headers %v, want %q", name, err, errH, c.text)
+			}
+			continue
+		}
+		if err := errors.Join(err, errH); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		defer s.Close()
+		if _, _, ok := s.Info(c.want); !ok || s.Variant() != c.variant || !h.Complete || !slices.Equal(h.Set.Names(), s.Names()) {
+			t.Errorf("%s: %v, variant %q, headers %+v; want %s, %q", name, s.Names(), s.Variant(), h, c.want, c.variant)
+		}
+	}
+}
+
 func TestShards(t *testing.T) {
 	dir := t.TempDir()
 	one := write(t, dir, "model-00001-of-00002.safetensors", bytesFile(map[string][]byte{"a": {1, 2}, "b": {3}}))
@@ -152,8 +201,9 @@ func TestOpenDirSaysWhatIsThere(t *testing.T) {
 	}{
 		"nothing":          {Transformers(), nil, "expected model.safetensors or model.safetensors.index.json, or one variant of them, got none of them"},
 		"nothing, unet":    {Diffusers(), nil, "expected diffusion_pytorch_model.safetensors.index.json or diffusion_pytorch_model.safetensors, or one"},
-		"pickles":          {Transformers(), []string{"pytorch_model.bin", "pytorch_model.fp16.bin"}, "pickled weights only (pytorch_model.bin, pytorch_model.fp16.bin)"},
-		"another library":  {Diffusers(), []string{"model.safetensors", "diffusion_pytorch_model.bin"}, "got model.safetensors"},
+		"pickles":          {Transformers(), []string{"pytorch_model.a.bin", "pytorch_model.b.bin"}, "got variants only, a and b"},
+		"other pickles":    {Diffusers(), []string{"pytorch_model.bin", "model.ckpt"}, "got model.ckpt, pytorch_model.bin"},
+		"another library":  {Diffusers(), []string{"model.safetensors", "pytorch_model.bin"}, "got model.safetensors"},
 		"another, text":    {Transformers(), []string{"diffusion_pytorch_model.safetensors"}, "got diffusion_pytorch_model.safetensors"},
 		"several variants": {Transformers(), []string{"model.non_ema.safetensors", "model.fp16.safetensors", "model.safetensors.index.fp16.json"}, "got variants only, fp16 and non_ema"},
 		"shards only":      {Transformers(), []string{"model-00001-of-00002.safetensors"}, "got model-00001-of-00002.safetensors"},

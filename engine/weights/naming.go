@@ -2,7 +2,6 @@ package weights
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,23 +9,31 @@ import (
 	"strings"
 )
 
+// The extensions of weight files in folders: of safetensors, and of torch.
 const (
 	extension = ".safetensors"
-	listing   = extension + ".index"
+	pickled   = ".bin"
 )
 
 // Naming is how a library names the weight files in the folder of a network, and which of several it reads.
 type Naming struct {
-	stem       string
-	indexFirst bool
+	stem, extension string
+	indexFirst      bool
+	older           *Naming // of folders without such files
 }
 
-// Transformers reads model.safetensors, else the files that model.safetensors.index.json lists.
-func Transformers() Naming { return Naming{stem: "model"} }
+// Transformers reads model.safetensors, else the files that model.safetensors.index.json lists; where there are neither,
+// those of the older pytorch_model.bin.
+func Transformers() Naming {
+	return Naming{stem: "model", extension: extension, older: &Naming{stem: "pytorch_model", extension: pickled}}
+}
 
 // Diffusers reads the files that diffusion_pytorch_model.safetensors.index.json lists, else
-// diffusion_pytorch_model.safetensors.
-func Diffusers() Naming { return Naming{stem: "diffusion_pytorch_model", indexFirst: true} }
+// diffusion_pytorch_model.safetensors; where there are neither, those of diffusion_pytorch_model.bin.
+func Diffusers() Naming {
+	const stem = "diffusion_pytorch_model"
+	return Naming{stem: stem, extension: extension, indexFirst: true, older: &Naming{stem: stem, extension: pickled, indexFirst: true}}
+}
 
 // found is the file to open in a folder, of weights or an index. Its variant is empty for the names that a library reads
 // without being told of one.
@@ -43,15 +50,15 @@ func (n Naming) names(variant string) []string {
 	if variant != "" {
 		v = "." + variant
 	}
-	single, indexes := n.stem+v+extension, []string{n.stem + listing + v + ".json", n.stem + extension + v + ".index.json"}
+	single, indexes := n.stem+v+n.extension, []string{n.stem + n.extension + ".index" + v + ".json", n.stem + n.extension + v + ".index.json"}
 	if n.indexFirst {
 		return append(indexes, single)
 	}
 	return append([]string{single}, indexes...)
 }
 
-// find tells what to open in a folder: the weights without a variant or, where there are none, the only variant. If there
-// is neither, the path is empty and got tells what is there instead. The error, an Error, is of a folder that cannot be
+// find tells what to open in a folder: the weights without a variant or, where there are none, the only variant; where there is
+// neither, the same of the older names. If there is nothing of it, the path is empty and got tells what is there instead. The error, an Error, is of a folder that cannot be
 // read or has several variants.
 func (n Naming) find(dir string) (f found, got string, err error) {
 	if f := n.findVariant(dir, ""); f.path != "" {
@@ -70,10 +77,12 @@ func (n Naming) find(dir string) (f found, got string, err error) {
 		}
 	}
 	slices.Sort(variants)
-	switch variants = slices.Compact(variants); len(variants) {
-	case 0:
+	switch variants = slices.Compact(variants); {
+	case len(variants) == 0 && n.older != nil:
+		return n.older.find(dir)
+	case len(variants) == 0:
 		return f, describe(entries), nil
-	case 1:
+	case len(variants) == 1:
 		return n.findVariant(dir, variants[0]), "", nil
 	}
 	return f, "", n.missing(dir, "variants only, "+strings.Join(variants, " and "), nil)
@@ -96,7 +105,7 @@ func (n Naming) variantOf(name string) string {
 	if !ok {
 		return ""
 	}
-	for _, around := range [][2]string{{listing + ".", ".json"}, {extension + ".", ".index.json"}, {".", extension}} {
+	for _, around := range [][2]string{{n.extension + ".index.", ".json"}, {n.extension + ".", ".index.json"}, {".", n.extension}} {
 		v, before := strings.CutPrefix(rest, around[0])
 		v, behind := strings.CutSuffix(v, around[1])
 		if before && behind && v != "" && !strings.ContainsAny(v, ".-") {
@@ -114,20 +123,15 @@ func (n Naming) missing(dir, got string, err error) error {
 
 // describe says what a folder without weights of the right name has instead.
 func describe(entries []os.DirEntry) string {
-	var pickled, others []string
+	var others []string
 	for _, e := range entries {
 		switch filepath.Ext(e.Name()) {
-		case ".bin", ".pt", ".pth", ".ckpt":
-			pickled = append(pickled, e.Name())
-		case extension:
+		case extension, pickled, ".pt", ".pth", ".ckpt":
 			others = append(others, e.Name())
 		}
 	}
-	switch {
-	case len(others) > 0:
-		return strings.Join(others, ", ")
-	case len(pickled) > 0:
-		return fmt.Sprintf("pickled weights only (%s), which are not read because they can run code: convert them to safetensors", strings.Join(pickled, ", "))
+	if len(others) == 0 {
+		return "none of them"
 	}
-	return "none of them"
+	return strings.Join(others, ", ")
 }

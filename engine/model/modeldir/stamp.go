@@ -45,11 +45,12 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 		}
 		for _, e := range entries {
 			file := filepath.Join(dir, e.Name())
-			switch ext := filepath.Ext(file); {
+			ext := filepath.Ext(file)
+			switch isWeights := ext == ".safetensors" || ext == ".bin"; {
 			case e.Type()&fs.ModeSymlink == 0 && !e.Type().IsRegular():
-			case ext == ".json", ext == ".txt", ext == ".safetensors" && (used == nil || slices.Contains(used, file)):
+			case ext == ".json", ext == ".txt", isWeights && (used == nil || slices.Contains(used, file)):
 				look(file)
-			case ext == ".safetensors":
+			case isWeights:
 				fmt.Fprintf(&b, "%q\n", file)
 			}
 		}
