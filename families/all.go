@@ -4,6 +4,8 @@
 package families
 
 import (
+	"slices"
+
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/families/flux"
 	"github.com/triptych-serving/triptych/families/sd"
@@ -12,5 +14,5 @@ import (
 
 // All are the families, those that can be run first.
 func All() []family.Family {
-	return []family.Family{sd.Family(), sdxl.Family(), flux.Family()}
+	return slices.Concat(sd.Families(), sdxl.Families(), []family.Family{flux.Family()})
 }

@@ -63,7 +63,7 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 	if o.Ready != nil {
 		o.Ready(all)
 	}
-	p, told := newPredictor(run, s.Network(0).(*modeldir.Denoiser), req.Options, len(d.noise)), time.Time{}
+	p, told := newPredictor(run, s.Network(0).(*modeldir.Denoiser), req.Options, len(d.noise), d.beside), time.Time{}
 	draw := d.draw
 	for i := state.Step; i < d.last; i++ {
 		d.steps.ModelInput(state, p.input)
@@ -101,6 +101,7 @@ type denoising struct {
 	noise   []float32 // of the start
 	picture []float32 // latents of the picture that is drawn from; nil without one
 	mask    []float32 // by place, 1 where the picture is drawn anew; nil without one
+	beside  []float32 // input channels of the U-Net behind the latents, [C, h, w]
 }
 
 // open makes the step machine that the request asks for, the noise and what it has of a picture.
@@ -135,14 +136,11 @@ func (d *denoising) open() error {
 	h, w := d.latentSize(o)
 	d.source, d.noise = sampler.NewSource(d.req.Seed), make([]float32, d.VAE.LatentChannels*h*w)
 	if drawn {
-		err = d.openPicture(moments)
+		return d.openPicture(moments)
 	}
 	d.drawAt(d.draws, d.noise)
 	d.draws++
-	if d.mask != nil {
-		d.draws++ // the reference's, for a picture without what is masked, which this U-Net does not see
-	}
-	return err
+	return nil
 }
 
 // draw is the noise of a step: behind the draws of the start come those of the steps that are taken.

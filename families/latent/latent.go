@@ -60,6 +60,8 @@ const (
 	ValueMaskLatents = "mask_latents"
 	ValueLatents     = "latents"
 	ValueImage       = "image"
+
+	ValueMaskedMoments = "masked_moments" // of the picture without what is masked, for a model that Inpaints
 )
 
 // Turns are those of a model whose encode turn is given.
@@ -72,6 +74,11 @@ func (m *Model) Turns(encode family.Turn) map[string]family.Turn {
 
 // PixelMultiple is what height and width of an image must be multiples of.
 func (m *Model) PixelMultiple() int { return m.VAE.Factor() * m.UNet.SizeMultiple() }
+
+// Inpaints reports whether the U-Net sees a mask and the masked picture beside the latents.
+func (m *Model) Inpaints() bool {
+	return m.UNet.InChannels == modeldir.InpaintChannels(m.VAE.LatentChannels)
+}
 
 // latentSize is that of the options' width and height.
 func (m *Model) latentSize(o stage.Options) (height, width int) {

@@ -3,6 +3,8 @@ package latent
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/triptych-serving/triptych/engine/imaging"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
@@ -13,7 +15,8 @@ import (
 
 // What is drawn from a picture: image to image as in SDEdit (Meng et al. 2022, arXiv 2108.01073), which begins with the
 // picture and so much noise, and under a mask as in Blended Latent Diffusion (Avrahami et al. 2023, arXiv 2206.02779), which
-// puts the picture back around it after every step. References: diffusers' StableDiffusionImg2ImgPipeline and
+// puts the picture back around it after every step. A U-Net with more input channels sees the mask and the masked picture
+// beside the latents instead, as the inpainting models of Stable Diffusion do. References: diffusers' StableDiffusionImg2ImgPipeline and
 // StableDiffusionInpaintPipeline.
 
 func (m *Model) encodeImageRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
@@ -33,28 +36,45 @@ func (m *Model) encodeImage(ctx context.Context, s family.Session, req stage.Wor
 	}
 	var out stage.Values
 	h, w := m.latentSize(req.Options)
+	pictures := map[string][]float32{ValueMoments: picture.Floats()}
 	if req.Values.Has(ValueMask) {
 		mask, err := resized(req, ValueMask)
 		if err != nil {
 			return stage.Result{}, err
 		}
 		out = append(out, family.Tensor(ValueMaskLatents, m.maskLatents(mask, h, w), 1, 1, h, w))
+		if m.Inpaints() {
+			pictures[ValueMaskedMoments] = masked(picture, mask)
+		}
 	}
-	r, err := m.momentsRun(s.Network(0), req.Options)
+	for _, name := range slices.Sorted(maps.Keys(pictures)) {
+		moments, err := m.moments(ctx, s, req.Options, pictures[name])
+		if err != nil {
+			return stage.Result{}, err
+		}
+		out = append(out, family.Tensor(name, moments, 1, 2*m.VAE.LatentChannels, h, w))
+	}
+	return stage.Result{Values: out}, nil
+}
+
+// moments are those of pixels in the size that is drawn, channels first.
+func (m *Model) moments(ctx context.Context, s family.Session, o stage.Options, pixels []float32) ([]float32, error) {
+	r, err := m.momentsRun(s.Network(0), o)
 	if err != nil {
-		return stage.Result{}, err
+		return nil, err
 	}
+	h, w := m.latentSize(o)
 	channels := 2 * m.VAE.LatentChannels
 	last := make([]float32, channels*h*w)
-	if err := family.Evaluate(ctx, s, r, modeldir.InputImage, picture.Floats(), modeldir.OutputMoments, last); err != nil {
-		return stage.Result{}, err
+	if err := family.Evaluate(ctx, s, r, modeldir.InputImage, pixels, modeldir.OutputMoments, last); err != nil {
+		return nil, err
 	}
 	if !family.Finite(last) {
-		return stage.Result{}, s.NotFinite(0, "moments")
+		return nil, s.NotFinite(0, "moments")
 	}
 	moments := make([]float32, len(last))
 	nn.ToChannelsFirst(moments, last, 1, channels, h*w)
-	return stage.Result{Values: append(out, family.Tensor(ValueMoments, moments, 1, channels, h, w))}, nil
+	return moments, nil
 }
 
 // resized is a picture of a request in the size that is drawn.
@@ -70,9 +90,11 @@ func resized(req stage.WorkRequest, name string) (imaging.Pixels, error) {
 	return p.Resize(int(req.Options[family.Width].Int), int(req.Options[family.Height].Int)), nil
 }
 
+// white is the grey, of 255, from which on a mask means a pixel.
+const white = 128
+
 // maskLatents is 1 for every latent whose first pixel is white, rather than black.
 func (m *Model) maskLatents(p imaging.Pixels, h, w int) []float32 {
-	const white = 128 // of 255, and more
 	out := make([]float32, h*w)
 	for i := range out {
 		if p.Grey(i%w*m.VAE.Factor(), i/w*m.VAE.Factor()) >= white {
@@ -82,12 +104,53 @@ func (m *Model) maskLatents(p imaging.Pixels, h, w int) []float32 {
 	return out
 }
 
-// openPicture draws the latents of the request's picture from their moments, and reads the mask.
-func (d *denoising) openPicture(v stage.Value) error {
+// masked are the pixels of a picture, grey where a mask of its size is white.
+func masked(p, mask imaging.Pixels) []float32 {
+	out := p.Floats()
+	const channels = 3
+	for i := range len(out) / channels {
+		if mask.Grey(i%p.Width, i/p.Width) >= white {
+			clear(out[i*channels:][:channels])
+		}
+	}
+	return out
+}
+
+// openPicture draws the start's noise and the latents of the request's picture, in the reference's order, and reads the mask.
+func (d *denoising) openPicture(moments stage.Value) (err error) {
+	inpaints := d.Inpaints()
+	if !inpaints || d.req.Options[OptionStrength].Float < 1 {
+		if d.picture, err = d.sample(moments); err != nil {
+			return err
+		}
+	}
+	d.drawAt(d.draws, d.noise)
+	d.draws++
+	mask, there := d.req.Values.Get(ValueMaskLatents)
+	if !there {
+		return nil
+	}
+	places, err := family.Floats(mask)
+	if err != nil {
+		return err
+	}
+	if !inpaints {
+		d.mask = places
+		d.draws++ // for the masked picture, which this U-Net does not see
+		return nil
+	}
+	maskedMoments, _ := d.req.Values.Get(ValueMaskedMoments)
+	picture, err := d.sample(maskedMoments)
+	d.beside = slices.Concat(places, picture)
+	return err
+}
+
+// sample draws latents from their moments, channels first.
+func (d *denoising) sample(v stage.Value) ([]float32, error) {
 	h, w := d.latentSize(d.req.Options)
 	moments, err := d.sized(v, d.req.Options)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	channels := d.VAE.LatentChannels
 	draw, last := make([]float32, len(d.noise)), make([]float32, len(moments))
@@ -98,12 +161,9 @@ func (d *denoising) openPicture(v stage.Value) error {
 	nn.ToChannelsLast(noise, draw, 1, channels, h*w)
 	z := d.VAE.Sample(last, noise)
 	d.VAE.Scale(z)
-	d.picture = make([]float32, len(z))
-	nn.ToChannelsFirst(d.picture, z, 1, channels, h*w)
-	if mask, masked := d.req.Values.Get(ValueMaskLatents); masked {
-		d.mask, err = family.Floats(mask)
-	}
-	return err
+	out := make([]float32, len(z))
+	nn.ToChannelsFirst(out, z, 1, channels, h*w)
+	return out, nil
 }
 
 // keep is latents before evaluation i with the picture, as noisy as there, where the mask leaves it.

@@ -19,17 +19,23 @@ type predictor struct {
 	net              *modeldir.Denoiser
 	batch            int
 	guidance         float32
-	rescale          float32 // guidance_rescale
-	channels, pixels int
-	input            []float32 // [C, h, w]
+	rescale          float32   // guidance_rescale
+	inputs, channels int       // channels of input and prediction
+	pixels           int       // places of the latents
+	input            []float32 // [inputs, h, w]: the latents, and what is beside them
 	prediction       []float32 // [C, h, w]
-	last             []float32 // [batch, h, w, C]
+	last             []float32 // [batch, h, w, inputs]
 }
 
-func newPredictor(run device.Run, net *modeldir.Denoiser, o stage.Options, n int) *predictor {
-	p := &predictor{run: run, net: net, batch: family.Batch(o), guidance: float32(o[family.Guidance].Float), rescale: float32(o[OptionRescale].Float), channels: net.Config.InChannels}
+// newPredictor is for n latents, and values of other channels that the network sees beside them.
+func newPredictor(run device.Run, net *modeldir.Denoiser, o stage.Options, n int, beside []float32) *predictor {
+	p := &predictor{
+		run: run, net: net, batch: family.Batch(o), guidance: float32(o[family.Guidance].Float), rescale: float32(o[OptionRescale].Float),
+		inputs: net.Config.InChannels, channels: net.Config.OutChannels,
+	}
 	p.pixels = n / p.channels
-	p.input, p.prediction, p.last = make([]float32, n), make([]float32, n), make([]float32, p.batch*n)
+	p.input, p.prediction = slices.Concat(make([]float32, n), beside), make([]float32, n)
+	p.last = make([]float32, p.batch*len(p.input))
 	return p
 }
 
@@ -37,20 +43,22 @@ func newPredictor(run device.Run, net *modeldir.Denoiser, o stage.Options, n int
 // the prediction is negative + guidance_scale * (positive - negative): classifier-free guidance, Ho
 // and Salimans 2022, arXiv 2207.12598.
 func (p *predictor) predict(ctx context.Context, timestep float64) error {
-	n := len(p.input)
+	seen := len(p.input)
 	for i := range p.batch {
-		nn.ToChannelsLast(p.last[i*n:][:n], p.input, 1, p.channels, p.pixels)
+		nn.ToChannelsLast(p.last[i*seen:][:seen], p.input, 1, p.inputs, p.pixels)
 	}
+	n := len(p.prediction)
+	output := p.last[:p.batch*n]
 	if err := family.First(
 		func() error { return p.run.Write(modeldir.InputLatents, p.last) },
 		func() error { return p.run.Write(modeldir.InputTime, p.time(timestep)) },
 		func() error { return p.run.Execute(ctx) },
-		func() error { return p.run.Read(modeldir.OutputPrediction, p.last) },
+		func() error { return p.run.Read(modeldir.OutputPrediction, output) },
 	); err != nil {
 		return err
 	}
 	if p.batch == 2 {
-		negative, positive := p.last[:n], p.last[n:]
+		negative, positive := output[:n], output[n:]
 		for i, v := range negative {
 			negative[i] = v + p.guidance*(positive[i]-v)
 		}
@@ -58,7 +66,7 @@ func (p *predictor) predict(ctx context.Context, timestep float64) error {
 			rescale(negative, positive, p.rescale)
 		}
 	}
-	nn.ToChannelsFirst(p.prediction, p.last[:n], 1, p.channels, p.pixels)
+	nn.ToChannelsFirst(p.prediction, output[:n], 1, p.channels, p.pixels)
 	return nil
 }
 

@@ -43,11 +43,15 @@ func (m *Model) Prompt(name string) stage.OptionSpec {
 // Options are the specs of what the turns behind encode read.
 func (m *Model) Options() []stage.OptionSpec {
 	height, width := modeldir.TrainedSize(m.UNet)
+	strength := 0.8
+	if m.Inpaints() {
+		strength = 1
+	}
 	return slices.Concat(family.Sides(width*m.VAE.Factor(), height*m.VAE.Factor(), m.PixelMultiple()), []stage.OptionSpec{
 		{Name: OptionSteps, Type: stage.Int, Min: 1, Max: sampler.MaxSteps, Default: stage.IntOption(20)},
 		family.GuidanceOption(),
 		m.Schedule.Option(),
-		{Name: OptionStrength, Type: stage.Float, Min: 1.0 / sampler.MaxSteps, Max: 1, Default: stage.FloatOption(0.8)},
+		{Name: OptionStrength, Type: stage.Float, Min: 1.0 / sampler.MaxSteps, Max: 1, Default: stage.FloatOption(strength)},
 		{Name: OptionRescale, Type: stage.Float, Max: 1, Default: stage.FloatOption(0)},
 		{Name: OptionDenoisingEnd, Type: stage.Float, Max: 1, Default: stage.FloatOption(1)},
 		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
@@ -70,15 +74,18 @@ func ClipSkips(encoders ...*Text) (specs []stage.OptionSpec) {
 	return specs
 }
 
-// Inputs are the files that a request may send.
-func Inputs() []stage.Port { return []stage.Port{optional(pictureInput()), maskInput()} }
+// Inputs are the files that a request may send, and has to of a model that Inpaints.
+func (m *Model) Inputs() []stage.Port {
+	return []stage.Port{m.optional(pictureInput()), m.optional(maskInput())}
+}
 
 func pictureInput() stage.Port { return stage.Port{Name: ValueInitImage, Media: "image/*"} }
 
-func maskInput() stage.Port { return stage.Port{Name: ValueMask, Media: "image/*", Optional: true} }
+func maskInput() stage.Port { return stage.Port{Name: ValueMask, Media: "image/*"} }
 
-func optional(p stage.Port) stage.Port {
-	p.Optional = true
+// optional is what a model that Inpaints cannot do without.
+func (m *Model) optional(p stage.Port) stage.Port {
+	p.Optional = !m.Inpaints()
 	return p
 }
 
@@ -96,16 +103,22 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 		return []string{"1", strconv.Itoa(channels), "latent_height", "latent_width"}
 	}
 	moments := Port(ValueMoments, size(2*m.VAE.LatentChannels)...)
-	maskLatents := optional(Port(ValueMaskLatents, size(1)...))
+	maskLatents := m.optional(Port(ValueMaskLatents, size(1)...))
+	encoded := []stage.Port{m.optional(moments), maskLatents} // as denoise takes them
+	given := []stage.Port{moments, maskLatents}
+	if m.Inpaints() {
+		port := Port(ValueMaskedMoments, size(2*m.VAE.LatentChannels)...)
+		encoded, given = append(encoded, port), append(given, port)
+	}
 	latents := Port(ValueLatents, size(m.VAE.LatentChannels)...)
 	return []stage.Turn{
 		{
-			Name: EncodeImage, Kind: stage.KindDecoder, Members: m.Members(PartVAEEncoder), Optional: true,
-			Takes: []stage.Port{pictureInput(), maskInput()}, Gives: []stage.Port{moments, maskLatents}, Options: []string{family.Width, family.Height},
+			Name: EncodeImage, Kind: stage.KindDecoder, Members: m.Members(PartVAEEncoder), Optional: !m.Inpaints(),
+			Takes: []stage.Port{pictureInput(), m.optional(maskInput())}, Gives: given, Options: []string{family.Width, family.Height},
 		},
 		{
 			Name: family.Denoise, Kind: stage.KindDenoiser, Members: m.Members(PartUNet), EachImage: true,
-			Takes: slices.Concat(conditioning, []stage.Port{optional(moments), maskLatents}), Gives: []stage.Port{latents},
+			Takes: slices.Concat(conditioning, encoded), Gives: []stage.Port{latents},
 			Options: slices.Concat([]string{
 				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
 			}, options),

@@ -14,8 +14,13 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Family is Stable Diffusion 1 and 2.
-func Family() family.Family { return family.Family{Class: modeldir.ClassStableDiffusion, Open: open} }
+// Families are Stable Diffusion 1 and 2, by all names that their pipelines have: what a request sends decides what is done.
+func Families() (out []family.Family) {
+	for _, class := range modeldir.ClassesStableDiffusion() {
+		out = append(out, family.Family{Class: class, Open: open})
+	}
+	return out
+}
 
 // model is an opened model: what its turns know of it.
 type model struct {
@@ -52,7 +57,7 @@ func (m *model) recipe() stage.Recipe {
 		Options: []string{latent.OptionPrompt, latent.OptionNegative, family.Guidance, latent.OptionClipSkip, latent.OptionNegativeClipSkip},
 	}
 	return stage.Recipe{
-		Family: "sd", Task: "generate", Inputs: latent.Inputs(),
+		Family: "sd", Task: "generate", Inputs: m.Inputs(),
 		Options: slices.Concat([]stage.OptionSpec{m.Prompt(latent.OptionPrompt), m.Prompt(latent.OptionNegative)}, m.Options(), latent.ClipSkips(m.text)),
 		Turns:   slices.Concat([]stage.Turn{encode}, m.Following(conditioning)),
 	}

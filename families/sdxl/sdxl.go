@@ -18,8 +18,13 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// Family is Stable Diffusion XL.
-func Family() family.Family { return family.Family{Class: "StableDiffusionXLPipeline", Open: open} }
+// Families are Stable Diffusion XL, by all names that its pipelines have: what a request sends decides what is done.
+func Families() (out []family.Family) {
+	for _, class := range []string{"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"} {
+		out = append(out, family.Family{Class: class, Open: open})
+	}
+	return out
+}
 
 const (
 	tokenizer2 = "tokenizer_2" // folder
@@ -110,7 +115,7 @@ func (m *model) fits() error {
 	return m.Dir.Fits(
 		modeldir.UNetFolder,
 		modeldir.Fit{Key: "cross_attention_dim", Got: m.UNet.ContextDim, Want: width, Why: "the hidden_size of both text encoders"},
-		modeldir.Fit{Key: "in_channels", Got: m.UNet.InChannels, Want: m.VAE.LatentChannels, Why: "the autoencoder's latent_channels"},
+		modeldir.FitInputs(m.UNet, m.VAE),
 		modeldir.Fit{Key: "out_channels", Got: m.UNet.OutChannels, Want: m.VAE.LatentChannels, Why: "the autoencoder's latent_channels"},
 		modeldir.Fit{Key: "projection_class_embeddings_input_dim", Got: m.UNet.AdditionDim, Want: vector, Why: fmt.Sprintf("the pooled state and %d sizes", unet.AdditionTimes)},
 	)
@@ -138,7 +143,7 @@ func (m *model) recipe() stage.Recipe {
 		options = append(options, spec)
 	}
 	return stage.Recipe{
-		Family: "sdxl", Task: "generate", Inputs: latent.Inputs(),
+		Family: "sdxl", Task: "generate", Inputs: m.Inputs(),
 		Options: slices.Concat(options, m.Options(), latent.ClipSkips(m.texts...), sizeOptions(), []stage.OptionSpec{
 			{Name: forceZeros, Type: stage.Bool, Default: stage.BoolOption(m.forceZeros)},
 		}),

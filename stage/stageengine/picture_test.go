@@ -262,12 +262,12 @@ func TestPicturesRefused(t *testing.T) {
 	}
 }
 
-// A U-Net that sees the masked picture is refused by the number of its channels.
-func TestNineChannels(t *testing.T) {
-	dir := edited(t, "tiny-sd15", []edit{{File: "unet/config.json", Key: "in_channels", Value: []byte("9")}})
+// A U-Net that sees a picture and no mask, as that of InstructPix2Pix, is refused by the number of its channels.
+func TestEightChannels(t *testing.T) {
+	dir := edited(t, "tiny-sd15", []edit{{File: "unet/config.json", Key: "in_channels", Value: []byte("8")}})
 	_, denoiser, _ := open(t, dir)
 	info, err := denoiser.Info(t.Context())
-	if err != nil || len(info.Models) != 1 || !strings.Contains(info.Models[0].Problem, "in_channels 4") || len(info.Components) != 0 {
+	if err != nil || len(info.Models) != 1 || !strings.Contains(info.Models[0].Problem, "in_channels 4, the autoencoder's latent_channels, or 9 for inpainting") || len(info.Components) != 0 {
 		t.Errorf("%+v, %v", info, err)
 	}
 	if err := denoiser.Load(t.Context(), stage.LoadRequest{Component: "tiny-sd15/unet"}, nil); stage.ReasonOf(err) != stage.ModelInvalid {

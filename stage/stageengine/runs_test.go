@@ -1,14 +1,17 @@
 package stageengine
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/triptych-serving/triptych/engine/device/cpu"
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -44,6 +47,8 @@ type goldenCase struct {
 	ForceZeros *bool                      `json:"force_zeros"`
 	Scheduler  map[string]json.RawMessage `json:"scheduler_config"`
 }
+
+const formatGoldens = repo + "/testdata/golden/formats"
 
 // runTolerance is of the largest latent.
 const runTolerance = 1e-4
@@ -123,14 +128,15 @@ func (c goldenCase) inputs(t *testing.T, dir string) (out stage.Values) {
 // folder is the model of the run, a copy where the run changes its configs.
 func (c goldenCase) folder(t *testing.T, dir string) string {
 	t.Helper()
-	model := filepath.Join(dir, c.Model)
-	if c.ForceZeros == nil && c.Scheduler == nil {
-		return model
+	base := bases[c.Model]
+	if base == "" && c.ForceZeros == nil && c.Scheduler == nil {
+		return filepath.Join(dir, c.Model)
 	}
 	copied := filepath.Join(t.TempDir(), c.Model)
-	if err := os.CopyFS(copied, os.DirFS(model)); err != nil {
-		t.Fatal(err)
+	if base != "" {
+		copyModel(t, filepath.Join(dir, base), copied)
 	}
+	copyModel(t, filepath.Join(dir, c.Model), copied)
 	if c.ForceZeros != nil && !*c.ForceZeros {
 		if err := os.Rename(filepath.Join(copied, "model_index.noforce.json"), filepath.Join(copied, "model_index.json")); err != nil {
 			t.Fatal(err)
@@ -140,6 +146,31 @@ func (c goldenCase) folder(t *testing.T, dir string) string {
 		editJSON(t, filepath.Join(copied, "scheduler", "scheduler_config.json"), key, value)
 	}
 	return copied
+}
+
+// bases are the models that some have all from but their U-Net.
+var bases = map[string]string{"tiny-sd15-inpaint": "tiny-sd15", "micro-inpaint": "micro-sd15"}
+
+// copyModel copies the files of a model over those of another.
+func copyModel(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		name, _ := filepath.Rel(from, path)
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(to, name), 0o700)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, name), data, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func editJSON(t *testing.T, file, key string, value json.RawMessage) {
@@ -192,9 +223,19 @@ func (s stages) draw(t *testing.T, recipe stage.Recipe, options stage.Options, i
 				req.Values = append(req.Values, v)
 			}
 		}
-		out, err := on.Work(t.Context(), req, stage.Observer{})
+		var checkpoints []stage.Checkpoint
+		if turn.Kind == stage.KindDenoiser {
+			req.CheckpointEveryNSteps = 1
+		}
+		out, err := on.Work(t.Context(), req, stage.Observer{Checkpoint: func(c stage.Checkpoint) { checkpoints = append(checkpoints, c) }})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", turn.Name, err)
+		}
+		if n := len(checkpoints); n > 0 { // going on from the middle gives the same
+			req.Resume = &checkpoints[n/2]
+			if again, err := on.Work(t.Context(), req, stage.Observer{}); err != nil || !bytes.Equal(again.Values[0].Tensor.Data, out.Values[0].Tensor.Data) {
+				t.Errorf("%s: other values from step %d on, %v", turn.Name, req.Resume.Step, err)
+			}
 		}
 		values = append(values, out.Values...)
 	}
@@ -245,19 +286,89 @@ func lastLatents(file *weights.Set) string {
 	return slices.MaxFunc(file.Names(), func(a, b string) int { return step(a) - step(b) })
 }
 
-// TestGoldenCases draws every run of a model alone.
+// TestGoldenCases draws every run of a model alone, with the weights of its directory.
 func TestGoldenCases(t *testing.T) {
-	cases := readCases(t, sdxlGoldens, func(c goldenCase) bool { return c.Part == "runs" && c.Model != "tiny-sd15-inpaint" })
-	if len(cases) != 46 {
-		t.Fatalf("%d runs", len(cases))
+	for dir, want := range map[string]struct {
+		part   string
+		models []string
+		runs   int
+	}{
+		sdxlGoldens:   {"runs", []string{"tiny-sdxl", "tiny-sd15", "tiny-sd15-inpaint"}, 49},
+		formatGoldens: {"checkpoints", []string{"micro-sd15", "micro-inpaint", "micro-sd2", "micro-sdxl"}, 6},
+	} {
+		cases := readCases(t, dir, func(c goldenCase) bool {
+			return c.Part == want.part && slices.Contains(want.models, c.Model) && !strings.HasPrefix(c.ID, "ck-sd-")
+		})
+		opened, told := map[string]stages{}, ""
+		for _, c := range cases {
+			model := c.folder(t, dir)
+			if opened[model] == nil {
+				opened[model] = openStages(t, model)
+			}
+			told += c.check(t, dir, opened[model], opened[model].recipe(c.Model))
+		}
+		if len(cases) != want.runs {
+			t.Errorf("%s: %d runs, want %d", dir, len(cases), want.runs)
+		}
+		t.Logf("run, latents' largest error (allowed %g), PNG values off by one and by more:\n%s", runTolerance, told)
 	}
-	opened, told := map[string]stages{}, ""
+}
+
+// What every turn is planned to take is what it takes, to the byte; less where a negative prompt is nothing but zeros.
+func TestGoldenPlans(t *testing.T) {
+	ids := []string{"xl-neg", "xl-clipskip1", "xl-noguidance", "xl-inpaint-10", "sd-clipskip1", "sd-inpaint9-ddim-060"}
+	cases := readCases(t, sdxlGoldens, func(c goldenCase) bool { return slices.Contains(ids, c.ID) })
+	if len(cases) != len(ids) {
+		t.Fatalf("%d runs, want %d", len(cases), len(ids))
+	}
 	for _, c := range cases {
 		dir := c.folder(t, sdxlGoldens)
-		if opened[dir] == nil {
-			opened[dir] = openStages(t, dir)
+		all := openStages(t, dir)
+		recipe := all.recipe(c.Model)
+		values, err := all.draw(t, recipe, c.options(0), c.inputs(t, sdxlGoldens), c.Seed)
+		if err != nil {
+			t.Fatal(err)
 		}
-		told += c.check(t, sdxlGoldens, opened[dir], opened[dir].recipe(filepath.Base(dir)))
+		for _, turn := range recipe.For(c.inputs(t, sdxlGoldens).Has) {
+			plan := stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: recipe.Shape(turn, c.options(0))}
+			planned, err := all[turn.Kind].Plan(t.Context(), plan)
+			if err != nil {
+				t.Fatal(err)
+			}
+			library, err := OpenLibrary(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dev, err := cpu.New(cpu.Options{MemoryCapBytes: planned.WeightsBytes() + planned.ScratchBytes})
+			if err != nil {
+				t.Fatal(err)
+			}
+			alone := newStage(turn.Kind, Options{Library: library, Device: dev, Host: "test", Version: "test"})
+			req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: c.options(0).Of(turn.Options), Seed: c.Seed}
+			for _, p := range turn.Takes {
+				if v, ok := values.Get(p.Name); ok {
+					req.Values = append(req.Values, v)
+				}
+			}
+			for _, component := range turn.Components() {
+				if err := alone.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := alone.Work(t.Context(), req, stage.Observer{}); err != nil {
+				t.Errorf("%s %s: %v", c.ID, turn.Name, err)
+			}
+			if peak := dev.Memory().PeakBytes; peak != planned.WeightsBytes()+planned.ScratchBytes {
+				t.Errorf("%s %s: a peak of %d bytes, planned %+v", c.ID, turn.Name, peak, planned)
+			}
+			for _, component := range turn.Components() {
+				if _, err := alone.Evict(t.Context(), stage.EvictRequest{Component: component}); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := dev.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
-	t.Logf("run, latents' largest error (allowed %g), PNG values off by one and by more:\n%s", runTolerance, told)
 }

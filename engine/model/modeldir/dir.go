@@ -104,7 +104,8 @@ func (d *Dir) Check(parts map[string][]string) (warnings []string, err error) {
 			r.Refuse(key, "a library and "+strings.Join(known, " or "))
 		}
 	}
-	return IgnoredKeys(IndexFile, r.Unknown(d.class)), config.InFile(r.Err(), d.File(IndexFile))
+	class := strings.NewReplacer("Img2Img", "", "Inpaint", "").Replace(d.class) // which know the same keys
+	return IgnoredKeys(IndexFile, r.Unknown(class)), config.InFile(r.Err(), d.File(IndexFile))
 }
 
 // Flag is a setting of the pipeline, yes or no; def where the index does not say. The error names it.

@@ -2,6 +2,7 @@ package modeldir
 
 import (
 	"cmp"
+	"fmt"
 
 	"github.com/triptych-serving/triptych/engine/model/clip"
 	"github.com/triptych-serving/triptych/engine/model/unet"
@@ -30,6 +31,25 @@ const (
 // ClassStableDiffusion is that of the pipeline of Stable Diffusion 1 and 2.
 const ClassStableDiffusion = "StableDiffusionPipeline"
 
+// ClassesStableDiffusion are the names that it has where it draws from pictures too.
+func ClassesStableDiffusion() []string {
+	return []string{ClassStableDiffusion, "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"}
+}
+
+// InpaintChannels are those of a U-Net that sees a mask and the masked picture beside the latents.
+func InpaintChannels(latents int) int { return 2*latents + 1 }
+
+// FitInputs is the number of a U-Net's input channels, which are latents alone or those of inpainting.
+func FitInputs(u unet.Config, v vae.Config) Fit {
+	fit := Fit{"in_channels", u.InChannels, v.LatentChannels, "the autoencoder's latent_channels"}
+	if inpaint := InpaintChannels(v.LatentChannels); u.InChannels == inpaint {
+		fit.Want = inpaint
+	} else {
+		fit.Why += fmt.Sprintf(", or %d for inpainting", inpaint)
+	}
+	return fit
+}
+
 // StableDiffusion is a model of Stable Diffusion 1 or 2: its configs, checked against each other.
 type StableDiffusion struct {
 	*Dir
@@ -44,7 +64,7 @@ type StableDiffusion struct {
 
 // OpenStableDiffusion opens a directory that is such a model, see StableDiffusion.
 func OpenStableDiffusion(path string) (*StableDiffusion, error) {
-	d, err := Open(path, ClassStableDiffusion)
+	d, err := Open(path, ClassesStableDiffusion()...)
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +100,8 @@ func (d *Dir) StableDiffusion() (*StableDiffusion, error) {
 	return m, d.Fits(
 		UNetFolder,
 		Fit{"cross_attention_dim", m.UNet.ContextDim, m.Text.HiddenSize, "the text encoder's hidden_size"},
-		Fit{"in_channels", m.UNet.InChannels, m.VAE.LatentChannels, "the autoencoder's latent_channels"},
-		Fit{"out_channels", m.UNet.OutChannels, m.UNet.InChannels, "as many as in_channels"},
+		FitInputs(m.UNet, m.VAE),
+		Fit{"out_channels", m.UNet.OutChannels, m.VAE.LatentChannels, "the autoencoder's latent_channels"},
 	)
 }
 
