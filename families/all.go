@@ -10,9 +10,10 @@ import (
 	"github.com/triptych-serving/triptych/families/flux"
 	"github.com/triptych-serving/triptych/families/sd"
 	"github.com/triptych-serving/triptych/families/sdxl"
+	"github.com/triptych-serving/triptych/families/upscaler"
 )
 
 // All are the families, those that can be run first.
 func All() []family.Family {
-	return slices.Concat(sd.Families(), sdxl.Families(), []family.Family{flux.Family()})
+	return slices.Concat(sd.Families(), sdxl.Families(), []family.Family{flux.Family(), upscaler.Family()})
 }

@@ -56,6 +56,9 @@ func (s *Scope) Index(name string, i int) *Scope { return s.Sub(name + "." + str
 // Manifest lists what has been declared on this scope and its relatives so far.
 func (s *Scope) Manifest() *device.Manifest { return s.decl.manifest }
 
+// Source is what the scope and its relatives look parameters up in, by whole names.
+func (s *Scope) Source() Source { return s.decl.src }
+
 // Has reports whether the source has the named tensor; it declares nothing. Networks use it to
 // choose between the spellings of one parameter.
 func (s *Scope) Has(name string) bool {

@@ -2,6 +2,7 @@ package family
 
 import (
 	"errors"
+	"image"
 
 	"github.com/triptych-serving/triptych/engine/imaging"
 	"github.com/triptych-serving/triptych/stage"
@@ -45,6 +46,11 @@ func FileFormat(req stage.WorkRequest) (o imaging.Options, err error) {
 
 // ImageFile writes pixels [height, width, 3] in about -1 to 1 as a file.
 func ImageFile(pixels []float32, height, width int, o imaging.Options) (*stage.File, error) {
-	data, err := imaging.Encode(imaging.FromFloats(pixels, height, width), o)
-	return &stage.File{Media: o.Format.MIME(), WidthPx: width, HeightPx: height, Data: data}, err
+	return File(imaging.FromFloats(pixels, height, width), o)
+}
+
+// File is an image as a file.
+func File(img *image.RGBA, o imaging.Options) (*stage.File, error) {
+	data, err := imaging.Encode(img, o)
+	return &stage.File{Media: o.Format.MIME(), WidthPx: img.Rect.Dx(), HeightPx: img.Rect.Dy(), Data: data}, err
 }

@@ -132,9 +132,36 @@ func (c Config) Multiple() int {
 	return 1
 }
 
-// Ignore excuses what is beside the network: other wrappers' tensors.
-func (c Config) Ignore(name string) bool {
-	return c.Prefix != "" && !strings.HasPrefix(name, c.Prefix+".")
+// String tells all that results depend on beside the weights.
+func (c Config) String() string {
+	if c.RRDB != nil {
+		return fmt.Sprintf("RRDBNet %+v", *c.RRDB)
+	}
+	return fmt.Sprintf("SRVGGNetCompact %+v", *c.SRVGG)
+}
+
+// Whole refuses a file that has more tensors beside the network's than other wrappers': they may change what it gives. The scope is
+// that of New. The error is an Error.
+func (c Config) Whole(s *nn.Scope) error {
+	used := map[string]bool{}
+	for _, t := range s.Manifest().Tensors() {
+		used[t.Name] = true
+	}
+	for _, name := range s.Source().Names() {
+		if (c.Prefix == "" || strings.HasPrefix(name, c.Prefix+".")) && !used[name] {
+			return refuse(s.Source(), fmt.Sprintf("one with a tensor %.200q more", name))
+		}
+	}
+	return nil
+}
+
+// Radius is how many pixels away from a pixel the network sees at most.
+func (c Config) Radius() int {
+	if c.RRDB != nil {
+		const perBlock, others = 3 * 5, 5
+		return (perBlock*c.RRDB.Blocks + others) * c.RRDB.Unshuffle
+	}
+	return c.SRVGG.Convs + 2
 }
 
 // PixelBytes is about what the arrays take at once for a pixel of the image that goes in.
@@ -166,35 +193,60 @@ func New(s *nn.Scope, c Config) *Model {
 	return &Model{c, srvgg.New(s, *c.SRVGG).Forward}
 }
 
-// Shape is that of the tape's input for an image of h x w pixels, which are multiples of Multiple.
+// Shape is that of the tape's input for an image of h x w pixels.
 func (c Config) Shape(h, w int) []int {
 	m := c.Multiple()
-	return []int{1, h / m, w / m, ImageChannels * m * m}
+	return []int{1, (h + m - 1) / m, (w + m - 1) / m, ImageChannels * m * m}
 }
 
 // Forward maps an input of Shape to the network's output.
 func (m *Model) Forward(t *device.Tape, image device.Array) device.Array { return m.forward(t, image) }
 
-// Input is the values of the tape's input for pixels [h, w, 3] in 0 to 1.
+// Input is the values of the tape's input for pixels [h, w, 3] in 0 to 1. Sides that are no multiples are filled up with the pixels
+// before the edge, the nearest first.
 func (c Config) Input(pixels []float32, h, w int) []float32 {
-	m := c.Multiple()
+	m, shape := c.Multiple(), c.Shape(h, w)
 	if m == 1 {
 		return pixels
 	}
-	out := make([]float32, len(pixels))
-	nn.PixelUnshuffle(out, pixels, h/m, w/m, ImageChannels, m)
+	full := make([]float32, 0, shape[1]*shape[2]*shape[3])
+	mirrored := func(i, n int) int {
+		if i >= n {
+			i = 2*(n-1) - i
+		}
+		return max(i, 0)
+	}
+	for y := range shape[1] * m {
+		for x := range shape[2] * m {
+			full = append(full, pixels[(mirrored(y, h)*w+mirrored(x, w))*ImageChannels:][:ImageChannels]...)
+		}
+	}
+	out := make([]float32, len(full))
+	nn.PixelUnshuffle(out, full, shape[1], shape[2], ImageChannels, m)
 	return out
 }
 
 // Pixels makes pixels [h*Scale, w*Scale, 3] of the tape's output for pixels [h, w, 3].
 func (c Config) Pixels(output, pixels []float32, h, w int) []float32 {
-	if c.SRVGG == nil {
+	if c.SRVGG != nil {
+		return added(output, pixels, h, w, c.SRVGG.Scale)
+	}
+	shape, m := c.Shape(h, w), c.Multiple()
+	if shape[1]*m == h && shape[2]*m == w {
 		return output
 	}
-	n := c.SRVGG.Scale
-	out := make([]float32, len(output))
-	nn.PixelShuffle(out, output, h, w, ImageChannels, n)
-	for y := range h * n { // to the picture, enlarged by nearest neighbour
+	out, stride, row := []float32(nil), shape[2]*m*c.Scale()*ImageChannels, w*c.Scale()*ImageChannels
+	for y := range h * c.Scale() {
+		out = append(out, output[y*stride:][:row]...)
+	}
+	return out
+}
+
+// added are the pixels of squares, [h, w, 3 n^2], added to those of an image, [h, w, 3], that is enlarged by nearest neighbour.
+func added(squares, pixels []float32, h, w, n int) []float32 {
+	out := make([]float32, len(squares))
+	nn.PixelShuffle(out, squares, h, w, ImageChannels, n)
+	for y := range h * n {
 		for x := range w * n {
 			for k := range ImageChannels {
 				out[(y*w*n+x)*ImageChannels+k] += pixels[(y/n*w+x/n)*ImageChannels+k]
