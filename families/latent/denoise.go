@@ -34,8 +34,7 @@ func (m *Model) UNetRun(net family.Network, o stage.Options, tokens int) (family
 // denoise leads noise, or a picture with noise, to a latent.
 func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkRequest, o stage.Observer) (stage.Result, error) {
 	d := &denoising{Model: m, req: req}
-	inputs, tokens, err := d.condition()
-	if err != nil {
+	if err := d.condition(); err != nil {
 		return stage.Result{}, err
 	}
 	if err := d.open(); err != nil {
@@ -45,7 +44,7 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 	if err != nil {
 		return stage.Result{}, err
 	}
-	r, err := m.UNetRun(s.Network(0), req.Options, tokens)
+	r, err := m.UNetRun(s.Network(0), req.Options, d.conditioning.tokens)
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -54,11 +53,6 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 		return stage.Result{}, err
 	}
 	defer run.Free()
-	for _, in := range inputs {
-		if err := run.Write(in.Name, in.Values); err != nil {
-			return stage.Result{}, s.Failed(r, run, err)
-		}
-	}
 	all := d.last - d.steps.First()
 	if o.Ready != nil {
 		o.Ready(all)
@@ -66,6 +60,15 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 	p, told := newPredictor(run, s.Network(0).(*modeldir.Denoiser), req.Options, len(d.noise), d.beside), time.Time{}
 	draw := d.draw
 	for i := state.Step; i < d.last; i++ {
+		inputs, err := d.conditions(i - d.steps.First())
+		if err != nil {
+			return stage.Result{}, err
+		}
+		for _, in := range inputs {
+			if err := run.Write(in.Name, in.Values); err != nil {
+				return stage.Result{}, s.Failed(r, run, err)
+			}
+		}
 		d.steps.ModelInput(state, p.input)
 		if err := p.predict(ctx, d.steps.Timestep(i)); err != nil {
 			return stage.Result{}, s.Failed(r, run, err)
@@ -93,7 +96,8 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 // denoising is one request.
 type denoising struct {
 	*Model
-	req     stage.WorkRequest
+	req stage.WorkRequest
+	conditioning
 	steps   *sampler.Sampler
 	source  *sampler.Source
 	last    int       // evaluations that are over when it ends, those before the first one among them

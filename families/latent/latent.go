@@ -3,10 +3,11 @@
 // its schedule, its encode turn and what it conditions on beside the states; the loop and all behind it is here.
 //
 // What others add has a file of its own here, and is called in one place:
-//   - prompts with weights, chunks and embeddings in Text.IDs and Text.States (text.go, states.go), which every encode turn goes through;
+//   - prompts with weights, chunks and embeddings in Text.Read and Text.Encode (prompt.go), and those that change by steps in Conditions
+//     (periods.go), which every encode turn goes through;
 //   - LoRAs where a turn makes its family.Run: Text.Run and Model.UNetRun, With further members;
-//   - ControlNets and IP-Adapters in denoising.condition (condition.go), which starts their runs beside the U-Net's and
-//     writes fixed inputs, and in predictor.predict (predictor.go), which asks them before each evaluation.
+//   - ControlNets and IP-Adapters in denoising.conditions (condition.go), which starts their runs beside the U-Net's and
+//     writes fixed inputs, anew where prompts change, and in predictor.predict (predictor.go), which asks them before each evaluation.
 //
 // The package may import families/family, stage and the engine.
 package latent
@@ -28,9 +29,9 @@ type Model struct {
 	VAE      vae.Config
 	Tokens   int // of a prompt, start, end and padding among them
 	Schedule Schedule
-	// Fixed gives, of a request, what the U-Net's tape has of fixed inputs beside the states; nil of a family without any.
-	// Errors are a *stage.Error.
-	Fixed func(req stage.WorkRequest) ([]Input, error)
+	// Fixed gives, of a request, what the U-Net's tape has of fixed inputs beside the states; nil of a family without any. rows are those
+	// of the conditioning that lead the next steps, one for each of the batch. Errors are a *stage.Error.
+	Fixed func(req stage.WorkRequest, rows []int) ([]Input, error)
 }
 
 // Input is an input of a tape and what is written to it.

@@ -8,18 +8,14 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/families/family"
-	"github.com/triptych-serving/triptych/stage"
 )
 
-// Encoded are the states [prompts, Tokens, HiddenSize] and pooled states [prompts, Projection] of prompts.
+// Encoded are the states [texts, chunks * Tokens, HiddenSize] and pooled states [texts, Projection] of texts.
 type Encoded struct{ States, Pooled []float32 }
 
 // Runs are those of prompts, with the network of a member: one for all that skip as many layers.
 func (t *Text) Runs(net family.Network, member int, prompts []Prompt) (runs []family.Run, err error) {
-	alike := map[int]int{}
-	for _, p := range prompts {
-		alike[p.Skip]++
-	}
+	alike := atOnce(prompts)
 	for _, skip := range slices.Sorted(maps.Keys(alike)) {
 		r, err := t.run(net, member, alike[skip], skip)
 		if err != nil {
@@ -30,6 +26,15 @@ func (t *Text) Runs(net family.Network, member int, prompts []Prompt) (runs []fa
 	return runs, nil
 }
 
+// atOnce is how many texts are computed at once, by the layers they skip.
+func atOnce(prompts []Prompt) map[int]int {
+	alike := map[int]int{}
+	for _, p := range prompts {
+		alike[p.Skip]++
+	}
+	return alike
+}
+
 func (t *Text) run(net family.Network, member, prompts, skip int) (family.Run, error) {
 	tape, err := net.(*modeldir.TextEncoder).TapeTo(prompts, t.Tokens, t.depth(skip))
 	return family.Run{Member: member, Tape: tape}, err
@@ -38,51 +43,52 @@ func (t *Text) run(net family.Network, member, prompts, skip int) (family.Run, e
 // row is how many values are remembered of a prompt: its states, and the pooled one.
 func (t *Text) row() int { return t.Tokens*t.Config.HiddenSize + t.Projection }
 
-// Encode gives the states of prompts: those of the prompts used last are kept beside the weights, so that only what is new is
-// computed, in one batch. A row's bits do not depend on the batch it is computed in. Warnings tell what was cut off.
-func (t *Text) Encode(ctx context.Context, s family.Session, member int, prompts []Prompt) (e Encoded, warnings []stage.Warning, err error) {
-	ids, warnings, err := t.IDs(prompts)
-	if err != nil {
-		return e, nil, err
-	}
+// Encode gives the states of texts, weighted. Those of the chunks used last are kept beside the weights, so that only what is new is
+// computed, in batches that Runs tells. A row's bits do not depend on the batch it is computed in.
+func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Reading) (e Encoded, err error) {
 	store, n := s.Beside(member), t.row()
-	rows := make([]float32, len(ids)*n)
-	keys := make([]string, len(ids))
+	rows := make([]float32, len(r.chunks)*n)
+	keys := make([]string, len(r.chunks))
 	missing := map[int][]int{} // rows, each the first of its key, by the layers they skip
-	for i, row := range ids {
-		skip := prompts[i].Skip
-		keys[i] = fmt.Sprint(t.depth(skip), row)
+	for i, c := range r.chunks {
+		keys[i] = fmt.Sprint(t.depth(c.skip), c.IDs)
 		if slices.Contains(keys[:i], keys[i]) {
 			continue
 		}
 		there, err := store.Get(keys[i], rows[i*n:][:n])
 		if err != nil {
-			return e, nil, err
+			return e, err
 		}
 		if !there {
-			missing[skip] = append(missing[skip], i)
+			missing[c.skip] = append(missing[c.skip], i)
 		}
 	}
 	for _, skip := range slices.Sorted(maps.Keys(missing)) {
-		if err := t.compute(ctx, s, member, ids, missing[skip], rows, skip); err != nil {
-			return e, nil, err
+		for some := range slices.Chunk(missing[skip], r.atOnce[skip]) {
+			if err := t.compute(ctx, s, member, r.chunks, some, rows); err != nil {
+				return e, err
+			}
 		}
 		for _, i := range missing[skip] {
 			if err := store.Put(keys[i], rows[i*n:][:n]); err != nil {
-				return e, nil, err
+				return e, err
 			}
 		}
 	}
-	for _, key := range keys {
+	for i, key := range keys {
 		row := rows[slices.Index(keys, key)*n:][:n]
-		e.States, e.Pooled = append(e.States, row[:n-t.Projection]...), append(e.Pooled, row[n-t.Projection:]...)
+		e.States = append(e.States, row[:n-t.Projection]...)
+		if i%r.Chunks() == 0 { // the first of its text
+			e.Pooled = append(e.Pooled, row[n-t.Projection:]...)
+		}
 	}
-	return e, warnings, nil
+	r.weigh(e.States)
+	return e, nil
 }
 
-// compute runs the network on some of the ids and fills in their rows.
-func (t *Text) compute(ctx context.Context, s family.Session, member int, ids [][]int32, missing []int, rows []float32, skip int) error {
-	r, err := t.run(s.Network(member), member, len(missing), skip)
+// compute runs the network on some chunks, which skip as many layers, and fills in their rows.
+func (t *Text) compute(ctx context.Context, s family.Session, member int, chunks []chunk, missing []int, rows []float32) error {
+	r, err := t.run(s.Network(member), member, len(missing), chunks[missing[0]].skip)
 	if err != nil {
 		return err
 	}
@@ -94,7 +100,7 @@ func (t *Text) compute(ctx context.Context, s family.Session, member int, ids []
 	n := t.row() - t.Projection
 	var input []int32
 	for _, i := range missing {
-		input = append(input, ids[i]...)
+		input = append(input, chunks[i].IDs...)
 	}
 	states, pooled := make([]float32, len(missing)*n), make([]float32, len(missing)*t.Tokens*t.Projection)
 	if err := family.First(
@@ -116,7 +122,7 @@ func (t *Text) compute(ctx context.Context, s family.Session, member int, ids []
 	for at, i := range missing {
 		row := rows[i*t.row():][:t.row()]
 		copy(row, states[at*n:][:n])
-		place := at*t.Tokens + t.Config.Pooled(ids[i])
+		place := at*t.Tokens + t.Config.Pooled(chunks[i].IDs)
 		copy(row[n:], pooled[place*t.Projection:])
 	}
 	return nil

@@ -106,25 +106,6 @@ func promptOf(o stage.Options, skip string, options []string) Prompt {
 	return Prompt{Option: options[0], Text: o[options[0]].Text, Skip: int(o[skip].Int)}
 }
 
-// IDs are the token ids of prompts, Tokens each. Warnings tell what was cut off.
-func (t *Text) IDs(prompts []Prompt) (ids [][]int32, warnings []stage.Warning, err error) {
-	tokens, err := t.tokens()
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, p := range prompts {
-		row, dropped, err := tokens.Encode(p.Text, t.Tokens)
-		if err != nil {
-			return nil, nil, err
-		}
-		if dropped > 0 {
-			warnings = append(warnings, family.Truncated(p.Option, dropped, t.Tokens))
-		}
-		ids = append(ids, row)
-	}
-	return ids, warnings, nil
-}
-
 // Skips is how many layers a prompt may skip at most.
 func (t *Text) Skips() int { return t.Config.Layers - 1 - t.penultimate() }
 

@@ -18,13 +18,23 @@ func (m *model) encodeRuns(nets []family.Network, o stage.Options) ([]family.Run
 }
 
 // encode gives the states of CLIP, the negative prompt's first.
-func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (stage.Result, error) {
-	e, warnings, err := m.text.Encode(ctx, s, 0, prompts(req.Options))
-	if err != nil {
-		return stage.Result{}, err
+func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (out stage.Result, err error) {
+	var batch [][]latent.Prompt
+	for _, p := range prompts(req.Options) {
+		batch = append(batch, []latent.Prompt{p})
 	}
-	return stage.Result{
-		Values:   stage.Values{family.Tensor(latent.ValueStates, e.States, family.Batch(req.Options), m.text.Tokens, m.text.Config.HiddenSize)},
-		Warnings: warnings,
-	}, nil
+	c, err := latent.Conditions(req.Options, batch)
+	if err != nil {
+		return out, err
+	}
+	readings, warnings, err := c.Read(req.Options, m.text)
+	if err != nil {
+		return out, err
+	}
+	e, err := m.text.Encode(ctx, s, 0, readings[0])
+	if err != nil {
+		return out, err
+	}
+	states := family.Tensor(latent.ValueStates, e.States, len(c.Rows), readings[0].Chunks()*m.text.Tokens, m.text.Config.HiddenSize)
+	return stage.Result{Values: append(stage.Values{states}, c.Values()...), Warnings: warnings}, nil
 }

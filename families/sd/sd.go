@@ -51,14 +51,14 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 
 // recipe is how the model draws: from a prompt, and from a picture where one is sent.
 func (m *model) recipe() stage.Recipe {
-	conditioning := []stage.Port{m.StatesPort()}
+	conditioning := []stage.Port{m.StatesPort(), latent.PeriodsPort()}
 	encode := stage.Turn{
 		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(latent.PartTextEncoder), Gives: conditioning,
-		Options: []string{latent.OptionPrompt, latent.OptionNegative, family.Guidance, latent.OptionClipSkip, latent.OptionNegativeClipSkip},
+		Options: latent.Reads(latent.OptionPrompt, latent.OptionNegative),
 	}
 	return stage.Recipe{
 		Family: "sd", Task: "generate", Inputs: m.Inputs(),
-		Options: slices.Concat([]stage.OptionSpec{m.Prompt(latent.OptionPrompt), m.Prompt(latent.OptionNegative)}, m.Options(), latent.ClipSkips(m.text)),
+		Options: slices.Concat([]stage.OptionSpec{m.Prompt(latent.OptionPrompt), m.Prompt(latent.OptionNegative)}, latent.PromptOptions(), m.Options(), latent.ClipSkips(m.text)),
 		Turns:   slices.Concat([]stage.Turn{encode}, m.Following(conditioning)),
 	}
 }

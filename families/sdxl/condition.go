@@ -53,7 +53,7 @@ func told(o stage.Options, prefix string) (out []float64) {
 
 // fixed is the vector that the U-Net is conditioned on for each prompt: the pooled state, and a sinusoid for each number that
 // it is told.
-func (m *model) fixed(req stage.WorkRequest) ([]latent.Input, error) {
+func (m *model) fixed(req stage.WorkRequest, rows []int) ([]latent.Input, error) {
 	v, _ := req.Values.Get(latent.ValuePooled)
 	pooled, err := family.Floats(v)
 	if err != nil {
@@ -61,7 +61,7 @@ func (m *model) fixed(req stage.WorkRequest) ([]latent.Input, error) {
 	}
 	var vector []float32
 	for i, prefix := range []string{negative, ""}[2-family.Batch(req.Options):] {
-		vector = append(vector, pooled[i*m.pooled():][:m.pooled()]...)
+		vector = append(vector, latent.Rows(pooled, len(pooled)/m.pooled(), rows[i:i+1])...)
 		for _, number := range told(req.Options, prefix) {
 			vector = append(vector, nn.Sinusoid(number, m.UNet.AdditionTimeDim, m.UNet.CosFirst, m.UNet.FreqShift)...)
 		}

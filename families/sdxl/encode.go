@@ -38,19 +38,30 @@ func prompts(o stage.Options, encoder int, negative bool) (out []latent.Prompt) 
 // encode gives the states of both text encoders side by side, and the pooled state of the second, those of the negative prompt
 // first. Where there is none they are zeros, if the model was trained so. Reference: StableDiffusionXLPipeline.encode_prompt.
 func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequest, _ stage.Observer) (out stage.Result, err error) {
-	batch := family.Batch(req.Options)
+	guided := family.Batch(req.Options) == 2
 	_, said := req.Options[latent.OptionNegative]
-	zeros := batch == 2 && !said && req.Options[forceZeros].Bool
+	zeros := guided && !said && req.Options[forceZeros].Bool
+	var batch [][]latent.Prompt
+	for i := range m.texts {
+		for j, p := range prompts(req.Options, i, guided && !zeros) {
+			if i == 0 {
+				batch = append(batch, nil)
+			}
+			batch[j] = append(batch[j], p)
+		}
+	}
+	c, err := latent.Conditions(req.Options, batch)
+	if err != nil {
+		return out, err
+	}
+	readings, warnings, err := c.Read(req.Options, m.texts...)
+	if err != nil {
+		return out, err
+	}
 	encoded := make([]latent.Encoded, len(m.texts))
 	for i, t := range m.texts {
-		var warnings []stage.Warning
-		if encoded[i], warnings, err = t.Encode(ctx, s, i, prompts(req.Options, i, batch == 2 && !zeros)); err != nil {
+		if encoded[i], err = t.Encode(ctx, s, i, readings[i]); err != nil {
 			return out, err
-		}
-		for _, w := range warnings {
-			if !slices.Contains(out.Warnings, w) {
-				out.Warnings = append(out.Warnings, w)
-			}
 		}
 	}
 	var states []float32
@@ -61,11 +72,16 @@ func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequ
 			states = append(states, encoded[i].States[row*width:][:width]...)
 		}
 	}
+	rows := len(c.Rows)
 	if zeros {
-		states, pooled = slices.Concat(make([]float32, len(states)), states), slices.Concat(make([]float32, len(pooled)), pooled)
+		states, pooled = slices.Concat(make([]float32, len(states)/rows), states), slices.Concat(make([]float32, m.pooled()), pooled)
+		rows++
+		c = c.Behind()
 	}
-	out.Values = stage.Values{
-		family.Tensor(latent.ValueStates, states, batch, m.Tokens, m.UNet.ContextDim), family.Tensor(latent.ValuePooled, pooled, batch, m.pooled()),
-	}
+	out.Values = append(stage.Values{
+		family.Tensor(latent.ValueStates, states, rows, readings[0].Chunks()*m.Tokens, m.UNet.ContextDim),
+		family.Tensor(latent.ValuePooled, pooled, rows, m.pooled()),
+	}, c.Values()...)
+	out.Warnings = warnings
 	return out, nil
 }

@@ -126,7 +126,7 @@ func (m *model) pooled() int { return m.texts[len(m.texts)-1].Projection }
 
 // recipe is how the model draws: from a prompt, and from a picture where one is sent.
 func (m *model) recipe() stage.Recipe {
-	conditioning := []stage.Port{m.StatesPort(), latent.Port(latent.ValuePooled, "batch", fmt.Sprint(m.pooled()))}
+	conditioning := []stage.Port{m.StatesPort(), latent.Port(latent.ValuePooled, "batch", fmt.Sprint(m.pooled())), latent.PeriodsPort()}
 	var folders []string
 	for _, t := range m.texts {
 		folders = append(folders, t.Folder)
@@ -134,7 +134,7 @@ func (m *model) recipe() stage.Recipe {
 	prompts := []string{latent.OptionPrompt, latent.OptionNegative, optionPrompt2, optionNegative2}
 	encode := stage.Turn{
 		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(folders...), Gives: conditioning,
-		Options: slices.Concat(prompts, []string{family.Guidance, latent.OptionClipSkip, latent.OptionNegativeClipSkip, forceZeros}),
+		Options: append(latent.Reads(prompts...), forceZeros),
 	}
 	options := []stage.OptionSpec{m.Prompt(latent.OptionPrompt)}
 	for _, name := range prompts[1:] { // one that nobody says is not an empty one
@@ -144,7 +144,7 @@ func (m *model) recipe() stage.Recipe {
 	}
 	return stage.Recipe{
 		Family: "sdxl", Task: "generate", Inputs: m.Inputs(),
-		Options: slices.Concat(options, m.Options(), latent.ClipSkips(m.texts...), sizeOptions(), []stage.OptionSpec{
+		Options: slices.Concat(options, latent.PromptOptions(), m.Options(), latent.ClipSkips(m.texts...), sizeOptions(), []stage.OptionSpec{
 			{Name: forceZeros, Type: stage.Bool, Default: stage.BoolOption(m.forceZeros)},
 		}),
 		Turns: slices.Concat([]stage.Turn{encode}, m.Following(conditioning, sizeNames()...)),

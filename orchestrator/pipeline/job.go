@@ -80,7 +80,8 @@ func (s Spec) steps() []stage.Step {
 // seed is what image i is made with. Behind the largest seed comes 0.
 func (s Spec) seed(i int) uint64 { return s.Seed + uint64(i) }
 
-// text is the parameters of image i in the form that most tools read from PNG files.
+// text is the parameters of image i in the form that most tools read from PNG files. Of the options that these do not have, it tells
+// those that are not as the model has them by default.
 func (s Spec) text(i int) string {
 	said := map[string]bool{"prompt": true, "negative_prompt": true, "width": true, "height": true, "format": true, "quality": true, "strength": true}
 	var parts []string
@@ -106,7 +107,7 @@ func (s Spec) text(i int) string {
 		add("strength", "Denoising strength")
 	}
 	for _, o := range s.Recipe.Options {
-		if !said[o.Name] {
+		if !said[o.Name] && s.Options[o.Name] != o.Default {
 			add(o.Name, o.Name)
 		}
 	}

@@ -183,7 +183,9 @@ func TestContract(t *testing.T) {
 	for name, s := range map[string]stagetest.Subject{
 		"encode": {Kind: stage.KindEncoder, Request: stage.WorkRequest{
 			Turn: "encode", Components: []string{"tiny-v/text_encoder"},
-			Options: stage.Options{"prompt": stage.TextOption("a fox"), "negative_prompt": stage.TextOption("fog"), "guidance_scale": stage.FloatOption(3)},
+			Options: stage.Options{
+				"prompt": stage.TextOption("a fox"), "negative_prompt": stage.TextOption("fog"), "guidance_scale": stage.FloatOption(3), "prompt_syntax": stage.TextOption("plain"),
+			},
 		}},
 		"encode_image": {Kind: stage.KindDecoder, Request: stage.WorkRequest{
 			Turn: "encode_image", Components: []string{"tiny-v/vae.encoder"}, Options: small,

@@ -37,6 +37,7 @@ type goldenRun struct {
 	Width, Height  int
 	Seed           uint64
 	File, PNG      string
+	Plain          bool // prompts as the reference's pipelines read them, where that matters
 }
 
 // TestGoldenRuns makes every picture of the goldens from its prompt.
@@ -116,7 +117,11 @@ func generate(t *testing.T, e, d, v *Stage, model string, r goldenRun) (tensor.T
 	if r.GuidanceScale > 1 {
 		prompts = []string{r.NegativePrompt, r.Prompt}
 	}
-	states, err := encode(t.Context(), e, model, prompts...)
+	o := stage.Options{}
+	if r.Plain {
+		o["prompt_syntax"] = stage.TextOption("plain")
+	}
+	states, err := encodeAs(t.Context(), e, model, o, prompts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,12 @@ func sides(s *Stage, model string, h, w int) stage.Options {
 
 // encode gives the states of a prompt, or of a negative one and another.
 func encode(ctx context.Context, s *Stage, model string, prompts ...string) (tensor.Tensor, error) {
-	o := stage.Options{"prompt": stage.TextOption(prompts[len(prompts)-1]), "guidance_scale": stage.FloatOption(float64(len(prompts)))}
+	return encodeAs(ctx, s, model, stage.Options{}, prompts...)
+}
+
+// encodeAs is encode with options of how prompts are read.
+func encodeAs(ctx context.Context, s *Stage, model string, o stage.Options, prompts ...string) (tensor.Tensor, error) {
+	o["prompt"], o["guidance_scale"] = stage.TextOption(prompts[len(prompts)-1]), stage.FloatOption(float64(len(prompts)))
 	if len(prompts) > 1 {
 		o["negative_prompt"] = stage.TextOption(prompts[0])
 	}

@@ -36,6 +36,8 @@ type goldenCase struct {
 	ClipSkip        int     `json:"clip_skip"`
 	Images          int     `json:"num_images_per_prompt"`
 	Image, Mask     string
+	Weights         bool // the prompts have them
+	RestoreMean     bool `json:"restore_mean"`
 
 	OriginalSize         []int `json:"original_size"`
 	Crops                []int `json:"crops_coords_top_left"`
@@ -77,6 +79,10 @@ func (c goldenCase) options(image int) stage.Options {
 	o := stage.Options{
 		"prompt": stage.TextOption(c.Prompt), "sampler": stage.TextOption(c.Sampler), "steps": stage.IntOption(int64(c.Steps)),
 		"guidance_scale": stage.FloatOption(c.GuidanceScale), "width": stage.IntOption(int64(c.Width)), "height": stage.IntOption(int64(c.Height)),
+	}
+	o["prompt_syntax"] = stage.TextOption("plain")
+	if c.Weights {
+		o["prompt_syntax"], o["restore_mean"] = stage.TextOption("weights"), stage.BoolOption(c.RestoreMean)
 	}
 	if c.NegativePrompt != nil {
 		o["negative_prompt"] = stage.TextOption(*c.NegativePrompt)

@@ -16,8 +16,6 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-const formatGoldens = repo + "/testdata/golden/formats"
-
 // upscalers makes a folder with an upscaler for each file of safetensors, by name.
 func upscalers(t *testing.T, files map[string]string) string {
 	t.Helper()
