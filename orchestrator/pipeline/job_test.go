@@ -299,8 +299,12 @@ func TestParameters(t *testing.T) {
 		}
 	}
 	r := up(t)
-	r.good(t, r.of(t, stagetest.Film))
-	if v, _ := r.Service(stage.KindDecoder).Works("decode")[0].Values.Get("parameters"); !strings.HasSuffix(string(v.File.Data), "Model: film, frames: 2") {
-		t.Errorf("told %q", v.File.Data)
+	film := r.of(t, stagetest.Film)
+	for want, q := range map[string]request{"Model: film": film, "Model: film, frames: 3": film.with("frames", stage.IntOption(3))} {
+		before := len(r.Service(stage.KindDecoder).Works("decode"))
+		r.good(t, q)
+		if v, _ := r.Service(stage.KindDecoder).Works("decode")[before].Values.Get("parameters"); !strings.HasSuffix(string(v.File.Data), want) {
+			t.Errorf("told %q, want %q", v.File.Data, want)
+		}
 	}
 }
