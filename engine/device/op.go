@@ -127,11 +127,22 @@ type GEGLU struct {
 	X, Out Array
 }
 
-// Embed gathers rows: Out[b, t] = Tokens[ids[b, t]] + Positions[t], which may be left out. IDs is an id input [B, T].
+// Embed gathers rows: Out[b, t] = Tokens[ids[b, t]] + Positions[t], which may be left out. IDs is an id input [B, T]. With Extra [E, dim],
+// ids behind the last row of Tokens are rows of Extra.
 type Embed struct {
 	IDs               Array
 	Tokens, Positions Weight
+	Extra             Array
 	Out               Array
+}
+
+// Rows is how many rows ids may name.
+func (o *Embed) Rows(m *Manifest) int {
+	rows := m.At(o.Tokens).Shape[0]
+	if o.Extra.Present() {
+		rows += o.Extra.Shape[0]
+	}
+	return rows
 }
 
 // Concat joins two arrays along channels. A [..., a], B [..., b], Out [..., a+b].
@@ -162,7 +173,7 @@ func (o *GroupNorm) operands() ([]Array, Array) {
 func (o *LayerNorm) operands() ([]Array, Array) { return []Array{o.X}, o.Out }
 func (o *Attention) operands() ([]Array, Array) { return []Array{o.Q, o.K, o.V}, o.Out }
 func (o *GEGLU) operands() ([]Array, Array)     { return []Array{o.X}, o.Out }
-func (o *Embed) operands() ([]Array, Array)     { return []Array{o.IDs}, o.Out }
+func (o *Embed) operands() ([]Array, Array)     { return []Array{o.IDs, o.Extra}, o.Out }
 func (o *Concat) operands() ([]Array, Array)    { return []Array{o.A, o.B}, o.Out }
 func (o *Activate) operands() ([]Array, Array)  { return []Array{o.X}, o.Out }
 func (o *Axpy) operands() ([]Array, Array)      { return []Array{o.X, o.Y}, o.Out }

@@ -15,7 +15,7 @@ func (t *Tape) FindInput(name string, values int) (Named, error) {
 	return in, err
 }
 
-// FindIDs gives the id input of a name, if it has so many ids and each is a row of every table that they are looked up in.
+// FindIDs gives the id input of a name, if it has so many ids and each is a row of everything that they are looked up in.
 func (t *Tape) FindIDs(name string, ids []int32) (Named, error) {
 	in, err := find("input", t.inputs, name, len(ids))
 	if err != nil {
@@ -24,10 +24,10 @@ func (t *Tape) FindIDs(name string, ids []int32) (Named, error) {
 	if !in.IDs {
 		return in, &FieldError{Field: "input " + name, Expected: "float values", Got: "ids"}
 	}
-	rows := math.MaxInt // of the smallest table
+	rows := math.MaxInt // of the smallest
 	for _, op := range t.ops {
 		if e, ok := op.(*Embed); ok && e.IDs.ID == in.Array.ID {
-			rows = min(rows, t.manifest.At(e.Tokens).Shape[0])
+			rows = min(rows, e.Rows(t.manifest))
 		}
 	}
 	for i, id := range ids {

@@ -149,6 +149,10 @@ func (t *Tape) Embed(op Embed) Array {
 			return Array{}
 		}
 	}
+	if e := op.Extra; e.Present() && (len(e.Shape) != 2 || e.Shape[1] != tok.Shape[1]) {
+		t.fail("embed "+tok.Name, "extra rows %v, want [any, %d]", e.Shape, tok.Shape[1])
+		return Array{}
+	}
 	op.Out = t.array(s[0], s[1], tok.Shape[1])
 	return t.push(&op, op.Out)
 }

@@ -78,12 +78,19 @@ func (b *tiled) flat(out device.Array, in ...device.Array) {
 
 // embed takes texts one by one, because a token's position counts.
 func (b *tiled) embed(o *device.Embed) {
-	b.in = []operand{{grid: tokensGrid(o.IDs), ids: true, window: func(out window) window { return out }}}
+	extra := flatGrid(o.Extra)
+	b.in = []operand{
+		{grid: tokensGrid(o.IDs), ids: true, window: func(out window) window { return out }},
+		{grid: extra, window: func(window) window { return window{w: extra.w, h: 1} }},
+	}
 	b.out = tokensGrid(o.Out)
 	b.tile = func(int) (h, w int) { return 1, b.out.w }
 	b.record = func(t *device.Tape, in []device.Array) device.Array {
 		op := *o
 		op.IDs = in[0]
+		if in[1].Present() {
+			op.Extra = t.Reshape(in[1], extra.w, extra.c)
+		}
 		return t.Embed(op)
 	}
 }

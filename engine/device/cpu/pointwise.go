@@ -112,13 +112,14 @@ func (a *axpy) bind(b *binding) []*job {
 // embed gathers rows of tables. Ids are in range: Run.WriteIDs checks them, and zero is one.
 type embed struct {
 	op      *device.Embed
+	rows    int         // of the table
 	scratch [][]float32 // by thread, two rows
 }
 
 func newEmbed(o *device.Embed, t *device.Tape) (*embed, error) {
 	for _, in := range t.Inputs() {
 		if in.IDs && in.Array.ID == o.IDs.ID {
-			return &embed{op: o}, nil
+			return &embed{op: o, rows: t.Manifest().At(o.Tokens).Shape[0]}, nil
 		}
 	}
 	return nil, &device.FieldError{Field: "embed", Expected: "ids from an id input", Got: fmt.Sprintf("array %v", o.IDs.Shape)}
@@ -134,15 +135,25 @@ func (e *embed) carve(c *carver, threads int) {
 func (e *embed) bind(b *binding) []*job {
 	ids, out, c := b.ids(e.op.IDs), b.floats(e.op.Out), lastDim(e.op.Out)
 	tokens := b.weights.table(e.op.Tokens)
+	var extra []float32
+	if e.op.Extra.Present() {
+		extra = b.floats(e.op.Extra)
+	}
+	token := func(id int, scratch, out []float32) []float32 {
+		if id < e.rows {
+			return tokens.get(id, scratch, out)
+		}
+		return extra[(id-e.rows)*c:][:c]
+	}
 	if !e.op.Positions.Present() {
 		return []*job{rowsJob(len(ids), c, func(thread, r int) {
 			out := out[r*c:][:c]
-			copy(out, tokens.get(int(ids[r]), e.scratch[thread][:c], out))
+			copy(out, token(int(ids[r]), e.scratch[thread][:c], out))
 		})}
 	}
 	positions, length := b.weights.table(e.op.Positions), e.op.IDs.Shape[1]
 	return []*job{rowsJob(len(ids), c, func(thread, r int) {
 		s, out := e.scratch[thread], out[r*c:][:c]
-		kernel.Add(out, tokens.get(int(ids[r]), s[:c], out), positions.get(r%length, s[c:][:c], out))
+		kernel.Add(out, token(int(ids[r]), s[:c], out), positions.get(r%length, s[c:][:c], out))
 	})}
 }

@@ -150,8 +150,9 @@ func (n *definition) run(op device.Op) error {
 		tokens, positions, c := n.weight(o.Tokens), n.weight(o.Positions), lastDim(o.Out)
 		var out []float64
 		for i, id := range n.arrays[o.IDs.ID] {
+			row := slices.Concat(tokens, n.arrays[o.Extra.ID])[int(id)*c:]
 			for j := range c {
-				v := tokens[int(id)*c+j]
+				v := row[j]
 				if positions != nil {
 					v += positions[i%o.IDs.Shape[1]*c+j]
 				}

@@ -324,6 +324,10 @@ func embeds(n *Network, yield func(device.Array)) {
 				Tokens: n.Param(device.Table, dtypes[j], 1, c.rows, c.dim), Positions: n.Param(device.Table, dtypes[(i+j)%3], 1, c.positions, c.dim),
 			}))
 			yield(n.Tape.Embed(device.Embed{IDs: n.IDs(c.rows, c.batch, c.tokens), Tokens: n.Param(device.Table, dtypes[j], 1, c.rows, c.dim)}))
+			yield(n.Tape.Embed(device.Embed{
+				IDs: n.IDs(c.rows+i+1, c.batch, c.tokens), Extra: n.Input(0, i+1, c.dim),
+				Tokens: n.Param(device.Table, dtypes[j], 1, c.rows, c.dim), Positions: n.Param(device.Table, dtypes[(i+j)%3], 1, c.positions, c.dim),
+			}))
 		}
 	}
 }
