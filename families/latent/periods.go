@@ -16,9 +16,7 @@ const ValuePeriods = "prompt_periods"
 
 // PeriodsPort is where turns hand it on.
 func PeriodsPort() stage.Port {
-	p := Port(ValuePeriods, "periods", "first_step_and_rows")
-	p.Optional = true
-	return p
+	return stage.Port{Name: ValuePeriods, Shape: []string{"periods", "first_step_and_rows"}, Optional: true}
 }
 
 // period is steps that the same texts lead.
