@@ -29,6 +29,7 @@ type Model struct {
 	VAE      vae.Config
 	Tokens   int // of a prompt, start, end and padding among them
 	Schedule Schedule
+	Refines  bool // it draws from pictures alone, near to their end
 	// Fixed gives, of a request, what the U-Net's tape has of fixed inputs beside the states; nil of a family without any. rows are those
 	// of the conditioning that lead the next steps, one for each of the batch. Errors are a *stage.Error.
 	Fixed func(req stage.WorkRequest, rows []int) ([]Input, error)

@@ -46,6 +46,8 @@ func (m *Model) Options() []stage.OptionSpec {
 	strength := 0.8
 	if m.Inpaints() {
 		strength = 1
+	} else if m.Refines {
+		strength = 0.3
 	}
 	return slices.Concat(family.Sides(width*m.VAE.Factor(), height*m.VAE.Factor(), m.PixelMultiple()), []stage.OptionSpec{
 		{Name: OptionSteps, Type: stage.Int, Min: 1, Max: sampler.MaxSteps, Default: stage.IntOption(20)},
@@ -74,18 +76,21 @@ func ClipSkips(encoders ...*Text) (specs []stage.OptionSpec) {
 	return specs
 }
 
-// Inputs are the files that a request may send, and has to of a model that Inpaints.
+// Inputs are the files that a request may send, or has to: a model that Refines needs a picture, and one that Inpaints a mask
+// too.
 func (m *Model) Inputs() []stage.Port {
-	return []stage.Port{m.optional(pictureInput()), m.optional(maskInput())}
+	return []stage.Port{optional(pictureInput(), !m.fromPictures()), optional(maskInput(), !m.Inpaints())}
 }
+
+// fromPictures reports whether the model draws from pictures alone.
+func (m *Model) fromPictures() bool { return m.Refines || m.Inpaints() }
 
 func pictureInput() stage.Port { return stage.Port{Name: ValueInitImage, Media: "image/*"} }
 
 func maskInput() stage.Port { return stage.Port{Name: ValueMask, Media: "image/*"} }
 
-// optional is what a model that Inpaints cannot do without.
-func (m *Model) optional(p stage.Port) stage.Port {
-	p.Optional = !m.Inpaints()
+func optional(p stage.Port, may bool) stage.Port {
+	p.Optional = may
 	return p
 }
 
@@ -103,8 +108,8 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 		return []string{"1", strconv.Itoa(channels), "latent_height", "latent_width"}
 	}
 	moments := Port(ValueMoments, size(2*m.VAE.LatentChannels)...)
-	maskLatents := m.optional(Port(ValueMaskLatents, size(1)...))
-	encoded := []stage.Port{m.optional(moments), maskLatents} // as denoise takes them
+	maskLatents := optional(Port(ValueMaskLatents, size(1)...), !m.Inpaints())
+	encoded := []stage.Port{optional(moments, !m.fromPictures()), maskLatents} // as denoise takes them
 	given := []stage.Port{moments, maskLatents}
 	if m.Inpaints() {
 		port := Port(ValueMaskedMoments, size(2*m.VAE.LatentChannels)...)
@@ -113,8 +118,8 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 	latents := Port(ValueLatents, size(m.VAE.LatentChannels)...)
 	return []stage.Turn{
 		{
-			Name: EncodeImage, Kind: stage.KindDecoder, Members: m.Members(PartVAEEncoder), Optional: !m.Inpaints(),
-			Takes: []stage.Port{pictureInput(), m.optional(maskInput())}, Gives: given, Options: []string{family.Width, family.Height},
+			Name: EncodeImage, Kind: stage.KindDecoder, Members: m.Members(PartVAEEncoder), Optional: !m.fromPictures(),
+			Takes: []stage.Port{pictureInput(), optional(maskInput(), !m.Inpaints())}, Gives: given, Options: []string{family.Width, family.Height},
 		},
 		{
 			Name: family.Denoise, Kind: stage.KindDenoiser, Members: m.Members(PartUNet), EachImage: true,

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/triptych-serving/triptych/engine/model/clip"
@@ -18,7 +17,7 @@ import (
 type Text struct {
 	Dir           *modeldir.Dir
 	Folder, Class string
-	Tokenizer     string // the folder with its files
+	Tokenizer     string // the folder of Dir with its files
 	Config        clip.Config
 	Tokens        int // of a prompt
 	Projection    int // width of the pooled state, 0 for none
@@ -52,10 +51,10 @@ func (t *Text) Component() family.Component {
 }
 
 func (t *Text) openTokenizer() (*tokenizer.CLIP, error) {
-	out, err := tokenizer.Open(t.Tokenizer)
+	out, err := tokenizer.Open(t.Dir.File(t.Tokenizer))
 	if err == nil && out.VocabSize() > t.Config.VocabSize {
 		err = &modeldir.Error{
-			Path: t.Tokenizer, Expected: fmt.Sprintf("ids below vocab_size %d of the text encoder", t.Config.VocabSize),
+			Path: t.Dir.File(t.Tokenizer), Expected: fmt.Sprintf("ids below vocab_size %d of the text encoder", t.Config.VocabSize),
 			Got: fmt.Sprintf("ids up to %d", out.VocabSize()-1),
 		}
 	}
@@ -65,12 +64,12 @@ func (t *Text) openTokenizer() (*tokenizer.CLIP, error) {
 // settings are those of the text encoder: whatever its tokenizer may read is part of them.
 func (t *Text) settings() (string, error) {
 	out := fmt.Sprintf("%+v\n", t.Config)
-	files, err := os.ReadDir(t.Tokenizer)
+	files, err := os.ReadDir(t.Dir.File(t.Tokenizer))
 	if err != nil {
 		return "", err
 	}
 	for _, f := range files {
-		path := filepath.Join(t.Tokenizer, f.Name())
+		path := t.Dir.File(t.Tokenizer, f.Name())
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // a link's file
 			continue
 		}

@@ -36,7 +36,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	m := &model{
 		Model: latent.Model{Dir: dir, UNet: configs.UNet, VAE: configs.VAE, Tokens: configs.Tokens, Schedule: latent.ReadSchedule(dir, sampler.ParseConfig)},
 		text: latent.NewText(latent.Text{
-			Dir: dir, Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: configs.Tokenizer(), Config: configs.Text,
+			Dir: dir, Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: modeldir.TokenizerFolder, Config: configs.Text,
 			Tokens: configs.Tokens, Warnings: configs.Warnings,
 		}),
 	}

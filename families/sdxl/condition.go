@@ -11,42 +11,60 @@ import (
 // negative begins the names of options of the negative prompt.
 const negative = "negative_"
 
-// sizes are the options of what the model is told of a picture, in the order it takes them, in pixels: how large it was, what
-// of it was cut off above and to the left, and how large it became (section 2.2 of the paper). By default nothing was cut off
-// and the size is the image's; those of the negative prompt are by default those of the prompt.
-func sizes() []string {
-	return []string{"original_height", "original_width", "crop_top", "crop_left", "target_height", "target_width"}
+// number is one that the model is told of a picture for each prompt.
+type number struct {
+	option string
+	spec   stage.OptionSpec // without a name
+	usual  func(o stage.Options, negative bool) float64
 }
 
-func sizeNames() []string {
-	var names []string
-	for _, prefix := range []string{"", negative} {
-		for _, name := range sizes() {
-			names = append(names, prefix+name)
-		}
-	}
-	return names
-}
-
-func sizeOptions() (out []stage.OptionSpec) {
+// numbers are those that the model is told, in the order it takes them: how large a picture was, what of it was cut off above
+// and to the left, and how large it became, in pixels (section 2.2 of the paper), by default nothing and the image's size; a
+// refiner is told how beautiful it is instead of the last. Those of the negative prompt are by default those of the prompt, but
+// for the beauty.
+func (m *model) numbers() []number {
 	const most = 1 << 16
-	for _, name := range sizeNames() {
-		out = append(out, stage.OptionSpec{Name: name, Type: stage.Int, Max: most})
+	size := func(option, of string) number {
+		return number{option, stage.OptionSpec{Type: stage.Int, Max: most}, func(o stage.Options, _ bool) float64 { return float64(o[of].Int) }}
+	}
+	of := []number{size("original_height", family.Height), size("original_width", family.Width), size("crop_top", ""), size("crop_left", "")}
+	if !m.Refines {
+		return append(of, size("target_height", family.Height), size("target_width", family.Width))
+	}
+	return append(of, number{"aesthetic_score", stage.OptionSpec{Type: stage.Float, Max: 10}, func(_ stage.Options, negative bool) float64 {
+		if negative {
+			return 2.5
+		}
+		return 6
+	}})
+}
+
+// numberOptions are the specs of the numbers, of the prompt and of the negative one.
+func (m *model) numberOptions() (out []stage.OptionSpec) {
+	for _, prefix := range []string{"", negative} {
+		for _, n := range m.numbers() {
+			spec := n.spec
+			spec.Name = prefix + n.option
+			out = append(out, spec)
+		}
 	}
 	return out
 }
 
 // told are the numbers of a prompt, or of the negative one.
-func told(o stage.Options, prefix string) (out []float64) {
-	height, width := o[family.Height].Int, o[family.Width].Int
-	for i, name := range sizes() {
-		v := []int64{height, width, 0, 0, height, width}[i]
-		for _, prefix := range []string{"", prefix} {
-			if said, ok := o[prefix+name]; ok {
-				v = said.Int
+func (m *model) told(o stage.Options, negates bool) (out []float64) {
+	for _, n := range m.numbers() {
+		v := n.usual(o, negates)
+		said, ok := o[n.option]
+		if negates {
+			if own, also := o[negative+n.option]; also || n.spec.Type == stage.Float {
+				said, ok = own, also
 			}
 		}
-		out = append(out, float64(v))
+		if ok {
+			v = float64(said.Int) + said.Float // one of which is 0
+		}
+		out = append(out, v)
 	}
 	return out
 }
@@ -60,9 +78,9 @@ func (m *model) fixed(req stage.WorkRequest, rows []int) ([]latent.Input, error)
 		return nil, err
 	}
 	var vector []float32
-	for i, prefix := range []string{negative, ""}[2-family.Batch(req.Options):] {
+	for i, negates := range []bool{true, false}[2-family.Batch(req.Options):] {
 		vector = append(vector, latent.Rows(pooled, len(pooled)/m.pooled(), rows[i:i+1])...)
-		for _, number := range told(req.Options, prefix) {
+		for _, number := range m.told(req.Options, negates) {
 			vector = append(vector, nn.Sinusoid(number, m.UNet.AdditionTimeDim, m.UNet.CosFirst, m.UNet.FreqShift)...)
 		}
 	}

@@ -1,5 +1,6 @@
 // Package sdxl is the family of Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952): latent diffusion under the states of
-// two text encoders, the pooled state of the second and the sizes that the model was told of pictures in training.
+// two text encoders, the pooled state of the second and the sizes that the model was told of pictures in training. Its refiner
+// has the second text encoder alone and draws from pictures.
 //
 // The package may import families/family, families/latent, stage and the engine.
 package sdxl
@@ -29,6 +30,7 @@ func Families() (out []family.Family) {
 const (
 	tokenizer2 = "tokenizer_2" // folder
 	forceZeros = "force_zeros_for_empty_prompt"
+	aesthetics = "requires_aesthetics_score" // a refiner's index has it
 )
 
 // model is an opened model: what its turns know of it.
@@ -40,16 +42,24 @@ type model struct {
 
 func open(dir *modeldir.Dir) (*family.Model, error) {
 	tokenizers := []string{"CLIPTokenizer", "CLIPTokenizerFast"}
-	warnings, err := dir.Check(map[string][]string{
+	parts := map[string][]string{
 		modeldir.TextEncoderFolder: {modeldir.ClassCLIP, modeldir.ClassCLIPProjected}, modeldir.TextEncoder2Folder: {modeldir.ClassCLIPProjected},
 		modeldir.TokenizerFolder: tokenizers, tokenizer2: tokenizers,
 		modeldir.UNetFolder: {modeldir.ClassUNet}, modeldir.VAEFolder: {modeldir.ClassVAE}, modeldir.SchedulerFolder: nil,
-		forceZeros: nil, "add_watermarker": nil, "feature_extractor": nil, "image_encoder": nil,
-	})
+		forceZeros: nil, aesthetics: nil, "add_watermarker": nil, "feature_extractor": nil, "image_encoder": nil,
+	}
+	refines, err := dir.Flag(aesthetics, false)
 	if err != nil {
 		return nil, err
 	}
-	m := &model{Model: latent.Model{Dir: dir}}
+	if refines {
+		parts[modeldir.TextEncoderFolder], parts[modeldir.TokenizerFolder] = nil, nil
+	}
+	warnings, err := dir.Check(parts)
+	if err != nil {
+		return nil, err
+	}
+	m := &model{Model: latent.Model{Dir: dir, Refines: refines}}
 	if m.UNet, err = modeldir.Config(dir, modeldir.UNetFolder, unet.ParseConfig); err != nil {
 		return nil, err
 	}
@@ -63,61 +73,72 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 		return nil, err
 	}
 	m.Schedule, m.Fixed = latent.ReadSchedule(dir, sampler.ParseWritten), m.fixed
-	components := m.Components()
-	for i := len(m.texts) - 1; i >= 0; i-- {
-		components = append([]family.Component{m.texts[i].Component()}, components...)
+	var texts []family.Component
+	folders := []string{modeldir.UNetFolder, modeldir.SchedulerFolder, modeldir.VAEFolder}
+	for _, t := range m.texts {
+		texts, folders = append(texts, t.Component()), append(folders, t.Folder, t.Tokenizer)
 	}
 	return &family.Model{
 		Class:      dir.Class(),
 		Recipes:    []stage.Recipe{m.recipe()},
 		Turns:      m.Turns(family.Turn{Runs: m.encodeRuns, Work: m.encode}),
-		Components: components,
-		Folders: []string{
-			modeldir.TextEncoderFolder, modeldir.TextEncoder2Folder, modeldir.TokenizerFolder, tokenizer2, modeldir.UNetFolder, modeldir.SchedulerFolder, modeldir.VAEFolder,
-		},
+		Components: slices.Concat(texts, m.Components()),
+		Folders:    folders,
 	}, m.fits()
 }
 
 // openTexts reads the configs of the text encoders.
 func (m *model) openTexts(warnings []string) error {
-	first, second := latent.Text{
-		Dir: m.Dir, Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: m.Dir.File(modeldir.TokenizerFolder), Warnings: warnings,
-	}, latent.Text{
-		Dir: m.Dir, Folder: modeldir.TextEncoder2Folder, Class: modeldir.ClassCLIPProjected, Tokenizer: m.Dir.File(tokenizer2),
+	texts := []latent.Text{
+		{Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: modeldir.TokenizerFolder},
+		{Folder: modeldir.TextEncoder2Folder, Class: modeldir.ClassCLIPProjected, Tokenizer: tokenizer2},
 	}
-	for _, t := range []*latent.Text{&first, &second} {
+	if m.Refines {
+		texts = texts[1:]
+	}
+	for i := range texts {
+		t := &texts[i]
 		var err error
 		if t.Config, err = modeldir.Config(m.Dir, t.Folder, clip.ParseConfig); err != nil {
 			return err
 		}
-		if t.Tokens, err = modeldir.PromptTokens(t.Tokenizer, t.Config); err != nil {
+		if t.Tokens, err = modeldir.PromptTokens(m.Dir.File(t.Tokenizer), t.Config); err != nil {
 			return err
 		}
-		t.Penultimate = true
+		if m.Tokens == 0 || t.Tokens < m.Tokens { // states are joined token by token
+			m.Tokens = t.Tokens
+		}
 	}
-	second.Projection = second.Config.Projection
-	m.Tokens = min(first.Tokens, second.Tokens) // states are joined token by token
-	first.Tokens, second.Tokens = m.Tokens, m.Tokens
-	m.texts = []*latent.Text{latent.NewText(first), latent.NewText(second)}
+	last := &texts[len(texts)-1]
+	last.Projection = last.Config.Projection
+	texts[0].Warnings = warnings
+	for _, t := range texts {
+		t.Dir, t.Tokens, t.Penultimate = m.Dir, m.Tokens, true
+		m.texts = append(m.texts, latent.NewText(t))
+	}
 	return nil
 }
 
 // fits checks the configs against each other.
 func (m *model) fits() error {
-	width := 0
+	width, of := 0, "both text encoders"
+	if m.Refines {
+		of = "the text encoder"
+	}
 	for _, t := range m.texts {
 		width += t.Config.HiddenSize
 		if t.Config.Layers < 2 {
 			return &modeldir.Error{Path: m.Dir.File(t.Folder, "config.json"), Expected: "num_hidden_layers of 2 or more, the last but one of which is used", Got: fmt.Sprint(t.Config.Layers)}
 		}
 	}
-	vector := m.pooled() + unet.AdditionTimes*m.UNet.AdditionTimeDim
+	numbers := len(m.numbers())
+	vector := m.pooled() + numbers*m.UNet.AdditionTimeDim
 	return m.Dir.Fits(
 		modeldir.UNetFolder,
-		modeldir.Fit{Key: "cross_attention_dim", Got: m.UNet.ContextDim, Want: width, Why: "the hidden_size of both text encoders"},
+		modeldir.Fit{Key: "cross_attention_dim", Got: m.UNet.ContextDim, Want: width, Why: "the hidden_size of " + of},
 		modeldir.FitInputs(m.UNet, m.VAE),
 		modeldir.Fit{Key: "out_channels", Got: m.UNet.OutChannels, Want: m.VAE.LatentChannels, Why: "the autoencoder's latent_channels"},
-		modeldir.Fit{Key: "projection_class_embeddings_input_dim", Got: m.UNet.AdditionDim, Want: vector, Why: fmt.Sprintf("the pooled state and %d sizes", unet.AdditionTimes)},
+		modeldir.Fit{Key: "projection_class_embeddings_input_dim", Got: m.UNet.AdditionDim, Want: vector, Why: fmt.Sprintf("the pooled state and %d numbers of addition_time_embed_dim values, since %s is %v", numbers, aesthetics, m.Refines)},
 	)
 }
 
@@ -127,13 +148,20 @@ func (m *model) pooled() int { return m.texts[len(m.texts)-1].Projection }
 // recipe is how the model draws: from a prompt, and from a picture where one is sent.
 func (m *model) recipe() stage.Recipe {
 	conditioning := []stage.Port{m.StatesPort(), latent.Port(latent.ValuePooled, "batch", fmt.Sprint(m.pooled())), latent.PeriodsPort()}
-	var folders []string
+	var parts, names []string
 	for _, t := range m.texts {
-		folders = append(folders, t.Folder)
+		parts = append(parts, t.Folder)
 	}
-	prompts := []string{latent.OptionPrompt, latent.OptionNegative, optionPrompt2, optionNegative2}
+	numbers := m.numberOptions()
+	for _, n := range numbers {
+		names = append(names, n.Name)
+	}
+	prompts := []string{latent.OptionPrompt, latent.OptionNegative}
+	if len(m.texts) == 2 {
+		prompts = append(prompts, optionPrompt2, optionNegative2)
+	}
 	encode := stage.Turn{
-		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(folders...), Gives: conditioning,
+		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(parts...), Gives: conditioning,
 		Options: append(latent.Reads(prompts...), forceZeros),
 	}
 	options := []stage.OptionSpec{m.Prompt(latent.OptionPrompt)}
@@ -144,9 +172,9 @@ func (m *model) recipe() stage.Recipe {
 	}
 	return stage.Recipe{
 		Family: "sdxl", Task: "generate", Inputs: m.Inputs(),
-		Options: slices.Concat(options, latent.PromptOptions(), m.Options(), latent.ClipSkips(m.texts...), sizeOptions(), []stage.OptionSpec{
+		Options: slices.Concat(options, latent.PromptOptions(), m.Options(), latent.ClipSkips(m.texts...), numbers, []stage.OptionSpec{
 			{Name: forceZeros, Type: stage.Bool, Default: stage.BoolOption(m.forceZeros)},
 		}),
-		Turns: slices.Concat([]stage.Turn{encode}, m.Following(conditioning, sizeNames()...)),
+		Turns: slices.Concat([]stage.Turn{encode}, m.Following(conditioning, names...)),
 	}
 }

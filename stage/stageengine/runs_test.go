@@ -2,9 +2,7 @@ package stageengine
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,188 +13,6 @@ import (
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
-
-// goldenCase is a run of an index.json, as testdata/golden/sdxl/README.md describes it: what it says becomes options and files of
-// a request, whatever the model.
-type goldenCase struct {
-	ID, Part, Model, Kind, File, PNG string
-
-	Prompt          string
-	NegativePrompt  *string `json:"negative_prompt"`
-	Prompt2         string  `json:"prompt_2"`
-	NegativePrompt2 string  `json:"negative_prompt_2"`
-	Sampler         string
-	Steps           int
-	GuidanceScale   float64 `json:"guidance_scale"`
-	GuidanceRescale float64 `json:"guidance_rescale"`
-	Width, Height   int
-	Seed            uint64
-	Strength        float64
-	DenoisingEnd    float64 `json:"denoising_end"`
-	ClipSkip        int     `json:"clip_skip"`
-	Images          int     `json:"num_images_per_prompt"`
-	Image, Mask     string
-	Weights         bool // the prompts have them
-	RestoreMean     bool `json:"restore_mean"`
-
-	OriginalSize         []int `json:"original_size"`
-	Crops                []int `json:"crops_coords_top_left"`
-	TargetSize           []int `json:"target_size"`
-	NegativeOriginalSize []int `json:"negative_original_size"`
-	NegativeCrops        []int `json:"negative_crops_coords_top_left"`
-	NegativeTargetSize   []int `json:"negative_target_size"`
-
-	ForceZeros *bool                      `json:"force_zeros"`
-	Scheduler  map[string]json.RawMessage `json:"scheduler_config"`
-}
-
-const formatGoldens = repo + "/testdata/golden/formats"
-
-// runTolerance is of the largest latent.
-const runTolerance = 1e-4
-
-// readCases are the runs of a golden's index that a test is for.
-func readCases(t *testing.T, dir string, wanted func(goldenCase) bool) (out []goldenCase) {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var index struct{ Runs []goldenCase }
-	if err := json.Unmarshal(data, &index); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range index.Runs {
-		if wanted(c) {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-// options are what the run says, by the names of options; image is which one of a batch.
-func (c goldenCase) options(image int) stage.Options {
-	o := stage.Options{
-		"prompt": stage.TextOption(c.Prompt), "sampler": stage.TextOption(c.Sampler), "steps": stage.IntOption(int64(c.Steps)),
-		"guidance_scale": stage.FloatOption(c.GuidanceScale), "width": stage.IntOption(int64(c.Width)), "height": stage.IntOption(int64(c.Height)),
-	}
-	o["prompt_syntax"] = stage.TextOption("plain")
-	if c.Weights {
-		o["prompt_syntax"], o["restore_mean"] = stage.TextOption("weights"), stage.BoolOption(c.RestoreMean)
-	}
-	if c.NegativePrompt != nil {
-		o["negative_prompt"] = stage.TextOption(*c.NegativePrompt)
-	}
-	for name, v := range map[string]string{"prompt_2": c.Prompt2, "negative_prompt_2": c.NegativePrompt2} {
-		if v != "" {
-			o[name] = stage.TextOption(v)
-		}
-	}
-	for name, v := range map[string]float64{"guidance_rescale": c.GuidanceRescale, "strength": c.Strength, "denoising_end": c.DenoisingEnd} {
-		if v != 0 {
-			o[name] = stage.FloatOption(v)
-		}
-	}
-	if c.ClipSkip != 0 {
-		o["clip_skip"] = stage.IntOption(int64(c.ClipSkip))
-	}
-	if c.Images > 1 {
-		o["batch_size"], o["batch_index"] = stage.IntOption(int64(c.Images)), stage.IntOption(int64(image))
-	}
-	for names, v := range map[[2]string][]int{
-		{"original_height", "original_width"}: c.OriginalSize, {"crop_top", "crop_left"}: c.Crops, {"target_height", "target_width"}: c.TargetSize,
-		{"negative_original_height", "negative_original_width"}: c.NegativeOriginalSize, {"negative_crop_top", "negative_crop_left"}: c.NegativeCrops,
-		{"negative_target_height", "negative_target_width"}: c.NegativeTargetSize,
-	} {
-		if v != nil {
-			o[names[0]], o[names[1]] = stage.IntOption(int64(v[0])), stage.IntOption(int64(v[1]))
-		}
-	}
-	return o
-}
-
-// inputs are the files that the run begins with.
-func (c goldenCase) inputs(t *testing.T, dir string) (out stage.Values) {
-	t.Helper()
-	for name, file := range map[string]string{"init_image": c.Image, "mask": c.Mask} {
-		if file == "" {
-			continue
-		}
-		data, err := os.ReadFile(filepath.Join(dir, "inputs", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, stage.Value{Name: name, File: &stage.File{Media: "image/png", Data: data}})
-	}
-	return out
-}
-
-// folder is the model of the run, a copy where the run changes its configs.
-func (c goldenCase) folder(t *testing.T, dir string) string {
-	t.Helper()
-	base := bases[c.Model]
-	if base == "" && c.ForceZeros == nil && c.Scheduler == nil {
-		return filepath.Join(dir, c.Model)
-	}
-	copied := filepath.Join(t.TempDir(), c.Model)
-	if base != "" {
-		copyModel(t, filepath.Join(dir, base), copied)
-	}
-	copyModel(t, filepath.Join(dir, c.Model), copied)
-	if c.ForceZeros != nil && !*c.ForceZeros {
-		if err := os.Rename(filepath.Join(copied, "model_index.noforce.json"), filepath.Join(copied, "model_index.json")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for key, value := range c.Scheduler {
-		editJSON(t, filepath.Join(copied, "scheduler", "scheduler_config.json"), key, value)
-	}
-	return copied
-}
-
-// bases are the models that some have all from but their U-Net.
-var bases = map[string]string{"tiny-sd15-inpaint": "tiny-sd15", "micro-inpaint": "micro-sd15"}
-
-// copyModel copies the files of a model over those of another.
-func copyModel(t *testing.T, from, to string) {
-	t.Helper()
-	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		name, _ := filepath.Rel(from, path)
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir():
-			return os.MkdirAll(filepath.Join(to, name), 0o700)
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(to, name), data, 0o600)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func editJSON(t *testing.T, file, key string, value json.RawMessage) {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	var object map[string]json.RawMessage
-	if err == nil {
-		err = json.Unmarshal(data, &object)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	object[key] = value
-	if data, err = json.Marshal(object); err == nil {
-		err = os.WriteFile(file, data, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // stages are those of each kind over models, which everything that a turn asks for is loaded into.
 type stages map[stage.Kind]*Stage
@@ -301,6 +117,7 @@ func TestGoldenCases(t *testing.T) {
 	}{
 		sdxlGoldens:   {"runs", []string{"tiny-sdxl", "tiny-sd15", "tiny-sd15-inpaint"}, 49},
 		formatGoldens: {"checkpoints", []string{"micro-sd15", "micro-inpaint", "micro-sd2", "micro-sdxl"}, 6},
+		moreGoldens:   {"more", []string{"tiny-sdxl", "tiny-sdxl-inpaint", "tiny-refiner"}, 28},
 	} {
 		cases := readCases(t, dir, func(c goldenCase) bool {
 			return c.Part == want.part && slices.Contains(want.models, c.Model) && !strings.HasPrefix(c.ID, "ck-sd-")
@@ -375,6 +192,24 @@ func TestGoldenPlans(t *testing.T) {
 			if err := dev.Close(); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+}
+
+// A refiner asked to draw from nothing is refused by the picture that it needs, and an inpainting model by the mask too.
+func TestModelsOfPictures(t *testing.T) {
+	for model, want := range map[string][]bool{"tiny-sdxl": {true, true}, "tiny-refiner": {false, true}, "tiny-sdxl-inpaint": {false, false}} {
+		c := readCases(t, moreGoldens, func(c goldenCase) bool { return c.Model == model })[0]
+		s := openStages(t, c.folder(t, moreGoldens))
+		recipe := s.recipe(model)
+		for i, input := range recipe.Inputs {
+			if input.Optional != want[i] {
+				t.Errorf("%s: %s may be missing: %v", model, input.Name, input.Optional)
+			}
+		}
+		_, err := s.draw(t, recipe, c.options(0).Of([]string{"prompt", "width", "height"}), nil, 1)
+		if refused := stage.ReasonOf(err) == stage.InvalidField && strings.Contains(err.Error(), "init_image"); refused == want[0] {
+			t.Errorf("%s without a picture: %v", model, err)
 		}
 	}
 }
