@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,23 +35,25 @@ func TestGenerateFromPictures(t *testing.T) {
 			Strength                     float64
 			Seed                         uint64
 			Image, Mask, PNG             string
+			OriginalSize                 []int `json:"original_size"`
 		}
 	}
 	if err := json.Unmarshal(data, &index); err != nil {
 		t.Fatal(err)
 	}
-	s := up(t, "--models", filepath.Join(pictureGoldens[len("../"):], "tiny-sd15"))
+	models := []string{"tiny-sd15", "tiny-sdxl"}
+	s := up(t, "--models", filepath.Join(pictureGoldens[len("../"):], models[0])+","+filepath.Join(pictureGoldens[len("../"):], models[1]))
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 	drawn := map[string]int{}
 	for _, r := range index.Runs {
-		if r.Model != "tiny-sd15" || r.Kind != "img2img" && r.Kind != "inpaint" {
+		if !slices.Contains(models, r.Model) || r.Kind != "img2img" && r.Kind != "inpaint" || r.OriginalSize != nil {
 			continue
 		}
-		drawn[r.Kind]++
+		drawn[r.Model+" "+r.Kind]++
 		input := func(name string) string { return filepath.Join(pictureGoldens[len("../"):], "inputs", name) }
 		out := filepath.Join(t.TempDir(), "out.png")
 		args := []string{
-			"generate", r.Prompt, "-o", out, "--server", s.addresses["orchestrator"], "--negative-prompt", r.NegativePrompt, "--sampler", r.Sampler,
+			"generate", r.Prompt, "--model", r.Model, "-o", out, "--server", s.addresses["orchestrator"], "--negative-prompt", r.NegativePrompt, "--sampler", r.Sampler,
 			"--steps", strconv.Itoa(r.Steps), "--guidance-scale", number(r.GuidanceScale), "--seed", strconv.FormatUint(r.Seed, 10),
 			"--init-image", input(r.Image), "--strength", number(r.Strength),
 		}
@@ -63,7 +66,7 @@ func TestGenerateFromPictures(t *testing.T) {
 		}
 		compare(t, filepath.Join(pictureGoldens, r.PNG), out)
 	}
-	if drawn["img2img"] == 0 || drawn["inpaint"] == 0 {
+	if len(drawn) != 2*len(models) {
 		t.Errorf("drawn were %v", drawn)
 	}
 }
