@@ -21,7 +21,7 @@ type Turn struct {
 	Gives   []Port
 	Options []string // that it reads, by name
 	// EachImage turns are taken for every image of the job, others once. Optional ones are left out where a value is
-	// missing that they take and that is not itself optional.
+	// missing that they take and that is not itself optional, and where they have slots alone that nobody is in.
 	EachImage, Optional bool
 }
 
@@ -79,7 +79,8 @@ func (r Recipe) For(has func(value string) bool) []Turn {
 	var out []Turn
 	for _, t := range r.Turns {
 		missing := slices.ContainsFunc(t.Takes, func(p Port) bool { return !p.Optional && !there(p.Name) })
-		if t.Optional && missing {
+		nobody := !slices.ContainsFunc(t.Members, func(m Member) bool { return m.Option == "" })
+		if t.Optional && (missing || nobody) {
 			continue
 		}
 		t.Members = slices.DeleteFunc(slices.Clone(t.Members), func(m Member) bool { return m.With != "" && !there(m.With) })

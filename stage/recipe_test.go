@@ -89,3 +89,23 @@ func TestWorksWith(t *testing.T) {
 		}
 	}
 }
+
+// An optional turn of slots alone is taken where somebody is in them, and nobody else's is ever left out for that.
+func TestOptionalSlots(t *testing.T) {
+	r := recipe()
+	slot := []stage.Member{{Component: "net", Option: "helper"}}
+	r.Turns = append(r.Turns, stage.Turn{Name: "help", Kind: stage.KindDenoiser, Members: slot, Optional: true}, stage.Turn{Name: "must", Kind: stage.KindDenoiser, Members: slot})
+	for text, want := range map[string]string{"": "encode denoise decode must", "friend": "encode denoise decode help must"} {
+		chosen := r.Choose(stage.Options{"helper": stage.TextOption(text)}, func(string, string) bool { return true })
+		for _, r := range []stage.Recipe{chosen, r} {
+			var names []string
+			for _, t := range r.For(func(string) bool { return false }) {
+				names = append(names, t.Name)
+			}
+			if got := strings.Join(names, " "); got != want {
+				t.Errorf("with %q: %s, want %s", text, got, want)
+			}
+			want = "encode denoise decode must" // before anybody is chosen
+		}
+	}
+}

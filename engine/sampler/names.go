@@ -10,7 +10,10 @@ type entry struct {
 	sde    bool // algorithm_type = sde-dpmsolver++
 }
 
-const dpmSolver = "DPMSolverMultistepScheduler"
+const (
+	dpmSolver = "DPMSolverMultistepScheduler"
+	heunClass = "HeunDiscreteScheduler"
+)
 
 // entries is every sampler, in the order users see.
 func entries() []entry {
@@ -19,7 +22,7 @@ func entries() []entry {
 		{name: "ddpm", class: "DDPMScheduler", make: newDDPM},
 		{name: "pndm", class: "PNDMScheduler", make: newPNDM},
 		{name: "lms", class: "LMSDiscreteScheduler", make: newLMS},
-		{name: "heun", class: "HeunDiscreteScheduler", make: newHeun},
+		{name: "heun", class: heunClass, make: newHeun},
 		{name: "euler", class: "EulerDiscreteScheduler", make: newEuler},
 		{name: "euler_karras", class: "EulerDiscreteScheduler", make: newEuler, karras: true},
 		{name: "euler_a", class: "EulerAncestralDiscreteScheduler", make: newEulerAncestral},
@@ -108,7 +111,7 @@ func classes() []class {
 			karras: true, unset: sigmas(nil),
 		},
 		{
-			name: "HeunDiscreteScheduler", betaStart: 0.00085, betaEnd: 0.012, betaSchedule: "linear", spacing: "linspace", predictions: all,
+			name: heunClass, betaStart: 0.00085, betaEnd: 0.012, betaSchedule: "linear", spacing: "linspace", predictions: all,
 			clip: true, karras: true, unset: sigmas(nil),
 		},
 		{

@@ -50,7 +50,7 @@ func NewPart(name string, c Config, steps, taken int) (*Sampler, error) {
 	if taken < 1 || taken > steps {
 		return nil, &StepsError{Sampler: e.name, Steps: taken, Min: 1, Max: steps}
 	}
-	if set.first = steps - taken; e.class == "HeunDiscreteScheduler" {
+	if set.first = steps - taken; e.class == heunClass {
 		set.first *= 2
 	}
 	s, err := e.make(set, steps)
@@ -62,6 +62,20 @@ func NewPart(name string, c Config, steps, taken int) (*Sampler, error) {
 		return nil, set.refuse(steps, "the latents are not finite after evaluation %d of %d", i, s.Evaluations())
 	}
 	return s, nil
+}
+
+// NewBehind is NewPart of the way behind a share of all denoising, 0 to 1, as diffusers' denoising_start cuts it. A *StepsError
+// tells that no step is left.
+func NewBehind(name string, c Config, steps int, share float64) (*Sampler, error) {
+	whole, err := New(name, c, steps)
+	if err != nil {
+		return nil, err
+	}
+	first := whole.Until(share)
+	if e, err := entryNamed(whole.name); err == nil && e.class == heunClass {
+		first /= 2 // the evaluations of a step belong together
+	}
+	return NewPart(name, c, steps, steps-first)
 }
 
 // MaxSteps is the largest number of steps that New accepts for a sampler of this model. In rare

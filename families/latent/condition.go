@@ -30,7 +30,7 @@ func (d *denoising) condition() error {
 	if d.req.Values.Has(ValuePeriods) {
 		want, most = 1, maxChunks+1
 	}
-	if c.rows < want || c.rows > most || c.tokens > maxTokens {
+	if c.rows < want || c.rows > most || c.tokens > maxTokens || shape[2] != d.UNet.ContextDim {
 		return stage.Invalid(stage.TensorInvalid, v.Name, shape, fmt.Sprintf("[%d, at most %d tokens, %d]", most, maxTokens, d.UNet.ContextDim))
 	}
 	var err error

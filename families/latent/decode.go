@@ -16,7 +16,10 @@ func (m *Model) decode(ctx context.Context, s family.Session, req stage.WorkRequ
 	if err != nil {
 		return stage.Result{}, err
 	}
-	v, _ := req.Values.Get(ValueLatents)
+	v, refined := req.Values.Get(ValueRefined)
+	if !refined {
+		v, _ = req.Values.Get(ValueLatents)
+	}
 	h, w := m.latentSize(req.Options)
 	z, err := m.sized(v, req.Options)
 	if err != nil {

@@ -34,17 +34,26 @@ func (m *Model) UNetRun(net family.Network, o stage.Options, tokens int) (family
 // denoise leads noise, or a picture with noise, to a latent.
 func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkRequest, o stage.Observer) (stage.Result, error) {
 	d := &denoising{Model: m, req: req}
+	return d.run(ctx, s, o)
+}
+
+// run takes the steps.
+func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer) (stage.Result, error) {
 	if err := d.condition(); err != nil {
 		return stage.Result{}, err
 	}
-	if err := d.open(); err != nil {
+	open := d.open
+	if d.refines {
+		open = d.openRefine
+	}
+	if err := open(); err != nil {
 		return stage.Result{}, err
 	}
 	state, err := d.start()
 	if err != nil {
 		return stage.Result{}, err
 	}
-	r, err := m.UNetRun(s.Network(0), req.Options, d.conditioning.tokens)
+	r, err := d.UNetRun(s.Network(0), d.req.Options, d.conditioning.tokens)
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -57,10 +66,10 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 	if o.Ready != nil {
 		o.Ready(all)
 	}
-	p, told := newPredictor(run, s.Network(0).(*modeldir.Denoiser), req.Options, len(d.noise), d.beside), time.Time{}
+	p, told := newPredictor(run, s.Network(0).(*modeldir.Denoiser), d.req.Options, len(d.noise), d.beside), time.Time{}
 	draw := d.draw
 	for i := state.Step; i < d.last; i++ {
-		inputs, err := d.conditions(i - d.steps.First())
+		inputs, err := d.conditions(i - d.begun())
 		if err != nil {
 			return stage.Result{}, err
 		}
@@ -96,7 +105,8 @@ func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkReq
 // denoising is one request.
 type denoising struct {
 	*Model
-	req stage.WorkRequest
+	req     stage.WorkRequest
+	refines bool // it goes on with latents of another model
 	conditioning
 	steps   *sampler.Sampler
 	source  *sampler.Source
@@ -123,14 +133,19 @@ func (d *denoising) open() error {
 	}
 	var err error
 	if d.steps, err = sampler.NewPart(name, d.Schedule.Config, steps, taken); err != nil {
-		var wrong *sampler.StepsError
-		if errors.As(err, &wrong) {
-			return stage.Invalid(stage.InvalidField, OptionSteps, steps, fmt.Sprintf("%d to %d with sampler %s", wrong.Min, wrong.Max, wrong.Sampler))
-		}
-		return stage.Invalid(stage.SamplerUnsupported, OptionSampler, name, "another sampler or number of steps: "+err.Error())
+		return unsteppable(name, steps, err)
 	}
-	if d.last = d.steps.Until(o[OptionDenoisingEnd].Float); d.last <= d.steps.First() {
-		return stage.Invalid(stage.InvalidField, OptionDenoisingEnd, o[OptionDenoisingEnd], "an end behind the first step")
+	end, which := o[OptionDenoisingEnd].Float, OptionDenoisingEnd
+	if share, named, err := refinerOf(o); err != nil {
+		return err
+	} else if named {
+		if d.req.Values.Has(ValueMaskLatents) {
+			return stage.Invalid(stage.InvalidField, Refiner, o[Refiner], "none beside a mask, which it would not keep to")
+		}
+		end, which = share, Refiner
+	}
+	if d.last = d.steps.Until(end); d.last <= d.steps.First() {
+		return stage.Invalid(stage.InvalidField, which, o[which], "an end behind the first step")
 	}
 	if size, index := o[OptionBatchSize].Int, o[OptionBatchIndex].Int; index >= size {
 		return stage.Invalid(stage.InvalidField, OptionBatchIndex, index, fmt.Sprintf("0 to %d, as there are images in the batch", size-1))
@@ -145,6 +160,23 @@ func (d *denoising) open() error {
 	d.drawAt(d.draws, d.noise)
 	d.draws++
 	return nil
+}
+
+// unsteppable is the error of a sampler that cannot be made.
+func unsteppable(name string, steps int, err error) error {
+	var wrong *sampler.StepsError
+	if errors.As(err, &wrong) {
+		return stage.Invalid(stage.InvalidField, OptionSteps, steps, fmt.Sprintf("%d to %d with sampler %s", wrong.Min, wrong.Max, wrong.Sampler))
+	}
+	return stage.Invalid(stage.SamplerUnsupported, OptionSampler, name, "another sampler or number of steps: "+err.Error())
+}
+
+// begun is the evaluation that the steps of prompts are counted from: the first one, of the first of two models.
+func (d *denoising) begun() int {
+	if d.refines {
+		return 0
+	}
+	return d.steps.First()
 }
 
 // draw is the noise of a step: behind the draws of the start come those of the steps that are taken.
@@ -166,6 +198,9 @@ func (d *denoising) drawAt(draw int, dst []float32) {
 func (d *denoising) start() (sampler.State, error) {
 	if d.req.Resume != nil {
 		return d.resume(*d.req.Resume)
+	}
+	if d.refines {
+		return d.steps.From(d.picture), nil
 	}
 	if d.picture == nil || d.mask != nil && d.steps.First() == 0 && d.req.Options[OptionStrength].Float == 1 {
 		return d.steps.Start(d.noise), nil

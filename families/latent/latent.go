@@ -71,6 +71,7 @@ func (m *Model) Turns(encode family.Turn) map[string]family.Turn {
 	return map[string]family.Turn{
 		family.Encode: encode, EncodeImage: {Runs: m.encodeImageRuns, Work: m.encodeImage},
 		family.Denoise: {Runs: m.denoiseRuns, Work: m.denoise}, family.Decode: {Runs: family.DecodeRuns(m.VAE), Work: m.decode},
+		Refine: {Runs: m.refineRuns, Work: m.refine},
 	}
 }
 

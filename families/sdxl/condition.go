@@ -1,6 +1,8 @@
 package sdxl
 
 import (
+	"fmt"
+
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/families/family"
@@ -22,13 +24,13 @@ type number struct {
 // and to the left, and how large it became, in pixels (section 2.2 of the paper), by default nothing and the image's size; a
 // refiner is told how beautiful it is instead of the last. Those of the negative prompt are by default those of the prompt, but
 // for the beauty.
-func (m *model) numbers() []number {
+func numbers(refines bool) []number {
 	const most = 1 << 16
 	size := func(option, of string) number {
 		return number{option, stage.OptionSpec{Type: stage.Int, Max: most}, func(o stage.Options, _ bool) float64 { return float64(o[of].Int) }}
 	}
 	of := []number{size("original_height", family.Height), size("original_width", family.Width), size("crop_top", ""), size("crop_left", "")}
-	if !m.Refines {
+	if !refines {
 		return append(of, size("target_height", family.Height), size("target_width", family.Width))
 	}
 	return append(of, number{"aesthetic_score", stage.OptionSpec{Type: stage.Float, Max: 10}, func(_ stage.Options, negative bool) float64 {
@@ -40,9 +42,9 @@ func (m *model) numbers() []number {
 }
 
 // numberOptions are the specs of the numbers, of the prompt and of the negative one.
-func (m *model) numberOptions() (out []stage.OptionSpec) {
+func numberOptions(refines bool) (out []stage.OptionSpec) {
 	for _, prefix := range []string{"", negative} {
-		for _, n := range m.numbers() {
+		for _, n := range numbers(refines) {
 			spec := n.spec
 			spec.Name = prefix + n.option
 			out = append(out, spec)
@@ -53,7 +55,7 @@ func (m *model) numberOptions() (out []stage.OptionSpec) {
 
 // told are the numbers of a prompt, or of the negative one.
 func (m *model) told(o stage.Options, negates bool) (out []float64) {
-	for _, n := range m.numbers() {
+	for _, n := range numbers(m.Refines) {
 		v := n.usual(o, negates)
 		said, ok := o[n.option]
 		if negates {
@@ -73,6 +75,9 @@ func (m *model) told(o stage.Options, negates bool) (out []float64) {
 // it is told.
 func (m *model) fixed(req stage.WorkRequest, rows []int) ([]latent.Input, error) {
 	v, _ := req.Values.Get(latent.ValuePooled)
+	if shape := v.Tensor.Shape; shape[1] != m.pooled() {
+		return nil, stage.Invalid(stage.TensorInvalid, v.Name, shape, fmt.Sprintf("rows of %d values", m.pooled()))
+	}
 	pooled, err := family.Floats(v)
 	if err != nil {
 		return nil, err

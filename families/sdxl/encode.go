@@ -15,8 +15,13 @@ const (
 	optionNegative2 = "negative_prompt_2"
 )
 
-func (m *model) encodeRuns(nets []family.Network, o stage.Options) (out []family.Run, err error) {
-	for i, t := range m.texts {
+func (m *model) encodeRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
+	return m.runsBy(nets, o, m.texts)
+}
+
+// runsBy are those of some text encoders.
+func (m *model) runsBy(nets []family.Network, o stage.Options, texts []*latent.Text) (out []family.Run, err error) {
+	for i, t := range texts {
 		runs, err := t.Runs(nets[i], i, prompts(o, i, family.Batch(o) == 2))
 		if err != nil {
 			return nil, err
@@ -41,8 +46,14 @@ func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequ
 	guided := family.Batch(req.Options) == 2
 	_, said := req.Options[latent.OptionNegative]
 	zeros := guided && !said && req.Options[forceZeros].Bool
+	return m.encodeBy(ctx, s, req, m.texts, zeros)
+}
+
+// encodeBy is encode by some text encoders, with zeros for the negative prompt or not.
+func (m *model) encodeBy(ctx context.Context, s family.Session, req stage.WorkRequest, texts []*latent.Text, zeros bool) (out stage.Result, err error) {
+	guided := family.Batch(req.Options) == 2
 	var batch [][]latent.Prompt
-	for i := range m.texts {
+	for i := range texts {
 		for j, p := range prompts(req.Options, i, guided && !zeros) {
 			if i == 0 {
 				batch = append(batch, nil)
@@ -54,20 +65,24 @@ func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequ
 	if err != nil {
 		return out, err
 	}
-	readings, warnings, err := c.Read(req.Options, m.texts...)
+	readings, warnings, err := c.Read(req.Options, texts...)
 	if err != nil {
 		return out, err
 	}
-	encoded := make([]latent.Encoded, len(m.texts))
-	for i, t := range m.texts {
+	encoded := make([]latent.Encoded, len(texts))
+	for i, t := range texts {
 		if encoded[i], err = t.Encode(ctx, s, i, readings[i]); err != nil {
 			return out, err
 		}
 	}
 	var states []float32
-	pooled := encoded[len(m.texts)-1].Pooled
-	for row := range len(encoded[0].States) / m.texts[0].Config.HiddenSize {
-		for i, t := range m.texts {
+	width := 0
+	for _, t := range texts {
+		width += t.Config.HiddenSize
+	}
+	pooled := encoded[len(texts)-1].Pooled
+	for row := range len(encoded[0].States) / texts[0].Config.HiddenSize {
+		for i, t := range texts {
 			width := t.Config.HiddenSize
 			states = append(states, encoded[i].States[row*width:][:width]...)
 		}
@@ -79,7 +94,7 @@ func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequ
 		c = c.Behind()
 	}
 	out.Values = append(stage.Values{
-		family.Tensor(latent.ValueStates, states, rows, readings[0].Chunks()*m.Tokens, m.UNet.ContextDim),
+		family.Tensor(latent.ValueStates, states, rows, readings[0].Chunks()*m.Tokens, width),
 		family.Tensor(latent.ValuePooled, pooled, rows, m.pooled()),
 	}, c.Values()...)
 	out.Warnings = warnings

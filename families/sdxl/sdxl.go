@@ -78,10 +78,17 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	for _, t := range m.texts {
 		texts, folders = append(texts, t.Component()), append(folders, t.Folder, t.Tokenizer)
 	}
+	turns := m.Turns(family.Turn{Runs: m.encodeRuns, Work: m.encode})
+	turns[latent.RefineEncode] = family.Turn{Runs: m.refineEncodeRuns, Work: m.refineEncode}
+	adapter := ""
+	if refines {
+		adapter = latent.Refiner
+	}
 	return &family.Model{
 		Class:      dir.Class(),
-		Recipes:    []stage.Recipe{m.recipe()},
-		Turns:      m.Turns(family.Turn{Runs: m.encodeRuns, Work: m.encode}),
+		Adapter:    adapter,
+		Recipes:    []stage.Recipe{refined(m.recipe())},
+		Turns:      turns,
 		Components: slices.Concat(texts, m.Components()),
 		Folders:    folders,
 	}, m.fits()
@@ -131,14 +138,14 @@ func (m *model) fits() error {
 			return &modeldir.Error{Path: m.Dir.File(t.Folder, "config.json"), Expected: "num_hidden_layers of 2 or more, the last but one of which is used", Got: fmt.Sprint(t.Config.Layers)}
 		}
 	}
-	numbers := len(m.numbers())
-	vector := m.pooled() + numbers*m.UNet.AdditionTimeDim
+	told := len(numbers(m.Refines))
+	vector := m.pooled() + told*m.UNet.AdditionTimeDim
 	return m.Dir.Fits(
 		modeldir.UNetFolder,
 		modeldir.Fit{Key: "cross_attention_dim", Got: m.UNet.ContextDim, Want: width, Why: "the hidden_size of " + of},
 		modeldir.FitInputs(m.UNet, m.VAE),
 		modeldir.Fit{Key: "out_channels", Got: m.UNet.OutChannels, Want: m.VAE.LatentChannels, Why: "the autoencoder's latent_channels"},
-		modeldir.Fit{Key: "projection_class_embeddings_input_dim", Got: m.UNet.AdditionDim, Want: vector, Why: fmt.Sprintf("the pooled state and %d numbers of addition_time_embed_dim values, since %s is %v", numbers, aesthetics, m.Refines)},
+		modeldir.Fit{Key: "projection_class_embeddings_input_dim", Got: m.UNet.AdditionDim, Want: vector, Why: fmt.Sprintf("the pooled state and %d numbers of addition_time_embed_dim values, since %s is %v", told, aesthetics, m.Refines)},
 	)
 }
 
@@ -152,8 +159,8 @@ func (m *model) recipe() stage.Recipe {
 	for _, t := range m.texts {
 		parts = append(parts, t.Folder)
 	}
-	numbers := m.numberOptions()
-	for _, n := range numbers {
+	told := numberOptions(m.Refines)
+	for _, n := range told {
 		names = append(names, n.Name)
 	}
 	prompts := []string{latent.OptionPrompt, latent.OptionNegative}
@@ -172,7 +179,7 @@ func (m *model) recipe() stage.Recipe {
 	}
 	return stage.Recipe{
 		Family: "sdxl", Task: "generate", Inputs: m.Inputs(),
-		Options: slices.Concat(options, latent.PromptOptions(), m.Options(), latent.ClipSkips(m.texts...), numbers, []stage.OptionSpec{
+		Options: slices.Concat(options, latent.PromptOptions(), m.Options(), latent.ClipSkips(m.texts...), told, []stage.OptionSpec{
 			{Name: forceZeros, Type: stage.Bool, Default: stage.BoolOption(m.forceZeros)},
 		}),
 		Turns: slices.Concat([]stage.Turn{encode}, m.Following(conditioning, names...)),

@@ -2,6 +2,7 @@ package stageengine
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,6 +43,9 @@ type goldenCase struct {
 
 	AestheticScore         float64 `json:"aesthetic_score"`
 	NegativeAestheticScore float64 `json:"negative_aesthetic_score"`
+
+	Refiner      string
+	RefinerStart float64 `json:"refiner_start"`
 
 	ForceZeros *bool                      `json:"force_zeros"`
 	Scheduler  map[string]json.RawMessage `json:"scheduler_config"`
@@ -97,6 +101,9 @@ func (c goldenCase) options(image int) stage.Options {
 		if v != 0 {
 			o[name] = stage.FloatOption(v)
 		}
+	}
+	if c.Refiner != "" {
+		o["refiner"] = stage.TextOption(fmt.Sprintf("%s:%g", c.Refiner, c.RefinerStart))
 	}
 	if c.ClipSkip != 0 {
 		o["clip_skip"] = stage.IntOption(int64(c.ClipSkip))
@@ -157,6 +164,16 @@ func (c goldenCase) folder(t *testing.T, dir string) string {
 		editJSON(t, scheduler, key, nil)
 	}
 	return copied
+}
+
+// folders are the models of the run, those that it draws with first.
+func (c goldenCase) folders(t *testing.T, dir string) []string {
+	t.Helper()
+	models := []string{c.folder(t, dir)}
+	if c.Refiner != "" {
+		models = append(models, goldenCase{Model: c.Refiner}.folder(t, dir))
+	}
+	return models
 }
 
 // bases are the models that some have all from but their U-Net.

@@ -28,11 +28,18 @@ func (s stages) recipe(model string) stage.Recipe {
 	return s[stage.KindDenoiser].model(model).files.Recipes[0]
 }
 
+// turns are those of a job.
+func (s stages) turns(recipe stage.Recipe, options stage.Options, inputs stage.Values) []stage.Turn {
+	return recipe.Choose(options, func(model, part string) bool {
+		return slices.ContainsFunc(stage.Kinds(), func(kind stage.Kind) bool { return s[kind].adapts(model, part) })
+	}).For(inputs.Has)
+}
+
 // draw takes every turn of a recipe, as a job does, and gives all of its values.
 func (s stages) draw(t *testing.T, recipe stage.Recipe, options stage.Options, inputs stage.Values, seed uint64) (stage.Values, error) {
 	t.Helper()
 	values := slices.Clone(inputs)
-	for _, turn := range recipe.For(values.Has) {
+	for _, turn := range s.turns(recipe, options, inputs) {
 		on := s[turn.Kind]
 		for _, component := range turn.Components() {
 			if err := on.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
@@ -80,7 +87,10 @@ func (c goldenCase) check(t *testing.T, dir string, s stages, recipe stage.Recip
 			t.Errorf("%s: %v", c.ID, err)
 			return ""
 		}
-		latents, _ := values.Get("latents")
+		latents, ok := values.Get("refined_latents")
+		if !ok {
+			latents, _ = values.Get("latents")
+		}
 		picture, _ := values.Get("image")
 		name := c.PNG
 		if image > 0 {
@@ -117,18 +127,19 @@ func TestGoldenCases(t *testing.T) {
 	}{
 		sdxlGoldens:   {"runs", []string{"tiny-sdxl", "tiny-sd15", "tiny-sd15-inpaint"}, 49},
 		formatGoldens: {"checkpoints", []string{"micro-sd15", "micro-inpaint", "micro-sd2", "micro-sdxl"}, 6},
-		moreGoldens:   {"more", []string{"tiny-sdxl", "tiny-sdxl-inpaint", "tiny-refiner"}, 28},
+		moreGoldens:   {"more", []string{"tiny-sdxl", "tiny-sdxl-inpaint", "tiny-refiner"}, 32},
 	} {
 		cases := readCases(t, dir, func(c goldenCase) bool {
 			return c.Part == want.part && slices.Contains(want.models, c.Model) && !strings.HasPrefix(c.ID, "ck-sd-")
 		})
 		opened, told := map[string]stages{}, ""
 		for _, c := range cases {
-			model := c.folder(t, dir)
-			if opened[model] == nil {
-				opened[model] = openStages(t, model)
+			models := c.folders(t, dir)
+			key := strings.Join(models, ",")
+			if opened[key] == nil {
+				opened[key] = openStages(t, models...)
 			}
-			told += c.check(t, dir, opened[model], opened[model].recipe(c.Model))
+			told += c.check(t, dir, opened[key], opened[key].recipe(c.Model))
 		}
 		if len(cases) != want.runs {
 			t.Errorf("%s: %d runs, want %d", dir, len(cases), want.runs)
@@ -139,26 +150,29 @@ func TestGoldenCases(t *testing.T) {
 
 // What every turn is planned to take is what it takes, to the byte; less where a negative prompt is nothing but zeros.
 func TestGoldenPlans(t *testing.T) {
-	ids := []string{"xl-neg", "xl-clipskip1", "xl-noguidance", "xl-inpaint-10", "sd-clipskip1", "sd-inpaint9-ddim-060"}
-	cases := readCases(t, sdxlGoldens, func(c goldenCase) bool { return slices.Contains(ids, c.ID) })
-	if len(cases) != len(ids) {
-		t.Fatalf("%d runs, want %d", len(cases), len(ids))
-	}
-	for _, c := range cases {
-		dir := c.folder(t, sdxlGoldens)
-		all := openStages(t, dir)
+	for id, dir := range map[string]string{
+		"xl-neg": sdxlGoldens, "xl-clipskip1": sdxlGoldens, "xl-noguidance": sdxlGoldens, "xl-inpaint-10": sdxlGoldens, "sd-clipskip1": sdxlGoldens,
+		"sd-inpaint9-ddim-060": sdxlGoldens, "second-heun": moreGoldens, "xl-inpaint9-060": moreGoldens,
+	} {
+		cases := readCases(t, dir, func(c goldenCase) bool { return c.ID == id })
+		if len(cases) != 1 {
+			t.Fatalf("%s: %d runs", id, len(cases))
+		}
+		c, options := cases[0], cases[0].options(0)
+		models := c.folders(t, dir)
+		all := openStages(t, models...)
 		recipe := all.recipe(c.Model)
-		values, err := all.draw(t, recipe, c.options(0), c.inputs(t, sdxlGoldens), c.Seed)
+		values, err := all.draw(t, recipe, options, c.inputs(t, dir), c.Seed)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, turn := range recipe.For(c.inputs(t, sdxlGoldens).Has) {
-			plan := stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: recipe.Shape(turn, c.options(0))}
+		for _, turn := range all.turns(recipe, options, c.inputs(t, dir)) {
+			plan := stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: recipe.Shape(turn, options)}
 			planned, err := all[turn.Kind].Plan(t.Context(), plan)
 			if err != nil {
 				t.Fatal(err)
 			}
-			library, err := OpenLibrary(dir)
+			library, err := OpenLibrary(models...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -167,7 +181,7 @@ func TestGoldenPlans(t *testing.T) {
 				t.Fatal(err)
 			}
 			alone := newStage(turn.Kind, Options{Library: library, Device: dev, Host: "test", Version: "test"})
-			req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: c.options(0).Of(turn.Options), Seed: c.Seed}
+			req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(turn.Options), Seed: c.Seed}
 			for _, p := range turn.Takes {
 				if v, ok := values.Get(p.Name); ok {
 					req.Values = append(req.Values, v)
@@ -210,6 +224,24 @@ func TestModelsOfPictures(t *testing.T) {
 		_, err := s.draw(t, recipe, c.options(0).Of([]string{"prompt", "width", "height"}), nil, 1)
 		if refused := stage.ReasonOf(err) == stage.InvalidField && strings.Contains(err.Error(), "init_image"); refused == want[0] {
 			t.Errorf("%s without a picture: %v", model, err)
+		}
+	}
+}
+
+// A refiner is named alone, with a share of denoising behind which a step is left, and beside no mask.
+func TestRefinerRefusals(t *testing.T) {
+	c := readCases(t, moreGoldens, func(c goldenCase) bool { return c.ID == "second-euler" })[0]
+	s := openStages(t, c.folders(t, moreGoldens)...)
+	recipe, o := s.recipe(c.Model), c.options(0)
+	picture := goldenCase{Image: "photo-64x48.png", Mask: "mask-64x48.png"}.inputs(t, moreGoldens)
+	for text, inputs := range map[string]stage.Values{
+		c.Refiner + ":1": nil, c.Refiner + ":0": nil, c.Refiner + ":-1": nil, c.Refiner + ":0.5:0.5": nil, c.Refiner + ",other": nil, c.Refiner: picture,
+		c.Refiner + ":0.9999": nil, c.Refiner + ":0.0001": nil,
+	} {
+		o["refiner"] = stage.TextOption(text)
+		_, err := s.draw(t, recipe, o, inputs, 1)
+		if stage.ReasonOf(err) != stage.InvalidField || !strings.Contains(err.Error(), "refiner") {
+			t.Errorf("%s, %d files: %v", text, len(inputs), err)
 		}
 	}
 }

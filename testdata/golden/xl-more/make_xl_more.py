@@ -49,6 +49,22 @@ def pictures(pipe, out, cases, done):
         done.append(run_case(pipe, out, c, extra))
 
 
+def second(base, refiner, out, c):
+    """The base's latents as they are at refiner_start, gone on with by the refiner."""
+    kw = dict(prompt=c['prompt'], negative_prompt=c['negative_prompt'], guidance_scale=c['guidance_scale'], num_inference_steps=c['steps'])
+    size = {k: tuple(c[k]) for k in ('original_size',) if k in c}
+    base.scheduler, refiner.scheduler = (G.make_scheduler(c['sampler'], G.BASE[c['model']]) for _ in 'ab')
+    z = base(**kw, **size, height=c['height'], width=c['width'], generator=torch.Generator().manual_seed(c['seed']), denoising_end=c['refiner_start'], output_type='latent').images
+    T = {}
+    def step(p, i, t, k): T[f'latents.{i + 1}'] = k['latents'].clone(); return k
+    told = {k: c[k] for k in ('aesthetic_score', 'negative_aesthetic_score') if k in c}
+    im = refiner(**kw, **size, **told, image=z, denoising_start=c['refiner_start'], output_type='pt', callback_on_step_end=step).images
+    c.update(file=f'runs/{c["id"]}.safetensors', png=f'runs/{c["id"]}.png')
+    save(T, f'{out}/{c["file"]}'); refiner.image_processor.numpy_to_pil(im.permute(0, 2, 3, 1).numpy())[0].save(f'{out}/{c["png"]}')
+    print(c['id'], len(T), flush=True)
+    return c
+
+
 def main(out):
     os.makedirs(f'{out}/runs', exist_ok=True); done = []
     px = load_pipe(SDXL, 'tiny-sdxl'); whole = dict(G.BASE['tiny-sdxl'])
@@ -78,6 +94,13 @@ def main(out):
           negative_original_size=[32, 24], negative_crops_coords_top_left=[0, 3], seed=261),
         C('refine-alone', name, t, sampler='euler_a', steps=6, strength=0.5, guidance_scale=1.0, image=PHOTO, seed=262)], done)
     pictures(StableDiffusionXLInpaintPipeline(**parts), out, [C('refine-inpaint', name, 'inpaint', sampler='ddim', steps=6, strength=0.6, image=PHOTO, mask=MASK, negative_prompt='', seed=263)], done)
+    refiner = StableDiffusionXLImg2ImgPipeline(**parts); refiner.set_progress_bar_config(disable=True)
+    G.BASE['tiny-sdxl'] = whole
+    for c in [C('second-euler', 'tiny-sdxl', 'txt2img', steps=6, refiner='tiny-refiner', refiner_start=0.6, seed=270),
+              C('second-heun', 'tiny-sdxl', 'txt2img', sampler='heun', steps=6, refiner='tiny-refiner', refiner_start=0.55, negative_prompt=G.PROMPTS[1], aesthetic_score=7.5, negative_aesthetic_score=1.0, original_size=[100, 60], seed=271),
+              C('second-dpmpp', 'tiny-sdxl', 'txt2img', sampler='dpmpp_2m', steps=7, refiner='tiny-refiner', refiner_start=0.4, guidance_scale=1.0, seed=272),
+              C('second-pndm', 'tiny-sdxl', 'txt2img', sampler='pndm', steps=7, refiner='tiny-refiner', refiner_start=0.7, negative_prompt='', seed=273)]:
+        done.append(second(px, refiner, out, c))
     for c in done:                                       # of the latents the last ones, which all others are behind
         T = G.load_file(f'{out}/{c["file"]}'); last = f'latents.{G.c_last(T)}'; save({last: T[last]}, f'{out}/{c["file"]}')
     i = G.Index(out); i.add('more', done)
