@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -243,5 +244,27 @@ func TestRefinerRefusals(t *testing.T) {
 		if stage.ReasonOf(err) != stage.InvalidField || !strings.Contains(err.Error(), "refiner") {
 			t.Errorf("%s, %d files: %v", text, len(inputs), err)
 		}
+	}
+}
+
+// The base's second text encoder serves as the refiner's, which is equal, and gives the refiner the same.
+func TestRefinerSharesItsEncoder(t *testing.T) {
+	c := readCases(t, moreGoldens, func(c goldenCase) bool { return c.ID == "second-heun" })[0]
+	s := openStages(t, c.folders(t, moreGoldens)...)
+	encoder := s[stage.KindEncoder]
+	turn, _ := s.recipe(c.Model).Turn("refine_encode")
+	var all []stage.Values
+	for _, component := range []string{"tiny-refiner/text_encoder_2", "tiny-sdxl/text_encoder_2"} {
+		if err := encoder.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
+			t.Fatal(err)
+		}
+		out, err := encoder.Work(t.Context(), stage.WorkRequest{Turn: turn.Name, Components: []string{component}, Options: c.options(0).Of(turn.Options)}, stage.Observer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, out.Values)
+	}
+	if !reflect.DeepEqual(all[0], all[1]) || len(all[0]) != 2 || all[0][0].Name != "refiner_hidden_states" {
+		t.Errorf("other values, %d and %d", len(all[0]), len(all[1]))
 	}
 }
