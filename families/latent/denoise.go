@@ -53,7 +53,7 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 	if err != nil {
 		return stage.Result{}, err
 	}
-	r, err := d.UNetRun(s.Network(0), d.req.Options, d.conditioning.tokens)
+	r, err := d.UNetRun(s.Network(0), d.req.Options, d.tokens)
 	if err != nil {
 		return stage.Result{}, err
 	}
