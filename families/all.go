@@ -6,6 +6,7 @@ package families
 import (
 	"slices"
 
+	"github.com/triptych-serving/triptych/families/controlnet"
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/families/flux"
 	"github.com/triptych-serving/triptych/families/sd"
@@ -15,5 +16,9 @@ import (
 
 // All are the families, those that can be run first.
 func All() []family.Family {
-	return slices.Concat(sd.Families(), sdxl.Families(), []family.Family{flux.Family(), upscaler.Family()})
+	return slices.Concat(sd.Families(), sdxl.Families(), []family.Family{
+		flux.Family(),
+		controlnet.Family(),
+		upscaler.Family(),
+	})
 }

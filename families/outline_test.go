@@ -184,7 +184,7 @@ func TestOutlines(t *testing.T) {
 		at := 0
 		for _, turn := range recipe.For(func(string) bool { return false }) {
 			var members []family.Network
-			for range turn.Members {
+			for range turn.Components() {
 				part := m.Components[at]
 				if nets[at].Complete() || part.Kind != turn.Kind {
 					t.Errorf("%s: %+v in turn %s", name, part, turn.Name)

@@ -72,18 +72,21 @@ func (r Recipe) ShapeNames(t Turn) (names []string) {
 	return names
 }
 
-// For gives the turns of a job that has some values at its start, in order, those left out that it does not take.
+// For gives the turns of a job that has some values at its start, in order, those left out that it does not take. An optional one
+// is not taken either where no component is a member.
 func (r Recipe) For(has func(value string) bool) []Turn {
 	given := map[string]bool{}
 	there := func(name string) bool { return given[name] || has(name) }
 	var out []Turn
 	for _, t := range r.Turns {
 		missing := slices.ContainsFunc(t.Takes, func(p Port) bool { return !p.Optional && !there(p.Name) })
-		nobody := !slices.ContainsFunc(t.Members, func(m Member) bool { return m.Option == "" })
-		if t.Optional && (missing || nobody) {
+		if t.Optional && missing {
 			continue
 		}
 		t.Members = slices.DeleteFunc(slices.Clone(t.Members), func(m Member) bool { return m.With != "" && !there(m.With) })
+		if t.Optional && len(t.Components()) == 0 { // slots that nobody fills
+			continue
+		}
 		for _, p := range t.Gives {
 			given[p.Name] = given[p.Name] || !p.Optional
 		}
@@ -93,12 +96,13 @@ func (r Recipe) For(has func(value string) bool) []Turn {
 }
 
 // WorksWith reports whether components are those of the turn's members, in order. Members that work With a value are among them
-// where there is the value; a nil has leaves that open, as a plan does. same tells whether a component serves as a member's.
+// where there is the value; a nil has leaves that open, as a plan does. same tells whether a component serves as a member's. Slots
+// take none before Recipe.Choose has made members of them.
 func (t Turn) WorksWith(components []string, has func(value string) bool, same func(component, member string) bool) bool {
 	for _, m := range t.Members {
 		there := len(components) > 0 && same(components[0], m.Component)
 		switch {
-		case m.With != "" && (has == nil && !there || has != nil && !has(m.With)):
+		case m.Option != "", m.With != "" && (has == nil && !there || has != nil && !has(m.With)):
 		case !there:
 			return false
 		default:
@@ -108,11 +112,13 @@ func (t Turn) WorksWith(components []string, has func(value string) bool, same f
 	return len(components) == 0
 }
 
-// Components are the names of a turn's members.
+// Components are the names of a turn's members. Slots have none before Recipe.Choose has made members of them.
 func (t Turn) Components() []string {
-	out := make([]string, len(t.Members))
-	for i, m := range t.Members {
-		out[i] = m.Component
+	out := make([]string, 0, len(t.Members))
+	for _, m := range t.Members {
+		if m.Option == "" {
+			out = append(out, m.Component)
+		}
 	}
 	return out
 }

@@ -17,17 +17,26 @@ import (
 // 3 % of its time).
 const progressEvery = 100 * time.Millisecond
 
-func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
-	return one(m.UNetRun(nets[0], o, m.Tokens))
+// denoiseRuns are those of adapters' beginnings, one after another, then the ControlNets, and the U-Net beside them.
+func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) (runs []family.Run, err error) {
+	a, err := m.adapters(nets, o)
+	if err != nil {
+		return nil, err
+	}
+	if runs, err = a.runs(o, m.Tokens); err != nil {
+		return nil, err
+	}
+	run, err := m.UNetRun(nets[0], o, m.Tokens, a.beside())
+	return append(runs, run), err
 }
 
 // maxBatch bounds how many images one seed draws the noise of.
 const maxBatch = 64
 
-// UNetRun is that of a guided image or another one, with so many tokens of each prompt.
-func (m *Model) UNetRun(net family.Network, o stage.Options, tokens int) (family.Run, error) {
+// UNetRun is that of a guided image or another one, with so many tokens of each prompt, beside adapters.
+func (m *Model) UNetRun(net family.Network, o stage.Options, tokens int, b modeldir.Beside) (family.Run, error) {
 	h, w := m.latentSize(o)
-	tape, err := net.(*modeldir.Denoiser).Tape(family.Batch(o), h, w, tokens)
+	tape, err := net.(*modeldir.Denoiser).TapeBeside(family.Batch(o), h, w, tokens, b)
 	return family.Run{Tape: tape}, err
 }
 
@@ -53,7 +62,20 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 	if err != nil {
 		return stage.Result{}, err
 	}
-	r, err := d.UNetRun(s.Network(0), d.req.Options, d.tokens)
+	a, err := d.adapters(networks(s, d.req), d.req.Options)
+	if err != nil {
+		return stage.Result{}, err
+	}
+	image, err := d.imageInputs(ctx, s, a.image)
+	if err != nil {
+		return stage.Result{}, err
+	}
+	controls, err := d.openControls(ctx, s, a.controls)
+	defer controls.close()
+	if err != nil {
+		return stage.Result{}, err
+	}
+	r, err := d.UNetRun(s.Network(0), d.req.Options, d.tokens, a.beside())
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -62,6 +84,11 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 		return stage.Result{}, err
 	}
 	defer run.Free()
+	for _, in := range image {
+		if err := run.Write(in.Name, in.Values); err != nil {
+			return stage.Result{}, s.Failed(r, run, err)
+		}
+	}
 	all := d.last - d.steps.First()
 	if o.Ready != nil {
 		o.Ready(all)
@@ -78,8 +105,15 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 				return stage.Result{}, s.Failed(r, run, err)
 			}
 		}
+		if err := controls.condition(inputs); err != nil {
+			return stage.Result{}, err
+		}
 		d.steps.ModelInput(state, p.input)
-		if err := p.predict(ctx, d.steps.Timestep(i)); err != nil {
+		first, timestep := d.steps.First(), d.steps.Timestep(i)
+		if err := controls.lead(ctx, run, i-first, d.steps.Evaluations()-first, p.input[:len(d.noise)], p.time(timestep)); err != nil {
+			return stage.Result{}, err
+		}
+		if err := p.predict(ctx, timestep); err != nil {
 			return stage.Result{}, s.Failed(r, run, err)
 		}
 		before := state

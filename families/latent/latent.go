@@ -69,7 +69,7 @@ const (
 // Turns are those of a model whose encode turn is given.
 func (m *Model) Turns(encode family.Turn) map[string]family.Turn {
 	return map[string]family.Turn{
-		family.Encode: encode, EncodeImage: {Runs: m.encodeImageRuns, Work: m.encodeImage},
+		family.Encode: encode, EncodeImagePrompt: {Runs: m.encodeImagePromptRuns, Work: m.encodeImagePrompt}, EncodeImage: {Runs: m.encodeImageRuns, Work: m.encodeImage},
 		family.Denoise: {Runs: m.denoiseRuns, Work: m.denoise}, family.Decode: {Runs: family.DecodeRuns(m.VAE), Work: m.decode},
 		Refine: {Runs: m.refineRuns, Work: m.refine},
 	}

@@ -77,14 +77,21 @@ func (m *Model) moments(ctx context.Context, s family.Session, o stage.Options, 
 	return moments, nil
 }
 
-// resized is a picture of a request in the size that is drawn.
-func resized(req stage.WorkRequest, name string) (imaging.Pixels, error) {
+// decoded is a picture of a request.
+func decoded(req stage.WorkRequest, name string) (imaging.Pixels, error) {
 	v, _ := req.Values.Get(name)
 	p, err := imaging.Decode(v.File.Data)
 	var refused *imaging.Error
 	if errors.As(err, &refused) {
 		return p, stage.Invalid(stage.InvalidField, name, refused.Got, refused.Expected)
-	} else if err != nil {
+	}
+	return p, err
+}
+
+// resized is a picture of a request in the size that is drawn.
+func resized(req stage.WorkRequest, name string) (imaging.Pixels, error) {
+	p, err := decoded(req, name)
+	if err != nil {
 		return p, err
 	}
 	return p.Resize(int(req.Options[family.Width].Int), int(req.Options[family.Height].Int)), nil

@@ -57,6 +57,7 @@ func (m *Model) Options() []stage.OptionSpec {
 		{Name: OptionRescale, Type: stage.Float, Max: 1, Default: stage.FloatOption(0)},
 		{Name: OptionDenoisingEnd, Type: stage.Float, Max: 1, Default: stage.FloatOption(1)},
 		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
+		controlOption(), ipOption(),
 		{Name: OptionBatchIndex, Type: stage.Int, Max: maxBatch - 1, Default: stage.IntOption(0)},
 	}, family.FileOptions())
 }
@@ -79,7 +80,9 @@ func ClipSkips(encoders ...*Text) (specs []stage.OptionSpec) {
 // Inputs are the files that a request may send, or has to: a model that Refines needs a picture, and one that Inpaints a mask
 // too.
 func (m *Model) Inputs() []stage.Port {
-	return []stage.Port{optional(pictureInput(), !m.fromPictures()), optional(maskInput(), !m.Inpaints())}
+	return slices.Concat([]stage.Port{
+		optional(pictureInput(), !m.fromPictures()), optional(maskInput(), !m.Inpaints()), optional(imagePromptPort(), true),
+	}, controlPorts())
 }
 
 // fromPictures reports whether the model draws from pictures alone.
@@ -117,15 +120,17 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 	}
 	latents := Port(ValueLatents, size(m.VAE.LatentChannels)...)
 	return []stage.Turn{
+		encodeImagePromptTurn(),
 		{
 			Name: EncodeImage, Kind: stage.KindDecoder, Members: m.Members(PartVAEEncoder), Optional: !m.fromPictures(),
 			Takes: []stage.Port{pictureInput(), optional(maskInput(), !m.Inpaints())}, Gives: given, Options: []string{family.Width, family.Height},
 		},
 		{
-			Name: family.Denoise, Kind: stage.KindDenoiser, Members: m.Members(PartUNet), EachImage: true,
-			Takes: slices.Concat(conditioning, encoded), Gives: []stage.Port{latents},
+			Name: family.Denoise, Kind: stage.KindDenoiser, Members: append(m.Members(PartUNet), adapterMembers()...), EachImage: true,
+			Takes: slices.Concat(conditioning, encoded, []stage.Port{imageStatesPort()}, controlPorts()), Gives: []stage.Port{latents},
 			Options: slices.Concat([]string{
 				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
+				OptionControlNets, OptionIPAdapter,
 			}, options),
 		},
 		{

@@ -79,7 +79,7 @@ func (l *Library) look() map[string]string {
 	}
 	now := &Library{paths: map[string]string{}}
 	for name, path := range l.paths {
-		if isModel(path) || !readable(filepath.Dir(path)) {
+		if modeldir.IsModel(path) || !readable(filepath.Dir(path)) {
 			now.paths[name] = path
 		}
 	}
@@ -133,12 +133,12 @@ func (l *Library) add(path string) error {
 
 // modelsOf are the paths of a folder that is a model, or of those below it that are.
 func modelsOf(dir string) (paths []string, err error) {
-	if isModel(dir) {
+	if modeldir.IsModel(dir) {
 		return []string{dir}, nil
 	}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if path := filepath.Join(dir, e.Name()); isModel(path) {
+		if path := filepath.Join(dir, e.Name()); modeldir.IsModel(path) {
 			paths = append(paths, path)
 		}
 	}
@@ -159,9 +159,4 @@ func unreadable(dir string) error {
 // notReadable says who lacks the permission.
 func notReadable(err error) error {
 	return fmt.Errorf("%w; expected files that user %d can read", err, os.Geteuid())
-}
-
-func isModel(path string) bool {
-	info, err := os.Stat(filepath.Join(path, modeldir.IndexFile))
-	return err == nil && info.Mode().IsRegular()
 }

@@ -73,7 +73,7 @@ func TestDenoiserImagePromptGolden(t *testing.T) {
 		u := openDenoiser(t, "tiny-sd15")
 		adapter := openAdapter(t, filepath.Join(sdxlGoldens, "ip-adapter", "ip-adapter_tiny.safetensors"))
 		embeddings, _ := g.tensor(t, "first.image_embeds")
-		tape, err := adapter.Tape(2, 1)
+		tape, err := adapter.Tape(2)
 		if err != nil {
 			t.Fatal(err)
 		}

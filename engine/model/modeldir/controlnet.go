@@ -16,17 +16,37 @@ type ControlNet struct {
 	Network
 	Config controlnet.Config
 	model  *controlnet.Model
+	name   string
 
 	mu    sync.Mutex
 	bases []string // settings of the U-Nets that tapes have been made for, if the config is inferred
 }
 
-// ControlNet opens a ControlNet. The errors are those of Dir.Network.
-func (d *Dir) ControlNet(folder string, c controlnet.Config, o Options) (n *ControlNet, err error) {
-	n = &ControlNet{Config: c}
-	n.Network, err = d.Network(folder, o, func(s *nn.Scope) { n.model = controlnet.New(s, c) }, nil)
+// ControlNet opens a ControlNet by its config, or without one by its shapes. The errors are those of Dir.Network and of
+// controlnet.Infer.
+func (d *Dir) ControlNet(folder string, c *controlnet.Config, o Options) (n *ControlNet, err error) {
+	n = &ControlNet{name: d.Name()}
+	var unknown error
+	n.Network, err = d.Network(folder, o, func(s *nn.Scope) {
+		if c != nil {
+			n.Config = *c
+		} else if n.Config, unknown = controlnet.Infer(s.Source()); unknown != nil {
+			return
+		}
+		n.model = controlnet.New(s, n.Config)
+	}, nil)
+	if unknown != nil {
+		_ = n.Close() // read-only
+		return nil, unknown
+	}
+	if c != nil {
+		n.warnings = append(n.warnings, d.keyWarnings(folder, controlnet.UnknownKeys)...)
+	}
 	return n, err
 }
+
+// Name is the model's.
+func (n *ControlNet) Name() string { return n.name }
 
 // HintTape maps InputImage [1, height, width, 3] in 0 to 1 to OutputHint, features [1, height/Factor, width/Factor, Channels[0]].
 func (n *ControlNet) HintTape(height, width int) (*device.Tape, error) {

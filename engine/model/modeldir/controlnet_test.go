@@ -77,7 +77,11 @@ func TestControlNetGolden(t *testing.T) {
 					if why := c.Fits(base); why != "" {
 						t.Error(why)
 					}
-					net, err := d.ControlNet(folder, c, Options{})
+					var config *controlnet.Config
+					if !inferred {
+						config = &c
+					}
+					net, err := d.ControlNet(folder, config, Options{})
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/config"
+	"github.com/triptych-serving/triptych/engine/model/controlnet"
 )
 
 // IndexFile marks a folder as a model in the layout of diffusers.
@@ -46,11 +47,29 @@ type Dir struct {
 	index       []byte
 }
 
-// Open reads model_index.json of a model whose pipeline is of one of the accepted classes. Errors are an Error or wrap
-// config.Errors, and name the file.
+// IsModel reports whether a folder is a model: one with an index, or the network of one that is an adapter by itself.
+func IsModel(path string) bool {
+	info, err := os.Stat(filepath.Join(path, IndexFile))
+	if err == nil {
+		return info.Mode().IsRegular()
+	}
+	data, err := readConfig(filepath.Join(path, configFile))
+	var of struct {
+		Class string `json:"_class_name"`
+	}
+	return err == nil && json.Unmarshal(data, &of) == nil && of.Class == controlnet.Class
+}
+
+// Open reads model_index.json of a model whose pipeline is of one of the accepted classes, or where there is none the
+// config.json of a network that is. Errors are an Error or wrap config.Errors, and name the file.
 func Open(path string, accepted ...string) (*Dir, error) {
 	file := filepath.Join(path, IndexFile)
 	data, err := readConfig(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if own, lone := readConfig(filepath.Join(path, configFile)); lone == nil {
+			file, data, err = filepath.Join(path, configFile), own, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,8 @@
 package modeldir
 
 import (
+	"fmt"
+
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/clip"
 	"github.com/triptych-serving/triptych/engine/model/ipadapter"
@@ -68,25 +70,58 @@ func (e *VisionEncoder) Tape(batch int, states bool) (*device.Tape, error) {
 type IPAdapter struct {
 	Network
 	Config ipadapter.Config
+	States int // how many it takes of a picture: 1, or all that its image encoder has
 	model  *ipadapter.Model
+	name   string
 }
 
-// IPAdapter opens an IP-Adapter. The errors are those of Dir.Network.
-func (d *Dir) IPAdapter(folder string, c ipadapter.Config, o Options) (a *IPAdapter, err error) {
-	a = &IPAdapter{Config: c}
-	a.Network, err = d.Network(folder, o, func(s *nn.Scope) { a.model = ipadapter.New(s, c) }, nil)
+// IPAdapter opens an IP-Adapter beside an image encoder. The errors are those of Dir.Network, an ipadapter.Error, and an Error where the
+// image encoder is another one's.
+func (d *Dir) IPAdapter(folder string, of clip.VisionConfig, o Options) (a *IPAdapter, err error) {
+	a = &IPAdapter{name: d.Name()}
+	var unknown error
+	a.Network, err = d.Network(folder, o, func(s *nn.Scope) {
+		if a.Config, unknown = ipadapter.Infer(s.Source()); unknown == nil {
+			a.model = ipadapter.New(s, a.Config)
+		}
+	}, nil)
+	if err == nil && unknown == nil {
+		unknown = a.beside(of)
+	}
+	if unknown != nil {
+		_ = a.Close() // read-only
+		return nil, unknown
+	}
 	return a, err
 }
 
-// Tape maps InputStates [batch, length, ImageDim] (length is 1 without a resampler) and, with one, the ids InputQueries [batch, Tokens], from 0
-// on, to OutputTokens [batch, Tokens, ContextDim], and to InputKeys and InputValues of each of Config.Attentions, in order.
-func (a *IPAdapter) Tape(batch, length int) (*device.Tape, error) {
-	return a.Record(Shape{batch, length}, func(t *device.Tape) {
+// beside takes the number of states from the image encoder, whose widths have to fit.
+func (a *IPAdapter) beside(of clip.VisionConfig) error {
+	width, what := of.Projection, "projection_dim"
+	a.States = 1
+	if a.Config.Resampler != nil {
+		width, what, a.States = of.HiddenSize, "hidden_size", 1+of.Patches()
+	}
+	if width != a.Config.ImageDim {
+		return &Error{
+			Path: a.weights.Where(""), Expected: fmt.Sprintf("an image encoder of %s %d, in a folder %s", what, a.Config.ImageDim, ImageEncoderFolder), Got: fmt.Sprintf("one of %d", width),
+		}
+	}
+	return nil
+}
+
+// Name is the model's.
+func (a *IPAdapter) Name() string { return a.name }
+
+// Tape maps InputStates [batch, States, ImageDim] and, with a resampler, the ids InputQueries [batch, Tokens], from 0 on, to
+// OutputTokens [batch, Tokens, ContextDim], and to InputKeys and InputValues of each of Config.Attentions, in order.
+func (a *IPAdapter) Tape(batch int) (*device.Tape, error) {
+	return a.Record(Shape{batch}, func(t *device.Tape) {
 		var queries device.Array
 		if a.Config.Resampler != nil {
 			queries = t.IDs(InputQueries, batch, a.Config.Tokens)
 		}
-		tokens := a.model.Tokens(t, t.Input(InputStates, batch, length, a.Config.ImageDim), queries)
+		tokens := a.model.Tokens(t, t.Input(InputStates, batch, a.States, a.Config.ImageDim), queries)
 		t.Output(OutputTokens, tokens)
 		for i, kv := range a.model.KeyValues(t, tokens) {
 			t.Output(InputKeys(i), kv.K)

@@ -93,7 +93,7 @@ func openAdapter(t *testing.T, path string) *IPAdapter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, a := nn.NewScope(set), &IPAdapter{Config: c}
+	s, a := nn.NewScope(set), &IPAdapter{Config: c, States: 1}
 	a.model = ipadapter.New(s, c)
 	if surplus, err := s.Finish(nil); err != nil || len(surplus) > 0 {
 		t.Fatal(surplus, err)
@@ -108,7 +108,7 @@ func TestIPAdapterGolden(t *testing.T) {
 		g := goldenSet(t, "tensors/ip-adapter.safetensors", tolerance)
 		plain := openAdapter(t, filepath.Join(sdxlGoldens, "ip-adapter", "ip-adapter_tiny.safetensors"))
 		embedding, _ := g.tensor(t, "photo-64x48.image_embeds")
-		tape, err := plain.Tape(2, 1)
+		tape, err := plain.Tape(2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,8 @@ func TestIPAdapterGolden(t *testing.T) {
 		g = goldenSet(t, "../formats/tensors/ip-plus.safetensors", tolerance)
 		states, s := g.tensor(t, "penultimate")
 		zero, _ := g.tensor(t, "zero.penultimate")
-		if tape, err = plus.Tape(2, s[1]); err != nil {
+		plus.States = s[1]
+		if tape, err = plus.Tape(2); err != nil {
 			t.Fatal(err)
 		}
 		out = run(t, &plus.Network, tape, map[string][]float32{InputStates: join(zero, states), InputQueries: ids(Places(1, 0, plus.Config.Tokens), 2)})

@@ -27,7 +27,13 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 		}
 		fmt.Fprintf(&b, "%q %d %d %d\n", file, s.Size, s.Mtim.Nano(), s.Ctim.Nano())
 	}
-	look(filepath.Join(path, IndexFile))
+	index := filepath.Join(path, IndexFile)
+	if _, err := os.Stat(index); err != nil {
+		if lone := filepath.Join(path, configFile); IsModel(path) {
+			index = lone
+		}
+	}
+	look(index)
 	if folders == nil {
 		all, _ := os.ReadDir(path) // of what cannot be listed, the index cannot be looked at
 		for _, e := range all {

@@ -1,0 +1,62 @@
+package latent
+
+import (
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/families/family"
+	"github.com/triptych-serving/triptych/stage"
+)
+
+// adapterMembers are the slots of the denoiser's turn.
+func adapterMembers() []stage.Member {
+	return []stage.Member{{Component: PartControlNet, Option: OptionControlNets}, {Component: PartIPAdapter, Option: OptionIPAdapter}}
+}
+
+// networks are those of a turn's members.
+func networks(s family.Session, req stage.WorkRequest) (out []family.Network) {
+	for i := range req.Components {
+		out = append(out, s.Network(i))
+	}
+	return out
+}
+
+// adapters are what a request has beside the model.
+type adapters struct {
+	m        *Model
+	controls []control
+	image    *imagePrompt // nil without one
+}
+
+// adapters are those among the networks of a turn. InvalidField where one does not fit.
+func (m *Model) adapters(nets []family.Network, o stage.Options) (a adapters, err error) {
+	a.m = m
+	if a.controls, err = m.controls(nets, o); err != nil {
+		return a, err
+	}
+	a.image, err = m.imagePrompt(nets, o)
+	return a, err
+}
+
+// beside is what the U-Net's tape takes of them.
+func (a adapters) beside() modeldir.Beside {
+	return modeldir.Beside{Control: len(a.controls) > 0, ImageTokens: a.image.tokens()}
+}
+
+// runs are those that are over before the U-Net's, and those that are held beside it.
+func (a adapters) runs(o stage.Options, tokens int) (once []family.Run, err error) {
+	add := func(r family.Run, err2 error) {
+		once = append(once, r)
+		if err == nil {
+			err = err2
+		}
+	}
+	if a.image != nil {
+		add(a.image.run(o))
+	}
+	for _, c := range a.controls {
+		add(c.hintRun(o))
+	}
+	for _, c := range a.controls {
+		add(a.m.controlRun(c, o, tokens))
+	}
+	return once, err
+}
