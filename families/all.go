@@ -9,6 +9,7 @@ import (
 	"github.com/triptych-serving/triptych/families/controlnet"
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/families/flux"
+	"github.com/triptych-serving/triptych/families/ipadapter"
 	"github.com/triptych-serving/triptych/families/sd"
 	"github.com/triptych-serving/triptych/families/sdxl"
 	"github.com/triptych-serving/triptych/families/upscaler"
@@ -19,6 +20,7 @@ func All() []family.Family {
 	return slices.Concat(sd.Families(), sdxl.Families(), []family.Family{
 		flux.Family(),
 		controlnet.Family(),
+		ipadapter.Family(),
 		upscaler.Family(),
 	})
 }

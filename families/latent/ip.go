@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/triptych-serving/triptych/engine/model/clip"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/stage"
@@ -52,10 +53,9 @@ func encodeImagePromptTurn() stage.Turn {
 // ImageEncoder is that of an IP-Adapter, with what the adapter takes of it.
 type ImageEncoder struct {
 	*modeldir.VisionEncoder
+	clip.Preprocessing
 	Model  string
 	States bool // the penultimate states, else the picture's embedding
-	Mean   [3]float32
-	Std    [3]float32
 }
 
 // Name implements family.Adapter.

@@ -85,6 +85,9 @@ func Open(path string, accepted ...string) (*Dir, error) {
 	return d, config.InFile(r.Err(), file)
 }
 
+// At is a folder of networks that is no model by itself: what an adapter has beside its file.
+func At(path string) *Dir { return &Dir{path: path} }
+
 // Path is where the model is, Name what its folder is called.
 func (d *Dir) Path() string { return d.path }
 

@@ -33,6 +33,9 @@ func Places(rows, first, n int) []int32 {
 // ImageEncoderFolder is that of an IP-Adapter's image encoder.
 const ImageEncoderFolder = "image_encoder"
 
+// ClassIPAdapter is that of a file with an IP-Adapter.
+const ClassIPAdapter = "IPAdapter"
+
 // VisionEncoder is the network from a picture to what an IP-Adapter takes.
 type VisionEncoder struct {
 	Network
