@@ -30,9 +30,9 @@ type Device interface {
 	// behind Load, but for a Streamed plan, whose runs read from it until Free. The error wraps ErrUnsupported
 	// if the plan asks for what Fit says the device cannot do.
 	Load(ctx context.Context, m *Manifest, p LoadPlan, src Source, progress func(doneBytes int64)) (Weights, error)
-	// NewRun allocates scratch for the tape over loaded weights. The caller owns it and must Free it
-	// before the weights.
-	NewRun(t *Tape, w Weights, o RunOptions) (Run, error)
+	// NewRun allocates scratch for the tape over loaded weights, and those of its further manifests. The caller owns it and must Free it
+	// before the weights. Of a Streamed plan are the first alone, else the error wraps ErrUnsupported.
+	NewRun(t *Tape, w Weights, o RunOptions, further ...Weights) (Run, error)
 	// CheckSpill asks the disk whether it has room now for a file of so many bytes, as SpillBytes tells them. The error
 	// is a SpillError.
 	CheckSpill(bytes int64) error

@@ -50,6 +50,8 @@ func inPlace(op Op) (in Array, ok bool) {
 		return o.X, true
 	case *Axpy:
 		return o.X, true
+	case *Affine:
+		return o.X, true
 	}
 	return Array{}, false
 }
@@ -163,6 +165,11 @@ type Axpy struct {
 	X, Y, Out Array
 }
 
+// Affine is Out = Mul * X + Add, of arrays that a request decides: Mul [1] or Add [C], or both. X, Out [..., C].
+type Affine struct {
+	X, Mul, Add, Out Array
+}
+
 func (o *Gemm) operands() ([]Array, Array) { return []Array{o.X, o.Residual}, o.Out }
 func (o *Conv2D) operands() ([]Array, Array) {
 	return append([]Array{o.X, o.PerImage, o.Residual}, o.More...), o.Out
@@ -177,3 +184,4 @@ func (o *Embed) operands() ([]Array, Array)     { return []Array{o.IDs, o.Extra}
 func (o *Concat) operands() ([]Array, Array)    { return []Array{o.A, o.B}, o.Out }
 func (o *Activate) operands() ([]Array, Array)  { return []Array{o.X}, o.Out }
 func (o *Axpy) operands() ([]Array, Array)      { return []Array{o.X, o.Y}, o.Out }
+func (o *Affine) operands() ([]Array, Array)    { return []Array{o.X, o.Mul, o.Add}, o.Out }

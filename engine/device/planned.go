@@ -27,7 +27,7 @@ func (p Planned) Load(context.Context, *Manifest, LoadPlan, Source, func(int64))
 }
 
 // NewRun fails.
-func (p Planned) NewRun(*Tape, Weights, RunOptions) (Run, error) {
+func (p Planned) NewRun(*Tape, Weights, RunOptions, ...Weights) (Run, error) {
 	return nil, p.unsupported("running")
 }
 

@@ -197,6 +197,23 @@ func (t *Tape) Axpy(op Axpy) Array {
 	return t.push(&op, op.Out)
 }
 
+// Affine records op and returns Out.
+func (t *Tape) Affine(op Affine) Array {
+	if t.err != nil {
+		return Array{}
+	}
+	elems := func(a Array) int {
+		n, _ := a.Shape.Elems()
+		return n
+	}
+	if c := last(op.X); op.Mul.Present() && elems(op.Mul) != 1 || op.Add.Present() && elems(op.Add) != c || !op.Mul.Present() && !op.Add.Present() {
+		t.fail("affine", "mul %v and add %v, want [1] and [%d], or one of them", op.Mul.Shape, op.Add.Shape, c)
+		return Array{}
+	}
+	op.Out = t.array(op.X.Shape...)
+	return t.push(&op, op.Out)
+}
+
 // smooth refuses activations that are for Conv2D and Activate alone.
 func (t *Tape) smooth(op string, a Activation) bool {
 	if a.Rectifies() {

@@ -18,7 +18,8 @@ type Tape struct {
 	// KeepMarks turns every Mark into an output, for tests that look for a first difference.
 	KeepMarks bool
 
-	manifest *Manifest
+	manifest  *Manifest   // all parameters
+	manifests []*Manifest // whose they are, in order
 	ops      []Op
 	prologue int            // how many of ops, from the first
 	arrays   []tensor.Shape // by ID-1: the shape an array was made with
@@ -36,8 +37,28 @@ type Named struct {
 	Fixed bool // written less often than the tape is run
 }
 
-// NewTape starts a tape over the parameters of m.
-func NewTape(m *Manifest) *Tape { return &Tape{manifest: m} }
+// NewTape starts a tape over the parameters of m, and of further manifests, which are loaded by themselves: those of adapters beside
+// a network's.
+func NewTape(m *Manifest, further ...*Manifest) *Tape {
+	t := &Tape{manifest: m, manifests: append([]*Manifest{m}, further...)}
+	if len(further) > 0 {
+		t.manifest = &Manifest{}
+		for _, m := range t.manifests {
+			t.manifest.Params = append(t.manifest.Params, m.Params...)
+		}
+	}
+	return t
+}
+
+// Further is a parameter of the i-th further manifest as ops of the tape name it; no parameter stays none.
+func (t *Tape) Further(i int, w Weight) Weight {
+	if w.Present() {
+		for _, m := range t.manifests[:i+1] {
+			w.n += len(m.Params)
+		}
+	}
+	return w
+}
 
 // Err is the first error of recording.
 func (t *Tape) Err() error { return t.err }
@@ -58,8 +79,11 @@ func (t *Tape) Inputs() []Named { return t.inputs }
 // Outputs lists the declared outputs.
 func (t *Tape) Outputs() []Named { return t.outputs }
 
-// Manifest is the parameters the tape's ops refer to.
+// Manifest is the parameters the tape's ops refer to: those of all Manifests, one behind the other.
 func (t *Tape) Manifest() *Manifest { return t.manifest }
+
+// Manifests are what NewTape was given.
+func (t *Tape) Manifests() []*Manifest { return t.manifests }
 
 // Input declares a float32 input.
 func (t *Tape) Input(name string, shape ...int) Array {

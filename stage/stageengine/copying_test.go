@@ -146,11 +146,11 @@ type taped struct {
 	tapes map[*device.Tape]int
 }
 
-func (d *taped) NewRun(t *device.Tape, w device.Weights, o device.RunOptions) (device.Run, error) {
+func (d *taped) NewRun(t *device.Tape, w device.Weights, o device.RunOptions, further ...device.Weights) (device.Run, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tapes[t]++
-	return d.Device.NewRun(t, w, o)
+	return d.Device.NewRun(t, w, o, further...)
 }
 
 // The second request of a shape runs the tapes of the first: nothing is recorded for it.

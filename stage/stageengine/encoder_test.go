@@ -21,11 +21,11 @@ type counter struct {
 	batches []int // of every run of a text encoder
 }
 
-func (c *counter) NewRun(t *device.Tape, w device.Weights, o device.RunOptions) (device.Run, error) {
+func (c *counter) NewRun(t *device.Tape, w device.Weights, o device.RunOptions, further ...device.Weights) (device.Run, error) {
 	if in := t.Inputs()[0]; in.Name == modeldir.InputIDs {
 		c.batches = append(c.batches, in.Array.Shape[0])
 	}
-	return c.Device.NewRun(t, w, o)
+	return c.Device.NewRun(t, w, o, further...)
 }
 
 const (

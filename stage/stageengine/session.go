@@ -173,10 +173,11 @@ func (s session) Beside(member int) *family.Store { return s.books[member].store
 // Start implements family.Session.
 func (s session) Start(r family.Run) (device.Run, error) {
 	b := s.books[r.Member]
-	if len(r.With) > 0 {
-		return nil, s.fault(errors.New("a run with the weights of several members"))
+	var further []device.Weights
+	for _, i := range r.With {
+		further = append(further, s.books[i].weights)
 	}
-	run, err := s.Device.NewRun(r.Tape, b.weights, s.limits(r, s.books))
+	run, err := s.Device.NewRun(r.Tape, b.weights, s.limits(r, s.books), further...)
 	if err != nil {
 		return nil, s.runError(err, b, 0)
 	}

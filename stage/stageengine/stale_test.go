@@ -185,6 +185,6 @@ func TestNotFinite(t *testing.T) {
 // narrow is a device that computes every image in bands.
 type narrow struct{ device.Device }
 
-func (n narrow) NewRun(t *device.Tape, w device.Weights, _ device.RunOptions) (device.Run, error) {
-	return n.Device.NewRun(t, w, device.RunOptions{ScratchLimit: 1})
+func (n narrow) NewRun(t *device.Tape, w device.Weights, _ device.RunOptions, further ...device.Weights) (device.Run, error) {
+	return n.Device.NewRun(t, w, device.RunOptions{ScratchLimit: 1}, further...)
 }

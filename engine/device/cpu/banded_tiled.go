@@ -58,6 +58,15 @@ func newTiled(op device.Op, t *device.Tape) *tiled {
 		b.record = func(t *device.Tape, in []device.Array) device.Array {
 			return t.Axpy(device.Axpy{A: o.A, X: in[0], Y: in[1]})
 		}
+	case *device.Affine:
+		b.flat(o.Out, o.X)
+		for _, a := range []device.Array{o.Mul, o.Add} {
+			all := flatGrid(a)
+			b.in = append(b.in, operand{grid: all, window: func(window) window { return window{w: all.w, h: 1} }})
+		}
+		b.record = func(t *device.Tape, in []device.Array) device.Array {
+			return t.Affine(device.Affine{X: in[0], Mul: in[1], Add: in[2]})
+		}
 	case *device.Embed:
 		b.embed(o)
 	case *device.Conv2D:

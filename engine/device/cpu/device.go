@@ -87,8 +87,8 @@ func (d *Device) Load(ctx context.Context, m *device.Manifest, p device.LoadPlan
 
 // NewRun places the tape's arrays over weights that Load of an equal manifest gave, whole or in bands. The error is a
 // device.MemoryError, a device.FieldError, a device.SpillError, or wraps device.ErrFreed.
-func (d *Device) NewRun(t *device.Tape, w device.Weights, o device.RunOptions) (device.Run, error) {
-	r, err := d.newRun(t, w, o)
+func (d *Device) NewRun(t *device.Tape, w device.Weights, o device.RunOptions, further ...device.Weights) (device.Run, error) {
+	r, err := d.newRun(t, append([]device.Weights{w}, further...), o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: new run: %w", d.name, err)
 	}

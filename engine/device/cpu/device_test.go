@@ -44,8 +44,8 @@ func (p policy) ScratchBytes(t *device.Tape, o device.RunOptions) (int64, error)
 	return p.Device.ScratchBytes(t, cmp.Or(o, p.run))
 }
 
-func (p policy) NewRun(t *device.Tape, w device.Weights, o device.RunOptions) (device.Run, error) {
-	return p.Device.NewRun(t, w, cmp.Or(o, p.run))
+func (p policy) NewRun(t *device.Tape, w device.Weights, o device.RunOptions, further ...device.Weights) (device.Run, error) {
+	return p.Device.NewRun(t, w, cmp.Or(o, p.run), further...)
 }
 
 // forEachVariant runs f with every implementation of the kernels, as subtests.

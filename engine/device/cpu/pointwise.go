@@ -109,6 +109,27 @@ func (a *axpy) bind(b *binding) []*job {
 	})}
 }
 
+type affine struct {
+	op *device.Affine
+}
+
+func (a *affine) carve(*carver, int) {}
+
+func (a *affine) bind(b *binding) []*job {
+	x, out, n := b.floats(a.op.X), b.floats(a.op.Out), lastDim(a.op.X)
+	mul, add := b.floats(a.op.Mul), b.floats(a.op.Add)
+	return []*job{rowsJob(len(x)/n, n, func(_, r int) {
+		dst := out[r*n:][:n]
+		copy(dst, x[r*n:]) // unless they are there
+		if mul != nil {
+			kernel.Scale(dst, mul[0])
+		}
+		if add != nil {
+			kernel.Add(dst, dst, add)
+		}
+	})}
+}
+
 // embed gathers rows of tables. Ids are in range: Run.WriteIDs checks them, and zero is one.
 type embed struct {
 	op      *device.Embed

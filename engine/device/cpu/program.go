@@ -74,6 +74,8 @@ func newStep(op device.Op, t *device.Tape, threads int, conv Algorithm) (step, e
 		return &activate{op: o}, nil
 	case *device.Axpy:
 		return &axpy{op: o}, nil
+	case *device.Affine:
+		return &affine{op: o}, nil
 	}
 	return nil, &device.FieldError{Field: "tape", Expected: "ops of package device", Got: fmt.Sprintf("%T", op)}
 }

@@ -21,12 +21,9 @@ type run struct {
 	stale    bool // the prologue has not run on the present values of fixed inputs
 }
 
-func (d *Device) newRun(t *device.Tape, lw device.Weights, o device.RunOptions) (device.Run, error) {
-	w, err := d.asWeights(lw)
+func (d *Device) newRun(t *device.Tape, all []device.Weights, o device.RunOptions) (device.Run, error) {
+	w, err := d.joined(t.Manifests(), all)
 	if err != nil {
-		return nil, err
-	}
-	if err := w.fits(t.Manifest()); err != nil {
 		return nil, err
 	}
 	whole, banded, err := d.plan(t, o)

@@ -121,7 +121,7 @@ func (p weightPlan) groups(t *device.Tape) (groups []group, of []int) {
 		if i == t.Prologue() {
 			current = -1
 		}
-		if w := streamable(op); w.Present() && p.offsets[w.Index()] == notResident {
+		if w := streamable(op); w.Present() && w.Index() < len(p.offsets) && p.offsets[w.Index()] == notResident {
 			n, _ := packedBytes(t.Manifest().At(w)) // it was planned
 			n = alignLine(n)
 			there := current >= 0 && slices.Contains(groups[current].params, w.Index())
@@ -153,7 +153,7 @@ func streamable(op device.Op) device.Weight {
 
 // StreamedBytes adds up what the groups of a run read.
 func (*Planner) StreamedBytes(t *device.Tape, l device.LoadPlan) int64 {
-	plan, _ := planWeights(t.Manifest(), l)
+	plan, _ := planWeights(t.Manifests()[0], l)
 	groups, _ := plan.groups(t)
 	sum := int64(0)
 	for _, g := range groups {
@@ -212,7 +212,7 @@ func newFeed(w *weights, t *device.Tape) *feed {
 		for i, param := range g.params {
 			plan.offsets[param] = g.offsets[i]
 		}
-		f.views = append(f.views, &weights{dev: w.dev, plan: plan, arena: w.arena, params: w.params, stream: w.stream})
+		f.views = append(f.views, w.view(plan, w.further))
 	}
 	return f
 }
@@ -331,10 +331,11 @@ type table struct {
 }
 
 func (w *weights) table(at device.Weight) table {
-	if w.plan.offsets[at.Index()] != notResident {
+	own, i := w.place(at)
+	if own.plan.offsets[i] != notResident {
 		return table{packed: w.packed(at)}
 	}
-	return table{weights: w, param: at.Index(), stored: w.stream.pieces[at.Index()][0].stored}
+	return table{weights: own, param: i, stored: own.stream.pieces[i][0].stored}
 }
 
 // get gives a row as float32, of as many values as buf and via have: where it is, or in buf. A row that is read and

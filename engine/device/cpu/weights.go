@@ -20,6 +20,10 @@ type weights struct {
 	params []device.Param
 	freed  atomic.Bool // or about to be
 	stream *stream     // nil if every parameter is resident
+
+	// Of a view for a tape over several manifests: the weights it is of, and those behind them. nil of loaded weights.
+	of      *weights
+	further []*weights
 }
 
 // weightPlan places the parameters of a manifest in an arena.
@@ -107,6 +111,14 @@ func (d *Device) onload(ctx context.Context, a *arena) error {
 
 // usable reports why the weights cannot be used.
 func (w *weights) usable() error {
+	if w.of != nil {
+		for _, part := range append([]*weights{w.of}, w.further...) {
+			if err := part.usable(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	if w.freed.Load() {
 		return fmt.Errorf("weights %w", device.ErrFreed)
 	}
@@ -129,12 +141,60 @@ func (w *weights) fits(m *device.Manifest) error {
 	return nil
 }
 
+// joined are the weights of a tape's manifests as its ops find them.
+func (d *Device) joined(manifests []*device.Manifest, all []device.Weights) (*weights, error) {
+	if len(all) != len(manifests) {
+		return nil, &device.FieldError{Field: "weights", Expected: fmt.Sprintf("those of the tape's %d manifests", len(manifests)), Got: fmt.Sprint(len(all))}
+	}
+	var own []*weights
+	for i, one := range all {
+		w, err := d.asWeights(one)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.fits(manifests[i]); err != nil {
+			return nil, err
+		}
+		if i > 0 && w.stream != nil {
+			return nil, &device.UnsupportedError{Device: d.name, What: "streaming weights of a further manifest"}
+		}
+		own = append(own, w)
+	}
+	if len(own) == 1 {
+		return own[0], nil
+	}
+	return own[0].view(own[0].plan, own[1:]), nil
+}
+
+// view is the weights with places of their own for some parameters, and others behind them.
+func (w *weights) view(plan weightPlan, further []*weights) *weights {
+	v := &weights{dev: w.dev, plan: plan, arena: w.arena, params: w.params, stream: w.stream, of: w, further: further}
+	if w.of != nil {
+		v.of = w.of
+	}
+	return v
+}
+
+// place is whose parameter at is, and its index there.
+func (w *weights) place(at device.Weight) (*weights, int) {
+	i := at.Index()
+	for _, part := range w.further {
+		if i < len(w.params) {
+			break
+		}
+		i -= len(w.params)
+		w = part
+	}
+	return w, i
+}
+
 // vector gives a Vector's values, nil for no weight.
 func (w *weights) vector(at device.Weight) []float32 {
 	if !at.Present() {
 		return nil
 	}
-	return view[float32](w.arena.mem[w.plan.offsets[at.Index()]:], w.params[at.Index()].Shape[0])
+	w, i := w.place(at)
+	return view[float32](w.arena.mem[w.plan.offsets[i]:], w.params[i].Shape[0])
 }
 
 // packed is a matrix, filter or table in the type it is kept in, in rows of the same length: panels, or
@@ -149,9 +209,10 @@ type packed struct {
 }
 
 func (w *weights) packed(at device.Weight) packed {
-	p := &w.params[at.Index()]
+	w, i := w.place(at)
+	p := &w.params[i]
 	rows, row := packedShape(p)
-	mem := w.arena.mem[w.plan.offsets[at.Index()]:]
+	mem := w.arena.mem[w.plan.offsets[i]:]
 	switch kept(p) {
 	case tensor.F16:
 		return packed{row: row, f16: view[uint16](mem, rows*row)}

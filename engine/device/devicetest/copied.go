@@ -150,7 +150,7 @@ func (b *buffers) moved() *buffers {
 // copiedRun is a run on a Copying device.
 type copiedRun struct {
 	device  *Copying
-	weights *copiedWeights
+	weights []*copiedWeights // of the tape's manifests
 	tape    *device.Tape
 	options device.RunOptions
 	bytes   int64
@@ -227,7 +227,7 @@ func (r *copiedRun) Execute(ctx context.Context) error {
 	}
 	r.device.wait(func() {
 		if err = ctx.Err(); err == nil {
-			err = r.weights.use(func(loaded device.Weights) error { return r.compute(context.WithoutCancel(ctx), loaded, b) })
+			err = r.use(func(loaded []device.Weights) error { return r.compute(context.WithoutCancel(ctx), loaded, b) })
 		}
 		if err == nil {
 			err = ctx.Err()
@@ -236,9 +236,25 @@ func (r *copiedRun) Execute(ctx context.Context) error {
 	return err
 }
 
+// use is copiedWeights.use of all weights.
+func (r *copiedRun) use(do func(loaded []device.Weights) error) error {
+	all := make([]device.Weights, 0, len(r.weights))
+	var next func() error
+	next = func() error {
+		if len(all) == len(r.weights) {
+			return do(all)
+		}
+		return r.weights[len(all)].use(func(loaded device.Weights) error {
+			all = append(all, loaded)
+			return next()
+		})
+	}
+	return next()
+}
+
 // compute has the other device run the tape on a copy of the inputs.
-func (r *copiedRun) compute(ctx context.Context, loaded device.Weights, b *buffers) error {
-	run, err := r.device.Device.NewRun(r.tape, loaded, r.options)
+func (r *copiedRun) compute(ctx context.Context, loaded []device.Weights, b *buffers) error {
+	run, err := r.device.Device.NewRun(r.tape, loaded[0], r.options, loaded[1:]...)
 	if err != nil {
 		return err
 	}

@@ -144,14 +144,17 @@ func (c *Copying) Load(ctx context.Context, m *device.Manifest, p device.LoadPla
 }
 
 // NewRun takes buffers for inputs and outputs.
-func (c *Copying) NewRun(t *device.Tape, lw device.Weights, o device.RunOptions) (device.Run, error) {
-	w, ok := lw.(*copiedWeights)
-	if !ok || w.device != c {
-		return nil, &device.FieldError{Field: "weights", Expected: "weights loaded on " + copyingName, Got: "another device's"}
+func (c *Copying) NewRun(t *device.Tape, lw device.Weights, o device.RunOptions, further ...device.Weights) (device.Run, error) {
+	r := &copiedRun{device: c, tape: t, options: whole(o)}
+	for _, lw := range append([]device.Weights{lw}, further...) {
+		w, ok := lw.(*copiedWeights)
+		if !ok || w.device != c {
+			return nil, &device.FieldError{Field: "weights", Expected: "weights loaded on " + copyingName, Got: "another device's"}
+		}
+		r.weights = append(r.weights, w)
 	}
-	r := &copiedRun{device: c, weights: w, tape: t, options: whole(o)}
-	if err := w.use(func(loaded device.Weights) error {
-		trial, err := c.Device.NewRun(t, loaded, r.options)
+	if err := r.use(func(loaded []device.Weights) error {
+		trial, err := c.Device.NewRun(t, loaded[0], r.options, loaded[1:]...)
 		if err == nil {
 			trial.Free()
 		}

@@ -170,8 +170,8 @@ type gatedRun struct {
 	of *gated
 }
 
-func (g *gated) NewRun(t *device.Tape, w device.Weights, o device.RunOptions) (device.Run, error) {
-	r, err := g.Device.NewRun(t, w, o)
+func (g *gated) NewRun(t *device.Tape, w device.Weights, o device.RunOptions, further ...device.Weights) (device.Run, error) {
+	r, err := g.Device.NewRun(t, w, o, further...)
 	return gatedRun{r, g}, err
 }
 

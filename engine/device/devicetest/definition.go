@@ -179,6 +179,18 @@ func (n *definition) run(op device.Op) error {
 			out = append(out, float64(o.A)*v+n.arrays[o.Y.ID][i])
 		}
 		n.arrays[o.Out.ID] = out
+	case *device.Affine:
+		var out []float64
+		for i, v := range n.arrays[o.X.ID] {
+			if o.Mul.Present() {
+				v *= n.arrays[o.Mul.ID][0]
+			}
+			if o.Add.Present() {
+				v += n.arrays[o.Add.ID][i%lastDim(o.X)]
+			}
+			out = append(out, v)
+		}
+		n.arrays[o.Out.ID] = out
 	default:
 		return fmt.Errorf("no definition of %T", op)
 	}

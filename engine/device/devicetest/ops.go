@@ -309,6 +309,10 @@ func pointwise(n *Network, yield func(device.Array)) {
 			yield(n.Tape.Activate(device.Activate{X: n.Input(0, x...), Act: act}))
 		}
 		yield(n.Tape.Axpy(device.Axpy{A: 0.2, X: n.Input(0, x...), Y: n.Input(0, x...)}))
+		channels := x[len(x)-1]
+		yield(n.Tape.Affine(device.Affine{X: n.Input(0, x...), Mul: n.Input(0, 1)}))
+		yield(n.Tape.Affine(device.Affine{X: n.Input(0, x...), Add: n.Input(0, 1, channels)}))
+		yield(n.Tape.Affine(device.Affine{X: n.Input(0, x...), Mul: n.Input(0, 1, 1), Add: n.Input(0, channels)}))
 		yield(n.Tape.GEGLU(device.GEGLU{X: n.Input(0, x...)}))
 		wide := append([]int(nil), x...)
 		wide[len(wide)-1] += 7
