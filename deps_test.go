@@ -29,6 +29,7 @@ func laws() []law {
 		{folder: "engine", deny: outside, why: "the engine computes and knows no network, no wire and no log"},
 		{folder: "engine/kernel", deny: []string{"engine"}, why: "kernels work on plain slices"},
 		{folder: "engine/tensor", deny: []string{"engine"}, why: "tensors are the bottom"},
+		{folder: "engine/model/inversion", allow: []string{"engine/weights"}, why: "a textual inversion is a small file of vectors"},
 		{folder: "engine/prompt", allow: none(), why: "a prompt is read by its characters and whatever tokenizer there is"},
 		{folder: "engine/device/cpu", allow: []string{"engine/device", "engine/kernel"}, why: "a device knows the seam and its own kernels"},
 		{folder: "engine/device/devicetest", allow: []string{"engine/device"}, why: "the suite knows no device"},

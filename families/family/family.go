@@ -120,6 +120,8 @@ type Session interface {
 	Start(Run) (device.Run, error)
 	// Failed is the error of a run that was started.
 	Failed(r Run, run device.Run, err error) error
+	// Embeddings are the paths of the files in which textual inversions are looked for.
+	Embeddings() []string
 	// NotFinite is an error about what a member gave; its weights are not used again.
 	NotFinite(member int, what string) error
 }

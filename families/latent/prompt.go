@@ -48,20 +48,27 @@ type Reading struct {
 	restore bool        // the mean of states that weights change
 }
 
-// chunk is one, and the layers that it skips.
+// chunk is one as a text encoder takes it.
 type chunk struct {
 	prompt.Chunk
-	skip int
+	skip  int       // layers
+	ids   []int32   // with those of vectors, which are behind the vocabulary
+	extra []float32 // the vectors
+	key   string    // of vectors and places
 }
 
 // Read reads the texts of some encoders in the syntax of a request: of each text every one has as many chunks. Warnings tell what was cut off. The error
 // is a *stage.Error, or the tokenizer's.
-func (c Conditioning) Read(o stage.Options, encoders ...*Text) (out []Reading, warnings []stage.Warning, err error) {
+func (m *Model) Read(o stage.Options, s family.Session, c Conditioning, encoders ...*Text) (out []Reading, warnings []stage.Warning, err error) {
 	rows := make([][][]prompt.Chunk, len(encoders)) // by encoder and text
+	var known words
+	if o[OptionSyntax].Text != syntaxPlain {
+		known = wordsFor(&m.inversions, s, encoders)
+	}
 	most := 0
 	for i, t := range encoders {
 		for _, row := range c.Rows {
-			chunks, dropped, err := t.split(o[OptionSyntax].Text, row[i])
+			chunks, dropped, err := t.split(o[OptionSyntax].Text, row[i], known)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -79,7 +86,7 @@ func (c Conditioning) Read(o stage.Options, encoders ...*Text) (out []Reading, w
 	}
 	for i, t := range encoders {
 		r := Reading{texts: len(c.Rows), atOnce: atOnce(textsOf(c.batch, i)), restore: o[OptionRestoreMean].Bool}
-		empty, _, err := t.split(syntaxA1111, Prompt{})
+		empty, _, err := t.split(syntaxA1111, Prompt{}, nil)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -89,7 +96,9 @@ func (c Conditioning) Read(o stage.Options, encoders ...*Text) (out []Reading, w
 				if k < len(row) {
 					fill = row[k:]
 				}
-				r.chunks = append(r.chunks, chunk{fill[0], c.Rows[j][i].Skip})
+				one := chunk{Chunk: fill[0], skip: c.Rows[j][i].Skip, ids: slices.Clone(fill[0].IDs)}
+				known.place(&one, i, t.Config.VocabSize)
+				r.chunks = append(r.chunks, one)
 			}
 		}
 		out = append(out, r)
@@ -98,7 +107,7 @@ func (c Conditioning) Read(o stage.Options, encoders ...*Text) (out []Reading, w
 }
 
 // split makes chunks of a text; dropped is how many tokens were cut off.
-func (t *Text) split(syntax string, p Prompt) (chunks []prompt.Chunk, dropped int, err error) {
+func (t *Text) split(syntax string, p Prompt, known words) (chunks []prompt.Chunk, dropped int, err error) {
 	tokens, err := t.tokens()
 	if err != nil {
 		return nil, 0, err
@@ -108,10 +117,13 @@ func (t *Text) split(syntax string, p Prompt) (chunks []prompt.Chunk, dropped in
 		return []prompt.Chunk{{IDs: ids}}, dropped, err
 	}
 	parts, err := prompt.Parse(p.Text)
-	if err == nil {
-		chunks, err = prompt.Split(parts, tokens, nil, t.Tokens)
+	if err != nil {
+		return nil, 0, refused(p.Option, err)
 	}
-	return chunks, 0, refused(p.Option, err)
+	if chunks, err = prompt.Split(parts, tokens, known.embeddings(tokens), t.Tokens); err != nil {
+		return nil, 0, refused(p.Option, err)
+	}
+	return chunks, 0, known.check(p.Option, chunks)
 }
 
 // refused is the error of a prompt that cannot be used.
@@ -121,6 +133,23 @@ func refused(option string, err error) error {
 		return stage.Invalid(stage.InvalidField, option, wrong.Got, wrong.Expected)
 	}
 	return err
+}
+
+// together gives some chunks, which skip as many layers, as they are computed: one by one where there are vectors.
+func (r Reading) together(some []int) func(yield func([]int) bool) {
+	return func(yield func([]int) bool) {
+		for len(some) > 0 {
+			n := 0
+			for n < min(len(some), r.atOnce[r.chunks[some[0]].skip]) && len(r.chunks[some[n]].extra) == 0 {
+				n++
+			}
+			n = max(n, 1)
+			if !yield(some[:n]) {
+				return
+			}
+			some = some[n:]
+		}
+	}
 }
 
 // Chunks is how many each text has.

@@ -13,15 +13,22 @@ import (
 // Encoded are the states [texts, chunks * Tokens, HiddenSize] and pooled states [texts, Projection] of texts.
 type Encoded struct{ States, Pooled []float32 }
 
-// Runs are those of prompts, with the network of a member: one for all that skip as many layers.
+// Runs are those of prompts, with the network of a member: one for all that skip as many layers, and one for one of them with vectors of
+// textual inversions.
 func (t *Text) Runs(net family.Network, member int, prompts []Prompt) (runs []family.Run, err error) {
 	alike := atOnce(prompts)
 	for _, skip := range slices.Sorted(maps.Keys(alike)) {
-		r, err := t.run(net, member, alike[skip], skip)
-		if err != nil {
-			return nil, err
+		for _, extra := range []bool{false, true} {
+			n := alike[skip]
+			if extra {
+				n = 1
+			}
+			r, err := t.run(net, member, n, skip, extra)
+			if err != nil {
+				return nil, err
+			}
+			runs = append(runs, r)
 		}
-		runs = append(runs, r)
 	}
 	return runs, nil
 }
@@ -35,10 +42,17 @@ func atOnce(prompts []Prompt) map[int]int {
 	return alike
 }
 
-func (t *Text) run(net family.Network, member, prompts, skip int) (family.Run, error) {
-	tape, err := net.(*modeldir.TextEncoder).TapeTo(prompts, t.Tokens, t.depth(skip))
+func (t *Text) run(net family.Network, member, prompts, skip int, extra bool) (family.Run, error) {
+	vectors := 0
+	if extra {
+		vectors = t.vectors()
+	}
+	tape, err := net.(*modeldir.TextEncoder).TapeWith(prompts, t.Tokens, t.depth(skip), vectors)
 	return family.Run{Member: member, Tape: tape}, err
 }
+
+// vectors is how many of textual inversions a chunk has room for.
+func (t *Text) vectors() int { return t.Tokens - 2 }
 
 // row is how many values are remembered of a prompt: its states, and the pooled one.
 func (t *Text) row() int { return t.Tokens*t.Config.HiddenSize + t.Projection }
@@ -51,7 +65,7 @@ func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Readi
 	keys := make([]string, len(r.chunks))
 	missing := map[int][]int{} // rows, each the first of its key, by the layers they skip
 	for i, c := range r.chunks {
-		keys[i] = fmt.Sprint(t.depth(c.skip), c.IDs)
+		keys[i] = fmt.Sprint(t.depth(c.skip), c.IDs) + c.key
 		if slices.Contains(keys[:i], keys[i]) {
 			continue
 		}
@@ -64,7 +78,7 @@ func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Readi
 		}
 	}
 	for _, skip := range slices.Sorted(maps.Keys(missing)) {
-		for some := range slices.Chunk(missing[skip], r.atOnce[skip]) {
+		for some := range r.together(missing[skip]) {
 			if err := t.compute(ctx, s, member, r.chunks, some, rows); err != nil {
 				return e, err
 			}
@@ -88,7 +102,8 @@ func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Readi
 
 // compute runs the network on some chunks, which skip as many layers, and fills in their rows.
 func (t *Text) compute(ctx context.Context, s family.Session, member int, chunks []chunk, missing []int, rows []float32) error {
-	r, err := t.run(s.Network(member), member, len(missing), chunks[missing[0]].skip)
+	first := chunks[missing[0]]
+	r, err := t.run(s.Network(member), member, len(missing), first.skip, len(first.extra) > 0)
 	if err != nil {
 		return err
 	}
@@ -100,10 +115,18 @@ func (t *Text) compute(ctx context.Context, s family.Session, member int, chunks
 	n := t.row() - t.Projection
 	var input []int32
 	for _, i := range missing {
-		input = append(input, chunks[i].IDs...)
+		input = append(input, chunks[i].ids...)
 	}
 	states, pooled := make([]float32, len(missing)*n), make([]float32, len(missing)*t.Tokens*t.Projection)
 	if err := family.First(
+		func() error {
+			if len(first.extra) == 0 {
+				return nil
+			}
+			rows := make([]float32, t.vectors()*t.Config.HiddenSize)
+			copy(rows, first.extra)
+			return run.Write(modeldir.InputExtra, rows)
+		},
 		func() error { return run.WriteIDs(modeldir.InputIDs, input) },
 		func() error { return run.Execute(ctx) },
 		func() error { return run.Read(modeldir.OutputStates, states) },

@@ -189,6 +189,9 @@ func (s session) Failed(r family.Run, run device.Run, err error) error {
 	return s.runError(err, s.books[r.Member], run.Bytes())
 }
 
+// Embeddings implements family.Session.
+func (s session) Embeddings() []string { return s.Library.Embeddings() }
+
 // NotFinite implements family.Session: a bit in memory may have flipped, which reading the weights anew cures.
 func (s session) NotFinite(member int, what string) error {
 	b := s.books[member]

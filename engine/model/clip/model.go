@@ -76,12 +76,13 @@ func newLayer(s *nn.Scope, cfg Config) layer {
 // final norm: the last_hidden_state a StableDiffusionPipeline conditions on. Ids must be below
 // VocabSize; the caller checks that.
 func (m *Model) Forward(t *device.Tape, ids device.Array) device.Array {
-	return m.Norm(t, m.Layers(t, m.Embed(t, ids), 0, m.cfg.Layers))
+	return m.Norm(t, m.Layers(t, m.Embed(t, ids, device.Array{}), 0, m.cfg.Layers))
 }
 
-// Embed maps token ids, as Forward takes them, to the states [B, T, HiddenSize] before the first layer.
-func (m *Model) Embed(t *device.Tape, ids device.Array) device.Array {
-	return t.Embed(device.Embed{IDs: ids, Tokens: m.tokens, Positions: m.positions})
+// Embed maps token ids, as Forward takes them, to the states [B, T, HiddenSize] before the first layer. Rows of extra [E, HiddenSize], if
+// there are any, are the tokens VocabSize, VocabSize + 1 and so on.
+func (m *Model) Embed(t *device.Tape, ids, extra device.Array) device.Array {
+	return t.Embed(device.Embed{IDs: ids, Tokens: m.tokens, Positions: m.positions, Extra: extra})
 }
 
 // Layers takes states [B, T, HiddenSize] from behind so many layers to behind others.

@@ -14,6 +14,7 @@ import (
 // The names of inputs and outputs on the tapes below.
 const (
 	InputIDs         = "ids"
+	InputExtra       = "extra"
 	InputLatents     = "latents"
 	InputTime        = "time"
 	InputContext     = "context"
@@ -74,7 +75,12 @@ func (e *TextEncoder) Tape(batch, tokens int) (*device.Tape, error) {
 // TapeTo is Tape to states of another depth. Of an encoder with a projection it gives OutputPooled [batch, tokens, width] too:
 // what the pooled state would be at each place, which is Config.Pooled in fact.
 func (e *TextEncoder) TapeTo(batch, tokens int, d Depth) (*device.Tape, error) {
-	shape := Shape{batch, tokens, d.Skipped}
+	return e.TapeWith(batch, tokens, d, 0)
+}
+
+// TapeWith is TapeTo with InputExtra [extra, HiddenSize], tokens behind those of the vocabulary; 0 is none.
+func (e *TextEncoder) TapeWith(batch, tokens int, d Depth, extra int) (*device.Tape, error) {
+	shape := Shape{batch, tokens, d.Skipped, 0, extra}
 	if d.Normed {
 		shape[3] = 1
 	}
@@ -84,7 +90,11 @@ func (e *TextEncoder) TapeTo(batch, tokens int, d Depth) (*device.Tape, error) {
 			t.Fail(fmt.Errorf("clip: %d layers skipped, expected 0 to %d", d.Skipped, layers-1))
 			return
 		}
-		x := e.model.Layers(t, e.model.Embed(t, t.IDs(InputIDs, batch, tokens)), 0, layers-d.Skipped)
+		var rows device.Array
+		if extra > 0 {
+			rows = t.Input(InputExtra, extra, e.Config.HiddenSize)
+		}
+		x := e.model.Layers(t, e.model.Embed(t, t.IDs(InputIDs, batch, tokens), rows), 0, layers-d.Skipped)
 		states := x
 		if d.Normed {
 			states = e.model.Norm(t, x)
