@@ -23,10 +23,11 @@ func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) (runs []fami
 	if err != nil {
 		return nil, err
 	}
-	if runs, err = a.runs(o, m.Tokens); err != nil {
+	tokens := int(o[OptionTokens].Int)
+	if runs, err = a.runs(o, tokens); err != nil {
 		return nil, err
 	}
-	run, err := m.UNetRun(nets[0], o, m.Tokens, a.beside())
+	run, err := m.UNetRun(nets[0], o, tokens, a.beside())
 	return append(runs, run), err
 }
 

@@ -20,10 +20,12 @@ const (
 
 	OptionClipSkip         = "clip_skip"
 	OptionNegativeClipSkip = "negative_clip_skip"
-	OptionRescale          = "guidance_rescale"
-	OptionDenoisingEnd     = "denoising_end"
-	OptionBatchSize        = "batch_size"
-	OptionBatchIndex       = "batch_index"
+	// OptionTokens is the length of the conditioning that memory is planned for before prompts are encoded, which tells it.
+	OptionTokens       = "prompt_tokens"
+	OptionRescale      = "guidance_rescale"
+	OptionDenoisingEnd = "denoising_end"
+	OptionBatchSize    = "batch_size"
+	OptionBatchIndex   = "batch_index"
 )
 
 // Port is a tensor that turns hand on.
@@ -31,7 +33,7 @@ func Port(name string, shape ...string) stage.Port { return stage.Port{Name: nam
 
 // StatesPort is the states that the U-Net attends to.
 func (m *Model) StatesPort() stage.Port {
-	return Port(ValueStates, "batch", "tokens", strconv.Itoa(m.UNet.ContextDim))
+	return Port(ValueStates, "batch", OptionTokens, strconv.Itoa(m.UNet.ContextDim))
 }
 
 // Prompt is the spec of a prompt.
@@ -54,6 +56,7 @@ func (m *Model) Options() []stage.OptionSpec {
 		family.GuidanceOption(),
 		m.Schedule.Option(),
 		{Name: OptionStrength, Type: stage.Float, Min: 1.0 / sampler.MaxSteps, Max: 1, Default: stage.FloatOption(strength)},
+		{Name: OptionTokens, Type: stage.Int, Min: 1, Max: maxTokens, Shape: true, Default: stage.IntOption(int64(m.Tokens))},
 		{Name: OptionRescale, Type: stage.Float, Max: 1, Default: stage.FloatOption(0)},
 		{Name: OptionDenoisingEnd, Type: stage.Float, Max: 1, Default: stage.FloatOption(1)},
 		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
@@ -130,7 +133,7 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 			Takes: slices.Concat(conditioning, encoded, []stage.Port{imageStatesPort()}, controlPorts()), Gives: []stage.Port{latents},
 			Options: slices.Concat([]string{
 				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
-				OptionControlNets, OptionIPAdapter,
+				OptionTokens, OptionControlNets, OptionIPAdapter,
 			}, options),
 		},
 		{

@@ -181,7 +181,7 @@ func TestOptionsByName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := events[0].GetAccepted().GetSpec().GetOptions(); len(got) != 1 || !proto.Equal(got["frames"], s.Options["frames"]) {
+	if got := events[0].GetAccepted().GetSpec().GetOptions(); len(got) != 2 || !proto.Equal(got["frames"], s.Options["frames"]) {
 		t.Errorf("accepted %v", got)
 	}
 	units := map[int32]int{}
@@ -207,9 +207,9 @@ func TestListOptions(t *testing.T) {
 			continue
 		}
 		task := m.GetTasks()[0]
-		last := task.GetOptions()[len(task.GetOptions())-1]
+		frames := task.GetOptions()[len(task.GetOptions())-2]
 		want := &triptychv1alpha1.Option{Name: "frames", Type: triptychv1alpha1.Option_TYPE_INT, Default: optionToProto(stage.IntOption(2)), Min: 1, Max: 4}
-		if task.GetName() != "generate" || len(task.GetInputs()) != 2 || !task.GetInputs()[0].GetOptional() || !proto.Equal(last, want) {
+		if task.GetName() != "generate" || len(task.GetInputs()) != 2 || !task.GetInputs()[0].GetOptional() || !proto.Equal(frames, want) {
 			t.Errorf("listed as %v", task)
 		}
 		for _, o := range task.GetOptions() {

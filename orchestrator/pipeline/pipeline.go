@@ -104,7 +104,11 @@ func (w *worker) take(ctx context.Context, i int) error {
 func (w *worker) work(ctx context.Context, i int) error {
 	s, result := w.steps[i], stage.Result{}
 	values := w.taken(s)
-	req := stage.WorkRequest{Turn: s.Turn.Name, Options: w.job.Spec.Options.Of(s.Turn.Options), Values: values, Seed: w.job.Spec.seed(s.Image)}
+	options, err := w.measured(ctx, s.Turn)
+	if err != nil {
+		return err
+	}
+	req := stage.WorkRequest{Turn: s.Turn.Name, Options: options.Of(s.Turn.Options), Values: values, Seed: w.job.Spec.seed(s.Image)}
 	progress := func(done, steps int) {
 		w.emit(Progress{Kind: s.Turn.Kind, Turn: s.Turn.Name, Image: s.Image, Unit: s.Unit, Step: done, Steps: steps})
 	}
@@ -118,7 +122,7 @@ func (w *worker) work(ctx context.Context, i int) error {
 			req.PreviewEveryNSteps, observer.Preview = w.job.Spec.PreviewEveryNSteps, previews.offer
 		}
 	}
-	err := w.turn(ctx, i, func(ctx context.Context, lease *residency.Lease) (err error) {
+	err = w.turn(ctx, i, func(ctx context.Context, lease *residency.Lease) (err error) {
 		req.Components, req.Resume = lease.Components, w.resume(i)
 		if denoises {
 			observer.Ready, observer.Progress = w.counted(i, lease, progress)

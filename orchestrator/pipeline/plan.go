@@ -185,7 +185,10 @@ func (w *worker) follow(ctx context.Context) {
 
 // replan plans a turn for the classes of services that are there. What none of them can take stays as it was planned.
 func (w *worker) replan(ctx context.Context, t stage.Turn) {
-	footprints, _, err := w.planned(ctx, w.model, w.job.Spec, t, nil)
+	w.job.mu.Lock()
+	spec := w.sized(t)
+	w.job.mu.Unlock()
+	footprints, _, err := w.planned(ctx, w.model, spec, t, nil)
 	if err != nil {
 		return
 	}

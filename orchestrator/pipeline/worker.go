@@ -22,6 +22,7 @@ type worker struct {
 
 	// The job's mu holds what follows, and the job.
 	plan     Plan
+	shapes   map[string]stage.Options // of turns that were planned anew, see measured
 	usage    map[stage.Kind]*Usage
 	peak     map[string]int64 // reserved bytes by device
 	told     fleet.Model      // whose editions the job is made with
@@ -33,7 +34,8 @@ type worker struct {
 func newWorker(p *Pipeline, id residency.JobID, job *Job, plan Plan, emit func(Event)) *worker {
 	w := &worker{
 		Pipeline: p, id: id, job: job, steps: job.Spec.steps(), model: plan.model, emit: emit, plan: plan, news: sync.NewCond(&job.mu),
-		usage: map[stage.Kind]*Usage{}, peak: map[string]int64{}, told: plan.model, used: map[string]use{},
+		shapes: map[string]stage.Options{},
+		usage:  map[stage.Kind]*Usage{}, peak: map[string]int64{}, told: plan.model, used: map[string]use{},
 	}
 	for _, s := range w.steps {
 		w.usage[s.Turn.Kind] = &Usage{Kind: s.Turn.Kind}
@@ -175,7 +177,7 @@ func (w *worker) announce() {
 
 // need is what a turn takes. mu is held.
 func (w *worker) need(t stage.Turn) residency.Need {
-	n := residency.Need{Kind: t.Kind, Components: w.Fleet.Parts(w.model, t), Footprints: w.plan.Turns[t.Name], Identities: map[string]string{}, Work: w.job.Spec.work(t)}
+	n := residency.Need{Kind: t.Kind, Components: w.Fleet.Parts(w.model, t), Footprints: w.plan.Turns[t.Name], Identities: map[string]string{}, Work: w.sized(t).work(t)}
 	for i, own := range t.Components() {
 		if identity := w.used[own].edition.Identity; identity != "" {
 			n.Identities[n.Components[i]] = identity

@@ -56,6 +56,8 @@ func (r *residency) scratch(t stage.Turn, options stage.Options) int64 {
 	cells := options["width"].Int * options["height"].Int / factor / factor
 	bytes := 4 * channels * cells
 	switch Op(t.Name) {
+	case OpDenoise:
+		bytes += 4 * contextDim * max(0, options["tokens"].Int-maxTokens)
 	case OpEncode:
 		bytes = 4 * maxTokens * contextDim
 	case OpDecode, OpEncodeImage:
@@ -131,17 +133,23 @@ func (c *call) encode(ctx context.Context) (r stage.Result, err error) {
 		names = []string{"negative_prompt", "prompt"}
 	}
 	var states []float32
+	tokens := maxTokens
+	if stage.ModelOf(c.Components[0]) == Film { // takes all of a prompt
+		for _, name := range names {
+			tokens = max(tokens, len(strings.Fields(c.Options[name].Text)))
+		}
+	}
 	for i, name := range names {
 		if err := c.script.at(ctx, OpEncode, i+1); err != nil {
 			return r, err
 		}
 		words := strings.Fields(c.Options[name].Text)
-		if dropped := len(words) - maxTokens; dropped > 0 {
+		if dropped := len(words) - tokens; dropped > 0 {
 			r.Warnings = append(r.Warnings, stage.Warning{
 				Code: "PROMPT_TRUNCATED", Message: fmt.Sprintf("%s: %s beyond the model's limit of %d cut off", name, stage.Count(dropped, "token"), maxTokens),
 			})
 		}
-		for t := range maxTokens {
+		for t := range tokens {
 			word := "<pad>"
 			if t < len(words) {
 				word = words[t]
@@ -153,7 +161,7 @@ func (c *call) encode(ctx context.Context) (r stage.Result, err error) {
 			}
 		}
 	}
-	r.Values = stage.Values{{Name: "hidden_states", Tensor: tensor.FromF32(states, len(names), maxTokens, contextDim)}}
+	r.Values = stage.Values{{Name: "hidden_states", Tensor: tensor.FromF32(states, len(names), tokens, contextDim)}}
 	return r, nil
 }
 

@@ -2,6 +2,7 @@ package stagetest
 
 import (
 	"bytes"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
@@ -68,17 +69,22 @@ func Recipe(model string) stage.Recipe {
 		{Name: "quality", Type: stage.Int, Default: stage.IntOption(90), Min: 1, Max: 100},
 	}
 	denoise := []string{"width", "height", "steps", "guidance_scale", "sampler", "strength"}
+	states := stage.Port{Name: "hidden_states", Shape: []string{"batch", fmt.Sprint(maxTokens), fmt.Sprint(contextDim)}}
 	if model == Film {
 		given.Units = "frames"
-		options = append(options, stage.OptionSpec{Name: "frames", Type: stage.Int, Default: stage.IntOption(2), Min: 1, Max: 4})
-		denoise = append(denoise, "frames")
+		states.Shape[1] = "tokens"
+		options = append(options,
+			stage.OptionSpec{Name: "frames", Type: stage.Int, Default: stage.IntOption(2), Min: 1, Max: 4},
+			stage.OptionSpec{Name: "tokens", Type: stage.Int, Default: stage.IntOption(maxTokens), Min: maxTokens, Max: 4096, Shape: true},
+		)
+		denoise = append(denoise, "frames", "tokens")
 	}
 	return stage.Recipe{
 		Family: "fake", Task: "generate", Inputs: []stage.Port{optional(photo), optional(control)}, Options: options,
 		Turns: []stage.Turn{
 			{
 				Name: string(OpEncode), Kind: stage.KindEncoder, Members: []stage.Member{member("text_encoder", "")},
-				Gives:   []stage.Port{{Name: "hidden_states", Shape: []string{"batch", "8", "6"}}},
+				Gives:   []stage.Port{states},
 				Options: []string{"prompt", "negative_prompt", "guidance_scale"},
 			},
 			{
@@ -87,7 +93,7 @@ func Recipe(model string) stage.Recipe {
 			},
 			{
 				Name: string(OpDenoise), Kind: stage.KindDenoiser, Members: []stage.Member{member("unet", ""), member("controlnet", control.Name)},
-				Takes: []stage.Port{{Name: "hidden_states", Shape: []string{"batch", "8", "6"}}, optional(latents("moments")), optional(control)},
+				Takes: []stage.Port{states, optional(latents("moments")), optional(control)},
 				Gives: []stage.Port{given}, Options: denoise, EachImage: true,
 			},
 			{

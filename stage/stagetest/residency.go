@@ -15,7 +15,7 @@ const (
 	// Model is a model that works; OtherModel is another one, and both fit together.
 	Model      = "tiny"
 	OtherModel = "small"
-	// Film works too, and makes latents of two units.
+	// Film works too, takes prompts of any length, and makes latents of two units.
 	Film = "film"
 	// TooLarge never fits the budget, not even within the least limit.
 	TooLarge = "huge"
