@@ -13,17 +13,13 @@ import (
 // Encoded are the states [texts, chunks * Tokens, HiddenSize] and pooled states [texts, Projection] of texts.
 type Encoded struct{ States, Pooled []float32 }
 
-// Runs are those of prompts, with the network of a member: one for all that skip as many layers, and one for one of them with vectors of
-// textual inversions.
+// Runs are those of prompts, with the network of a member: one for all that skip as many layers, and one for one of them, which may
+// have textual inversions.
 func (t *Text) Runs(net family.Network, member int, prompts []Prompt) (runs []family.Run, err error) {
 	alike := atOnce(prompts)
 	for _, skip := range slices.Sorted(maps.Keys(alike)) {
-		for _, extra := range []bool{false, true} {
-			n := alike[skip]
-			if extra {
-				n = 1
-			}
-			r, err := t.run(net, member, n, skip, extra)
+		for _, n := range slices.Compact([]int{alike[skip], 1}) {
+			r, err := t.run(net, member, n, skip)
 			if err != nil {
 				return nil, err
 			}
@@ -42,9 +38,10 @@ func atOnce(prompts []Prompt) map[int]int {
 	return alike
 }
 
-func (t *Text) run(net family.Network, member, prompts, skip int, extra bool) (family.Run, error) {
+// run is that of so many prompts. One alone has room for vectors of textual inversions.
+func (t *Text) run(net family.Network, member, prompts, skip int) (family.Run, error) {
 	vectors := 0
-	if extra {
+	if prompts == 1 {
 		vectors = t.vectors()
 	}
 	tape, err := net.(*modeldir.TextEncoder).TapeWith(prompts, t.Tokens, t.depth(skip), vectors)
@@ -103,7 +100,7 @@ func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Readi
 // compute runs the network on some chunks, which skip as many layers, and fills in their rows.
 func (t *Text) compute(ctx context.Context, s family.Session, member int, chunks []chunk, missing []int, rows []float32) error {
 	first := chunks[missing[0]]
-	r, err := t.run(s.Network(member), member, len(missing), first.skip, len(first.extra) > 0)
+	r, err := t.run(s.Network(member), member, len(missing), first.skip)
 	if err != nil {
 		return err
 	}
@@ -120,7 +117,7 @@ func (t *Text) compute(ctx context.Context, s family.Session, member int, chunks
 	states, pooled := make([]float32, len(missing)*n), make([]float32, len(missing)*t.Tokens*t.Projection)
 	if err := family.First(
 		func() error {
-			if len(first.extra) == 0 {
+			if len(missing) > 1 {
 				return nil
 			}
 			rows := make([]float32, t.vectors()*t.Config.HiddenSize)

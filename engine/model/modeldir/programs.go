@@ -90,11 +90,11 @@ func (e *TextEncoder) TapeWith(batch, tokens int, d Depth, extra int) (*device.T
 			t.Fail(fmt.Errorf("clip: %d layers skipped, expected 0 to %d", d.Skipped, layers-1))
 			return
 		}
-		var rows device.Array
+		ids, rows := t.IDs(InputIDs, batch, tokens), device.Array{}
 		if extra > 0 {
 			rows = t.Input(InputExtra, extra, e.Config.HiddenSize)
 		}
-		x := e.model.Layers(t, e.model.Embed(t, t.IDs(InputIDs, batch, tokens), rows), 0, layers-d.Skipped)
+		x := e.model.Layers(t, e.model.Embed(t, ids, rows), 0, layers-d.Skipped)
 		states := x
 		if d.Normed {
 			states = e.model.Norm(t, x)
