@@ -133,6 +133,20 @@ func TestMovedEmbedding(t *testing.T) {
 	}
 }
 
+// TestCommaRule: what follows a comma moves to the next chunk if the comma is one of the last 20 places.
+func TestCommaRule(t *testing.T) {
+	for before, want := range map[int]int{54: 75, 55: 56, 73: 74, 74: 75} { // of the first chunk
+		parts, err := Parse(strings.Repeat("x", before) + "," + strings.Repeat("y", 30))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Split(parts, letters{}, nil, 77)
+		if err != nil || len(got) != 2 || slices.Index(got[0].IDs, 1001) != 1+want || slices.Index(got[1].IDs, 1001) != 1+before+31-want {
+			t.Errorf("a comma behind %d tokens: %v, %v, want %d in the first chunk", before, got, err, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{"a (fox:1.3) [b]", `\(a\) (b: 0.7 ) ) ]`, "x BREAK y", "((a", "(a:1.2.3)", "aBREAK BREAK\n", "(a BREAK b)"} {
 		f.Add(text)

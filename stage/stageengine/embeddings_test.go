@@ -158,13 +158,20 @@ func TestChangedEmbedding(t *testing.T) {
 	if other := states("a1111"); !slices.Equal(other, plain) {
 		t.Error("a file is known by its name, which has the word in it")
 	}
-	copyFile(t, filepath.Join(formatGoldens, "embeddings", "<one>.safetensors"), filepath.Join(filepath.Dir(path), embeddingsFolder, "zoo-style.safetensors"))
+	data, err := os.ReadFile(filepath.Join(formatGoldens, "embeddings", "zoo-style.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-1] ^= 0x80 // the sign of a number
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), embeddingsFolder, "zoo-style.safetensors"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if other := states("a1111"); slices.Equal(other, plain) || slices.Equal(other, with) {
 		t.Error("the vectors of another file are not taken")
 	}
 	copyFile(t, style, filepath.Join(filepath.Dir(path), embeddingsFolder, "Zoo-Style.pt"))
 	copyFile(t, style, file)
-	_, err := encodeAs(t.Context(), encoder, "tiny-sd15", stage.Options{}, "zoo-style fox")
+	_, err = encodeAs(t.Context(), encoder, "tiny-sd15", stage.Options{}, "zoo-style fox")
 	if stage.ReasonOf(err) != stage.InvalidField || !strings.Contains(err.Error(), "with other vectors") {
 		t.Errorf("two files of a word: %v", err)
 	}
