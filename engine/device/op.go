@@ -174,6 +174,7 @@ func (o *Gemm) operands() ([]Array, Array) { return []Array{o.X, o.Residual}, o.
 func (o *Conv2D) operands() ([]Array, Array) {
 	return append([]Array{o.X, o.PerImage, o.Residual}, o.More...), o.Out
 }
+
 func (o *GroupNorm) operands() ([]Array, Array) {
 	return []Array{o.X}, o.Out
 }

@@ -153,7 +153,7 @@ func TestGoldenCases(t *testing.T) {
 func TestGoldenPlans(t *testing.T) {
 	for id, dir := range map[string]string{
 		"xl-neg": sdxlGoldens, "xl-clipskip1": sdxlGoldens, "xl-noguidance": sdxlGoldens, "xl-inpaint-10": sdxlGoldens, "sd-clipskip1": sdxlGoldens,
-		"sd-inpaint9-ddim-060": sdxlGoldens, "second-heun": moreGoldens, "xl-inpaint9-060": moreGoldens,
+		"sd-inpaint9-ddim-060": sdxlGoldens, "second-heun": moreGoldens, "xl-inpaint9-060": moreGoldens, "sd-weights-0": sdxlGoldens, "xl-weights-0": sdxlGoldens,
 	} {
 		cases := readCases(t, dir, func(c goldenCase) bool { return c.ID == id })
 		if len(cases) != 1 {
@@ -167,6 +167,8 @@ func TestGoldenPlans(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		states, _ := values.Get("hidden_states")
+		options["prompt_tokens"] = stage.IntOption(int64(states.Tensor.Shape[1])) // as the pipeline tells it
 		for _, turn := range all.turns(recipe, options, c.inputs(t, dir)) {
 			plan := stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: recipe.Shape(turn, options)}
 			planned, err := all[turn.Kind].Plan(t.Context(), plan)
