@@ -95,7 +95,7 @@ type OptionSpec struct {
 	Min, Max float64
 	Multiple int64    // of an Int; 0 is any
 	Choices  []string // of a Text; none is any
-	Tokens   int      // of a Text: so many tokens of it are used; 0 is no limit
+	Tokens   int      // of a Text: so many tokens of it are taken at once, what is beyond them in further parts or not at all; 0 is no limit
 	Shape    bool     // what a turn takes in memory depends on it
 	Unit     string   // of an Int: "pixels" of a side, or nothing
 	Refused  Reason   // of the error when a value is not accepted; empty is InvalidField

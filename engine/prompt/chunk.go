@@ -83,7 +83,7 @@ func Split(parts []Part, t Tokenizer, embeddings []Embedding, places int) ([]Chu
 		s.end()
 	}
 	if len(s.chunks) > MaxChunks {
-		return nil, &Error{Got: fmt.Sprint(len(s.chunks)), Expected: fmt.Sprintf("at most %d chunks of %d tokens", MaxChunks, s.size)}
+		return nil, &Error{Got: fmt.Sprintf("%d chunks", len(s.chunks)), Expected: fmt.Sprintf("at most %d chunks of %d tokens", MaxChunks, s.size)}
 	}
 	return s.chunks, nil
 }

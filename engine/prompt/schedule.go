@@ -44,7 +44,7 @@ func Schedule(text string, steps int) ([]Period, error) {
 		all.write(&b, until)
 		out = append(out, Period{until, b.String()})
 		if texts[b.String()] = true; len(texts) > MaxTexts {
-			return nil, &Error{Got: "more", Expected: fmt.Sprintf("a prompt that becomes at most %d different texts", MaxTexts)}
+			return nil, &Error{Got: "more texts", Expected: fmt.Sprintf("a prompt that becomes at most %d different texts", MaxTexts)}
 		}
 	}
 	return out, nil
@@ -183,7 +183,7 @@ func (p *parser) bracket(at int) bracket {
 		return b
 	}
 	if p.depth == MaxNesting {
-		p.err = &Error{Got: "more", Expected: fmt.Sprintf("at most %d brackets open at once", MaxNesting)}
+		p.err = &Error{Got: "more brackets", Expected: fmt.Sprintf("at most %d brackets open at once", MaxNesting)}
 		return bracket{}
 	}
 	p.depth++

@@ -68,7 +68,7 @@ func (w *weights) next(text string) (int, error) {
 		return 1, nil
 	case c == '(' || c == '[':
 		if len(w.round)+len(w.square) == MaxNesting {
-			return 0, &Error{Got: "more", Expected: fmt.Sprintf("at most %d brackets open at once", MaxNesting)}
+			return 0, &Error{Got: "more brackets", Expected: fmt.Sprintf("at most %d brackets open at once", MaxNesting)}
 		}
 		if c == '(' {
 			w.round = append(w.round, len(w.parts))

@@ -82,7 +82,7 @@ func (m *Model) Read(o stage.Options, s family.Session, c Conditioning, encoders
 		}
 	}
 	if n := most * len(c.Rows); n > maxChunks {
-		return nil, nil, stage.Invalid(stage.InvalidField, OptionPrompt, n, fmt.Sprintf("at most %d chunks of all texts, as many of each as the longest one has", maxChunks))
+		return nil, nil, stage.Invalid(stage.InvalidField, OptionPrompt, fmt.Sprintf("%d chunks", n), fmt.Sprintf("at most %d chunks of all texts, as many of each as the longest one has", maxChunks))
 	}
 	for i, t := range encoders {
 		r := Reading{texts: len(c.Rows), atOnce: atOnce(textsOf(c.batch, i)), restore: o[OptionRestoreMean].Bool}

@@ -249,7 +249,7 @@ type Model struct {
 	DefaultHeightPx int32 `protobuf:"varint,3,opt,name=default_height_px,json=defaultHeightPx,proto3" json:"default_height_px,omitempty"`
 	// Width and height must be multiples of this.
 	SizeMultiplePx int32 `protobuf:"varint,4,opt,name=size_multiple_px,json=sizeMultiplePx,proto3" json:"size_multiple_px,omitempty"`
-	// Tokens of a prompt that are used.
+	// Tokens of a prompt that a text encoder takes at once; a longer one is encoded in parts, or cut, as options of the model say.
 	MaxTokens int32 `protobuf:"varint,5,opt,name=max_tokens,json=maxTokens,proto3" json:"max_tokens,omitempty"`
 	// Samplers a request may name.
 	Samplers []string `protobuf:"bytes,6,rep,name=samplers,proto3" json:"samplers,omitempty"`
@@ -539,7 +539,7 @@ type Option struct {
 	Multiple int64 `protobuf:"varint,6,opt,name=multiple,proto3" json:"multiple,omitempty"`
 	// Texts to choose from; none is any.
 	Choices []string `protobuf:"bytes,7,rep,name=choices,proto3" json:"choices,omitempty"`
-	// Tokens of a text that are used; 0 is no limit.
+	// Tokens of a text that are taken at once, what is beyond them in further parts or not at all; 0 is no limit.
 	Tokens int64 `protobuf:"varint,8,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// Why there is no default and a request has to set it.
 	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`

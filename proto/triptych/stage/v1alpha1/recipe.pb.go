@@ -616,7 +616,7 @@ type OptionSpec struct {
 	Multiple int64 `protobuf:"varint,6,opt,name=multiple,proto3" json:"multiple,omitempty"`
 	// Texts to choose from; none is any.
 	Choices []string `protobuf:"bytes,7,rep,name=choices,proto3" json:"choices,omitempty"`
-	// So many tokens of a text are used; 0 is no limit.
+	// So many tokens of a text are taken at once, what is beyond them in further parts or not at all; 0 is no limit.
 	Tokens int64 `protobuf:"varint,8,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// Whether the memory of a turn depends on it.
 	Shape bool `protobuf:"varint,9,opt,name=shape,proto3" json:"shape,omitempty"`
