@@ -88,11 +88,16 @@ func generateCommand() *cobra.Command {
 }
 
 // run makes the images.
-func (f *generateFlags) run(cmd *cobra.Command, prompt string) (err error) {
+func (f *generateFlags) run(cmd *cobra.Command, prompt string) error {
 	spec, err := f.spec(cmd, prompt)
 	if err != nil {
 		return err
 	}
+	return f.ask(cmd, spec)
+}
+
+// ask makes the images of a request.
+func (f *generateFlags) ask(cmd *cobra.Command, spec *triptychv1alpha1.GenerationSpec) (err error) {
 	files, err := newOutput(f.output, cmd.OutOrStdout())
 	if err != nil {
 		return err
@@ -203,7 +208,7 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 				f.stack.models = nil // a directory needs no others
 			}
 		}
-		if spec.Model == "" {
+		if spec.Model == "" && spec.Task == "" {
 			library, err := openLibrary(f.stack.models...)
 			if err != nil {
 				return nil, nil, nil, err

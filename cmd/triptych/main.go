@@ -120,7 +120,7 @@ func rootCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{flagError(err)} })
-	root.AddCommand(generateCommand(), upCommand(), orchestratorCommand(), modelsCommand(), planCommand(), simulateCommand(), traceCommand(), topCommand(), inspectCommand(), fetchCommand(), cacheCommand(), versionCommand(), runtimeCommand())
+	root.AddCommand(generateCommand(), upscaleCommand(), upCommand(), orchestratorCommand(), modelsCommand(), planCommand(), simulateCommand(), traceCommand(), topCommand(), inspectCommand(), fetchCommand(), cacheCommand(), versionCommand(), runtimeCommand())
 	for _, kind := range stage.Kinds() {
 		root.AddCommand(stageCommand(kind))
 	}

@@ -97,6 +97,12 @@ func readInput(ctx context.Context, flag, path string) ([]byte, error) {
 
 // resolve fills in what depends on the server's models: which one is meant, and the types of its options.
 func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec) (err error) {
+	if spec.GetTask() == taskUpscale {
+		if spec.GetModel() == "" {
+			err = f.chooseUpscaler(ctx, conn, spec)
+		}
+		return err
+	}
 	var models []*triptychv1alpha1.Model
 	switch started := f.server.address == ""; {
 	case len(f.options) > 0 && started:
