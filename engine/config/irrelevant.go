@@ -33,7 +33,7 @@ func irrelevant() []struct {
 		{"both values compute the same", []string{unet}, []string{"use_linear_projection"}},
 		{"read only with an addition_embed_type, the accepted one of which does not need it", []string{unet}, []string{"addition_embed_type_num_heads"}},
 		{"read only with addition_embed_type text_time or a class_embed_type, which is refused", []string{unet}, []string{"addition_time_embed_dim", "projection_class_embeddings_input_dim"}},
-		{"Stable Diffusion's pipelines use scaling_factor alone", []string{vae}, []string{"shift_factor", "latents_mean", "latents_std"}},
+		{"no pipeline of Stable Diffusion uses it", []string{vae}, []string{"shift_factor"}},
 
 		{"of training", []string{text}, []string{"attention_dropout", "initializer_factor", "initializer_range"}},
 		{"the tokenizer says which these are", []string{text}, []string{"bos_token_id", "pad_token_id"}},

@@ -29,9 +29,9 @@ func (m *Model) decode(ctx context.Context, s family.Session, req stage.WorkRequ
 	if err != nil {
 		return stage.Result{}, err
 	}
-	m.VAE.Unscale(z)
 	last := make([]float32, len(z))
 	nn.ToChannelsLast(last, z, 1, m.VAE.LatentChannels, h*w)
+	m.VAE.Unscale(last)
 	height, width := h*m.VAE.Factor(), w*m.VAE.Factor()
 	pixels := make([]float32, height*width*vae.ImageChannels)
 	if err := family.Evaluate(ctx, s, runs[0], modeldir.InputLatents, last, modeldir.OutputImage, pixels); err != nil {

@@ -33,6 +33,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	configs.VAE.Mean, configs.VAE.Std = nil, nil // which the reference does not look at
 	m := &model{
 		Model: latent.Model{Dir: dir, UNet: configs.UNet, VAE: configs.VAE, Tokens: configs.Tokens, Schedule: latent.ReadSchedule(dir, sampler.ParseConfig)},
 		text: latent.NewText(latent.Text{

@@ -50,6 +50,7 @@ type goldenCase struct {
 	ForceZeros *bool                      `json:"force_zeros"`
 	Scheduler  map[string]json.RawMessage `json:"scheduler_config"`
 	Removed    []string                   `json:"scheduler_remove"` // keys of it
+	VAE        map[string]json.RawMessage `json:"vae_config"`
 }
 
 const (
@@ -143,7 +144,7 @@ func (c goldenCase) inputs(t *testing.T, dir string) (out stage.Values) {
 func (c goldenCase) folder(t *testing.T, dir string) string {
 	t.Helper()
 	base := bases[c.Model]
-	if base == "" && c.ForceZeros == nil && c.Scheduler == nil && c.Removed == nil {
+	if base == "" && c.ForceZeros == nil && c.Scheduler == nil && c.Removed == nil && c.VAE == nil {
 		return either(dir, c.Model)
 	}
 	copied := filepath.Join(t.TempDir(), c.Model)
@@ -159,6 +160,9 @@ func (c goldenCase) folder(t *testing.T, dir string) string {
 	scheduler := filepath.Join(copied, "scheduler", "scheduler_config.json")
 	for key, value := range c.Scheduler {
 		editJSON(t, scheduler, key, value)
+	}
+	for key, value := range c.VAE {
+		editJSON(t, filepath.Join(copied, "vae", "config.json"), key, value)
 	}
 	for _, key := range c.Removed {
 		editJSON(t, scheduler, key, nil)

@@ -128,7 +128,7 @@ func TestGoldenCases(t *testing.T) {
 	}{
 		sdxlGoldens:   {"runs", []string{"tiny-sdxl", "tiny-sd15", "tiny-sd15-inpaint"}, 49},
 		formatGoldens: {"checkpoints", []string{"micro-sd15", "micro-inpaint", "micro-sd2", "micro-sdxl"}, 6},
-		moreGoldens:   {"more", []string{"tiny-sdxl", "tiny-sdxl-inpaint", "tiny-refiner"}, 32},
+		moreGoldens:   {"more", []string{"tiny-sdxl", "tiny-sdxl-inpaint", "tiny-refiner"}, 34},
 	} {
 		cases := readCases(t, dir, func(c goldenCase) bool {
 			return c.Part == want.part && slices.Contains(want.models, c.Model) && !strings.HasPrefix(c.ID, "ck-sd-")

@@ -6,7 +6,9 @@
 package vae
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/triptych-serving/triptych/engine/config"
@@ -28,7 +30,10 @@ type Config struct {
 	QuantConv      bool // a 1x1 convolution behind the encoder
 	PostQuantConv  bool // and one before the decoder
 	ScalingFactor  float32
-	SampleSize     int // image size the model was trained at, 0 when the file does not say
+	// Mean and Std are those of each channel of latents, which a denoiser may have been trained to see taken off; both or none.
+	// Pipelines of Stable Diffusion 1 and 2 do not know them.
+	Mean, Std  []float32
+	SampleSize int // image size the model was trained at, 0 when the file does not say
 }
 
 // The bounds of a config, well above the largest published autoencoder of this kind, so that a
@@ -71,6 +76,10 @@ func read(r *config.Reader) (Config, error) {
 		PostQuantConv:  r.Bool("use_post_quant_conv", true),
 		ScalingFactor:  float32(r.Float("scaling_factor", 0.18215, 1e-6, 1e6)),
 	}
+	c.Mean, c.Std = perChannel(r, "latents_mean", c.LatentChannels, -maxLatent), perChannel(r, "latents_std", c.LatentChannels, minDeviation)
+	if c.Mean == nil || c.Std == nil {
+		c.Mean, c.Std = nil, nil
+	}
 	if !r.IsNull("sample_size") {
 		size := r.PerBlock("sample_size", 0, 2, 0, maxSampleSize)
 		c.SampleSize = max(size[0], size[1])
@@ -97,6 +106,23 @@ func read(r *config.Reader) (Config, error) {
 		return Config{}, err
 	}
 	return c, nil
+}
+
+// maxLatent and minDeviation bound what a config says of latents.
+const maxLatent, minDeviation = 1e6, 1e-6
+
+// perChannel is null or a number for each channel.
+func perChannel(r *config.Reader, key string, channels int, least float64) []float32 {
+	if !r.Has(key) || r.IsNull(key) {
+		return nil
+	}
+	var out []float32
+	outside := func(v float32) bool { return !(float64(v) >= least && v <= maxLatent) }
+	if json.Unmarshal(r.Raw(key), &out) != nil || len(out) != channels || slices.ContainsFunc(out, outside) {
+		r.Refuse(key, fmt.Sprintf("null or %d numbers from %g to %g", channels, least, maxLatent))
+		return nil
+	}
+	return out
 }
 
 // Factor is the pixels of an image side per latent: image sides are multiples of it.

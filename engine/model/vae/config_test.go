@@ -5,6 +5,8 @@ import (
 	"errors"
 	"maps"
 	"math"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/triptych-serving/triptych/engine/config"
@@ -208,4 +210,31 @@ func FuzzVAEConfig(f *testing.F) {
 			t.Fatalf("encoder accepted, but: %v", err)
 		}
 	})
+}
+
+// Mean and deviation of latents are there for each channel or not at all, and scaling by them is undone.
+func TestLatentMoments(t *testing.T) {
+	const head = `{"latent_channels": 2, "scaling_factor": 0.5, `
+	c, err := ParseConfig([]byte(head + `"block_out_channels": [32], "latents_mean": [1, -2], "latents_std": [4, 0.5]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := []float32{9, -1, 1, -2}
+	c.Scale(z)
+	if want := []float32{1, 1, 0, 0}; !slices.Equal(z, want) {
+		t.Errorf("scaled to %v, want %v", z, want)
+	}
+	if c.Unscale(z); !slices.Equal(z, []float32{9, -1, 1, -2}) {
+		t.Errorf("unscaled to %v", z)
+	}
+	for _, one := range []string{`"latents_mean": [1, 2]`, `"latents_std": [1, 2], "latents_mean": null`} {
+		if c, err := ParseConfig([]byte(head + `"block_out_channels": [32], ` + one + `}`)); err != nil || c.Mean != nil || c.Std != nil {
+			t.Errorf("%s: %v and %v, %v", one, c.Mean, c.Std, err)
+		}
+	}
+	for _, wrong := range []string{`"latents_mean": [1]`, `"latents_std": [1, 0]`, `"latents_std": [1, -1]`, `"latents_mean": [1e9, 0]`, `"latents_mean": "x"`} {
+		if _, err := ParseConfig([]byte(head + `"block_out_channels": [32], ` + wrong + `}`)); err == nil || !strings.Contains(err.Error(), "null or 2 numbers") {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
 }

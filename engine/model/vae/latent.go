@@ -2,18 +2,28 @@ package vae
 
 import "math"
 
-// Unscale turns latents as the denoiser has them into what the decoder takes, in place:
-// z / ScalingFactor.
+// Unscale turns latents as the denoiser has them, channels last, into what the decoder takes, in place: z / ScalingFactor, or
+// z * Std / ScalingFactor + Mean.
 func (c Config) Unscale(z []float32) {
 	for i := range z {
-		z[i] /= c.ScalingFactor
+		if c.Std == nil {
+			z[i] /= c.ScalingFactor
+			continue
+		}
+		k := i % c.LatentChannels
+		z[i] = float32(z[i]*c.Std[k]/c.ScalingFactor) + c.Mean[k]
 	}
 }
 
-// Scale is the inverse: what the encoder gives becomes latents for the denoiser, in place.
+// Scale is the inverse: what the encoder gives, channels last, becomes latents for the denoiser, in place.
 func (c Config) Scale(z []float32) {
 	for i := range z {
-		z[i] *= c.ScalingFactor
+		if c.Std == nil {
+			z[i] *= c.ScalingFactor
+			continue
+		}
+		k := i % c.LatentChannels
+		z[i] = (z[i] - c.Mean[k]) * c.ScalingFactor / c.Std[k]
 	}
 }
 

@@ -101,6 +101,10 @@ def main(out):
               C('second-dpmpp', 'tiny-sdxl', 'txt2img', sampler='dpmpp_2m', steps=7, refiner='tiny-refiner', refiner_start=0.4, guidance_scale=1.0, seed=272),
               C('second-pndm', 'tiny-sdxl', 'txt2img', sampler='pndm', steps=7, refiner='tiny-refiner', refiner_start=0.7, negative_prompt='', seed=273)]:
         done.append(second(px, refiner, out, c))
+    told = dict(latents_mean=[-1.6574, 1.886, -1.383, 2.5155], latents_std=[8.4927, 5.9022, 6.5498, 5.2299], scaling_factor=0.5)
+    px.vae.register_to_config(**told); parts.update(text_encoder=px.text_encoder, tokenizer=px.tokenizer, unet=px.unet, requires_aesthetics_score=False, force_zeros_for_empty_prompt=True)
+    done.append(run_case(px, out, C('moments-txt', 'tiny-sdxl', 'txt2img', vae_config=told, seed=280)))
+    pictures(StableDiffusionXLImg2ImgPipeline(**parts), out, [C('moments-i2i', 'tiny-sdxl', t, steps=6, strength=0.5, image=PHOTO, vae_config=told, seed=281)], done)
     for c in done:                                       # of the latents the last ones, which all others are behind
         T = G.load_file(f'{out}/{c["file"]}'); last = f'latents.{G.c_last(T)}'; save({last: T[last]}, f'{out}/{c["file"]}')
     i = G.Index(out); i.add('more', done)
