@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/triptych-serving/triptych/engine/config"
 )
@@ -56,6 +57,8 @@ func (c Config) opened() (Config, error) {
 	}
 	if c.sampler, c.own = ownSampler(c.class, r); c.own == nil {
 		c.own = r.Err()
+	} else if strings.HasPrefix(c.class, "EDM") || strings.HasPrefix(c.class, "FlowMatch") {
+		return Config{}, c.own // their models are told noise levels, and give what no other class makes anything of
 	}
 	if c.own == nil {
 		c.own = c.check(c.sampler, r)

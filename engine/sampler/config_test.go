@@ -388,3 +388,16 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// A model of other noise levels than ᾱ is not drawn with by samplers that would take them for those.
+func TestOtherNoise(t *testing.T) {
+	for _, class := range []string{"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"} {
+		for _, parse := range []func([]byte, string) (Config, error){ParseConfig, ParseWritten} {
+			c, err := parse([]byte(`{"sigma_data": 0.5}`), class)
+			var unknown *UnknownError
+			if !errors.As(err, &unknown) || unknown.Name != class {
+				t.Errorf("%s: samplers %v, %v", class, c.Samplers(), err)
+			}
+		}
+	}
+}
