@@ -92,6 +92,19 @@ func xl() files {
 	}
 }
 
+// refiner is that of Stable Diffusion XL, for the end of denoising.
+func refiner() files {
+	f := xl()
+	m, u := f["model_index.json"], f["unet/config.json"]
+	m["_class_name"], m["requires_aesthetics_score"] = "StableDiffusionXLImg2ImgPipeline", true
+	m["text_encoder"], m["tokenizer"] = []any{nil, nil}, []any{nil, nil}
+	u["block_out_channels"], u["attention_head_dim"], u["transformer_layers_per_block"] = []int{384, 768, 1536, 1536}, []int{6, 12, 24, 24}, 4
+	u["cross_attention_dim"], u["projection_class_embeddings_input_dim"] = 1280, 2560
+	u["down_block_types"] = []string{"DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"}
+	u["up_block_types"] = []string{"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}
+	return f
+}
+
 func dev1() files {
 	return files{
 		"model_index.json": index("FluxPipeline", map[string]string{
@@ -149,9 +162,10 @@ func parameters(n *modeldir.Network) (sum int64) {
 
 // The published numbers of parameters; decoders are those of the autoencoders, without the encoder.
 var counts = map[string]map[string]int64{
-	"StableDiffusionPipeline":   {"text_encoder": 123_060_480, "unet": 859_520_964, "vae": 49_490_179 + 20},
-	"StableDiffusionXLPipeline": {"text_encoder": 123_060_480, "text_encoder_2": 694_659_840, "unet": 2_567_463_684, "vae": 49_490_179 + 20},
-	"FluxPipeline":              {"text_encoder": 123_060_480, "text_encoder_2": 4_762_310_656, "transformer": 11_901_408_320, "vae": 83_819_683 - 34_274_208},
+	"StableDiffusionPipeline":          {"text_encoder": 123_060_480, "unet": 859_520_964, "vae": 49_490_179 + 20},
+	"StableDiffusionXLPipeline":        {"text_encoder": 123_060_480, "text_encoder_2": 694_659_840, "unet": 2_567_463_684, "vae": 49_490_179 + 20},
+	"StableDiffusionXLImg2ImgPipeline": {"text_encoder_2": 694_659_840, "unet": 2_259_526_660, "vae": 49_490_179 + 20},
+	"FluxPipeline":                     {"text_encoder": 123_060_480, "text_encoder_2": 4_762_310_656, "transformer": 11_901_408_320, "vae": 83_819_683 - 34_274_208},
 }
 
 // TestOutlines: models that are not there have the parameters of the published ones, and what the engine can run of
@@ -166,7 +180,7 @@ func TestOutlines(t *testing.T) {
 		files  files
 		runs   bool
 		latent int // its sides
-	}{"sd15": {sd15(), true, 64}, "xl": {xl(), true, 128}, "flux": {dev1(), false, 128}, "schnell": {schnell(), false, 128}} {
+	}{"sd15": {sd15(), true, 64}, "xl": {xl(), true, 128}, "refiner": {refiner(), true, 128}, "flux": {dev1(), false, 128}, "schnell": {schnell(), false, 128}} {
 		m, nets, err := outline(t, c.files.write(t), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -193,6 +207,9 @@ func TestOutlines(t *testing.T) {
 				want := counts[m.Class][part.Folder]
 				if name == "schnell" && part.Folder == "transformer" {
 					want = 23_782_357_120 / 2
+				}
+				if strings.HasSuffix(part.Name, "vae.encoder") {
+					want = 34_163_592 + 72
 				}
 				if got := parameters(nets[at]); got != want {
 					t.Errorf("%s %s: %d parameters, want %d", m.Class, part.Folder, got, want)

@@ -10,24 +10,25 @@ import (
 
 // Components are the U-Net and the halves of the autoencoder, in the order they are used.
 func (m *Model) Components() []family.Component {
-	decoder := family.VAEDecoder(m.Dir, m.VAE)
-	return []family.Component{
-		{
-			Name: family.Name(m.Dir, PartUNet), Kind: stage.KindDenoiser, Folder: modeldir.UNetFolder, Class: modeldir.ClassUNet,
-			Open: func(o modeldir.Options) (family.Network, error) {
-				return m.Dir.Denoiser(modeldir.UNetFolder, m.UNet, o)
-			},
-			Settings: m.unetSettings, Warnings: m.Schedule.warnings(), Problem: m.Schedule.Missing,
+	unet := family.Component{
+		Name: family.Name(m.Dir, PartUNet), Kind: stage.KindDenoiser, Folder: modeldir.UNetFolder, Class: modeldir.ClassUNet,
+		Open: func(o modeldir.Options) (family.Network, error) {
+			return m.Dir.Denoiser(modeldir.UNetFolder, m.UNet, o)
 		},
-		decoder,
-		{
-			Name: family.Name(m.Dir, PartVAEEncoder), Kind: stage.KindDecoder, Folder: modeldir.VAEFolder, Class: modeldir.ClassVAE,
-			Open: func(o modeldir.Options) (family.Network, error) {
-				return m.Dir.ImageEncoder(modeldir.VAEFolder, m.VAE, o)
-			},
-			Settings: decoder.Settings,
-		},
+		Settings: m.unetSettings, Warnings: m.Schedule.warnings(), Problem: m.Schedule.Missing,
 	}
+	decoder := family.VAEDecoder(m.Dir, m.VAE)
+	encoder := family.Component{
+		Name: family.Name(m.Dir, PartVAEEncoder), Kind: stage.KindDecoder, Folder: modeldir.VAEFolder, Class: modeldir.ClassVAE,
+		Open: func(o modeldir.Options) (family.Network, error) {
+			return m.Dir.ImageEncoder(modeldir.VAEFolder, m.VAE, o)
+		},
+		Settings: decoder.Settings,
+	}
+	if m.fromPictures() {
+		return []family.Component{encoder, unet, decoder}
+	}
+	return []family.Component{unet, decoder, encoder}
 }
 
 func (m *Model) unetSettings() (string, error) {
