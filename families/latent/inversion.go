@@ -21,11 +21,11 @@ func wordsFor(shelf *inversion.Shelf, s family.Session, encoders []*Text) words 
 		refuse := func(expected, got string) error {
 			return &inversion.Error{File: in.File, Expected: expected, Got: got}
 		}
-		if len(in.Encoders) != len(encoders) {
-			return refuse(fmt.Sprintf("vectors for %s, as the model has", stage.Count(len(encoders), "text encoder")), fmt.Sprintf("those of %d", len(in.Encoders)))
-		}
-		for i, v := range in.Encoders {
-			switch t := encoders[i]; {
+		for _, t := range encoders {
+			if len(in.Encoders) != t.Vectors {
+				return refuse(fmt.Sprintf("vectors for %s, as the model has", stage.Count(t.Vectors, "text encoder")), fmt.Sprintf("those of %d", len(in.Encoders)))
+			}
+			switch v := in.Encoders[t.Place]; {
 			case v.Width != t.Config.HiddenSize:
 				return refuse(fmt.Sprintf("vectors of %d numbers, as the text encoder has", t.Config.HiddenSize), fmt.Sprint(v.Width))
 			case v.N > t.Tokens-2:
@@ -72,13 +72,13 @@ func (w words) check(option string, chunks []prompt.Chunk) error {
 	return nil
 }
 
-// place has the vectors of a chunk's embeddings stand behind the vocabulary of a text encoder.
-func (w words) place(c *chunk, encoder, vocabulary int) {
+// place has the vectors of a chunk's embeddings stand behind a text encoder's vocabulary.
+func (w words) place(c *chunk, t *Text) {
 	for _, e := range c.Embeddings {
 		in := w[e.Name]
-		v := in.Encoders[encoder]
+		v := in.Encoders[t.Place]
 		for k := range v.N {
-			c.ids[e.At+k] = int32(vocabulary + len(c.extra)/v.Width + k)
+			c.ids[e.At+k] = int32(t.Config.VocabSize + len(c.extra)/v.Width + k)
 		}
 		c.extra = append(c.extra, v.Values...)
 		c.key += fmt.Sprintf(" %d %x", e.At, in.Digest)

@@ -97,7 +97,7 @@ func (m *Model) Read(o stage.Options, s family.Session, c Conditioning, encoders
 					fill = row[k:]
 				}
 				one := chunk{Chunk: fill[0], skip: c.Rows[j][i].Skip, ids: slices.Clone(fill[0].IDs)}
-				known.place(&one, i, t.Config.VocabSize)
+				known.place(&one, t)
 				r.chunks = append(r.chunks, one)
 			}
 		}

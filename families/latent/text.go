@@ -24,8 +24,10 @@ type Text struct {
 	// Penultimate states are those behind all layers but one, without the final norm; else the last, with it. Layers that a
 	// request skips come on top.
 	Penultimate bool
-	Warnings    []string
-	tokens      func() (*tokenizer.CLIP, error) // opens it once
+	// Vectors is for how many text encoders textual inversions of the model have vectors, and Place which of these are this one's.
+	Vectors, Place int
+	Warnings       []string
+	tokens         func() (*tokenizer.CLIP, error) // opens it once
 }
 
 // NewText is a text encoder whose tokenizer is opened when it is needed first.

@@ -38,7 +38,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 		Model: latent.Model{Dir: dir, UNet: configs.UNet, VAE: configs.VAE, Tokens: configs.Tokens, Schedule: latent.ReadSchedule(dir, sampler.ParseConfig)},
 		text: latent.NewText(latent.Text{
 			Dir: dir, Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: modeldir.TokenizerFolder, Config: configs.Text,
-			Tokens: configs.Tokens, Warnings: configs.Warnings,
+			Tokens: configs.Tokens, Warnings: configs.Warnings, Vectors: 1,
 		}),
 	}
 	return &family.Model{

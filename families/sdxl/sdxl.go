@@ -97,8 +97,8 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 // openTexts reads the configs of the text encoders.
 func (m *model) openTexts(warnings []string) error {
 	texts := []latent.Text{
-		{Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: modeldir.TokenizerFolder},
-		{Folder: modeldir.TextEncoder2Folder, Class: modeldir.ClassCLIPProjected, Tokenizer: tokenizer2},
+		{Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: modeldir.TokenizerFolder, Vectors: 2},
+		{Folder: modeldir.TextEncoder2Folder, Class: modeldir.ClassCLIPProjected, Tokenizer: tokenizer2, Vectors: 2, Place: 1},
 	}
 	if m.Refines {
 		texts = texts[1:]
