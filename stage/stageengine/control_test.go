@@ -2,6 +2,7 @@ package stageengine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -132,4 +133,80 @@ func TestControlNetCases(t *testing.T) {
 		}
 	}
 	t.Logf("run, latents' largest error (allowed %g), PNG values off by one and by more:\n%s", runTolerance, told)
+}
+
+// TestControlNetPlans: a turn with ControlNets and an IP-Adapter takes what it is planned to, to the byte, from headers alone.
+func TestControlNetPlans(t *testing.T) {
+	ids := map[string]bool{"xl-control-0": true, "xl-control-2": true, "sd-control-multi": true}
+	for _, c := range indexed[controlCase](t, sdxlGoldens) {
+		if !ids[c.ID] {
+			continue
+		}
+		dirs := []string{filepath.Join(sdxlGoldens, c.Model)}
+		for _, k := range c.Controls {
+			dirs = append(dirs, filepath.Join(sdxlGoldens, k.Model))
+		}
+		o, inputs := c.request(t, sdxlGoldens)
+		if c.Model == "tiny-sd15" {
+			ip := filepath.Join(sdxlGoldens, "ip-adapter")
+			dirs = append(dirs, adapterFolder(t, filepath.Join(ip, "ip-adapter_tiny.safetensors"), filepath.Join(ip, "image_encoder")))
+			o["ip_adapter"] = stage.TextOption("face:0.5")
+			inputs = append(inputs, stage.Value{Name: "image_prompt", File: inputs[0].File})
+		}
+		openStages(t, dirs...).checkPlans(t, c.ID, c.Model, o, inputs, dirs...)
+		delete(ids, c.ID)
+	}
+	if len(ids) > 0 {
+		t.Errorf("no runs %v", ids)
+	}
+}
+
+// TestControlNetRefusals: what does not fit its model, or lacks a picture, is told before the U-Net runs: most of it by a plan.
+func TestControlNetRefusals(t *testing.T) {
+	dirs := []string{filepath.Join(sdxlGoldens, "tiny-sd15"), filepath.Join(sdxlGoldens, "control-sd-a"), filepath.Join(sdxlGoldens, "control-xl-a"), filepath.Join(formatGoldens, "control", "sd")}
+	s := openStages(t, dirs...)
+	var run controlCase
+	for _, c := range indexed[controlCase](t, sdxlGoldens) {
+		if c.ID == "sd-control-0" {
+			run = c
+		}
+	}
+	_, inputs := run.request(t, sdxlGoldens)
+	second := stage.Value{Name: "control_image_2", File: inputs[0].File}
+	for _, c := range []struct {
+		named       string
+		inputs      stage.Values
+		field, tell string
+		planned     bool
+	}{
+		{"control-xl-a", inputs, "controlnets", "cross_attention_dim 80, where the model has 32", true},
+		{"sd", inputs, "controlnets", "cross_attention_dim 8, where the model has 32", true},
+		{"control-sd-a:1:0.5:0.5", inputs, "controlnets", "0 <= START < END <= 1", true},
+		{"control-sd-a:1:0:1.5", inputs, "controlnets", "0 <= START < END <= 1", true},
+		{"control-sd-a:1:0:1:1", inputs, "controlnets", "NAME:SCALE:START:END", true},
+		{"control-sd-a", nil, "control_image", "ControlNet control-sd-a", false},
+		{"control-sd-a", append(stage.Values{second}, inputs...), "control_image_2", "one for each ControlNet", false},
+		{"", inputs, "control_image", "one for each ControlNet", false},
+	} {
+		o := run.options(0)
+		o["controlnets"] = stage.TextOption(c.named)
+		recipe := s.chosen("tiny-sd15", o)
+		_, err := s.draw(t, recipe, o, c.inputs, 1)
+		for _, planned := range []bool{false, true} {
+			if planned {
+				turn, _ := recipe.Turn("denoise")
+				_, err = s[stage.KindDenoiser].Plan(t.Context(), stage.PlanRequest{Turn: "denoise", Components: turn.Components(), Options: recipe.Shape(turn, o)})
+				if !c.planned {
+					if err != nil {
+						t.Errorf("%q: a plan fails: %v", c.named, err)
+					}
+					continue
+				}
+			}
+			var refused *stage.Error
+			if !errors.As(err, &refused) || refused.Reason != stage.InvalidField || refused.Metadata["field"] != c.field || !strings.Contains(refused.Message, c.tell) {
+				t.Errorf("%q (planned: %v): %v, want InvalidField %s that tells %q", c.named, planned, err, c.field, c.tell)
+			}
+		}
+	}
 }

@@ -159,56 +159,61 @@ func TestGoldenPlans(t *testing.T) {
 		if len(cases) != 1 {
 			t.Fatalf("%s: %d runs", id, len(cases))
 		}
-		c, options := cases[0], cases[0].options(0)
+		c := cases[0]
 		models := c.folders(t, dir)
-		all := openStages(t, models...)
-		recipe := all.recipe(c.Model)
-		values, err := all.draw(t, recipe, options, c.inputs(t, dir), c.Seed)
+		openStages(t, models...).checkPlans(t, id, c.Model, c.options(0), c.inputs(t, dir), models...)
+	}
+}
+
+// checkPlans takes every turn of a request on a device that has just the bytes that were planned for it. The models are in dirs.
+func (s stages) checkPlans(t *testing.T, id, model string, options stage.Options, inputs stage.Values, dirs ...string) {
+	t.Helper()
+	recipe := s.recipe(model)
+	values, err := s.draw(t, recipe, options, inputs, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	library, err := OpenLibrary(dirs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, _ := values.Get("hidden_states")
+	options["prompt_tokens"] = stage.IntOption(int64(states.Tensor.Shape[1])) // as the pipeline tells it
+	for _, turn := range s.turns(recipe, options, inputs) {
+		plan := stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: recipe.Shape(turn, options)}
+		planned, err := s[turn.Kind].Plan(t.Context(), plan)
 		if err != nil {
 			t.Fatal(err)
 		}
-		states, _ := values.Get("hidden_states")
-		options["prompt_tokens"] = stage.IntOption(int64(states.Tensor.Shape[1])) // as the pipeline tells it
-		for _, turn := range all.turns(recipe, options, c.inputs(t, dir)) {
-			plan := stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: recipe.Shape(turn, options)}
-			planned, err := all[turn.Kind].Plan(t.Context(), plan)
-			if err != nil {
+		dev, err := cpu.New(cpu.Options{MemoryCapBytes: planned.WeightsBytes() + planned.ScratchBytes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		alone := newStage(turn.Kind, Options{Library: library, Device: dev, Host: "test", Version: "test"})
+		req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(turn.Options), Seed: 1}
+		for _, p := range turn.Takes {
+			if v, ok := values.Get(p.Name); ok {
+				req.Values = append(req.Values, v)
+			}
+		}
+		for _, component := range turn.Components() {
+			if err := alone.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
 				t.Fatal(err)
 			}
-			library, err := OpenLibrary(models...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dev, err := cpu.New(cpu.Options{MemoryCapBytes: planned.WeightsBytes() + planned.ScratchBytes})
-			if err != nil {
-				t.Fatal(err)
-			}
-			alone := newStage(turn.Kind, Options{Library: library, Device: dev, Host: "test", Version: "test"})
-			req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(turn.Options), Seed: c.Seed}
-			for _, p := range turn.Takes {
-				if v, ok := values.Get(p.Name); ok {
-					req.Values = append(req.Values, v)
-				}
-			}
-			for _, component := range turn.Components() {
-				if err := alone.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, err := alone.Work(t.Context(), req, stage.Observer{}); err != nil {
-				t.Errorf("%s %s: %v", c.ID, turn.Name, err)
-			}
-			if peak := dev.Memory().PeakBytes; peak != planned.WeightsBytes()+planned.ScratchBytes {
-				t.Errorf("%s %s: a peak of %d bytes, planned %+v", c.ID, turn.Name, peak, planned)
-			}
-			for _, component := range turn.Components() {
-				if _, err := alone.Evict(t.Context(), stage.EvictRequest{Component: component}); err != nil {
-					t.Error(err)
-				}
-			}
-			if err := dev.Close(); err != nil {
+		}
+		if _, err := alone.Work(t.Context(), req, stage.Observer{}); err != nil {
+			t.Errorf("%s %s: %v", id, turn.Name, err)
+		}
+		if peak := dev.Memory().PeakBytes; peak != planned.WeightsBytes()+planned.ScratchBytes {
+			t.Errorf("%s %s: a peak of %d bytes, planned %+v", id, turn.Name, peak, planned)
+		}
+		for _, component := range turn.Components() {
+			if _, err := alone.Evict(t.Context(), stage.EvictRequest{Component: component}); err != nil {
 				t.Error(err)
 			}
+		}
+		if err := dev.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
