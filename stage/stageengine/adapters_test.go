@@ -13,13 +13,22 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// controlCase is a run under ControlNets: numbers are one for all or one for each.
+const controlGoldens = repo + "/testdata/golden/control"
+
+// controlCase is a run under ControlNets and an IP-Adapter: numbers are one for all or one for each.
 type controlCase struct {
 	goldenCase
-	Controls []struct{ Model, Image, Mask string }
-	Scale    json.RawMessage `json:"controlnet_conditioning_scale"`
-	Start    json.RawMessage `json:"control_guidance_start"`
-	End      json.RawMessage `json:"control_guidance_end"`
+	Controls []struct {
+		Model, Image, Mask string
+		Config             map[string]json.RawMessage
+	}
+	Scale     json.RawMessage `json:"controlnet_conditioning_scale"`
+	Start     json.RawMessage `json:"control_guidance_start"`
+	End       json.RawMessage `json:"control_guidance_end"`
+	IPAdapter *struct {
+		File, Encoder, Image string
+		Scale                float64
+	} `json:"ip_adapter"`
 }
 
 // indexed are the runs of a golden's index as C has them.
@@ -52,10 +61,17 @@ func number(t *testing.T, raw json.RawMessage, i int, def float64) float64 {
 	return list[i]
 }
 
-// request is what the run says of ControlNets: the option that names them, and their files.
-func (c controlCase) request(t *testing.T, dir string) (stage.Options, stage.Values) {
+// request is what the run says of adapters: the options that name them, and their files, which are in inputs.
+func (c controlCase) request(t *testing.T, inputs string) (stage.Options, stage.Values) {
 	t.Helper()
-	o, values := c.options(0), c.inputs(t, dir)
+	o, values := c.options(0), c.inputs(t, filepath.Dir(inputs))
+	add := func(name, file string) {
+		data, err := os.ReadFile(filepath.Join(inputs, strings.TrimPrefix(file, "sdxl:")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, stage.Value{Name: name, File: &stage.File{Media: "image/png", Data: data}})
+	}
 	var names []string
 	for i, k := range c.Controls {
 		names = append(names, fmt.Sprintf("%s:%v:%v:%v", filepath.Base(k.Model), number(t, c.Scale, i, 1), number(t, c.Start, i, 0), number(t, c.End, i, 1)))
@@ -63,18 +79,41 @@ func (c controlCase) request(t *testing.T, dir string) (stage.Options, stage.Val
 			if i > 0 {
 				name += fmt.Sprintf("_%d", i+1)
 			}
-			if file == "" {
-				continue
+			if file != "" {
+				add(name, file)
 			}
-			data, err := os.ReadFile(filepath.Join(dir, "inputs", file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			values = append(values, stage.Value{Name: name, File: &stage.File{Media: "image/png", Data: data}})
 		}
 	}
 	o["controlnets"] = stage.TextOption(strings.Join(names, ","))
+	if c.IPAdapter != nil {
+		o["ip_adapter"] = stage.TextOption(fmt.Sprintf("face:%g", c.IPAdapter.Scale))
+		add("image_prompt", c.IPAdapter.Image)
+	}
 	return o, values
+}
+
+// folders are the models of the run: the one that draws is in dir, ControlNets there too, an IP-Adapter from own on.
+func (c controlCase) folders(t *testing.T, dir, own string) []string {
+	t.Helper()
+	dirs := []string{c.folder(t, dir)}
+	for _, k := range c.Controls {
+		net := filepath.Join(dir, k.Model)
+		if len(k.Config) > 0 {
+			copied := filepath.Join(t.TempDir(), filepath.Base(k.Model))
+			if err := os.CopyFS(copied, os.DirFS(net)); err != nil {
+				t.Fatal(err)
+			}
+			for key, value := range k.Config {
+				editJSON(t, filepath.Join(copied, "config.json"), key, value)
+			}
+			net = copied
+		}
+		dirs = append(dirs, net)
+	}
+	if c.IPAdapter != nil {
+		dirs = append(dirs, adapterFolder(t, goldenPath(own, c.IPAdapter.File), goldenPath(own, c.IPAdapter.Encoder)))
+	}
+	return dirs
 }
 
 // chosen is a model's recipe for options, with adapters that any stage has.
@@ -111,28 +150,30 @@ func (s stages) checkRun(t *testing.T, c goldenCase, dir, model string, o stage.
 	return fmt.Sprintf("%-32s %s\n", c.ID, comparePicture(t, c.ID, runTolerance, tensorOf(t, file, lastLatents(file)), floats(t, latents.Tensor), reference, picture.File.Data))
 }
 
-// TestControlNetCases draws every run under ControlNets.
-func TestControlNetCases(t *testing.T) {
-	told := ""
-	for dir, want := range map[string]int{sdxlGoldens: 6, formatGoldens: 3} {
-		n := 0
-		for _, c := range indexed[controlCase](t, dir) {
-			if c.Part != "control" {
+// TestAdapterCases draws every run under ControlNets or an IP-Adapter, or both.
+func TestAdapterCases(t *testing.T) {
+	for _, g := range []struct {
+		part, dir, models string
+		runs              int
+	}{
+		{"control", sdxlGoldens, sdxlGoldens, 6}, {"ip", sdxlGoldens, sdxlGoldens, 4},
+		{"control", formatGoldens, formatGoldens, 3}, {"ip", formatGoldens, sdxlGoldens, 1},
+		{"control", controlGoldens, sdxlGoldens, 18},
+	} {
+		runs, told := 0, ""
+		for _, c := range indexed[controlCase](t, g.dir) {
+			if c.Part != g.part {
 				continue
 			}
-			n++
-			dirs := []string{filepath.Join(dir, c.Model)}
-			for _, k := range c.Controls {
-				dirs = append(dirs, filepath.Join(dir, k.Model))
-			}
-			o, inputs := c.request(t, dir)
-			told += openStages(t, dirs...).checkRun(t, c.goldenCase, dir, c.Model, o, inputs)
+			runs++
+			o, inputs := c.request(t, filepath.Join(g.models, "inputs"))
+			told += openStages(t, c.folders(t, g.models, g.dir)...).checkRun(t, c.goldenCase, g.dir, c.Model, o, inputs)
 		}
-		if n != want {
-			t.Errorf("%d runs of %s, want %d", n, dir, want)
+		if runs != g.runs {
+			t.Errorf("%d runs of %s in %s, want %d", runs, g.part, g.dir, g.runs)
 		}
+		t.Logf("run, latents' largest error (allowed %g), PNG values off by one and by more:\n%s", runTolerance, told)
 	}
-	t.Logf("run, latents' largest error (allowed %g), PNG values off by one and by more:\n%s", runTolerance, told)
 }
 
 // TestControlNetPlans: a turn with ControlNets and an IP-Adapter takes what it is planned to, to the byte, from headers alone.
@@ -142,11 +183,8 @@ func TestControlNetPlans(t *testing.T) {
 		if !ids[c.ID] {
 			continue
 		}
-		dirs := []string{filepath.Join(sdxlGoldens, c.Model)}
-		for _, k := range c.Controls {
-			dirs = append(dirs, filepath.Join(sdxlGoldens, k.Model))
-		}
-		o, inputs := c.request(t, sdxlGoldens)
+		dirs := c.folders(t, sdxlGoldens, sdxlGoldens)
+		o, inputs := c.request(t, filepath.Join(sdxlGoldens, "inputs"))
 		if c.Model == "tiny-sd15" {
 			ip := filepath.Join(sdxlGoldens, "ip-adapter")
 			dirs = append(dirs, adapterFolder(t, filepath.Join(ip, "ip-adapter_tiny.safetensors"), filepath.Join(ip, "image_encoder")))
@@ -171,7 +209,7 @@ func TestControlNetRefusals(t *testing.T) {
 			run = c
 		}
 	}
-	_, inputs := run.request(t, sdxlGoldens)
+	_, inputs := run.request(t, filepath.Join(sdxlGoldens, "inputs"))
 	second := stage.Value{Name: "control_image_2", File: inputs[0].File}
 	for _, c := range []struct {
 		named       string
@@ -209,4 +247,28 @@ func TestControlNetRefusals(t *testing.T) {
 			}
 		}
 	}
+}
+
+// adapterFolder makes a model of an IP-Adapter's file and its image encoder.
+func adapterFolder(t *testing.T, file, encoder string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "face")
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = errors.Join(os.Mkdir(dir, 0o700), os.CopyFS(filepath.Join(dir, "image_encoder"), os.DirFS(encoder)),
+			os.WriteFile(filepath.Join(dir, "model_index.json"), []byte(`{"_class_name": "IPAdapter"}`), 0o600),
+			os.WriteFile(filepath.Join(dir, "diffusion_pytorch_model"+filepath.Ext(file)), data, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// goldenPath is a path that an index in dir names, of the other goldens behind "sdxl:".
+func goldenPath(dir, name string) string {
+	if other, ok := strings.CutPrefix(name, "sdxl:"); ok {
+		return filepath.Join(sdxlGoldens, other)
+	}
+	return filepath.Join(dir, name)
 }
