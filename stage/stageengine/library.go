@@ -120,7 +120,7 @@ func (l *Library) Only(models ...string) *Library {
 }
 
 func (l *Library) add(path string) error {
-	name := filepath.Base(path)
+	name := modeldir.NameOf(path)
 	if other, ok := l.paths[name]; ok && other != path {
 		return fmt.Errorf("models: %s and %s have the same name", other, path)
 	}
@@ -133,7 +133,7 @@ func (l *Library) add(path string) error {
 
 // modelsOf are the paths of a folder that is a model, or of those below it that are.
 func modelsOf(dir string) (paths []string, err error) {
-	if modeldir.IsModel(dir) {
+	if modeldir.IsModel(dir) || modeldir.IsFile(dir) {
 		return []string{dir}, nil
 	}
 	entries, err := os.ReadDir(dir)

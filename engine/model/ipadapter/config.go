@@ -120,6 +120,13 @@ func Infer(src nn.Source) (Config, error) {
 	return c, nil
 }
 
+// Is reports whether a file is an IP-Adapter by the names of its tensors, be it one that cannot be used.
+func Is(names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		return strings.HasPrefix(n, attentions+".") || strings.HasPrefix(n, projection+".") || strings.HasPrefix(n, projection+"_model.") || strings.Contains(n, "ip_adapter_double_stream")
+	})
+}
+
 // other is what a file is whose layout is near to that of an IP-Adapter.
 func other(names []string) string {
 	has := func(part string) bool {

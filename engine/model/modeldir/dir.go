@@ -45,6 +45,8 @@ func (e *Error) Unwrap() error { return e.Err }
 type Dir struct {
 	path, class string
 	index       []byte
+	file        bool              // path is one
+	names       map[string]string // of its tensors, by the network's; nil where those are the same
 }
 
 // IsModel reports whether a folder is a model: one with an index, or the network of one that is an adapter by itself.
@@ -61,8 +63,12 @@ func IsModel(path string) bool {
 }
 
 // Open reads model_index.json of a model whose pipeline is of one of the accepted classes, or where there is none the
-// config.json of a network that is. Errors are an Error or wrap config.Errors, and name the file.
+// config.json of a network that is. A file is an adapter by itself. Errors are an Error or wrap config.Errors, or are those of
+// weights, and name the file.
 func Open(path string, accepted ...string) (*Dir, error) {
+	if IsFile(path) {
+		return openFile(path, accepted)
+	}
 	file := filepath.Join(path, IndexFile)
 	data, err := readConfig(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,8 +97,8 @@ func At(path string) *Dir { return &Dir{path: path} }
 // Path is where the model is, Name what its folder is called.
 func (d *Dir) Path() string { return d.path }
 
-// Name is the model's: that of its folder.
-func (d *Dir) Name() string { return filepath.Base(d.path) }
+// Name is the model's: that of its folder, or its file without the extension.
+func (d *Dir) Name() string { return NameOf(d.path) }
 
 // Class is that of the pipeline.
 func (d *Dir) Class() string { return d.class }
@@ -155,8 +161,13 @@ func (d *Dir) File(names ...string) string {
 	return filepath.Join(append([]string{d.path}, names...)...)
 }
 
-// Read reads a config file of at most config.MaxBytes.
-func (d *Dir) Read(folder, file string) ([]byte, error) { return readConfig(d.File(folder, file)) }
+// Read reads a config file of at most config.MaxBytes. A model that is a file has them in a folder of its name.
+func (d *Dir) Read(folder, file string) ([]byte, error) {
+	if d.file {
+		return readConfig(filepath.Join(filepath.Dir(d.path), d.Name(), folder, file))
+	}
+	return readConfig(d.File(folder, file))
+}
 
 // Fit is a number of a network's config that another network's decides.
 type Fit struct {

@@ -46,7 +46,21 @@ type VisionEncoder struct {
 // VisionEncoder opens an image encoder of CLIP. The errors are those of Dir.Network.
 func (d *Dir) VisionEncoder(folder string, c clip.VisionConfig, o Options) (e *VisionEncoder, err error) {
 	e = &VisionEncoder{Config: c}
-	e.Network, err = d.Network(folder, o, func(s *nn.Scope) { e.model = clip.NewVision(s, c) }, clip.IgnoreVision)
+	var other error
+	e.Network, err = d.Network(folder, o, func(s *nn.Scope) {
+		e.model = clip.NewVision(s, c)
+		refuse := func(got string) {
+			other = &Error{Path: s.Source().Where(""), Expected: "a " + clip.ClassVision + " in the names of transformers", Got: got}
+		}
+		if s.Has("visual.conv1.weight") {
+			refuse("one of open_clip (visual.*), which is not converted")
+		} else if !s.Has("visual_projection.weight") {
+			refuse("an image encoder without visual_projection")
+		}
+	}, clip.IgnoreVision)
+	if err != nil && other != nil {
+		err = other
+	}
 	return e, err
 }
 

@@ -121,7 +121,13 @@ func (n *Network) StoredBytes() int64 {
 func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore func(string) bool) (n Network, err error) {
 	var variant string
 	n.complete = true
-	if o.Outline {
+	own := renamed{stored: d.names}
+	if d.file {
+		if n.weights, err = weights.OpenFile(d.path); err == nil && d.names != nil {
+			own.weightFile = n.weights
+			n.weights = own
+		}
+	} else if o.Outline {
 		var h weights.Headers
 		if h, err = weights.OpenHeaders(d.File(folder), namingOf(folder)); err != nil {
 			return n, err
@@ -148,7 +154,7 @@ func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore 
 	surplus, err := s.Finish(ignore)
 	if err != nil {
 		_ = n.Close() // read-only, and the declaration's error says more
-		return Network{}, err
+		return Network{}, own.asStored(err)
 	}
 	if variant != "" {
 		n.warnings = append(n.warnings, fmt.Sprintf("%s: uses the %s variant, there are no other weights than %s", folder, variant, filepath.Base(n.weights.Where(""))))

@@ -33,6 +33,9 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 			index = lone
 		}
 	}
+	if IsFile(path) {
+		index = path
+	}
 	look(index)
 	if folders == nil {
 		all, _ := os.ReadDir(path) // of what cannot be listed, the index cannot be looked at
@@ -43,6 +46,9 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 		}
 	}
 	for _, folder := range folders {
+		if folder == "" && index == path {
+			continue
+		}
 		dir := filepath.Join(path, folder)
 		entries, err := os.ReadDir(dir)
 		if err != nil {

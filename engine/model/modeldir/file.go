@@ -1,0 +1,129 @@
+package modeldir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/triptych-serving/triptych/engine/model/controlnet"
+	"github.com/triptych-serving/triptych/engine/model/ipadapter"
+	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/engine/tensor"
+	"github.com/triptych-serving/triptych/engine/weights"
+)
+
+// IsFile reports whether a path is a file, which may be a model by itself.
+func IsFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// openFile opens a file that is an adapter by itself, which its tensors tell. Errors are an Error or those of the weights.
+func openFile(path string, accepted []string) (*Dir, error) {
+	set, err := weights.OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer set.Close()
+	d := &Dir{path: path, file: true}
+	names := set.Names()
+	refuse := func(expected, got string, err error) (*Dir, error) {
+		return nil, &Error{Path: path, Expected: expected, Got: got, Err: err}
+	}
+	var other *controlnet.Error
+	stored, control, err := controlnet.Locate(names)
+	switch {
+	case errors.As(err, &other):
+		return refuse("a ControlNet", other.Got, err)
+	case control:
+		d.class, d.names = controlnet.Class, stored
+	case ipadapter.Is(names):
+		d.class = ClassIPAdapter
+	default:
+		return refuse("a ControlNet or an IP-Adapter", fmt.Sprintf("%d tensors of something else", len(names)), nil)
+	}
+	if !slices.Contains(accepted, d.class) {
+		return refuse(strings.Join(accepted, " or "), d.class, nil)
+	}
+	return d, nil
+}
+
+// NameOf is the name of a model at a path: that of its folder, or its file's without the extension.
+func NameOf(path string) string {
+	name := filepath.Base(path)
+	if !IsFile(path) {
+		return name
+	}
+	if short := strings.TrimSuffix(name, filepath.Ext(name)); short != "" {
+		return short
+	}
+	return name
+}
+
+// renamed are weights whose tensors have other names than the network's.
+type renamed struct {
+	weightFile
+	stored map[string]string // by the network's names
+}
+
+// name is the stored one; of a tensor that the file does not have, the network's.
+func (r renamed) name(own string) string {
+	if name, ok := r.stored[own]; ok {
+		return name
+	}
+	return own
+}
+
+// Info implements nn.Source.
+func (r renamed) Info(name string) (tensor.DType, tensor.Shape, bool) {
+	if _, ok := r.stored[name]; !ok {
+		return tensor.Invalid, nil, false
+	}
+	return r.weightFile.Info(r.name(name))
+}
+
+// TypeName implements nn.Source.
+func (r renamed) TypeName(name string) string { return r.weightFile.TypeName(r.name(name)) }
+
+// Where implements nn.Source.
+func (r renamed) Where(name string) string { return r.weightFile.Where(r.name(name)) }
+
+// Names implements nn.Source.
+func (r renamed) Names() (out []string) {
+	for own := range r.stored {
+		if _, _, there := r.Info(own); there {
+			out = append(out, own)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Section implements device.Source.
+func (r renamed) Section(name string) (*io.SectionReader, error) {
+	return r.weightFile.Section(r.name(name))
+}
+
+// Sums tells the checksums of tensors.
+func (r renamed) Sums(p *weights.Prints, names []string) ([]uint32, bool) {
+	stored := make([]string, len(names))
+	for i, name := range names {
+		stored[i] = r.name(name)
+	}
+	return r.weightFile.Sums(p, stored)
+}
+
+// asStored gives tensors in an error the names that the file has for them.
+func (r renamed) asStored(err error) error {
+	var all nn.TensorErrors
+	if errors.As(err, &all) {
+		for _, e := range all {
+			e.Tensor = r.name(e.Tensor)
+		}
+	}
+	return err
+}
