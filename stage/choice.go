@@ -92,3 +92,23 @@ func (r Recipe) Choose(o Options, has func(model, part string) bool) Recipe {
 	}
 	return r
 }
+
+// CheckInputs refuses a job whose options name models without the inputs that those are given, and one that has inputs of models
+// that no option names. InvalidField of the input, or of an option that names too many.
+func (r Recipe) CheckInputs(o Options, has func(input string) bool) error {
+	for _, s := range r.Options {
+		chosen := o.Chosen(s.Name)
+		if n := len(s.Inputs); n > 0 && len(chosen) > n {
+			return Invalid(InvalidField, s.Name, o[s.Name], fmt.Sprintf("at most %s", Count(n, "name")))
+		}
+		for i, input := range s.Inputs {
+			switch named := i < len(chosen); {
+			case named && !has(input):
+				return Invalid(InvalidField, input, "no file", fmt.Sprintf("one for %s, which %s names", chosen[i].Name, s.Name))
+			case !named && has(input):
+				return Invalid(InvalidField, input, "a file", fmt.Sprintf("none, since %s names %s", s.Name, Count(len(chosen), "model")))
+			}
+		}
+	}
+	return nil
+}

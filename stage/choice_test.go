@@ -1,6 +1,7 @@
 package stage_test
 
 import (
+	"errors"
 	"math"
 	"reflect"
 	"slices"
@@ -110,5 +111,21 @@ func TestChoose(t *testing.T) {
 	}
 	if n := len(r.Turns[2].Members); n != 4 {
 		t.Errorf("the recipe itself was changed: %d members", n)
+	}
+}
+
+// Each model that an option names has its input, and no input is for none.
+func TestCheckInputs(t *testing.T) {
+	r := stage.Recipe{Options: []stage.OptionSpec{{Name: "steps", Type: stage.Int}, {Name: "nets", Type: stage.Text, Adapter: "net", Inputs: []string{"photo", "photo_2"}}}}
+	for _, c := range []struct{ nets, has, field string }{
+		{"", "", ""}, {"a", "photo", ""}, {"a:0.5,b", "photo photo_2", ""},
+		{"a", "", "photo"}, {"a,b", "photo", "photo_2"}, {"", "photo", "photo"}, {"a", "photo photo_2", "photo_2"}, {"a,b,c", "photo photo_2", "nets"},
+	} {
+		has := func(input string) bool { return slices.Contains(strings.Fields(c.has), input) }
+		err := r.CheckInputs(stage.Options{"nets": stage.TextOption(c.nets)}, has)
+		var refused *stage.Error
+		if got := errors.As(err, &refused); got != (c.field != "") || got && refused.Metadata["field"] != c.field {
+			t.Errorf("%q with %q: %v, want %q to be refused", c.nets, c.has, err, c.field)
+		}
 	}
 }

@@ -106,6 +106,8 @@ type OptionSpec struct {
 	// Tag lets the options InTexts name such models too, as <TAG:NAME:NUMBER>; empty is none.
 	Tag     string
 	InTexts []string
+	// Inputs are what the models that an Adapter's option names are given, one each in their order, see Recipe.CheckInputs.
+	Inputs []string
 }
 
 // Missing is a request that does not say an option that it has to.

@@ -60,7 +60,11 @@ func controlPorts() (out []stage.Port) {
 
 // controlOption is the spec of ControlNets.
 func controlOption() stage.OptionSpec {
-	return stage.OptionSpec{Name: OptionControlNets, Type: stage.Text, Max: maxNames, Shape: true, Adapter: AdapterControlNet, Default: stage.TextOption("")}
+	var inputs []string
+	for i := range maxControls {
+		inputs = append(inputs, numbered("control_image", i))
+	}
+	return stage.OptionSpec{Name: OptionControlNets, Type: stage.Text, Max: maxNames, Shape: true, Adapter: AdapterControlNet, Inputs: inputs, Default: stage.TextOption("")}
 }
 
 // maxNames bounds an option that names adapters, in bytes.

@@ -38,7 +38,7 @@ func imageStatesPort() stage.Port {
 }
 
 func ipOption() stage.OptionSpec {
-	return stage.OptionSpec{Name: OptionIPAdapter, Type: stage.Text, Max: maxNames, Shape: true, Adapter: AdapterIPAdapter, Default: stage.TextOption("")}
+	return stage.OptionSpec{Name: OptionIPAdapter, Type: stage.Text, Max: maxNames, Shape: true, Adapter: AdapterIPAdapter, Inputs: []string{ValueImagePrompt}, Default: stage.TextOption("")}
 }
 
 // encodeImagePromptTurn is the turn that an image prompt takes.

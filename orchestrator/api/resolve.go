@@ -98,6 +98,9 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 	if spec.Options, err = optionsOf(spec, p, inputs); err != nil {
 		return r, err
 	}
+	if err := spec.Recipe.CheckInputs(spec.Options, inputs.Has); err != nil {
+		return r, err
+	}
 	r.job = pipeline.NewJob(spec, inputs)
 	return r, unused(r.job.Spec)
 }

@@ -135,7 +135,7 @@ func specToProto(s stage.OptionSpec) *stagepb.OptionSpec {
 	return &stagepb.OptionSpec{
 		Name: clip(s.Name), Type: optionTypes[s.Type], Default: optionToProto(s.Default), Min: s.Min, Max: s.Max, Multiple: s.Multiple,
 		Choices: each(s.Choices, clip), Tokens: int64(s.Tokens), Shape: s.Shape, Unit: clip(s.Unit), Refused: string(s.Refused), Problem: clip(s.Problem),
-		Adapter: clip(s.Adapter), Tag: clip(s.Tag), InTexts: each(s.InTexts, clip),
+		Adapter: clip(s.Adapter), Tag: clip(s.Tag), InTexts: each(s.InTexts, clip), Inputs: each(s.Inputs, clip),
 	}
 }
 
@@ -143,7 +143,7 @@ func specFromProto(s *stagepb.OptionSpec) stage.OptionSpec {
 	return stage.OptionSpec{
 		Name: s.GetName(), Type: keyOf(optionTypes, s.GetType()), Default: optionFromProto(s.GetDefault()), Min: s.GetMin(), Max: s.GetMax(), Multiple: s.GetMultiple(),
 		Choices: s.GetChoices(), Tokens: int(s.GetTokens()), Shape: s.GetShape(), Unit: s.GetUnit(), Refused: stage.Reason(s.GetRefused()), Problem: clip(s.GetProblem()),
-		Adapter: s.GetAdapter(), Tag: s.GetTag(), InTexts: s.GetInTexts(),
+		Adapter: s.GetAdapter(), Tag: s.GetTag(), InTexts: s.GetInTexts(), Inputs: s.GetInputs(),
 	}
 }
 

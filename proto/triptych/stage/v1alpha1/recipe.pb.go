@@ -631,7 +631,9 @@ type OptionSpec struct {
 	// Such models may also be named in the options of in_texts, as <TAG:NAME:NUMBER>; empty is none.
 	Tag string `protobuf:"bytes,14,opt,name=tag,proto3" json:"tag,omitempty"`
 	// Names of those options.
-	InTexts       []string `protobuf:"bytes,15,rep,name=in_texts,json=inTexts,proto3" json:"in_texts,omitempty"`
+	InTexts []string `protobuf:"bytes,15,rep,name=in_texts,json=inTexts,proto3" json:"in_texts,omitempty"`
+	// Names of the inputs that those models are given, one each in their order.
+	Inputs        []string `protobuf:"bytes,16,rep,name=inputs,proto3" json:"inputs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +773,13 @@ func (x *OptionSpec) GetInTexts() []string {
 	return nil
 }
 
+func (x *OptionSpec) GetInputs() []string {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
 var File_triptych_stage_v1alpha1_recipe_proto protoreflect.FileDescriptor
 
 const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
@@ -807,7 +816,7 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\x05float\x18\x02 \x01(\x01H\x00R\x05float\x12\x14\n" +
 	"\x04text\x18\x03 \x01(\tH\x00R\x04text\x12\x14\n" +
 	"\x04bool\x18\x04 \x01(\bH\x00R\x04boolB\a\n" +
-	"\x05value\"\xb0\x03\n" +
+	"\x05value\"\xc8\x03\n" +
 	"\n" +
 	"OptionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
@@ -825,7 +834,8 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\aproblem\x18\f \x01(\tR\aproblem\x12\x18\n" +
 	"\aadapter\x18\r \x01(\tR\aadapter\x12\x10\n" +
 	"\x03tag\x18\x0e \x01(\tR\x03tag\x12\x19\n" +
-	"\bin_texts\x18\x0f \x03(\tR\ainTexts*p\n" +
+	"\bin_texts\x18\x0f \x03(\tR\ainTexts\x12\x16\n" +
+	"\x06inputs\x18\x10 \x03(\tR\x06inputs*p\n" +
 	"\tStageKind\x12\x1a\n" +
 	"\x16STAGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STAGE_KIND_ENCODER\x10\x01\x12\x17\n" +
