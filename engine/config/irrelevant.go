@@ -16,6 +16,7 @@ func irrelevant() []struct {
 		unet, vae             = "UNet2DConditionModel", "AutoencoderKL"
 		text, tokens          = "CLIPTextModel", "CLIPTokenizer"
 		pipeline              = "StableDiffusionPipeline"
+		control               = "ControlNetModel"
 	)
 	return []struct {
 		reason  string
@@ -28,11 +29,11 @@ func irrelevant() []struct {
 		{"read only for flow matching, which is refused", []string{dpm, unipc}, []string{"flow_shift", "time_shift_type"}},
 
 		{"of training", []string{unet}, []string{"dropout"}},
-		{"everything is computed in float32", []string{unet}, []string{"upcast_attention"}},
+		{"everything is computed in float32", []string{unet, control}, []string{"upcast_attention"}},
 		{"everything is computed in float32", []string{vae}, []string{"force_upcast"}},
-		{"both values compute the same", []string{unet}, []string{"use_linear_projection"}},
-		{"read only with an addition_embed_type, the accepted one of which does not need it", []string{unet}, []string{"addition_embed_type_num_heads"}},
-		{"read only with addition_embed_type text_time or a class_embed_type, which is refused", []string{unet}, []string{"addition_time_embed_dim", "projection_class_embeddings_input_dim"}},
+		{"both values compute the same", []string{unet, control}, []string{"use_linear_projection"}},
+		{"read only with an addition_embed_type, the accepted one of which does not need it", []string{unet, control}, []string{"addition_embed_type_num_heads"}},
+		{"read only with addition_embed_type text_time or a class_embed_type, which is refused", []string{unet, control}, []string{"addition_time_embed_dim", "projection_class_embeddings_input_dim"}},
 		{"no pipeline of Stable Diffusion uses it", []string{vae}, []string{"shift_factor"}},
 
 		{"of training", []string{text}, []string{"attention_dropout", "initializer_factor", "initializer_range"}},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/config/configtest"
 	"github.com/triptych-serving/triptych/engine/model/clip"
+	"github.com/triptych-serving/triptych/engine/model/controlnet"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 )
@@ -13,6 +14,7 @@ import (
 // Those of schedulers, tokenizers and model_index.json are walked where they are read.
 func TestEveryKeyOfTheReference(t *testing.T) {
 	walk(t, "UNet2DConditionModel", unet.ParseConfig)
+	walk(t, "ControlNetModel", controlnet.ParseConfig)
 	walk(t, "AutoencoderKL", vae.ParseConfig)
 	walk(t, "CLIPTextModel", clip.ParseConfig)
 }

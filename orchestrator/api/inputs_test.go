@@ -224,3 +224,35 @@ func TestListOptions(t *testing.T) {
 	}
 	t.Error("it is not listed")
 }
+
+// TestInputsOfAdapters: a model that an option names is given its input, and there is none for nobody.
+func TestInputsOfAdapters(t *testing.T) {
+	f := fleettest.New(t, fleettest.Trio()...)
+	for _, s := range f.Services {
+		s.Edit(func(i *stage.Info) {
+			for k := range i.Models {
+				r, port := &i.Models[k].Recipes[0], stage.Port{Name: "hint", Media: "image/*", Optional: true}
+				r.Inputs = append(r.Inputs, port)
+				r.Turns[1].Takes = append(r.Turns[1].Takes, port)
+				r.Options = append(r.Options, stage.OptionSpec{Name: "nets", Type: stage.Text, Adapter: "net", Inputs: []string{"hint"}})
+			}
+		})
+		s.Start()
+	}
+	f.Known(t)
+	r := over(t, f, nil)
+	for accepted, change := range map[string]func(*spec){
+		"one for canny, which nets names": func(s *spec) {
+			s.Options = map[string]*triptychv1alpha1.OptionValue{"nets": optionToProto(stage.TextOption("canny:0.5"))}
+		},
+		"none, since nets names 0 models": func(s *spec) { s.Inputs = map[string][]byte{"hint": stagetest.Photo(32, 24).Data} },
+	} {
+		s := small()
+		change(s)
+		events, err := r.generate(t, s)
+		refused(t, err, codes.InvalidArgument, stage.InvalidField)
+		if m := info(err).GetMetadata(); m["field"] != "hint" || m["accepted"] != accepted || len(events) > 0 {
+			t.Errorf("metadata %v after %d events, want %q", m, len(events), accepted)
+		}
+	}
+}

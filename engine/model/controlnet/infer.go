@@ -2,6 +2,7 @@ package controlnet
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/model/unet"
@@ -53,12 +54,12 @@ func (c Config) check(src nn.Source) error {
 	t := c.Trunk
 	sizes := append([]int{c.ImageChannels, t.InChannels, t.ContextDim, t.TimeDim / 4, t.AdditionDim / 2}, c.HintChannels...)
 	for _, n := range append(sizes, t.Channels...) {
-		if n > maxChannels {
+		if n < 0 || n > maxChannels {
 			return fmt.Errorf("%s: no ControlNet: %d channels, expected at most %d", src.Where(""), n, maxChannels)
 		}
 	}
-	if t.Channels[0] < 4 {
-		return fmt.Errorf("%s: no ControlNet: %d channels, expected at least 4, the sinusoid of the timestep", src.Where(""), t.Channels[0])
+	if least := min(t.Channels[0]/4, slices.Min(c.HintChannels)); least < 1 { // four are the sinusoid of the timestep
+		return fmt.Errorf("%s: no ControlNet: convolutions without channels", src.Where(""))
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ def taken(f):
 
 
 def keys(file):
-    classes = {c: signature(getattr(diffusers, c).__init__) for c in sorted({cls for cls, _ in SAMPLERS.values()} | {'UNet2DConditionModel', 'AutoencoderKL'})}
+    classes = {c: signature(getattr(diffusers, c).__init__) for c in sorted({cls for cls, _ in SAMPLERS.values()} | {'UNet2DConditionModel', 'AutoencoderKL', 'ControlNetModel'})}
     classes['StableDiffusionPipeline'] = signature(StableDiffusionPipeline.__init__)
     from transformers import CLIPTextConfig, CLIPTokenizer
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -146,7 +146,7 @@ def keys(file):
                                        'use_attention_mask'})  # the last is read by the pipeline
     classes['CLIPTokenizer'] = sorted({*signature(CLIPTokenizer.__init__), *taken(TokenizersBackend.__init__), *taken(PreTrainedTokenizerBase.__init__), *taken(PreTrainedTokenizerBase._from_pretrained),
                                        'do_lower_case', 'errors', 'additional_special_tokens', 'added_tokens_decoder', 'tokenizer_class'} - {'_json_padding', '_json_truncation', '_spm_precompiled_charsmap'})
-    for c in ('UNet2DConditionModel', 'AutoencoderKL'): classes[c].append('quantization_config')
+    for c in ('UNet2DConditionModel', 'AutoencoderKL', 'ControlNetModel'): classes[c].append('quantization_config')
     json.dump({'versions': VERSIONS, 'classes': {k: sorted(set(v)) for k, v in classes.items()}}, open(file, 'w'), indent=1)
     print({k: len(v) for k, v in classes.items()})
 
