@@ -118,8 +118,14 @@ func TestChoose(t *testing.T) {
 func TestCheckInputs(t *testing.T) {
 	r := stage.Recipe{Options: []stage.OptionSpec{{Name: "steps", Type: stage.Int}, {Name: "nets", Type: stage.Text, Adapter: "net", Inputs: []string{"photo", "photo_2"}}}}
 	for _, c := range []struct{ nets, has, field string }{
-		{"", "", ""}, {"a", "photo", ""}, {"a:0.5,b", "photo photo_2", ""},
-		{"a", "", "photo"}, {"a,b", "photo", "photo_2"}, {"", "photo", "photo"}, {"a", "photo photo_2", "photo_2"}, {"a,b,c", "photo photo_2", "nets"},
+		{"", "", ""},
+		{"a", "photo", ""},
+		{"a:0.5,b", "photo photo_2", ""},
+		{"a", "", "photo"},
+		{"a,b", "photo", "photo_2"},
+		{"", "photo", "photo"},
+		{"a", "photo photo_2", "photo_2"},
+		{"a,b,c", "photo photo_2", "nets"},
 	} {
 		has := func(input string) bool { return slices.Contains(strings.Fields(c.has), input) }
 		err := r.CheckInputs(stage.Options{"nets": stage.TextOption(c.nets)}, has)

@@ -214,7 +214,7 @@ func (d *denoising) openControls(ctx context.Context, s family.Session, controls
 		hints = append(hints, hint)
 	}
 	for i, k := range controls {
-		r, err := d.controlRun(k, d.req.Options, d.conditioning.tokens)
+		r, err := d.controlRun(k, d.req.Options, d.tokens)
 		if err != nil {
 			return c, err
 		}

@@ -20,12 +20,14 @@ const (
 	OptionIPAdapter = "ip_adapter"
 	// AdapterIPAdapter is the kind of adapter, see stage.Model.
 	AdapterIPAdapter = "ip_adapter"
-	// PartIPAdapter and PartImageEncoder are the parts of it.
-	PartIPAdapter    = "ip_adapter"
+	// PartIPAdapter is the part of it that the denoiser has.
+	PartIPAdapter = "ip_adapter"
+	// PartImageEncoder is the other one.
 	PartImageEncoder = "image_encoder"
 	// EncodeImagePrompt is the turn of the image encoder.
 	EncodeImagePrompt = "encode_image_prompt"
 
+	// ValueImagePrompt is the picture, and ValueImageStates what the image encoder says of it.
 	ValueImagePrompt = "image_prompt"
 	ValueImageStates = "image_states"
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -116,22 +117,10 @@ func (c controlCase) folders(t *testing.T, dir, own string) []string {
 	return dirs
 }
 
-// chosen is a model's recipe for options, with adapters that any stage has.
-func (s stages) chosen(model string, o stage.Options) stage.Recipe {
-	return s.recipe(model).Choose(o, func(model, part string) bool {
-		for _, on := range s {
-			if on.adapts(model, part) {
-				return true
-			}
-		}
-		return false
-	})
-}
-
 // checkRun draws a picture and compares it with a run.
 func (s stages) checkRun(t *testing.T, c goldenCase, dir, model string, o stage.Options, inputs stage.Values) string {
 	t.Helper()
-	values, err := s.draw(t, s.chosen(model, o), o, inputs, c.Seed)
+	values, err := s.draw(t, s.recipe(model), o, inputs, c.Seed)
 	if err != nil {
 		t.Errorf("%s: %v", c.ID, err)
 		return ""
@@ -156,8 +145,10 @@ func TestAdapterCases(t *testing.T) {
 		part, dir, models string
 		runs              int
 	}{
-		{"control", sdxlGoldens, sdxlGoldens, 6}, {"ip", sdxlGoldens, sdxlGoldens, 4},
-		{"control", formatGoldens, formatGoldens, 3}, {"ip", formatGoldens, sdxlGoldens, 1},
+		{"control", sdxlGoldens, sdxlGoldens, 6},
+		{"ip", sdxlGoldens, sdxlGoldens, 4},
+		{"control", formatGoldens, formatGoldens, 3},
+		{"ip", formatGoldens, sdxlGoldens, 1},
 		{"control", controlGoldens, sdxlGoldens, 18},
 	} {
 		runs, told := 0, ""
@@ -228,11 +219,12 @@ func TestControlNetRefusals(t *testing.T) {
 	} {
 		o := run.options(0)
 		o["controlnets"] = stage.TextOption(c.named)
-		recipe := s.chosen("tiny-sd15", o)
+		recipe := s.recipe("tiny-sd15")
 		_, err := s.draw(t, recipe, o, c.inputs, 1)
 		for _, planned := range []bool{false, true} {
 			if planned {
-				turn, _ := recipe.Turn("denoise")
+				turns := s.turns(recipe, o, nil)
+				turn := turns[slices.IndexFunc(turns, func(t stage.Turn) bool { return t.Name == "denoise" })]
 				_, err = s[stage.KindDenoiser].Plan(t.Context(), stage.PlanRequest{Turn: "denoise", Components: turn.Components(), Options: recipe.Shape(turn, o)})
 				if !c.planned {
 					if err != nil {
@@ -354,7 +346,7 @@ func TestAdapterFiles(t *testing.T) {
 			}
 		}
 		if why == "" && strings.Contains(f.Expect, "refuse") && f.Expect != "equal-or-refuse" {
-			_, err := s.draw(t, s.chosen(filepath.Base(f.Base), o), o, inputs, 1)
+			_, err := s.draw(t, s.recipe(filepath.Base(f.Base)), o, inputs, 1)
 			why = fmt.Sprint(err)
 		}
 		tell := tells[name]

@@ -101,8 +101,8 @@ func Infer(src nn.Source) (Config, error) {
 		return refuse("%s of %d values to %d tokens of %d", projection, c.ImageDim, c.Tokens, c.ContextDim)
 	}
 	for _, name := range names {
-		number, ok := strings.CutPrefix(name, attentions+".")
-		if number, ok = strings.CutSuffix(number, ".to_k_ip.weight"); !ok {
+		number, ok := strings.CutSuffix(strings.TrimPrefix(name, attentions+"."), ".to_k_ip.weight")
+		if !ok {
 			continue
 		}
 		n, err := strconv.Atoi(number)

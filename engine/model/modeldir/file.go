@@ -28,7 +28,7 @@ func openFile(path string, accepted []string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer set.Close()
+	defer func() { _ = set.Close() }() // read-only
 	d := &Dir{path: path, file: true}
 	names := set.Names()
 	refuse := func(expected, got string, err error) (*Dir, error) {

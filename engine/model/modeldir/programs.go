@@ -30,7 +30,7 @@ const (
 	OutputMoments    = "moments"
 )
 
-// InputControl, InputKeys and InputValues are the names of what a U-Net takes of adapters, see Beside.
+// InputControl names the residual for a skip of unet.Config.Skips, see Beside.
 func InputControl(i int) string { return "control." + strconv.Itoa(i) }
 
 // InputKeys names the keys of an image prompt for an attention.
