@@ -27,8 +27,9 @@ const (
 	// EncodeImagePrompt is the turn of the image encoder.
 	EncodeImagePrompt = "encode_image_prompt"
 
-	// ValueImagePrompt is the picture, and ValueImageStates what the image encoder says of it.
+	// ValueImagePrompt is the picture.
 	ValueImagePrompt = "image_prompt"
+	// ValueImageStates is what the image encoder says of it.
 	ValueImageStates = "image_states"
 )
 
