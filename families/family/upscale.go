@@ -26,11 +26,11 @@ const (
 	maxTileBorder = 256
 )
 
-// UpscaleOptions are the specs of how an image is enlarged.
+// UpscaleOptions are the specs of how an image is enlarged. None has a default, so that nothing is told of images that are not.
 func UpscaleOptions() []stage.OptionSpec {
 	return []stage.OptionSpec{
 		{Name: Scale, Type: stage.Float, Min: 1. / maxScale, Max: maxScale, Shape: true},
-		{Name: UpscaleTile, Type: stage.Int, Max: imaging.MaxSide, Shape: true, Default: stage.IntOption(0)},
+		{Name: UpscaleTile, Type: stage.Int, Max: imaging.MaxSide, Shape: true},
 		{Name: UpscaleBlend, Type: stage.Int, Max: maxTileBorder, Shape: true},
 		{Name: UpscalePad, Type: stage.Int, Max: maxTileBorder, Shape: true},
 	}
@@ -39,12 +39,14 @@ func UpscaleOptions() []stage.OptionSpec {
 // UpscaleNames are the names of those.
 func UpscaleNames() []string { return []string{Scale, UpscaleTile, UpscaleBlend, UpscalePad} }
 
-// UpscalerSlot is the member of a turn that the option Upscaler names.
-func UpscalerSlot() stage.Member { return stage.Member{Component: Upscaler, Option: Upscaler} }
+// UpscalerSlot is the member of a turn that an option names.
+func UpscalerSlot(option string) stage.Member {
+	return stage.Member{Component: Upscaler, Option: option}
+}
 
-// UpscalerOption is the spec of the option that names an upscaler.
-func UpscalerOption() stage.OptionSpec {
-	return stage.OptionSpec{Name: Upscaler, Type: stage.Text, Max: 256, Shape: true, Adapter: Upscaler, Default: stage.TextOption("")}
+// UpscalerOption is the spec of an option that names an upscaler.
+func UpscalerOption(name string) stage.OptionSpec {
+	return stage.OptionSpec{Name: name, Type: stage.Text, Max: 256, Shape: true, Adapter: Upscaler}
 }
 
 // Enlarged is the size that an image of h x w pixels is enlarged to, by the option or else by the scale of the network. The error is
@@ -61,6 +63,14 @@ func Enlarged(o stage.Options, scale, h, w int) (height, width int, err error) {
 			fmt.Sprintf("images of at most %d megapixels, before and behind the change to %dx%d", maxPixels>>20, width, height))
 	}
 	return height, width, nil
+}
+
+// OneUpscaler refuses an option that names several models.
+func OneUpscaler(option string, o stage.Options) error {
+	if len(o.Chosen(option)) > 1 {
+		return stage.Invalid(stage.InvalidField, option, o[option], "one upscaler")
+	}
+	return nil
 }
 
 // tiling is that of a request, or the usual one.
@@ -105,18 +115,18 @@ func UpscaleRuns(net Network, member int, o stage.Options, h, w int) (runs []Run
 	return runs, nil
 }
 
-// Upscale enlarges an image by the network of a member, and then by Lanczos' filter to the size asked for. tell, which may be nil,
-// hears of tiles. The errors are those of a Turn's Work.
-func Upscale(ctx context.Context, s Session, member int, o stage.Options, p imaging.Pixels, tell func(done, all int)) (*image.RGBA, error) {
+// Upscale enlarges an image by the network of a member, and then changes it by Lanczos' filter to the size that Enlarged tells. tell,
+// which may be nil, hears of tiles. The errors are those of a Turn's Work.
+func Upscale(ctx context.Context, s Session, member int, o stage.Options, p imaging.Pixels, tell func(done, all int)) (imaging.Pixels, error) {
 	w := upscaling{Session: s, member: member, net: s.Network(member).(*modeldir.Upscaler), picture: p}
 	t, err := tiling(w.net.Config, o, p.Height, p.Width)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	scale := w.net.Config.Scale()
 	height, width, err := Enlarged(o, scale, p.Height, p.Width)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	defer w.free()
 	out := image.NewRGBA(image.Rect(0, 0, p.Width*scale, p.Height*scale))
@@ -128,12 +138,9 @@ func Upscale(ctx context.Context, s Session, member int, o stage.Options, p imag
 		}
 		return pixels, err
 	}, func(rows []float32) { row = imaging.SetRows(out, row, rows) }); err != nil {
-		return nil, err
+		return p, err
 	}
-	if height == out.Rect.Dy() && width == out.Rect.Dx() {
-		return out, nil
-	}
-	return imaging.FromImage(out).Resize(width, height).Image(), nil
+	return imaging.FromImage(out).Resize(width, height), nil
 }
 
 // upscaling is one image at work.

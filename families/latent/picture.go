@@ -20,12 +20,12 @@ import (
 // StableDiffusionInpaintPipeline.
 
 func (m *Model) encodeImageRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
-	return one(m.momentsRun(nets[0], o))
+	return one(m.momentsRun(nets[0], 0, o))
 }
 
-func (m *Model) momentsRun(net family.Network, o stage.Options) (family.Run, error) {
+func (m *Model) momentsRun(net family.Network, member int, o stage.Options) (family.Run, error) {
 	tape, err := net.(*modeldir.ImageEncoder).Tape(1, int(o[family.Height].Int), int(o[family.Width].Int))
-	return family.Run{Tape: tape, Image: true}, err
+	return family.Run{Member: member, Tape: tape, Image: true}, err
 }
 
 // encodeImage gives the moments of a picture's latents, and a mask in their size.
@@ -48,7 +48,7 @@ func (m *Model) encodeImage(ctx context.Context, s family.Session, req stage.Wor
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(pictures)) {
-		moments, err := m.moments(ctx, s, req.Options, pictures[name])
+		moments, err := m.moments(ctx, s, 0, req.Options, pictures[name])
 		if err != nil {
 			return stage.Result{}, err
 		}
@@ -57,9 +57,9 @@ func (m *Model) encodeImage(ctx context.Context, s family.Session, req stage.Wor
 	return stage.Result{Values: out}, nil
 }
 
-// moments are those of pixels in the size that is drawn, channels first.
-func (m *Model) moments(ctx context.Context, s family.Session, o stage.Options, pixels []float32) ([]float32, error) {
-	r, err := m.momentsRun(s.Network(0), o)
+// moments are those of pixels in the size that is drawn, channels first, by the network of a member.
+func (m *Model) moments(ctx context.Context, s family.Session, member int, o stage.Options, pixels []float32) ([]float32, error) {
+	r, err := m.momentsRun(s.Network(member), member, o)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (m *Model) moments(ctx context.Context, s family.Session, o stage.Options, 
 		return nil, err
 	}
 	if !family.Finite(last) {
-		return nil, s.NotFinite(0, "moments")
+		return nil, s.NotFinite(member, "moments")
 	}
 	moments := make([]float32, len(last))
 	nn.ToChannelsFirst(moments, last, 1, channels, h*w)

@@ -62,7 +62,7 @@ func (m *Model) Options() []stage.OptionSpec {
 		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
 		controlOption(), ipOption(),
 		{Name: OptionBatchIndex, Type: stage.Int, Max: maxBatch - 1, Default: stage.IntOption(0)},
-	}, family.FileOptions())
+	}, family.FileOptions(), family.UpscaleOptions())
 }
 
 // ClipSkips are the specs of how many layers of text encoders prompt and negative prompt skip, behind those that are anyway;
@@ -138,8 +138,8 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 		},
 		{
 			Name: family.Decode, Kind: stage.KindDecoder, Members: m.Members(PartVAEDecoder), EachImage: true,
-			Takes: []stage.Port{latents, family.ParametersPort()},
-			Gives: []stage.Port{{Name: ValueImage, Media: "image/*"}}, Options: []string{family.Width, family.Height, family.Format, family.Quality},
+			Takes: []stage.Port{latents, family.ParametersPort()}, Gives: []stage.Port{{Name: ValueImage, Media: "image/*"}},
+			Options: slices.Concat([]string{family.Width, family.Height, family.Format, family.Quality}, family.UpscaleNames()),
 		},
 	}
 }

@@ -43,7 +43,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	}
 	return &family.Model{
 		Class:      dir.Class(),
-		Recipes:    []stage.Recipe{m.recipe()},
+		Recipes:    m.Recipes(m.recipe()),
 		Turns:      m.Turns(family.Turn{Runs: m.encodeRuns, Work: m.encode}),
 		Components: slices.Concat([]family.Component{m.text.Component()}, m.Components()),
 		Folders:    []string{modeldir.TextEncoderFolder, modeldir.TokenizerFolder, modeldir.UNetFolder, modeldir.SchedulerFolder, modeldir.VAEFolder},

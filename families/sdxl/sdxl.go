@@ -87,7 +87,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	return &family.Model{
 		Class:      dir.Class(),
 		Adapter:    adapter,
-		Recipes:    []stage.Recipe{refined(m.recipe())},
+		Recipes:    m.Recipes(refined(m.recipe())),
 		Turns:      turns,
 		Components: slices.Concat(texts, m.Components()),
 		Folders:    folders,

@@ -85,7 +85,7 @@ func work(ctx context.Context, s family.Session, req stage.WorkRequest, o stage.
 	}
 	p = p.Resize(int(req.Options[family.Width].Int), int(req.Options[family.Height].Int))
 	begun := false
-	img, err := family.Upscale(ctx, s, 0, req.Options, p, func(done, all int) {
+	p, err = family.Upscale(ctx, s, 0, req.Options, p, func(done, all int) {
 		if o.Ready != nil && !begun {
 			o.Ready(all)
 		}
@@ -97,7 +97,7 @@ func work(ctx context.Context, s family.Session, req stage.WorkRequest, o stage.
 	if err != nil {
 		return stage.Result{}, err
 	}
-	file, err := family.File(img, format)
+	file, err := family.File(p.Image(), format)
 	if err != nil { // not of the format, which was checked
 		return stage.Result{}, err
 	}
