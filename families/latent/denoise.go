@@ -131,7 +131,9 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 			told = now
 		}
 		if done < all {
-			d.report(o, done, before, state, p.prediction)
+			if err := d.report(o, done, before, state, p.prediction); err != nil {
+				return stage.Result{}, err
+			}
 		}
 	}
 	return stage.Result{Values: stage.Values{d.latents(state.Latents)}}, nil
@@ -265,14 +267,18 @@ func (d *denoising) resume(c stage.Checkpoint) (sampler.State, error) {
 }
 
 // report shows the observer what an evaluation led to, as often as the request asks for.
-func (d *denoising) report(o stage.Observer, done int, before, state sampler.State, prediction []float32) {
+func (d *denoising) report(o stage.Observer, done int, before, state sampler.State, prediction []float32) error {
 	if n := d.req.PreviewEveryNSteps; n > 0 && done%n == 0 && o.Preview != nil {
 		estimate := make([]float32, len(prediction))
 		d.steps.Denoised(before, prediction, estimate)
 		if d.mask != nil {
 			estimate = d.keep(d.steps.Evaluations(), estimate)
 		}
-		o.Preview(done, stage.Values{d.latents(estimate)})
+		shown, err := d.preview(estimate)
+		if err != nil {
+			return err
+		}
+		o.Preview(done, stage.Values{shown})
 	}
 	if n := d.req.CheckpointEveryNSteps; n > 0 && done%n == 0 && o.Checkpoint != nil {
 		c := stage.Checkpoint{Step: done}
@@ -281,6 +287,7 @@ func (d *denoising) report(o stage.Observer, done int, before, state sampler.Sta
 		}
 		o.Checkpoint(c)
 	}
+	return nil
 }
 
 // latents wraps values, channels first, as the wire has them.

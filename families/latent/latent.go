@@ -73,7 +73,7 @@ func (m *Model) Turns(encode family.Turn) map[string]family.Turn {
 	return map[string]family.Turn{
 		family.Encode: encode, EncodeImagePrompt: {Runs: m.encodeImagePromptRuns, Work: m.encodeImagePrompt}, EncodeImage: {Runs: m.encodeImageRuns, Work: m.encodeImage},
 		family.Denoise: {Runs: m.denoiseRuns, Work: m.denoise}, family.Decode: {Runs: m.decodeRuns, Work: m.decode},
-		Refine: {Runs: m.refineRuns, Work: m.refine},
+		Refine:  {Runs: m.refineRuns, Work: m.refine},
 		Enlarge: {Runs: m.enlargeRuns, Work: m.enlarge}, Hires: {Runs: m.hiresRuns, Work: m.hiresDenoise}, HiresDecode: {Runs: m.hiresDecodeRuns, Work: m.hiresDecode},
 	}
 }

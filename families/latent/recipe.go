@@ -62,7 +62,7 @@ func (m *Model) Options() []stage.OptionSpec {
 		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
 		controlOption(), ipOption(),
 		{Name: OptionBatchIndex, Type: stage.Int, Max: maxBatch - 1, Default: stage.IntOption(0)},
-	}, family.FileOptions(), family.UpscaleOptions())
+	}, family.FileOptions(), []stage.OptionSpec{m.previews()}, family.UpscaleOptions())
 }
 
 // ClipSkips are the specs of how many layers of text encoders prompt and negative prompt skip, behind those that are anyway;
@@ -133,7 +133,7 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 			Takes: slices.Concat(conditioning, encoded, []stage.Port{imageStatesPort()}, controlPorts()), Gives: []stage.Port{latents},
 			Options: slices.Concat([]string{
 				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
-				OptionTokens, OptionControlNets, OptionIPAdapter,
+				OptionTokens, OptionControlNets, OptionIPAdapter, OptionPreviews,
 			}, options),
 		},
 		{

@@ -112,7 +112,11 @@ func (w *worker) work(ctx context.Context, i int) error {
 	progress := func(done, steps int) {
 		w.emit(Progress{Kind: s.Turn.Kind, Turn: s.Turn.Name, Image: s.Image, Unit: s.Unit, Step: done, Steps: steps})
 	}
-	observer := stage.Observer{Unit: func(v stage.Value) { w.hand(s, v) }}
+	observer := stage.Observer{Unit: func(v stage.Value) { w.hand(s, v) }, Progress: func(done, steps int) {
+		if done < steps { // the end is told with the result
+			progress(done, steps)
+		}
+	}}
 	denoises := s.Turn.Kind == stage.KindDenoiser
 	if denoises {
 		req.CheckpointEveryNSteps = w.CheckpointEveryNSteps

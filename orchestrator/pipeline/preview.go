@@ -10,8 +10,9 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
-// previews runs the turn that takes the estimates of a step, for one image while it denoises: of the newest only, and only when
-// that turn's stage is free and fits beside the denoiser. Previews never make a request wait.
+// previews shows the estimates of a step, for one image while it denoises: the newest only. One that is an image is shown as it
+// is; of others the turn that takes them makes one, only when its stage is free and fits beside the denoiser. Previews never make a
+// request wait.
 type previews struct {
 	newest chan preview // of capacity 1
 	done   sync.WaitGroup
@@ -23,16 +24,19 @@ type preview struct {
 	estimate stage.Values
 }
 
-// previews begins to show the estimates of a step; nil where none are asked for or no turn makes images of them.
+// previews begins to show the estimates of a step; nil where none are asked for.
 func (w *worker) previews(ctx context.Context, s stage.Step) *previews {
 	i := slices.IndexFunc(w.steps, func(viewer stage.Step) bool {
 		return slices.ContainsFunc(s.Turn.Gives, func(p stage.Port) bool { return takes(viewer.Turn, p.Name) }) &&
 			slices.ContainsFunc(viewer.Turn.Gives, func(p stage.Port) bool { return strings.HasPrefix(p.Media, "image/") })
 	})
-	if w.job.Spec.PreviewEveryNSteps == 0 || i < 0 {
+	if w.job.Spec.PreviewEveryNSteps == 0 {
 		return nil
 	}
-	s.Turn = w.steps[i].Turn
+	viewer := s
+	if i >= 0 {
+		viewer.Turn = w.steps[i].Turn
+	}
 	ctx, stop := context.WithCancel(ctx)
 	p := &previews{newest: make(chan preview, 1), stop: stop}
 	p.done.Go(func() {
@@ -42,7 +46,13 @@ func (w *worker) previews(ctx context.Context, s stage.Step) *previews {
 			case <-ctx.Done():
 				return
 			case v := <-p.newest:
-				if why := w.showPreview(ctx, s, v); why != "" && !warned && ctx.Err() == nil {
+				why := ""
+				if file := imageOf(v.estimate); file != nil {
+					why = w.show(s, v, file)
+				} else if i >= 0 {
+					why = w.showPreview(ctx, viewer, v)
+				}
+				if why != "" && !warned && ctx.Err() == nil {
 					warned = true
 					w.emit(Warning{Code: PreviewSkipped, Message: why})
 				}
@@ -92,15 +102,30 @@ func (w *worker) showPreview(ctx context.Context, s stage.Step, v preview) (why 
 	result, err := w.Fleet.Stage(held.Stage).Work(ctx, stage.WorkRequest{
 		Turn: s.Turn.Name, Components: r.Need.Components, Options: options, Values: values, Seed: w.job.Spec.seed(s.Image),
 	}, stage.Observer{})
-	i := slices.IndexFunc(result.Values, func(x stage.Value) bool { return x.File != nil })
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Sprintf("the %v failed: %v", s.Turn.Kind, err)
-	case i < 0:
-	case len(result.Values[i].File.Data) > MaxPreviewBytes:
-		return fmt.Sprintf("it has %s, more than %s", stage.Size(int64(len(result.Values[i].File.Data))), stage.Size(MaxPreviewBytes))
+	}
+	return w.show(s, v, imageOf(result.Values))
+}
+
+// imageOf is the file among values, nil if there is none.
+func imageOf(values stage.Values) *stage.File {
+	for _, v := range values {
+		if v.File != nil {
+			return v.File
+		}
+	}
+	return nil
+}
+
+// show emits a file, which may be nil, as a preview, or tells why not.
+func (w *worker) show(s stage.Step, v preview, file *stage.File) (why string) {
+	switch {
+	case file == nil:
+	case len(file.Data) > MaxPreviewBytes:
+		return fmt.Sprintf("it has %s, more than %s", stage.Size(int64(len(file.Data))), stage.Size(MaxPreviewBytes))
 	default:
-		w.emit(Preview{Image: s.Image, Unit: s.Unit, Step: v.step, File: *result.Values[i].File})
+		w.emit(Preview{Image: s.Image, Unit: s.Unit, Step: v.step, File: *file})
 	}
 	return ""
 }
