@@ -49,7 +49,7 @@ func parse(args []string) (options, error) {
 	var parts, models, peers, run string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&parts, "parts", strings.Join([]string{partKernels, partNetworks, partStart, partLoad}, ","), "what is measured beside the limits of the machine")
-	flags.StringVar(&models, "models", "starter", "models of networks and load: starter, sd15 (random weights of that size, 2.1 GB)")
+	flags.StringVar(&models, "models", "starter", "models of networks and load: starter, sd15 (random weights of that size, 2.1 GB), esrgan (likewise, 33 MB)")
 	flags.StringVar(&run, "run", "", "measure only the rows whose name matches this regular expression")
 	flags.IntVar(&o.threads, "threads", min(2, runtime.GOMAXPROCS(0)), "threads that compute, on every side")
 	flags.DurationVar(&o.rowTime, "kernel-time", 600*time.Millisecond, "time for the repetitions of a kernel")
@@ -83,7 +83,7 @@ func parse(args []string) (options, error) {
 	if o.parts, err = oneOf("-parts", parts, partKernels, partNetworks, partStart, partLoad); err != nil {
 		return o, err
 	}
-	if o.models, err = oneOf("-models", models, "starter", "sd15"); err != nil {
+	if o.models, err = oneOf("-models", models, "starter", "sd15", "esrgan"); err != nil {
 		return o, err
 	}
 	if peers != "" {
@@ -150,7 +150,8 @@ func (r *report) fill(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.disk(models[len(models)-1]); err != nil {
+	pipelines := slices.DeleteFunc(slices.Clone(models), func(m networks.Model) bool { return m.Name == "esrgan" })
+	if err := r.disk(pipelines[len(pipelines)-1]); err != nil {
 		return err
 	}
 	if slices.Contains(o.parts, partKernels) {
@@ -184,7 +185,7 @@ func (r *report) fill(ctx context.Context, o options) (err error) {
 		r.Start = &row
 	}
 	if slices.Contains(o.parts, partLoad) && o.wants("load") {
-		for _, m := range models {
+		for _, m := range pipelines {
 			rows, err := networks.MeasureLoad(ctx, n, m, r.Limits)
 			r.Loads = append(r.Loads, rows...)
 			if err != nil {
@@ -207,6 +208,15 @@ func (o options) openModels() ([]networks.Model, error) {
 			}
 		}
 		out = append(out, networks.Model{Name: "sd15", Path: o.random})
+	}
+	if slices.Contains(o.models, "esrgan") {
+		path := filepath.Join(o.cache, "esrgan")
+		if !randommodel.Complete(path) {
+			if err := randommodel.WriteESRGAN(path); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, networks.Model{Name: "esrgan", Path: path})
 	}
 	return out, nil
 }
@@ -242,8 +252,11 @@ func (r *report) disk(m networks.Model) error {
 func (r *report) networks(ctx context.Context, o networks.Options, models []networks.Model, triptych string) error {
 	for _, m := range models {
 		list := networks.Starter(m)
-		if m.Name == "sd15" {
+		switch m.Name {
+		case "sd15":
 			list = networks.SD15(m)
+		case "esrgan":
+			list = networks.ESRGAN(m)
 		}
 		rows, err := networks.Measure(ctx, o, list, networks.Services(triptych), &r.Limits)
 		r.Networks = append(r.Networks, rows...)

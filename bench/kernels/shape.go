@@ -46,7 +46,7 @@ const (
 
 // activations by their names in the table of shapes.
 func activations() map[string]device.Activation {
-	return map[string]device.Activation{"": device.None, "silu": device.SiLU, "gelu": device.GELU, "quick_gelu": device.QuickGELU}
+	return map[string]device.Activation{"": device.None, "silu": device.SiLU, "gelu": device.GELU, "quick_gelu": device.QuickGELU, "leaky_relu": device.LeakyReLU}
 }
 
 func nameOf(a device.Activation) string {

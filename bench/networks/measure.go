@@ -112,9 +112,12 @@ type player struct {
 }
 
 func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
-	m, err := modeldir.OpenStableDiffusion(w.Model.Path)
-	if err != nil {
-		return Row{}, err
+	var m *modeldir.StableDiffusion // but of an upscaler
+	var err error
+	if w.Network != peer.Upscaler {
+		if m, err = modeldir.OpenStableDiffusion(w.Model.Path); err != nil {
+			return Row{}, err
+		}
 	}
 	flops, stored, err := w.size(m)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/triptych-serving/triptych/bench/peer"
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/model/vae"
 )
 
 // Model is a model's name in the results and its folder.
@@ -59,6 +60,14 @@ func SD15(m Model) []Work {
 	}
 }
 
+// ESRGAN lists the work of an upscaler of the size of RealESRGAN_x4plus.
+func ESRGAN(m Model) []Work {
+	return []Work{
+		{Model: m, Network: peer.Upscaler, Batch: 1, Side: 64, Name: m.Name + " x4 of 64x64"},
+		{Model: m, Network: peer.Upscaler, Batch: 1, Side: 256, Name: m.Name + " x4 of 256x256"},
+	}
+}
+
 // inputs writes the inputs of a network to files in dir: the same ones every time, normal values, ids of the vocabulary.
 func (w Work) inputs(dir string, m *modeldir.StableDiffusion) (map[string]peer.Tensor, error) {
 	random := rand.New(rand.NewPCG(uint64(w.Batch), 2)) //nolint:gosec // inputs are no secret and must be the same again
@@ -96,6 +105,9 @@ func (w Work) inputs(dir string, m *modeldir.StableDiffusion) (map[string]peer.T
 		add(peer.InputTimestep, t, e)
 		t, e = values(peer.InputStates, w.Batch, w.Tokens, m.UNet.ContextDim)
 		add(peer.InputStates, t, e)
+	case peer.Upscaler:
+		t, e := values(peer.InputImage, w.Batch, vae.ImageChannels, w.Side, w.Side)
+		add(peer.InputImage, t, e)
 	case peer.VAEDecoder:
 		t, e := values(peer.InputLatents, w.Batch, m.VAE.LatentChannels, w.Side, w.Side)
 		add(peer.InputLatents, t, e)
@@ -133,6 +145,20 @@ func (w Work) size(m *modeldir.StableDiffusion) (flops float64, stored int64, er
 			stored += n.StoredBytes()
 		}
 		return err
+	}
+	if w.Network == peer.Upscaler {
+		dir, err := modeldir.Open(w.Model.Path, modeldir.ClassUpscaler)
+		if err != nil {
+			return 0, 0, err
+		}
+		u, err := dir.Upscaler(modeldir.Options{})
+		if err != nil {
+			return 0, 0, err
+		}
+		defer u.Close() //nolint:errcheck // only its header was read
+		tape, err := u.Tape(w.Side, w.Side)
+		err = add(1, &u.Network, tape, err)
+		return flops, stored, err
 	}
 	batch, side, steps := w.Batch, w.Side, 1
 	if w.Network == peer.Image {

@@ -17,6 +17,7 @@ const (
 	TextEncoder = "text_encoder" // input_ids I64 [B, T] to states [B, T, C]
 	UNet        = "unet"         // sample [B, C, h, w], timestep [1], encoder_hidden_states [B, T, D] to [B, C, h, w]
 	VAEDecoder  = "vae_decoder"  // latents [B, C, h, w], unscaled, to [B, 3, 8h, 8w]
+	Upscaler    = "upscaler"     // image [1, 3, h, w] in 0 to 1 to [1, 3, 4h, 4w]
 	Image       = "image"        // a prompt to a PNG file
 )
 
@@ -27,6 +28,7 @@ const (
 	InputTimestep = "timestep"
 	InputStates   = "encoder_hidden_states"
 	InputLatents  = "latents"
+	InputImage    = "image"
 )
 
 // Hello is the first line: what the child is, or why it cannot be had.

@@ -5,7 +5,7 @@
 
 The second runs every engine and network on inputs it makes, prints times, memory and the difference from PyTorch eager,
 and ends with 1 if one fails. The rest is the child: MODEL_DIR in diffusers layout, NETWORK one of text_encoder, unet,
-vae_decoder, image.
+vae_decoder, image, or upscaler, whose directory has a network of ESRGAN and no other.
 
 Lines of JSON on stdin and stdout, one answer for each request. The first line of stdout comes unasked:
     {"engine", "versions", "threads", "notes"}, or {"error": why there is no such peer} and the process ends.
@@ -48,9 +48,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DTYPES = {"f32": "<f4", "i64": "<i8"}
 PRECISION = os.environ.get("TRIPTYCH_BENCH_PRECISION", "f32")
 # The inputs of each network, in the order in which the engines take them.
-INPUTS = {"text_encoder": ["input_ids"], "unet": ["sample", "timestep", "encoder_hidden_states"], "vae_decoder": ["latents"]}
-FOLDERS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae"}
-WEIGHTS = {"text_encoder": "model.safetensors", "unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors"}
+INPUTS = {"text_encoder": ["input_ids"], "unet": ["sample", "timestep", "encoder_hidden_states"], "vae_decoder": ["latents"], "upscaler": ["image"]}
+FOLDERS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "upscaler": ""}
+WEIGHTS = {"text_encoder": "model.safetensors", "unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors", "": "diffusion_pytorch_model.safetensors"}
 
 
 class NoPeer(Exception):
@@ -91,7 +91,8 @@ def prepared(kind, versions, model, network, threads, shapes):
     On a miss a process of its own calls the module's `prepare(model, network, threads, shapes, folder)`, which returns
     something for JSON. The result gets the seconds that took as "prepare_seconds".
     """
-    files = [os.stat(weights(model, folder)) for folder in sorted(set(FOLDERS.values()))]
+    folders = [""] if network == "upscaler" else sorted(set(FOLDERS.values()) - {""})
+    files = [os.stat(weights(model, folder)) for folder in folders]
     identity = [os.path.realpath(model), [(s.st_size, s.st_mtime_ns) for s in files], network, threads, shapes, versions, importlib.metadata.version("torch")]
     folder = os.path.join(cache_root(), f"{kind}-{network}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}")
     result = os.path.join(folder, "result.json")

@@ -36,6 +36,9 @@ def module(model, network, precision="f32"):
         def forward(self, *inputs):
             return self.call(self.of, *inputs)
 
+    if network == "upscaler":
+        import rrdb
+        return rrdb.load(model, dtype(precision)).eval()
     folder = os.path.join(model, common.FOLDERS[network])
     if network == "text_encoder":
         of = network_class(network).from_pretrained(folder, dtype=dtype(precision), local_files_only=True)
@@ -48,6 +51,9 @@ def module(model, network, precision="f32"):
 
 def network_class(network):
     """Imports it, which takes seconds and is not part of any loading that is timed."""
+    if network == "upscaler":
+        import rrdb
+        return rrdb.RRDBNet
     if network == "text_encoder":
         from transformers import CLIPTextModel
         return CLIPTextModel

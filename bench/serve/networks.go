@@ -51,11 +51,17 @@ type call struct {
 
 // openNetwork loads a network of a model. What follows is counted as loading: from the files to packed weights.
 func openNetwork(ctx context.Context, model, name string, threads int) (*network, error) {
+	n := &network{}
+	if name == peer.Upscaler {
+		if err := n.openUpscaler(model); err != nil {
+			return nil, err
+		}
+		return n, n.load(ctx, threads)
+	}
 	dir, err := modeldir.OpenStableDiffusion(model)
 	if err != nil {
 		return nil, err
 	}
-	n := &network{}
 	switch name {
 	case peer.TextEncoder:
 		e, err := dir.TextEncoder()
@@ -76,18 +82,37 @@ func openNetwork(ctx context.Context, model, name string, threads int) (*network
 		}
 		n.net, n.spec = &v.Network, imageDecoder(v)
 	default:
-		return nil, fmt.Errorf("no network %q: expected %s, %s, %s or %s", name, peer.TextEncoder, peer.UNet, peer.VAEDecoder, peer.Image)
-	}
-	if n.device, err = cpu.New(cpu.Options{Threads: threads}); err != nil {
-		return nil, errors.Join(err, n.net.Close())
-	}
-	if n.weights, err = n.device.Load(ctx, n.net.Manifest(), device.LoadPlan{}, n.net.Source(), nil); err != nil {
-		return nil, errors.Join(err, n.net.Close(), n.device.Close())
+		return nil, fmt.Errorf("no network %q: expected %s, %s, %s, %s or %s", name, peer.TextEncoder, peer.UNet, peer.VAEDecoder, peer.Upscaler, peer.Image)
 	}
 	if name == peer.VAEDecoder {
 		n.options.ScratchLimit = stageengine.MaxImageScratch
 	}
-	return n, n.net.Close()
+	return n, n.load(ctx, threads)
+}
+
+// load loads the weights and closes their files.
+func (n *network) load(ctx context.Context, threads int) (err error) {
+	if n.device, err = cpu.New(cpu.Options{Threads: threads}); err != nil {
+		return errors.Join(err, n.net.Close())
+	}
+	if n.weights, err = n.device.Load(ctx, n.net.Manifest(), device.LoadPlan{}, n.net.Source(), nil); err != nil {
+		return errors.Join(err, n.net.Close(), n.device.Close())
+	}
+	return n.net.Close()
+}
+
+// openUpscaler opens the network of an upscaler, which has a folder of its own.
+func (n *network) openUpscaler(model string) error {
+	dir, err := modeldir.Open(model, modeldir.ClassUpscaler)
+	if err != nil {
+		return err
+	}
+	u, err := dir.Upscaler(modeldir.Options{})
+	if err != nil {
+		return err
+	}
+	n.net, n.spec, n.options.ScratchLimit = &u.Network, upscaler(u), stageengine.MaxImageScratch
+	return nil
 }
 
 func (n *network) close() error {
@@ -225,6 +250,28 @@ func imageDecoder(v *modeldir.ImageDecoder) spec {
 		c.write = func(r device.Run) error {
 			nn.ToChannelsLast(latents, values, s[0], s[1], s[2]*s[3])
 			return r.Write(modeldir.InputLatents, latents)
+		}
+		return c, tape, err
+	}}
+}
+
+func upscaler(u *modeldir.Upscaler) spec {
+	return spec{[]string{peer.InputImage}, func(in []peer.Tensor) (*call, *device.Tape, error) {
+		s := in[0].Shape
+		if len(s) != 4 || s[0] != 1 || s[1] != 3 {
+			return nil, nil, fmt.Errorf("%s has shape %v, want [1, 3, h, w]", peer.InputImage, s)
+		}
+		values, err := in[0].Floats()
+		if err != nil {
+			return nil, nil, err
+		}
+		tape, err := u.Tape(s[2], s[3])
+		scale := u.Config.Scale()
+		c := channelsLast(modeldir.OutputImage, 1, 3, scale*s[2], scale*s[3])
+		pixels := make([]float32, len(values))
+		c.write = func(r device.Run) error {
+			nn.ToChannelsLast(pixels, values, 1, 3, s[2]*s[3])
+			return r.Write(modeldir.InputImage, u.Config.Input(pixels, s[2], s[3]))
 		}
 		return c, tape, err
 	}}
