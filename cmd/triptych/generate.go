@@ -41,6 +41,7 @@ type generateFlags struct {
 	strength       float64
 	inputs         []string // NAME=FILE
 	options        []string // NAME=VALUE
+	enlarge        enlargeFlags
 	output         string
 	preview        int32
 	json           bool
@@ -81,6 +82,7 @@ func generateCommand() *cobra.Command {
 	flags.Float64Var(&f.strength, "strength", 0, "how much --init-image is changed, above 0 and up to 1 (default 0.8)")
 	flags.StringArrayVar(&f.inputs, "input", nil, "file that the model takes, NAME=FILE, and that has no flag here (triptych models MODEL lists them); may be repeated")
 	flags.StringArrayVar(&f.options, "option", nil, "option of the model, NAME=VALUE, that has no flag here (triptych models MODEL lists them); may be repeated")
+	f.enlarge.add(flags)
 	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp, several images, and the parts that one comes in, get numbers; - writes a PNG to standard output")
 	flags.Int32Var(&f.preview, "preview", 0, "write a preview beside the output every so many steps")
 	flags.BoolVar(&f.json, "json", false, "print events as JSON lines instead of progress")
@@ -150,6 +152,9 @@ func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alph
 	if err := f.files(cmd, spec); err != nil {
 		return nil, err
 	}
+	if err := f.enlarge.set(cmd, spec); err != nil {
+		return nil, err
+	}
 	for _, option := range f.options {
 		if name, _, ok := strings.Cut(option, "="); !ok || name == "" {
 			return nil, usageError{fmt.Errorf("--option %q: expected NAME=VALUE", option)}
@@ -208,7 +213,7 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 				f.stack.models = nil // a directory needs no others
 			}
 		}
-		if spec.Model == "" && spec.Task == "" {
+		if spec.Model == "" && spec.Task != taskUpscale {
 			library, err := openLibrary(f.stack.models...)
 			if err != nil {
 				return nil, nil, nil, err

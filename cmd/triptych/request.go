@@ -129,13 +129,21 @@ func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec
 	if i < 0 || len(models[i].GetTasks()) == 0 {
 		return stage.NoSuchModel(spec.GetModel(), names)
 	}
+	task := models[i].GetTasks()[0]
+	for _, t := range models[i].GetTasks() {
+		if t.GetName() == spec.GetTask() {
+			task = t
+		}
+	}
 	known := map[string]*triptychv1alpha1.Option{}
 	var all []string
-	for _, o := range models[i].GetTasks()[0].GetOptions() {
+	for _, o := range task.GetOptions() {
 		known[o.GetName()] = o
 		all = append(all, o.GetName())
 	}
-	spec.Options = map[string]*triptychv1alpha1.OptionValue{}
+	if spec.Options == nil {
+		spec.Options = map[string]*triptychv1alpha1.OptionValue{}
+	}
 	for _, option := range f.options {
 		name, text, _ := strings.Cut(option, "=")
 		if known[name] == nil {
