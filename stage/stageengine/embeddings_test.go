@@ -176,3 +176,25 @@ func TestChangedEmbedding(t *testing.T) {
 		t.Errorf("two files of a word: %v", err)
 	}
 }
+
+// TestEmbeddingOfRefiner: a refiner takes the vectors that an embedding has for the second text encoder.
+func TestEmbeddingOfRefiner(t *testing.T) {
+	path := withEmbeddings(t, filepath.Join(sdxlGoldens, "tiny-sdxl"), filepath.Join(formatGoldens, "embeddings", "xl", "zoo-style.safetensors"))
+	refiner := goldenCase{Model: "tiny-refiner"}.folder(t, moreGoldens)
+	s := openStages(t, path, refiner)
+	recipe := s.recipe("tiny-sdxl")
+	latents := func(prompt string) []float32 {
+		t.Helper()
+		values, err := s.draw(t, recipe, stage.Options{
+			"prompt": stage.TextOption(prompt), "steps": stage.IntOption(4), "width": stage.IntOption(32), "height": stage.IntOption(32), "refiner": stage.TextOption("tiny-refiner:0.5"),
+		}, nil, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, _ := values.Get("refiner_hidden_states")
+		return floats(t, v.Tensor)
+	}
+	if slices.Equal(latents("zoo-style fox"), latents("zoo fox")) {
+		t.Error("the refiner's text encoder takes no embedding")
+	}
+}
