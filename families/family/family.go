@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/inversion"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/stage"
@@ -120,8 +121,8 @@ type Session interface {
 	Start(Run) (device.Run, error)
 	// Failed is the error of a run that was started.
 	Failed(r Run, run device.Run, err error) error
-	// Embeddings are the paths of the files in which textual inversions are looked for.
-	Embeddings() []string
+	// Embeddings are the textual inversions there are, whatever model they are for, and files that would be ones and cannot be used.
+	Embeddings() []*inversion.Inversion
 	// NotFinite is an error about what a member gave; its weights are not used again.
 	NotFinite(member int, what string) error
 }

@@ -16,8 +16,8 @@ import (
 type words map[string]inversion.Named
 
 // wordsFor are those that a session has for text encoders.
-func wordsFor(shelf *inversion.Shelf, s family.Session, encoders []*Text) words {
-	return inversion.Words(shelf.Look(s.Embeddings()), func(in *inversion.Inversion) error {
+func wordsFor(s family.Session, encoders []*Text) words {
+	return inversion.Words(s.Embeddings(), func(in *inversion.Inversion) error {
 		refuse := func(expected, got string) error {
 			return &inversion.Error{File: in.File, Expected: expected, Got: got}
 		}

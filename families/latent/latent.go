@@ -15,7 +15,6 @@ package latent
 import (
 	"fmt"
 
-	"github.com/triptych-serving/triptych/engine/model/inversion"
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
@@ -33,8 +32,7 @@ type Model struct {
 	Refines  bool // it draws from pictures alone, near to their end
 	// Fixed gives, of a request, what the U-Net's tape has of fixed inputs beside the states; nil of a family without any. rows are those
 	// of the conditioning that lead the next steps, one for each of the batch. Errors are a *stage.Error.
-	Fixed      func(req stage.WorkRequest, rows []int) ([]Input, error)
-	inversions inversion.Shelf
+	Fixed func(req stage.WorkRequest, rows []int) ([]Input, error)
 }
 
 // Input is an input of a tape and what is written to it.

@@ -27,7 +27,7 @@ func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequ
 	if err != nil {
 		return out, err
 	}
-	readings, warnings, err := m.Read(req.Options, s, c, m.text)
+	readings, warnings, err := c.Read(req.Options, s, m.text)
 	if err != nil {
 		return out, err
 	}

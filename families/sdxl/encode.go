@@ -65,7 +65,7 @@ func (m *model) encodeBy(ctx context.Context, s family.Session, req stage.WorkRe
 	if err != nil {
 		return out, err
 	}
-	readings, warnings, err := m.Read(req.Options, s, c, texts...)
+	readings, warnings, err := c.Read(req.Options, s, texts...)
 	if err != nil {
 		return out, err
 	}

@@ -12,20 +12,45 @@ import (
 // embeddingsFolder is where textual inversions are, beside models.
 const embeddingsFolder = "embeddings"
 
-// Embeddings are the paths of files that may be textual inversions: those in a folder of that name beside a model.
-func (l *Library) Embeddings() (out []string) {
+// maxLoose bounds the size of a file beside models that is looked into, since it may be a textual inversion: published ones have less
+// than 1 MB, and most others more.
+const maxLoose = 4 << 20
+
+// embeddings are the textual inversions of a library, as they were read.
+type embeddings struct{ named, loose inversion.Shelf }
+
+// Embeddings are the files in a folder of that name beside models, and files beside models that are textual inversions.
+func (l *Library) Embeddings() []*inversion.Inversion {
 	beside := map[string]bool{}
 	l.mu.RLock()
 	for _, path := range l.paths {
-		beside[filepath.Join(filepath.Dir(path), embeddingsFolder)] = true
+		beside[filepath.Dir(path)] = true
 	}
 	l.mu.RUnlock()
+	var named, loose []string
 	for _, dir := range slices.Sorted(maps.Keys(beside)) {
-		entries, _ := os.ReadDir(dir) // there need be none
-		for _, e := range entries {
-			if inversion.Is(e.Name()) {
-				out = append(out, filepath.Join(dir, e.Name()))
-			}
+		named = append(named, inversionsIn(filepath.Join(dir, embeddingsFolder), 0)...)
+		loose = append(loose, inversionsIn(dir, maxLoose)...)
+	}
+	out := l.embeddings.named.Look(named)
+	for _, in := range l.embeddings.loose.Look(loose) {
+		if in.Err == nil {
+			out = append(out, in)
+		}
+	}
+	return out
+}
+
+// inversionsIn are the files of a folder that may be textual inversions, of so many bytes at most; 0 is any.
+func inversionsIn(dir string, most int64) (out []string) {
+	entries, _ := os.ReadDir(dir) // there need be none
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if !inversion.Is(path) {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && (most == 0 || info.Size() <= most) {
+			out = append(out, path)
 		}
 	}
 	return out

@@ -177,6 +177,22 @@ func TestChangedEmbedding(t *testing.T) {
 	}
 }
 
+// TestLooseEmbeddings: a file that lies beside models is one of them if it can be, and nothing else.
+func TestLooseEmbeddings(t *testing.T) {
+	path := withEmbeddings(t, filepath.Join(sdxlGoldens, "tiny-sd15"))
+	for _, file := range []string{"embeddings/learned_embeds.bin", "embeddings/bad-nan.safetensors", "lora/sd-kohya.pt"} {
+		copyFile(t, filepath.Join(formatGoldens, file), filepath.Join(filepath.Dir(path), filepath.Base(file)))
+	}
+	s := openStages(t, path)
+	var words []string
+	for _, in := range s[stage.KindEncoder].Library.Embeddings() {
+		words = append(words, in.Words...)
+	}
+	if !slices.Equal(words, []string{"<toy>"}) {
+		t.Errorf("words %q", words)
+	}
+}
+
 // TestEmbeddingOfRefiner: a refiner takes the vectors that an embedding has for the second text encoder.
 func TestEmbeddingOfRefiner(t *testing.T) {
 	path := withEmbeddings(t, filepath.Join(sdxlGoldens, "tiny-sdxl"), filepath.Join(formatGoldens, "embeddings", "xl", "zoo-style.safetensors"))

@@ -23,7 +23,8 @@ const maxModels = 1000
 
 // Library knows the model directories by name. Safe for concurrent use.
 type Library struct {
-	dirs []string // see OpenLibrary; none are looked at again if it is empty
+	dirs       []string // see OpenLibrary; none are looked at again if it is empty
+	embeddings embeddings
 
 	mu    sync.RWMutex
 	paths map[string]string

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/inversion"
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -190,7 +191,7 @@ func (s session) Failed(r family.Run, run device.Run, err error) error {
 }
 
 // Embeddings implements family.Session.
-func (s session) Embeddings() []string { return s.Library.Embeddings() }
+func (s session) Embeddings() []*inversion.Inversion { return s.Library.Embeddings() }
 
 // NotFinite implements family.Session: a bit in memory may have flipped, which reading the weights anew cures.
 func (s session) NotFinite(member int, what string) error {
