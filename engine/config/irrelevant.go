@@ -62,7 +62,7 @@ func irrelevant() []struct {
 		{"of tokenizers of another class", []string{tokens}, []string{"fix_mistral_regex", "unk_id"}},
 
 		{"no part of making a picture: a filter behind it", []string{pipeline}, []string{"safety_checker", "feature_extractor", "requires_safety_checker"}},
-		{"of IP-Adapter, which no request asks for", []string{pipeline}, []string{"image_encoder"}},
+		{"an IP-Adapter has an image encoder of its own", []string{pipeline}, []string{"image_encoder"}},
 	}
 }
 
