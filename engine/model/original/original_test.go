@@ -179,7 +179,9 @@ func TestOddWidths(t *testing.T) {
 			compare(t, stored(t, VAEPrefix, "checkpoints", file+".safetensors"), part("", VAE(config(t, vae.ParseConfig, folder, "vae"))), none)
 		})
 	}
-	ids := func(name string) bool { return strings.HasSuffix(name, "position_ids") || name == "logit_scale" || name == "attn_mask" }
+	ids := func(name string) bool {
+		return strings.HasSuffix(name, "position_ids") || name == "logit_scale" || name == "attn_mask"
+	}
 	first := config(t, clip.ParseConfig, "micro-sd15", "text_encoder")
 	compare(t, stored(t, TextPrefix, "checkpoints", "sd.safetensors"), part("", CLIP(first, 0, false)), ids)
 	compare(t, stored(t, TextPrefix, "checkpoints", "sd-te-old-names.safetensors"), part("", CLIP(first, 0, true)), ids)
