@@ -22,13 +22,13 @@ func TestLinearPreviews(t *testing.T) {
 		s := openStages(t, filepath.Join(sdxlGoldens, model))
 		seen := func(method string) (latents []float32, file *stage.File) {
 			t.Helper()
-			recipe := s.recipe(model).Choose(nil, s.has)
+			recipe := s.recipe(model)
 			options := stage.Options{"steps": stage.IntOption(4), "width": stage.IntOption(64), "height": stage.IntOption(48), "prompt": stage.TextOption("a house"), "sampler": stage.TextOption("euler")}
 			if method != "" {
 				options["preview_method"] = stage.TextOption(method)
 			}
 			values := stage.Values{}
-			for _, turn := range recipe.For(values.Has)[:2] {
+			for _, turn := range s.turns(recipe, nil, nil)[:2] {
 				on := s[turn.Kind]
 				for _, component := range turn.Components() {
 					if err := on.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
