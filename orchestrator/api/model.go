@@ -10,7 +10,7 @@ import (
 
 // ModelProto is a model as the public API tells it.
 func ModelProto(m fleet.Model) *triptychv1alpha1.Model {
-	p := &triptychv1alpha1.Model{Name: m.Name, Warning: strings.Join(m.Warnings, "; ")}
+	p := &triptychv1alpha1.Model{Name: m.Name, Adapter: m.Adapter, Warning: strings.Join(m.Warnings, "; ")}
 	if m.Problem != nil {
 		p.Problem = m.Problem.Message
 	}
@@ -31,6 +31,7 @@ func ModelProto(m fleet.Model) *triptychv1alpha1.Model {
 			t.Options = append(t.Options, &triptychv1alpha1.Option{
 				Name: o.Name, Type: triptychv1alpha1.Option_Type(o.Type), Default: optionToProto(o.Default), Min: o.Min, Max: o.Max,
 				Multiple: o.Multiple, Choices: o.Choices, Tokens: int64(o.Tokens), Problem: o.Problem,
+				Adapter: o.Adapter, Tag: o.Tag, InTexts: o.InTexts,
 			})
 			switch {
 			case i > 0:

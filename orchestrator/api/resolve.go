@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/triptych-serving/triptych/orchestrator/fleet"
 	"github.com/triptych-serving/triptych/orchestrator/pipeline"
@@ -81,7 +82,10 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 	if err != nil {
 		return r, err
 	}
-	if r.model, err = s.model(ctx, p.GetModel(), waiting); err != nil {
+	model := func(patience time.Duration) (fleet.Model, error) {
+		return s.Pipeline.Fleet.Model(ctx, p.GetModel(), patience)
+	}
+	if r.model, err = s.once(ctx, waiting, model); err != nil {
 		return r, err
 	}
 	spec.Model = r.model.Name
@@ -101,27 +105,56 @@ func (s *Service) resolve(ctx context.Context, p *triptychv1alpha1.GenerationSpe
 	if err := spec.Recipe.CheckInputs(spec.Options, inputs.Has); err != nil {
 		return r, err
 	}
+	chosen := func(patience time.Duration) (fleet.Model, error) {
+		return s.Pipeline.Fleet.Chosen(ctx, r.model, spec.Options, patience)
+	}
+	if r.model, err = s.once(ctx, waiting, chosen); err != nil {
+		return r, atField(spec.Recipe, err)
+	}
+	if spec.Recipe, err = r.model.Recipe(p.GetTask()); err != nil {
+		return r, err
+	}
 	r.job = pipeline.NewJob(spec, inputs)
 	return r, unused(r.job.Spec)
 }
 
-// model is that of a name, once the stages are there that may have it.
-func (s *Service) model(ctx context.Context, name string, waiting func(pipeline.Queued)) (fleet.Model, error) {
-	f := s.Pipeline.Fleet
-	m, err := f.Model(ctx, name, 0)
+// once is a model, as get gives it within its patience, once the stages are there that may have it.
+func (s *Service) once(ctx context.Context, waiting func(pipeline.Queued), get func(patience time.Duration) (fleet.Model, error)) (fleet.Model, error) {
+	m, err := get(0)
 	if missing(err) == nil {
 		return m, err
 	}
-	defer f.Explain(ctx, func() *stage.Error {
-		_, err := f.Model(ctx, name, 0)
+	defer s.Pipeline.Fleet.Explain(ctx, func() *stage.Error {
+		_, err := get(0)
 		return missing(err)
 	}, func(why *stage.Error) {
 		if why != nil {
 			waiting(pipeline.Lacking(why))
 		}
 	})()
-	return f.Model(ctx, name, s.Pipeline.Patience)
+	return get(s.Pipeline.Patience)
 }
+
+// atField is an error about an option with the name of the field that says it.
+func atField(r stage.Recipe, err error) error {
+	var e *stage.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	name := e.Metadata["field"]
+	if _, ok := r.Option(name); !ok {
+		return err
+	}
+	field := fieldOf(name)
+	out := e.With("field", field)
+	if rest, ok := strings.CutPrefix(e.Message, name+" = "); ok {
+		out.Message = field + " = " + rest
+	}
+	return out
+}
+
+// fieldOf is where a request says an option.
+func fieldOf(option string) string { return cmp.Or(fields[option], "options."+option) }
 
 // missing is an error that is about a stage which is not there, nil of any other.
 func missing(err error) *stage.Error {
@@ -148,11 +181,14 @@ func optionsOf(spec pipeline.Spec, p *triptychv1alpha1.GenerationSpec, inputs st
 		}
 		given[name] = o
 	}
+	if err := lift(spec.Recipe, given); err != nil {
+		return nil, err
+	}
 	var known []string
 	out := stage.Options{}
 	for _, o := range spec.Recipe.Options {
 		known = append(known, o.Name)
-		name := cmp.Or(fields[o.Name], "options."+o.Name)
+		name := fieldOf(o.Name)
 		v, said := given[o.Name]
 		delete(given, o.Name)
 		if !said {
@@ -170,7 +206,7 @@ func optionsOf(spec pipeline.Spec, p *triptychv1alpha1.GenerationSpec, inputs st
 		out[o.Name] = v
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		return nil, stage.Invalid(stage.InvalidField, cmp.Or(fields[name], "options."+name), given[name],
+		return nil, stage.Invalid(stage.InvalidField, fieldOf(name), given[name],
 			fmt.Sprintf("an option that model %q has: %s", spec.Model, strings.Join(known, ", ")))
 	}
 	return out, nil

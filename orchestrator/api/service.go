@@ -213,7 +213,7 @@ func (s *Service) perform(ctx context.Context, id string, asked *triptychv1alpha
 		waiting(e)
 	})
 	if err != nil {
-		return pipeline.Summary{}, err
+		return pipeline.Summary{}, atField(spec.Recipe, err)
 	}
 	accept()
 	begun := time.Now()

@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -14,11 +15,14 @@ import (
 // Model is what the services together can do with a model.
 type Model struct {
 	Name       string
+	Adapter    string // see stage.Model
 	Recipes    []stage.Recipe
 	Components []Component  // by name
 	Problem    *stage.Error // why it cannot be used, nil when it can
 	Warnings   []string     // see stage.Component
 
+	told     []stage.Kind      // of which some service knows the model
+	options  stage.Options     // see Chosen
 	missing  stage.Kind        // of which no service has all of the model, 0 if that is not the problem
 	parts    map[string]string // see Part
 	editions map[place]stage.Edition
@@ -94,8 +98,9 @@ func Catalog(stages []stage.Info) (out []Model) {
 }
 
 // byDefault is the model of a request that names none: the only one that can be used, or the only one at all, whose problem is
-// then told. It is empty where nothing says which.
+// then told. It is empty where nothing says which. Adapters are not drawn with.
 func byDefault(models []Model) string {
+	models = slices.DeleteFunc(slices.Clone(models), func(m Model) bool { return m.Adapter != "" })
 	usable := slices.DeleteFunc(slices.Clone(models), func(m Model) bool { return m.Problem != nil })
 	for _, some := range [][]Model{models, usable} {
 		if len(some) == 1 {
@@ -118,9 +123,14 @@ func (f *Fleet) Model(ctx context.Context, name string, patience time.Duration) 
 	if err != nil {
 		return Model{}, err
 	}
+	return f.known(m), nil
+}
+
+// known adds what services told of the model's components.
+func (f *Fleet) known(m Model) Model {
 	m.parts = f.sharing(m)
 	m.editions = f.editions(m)
-	return m, nil
+	return m
 }
 
 // find is a model that can be used, unless stages of a kind have to be heard of before that can be told. It reads once who has told
@@ -135,12 +145,13 @@ func (f *Fleet) find(name string) (m Model, missing stage.Kind, err error) {
 	models := f.models(told)
 	name = cmp.Or(name, byDefault(models))
 	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == name })
-	if i < 0 {
-		var names []string
-		for _, m := range models {
-			names = append(names, m.Name)
+	if i < 0 || models[i].beside() {
+		names := namesOf(models, func(m Model) bool { return !m.beside() })
+		err := stage.NoSuchModel(name, names)
+		if i >= 0 {
+			err.Message += fmt.Sprintf("; %s is a %s, which is named in an option", name, models[i].Adapter)
 		}
-		return m, 0, stage.NoSuchModel(name, names)
+		return m, 0, err
 	}
 	switch m = models[i]; {
 	case m.Problem == nil:

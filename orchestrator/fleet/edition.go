@@ -36,15 +36,15 @@ func (f *Fleet) editions(m Model) map[place]stage.Edition {
 	return out
 }
 
-// Anew is Model behind a look at every service that is there.
-func (f *Fleet) Anew(ctx context.Context, name string) (Model, error) {
+// Anew is a model that Model or Chosen gave, behind a look at every service that is there.
+func (f *Fleet) Anew(ctx context.Context, m Model) (Model, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	before := map[*member]*stage.Info{}
-	for _, m := range f.all() {
-		if info, up := m.last(); up {
-			before[m] = info
-			f.Ask(m.id)
+	for _, s := range f.all() {
+		if info, up := s.last(); up {
+			before[s] = info
+			f.Ask(s.id)
 		}
 	}
 	err := f.Await(ctx, func() bool {
@@ -57,7 +57,11 @@ func (f *Fleet) Anew(ctx context.Context, name string) (Model, error) {
 	if err != nil {
 		return Model{}, err
 	}
-	return f.Model(ctx, name, infoTimeout)
+	now, err := f.Model(ctx, m.Name, infoTimeout)
+	if err != nil {
+		return Model{}, err
+	}
+	return f.Chosen(ctx, now, m.options, infoTimeout)
 }
 
 // differing says in words which services are known to have other files of a model than others of their kind.

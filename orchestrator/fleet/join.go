@@ -14,7 +14,7 @@ import (
 // join makes one model of what the services of each kind tell of it. The recipes are the denoiser's; the service of a turn's kind
 // has to tell the same turn.
 func join(name string, told map[stage.Kind]stage.Model, components map[string]Component) Model {
-	m := Model{Name: name}
+	m := Model{Name: name, told: slices.Sorted(maps.Keys(told))}
 	for _, c := range slices.Sorted(maps.Keys(components)) {
 		m.Components = append(m.Components, components[c])
 		m.Warnings = append(m.Warnings, components[c].Warnings...)
@@ -25,7 +25,7 @@ func join(name string, told map[stage.Kind]stage.Model, components map[string]Co
 			lead = kind
 		}
 	}
-	m.Recipes = told[lead].Recipes
+	m.Recipes, m.Adapter = told[lead].Recipes, told[lead].Adapter
 	m.Problem, m.missing = m.unusable(lead, told)
 	return m
 }
@@ -34,7 +34,7 @@ func join(name string, told map[stage.Kind]stage.Model, components map[string]Co
 func (m Model) unusable(lead stage.Kind, told map[stage.Kind]stage.Model) (why *stage.Error, missing stage.Kind) {
 	for _, kind := range stage.Kinds() {
 		if t, ok := told[kind]; !ok {
-			if kind == lead || kind == stage.KindDenoiser {
+			if m.Adapter == "" && (kind == lead || kind == stage.KindDenoiser) {
 				return m.invalid("no %v service has model %q", kind, m.Name), kind
 			}
 		} else if t.Problem != "" {
@@ -46,7 +46,7 @@ func (m Model) unusable(lead stage.Kind, told map[stage.Kind]stage.Model) (why *
 			for _, c := range t.Members {
 				why := m.lacks(t.Kind, c.Component)
 				switch {
-				case why == "" || t.Optional || c.With != "":
+				case why == "" || t.Optional || c.With != "" || c.Option != "":
 				case !slices.ContainsFunc(m.Components, func(own Component) bool { return own.Name == c.Component }):
 					return m.invalid("%s", why), t.Kind
 				default:
@@ -77,7 +77,8 @@ func (m Model) lacks(kind stage.Kind, name string) string {
 			return c.Problem
 		}
 	}
-	return fmt.Sprintf("no %v service has model %q with its %s", kind, m.Name, strings.TrimPrefix(name, m.Name+"/"))
+	model, part, _ := strings.Cut(name, "/")
+	return fmt.Sprintf("no %v service has model %q with its %s", kind, model, part)
 }
 
 // misfit is which two parts of a recipe do not fit, and why: where a turn does not take what another one gives, or the service of
@@ -122,7 +123,7 @@ func turnOf(recipes []stage.Recipe, task, name string) stage.Turn {
 // difference is where two tellings of a turn differ, in words; equal ones if nowhere.
 func difference(a, b stage.Turn) (x, y string) {
 	for _, tell := range []func(stage.Turn) string{
-		func(t stage.Turn) string { return "needs " + strings.Join(t.Components(), " and ") },
+		func(t stage.Turn) string { return "needs " + strings.Join(members(t), " and ") },
 		func(t stage.Turn) string { return "takes " + list(t.Takes) },
 		func(t stage.Turn) string { return "gives " + list(t.Gives) },
 	} {
@@ -131,6 +132,18 @@ func difference(a, b stage.Turn) (x, y string) {
 		}
 	}
 	return x, y
+}
+
+// members writes those of a turn for people, such as sdxl/unet and unet_lora of loras.
+func members(t stage.Turn) (out []string) {
+	for _, m := range t.Members {
+		name := m.Component
+		if m.Option != "" {
+			name += " of " + m.Option
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 func list(ports []stage.Port) string {

@@ -89,7 +89,7 @@ func (w *worker) adopts(ctx context.Context, t stage.Turn) bool {
 	if w.hasMade(t) {
 		return false
 	}
-	now, err := w.Fleet.Anew(ctx, w.model.Name)
+	now, err := w.Fleet.Anew(ctx, w.model)
 	if err != nil || !alike(now, w.model) {
 		return false
 	}

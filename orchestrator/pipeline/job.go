@@ -106,12 +106,18 @@ func (s Spec) text(i int) string {
 	if len(s.Inputs) > 0 {
 		add("strength", "Denoising strength")
 	}
+	text := s.Options["prompt"].Text
 	for _, o := range s.Recipe.Options {
-		if !said[o.Name] && s.Options[o.Name] != o.Default {
+		switch {
+		case said[o.Name] || s.Options[o.Name] == o.Default:
+		case o.Tag != "" && slices.Contains(o.InTexts, "prompt"):
+			for _, c := range s.Options.Chosen(o.Name) {
+				text += " <" + o.Tag + ":" + c.String() + ">"
+			}
+		default:
 			add(o.Name, o.Name)
 		}
 	}
-	text := s.Options["prompt"].Text
 	if negative := s.Options["negative_prompt"].Text; negative != "" {
 		text += "\nNegative prompt: " + negative
 	}

@@ -267,7 +267,9 @@ type Model struct {
 	// What it can be asked to do; the fields above are about the first.
 	Tasks []*Task `protobuf:"bytes,13,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	// The sets of weights that it has, by name.
-	Components    []*ModelComponent `protobuf:"bytes,14,rep,name=components,proto3" json:"components,omitempty"`
+	Components []*ModelComponent `protobuf:"bytes,14,rep,name=components,proto3" json:"components,omitempty"`
+	// What it is beside models to draw with, which name it in an option, e.g. "lora", "controlnet"; empty of one to draw with.
+	Adapter       string `protobuf:"bytes,15,opt,name=adapter,proto3" json:"adapter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,6 +393,13 @@ func (x *Model) GetComponents() []*ModelComponent {
 		return x.Components
 	}
 	return nil
+}
+
+func (x *Model) GetAdapter() string {
+	if x != nil {
+		return x.Adapter
+	}
+	return ""
 }
 
 // Task is one thing that a model does, and what a request may say about it.
@@ -542,7 +551,13 @@ type Option struct {
 	// Tokens of a text that are taken at once, what is beyond them in further parts or not at all; 0 is no limit.
 	Tokens int64 `protobuf:"varint,8,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// Why there is no default and a request has to set it.
-	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Of a text that names models: what Model.adapter they have. "style:0.8,detail" are two, of which the first has a number.
+	Adapter string `protobuf:"bytes,10,opt,name=adapter,proto3" json:"adapter,omitempty"`
+	// Such models may also be named in other texts, as <TAG:NAME:NUMBER>; empty where they may not.
+	Tag string `protobuf:"bytes,11,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Names of the options that are those texts.
+	InTexts       []string `protobuf:"bytes,12,rep,name=in_texts,json=inTexts,proto3" json:"in_texts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +653,27 @@ func (x *Option) GetProblem() string {
 		return x.Problem
 	}
 	return ""
+}
+
+func (x *Option) GetAdapter() string {
+	if x != nil {
+		return x.Adapter
+	}
+	return ""
+}
+
+func (x *Option) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *Option) GetInTexts() []string {
+	if x != nil {
+		return x.InTexts
+	}
+	return nil
 }
 
 // ModelComponent is a set of weights that is loaded and evicted as a whole.
@@ -799,7 +835,7 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\fStageService\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
-	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x85\x04\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x9f\x04\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x10default_width_px\x18\x02 \x01(\x05R\x0edefaultWidthPx\x12*\n" +
@@ -817,7 +853,8 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\x05tasks\x18\r \x03(\v2\x17.triptych.v1alpha1.TaskR\x05tasks\x12A\n" +
 	"\n" +
 	"components\x18\x0e \x03(\v2!.triptych.v1alpha1.ModelComponentR\n" +
-	"components\"\x81\x01\n" +
+	"components\x12\x18\n" +
+	"\aadapter\x18\x0f \x01(\tR\aadapter\"\x81\x01\n" +
 	"\x04Task\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x06inputs\x18\x02 \x03(\v2\x18.triptych.v1alpha1.InputR\x06inputs\x123\n" +
@@ -825,7 +862,7 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\x05Input\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05media\x18\x02 \x01(\tR\x05media\x12\x1a\n" +
-	"\boptional\x18\x03 \x01(\bR\boptional\"\xf0\x02\n" +
+	"\boptional\x18\x03 \x01(\bR\boptional\"\xb7\x03\n" +
 	"\x06Option\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1e.triptych.v1alpha1.Option.TypeR\x04type\x128\n" +
@@ -835,7 +872,11 @@ const file_triptych_v1alpha1_model_proto_rawDesc = "" +
 	"\bmultiple\x18\x06 \x01(\x03R\bmultiple\x12\x18\n" +
 	"\achoices\x18\a \x03(\tR\achoices\x12\x16\n" +
 	"\x06tokens\x18\b \x01(\x03R\x06tokens\x12\x18\n" +
-	"\aproblem\x18\t \x01(\tR\aproblem\"X\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\x12\x18\n" +
+	"\aadapter\x18\n" +
+	" \x01(\tR\aadapter\x12\x10\n" +
+	"\x03tag\x18\v \x01(\tR\x03tag\x12\x19\n" +
+	"\bin_texts\x18\f \x03(\tR\ainTexts\"X\n" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bTYPE_INT\x10\x01\x12\x0e\n" +
