@@ -6,6 +6,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"slices"
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/tensor"
@@ -79,6 +80,8 @@ func Recipe(model string) stage.Recipe {
 		)
 		denoise = append(denoise, "frames", "tokens")
 	}
+	taken := states
+	taken.Shape = slices.Clone(states.Shape) // tests change the one and not the other
 	return stage.Recipe{
 		Family: "fake", Task: "generate", Inputs: []stage.Port{optional(photo), optional(control)}, Options: options,
 		Turns: []stage.Turn{
@@ -93,7 +96,7 @@ func Recipe(model string) stage.Recipe {
 			},
 			{
 				Name: string(OpDenoise), Kind: stage.KindDenoiser, Members: []stage.Member{member("unet", ""), member("controlnet", control.Name)},
-				Takes: []stage.Port{states, optional(latents("moments")), optional(control)},
+				Takes: []stage.Port{taken, optional(latents("moments")), optional(control)},
 				Gives: []stage.Port{given}, Options: denoise, EachImage: true,
 			},
 			{
