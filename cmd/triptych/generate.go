@@ -42,6 +42,7 @@ type generateFlags struct {
 	inputs         []string // NAME=FILE
 	options        []string // NAME=VALUE
 	enlarge        enlargeFlags
+	adapters       adapterFlags
 	output         string
 	preview        int32
 	json           bool
@@ -80,6 +81,7 @@ func generateCommand() *cobra.Command {
 	flags.StringVar(&f.initImage, "init-image", "", "picture to begin with, of which --strength changes so much: a PNG, JPEG or WebP file, scaled to the image (whose sides by default are the picture's)")
 	flags.StringVar(&f.mask, "mask", "", "picture that is white where --init-image is to be painted over, and black where it is to stay")
 	flags.Float64Var(&f.strength, "strength", 0, "how much --init-image is changed, above 0 and up to 1 (default 0.8)")
+	f.adapters.add(flags)
 	flags.StringArrayVar(&f.inputs, "input", nil, "file that the model takes, NAME=FILE, and that has no flag here (triptych models MODEL lists them); may be repeated")
 	flags.StringArrayVar(&f.options, "option", nil, "option of the model, NAME=VALUE, that has no flag here (triptych models MODEL lists them); may be repeated")
 	f.enlarge.add(flags)
@@ -91,6 +93,7 @@ func generateCommand() *cobra.Command {
 
 // run makes the images.
 func (f *generateFlags) run(cmd *cobra.Command, prompt string) error {
+	f.options, f.inputs = append(f.options, f.adapters.options()...), append(f.inputs, f.adapters.inputs()...)
 	spec, err := f.spec(cmd, prompt)
 	if err != nil {
 		return err
