@@ -130,3 +130,33 @@ func TestDenoiserTapesBeside(t *testing.T) {
 		t.Error("the tape without adapters is recorded twice")
 	}
 }
+
+// Residuals of a ControlNet have the sizes that the U-Net's inputs have, also where halves are rounded up.
+func TestControlSizes(t *testing.T) {
+	for model, folder := range map[string]string{"tiny-sd15": "control-sd-a", "tiny-sdxl": "control-xl-a"} {
+		u, d := openDenoiser(t, model), &Dir{path: sdxlGoldens}
+		net, err := d.ControlNet(folder, nil, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range [][2]int{{1, 1}, {9, 7}, {10, 14}, {12, 16}} {
+			to, err := u.TapeBeside(1, size[0], size[1], 77, Beside{Control: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, err := net.Tape(u.Config, 1, size[0], size[1], 77)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, out := range from.Outputs() {
+				n, _ := out.Array.Shape.Elems()
+				if in, err := to.FindInput(out.Name, n); err != nil || !in.Array.Shape.Equal(out.Array.Shape) {
+					t.Errorf("%s at %v: %s %v is given to %v, %v", model, size, out.Name, out.Array.Shape, in.Array.Shape, err)
+				}
+			}
+		}
+		if err := net.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
