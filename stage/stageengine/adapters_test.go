@@ -1,15 +1,20 @@
 package stageengine
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/device/cpu"
+	"github.com/triptych-serving/triptych/engine/device/devicetest"
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
@@ -411,5 +416,86 @@ func TestImageEncoders(t *testing.T) {
 		if !strings.Contains(got, tell) {
 			t.Errorf("%s: %q, want one that tells %q", file, got, tell)
 		}
+	}
+}
+
+// TestAdaptersElsewhere: pictures under a ControlNet and an IP-Adapter at once are the same with weights that are streamed, and on a device that has
+// memory of its own; so they are in two passes, of which the second is led by the picture in its own size.
+func TestAdaptersElsewhere(t *testing.T) {
+	for _, c := range indexed[controlCase](t, controlGoldens) {
+		if c.ID != "ip-sd-control" {
+			continue
+		}
+		o, inputs := c.request(t, filepath.Join(sdxlGoldens, "inputs"))
+		library, err := OpenLibrary(c.folders(t, sdxlGoldens, controlGoldens)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var computes [2]device.Device
+		for i := range computes {
+			d, err := cpu.New(cpu.Options{Threads: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			computes[i] = d
+		}
+		copying, err := devicetest.NewCopying(computes[1], devicetest.CopyingOptions{OverheadBytes: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		least := map[stage.Kind]int64{stage.KindEncoder: 0, stage.KindDenoiser: 0, stage.KindDecoder: 0}
+		for name, options := range map[string]Options{
+			"streamed": {Library: library, Device: computes[0], Host: "test", Version: "test", ResidentBytes: least},
+			"copying":  {Library: library, Device: copying, Host: "test", Version: "test"},
+		} {
+			s := stages{}
+			for _, kind := range stage.Kinds() {
+				s[kind] = newStage(kind, options)
+			}
+			t.Log(name, s.checkRun(t, c.goldenCase, controlGoldens, c.Model, o, inputs))
+			if name == "copying" {
+				s.inTwoPasses(t, c, o, inputs)
+			}
+			for _, on := range s {
+				for _, b := range on.all() {
+					if _, err := on.Evict(t.Context(), stage.EvictRequest{Component: b.component.Name}); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if used := options.Device.Memory().UsedBytes; used != 0 {
+				t.Errorf("%s: %d bytes are left on the device", name, used)
+			}
+			if err := options.Device.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		return
+	}
+	t.Error("no such run")
+}
+
+// inTwoPasses draws a picture twice as large, with adapters and without.
+func (s stages) inTwoPasses(t *testing.T, c controlCase, o stage.Options, inputs stage.Values) {
+	t.Helper()
+	recipe := s[stage.KindDenoiser].model(c.Model).files.Recipes[1]
+	o = o.Of(slices.Collect(maps.Keys(o)))
+	o["hires_strength"] = stage.FloatOption(0.6)
+	led, err := s.draw(t, recipe, o, inputs, c.Seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	latents, _ := led.Get("hires_latents")
+	if want := []int{1, 4, 24, 32}; !slices.Equal(latents.Tensor.Shape, want) {
+		t.Errorf("latents %v of the second pass, want %v", latents.Tensor.Shape, want)
+	}
+	delete(o, "controlnets")
+	delete(o, "ip_adapter")
+	alone, err := s.draw(t, recipe, o, nil, c.Seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, _ := alone.Get("hires_latents"); bytes.Equal(other.Tensor.Data, latents.Tensor.Data) {
+		t.Error("adapters change nothing")
 	}
 }
