@@ -499,3 +499,22 @@ func (s stages) inTwoPasses(t *testing.T, c controlCase, o stage.Options, inputs
 		t.Error("adapters change nothing")
 	}
 }
+
+// TestLoneNetworks: a folder with a network that is taken for a ControlNet is refused by its class, and one of another kind is no model.
+func TestLoneNetworks(t *testing.T) {
+	dir := t.TempDir()
+	for name, class := range map[string]string{"union": "ControlNetUnionModel", "t2i": "T2IAdapter", "unet": "UNet2DConditionModel"} {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, name), 0o700), os.WriteFile(filepath.Join(dir, name, "config.json"), []byte(`{"_class_name": "`+class+`"}`), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := openStages(t, dir)[stage.KindDenoiser]
+	for name, class := range map[string]string{"union": "ControlNetUnionModel", "t2i": "T2IAdapter"} {
+		if m := s.model(name); m == nil || m.problem == nil || !strings.Contains(m.problem.Message, class) {
+			t.Errorf("%s: %+v, want it refused by its class", name, m)
+		}
+	}
+	if s.model("unet") != nil {
+		t.Error("a U-Net alone is a model")
+	}
+}

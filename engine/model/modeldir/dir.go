@@ -49,6 +49,12 @@ type Dir struct {
 	names       map[string]string // of its tensors, by the network's; nil where those are the same
 }
 
+// lone are the classes of networks that are models by themselves: ControlNets, and what people take for them, which is refused by
+// its class.
+func lone() []string {
+	return []string{controlnet.Class, "ControlNetUnionModel", "ControlNetXSAdapter", "T2IAdapter", "FluxControlNetModel", "SD3ControlNetModel"}
+}
+
 // IsModel reports whether a folder is a model: one with an index, or the network of one that is an adapter by itself.
 func IsModel(path string) bool {
 	info, err := os.Stat(filepath.Join(path, IndexFile))
@@ -59,7 +65,7 @@ func IsModel(path string) bool {
 	var of struct {
 		Class string `json:"_class_name"`
 	}
-	return err == nil && json.Unmarshal(data, &of) == nil && of.Class == controlnet.Class
+	return err == nil && json.Unmarshal(data, &of) == nil && slices.Contains(lone(), of.Class)
 }
 
 // Open reads model_index.json of a model whose pipeline is of one of the accepted classes, or where there is none the
