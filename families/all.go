@@ -12,6 +12,7 @@ import (
 	"github.com/triptych-serving/triptych/families/ipadapter"
 	"github.com/triptych-serving/triptych/families/sd"
 	"github.com/triptych-serving/triptych/families/sdxl"
+	"github.com/triptych-serving/triptych/families/taesd"
 	"github.com/triptych-serving/triptych/families/upscaler"
 )
 
@@ -22,5 +23,6 @@ func All() []family.Family {
 		controlnet.Family(),
 		ipadapter.Family(),
 		upscaler.Family(),
+		taesd.Family(),
 	})
 }

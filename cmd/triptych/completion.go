@@ -18,6 +18,8 @@ import (
 func completions() map[string]cobra.CompletionFunc {
 	all := map[string]cobra.CompletionFunc{
 		"model":           completeModels,
+		"upscaler":        completeModels,
+		"hires-upscaler":  completeModels,
 		"sampler":         oneOf(sampler.Names()...),
 		"log-level":       oneOf(logLevels...),
 		"log-format":      oneOf(logFormats...),

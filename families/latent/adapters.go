@@ -8,7 +8,7 @@ import (
 
 // adapterMembers are the slots of the denoiser's turn.
 func adapterMembers() []stage.Member {
-	return []stage.Member{{Component: PartControlNet, Option: OptionControlNets}, {Component: PartIPAdapter, Option: OptionIPAdapter}}
+	return []stage.Member{{Component: PartControlNet, Option: OptionControlNets}, {Component: PartIPAdapter, Option: OptionIPAdapter}, family.PreviewDecoderSlot()}
 }
 
 // networks are those of a turn's members.

@@ -28,7 +28,15 @@ func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) (runs []fami
 		return nil, err
 	}
 	run, err := m.UNetRun(nets[0], o, tokens, a.beside())
-	return append(runs, run), err
+	if err != nil {
+		return nil, err
+	}
+	tiny, there, err := m.tinyRun(nets, o)
+	if err != nil || !there {
+		return append(runs, run), err
+	}
+	run.Held = true
+	return append(runs, run, tiny), nil
 }
 
 // maxBatch bounds how many images one seed draws the noise of.
@@ -85,6 +93,12 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 		return stage.Result{}, err
 	}
 	defer run.Free()
+	if d.tiny, err = d.openTiny(s); err != nil {
+		return stage.Result{}, err
+	}
+	if d.tiny != nil {
+		defer d.tiny.run.Free()
+	}
 	for _, in := range image {
 		if err := run.Write(in.Name, in.Values); err != nil {
 			return stage.Result{}, s.Failed(r, run, err)
@@ -131,7 +145,7 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 			told = now
 		}
 		if done < all {
-			if err := d.report(o, done, before, state, p.prediction); err != nil {
+			if err := d.report(ctx, o, done, before, state, p.prediction); err != nil {
 				return stage.Result{}, err
 			}
 		}
@@ -147,12 +161,13 @@ type denoising struct {
 	conditioning
 	steps   *sampler.Sampler
 	source  *sampler.Source
-	last    int       // evaluations that are over when it ends, those before the first one among them
-	draws   int       // of noise before those of the sampler
-	noise   []float32 // of the start
-	picture []float32 // latents of the picture that is drawn from; nil without one
-	mask    []float32 // by place, 1 where the picture is drawn anew; nil without one
-	beside  []float32 // input channels of the U-Net behind the latents, [C, h, w]
+	last    int           // evaluations that are over when it ends, those before the first one among them
+	draws   int           // of noise before those of the sampler
+	noise   []float32     // of the start
+	picture []float32     // latents of the picture that is drawn from; nil without one
+	mask    []float32     // by place, 1 where the picture is drawn anew; nil without one
+	tiny    *tinyPreviews // nil without a tiny autoencoder
+	beside  []float32     // input channels of the U-Net behind the latents, [C, h, w]
 }
 
 // open makes the step machine that the request asks for, the noise and what it has of a picture.
@@ -267,14 +282,14 @@ func (d *denoising) resume(c stage.Checkpoint) (sampler.State, error) {
 }
 
 // report shows the observer what an evaluation led to, as often as the request asks for.
-func (d *denoising) report(o stage.Observer, done int, before, state sampler.State, prediction []float32) error {
+func (d *denoising) report(ctx context.Context, o stage.Observer, done int, before, state sampler.State, prediction []float32) error {
 	if n := d.req.PreviewEveryNSteps; n > 0 && done%n == 0 && o.Preview != nil {
 		estimate := make([]float32, len(prediction))
 		d.steps.Denoised(before, prediction, estimate)
 		if d.mask != nil {
 			estimate = d.keep(d.steps.Evaluations(), estimate)
 		}
-		shown, err := d.preview(estimate)
+		shown, err := d.preview(ctx, estimate)
 		if err != nil {
 			return err
 		}

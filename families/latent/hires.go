@@ -52,6 +52,7 @@ func (m *Model) hires(r stage.Recipe) stage.Recipe {
 		{Name: optionHiresScale, Type: stage.Float, Min: 1, Max: 8, Shape: true, Default: stage.FloatOption(2)},
 		{Name: optionHiresStrength, Type: stage.Float, Min: 1.0 / sampler.MaxSteps, Max: 1, Default: stage.FloatOption(0.3)},
 		{Name: optionHiresSteps, Type: stage.Int, Min: 1, Max: sampler.MaxSteps},
+		family.UpscalerOption(optionHiresUpscaler),
 	})
 	denoise, _ := r.Turn(family.Denoise)
 	decode, _ := r.Turn(family.Decode)
@@ -63,8 +64,8 @@ func (m *Model) hires(r stage.Recipe) stage.Recipe {
 	refined := port(valueHires, fmt.Sprint(m.VAE.LatentChannels), "hires")
 	enlarge := stage.Turn{
 		Name: Enlarge, Kind: stage.KindDecoder, EachImage: true, Takes: []stage.Port{latents}, Gives: []stage.Port{moments},
-		Members: m.Members(PartVAEDecoder, PartVAEEncoder),
-		Options: []string{family.Width, family.Height, optionHiresScale, family.UpscaleTile, family.UpscaleBlend, family.UpscalePad},
+		Members: append(m.Members(PartVAEDecoder, PartVAEEncoder), family.UpscalerSlot(optionHiresUpscaler)),
+		Options: []string{family.Width, family.Height, optionHiresScale, optionHiresUpscaler, family.UpscaleTile, family.UpscaleBlend, family.UpscalePad},
 	}
 	refine := denoise
 	refine.Name, refine.Gives = Hires, []stage.Port{refined}

@@ -1,6 +1,7 @@
 package latent
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/triptych-serving/triptych/engine/imaging"
@@ -57,7 +58,10 @@ func (m *Model) previews() stage.OptionSpec {
 }
 
 // preview is what the observer sees of latents: them, or an image.
-func (d *denoising) preview(latents []float32) (stage.Value, error) {
+func (d *denoising) preview(ctx context.Context, latents []float32) (stage.Value, error) {
+	if h, w := d.latentSize(d.req.Options); d.tiny != nil {
+		return d.tiny.image(ctx, latents, d.VAE.LatentChannels, h, w)
+	}
 	if d.req.Options[OptionPreviews].Text != previewLinear {
 		return d.latents(latents), nil
 	}

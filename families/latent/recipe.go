@@ -62,7 +62,7 @@ func (m *Model) Options() []stage.OptionSpec {
 		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
 		controlOption(), ipOption(),
 		{Name: OptionBatchIndex, Type: stage.Int, Max: maxBatch - 1, Default: stage.IntOption(0)},
-	}, family.FileOptions(), []stage.OptionSpec{m.previews()}, family.UpscaleOptions())
+	}, family.FileOptions(), []stage.OptionSpec{m.previews(), family.PreviewDecoderOption(), family.UpscalerOption(family.Upscaler)}, family.UpscaleOptions())
 }
 
 // ClipSkips are the specs of how many layers of text encoders prompt and negative prompt skip, behind those that are anyway;
@@ -133,13 +133,13 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 			Takes: slices.Concat(conditioning, encoded, []stage.Port{imageStatesPort()}, controlPorts()), Gives: []stage.Port{latents},
 			Options: slices.Concat([]string{
 				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
-				OptionTokens, OptionControlNets, OptionIPAdapter, OptionPreviews,
+				OptionTokens, OptionControlNets, OptionIPAdapter, OptionPreviews, family.PreviewDecoder,
 			}, options),
 		},
 		{
-			Name: family.Decode, Kind: stage.KindDecoder, Members: m.Members(PartVAEDecoder), EachImage: true,
+			Name: family.Decode, Kind: stage.KindDecoder, Members: append(m.Members(PartVAEDecoder), family.UpscalerSlot(family.Upscaler)), EachImage: true,
 			Takes: []stage.Port{latents, family.ParametersPort()}, Gives: []stage.Port{{Name: ValueImage, Media: "image/*"}},
-			Options: slices.Concat([]string{family.Width, family.Height, family.Format, family.Quality}, family.UpscaleNames()),
+			Options: slices.Concat([]string{family.Width, family.Height, family.Format, family.Quality, family.Upscaler}, family.UpscaleNames()),
 		},
 	}
 }

@@ -71,7 +71,7 @@ func TestHires(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, value := range map[string]string{"first": "latents", "last": "refined_latents"} {
+		for name, value := range map[string]string{"first": "latents", "last": "hires_latents"} {
 			v, _ := values.Get(value)
 			off := largestError(t, tensorOf(t, file, name), floats(t, v.Tensor))
 			t.Logf("%s: %s is off by %.2g of the largest", c.ID, name, off)

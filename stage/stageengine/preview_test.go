@@ -2,11 +2,24 @@ package stageengine
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"image/png"
+	"maps"
 	"math"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/imaging"
+	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/model/taesd"
+	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -22,13 +35,12 @@ func TestLinearPreviews(t *testing.T) {
 		s := openStages(t, filepath.Join(sdxlGoldens, model))
 		seen := func(method string) (latents []float32, file *stage.File) {
 			t.Helper()
-			recipe := s.recipe(model)
 			options := stage.Options{"steps": stage.IntOption(4), "width": stage.IntOption(64), "height": stage.IntOption(48), "prompt": stage.TextOption("a house"), "sampler": stage.TextOption("euler")}
 			if method != "" {
 				options["preview_method"] = stage.TextOption(method)
 			}
 			values := stage.Values{}
-			for _, turn := range s.turns(recipe, nil, nil)[:2] {
+			for _, turn := range s.turns(s.recipe(model), options, values)[:2] {
 				on := s[turn.Kind]
 				for _, component := range turn.Components() {
 					if err := on.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
@@ -80,4 +92,126 @@ func TestLinearPreviews(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTinyPreviews: a tiny autoencoder that a request names decodes estimates where the latents are, within what was planned; one of
+// other latents is refused before anything is done.
+func TestTinyPreviews(t *testing.T) {
+	const model = "tiny-sd15"
+	folder := adapters(t, "AutoencoderTiny", map[string]string{"taesd": filepath.Join(formatGoldens, "taesd/diffusion_pytorch_model.safetensors")})
+	s := openStages(t, filepath.Join(sdxlGoldens, model), folder)
+	options := stage.Options{
+		"steps": stage.IntOption(4), "width": stage.IntOption(64), "height": stage.IntOption(48), "prompt": stage.TextOption("a house"),
+		"sampler": stage.TextOption("euler"), "preview_decoder": stage.TextOption("taesd"),
+	}
+	recipe := s.recipe(model)
+	turns := s.turns(recipe, options, nil)
+	turn := turns[slices.IndexFunc(turns, func(t stage.Turn) bool { return t.Name == "denoise" })]
+	_, err := s[stage.KindDenoiser].Plan(t.Context(), stage.PlanRequest{Turn: "denoise", Components: turn.Components(), Options: recipe.Shape(turn, options)})
+	var told *stage.Error
+	if !errors.As(err, &told) || told.Metadata["field"] != "preview_decoder" || !strings.Contains(err.Error(), "8") {
+		t.Errorf("a place of 8 pixels for latents of 4: %v", err)
+	}
+}
+
+// TestTinyPreviewsAreDecoded: the preview is the picture that the tiny autoencoder makes of the estimate, and what is planned holds it.
+func TestTinyPreviewsAreDecoded(t *testing.T) {
+	const model = "tiny-sd15"
+	folder := adapters(t, "AutoencoderTiny", map[string]string{"taesd": quarter(t)})
+	s := openStages(t, filepath.Join(sdxlGoldens, model), folder)
+	on := s[stage.KindDenoiser]
+	draw := func(more stage.Options) (latents []float32, file *stage.File) {
+		t.Helper()
+		options := stage.Options{"steps": stage.IntOption(3), "width": stage.IntOption(64), "height": stage.IntOption(32), "prompt": stage.TextOption("fox"), "sampler": stage.TextOption("euler")}
+		maps.Copy(options, more)
+		recipe := s.recipe(model)
+		values := stage.Values{}
+		for _, turn := range s.turns(recipe, options, values)[:2] {
+			of := s[turn.Kind]
+			for _, component := range turn.Components() {
+				if err := of.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(turn.Options), Values: values, Seed: 5}
+			if turn.Kind == stage.KindDenoiser {
+				req.PreviewEveryNSteps = 2
+				shape := options.Of(recipe.ShapeNames(turn))
+				if planned, err := on.Plan(t.Context(), stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: shape}); err != nil || planned.ScratchBytes == 0 {
+					t.Fatal(planned, err)
+				}
+			}
+			out, err := of.Work(t.Context(), req, stage.Observer{Preview: func(_ int, estimate stage.Values) {
+				if file = estimate[0].File; file == nil {
+					latents = floats(t, estimate[0].Tensor)
+				}
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = out.Values
+		}
+		return latents, file
+	}
+	latents, _ := draw(nil)
+	_, got := draw(stage.Options{"preview_decoder": stage.TextOption("taesd")})
+	if got == nil || got.WidthPx != 64 || got.HeightPx != 32 {
+		t.Fatalf("%+v", got)
+	}
+	b := on.book("taesd/preview_decoder")
+	net := b.network().(*modeldir.TinyDecoder)
+	tape, err := net.Tape(8, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := make([]float32, len(latents))
+	nn.ToChannelsLast(z, latents, 1, 4, 8*16)
+	taesd.Clamp(z)
+	pixels := make([]float32, 64*32*3)
+	run, err := on.Device.NewRun(tape, b.weights, device.RunOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Free()
+	if err := errors.Join(run.Write(modeldir.InputLatents, z), run.Execute(t.Context()), run.Read(modeldir.OutputImage, pixels)); err != nil {
+		t.Fatal(err)
+	}
+	taesd.Signed(pixels)
+	want, err := imaging.Encode(imaging.FromFloats(pixels, 32, 64), imaging.Options{Format: imaging.PNG})
+	if err != nil || !bytes.Equal(got.Data, want) {
+		t.Errorf("not the picture of the estimate (%v)", err)
+	}
+}
+
+// quarter is the golden's tiny autoencoder without the last change of its decoder's size, for latents a place of which is four pixels wide.
+func quarter(t *testing.T) string {
+	t.Helper()
+	set, err := weights.OpenFile(filepath.Join(formatGoldens, "taesd/diffusion_pytorch_model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	header, data := map[string]any{}, []byte(nil)
+	for _, name := range set.Names() {
+		if !strings.HasPrefix(name, "decoder.") || strings.HasPrefix(name, "decoder.layers.10.") || strings.HasPrefix(name, "decoder.layers.11.") {
+			continue
+		}
+		bytes, err := set.Data(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, shape, _ := set.Info(name)
+		header[name] = map[string]any{"dtype": "F16", "shape": shape, "data_offsets": []int{len(data), len(data) + len(bytes)}}
+		data = append(data, bytes...)
+	}
+	text, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "quarter.safetensors")
+	file := slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text, data)
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

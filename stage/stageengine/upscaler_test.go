@@ -17,14 +17,17 @@ import (
 )
 
 // upscalers makes a folder with an upscaler for each file of safetensors, by name.
-func upscalers(t *testing.T, files map[string]string) string {
+func upscalers(t *testing.T, files map[string]string) string { return adapters(t, "Upscaler", files) }
+
+// adapters makes a folder with a model of a class for each file of safetensors, by name.
+func adapters(t *testing.T, class string, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, file := range files {
 		data, err := os.ReadFile(file)
 		if err == nil {
 			err = errors.Join(os.Mkdir(filepath.Join(dir, name), 0o700),
-				os.WriteFile(filepath.Join(dir, name, "model_index.json"), []byte(`{"_class_name": "Upscaler"}`), 0o600),
+				os.WriteFile(filepath.Join(dir, name, "model_index.json"), []byte(`{"_class_name": "`+class+`"}`), 0o600),
 				os.WriteFile(filepath.Join(dir, name, "diffusion_pytorch_model.safetensors"), data, 0o600))
 		}
 		if err != nil {
