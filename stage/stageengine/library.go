@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/triptych-serving/triptych/engine/model/modeldir"
@@ -19,7 +20,7 @@ import (
 )
 
 // maxModels bounds a library: a folder given by mistake may hold a million others.
-const maxModels = 1000
+const maxModels = 10000
 
 // Library knows the model directories by name. Safe for concurrent use.
 type Library struct {
@@ -30,9 +31,9 @@ type Library struct {
 	paths map[string]string
 }
 
-// OpenLibrary collects models. Each of dirs is a model itself, or a folder whose subfolders are
-// models; a model's name is its folder's. A dir without any model and two models of one name are
-// errors. Nothing but the presence of model_index.json is looked at.
+// OpenLibrary collects models. Each of dirs is a model itself, a directory or a file, or a folder with models; a model's name is its
+// folder's, or its file's without the extension. Of files of one name in a folder safetensors is taken. A dir without any model
+// and two models of one name are errors. Nothing but the presence of files is looked at.
 func OpenLibrary(dirs ...string) (*Library, error) {
 	l := &Library{paths: map[string]string{}}
 	for _, dir := range dirs {
@@ -57,7 +58,7 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 			return nil, fmt.Errorf("models: %w", err)
 		}
 		if len(found) == 0 {
-			return nil, fmt.Errorf("models: %s is not a model and has none: expected a %s in it or in a folder below it", dir, modeldir.IndexFile)
+			return nil, fmt.Errorf("models: %s is not a model and has none: expected a %s in it or in a folder below it, or a file of weights", dir, modeldir.IndexFile)
 		}
 	}
 	return l, nil
@@ -80,7 +81,7 @@ func (l *Library) look() map[string]string {
 	}
 	now := &Library{paths: map[string]string{}}
 	for name, path := range l.paths {
-		if modeldir.IsModel(path) || !readable(filepath.Dir(path)) {
+		if modeldir.IsModel(path) || modeldir.IsFile(path) || !readable(filepath.Dir(path)) {
 			now.paths[name] = path
 		}
 	}
@@ -138,9 +139,18 @@ func modelsOf(dir string) (paths []string, err error) {
 		return []string{dir}, nil
 	}
 	entries, err := os.ReadDir(dir)
+	names := map[string]bool{}
 	for _, e := range entries {
 		if path := filepath.Join(dir, e.Name()); modeldir.IsModel(path) {
-			paths = append(paths, path)
+			paths, names[modeldir.NameOf(path)] = append(paths, path), true
+		}
+	}
+	for _, ext := range []string{".safetensors", ""} { // of files that have one name
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if !e.IsDir() && strings.HasSuffix(path, ext) && modeldir.IsWeights(path) && modeldir.IsFile(path) && !names[modeldir.NameOf(path)] {
+				paths, names[modeldir.NameOf(path)] = append(paths, path), true
+			}
 		}
 	}
 	return paths, err

@@ -47,6 +47,8 @@ type Dir struct {
 	index       []byte
 	file        bool              // path is one
 	names       map[string]string // of its tensors, by the network's; nil where those are the same
+	parts       map[string]part   // of a checkpoint, by folder
+	surplus     []string          // warnings of what a checkpoint has beside its parts
 }
 
 // lone are the classes of networks that are models by themselves: ControlNets, and what people take for them, which is refused by
@@ -162,13 +164,21 @@ func (d *Dir) Refuse(key, accepted string) error {
 	return config.InFile(r.Err(), d.File(IndexFile))
 }
 
-// File is a path in the model.
+// File is a path in the model. Of a checkpoint folders may be elsewhere.
 func (d *Dir) File(names ...string) string {
+	if len(names) > 0 && d.parts[names[0]].folder != "" {
+		return filepath.Join(append([]string{d.parts[names[0]].folder}, names[1:]...)...)
+	}
 	return filepath.Join(append([]string{d.path}, names...)...)
 }
 
 // Read reads a config file of at most config.MaxBytes. A model that is a file has them in a folder of its name.
 func (d *Dir) Read(folder, file string) ([]byte, error) {
+	if made := d.parts[folder]; made.config != nil {
+		return made.config, nil
+	} else if made.folder != "" {
+		return readConfig(filepath.Join(made.folder, file))
+	}
 	if d.file {
 		return readConfig(filepath.Join(filepath.Dir(d.path), d.Name(), folder, file))
 	}

@@ -44,7 +44,15 @@ func openFile(path string, accepted []string) (*Dir, error) {
 	case ipadapter.Is(names):
 		d.class = ClassIPAdapter
 	default:
-		return refuse("a ControlNet or an IP-Adapter", fmt.Sprintf("%d tensors of something else", len(names)), nil)
+		whole, is, err := openCheckpoint(path, set)
+		switch {
+		case err != nil:
+			return nil, err
+		case is:
+			d = whole
+		default:
+			return refuse("a checkpoint, a ControlNet or an IP-Adapter", fmt.Sprintf("%d tensors of something else", len(names)), nil)
+		}
 	}
 	if !slices.Contains(accepted, d.class) {
 		return refuse(strings.Join(accepted, " or "), d.class, nil)

@@ -122,7 +122,13 @@ func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore 
 	var variant string
 	n.complete = true
 	own := renamed{stored: d.names}
-	if d.file {
+	part := d.parts[folder]
+	if part.file != "" {
+		if n.weights, err = weights.OpenFile(part.file); err == nil {
+			of := part.source(n.weights)
+			own, n.weights = of.renamed, of
+		}
+	} else if d.file && d.parts == nil {
 		if n.weights, err = weights.OpenFile(d.path); err == nil && d.names != nil {
 			own.weightFile = n.weights
 			n.weights = own
@@ -155,6 +161,9 @@ func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore 
 	if err != nil {
 		_ = n.Close() // read-only, and the declaration's error says more
 		return Network{}, own.asStored(err)
+	}
+	if folder == UNetFolder {
+		n.warnings = append(n.warnings, d.surplus...)
 	}
 	if variant != "" {
 		n.warnings = append(n.warnings, fmt.Sprintf("%s: uses the %s variant, there are no other weights than %s", folder, variant, filepath.Base(n.weights.Where(""))))

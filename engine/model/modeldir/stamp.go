@@ -14,7 +14,7 @@ import (
 // Stamp tells a model's files from those of other times without reading them: by size and the times of the last change, of
 // content and of the entry, which a copy with its times or a rename changes as well. Of weight files those in used count, and the
 // names of the others, or all if used is nil. Folders are those of the model's parts; nil are all there are. whole tells
-// whether everything could be looked at; what is missing is part of the stamp.
+// whether everything could be looked at; what is missing is part of the stamp. A file's stamp has the folder of its name and its autoencoder too.
 func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 	var b strings.Builder
 	whole = true
@@ -33,24 +33,36 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 			index = lone
 		}
 	}
-	if IsFile(path) {
-		index = path
+	single := IsFile(path)
+	root := path
+	if single {
+		index, root = path, strings.TrimSuffix(path, filepath.Ext(path)) // a folder beside the file tells what it does not
 	}
 	look(index)
+	if single {
+		for _, ext := range vaeExtensions() {
+			if file := root + ext; IsFile(file) {
+				look(file)
+			}
+		}
+	}
 	if folders == nil {
-		all, _ := os.ReadDir(path) // of what cannot be listed, the index cannot be looked at
+		all, _ := os.ReadDir(root) // of what cannot be listed, the index cannot be looked at
 		for _, e := range all {
-			if info, err := os.Stat(filepath.Join(path, e.Name())); err == nil && info.IsDir() {
+			if info, err := os.Stat(filepath.Join(root, e.Name())); err == nil && info.IsDir() {
 				folders = append(folders, e.Name())
 			}
 		}
 	}
 	for _, folder := range folders {
-		if folder == "" && index == path {
+		if folder == "" && single {
 			continue
 		}
-		dir := filepath.Join(path, folder)
+		dir := filepath.Join(root, folder)
 		entries, err := os.ReadDir(dir)
+		if err != nil && single {
+			continue // it is in the file
+		}
 		if err != nil {
 			fmt.Fprintf(&b, "%q %v\n", dir, err)
 			whole = false
