@@ -222,19 +222,24 @@ func splitPaths(text string) []string {
 	return strings.Split(text, ",")
 }
 
-// modelDirectory tells whether a model is given by its directory, and then the directory and the name it
-// is served under.
+// modelDirectory tells whether a model is given by its path, of a directory or a file, and then the path and the name it is served
+// under.
 func modelDirectory(model string) (path, name string, ok bool, err error) {
-	if !strings.ContainsRune(model, filepath.Separator) && !isDir(model) {
+	if !strings.ContainsRune(model, filepath.Separator) && !exists(model) {
 		return "", model, false, nil
 	}
 	path, err = filepath.Abs(model)
-	return path, filepath.Base(path), err == nil, err
+	return path, stageengine.NameOf(path), err == nil, err
 }
 
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func hide(flags *pflag.FlagSet, name string) {

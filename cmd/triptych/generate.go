@@ -69,7 +69,7 @@ func generateCommand() *cobra.Command {
 	f.stack.share.add(flags)
 	f.logs.add(flags, "error")
 	f.server.add(flags, "", "use the orchestrator at this address instead of starting one")
-	flags.StringVar(&f.model, "model", "", "name of a model (triptych models lists them), or the directory of one (default: "+defaultModel+" if it is there, or the only one)")
+	flags.StringVar(&f.model, "model", "", "name of a model (triptych models lists them), or the directory or file of one (default: "+defaultModel+" if it is there, or the only one)")
 	flags.StringVar(&f.negativePrompt, "negative-prompt", "", "what to avoid")
 	flags.Int32Var(&f.width, "width", 0, "width in pixels (default: the model's own)")
 	flags.Int32Var(&f.height, "height", 0, "height in pixels (default: the model's own)")

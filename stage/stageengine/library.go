@@ -64,6 +64,9 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 	return l, nil
 }
 
+// NameOf is the name of the model at a path.
+func NameOf(path string) string { return modeldir.NameOf(path) }
+
 // Names lists the models, sorted.
 func (l *Library) Names() []string {
 	l.mu.RLock()
