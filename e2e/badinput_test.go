@@ -221,10 +221,10 @@ func TestBrokenModels(t *testing.T) {
 	breakModel("no-vae", func(m string) { must(os.RemoveAll(filepath.Join(m, "vae"))) })
 	breakModel("truncated", func(m string) { must(os.Truncate(filepath.Join(m, unet), 1_000_000)) })
 	breakModel("huge-header", func(m string) { header(filepath.Join(m, unet), 1<<60, none) })
-	breakModel("fp8", func(m string) {
+	breakModel("fp4", func(m string) {
 		header(filepath.Join(m, unet), 0, func(h map[string]map[string]any) {
 			t := h["conv_in.bias"]
-			t["dtype"], t["shape"] = "F8_E4M3", []int{64}
+			t["dtype"], t["shape"] = "F4", []int{128}
 		})
 	})
 	breakModel("more", func(m string) {
@@ -233,7 +233,7 @@ func TestBrokenModels(t *testing.T) {
 		})
 	})
 	s := up(t, "--models", dir)
-	for name, says := range map[string]string{"no-vae": "vae", "truncated": unet, "huge-header": unet, "fp8": "F8_E4M3"} {
+	for name, says := range map[string]string{"no-vae": "vae", "truncated": unet, "huge-header": unet, "fp4": "F4"} {
 		_, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{Model: name, Prompt: "x", Steps: ptr(int32(1))}, nil)
 		if info := errorInfo(err); status.Code(err) != codes.FailedPrecondition || info.GetReason() != "MODEL_INVALID" || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v with %v, want MODEL_INVALID that names %s", name, err, info, says)
@@ -250,7 +250,7 @@ func TestBrokenModels(t *testing.T) {
 	models, err := triptychv1alpha1.NewModelServiceClient(s.conn).ListModels(t.Context(), &triptychv1alpha1.ListModelsRequest{})
 	must(err)
 	got := runCommand(t, "models", "--models", dir)
-	for _, name := range []string{"no-vae", "truncated", "huge-header", "fp8"} {
+	for _, name := range []string{"no-vae", "truncated", "huge-header", "fp4"} {
 		if got.code != 0 || !strings.Contains(got.stdout, name) {
 			t.Errorf("models: exit code %d\n%s", got.code, got.stdout)
 		}

@@ -41,8 +41,8 @@ func withToy(t *testing.T) (model string) {
 		t.Fatal(err)
 	}
 	for what, with := range map[string]string{
-		"sd.Family(), ": "sd.Family(), toy.Family(), ",
-		"import (\n":    "import (\n\t\"github.com/triptych-serving/triptych/families/testdata/toy\"\n",
+		"flux.Family(),": "flux.Family(), toy.Family(),",
+		"import (\n":     "import (\n\t\"github.com/triptych-serving/triptych/families/testdata/toy\"\n",
 	} {
 		if bytes.Count(source, []byte(what)) != 1 {
 			t.Fatalf("%s does not have %q once", list, what)

@@ -138,7 +138,7 @@ func (l *Library) add(path string) error {
 
 // modelsOf are the paths of a folder that is a model, or of those below it that are.
 func modelsOf(dir string) (paths []string, err error) {
-	if modeldir.IsModel(dir) || modeldir.IsFile(dir) {
+	if modeldir.IsModel(dir) || modeldir.IsFile(dir) && modeldir.IsWeights(dir) {
 		return []string{dir}, nil
 	}
 	entries, err := os.ReadDir(dir)
