@@ -20,13 +20,13 @@ type Tape struct {
 
 	manifest  *Manifest   // all parameters
 	manifests []*Manifest // whose they are, in order
-	ops      []Op
-	prologue int            // how many of ops, from the first
-	arrays   []tensor.Shape // by ID-1: the shape an array was made with
-	fixed    []bool         // by ID-1: depends on fixed inputs alone
-	inputs   []Named
-	outputs  []Named
-	err      error
+	ops       []Op
+	prologue  int            // how many of ops, from the first
+	arrays    []tensor.Shape // by ID-1: the shape an array was made with
+	fixed     []bool         // by ID-1: depends on fixed inputs alone
+	inputs    []Named
+	outputs   []Named
+	err       error
 }
 
 // Named is an input or output of a tape.

@@ -10,7 +10,7 @@ import (
 
 // adapted are a model with slots for LoRAs, and models beside it; where are the kinds of services that know the LoRA style.
 func adapted(where ...stage.Kind) []Model {
-	known := func(kind stage.Kind, model string, parts ...string) (out []stage.Component) {
+	known := func(model string, parts ...string) (out []stage.Component) {
 		for _, part := range parts {
 			out = append(out, stage.Component{Name: model + "/" + part, Model: model})
 		}
@@ -37,7 +37,7 @@ func adapted(where ...stage.Kind) []Model {
 				continue
 			}
 			info.Models = append(info.Models, m)
-			info.Components = append(info.Components, known(kind, m.Name, parts[kind][m.Name]...)...)
+			info.Components = append(info.Components, known(m.Name, parts[kind][m.Name]...)...)
 		}
 		told = append(told, info)
 	}

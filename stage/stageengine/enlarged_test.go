@@ -33,14 +33,15 @@ func TestEnlargedBehindDecoding(t *testing.T) {
 		return v.File.Data
 	}
 	plain := made(nil)
-	four, err := upscaled(t.Context(), s[stage.KindDecoder], "four", plain, nil, stage.Observer{})
+	_, err := upscaled(t.Context(), s[stage.KindDecoder], "four", plain, nil, stage.Observer{})
 	if err == nil || !strings.Contains(err.Error(), "load it first") {
 		t.Fatalf("of what is not loaded: %v", err)
 	}
 	if err := s[stage.KindDecoder].Load(t.Context(), stage.LoadRequest{Component: "four/upscaler"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if four, err = upscaled(t.Context(), s[stage.KindDecoder], "four", plain, stage.Options{"upscale": stage.FloatOption(3)}, stage.Observer{}); err != nil {
+	four, err := upscaled(t.Context(), s[stage.KindDecoder], "four", plain, stage.Options{"upscale": stage.FloatOption(3)}, stage.Observer{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	upscaler := stage.Options{"upscaler": stage.TextOption("four"), "upscale": stage.FloatOption(3)}

@@ -89,7 +89,8 @@ func load(t *testing.T, set *weights.Set) *network { return loadFrom(t, set) }
 func loadFrom(t *testing.T, set interface {
 	nn.Source
 	device.Source
-}) *network {
+},
+) *network {
 	t.Helper()
 	c, err := upscale.Of(set)
 	if err != nil {
