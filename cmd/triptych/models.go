@@ -113,24 +113,23 @@ func (f *modelsFlags) list(ctx context.Context, library *stageengine.Library, na
 // print writes a table of models.
 func (f *modelsFlags) print(w io.Writer, models []fleet.Model) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	header := "MODEL\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tTAKES\t"
+	header := "MODEL\tKIND\tENCODER\tDENOISER\tDECODER\tSIZE\tSAMPLER\tTAKES\t"
 	if f.identity {
 		header += "IDENTITIES\t"
 	}
 	fmt.Fprintln(t, header+"PROBLEM")
 	for _, model := range models {
 		m := api.ModelProto(model)
-		row := []string{m.GetName()}
+		row := []string{m.GetName(), cmp.Or(m.GetAdapter(), "model")}
 		for _, s := range m.GetStages() {
 			row = append(row, humanize.IBytes(uint64(s.GetWeightsBytes())))
 		}
-		var takes, identities []string
-		for _, task := range m.GetTasks() {
-			for _, in := range task.GetInputs() {
-				takes = append(takes, in.GetName())
-			}
+		var identities []string
+		size := fmt.Sprintf("%dx%d", m.GetDefaultWidthPx(), m.GetDefaultHeightPx())
+		if m.GetDefaultWidthPx() == 0 {
+			size = "-"
 		}
-		row = append(row, fmt.Sprintf("%dx%d", m.GetDefaultWidthPx(), m.GetDefaultHeightPx()), m.GetDefaultSampler(), strings.Join(takes, ", "))
+		row = append(row, size, cmp.Or(m.GetDefaultSampler(), "-"), cmp.Or(strings.Join(takes(model), ", "), "-"))
 		if f.identity {
 			for _, s := range m.GetStages() {
 				for of := range strings.SplitSeq(s.GetIdentity(), ",") {
@@ -142,6 +141,19 @@ func (f *modelsFlags) print(w io.Writer, models []fleet.Model) error {
 		fmt.Fprintln(t, strings.Join(append(row, m.GetProblem()), "\t"))
 	}
 	return t.Flush()
+}
+
+// takes are the files that a model can begin with, but for those that are for adapters.
+func takes(m fleet.Model) (names []string) {
+	for _, r := range m.Recipes {
+		for _, in := range r.Inputs {
+			forAdapters := slices.ContainsFunc(r.Options, func(o stage.OptionSpec) bool { return slices.Contains(o.Inputs, in.Name) })
+			if !forAdapters && !slices.Contains(names, in.Name) {
+				names = append(names, in.Name)
+			}
+		}
+	}
+	return names
 }
 
 // printTasks writes what models can be asked.

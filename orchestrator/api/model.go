@@ -50,7 +50,7 @@ func ModelProto(m fleet.Model) *triptychv1alpha1.Model {
 	return p
 }
 
-// stageProto is what a model's first recipe always needs of a stage.
+// stageProto is what a model's first recipe always needs of a stage; of an adapter without one, all that it has there.
 func stageProto(m fleet.Model, kind stage.Kind) *triptychv1alpha1.ModelStage {
 	p := &triptychv1alpha1.ModelStage{Stage: kind.String()}
 	needed := map[string]bool{}
@@ -63,7 +63,7 @@ func stageProto(m fleet.Model, kind stage.Kind) *triptychv1alpha1.ModelStage {
 	}
 	var identities []string
 	for _, c := range m.Components {
-		if c.Kind == kind && needed[c.Name] {
+		if c.Kind == kind && (needed[c.Name] || len(m.Recipes) == 0) {
 			p.WeightsBytes += c.WeightsBytes
 			if c.Identity != "" {
 				identities = append(identities, c.Identity)
