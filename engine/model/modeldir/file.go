@@ -11,6 +11,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/model/controlnet"
 	"github.com/triptych-serving/triptych/engine/model/ipadapter"
+	"github.com/triptych-serving/triptych/engine/model/upscale"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/engine/weights"
@@ -44,6 +45,11 @@ func openFile(path string, accepted []string) (*Dir, error) {
 	case ipadapter.Is(names):
 		d.class = ClassIPAdapter
 	default:
+		_, notUpscaler := upscale.Of(set)
+		if notUpscaler == nil {
+			d.class = ClassUpscaler
+			break
+		}
 		whole, is, err := openCheckpoint(path, set)
 		switch {
 		case err != nil:
@@ -51,7 +57,14 @@ func openFile(path string, accepted []string) (*Dir, error) {
 		case is:
 			d = whole
 		default:
-			return refuse("a checkpoint, a ControlNet or an IP-Adapter", fmt.Sprintf("%d tensors of something else", len(names)), nil)
+			got := fmt.Sprintf("%d tensors of something else", len(names))
+			if slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, "lora_") }) {
+				got = "a LoRA, which nothing here draws with"
+			}
+			if akin := (*upscale.Error)(nil); errors.As(notUpscaler, &akin) && akin.Akin {
+				got = akin.Got
+			}
+			return refuse("a checkpoint, a ControlNet, an IP-Adapter or an upscaler", got, nil)
 		}
 	}
 	if !slices.Contains(accepted, d.class) {

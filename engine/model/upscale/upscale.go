@@ -27,6 +27,7 @@ type Config struct {
 // Error is a file that has no network that is known.
 type Error struct {
 	File, Expected, Got string
+	Akin                bool // it is near to an upscaler, and Got tells what it is
 }
 
 // Error reads "FILE: expected an upscaler of ..., got ...".
@@ -72,11 +73,11 @@ func Of(src nn.Source) (Config, error) {
 			return c, nil
 		}
 	}
-	return Config{}, refuse(src, "none of their tensors")
+	return Config{}, &Error{File: src.Where(""), Expected: accepted, Got: "none of their tensors"}
 }
 
 func refuse(src nn.Source, what string) error {
-	return &Error{File: src.Where(""), Expected: accepted, Got: what}
+	return &Error{File: src.Where(""), Expected: accepted, Got: what, Akin: true}
 }
 
 // all reports whether every name below a prefix has a longer one too.
