@@ -25,6 +25,10 @@ func TestLift(t *testing.T) {
 			t.Errorf("%q: %q with %q, %v; want %q", prompt, given["prompt"].Text, given["loras"].Text, err, want)
 		}
 	}
+	err := lift(stage.Recipe{Options: r.Options[:1]}, stage.Options{"prompt": stage.TextOption("a cat <lora:style:0.8>")})
+	if stage.ReasonOf(err) != stage.InvalidField || !strings.Contains(err.Error(), "<lora:style:0.8>") {
+		t.Errorf("a LoRA of a model that takes none: %v", err)
+	}
 	for _, prompt := range []string{"<lora:", "<lora:>", "a <lora:x", "<lora:a,b>", "<lora:a:b>", "<lora:a:nan>"} {
 		err := lift(r, stage.Options{"prompt": stage.TextOption(prompt)})
 		if stage.ReasonOf(err) != stage.InvalidField || !strings.Contains(err.Error(), "expected <lora:NAME:NUMBER>") {
