@@ -11,6 +11,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/model/controlnet"
 	"github.com/triptych-serving/triptych/engine/model/ipadapter"
+	"github.com/triptych-serving/triptych/engine/model/taesd"
 	"github.com/triptych-serving/triptych/engine/model/upscale"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
@@ -50,6 +51,10 @@ func openFile(path string, accepted []string) (*Dir, error) {
 			d.class = ClassUpscaler
 			break
 		}
+		if _, tiny, err := taesd.Of(set, true); tiny && err == nil {
+			d.class = ClassTiny
+			break
+		}
 		whole, is, err := openCheckpoint(path, set)
 		switch {
 		case err != nil:
@@ -64,7 +69,7 @@ func openFile(path string, accepted []string) (*Dir, error) {
 			if akin := (*upscale.Error)(nil); errors.As(notUpscaler, &akin) && akin.Akin {
 				got = akin.Got
 			}
-			return refuse("a checkpoint, a ControlNet, an IP-Adapter or an upscaler", got, nil)
+			return refuse("a checkpoint, a ControlNet, an IP-Adapter, an upscaler or the decoder of a tiny autoencoder", got, nil)
 		}
 	}
 	if !slices.Contains(accepted, d.class) {

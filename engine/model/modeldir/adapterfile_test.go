@@ -6,6 +6,25 @@ import (
 	"testing"
 )
 
+// A file with the decoder of a tiny autoencoder is a model by itself; its encoder alone is none.
+func TestTinyFiles(t *testing.T) {
+	const dir = "../../../testdata/golden/formats/checkpoints/"
+	for _, file := range []string{"taesd_decoder.pth", "taesd_decoder.safetensors", "taesd_diffusers.safetensors"} {
+		d, err := Open(dir+file, ClassTiny)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		net, err := d.TinyDecoder(Options{})
+		if err != nil || net.Close() != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	if _, err := Open(dir+"taesd_encoder.safetensors", ClassTiny); err == nil {
+		t.Error("an encoder alone is taken")
+	}
+}
+
 // A file with the network of an upscaler is a model by itself, under every name that is published; what is akin to one is told by what
 // it is.
 func TestUpscalerFiles(t *testing.T) {
