@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -19,10 +20,10 @@ import (
 )
 
 // ModelError is what is wrong with the files of a model. Callers see names relative to the model's
-// folder, not where it is on this machine.
+// folder, and of what is beside it to the folder of both, not where they are on this machine.
 func ModelError(err error, kind stage.Kind, model, path string) *stage.Error {
 	inside := func(text string) string {
-		return strings.ReplaceAll(strings.ReplaceAll(text, path+"/", ""), path, model)
+		return strings.NewReplacer(path+"/", "", path, model, filepath.Dir(path)+"/", "").Replace(text)
 	}
 	e := stage.Errorf(stage.ModelInvalid, "model %q cannot be loaded: %s", model, inside(err.Error())).With("model", model).With("stage", kind.String())
 	e.Cause = err

@@ -40,12 +40,15 @@ type Checkpoint struct {
 	InChannels             int
 }
 
+// Expected is what files are that Identify accepts.
+const Expected = "a checkpoint of Stable Diffusion 1, 2 or XL"
+
 // Error is a file that is no checkpoint that can be read.
 type Error struct{ Got string }
 
 // Error says what the file is.
 func (e *Error) Error() string {
-	return "expected a checkpoint of Stable Diffusion 1, 2 or XL, got " + e.Got
+	return "expected " + Expected + ", got " + e.Got
 }
 
 // foreign are names that others than checkpoints of Stable Diffusion have, and what they are.

@@ -2,6 +2,7 @@ package modeldir
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -45,8 +46,8 @@ type checkpoint struct {
 // openCheckpoint opens a file with a U-Net. ok is false of a file without one. Errors are an Error, wrap config.Errors or are those of the weights.
 func openCheckpoint(path string, set *weights.Set) (d *Dir, ok bool, err error) {
 	found, ok, err := kind.Identify(set)
-	if err != nil {
-		return nil, ok, &Error{Path: path, Expected: "a checkpoint of Stable Diffusion 1, 2 or XL", Got: strings.TrimPrefix(err.Error(), "expected a checkpoint of Stable Diffusion 1, 2 or XL, got "), Err: err}
+	if of := (*kind.Error)(nil); errors.As(err, &of) {
+		return nil, ok, &Error{Path: path, Expected: kind.Expected, Got: of.Got, Err: err}
 	}
 	if !ok {
 		return nil, false, nil
@@ -94,7 +95,7 @@ func (c *checkpoint) config(folder string, facts, told map[string]any, keep ...s
 			return nil, &Error{Path: file, Expected: "a JSON object", Got: err.Error(), Err: err}
 		}
 	} else if facts == nil {
-		return nil, c.fail(fmt.Sprintf("%s beside it, since widths are those of no published model and the file does not tell heads and groups", c.named(folder, configFile)), "nothing")
+		return nil, c.fail(fmt.Sprintf("%s, since widths are those of no published model and the file does not tell heads and groups", file), "nothing")
 	}
 	for key, value := range told {
 		if _, there := all[key]; !there || !slices.Contains(keep, key) {
@@ -153,7 +154,7 @@ func (c *checkpoint) vae() error {
 	if c.HasVAE {
 		return c.takeVAE(c.path, c.Root+c.VAE, c.set)
 	}
-	return c.elsewhere(VAEFolder, "an autoencoder: "+original.VAEPrefix+"* in the file, or beside it "+c.named()+".vae.safetensors or a folder "+c.named(VAEFolder))
+	return c.elsewhere(VAEFolder, "an autoencoder: "+original.VAEPrefix+"* in the file, "+c.beside+".vae.safetensors or a folder "+filepath.Join(c.beside, VAEFolder))
 }
 
 // vaeOf takes the autoencoder of a file of its own.
@@ -201,7 +202,7 @@ func (c *checkpoint) text(folder, prefix string, there, open bool) error {
 		return err
 	}
 	if !there {
-		return c.elsewhere(folder, "a text encoder: "+prefix+"* in the file, or beside it a folder "+c.named(folder))
+		return c.elsewhere(folder, "a text encoder: "+prefix+"* in the file or a folder "+filepath.Join(c.beside, folder))
 	}
 	of := shapesOf(c.set, c.Root+prefix)
 	bare := !open && of("embeddings.token_embedding.weight") != nil
@@ -247,12 +248,7 @@ func (c *checkpoint) tokenizer(of string) error {
 			return nil
 		}
 	}
-	return c.fail(fmt.Sprintf("CLIP's tokenizer, vocab.json and merges.txt, in %s beside the file or in %s of a model in the same folder", c.named(folder), folder), "nothing")
-}
-
-// named is a path in the folder beside the file for people who may not know where the file is.
-func (c *checkpoint) named(names ...string) string {
-	return filepath.Join(append([]string{filepath.Base(c.beside)}, names...)...)
+	return c.fail(fmt.Sprintf("CLIP's tokenizer, vocab.json and merges.txt, in %s or in %s of a model in the same folder", filepath.Join(c.beside, folder), folder), "nothing")
 }
 
 // elsewhere takes a network that the file lacks from the folder beside it.
