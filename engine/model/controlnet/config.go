@@ -1,7 +1,7 @@
 // Package controlnet is the network that leads Stable Diffusion's U-Net by a picture (Zhang et al. 2023, arXiv 2302.05543), as
 // diffusers' ControlNetModel has it: a copy of the U-Net's trunk, which gives residuals for its skips and its middle.
 //
-// The package may import engine/device, engine/nn, engine/config, engine/tensor and engine/model/unet.
+// The package may import engine/device, engine/nn, engine/config, engine/tensor and engine/model/{kind,original,unet}.
 package controlnet
 
 import (

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/triptych-serving/triptych/engine/model/kind"
+	"github.com/triptych-serving/triptych/engine/model/original"
 )
 
 // Error is a file that is no ControlNet that can be used.
@@ -29,25 +32,17 @@ var kin = []struct{ part, is string }{
 	{"input_hint_block.", ""},
 }
 
-// prefixes are before every name of a ControlNet in some files.
-const (
-	ofTraining = "state_dict."
-	ofModel    = "control_model."
-)
+// ofModel is before every name of a ControlNet in some files.
+const ofModel = "control_model."
 
 // Locate finds the tensors of a ControlNet in a file: by diffusers' names, those that the file has. Published files have
 // diffusers' names or those of the original repository, where places are numbers, and may have a whole Stable Diffusion
 // beside it. A name of the file stands for a tensor that is missing too. ok is false of a file of something else; the
 // error, an Error, is that it is akin and cannot be used.
 func Locate(names []string) (stored map[string]string, ok bool, err error) {
-	prefix := ""
+	prefix := kind.Wrapped(names)
 	has := func(part string) bool {
 		return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, prefix+part) })
-	}
-	for range 2 { // twice wrapped files exist
-		if has(ofTraining) {
-			prefix += ofTraining
-		}
 	}
 	bare := prefix
 	for _, k := range kin {
@@ -98,19 +93,14 @@ func renamed(paths map[string]string, name string) string {
 			continue
 		}
 		tail := name[len(head):]
-		for _, layer := range layers {
-			if rest, within := strings.CutPrefix(tail, "."+layer[0]+"."); within {
-				return path + "." + layer[1] + "." + rest
+		for _, layer := range original.ResidualLayers() {
+			if rest, within := strings.CutPrefix(tail, "."+layer[1]+"."); within {
+				return path + "." + layer[0] + "." + rest
 			}
 		}
 		return path + tail
 	}
 	return name
-}
-
-// layers are those of residual blocks.
-var layers = [][2]string{
-	{"in_layers.0", "norm1"}, {"in_layers.2", "conv1"}, {"emb_layers.1", "time_emb_proj"}, {"out_layers.0", "norm2"}, {"out_layers.3", "conv2"}, {"skip_connection", "conv_shortcut"},
 }
 
 // maxPlaces is more than a trunk of the largest config has.

@@ -3,7 +3,6 @@ package original
 import (
 	"bufio"
 	"compress/gzip"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -189,44 +188,6 @@ func TestOddWidths(t *testing.T) {
 	file := stored(t, XLText2Prefix, "checkpoints", "xl.safetensors")
 	compare(t, file, part("", OpenCLIP(second, file["text_projection"][1])), ids)
 	compare(t, stored(t, "conditioner.embedders.1.transformer.", "checkpoints", "xl-te2-hf.safetensors"), part("", CLIP(second, file["text_projection"][1], false)), ids)
-}
-
-// A ControlNet is the way down of a U-Net and the middle, a hint network and convolutions of zeros. Shapes of the last two are its own.
-func TestControlNet(t *testing.T) {
-	for _, test := range []struct{ file, config string }{{"sd-bare", "sd"}, {"xl-control_model", "xl"}} {
-		t.Run(test.file, func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join(golden, "formats", "control", test.config, "config.json"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			// The way up is that of the way down; diffusers' config of a ControlNet has none.
-			up := map[string]string{"sd": `["UpBlock2D", "CrossAttnUpBlock2D"]`, "xl": `["CrossAttnUpBlock2D", "UpBlock2D"]`}[test.config]
-			text := strings.Replace(string(data), "{", fmt.Sprintf(`{"up_block_types": %s,`, up), 1)
-			c, err := unet.ParseConfig([]byte(text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			prefix := ""
-			if test.file == "xl-control_model" {
-				prefix = ControlPrefix
-			}
-			file := stored(t, prefix, "control", test.file+".safetensors")
-			want, originals := part("", ControlNet(c, 2)), map[string]string{}
-			for _, p := range ControlNet(c, 2) {
-				originals[p.Original] = p.Name
-				if p.Shape == nil {
-					want[p.Original] = file[p.Original]
-				}
-			}
-			compare(t, file, want, func(string) bool { return false })
-			diffusers := stored(t, "", "control", test.config, "diffusion_pytorch_model.safetensors")
-			for name := range file {
-				if diffusers[originals[name]] == nil {
-					t.Errorf("%s is %s in the table, which diffusers' file has not", name, originals[name])
-				}
-			}
-		})
-	}
 }
 
 func TestModules(t *testing.T) {

@@ -2,8 +2,6 @@ package original
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/nn"
@@ -17,16 +15,15 @@ const (
 	OpenTextPrefix = "cond_stage_model.model."              // Stable Diffusion 2
 	XLTextPrefix   = "conditioner.embedders.0.transformer." // Stable Diffusion XL
 	XLText2Prefix  = "conditioner.embedders.1.model."
-	ControlPrefix  = "control_model."
 )
 
 // UNet are the parameters of a U-Net, without the prefix that they have in a checkpoint.
 func UNet(c unet.Config) []Param {
-	return rename(declared(func(s *nn.Scope) { unet.New(s, c) }), unetBlocks(c), unetLayers()...)
+	return rename(declared(func(s *nn.Scope) { unet.New(s, c) }), unetBlocks(c), ResidualLayers()...)
 }
 
-// unetLayers are those of a residual block, whose names no transformer has.
-func unetLayers() [][2]string {
+// ResidualLayers are those of a residual block, whose names no transformer has, in diffusers and in the original repository.
+func ResidualLayers() [][2]string {
 	return [][2]string{
 		{"norm1", "in_layers.0"},
 		{"conv1", "in_layers.2"},
@@ -62,7 +59,7 @@ func unetBlocks(c unet.Config) map[string]string {
 	return at
 }
 
-// downBlocks are the places of what a U-Net and a ControlNet have both: embeddings, the way down and the middle.
+// downBlocks are the places of embeddings, the way down and the middle.
 func downBlocks(c unet.Config) map[string]string {
 	at := map[string]string{
 		"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
@@ -83,35 +80,4 @@ func downBlocks(c unet.Config) map[string]string {
 		}
 	}
 	return at
-}
-
-// ControlNet are the parameters of a ControlNet beside a U-Net of a config, which has blocks convolutions between the first and the last
-// of its hint network; their shapes are not known here.
-func ControlNet(c unet.Config, blocks int) []Param {
-	shared := slices.DeleteFunc(declared(func(s *nn.Scope) { unet.New(s, c) }), func(p Param) bool {
-		return strings.HasPrefix(p.Name, "up_blocks.") || strings.HasPrefix(p.Name, "conv_norm_out.") || strings.HasPrefix(p.Name, "conv_out.")
-	})
-	out := rename(shared, downBlocks(c), unetLayers()...)
-	add := func(name, original string) {
-		for _, of := range []string{".weight", ".bias"} {
-			out = append(out, Param{Name: name + of, Original: original + of})
-		}
-	}
-	const hint, place = "controlnet_cond_embedding.", "input_hint_block."
-	add(hint+"conv_in", place+"0")
-	for i := range blocks {
-		add(fmt.Sprint(hint, "blocks.", i), fmt.Sprint(place, 2*(i+1))) // an activation between two
-	}
-	add(hint+"conv_out", fmt.Sprint(place, 2*(blocks+1)))
-	skips := 1
-	for i, layers := range c.Layers {
-		if skips += layers; i < len(c.Channels)-1 {
-			skips++
-		}
-	}
-	for i := range skips {
-		add(fmt.Sprint("controlnet_down_blocks.", i), fmt.Sprintf("zero_convs.%d.0", i))
-	}
-	add("controlnet_mid_block", "middle_block_out.0")
-	return out
 }

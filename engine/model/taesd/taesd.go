@@ -193,16 +193,9 @@ func Clamp(z []float32) {
 	}
 }
 
-// Signed makes pixels in 0 to 1 those of -1 to 1, in place; Unsigned is the inverse.
+// Signed makes pixels in 0 to 1 those of -1 to 1, in place.
 func Signed(pixels []float32) {
 	for i, v := range pixels {
 		pixels[i] = 2*v - 1
-	}
-}
-
-// Unsigned is the inverse of Signed.
-func Unsigned(pixels []float32) {
-	for i, v := range pixels {
-		pixels[i] = (v + 1) / 2
 	}
 }
