@@ -51,9 +51,9 @@ type Dir struct {
 	surplus     []string          // warnings of what a checkpoint has beside its parts
 }
 
-// lone are the classes of networks that are models by themselves: ControlNets, and what people take for them, which is refused by
+// loneClasses are the classes of networks that are models by themselves: ControlNets, and what people take for them, which is refused by
 // its class.
-func lone() []string {
+func loneClasses() []string {
 	return []string{controlnet.Class, "ControlNetUnionModel", "ControlNetXSAdapter", "T2IAdapter", "FluxControlNetModel", "SD3ControlNetModel"}
 }
 
@@ -67,7 +67,7 @@ func IsModel(path string) bool {
 	var of struct {
 		Class string `json:"_class_name"`
 	}
-	return err == nil && json.Unmarshal(data, &of) == nil && slices.Contains(lone(), of.Class)
+	return err == nil && json.Unmarshal(data, &of) == nil && slices.Contains(loneClasses(), of.Class)
 }
 
 // Open reads model_index.json of a model whose pipeline is of one of the accepted classes, or where there is none the

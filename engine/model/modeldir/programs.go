@@ -69,16 +69,12 @@ type Depth struct {
 
 // Tape maps InputIDs [batch, tokens] to OutputStates [batch, tokens, HiddenSize], the last through the final norm.
 func (e *TextEncoder) Tape(batch, tokens int) (*device.Tape, error) {
-	return e.TapeTo(batch, tokens, Depth{Normed: true})
+	return e.TapeWith(batch, tokens, Depth{Normed: true}, 0)
 }
 
-// TapeTo is Tape to states of another depth. Of an encoder with a projection it gives OutputPooled [batch, tokens, width] too:
-// what the pooled state would be at each place, which is Config.Pooled in fact.
-func (e *TextEncoder) TapeTo(batch, tokens int, d Depth) (*device.Tape, error) {
-	return e.TapeWith(batch, tokens, d, 0)
-}
-
-// TapeWith is TapeTo with InputExtra [extra, HiddenSize], tokens behind those of the vocabulary; 0 is none.
+// TapeWith is Tape to states of any depth, with InputExtra [extra, HiddenSize], tokens behind those of the vocabulary; 0 is none. Of an
+// encoder with a projection it gives OutputPooled [batch, tokens, width] too: what the pooled state would be at each place,
+// which is Config.Pooled in fact.
 func (e *TextEncoder) TapeWith(batch, tokens int, d Depth, extra int) (*device.Tape, error) {
 	shape := Shape{batch, tokens, d.Skipped, 0, extra}
 	if d.Normed {

@@ -22,23 +22,17 @@ type TinyDecoder struct {
 // TinyDecoder opens the decoder of a tiny autoencoder. The errors are those of Dir.Network, or an Error about a file without one.
 func (d *Dir) TinyDecoder(o Options) (v *TinyDecoder, err error) {
 	v = &TinyDecoder{name: d.Name()}
-	var other error
-	v.Network, err = d.Network("", o, func(s *nn.Scope) {
-		var ok bool
-		v.Half, ok, other = taesd.Of(s.Source(), true)
-		switch {
-		case other != nil:
-			other = fmt.Errorf("%s: %w", s.Source().Where(""), other)
-		case !ok:
-			other = &Error{Path: s.Source().Where(""), Expected: "the decoder of a tiny autoencoder (taesd_decoder, AutoencoderTiny)", Got: "other tensors"}
-		default:
-			v.model = taesd.New(s, v.Half)
+	v.Network, err = d.lone(o, func(s *nn.Scope) error {
+		half, ok, err := taesd.Of(s.Source(), true)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Source().Where(""), err)
 		}
-	}, func(string) bool { return true }) // the other half is there too
-	if err == nil && other != nil {
-		_ = v.Close() // read-only, and the other error says more
-		err = other
-	}
+		if !ok {
+			return &Error{Path: s.Source().Where(""), Expected: "the decoder of a tiny autoencoder (taesd_decoder, AutoencoderTiny)", Got: "other tensors"}
+		}
+		v.Half, v.model = half, taesd.New(s, half)
+		return nil
+	})
 	return v, err
 }
 

@@ -20,18 +20,26 @@ type Upscaler struct {
 // Upscaler opens the network of an upscaler. The errors are those of Dir.Network, or an upscale.Error.
 func (d *Dir) Upscaler(o Options) (u *Upscaler, err error) {
 	u = &Upscaler{name: d.Name()}
-	var other error
-	u.Network, err = d.Network("", o, func(s *nn.Scope) {
-		if u.Config, other = upscale.Of(s.Source()); other == nil {
-			u.model = upscale.New(s, u.Config)
-			other = u.Config.Whole(s)
+	u.Network, err = d.lone(o, func(s *nn.Scope) (err error) {
+		if u.Config, err = upscale.Of(s.Source()); err != nil {
+			return err
 		}
-	}, func(string) bool { return true }) // Whole has looked
-	if err == nil && other != nil {
-		_ = u.Close() // read-only, and the other error says more
-		err = other
-	}
+		u.model = upscale.New(s, u.Config)
+		return u.Config.Whole(s)
+	})
 	return u, err
+}
+
+// lone is Network of a file with no other, whose tensors alone tell its config: what find declares, unless it tells why the file is
+// something else. What find leaves out may be there.
+func (d *Dir) lone(o Options, find func(*nn.Scope) error) (n Network, err error) {
+	var other error
+	n, err = d.Network("", o, func(s *nn.Scope) { other = find(s) }, func(string) bool { return true })
+	if err == nil && other != nil {
+		_ = n.Close() // read-only, and the other error says more
+		return Network{}, other
+	}
+	return n, err
 }
 
 // Name is the model's, by which requests name it.

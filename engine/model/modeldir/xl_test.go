@@ -61,7 +61,7 @@ func TestXLTextEncoders(t *testing.T) {
 			ids, s := g.tensor(t, name+".ids")
 			prompts, tokens := s[0], s[1]
 			states := func(prompts int, depth Depth) map[string][]float32 {
-				tape, err := e.TapeTo(prompts, tokens, depth)
+				tape, err := e.TapeWith(prompts, tokens, depth, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -89,7 +89,7 @@ func TestXLTextEncoders(t *testing.T) {
 			}
 			g.compare(t, name+".pooled", pooled)
 			for _, skipped := range []int{-1, c.Layers} {
-				if _, err := e.TapeTo(1, tokens, Depth{Skipped: skipped}); err == nil {
+				if _, err := e.TapeWith(1, tokens, Depth{Skipped: skipped}, 0); err == nil {
 					t.Errorf("%d layers of %d are skipped", skipped, c.Layers)
 				}
 			}
