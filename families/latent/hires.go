@@ -154,12 +154,15 @@ func (m *Model) enlarge(ctx context.Context, s family.Session, req stage.WorkReq
 	return stage.Result{Values: stage.Values{family.Tensor(valueEnlarged, moments, 1, 2*m.VAE.LatentChannels, h, w)}}, nil
 }
 
-func (m *Model) hiresRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
-	refined, err := m.hiresOptions(o)
-	if err != nil {
-		return nil, err
+// inHires are the runs of a turn with the options of the second pass.
+func (m *Model) inHires(runs func([]family.Network, stage.Options) ([]family.Run, error)) func([]family.Network, stage.Options) ([]family.Run, error) {
+	return func(nets []family.Network, o stage.Options) ([]family.Run, error) {
+		refined, err := m.hiresOptions(o)
+		if err != nil {
+			return nil, err
+		}
+		return runs(nets, refined)
 	}
-	return m.denoiseRuns(nets, refined)
 }
 
 // hiresDenoise is denoise from the moments that enlarge gives.
@@ -174,14 +177,6 @@ func (m *Model) hiresDenoise(ctx context.Context, s family.Session, req stage.Wo
 	out, err = m.denoise(ctx, s, req, o)
 	out.Values = renamed(out.Values, ValueLatents, valueHires)
 	return out, err
-}
-
-func (m *Model) hiresDecodeRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
-	refined, err := m.hiresOptions(o)
-	if err != nil {
-		return nil, err
-	}
-	return m.decodeRuns(nets, refined)
 }
 
 // hiresDecode is decode of what the second pass gives.

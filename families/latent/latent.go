@@ -5,9 +5,8 @@
 // What others add has a file of its own here, and is called in one place:
 //   - prompts with weights, chunks and embeddings in Text.Read and Text.Encode (prompt.go), and those that change by steps in Conditions
 //     (periods.go), which every encode turn goes through;
-//   - LoRAs where a turn makes its family.Run: Text.Run and Model.UNetRun, With further members;
-//   - ControlNets and IP-Adapters in denoising.conditions (condition.go), which starts their runs beside the U-Net's and
-//     writes fixed inputs, anew where prompts change, and in predictor.predict (predictor.go), which asks them before each evaluation.
+//   - ControlNets (control.go), IP-Adapters (ip.go) and tiny autoencoders (tiny.go) are opened by denoising.run (denoise.go), whose loop
+//     asks them: what conditions a U-Net is written to ControlNets as well, and these lead each evaluation.
 //
 // The package may import families/family, stage and the engine.
 package latent
@@ -72,7 +71,7 @@ func (m *Model) Turns(encode family.Turn) map[string]family.Turn {
 		family.Encode: encode, EncodeImagePrompt: {Runs: m.encodeImagePromptRuns, Work: m.encodeImagePrompt}, EncodeImage: {Runs: m.encodeImageRuns, Work: m.encodeImage},
 		family.Denoise: {Runs: m.denoiseRuns, Work: m.denoise}, family.Decode: {Runs: m.decodeRuns, Work: m.decode},
 		Refine:  {Runs: m.refineRuns, Work: m.refine},
-		Enlarge: {Runs: m.enlargeRuns, Work: m.enlarge}, Hires: {Runs: m.hiresRuns, Work: m.hiresDenoise}, HiresDecode: {Runs: m.hiresDecodeRuns, Work: m.hiresDecode},
+		Enlarge: {Runs: m.enlargeRuns, Work: m.enlarge}, Hires: {Runs: m.inHires(m.denoiseRuns), Work: m.hiresDenoise}, HiresDecode: {Runs: m.inHires(m.decodeRuns), Work: m.hiresDecode},
 	}
 }
 

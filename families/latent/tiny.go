@@ -50,11 +50,7 @@ func (d *denoising) openTiny(s family.Session) (*tinyPreviews, error) {
 	if d.req.PreviewEveryNSteps == 0 {
 		return nil, nil
 	}
-	nets := make([]family.Network, len(d.req.Components))
-	for i := range nets {
-		nets[i] = s.Network(i)
-	}
-	r, ok, err := d.tinyRun(nets, d.req.Options)
+	r, ok, err := d.tinyRun(networks(s, d.req), d.req.Options)
 	if err != nil || !ok {
 		return nil, err
 	}

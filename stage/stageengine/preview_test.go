@@ -23,6 +23,34 @@ import (
 	"github.com/triptych-serving/triptych/stage"
 )
 
+// previewed takes the turns up to denoising, which shows an estimate every so many steps, and gives the last of them: latents or an image.
+func (s stages) previewed(t *testing.T, recipe stage.Recipe, options stage.Options, every int) (latents []float32, file *stage.File) {
+	t.Helper()
+	values := stage.Values{}
+	for _, turn := range s.turns(recipe, options, values)[:2] {
+		on := s[turn.Kind]
+		for _, component := range turn.Components() {
+			if err := on.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(turn.Options), Values: values, Seed: 5}
+		if turn.Kind == stage.KindDenoiser {
+			req.PreviewEveryNSteps = every
+		}
+		out, err := on.Work(t.Context(), req, stage.Observer{Preview: func(_ int, estimate stage.Values) {
+			if file = estimate[0].File; file == nil {
+				latents = floats(t, estimate[0].Tensor)
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		values = out.Values
+	}
+	return latents, file
+}
+
 // TestLinearPreviews: where a request asks for it, the denoiser's estimates are images by themselves, a pixel for each place, whose colours are
 // the published linear functions of the latents; else they are latents, of which those colours are made.
 func TestLinearPreviews(t *testing.T) {
@@ -33,35 +61,13 @@ func TestLinearPreviews(t *testing.T) {
 	bias := map[string][3]float64{"tiny-sd15": {127.5, 127.5, 127.5}, "tiny-sdxl": {150, 140, 130}}
 	for model, f := range factors {
 		s := openStages(t, filepath.Join(sdxlGoldens, model))
-		seen := func(method string) (latents []float32, file *stage.File) {
+		seen := func(method string) ([]float32, *stage.File) {
 			t.Helper()
 			options := stage.Options{"steps": stage.IntOption(4), "width": stage.IntOption(64), "height": stage.IntOption(48), "prompt": stage.TextOption("a house"), "sampler": stage.TextOption("euler")}
 			if method != "" {
 				options["preview_method"] = stage.TextOption(method)
 			}
-			values := stage.Values{}
-			for _, turn := range s.turns(s.recipe(model), options, values)[:2] {
-				on := s[turn.Kind]
-				for _, component := range turn.Components() {
-					if err := on.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
-						t.Fatal(err)
-					}
-				}
-				req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(turn.Options), Values: values, Seed: 5}
-				if turn.Kind == stage.KindDenoiser {
-					req.PreviewEveryNSteps = 3
-				}
-				out, err := on.Work(t.Context(), req, stage.Observer{Preview: func(_ int, estimate stage.Values) {
-					if file = estimate[0].File; file == nil {
-						latents = floats(t, estimate[0].Tensor)
-					}
-				}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				values = out.Values
-			}
-			return latents, file
+			return s.previewed(t, s.recipe(model), options, 3)
 		}
 		latents, file := seen("decoder")
 		if usual, _ := seen(""); file != nil || len(latents) == 0 || len(usual) != len(latents) {
@@ -120,38 +126,17 @@ func TestTinyPreviewsAreDecoded(t *testing.T) {
 	folder := adapters(t, "AutoencoderTiny", map[string]string{"taesd": quarter(t)})
 	s := openStages(t, filepath.Join(sdxlGoldens, model), folder)
 	on := s[stage.KindDenoiser]
-	draw := func(more stage.Options) (latents []float32, file *stage.File) {
+	draw := func(more stage.Options) ([]float32, *stage.File) {
 		t.Helper()
 		options := stage.Options{"steps": stage.IntOption(3), "width": stage.IntOption(64), "height": stage.IntOption(32), "prompt": stage.TextOption("fox"), "sampler": stage.TextOption("euler")}
 		maps.Copy(options, more)
 		recipe := s.recipe(model)
-		values := stage.Values{}
-		for _, turn := range s.turns(recipe, options, values)[:2] {
-			of := s[turn.Kind]
-			for _, component := range turn.Components() {
-				if err := of.Load(t.Context(), stage.LoadRequest{Component: component}, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			req := stage.WorkRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(turn.Options), Values: values, Seed: 5}
-			if turn.Kind == stage.KindDenoiser {
-				req.PreviewEveryNSteps = 2
-				shape := options.Of(recipe.ShapeNames(turn))
-				if planned, err := on.Plan(t.Context(), stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: shape}); err != nil || planned.ScratchBytes == 0 {
-					t.Fatal(planned, err)
-				}
-			}
-			out, err := of.Work(t.Context(), req, stage.Observer{Preview: func(_ int, estimate stage.Values) {
-				if file = estimate[0].File; file == nil {
-					latents = floats(t, estimate[0].Tensor)
-				}
-			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			values = out.Values
+		turn := s.turns(recipe, options, nil)[1]
+		plan := stage.PlanRequest{Turn: turn.Name, Components: turn.Components(), Options: options.Of(recipe.ShapeNames(turn))}
+		if planned, err := on.Plan(t.Context(), plan); err != nil || planned.ScratchBytes == 0 {
+			t.Fatal(planned, err)
 		}
-		return latents, file
+		return s.previewed(t, recipe, options, 2)
 	}
 	latents, _ := draw(nil)
 	_, got := draw(stage.Options{"preview_decoder": stage.TextOption("taesd")})
