@@ -7,6 +7,13 @@ import "github.com/triptych-serving/triptych/engine/tensor"
 
 // Gemm records op and returns Out.
 func (t *Tape) Gemm(op Gemm) Array {
+	if t.adapted[op.W] != nil {
+		return t.adaptedGemm(op)
+	}
+	return t.gemm(op)
+}
+
+func (t *Tape) gemm(op Gemm) Array {
 	if t.err != nil {
 		return Array{}
 	}
@@ -29,6 +36,13 @@ func (t *Tape) Gemm(op Gemm) Array {
 
 // Conv2D records op and returns Out.
 func (t *Tape) Conv2D(op Conv2D) Array {
+	if t.adapted[op.W] != nil {
+		return t.adaptedConv2D(op)
+	}
+	return t.conv2D(op)
+}
+
+func (t *Tape) conv2D(op Conv2D) Array {
 	if t.err != nil {
 		return Array{}
 	}
@@ -73,6 +87,13 @@ func (t *Tape) Conv2D(op Conv2D) Array {
 
 // GroupNorm records op and returns Out.
 func (t *Tape) GroupNorm(op GroupNorm) Array {
+	if t.adapted[op.Gamma] != nil {
+		return t.adaptedGroupNorm(op)
+	}
+	return t.groupNorm(op)
+}
+
+func (t *Tape) groupNorm(op GroupNorm) Array {
 	if t.err != nil {
 		return Array{}
 	}
@@ -93,6 +114,13 @@ func (t *Tape) GroupNorm(op GroupNorm) Array {
 
 // LayerNorm records op and returns Out.
 func (t *Tape) LayerNorm(op LayerNorm) Array {
+	if t.adapted[op.Gamma] != nil {
+		return t.adaptedLayerNorm(op)
+	}
+	return t.layerNorm(op)
+}
+
+func (t *Tape) layerNorm(op LayerNorm) Array {
 	if t.err != nil {
 		return Array{}
 	}

@@ -26,6 +26,7 @@ type Tape struct {
 	fixed     []bool         // by ID-1: depends on fixed inputs alone
 	inputs    []Named
 	outputs   []Named
+	adapted   map[Weight][]Adaptation
 	err       error
 }
 
