@@ -10,6 +10,7 @@ import (
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/families/flux"
 	"github.com/triptych-serving/triptych/families/ipadapter"
+	"github.com/triptych-serving/triptych/families/lora"
 	"github.com/triptych-serving/triptych/families/sd"
 	"github.com/triptych-serving/triptych/families/sdxl"
 	"github.com/triptych-serving/triptych/families/taesd"
@@ -22,6 +23,7 @@ func All() []family.Family {
 		flux.Family(),
 		controlnet.Family(),
 		ipadapter.Family(),
+		lora.Family(),
 		upscaler.Family(),
 		taesd.Family(),
 	})

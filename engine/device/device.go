@@ -161,6 +161,9 @@ func (m *Manifest) Add(p Param) Weight {
 // At gives the parameter a weight names.
 func (m *Manifest) At(w Weight) *Param { return &m.Params[w.n-1] }
 
+// Weight names the i-th parameter.
+func (m *Manifest) Weight(i int) Weight { return Weight{i + 1} }
+
 // Present reports whether w names a parameter.
 func (w Weight) Present() bool { return w.n != 0 }
 

@@ -57,6 +57,7 @@ type Component struct {
 	// Settings is all that results depend on beside the weights.
 	Settings func() (string, error)
 	Beside   Room     // held with the weights
+	Whole    bool     // runs have the weights beside those of another one, so that they cannot be streamed
 	Warnings []string // beside those of the network
 	Problem  error    // why it cannot be loaded, although it can be planned
 }

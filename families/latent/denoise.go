@@ -27,7 +27,7 @@ func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) (runs []fami
 	if runs, err = a.runs(o, tokens); err != nil {
 		return nil, err
 	}
-	run, err := m.UNetRun(nets[0], o, tokens, a.beside())
+	run, err := a.unetRun(nets[0], o, tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +41,6 @@ func (m *Model) denoiseRuns(nets []family.Network, o stage.Options) (runs []fami
 
 // maxBatch bounds how many images one seed draws the noise of.
 const maxBatch = 64
-
-// UNetRun is that of a guided image or another one, with so many tokens of each prompt, beside adapters.
-func (m *Model) UNetRun(net family.Network, o stage.Options, tokens int, b modeldir.Beside) (family.Run, error) {
-	h, w := m.latentSize(o)
-	tape, err := net.(*modeldir.Denoiser).TapeBeside(family.Batch(o), h, w, tokens, b)
-	return family.Run{Tape: tape}, err
-}
 
 // denoise leads noise, or a picture with noise, to a latent.
 func (m *Model) denoise(ctx context.Context, s family.Session, req stage.WorkRequest, o stage.Observer) (stage.Result, error) {
@@ -71,7 +64,7 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 	if err != nil {
 		return stage.Result{}, err
 	}
-	a, err := d.adapters(networks(s, d.req), d.req.Options)
+	a, err := d.adapters(Networks(s, d.req), d.req.Options)
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -84,7 +77,7 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 	if err != nil {
 		return stage.Result{}, err
 	}
-	r, err := d.UNetRun(s.Network(0), d.req.Options, d.tokens, a.beside())
+	r, err := a.unetRun(s.Network(0), d.req.Options, d.tokens)
 	if err != nil {
 		return stage.Result{}, err
 	}
@@ -98,6 +91,9 @@ func (d *denoising) run(ctx context.Context, s family.Session, o stage.Observer)
 	}
 	if d.tiny != nil {
 		defer d.tiny.run.Free()
+	}
+	if err := a.loras.write(run); err != nil {
+		return stage.Result{}, s.Failed(r, run, err)
 	}
 	for _, in := range image {
 		if err := run.Write(in.Name, in.Values); err != nil {

@@ -34,7 +34,7 @@ func PromptOptions() []stage.OptionSpec {
 
 // Reads are the options that an encode turn reads, of prompts by some names.
 func Reads(prompts ...string) []string {
-	return append(prompts, family.Guidance, OptionClipSkip, OptionNegativeClipSkip, OptionSteps, OptionSyntax, OptionRestoreMean)
+	return append(prompts, family.Guidance, OptionClipSkip, OptionNegativeClipSkip, OptionSteps, OptionSyntax, OptionRestoreMean, OptionLoRAs)
 }
 
 // maxChunks bounds the chunks of all texts of a request, of which alternatives may have many.

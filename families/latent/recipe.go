@@ -60,7 +60,7 @@ func (m *Model) Options() []stage.OptionSpec {
 		{Name: OptionRescale, Type: stage.Float, Max: 1, Default: stage.FloatOption(0)},
 		{Name: OptionDenoisingEnd, Type: stage.Float, Max: 1, Default: stage.FloatOption(1)},
 		{Name: OptionBatchSize, Type: stage.Int, Min: 1, Max: maxBatch, Default: stage.IntOption(1)},
-		controlOption(), ipOption(),
+		controlOption(), ipOption(), loraOption(),
 		{Name: OptionBatchIndex, Type: stage.Int, Max: maxBatch - 1, Default: stage.IntOption(0)},
 	}, family.FileOptions(), []stage.OptionSpec{m.previews(), family.PreviewDecoderOption(), family.UpscalerOption(family.Upscaler)}, family.UpscaleOptions())
 }
@@ -133,7 +133,7 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 			Takes: slices.Concat(conditioning, encoded, []stage.Port{imageStatesPort()}, controlPorts()), Gives: []stage.Port{latents},
 			Options: slices.Concat([]string{
 				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
-				OptionTokens, OptionControlNets, OptionIPAdapter, OptionPreviews, family.PreviewDecoder,
+				OptionTokens, OptionControlNets, OptionIPAdapter, OptionLoRAs, OptionPreviews, family.PreviewDecoder,
 			}, options),
 		},
 		{

@@ -14,12 +14,12 @@ import (
 type Encoded struct{ States, Pooled []float32 }
 
 // Runs are those of prompts, with the network of a member: one for all that skip as many layers, and one for one of them, which may
-// have textual inversions.
-func (t *Text) Runs(net family.Network, member int, prompts []Prompt) (runs []family.Run, err error) {
+// have textual inversions. LoRAs are those of the network.
+func (t *Text) Runs(net family.Network, member int, loras LoRAs, prompts []Prompt) (runs []family.Run, err error) {
 	alike := atOnce(prompts)
 	for _, skip := range slices.Sorted(maps.Keys(alike)) {
 		for _, n := range slices.Compact([]int{alike[skip], 1}) {
-			r, err := t.run(net, member, n, skip)
+			r, err := t.run(net, member, loras, n, skip)
 			if err != nil {
 				return nil, err
 			}
@@ -39,13 +39,13 @@ func atOnce(prompts []Prompt) map[int]int {
 }
 
 // run is that of so many prompts. One alone has room for vectors of textual inversions.
-func (t *Text) run(net family.Network, member, prompts, skip int) (family.Run, error) {
+func (t *Text) run(net family.Network, member int, loras LoRAs, prompts, skip int) (family.Run, error) {
 	vectors := 0
 	if prompts == 1 {
 		vectors = t.vectors()
 	}
-	tape, err := net.(*modeldir.TextEncoder).TapeWith(prompts, t.Tokens, t.depth(skip), vectors)
-	return family.Run{Member: member, Tape: tape}, err
+	tape, err := net.(*modeldir.TextEncoder).TapeWith(prompts, t.Tokens, t.depth(skip), vectors, loras.adapted...)
+	return family.Run{Member: member, With: loras.members, Tape: tape}, err
 }
 
 // vectors is how many of textual inversions a chunk has room for.
@@ -56,13 +56,13 @@ func (t *Text) row() int { return t.Tokens*t.Config.HiddenSize + t.Projection }
 
 // Encode gives the states of texts, weighted. Those of the chunks used last are kept beside the weights, so that only what is new is
 // computed, in batches that Runs tells. A row's bits do not depend on the batch it is computed in.
-func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Reading) (e Encoded, err error) {
+func (t *Text) Encode(ctx context.Context, s family.Session, member int, loras LoRAs, r Reading) (e Encoded, err error) {
 	store, n := s.Beside(member), t.row()
 	rows := make([]float32, len(r.chunks)*n)
 	keys := make([]string, len(r.chunks))
 	missing := map[int][]int{} // rows, each the first of its key, by the layers they skip
 	for i, c := range r.chunks {
-		keys[i] = fmt.Sprint(t.depth(c.skip), c.IDs) + c.key
+		keys[i] = fmt.Sprint(t.depth(c.skip), c.IDs) + c.key + loras.Key()
 		if slices.Contains(keys[:i], keys[i]) {
 			continue
 		}
@@ -76,7 +76,7 @@ func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Readi
 	}
 	for _, skip := range slices.Sorted(maps.Keys(missing)) {
 		for some := range r.together(missing[skip]) {
-			if err := t.compute(ctx, s, member, r.chunks, some, rows); err != nil {
+			if err := t.compute(ctx, s, member, loras, r.chunks, some, rows); err != nil {
 				return e, err
 			}
 		}
@@ -98,9 +98,9 @@ func (t *Text) Encode(ctx context.Context, s family.Session, member int, r Readi
 }
 
 // compute runs the network on some chunks, which skip as many layers, and fills in their rows.
-func (t *Text) compute(ctx context.Context, s family.Session, member int, chunks []chunk, missing []int, rows []float32) error {
+func (t *Text) compute(ctx context.Context, s family.Session, member int, loras LoRAs, chunks []chunk, missing []int, rows []float32) error {
 	first := chunks[missing[0]]
-	r, err := t.run(s.Network(member), member, len(missing), first.skip)
+	r, err := t.run(s.Network(member), member, loras, len(missing), first.skip)
 	if err != nil {
 		return err
 	}
@@ -124,6 +124,7 @@ func (t *Text) compute(ctx context.Context, s family.Session, member int, chunks
 			copy(rows, first.extra)
 			return run.Write(modeldir.InputExtra, rows)
 		},
+		func() error { return loras.write(run) },
 		func() error { return run.WriteIDs(modeldir.InputIDs, input) },
 		func() error { return run.Execute(ctx) },
 		func() error { return run.Read(modeldir.OutputStates, states) },

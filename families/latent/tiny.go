@@ -50,7 +50,7 @@ func (d *denoising) openTiny(s family.Session) (*tinyPreviews, error) {
 	if d.req.PreviewEveryNSteps == 0 {
 		return nil, nil
 	}
-	r, ok, err := d.tinyRun(networks(s, d.req), d.req.Options)
+	r, ok, err := d.tinyRun(Networks(s, d.req), d.req.Options)
 	if err != nil || !ok {
 		return nil, err
 	}

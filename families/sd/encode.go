@@ -14,7 +14,11 @@ func prompts(o stage.Options) []latent.Prompt {
 }
 
 func (m *model) encodeRuns(nets []family.Network, o stage.Options) ([]family.Run, error) {
-	return m.text.Runs(nets[0], 0, prompts(o))
+	loras, err := m.ForTexts(nets, o, 1)
+	if err != nil {
+		return nil, err
+	}
+	return m.text.Runs(nets[0], 0, loras[0], prompts(o))
 }
 
 // encode gives the states of CLIP, the negative prompt's first.
@@ -31,7 +35,11 @@ func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequ
 	if err != nil {
 		return out, err
 	}
-	e, err := m.text.Encode(ctx, s, 0, readings[0])
+	loras, err := m.ForTexts(latent.Networks(s, req), req.Options, 1)
+	if err != nil {
+		return out, err
+	}
+	e, err := m.text.Encode(ctx, s, 0, loras[0], readings[0])
 	if err != nil {
 		return out, err
 	}

@@ -54,7 +54,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 func (m *model) recipe() stage.Recipe {
 	conditioning := []stage.Port{m.StatesPort(), latent.PeriodsPort()}
 	encode := stage.Turn{
-		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(latent.PartTextEncoder), Gives: conditioning,
+		Name: family.Encode, Kind: stage.KindEncoder, Members: append(m.Members(latent.PartTextEncoder), latent.LoRASlots()...), Gives: conditioning,
 		Options: latent.Reads(latent.OptionPrompt, latent.OptionNegative),
 	}
 	return stage.Recipe{

@@ -21,8 +21,12 @@ func (m *model) encodeRuns(nets []family.Network, o stage.Options) ([]family.Run
 
 // runsBy are those of some text encoders.
 func (m *model) runsBy(nets []family.Network, o stage.Options, texts []*latent.Text) (out []family.Run, err error) {
+	loras, err := m.ForTexts(nets, o, len(texts))
+	if err != nil {
+		return nil, err
+	}
 	for i, t := range texts {
-		runs, err := t.Runs(nets[i], i, prompts(o, i, family.Batch(o) == 2))
+		runs, err := t.Runs(nets[i], i, loras[i], prompts(o, i, family.Batch(o) == 2))
 		if err != nil {
 			return nil, err
 		}
@@ -69,9 +73,13 @@ func (m *model) encodeBy(ctx context.Context, s family.Session, req stage.WorkRe
 	if err != nil {
 		return out, err
 	}
+	loras, err := m.ForTexts(latent.Networks(s, req), req.Options, len(texts))
+	if err != nil {
+		return out, err
+	}
 	encoded := make([]latent.Encoded, len(texts))
 	for i, t := range texts {
-		if encoded[i], err = t.Encode(ctx, s, i, readings[i]); err != nil {
+		if encoded[i], err = t.Encode(ctx, s, i, loras[i], readings[i]); err != nil {
 			return out, err
 		}
 	}

@@ -168,7 +168,7 @@ func (m *model) recipe() stage.Recipe {
 		prompts = append(prompts, optionPrompt2, optionNegative2)
 	}
 	encode := stage.Turn{
-		Name: family.Encode, Kind: stage.KindEncoder, Members: m.Members(parts...), Gives: conditioning,
+		Name: family.Encode, Kind: stage.KindEncoder, Members: append(m.Members(parts...), latent.LoRASlots()...), Gives: conditioning,
 		Options: append(latent.Reads(prompts...), forceZeros),
 	}
 	options := []stage.OptionSpec{m.Prompt(latent.OptionPrompt)}

@@ -250,7 +250,8 @@ func TestControlNetRefusals(t *testing.T) {
 type fileCase struct {
 	File                    json.RawMessage
 	Group, Expect, Run, Why string
-	Base, Encoder           string
+	Base, Encoder, Ref      string
+	Scale                   float64
 }
 
 // TestAdaptersElsewhere: pictures under a ControlNet and an IP-Adapter at once are the same with weights that are streamed, and on a device that has
@@ -261,52 +262,58 @@ func TestAdaptersElsewhere(t *testing.T) {
 			continue
 		}
 		o, inputs := c.request(t, filepath.Join(sdxlGoldens, "inputs"))
-		library, err := OpenLibrary(c.folders(t, sdxlGoldens, controlGoldens)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var computes [2]device.Device
-		for i := range computes {
-			d, err := cpu.New(cpu.Options{Threads: 2})
-			if err != nil {
-				t.Fatal(err)
-			}
-			computes[i] = d
-		}
-		copying, err := devicetest.NewCopying(computes[1], devicetest.CopyingOptions{OverheadBytes: 1 << 20})
-		if err != nil {
-			t.Fatal(err)
-		}
-		least := map[stage.Kind]int64{stage.KindEncoder: 0, stage.KindDenoiser: 0, stage.KindDecoder: 0}
-		for name, options := range map[string]Options{
-			"streamed": {Library: library, Device: computes[0], Host: "test", Version: "test", ResidentBytes: least},
-			"copying":  {Library: library, Device: copying, Host: "test", Version: "test"},
-		} {
-			s := stages{}
-			for _, kind := range stage.Kinds() {
-				s[kind] = newStage(kind, options)
-			}
+		elsewhere(t, c.folders(t, sdxlGoldens, controlGoldens), func(name string, s stages) {
 			t.Log(name, s.checkRun(t, c.goldenCase, controlGoldens, c.Model, o, inputs))
 			if name == "copying" {
 				s.inTwoPasses(t, c, o, inputs)
 			}
-			for _, on := range s {
-				for _, b := range on.all() {
-					if _, err := on.Evict(t.Context(), stage.EvictRequest{Component: b.component.Name}); err != nil {
-						t.Error(err)
-					}
-				}
-			}
-			if used := options.Device.Memory().UsedBytes; used != 0 {
-				t.Errorf("%s: %d bytes are left on the device", name, used)
-			}
-			if err := options.Device.Close(); err != nil {
-				t.Error(err)
-			}
-		}
+		})
 		return
 	}
 	t.Error("no such run")
+}
+
+// elsewhere gives stages whose weights are streamed, and stages on a device that has memory of its own.
+func elsewhere(t *testing.T, dirs []string, give func(name string, s stages)) {
+	t.Helper()
+	library, err := OpenLibrary(dirs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var computes [2]device.Device
+	for i := range computes {
+		if computes[i], err = cpu.New(cpu.Options{Threads: 2}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copying, err := devicetest.NewCopying(computes[1], devicetest.CopyingOptions{OverheadBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	least := map[stage.Kind]int64{stage.KindEncoder: 0, stage.KindDenoiser: 0, stage.KindDecoder: 0}
+	for name, options := range map[string]Options{
+		"streamed": {Library: library, Device: computes[0], Host: "test", Version: "test", ResidentBytes: least},
+		"copying":  {Library: library, Device: copying, Host: "test", Version: "test"},
+	} {
+		s := stages{}
+		for _, kind := range stage.Kinds() {
+			s[kind] = newStage(kind, options)
+		}
+		give(name, s)
+		for _, on := range s {
+			for _, b := range on.all() {
+				if _, err := on.Evict(t.Context(), stage.EvictRequest{Component: b.component.Name}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if used := options.Device.Memory().UsedBytes; used != 0 {
+			t.Errorf("%s: %d bytes are left on the device", name, used)
+		}
+		if err := options.Device.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // inTwoPasses draws a picture twice as large, with adapters and without.

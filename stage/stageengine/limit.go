@@ -6,6 +6,9 @@ import "github.com/triptych-serving/triptych/engine/device"
 // than so many bytes, if that can be; 0 is no limit. A device that streams nothing holds them whole, and the limit is refused
 // by their bytes. streamed tells whether anything is.
 func (s *Stage) loadPlan(b *book, m *device.Manifest, limitBytes int64) (plan device.LoadPlan, streamed bool) {
+	if b.part.Whole {
+		return plan, false
+	}
 	if limitBytes != 0 {
 		limitBytes = max(1, limitBytes-b.store.Bytes())
 	}

@@ -67,7 +67,7 @@ func IsModel(path string) bool {
 	var of struct {
 		Class string `json:"_class_name"`
 	}
-	return err == nil && json.Unmarshal(data, &of) == nil && slices.Contains(loneClasses(), of.Class)
+	return err == nil && json.Unmarshal(data, &of) == nil && slices.Contains(loneClasses(), of.Class) || isLoRA(path)
 }
 
 // Open reads model_index.json of a model whose pipeline is of one of the accepted classes, or where there is none the
@@ -79,6 +79,12 @@ func Open(path string, accepted ...string) (*Dir, error) {
 	}
 	file := filepath.Join(path, IndexFile)
 	data, err := readConfig(file)
+	if errors.Is(err, fs.ErrNotExist) && isLoRA(path) {
+		if d := (&Dir{path: path, class: ClassLoRA}); slices.Contains(accepted, d.class) {
+			return d, nil
+		}
+		return nil, &Error{Path: path, Expected: strings.Join(accepted, " or "), Got: ClassLoRA}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if own, lone := readConfig(filepath.Join(path, configFile)); lone == nil {
 			file, data, err = filepath.Join(path, configFile), own, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/triptych-serving/triptych/engine/model/controlnet"
 	"github.com/triptych-serving/triptych/engine/model/ipadapter"
+	"github.com/triptych-serving/triptych/engine/model/lora"
 	"github.com/triptych-serving/triptych/engine/model/taesd"
 	"github.com/triptych-serving/triptych/engine/model/upscale"
 	"github.com/triptych-serving/triptych/engine/nn"
@@ -45,6 +46,8 @@ func openFile(path string, accepted []string) (*Dir, error) {
 		d.class, d.names = controlnet.Class, stored
 	case ipadapter.Is(names):
 		d.class = ClassIPAdapter
+	case lora.Is(names):
+		d.class = ClassLoRA
 	default:
 		_, notUpscaler := upscale.Of(set)
 		if notUpscaler == nil {
@@ -63,13 +66,10 @@ func openFile(path string, accepted []string) (*Dir, error) {
 			d = whole
 		default:
 			got := fmt.Sprintf("%d tensors of something else", len(names))
-			if slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, "lora_") }) {
-				got = "a LoRA, which nothing here draws with"
-			}
 			if akin := (*upscale.Error)(nil); errors.As(notUpscaler, &akin) && akin.Akin {
 				got = akin.Got
 			}
-			return refuse("a checkpoint, a ControlNet, an IP-Adapter, an upscaler or the decoder of a tiny autoencoder", got, nil)
+			return refuse("a checkpoint, a ControlNet, an IP-Adapter, a LoRA, an upscaler or the decoder of a tiny autoencoder", got, nil)
 		}
 	}
 	if !slices.Contains(accepted, d.class) {

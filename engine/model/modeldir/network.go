@@ -28,7 +28,7 @@ type Options struct {
 // Close it when no more loading follows; its manifest and tapes outlive that.
 type Network struct {
 	manifest *device.Manifest
-	tapes    *device.Tapes[Shape]
+	tapes    *device.Tapes[tapeOf]
 	weights  weightFile
 	complete bool
 	warnings []string
@@ -156,7 +156,7 @@ func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore 
 	s := nn.NewScope(n.weights)
 	s.Keep(o.Resident)
 	declare(s)
-	n.manifest, n.tapes = s.Manifest(), &device.Tapes[Shape]{}
+	n.manifest, n.tapes = s.Manifest(), &device.Tapes[tapeOf]{}
 	surplus, err := s.Finish(ignore)
 	if err != nil {
 		_ = n.Close() // read-only, and the declaration's error says more

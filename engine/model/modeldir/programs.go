@@ -3,9 +3,12 @@ package modeldir
 import (
 	"fmt"
 	"strconv"
+	"sync"
 
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/model/clip"
+	"github.com/triptych-serving/triptych/engine/model/lora"
+	"github.com/triptych-serving/triptych/engine/model/original"
 	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 	"github.com/triptych-serving/triptych/engine/nn"
@@ -45,6 +48,7 @@ type TextEncoder struct {
 	Config     clip.Config
 	model      *clip.Model
 	projection *nn.Linear // of the pooled state; nil without one
+	table      func() *lora.Table
 }
 
 // TextEncoder opens a text encoder. A projection of the pooled state to so many values is one matrix more; 0 is none. The
@@ -57,8 +61,12 @@ func (d *Dir) TextEncoder(folder string, c clip.Config, projection int, o Option
 			e.projection = &l
 		}
 	}, clip.Ignore)
+	e.table = sync.OnceValue(func() *lora.Table { return lora.NewTable(e.manifest, nil) })
 	return e, err
 }
+
+// Adapt fits a LoRA on the encoder. The error is a lora.Misfit.
+func (e *TextEncoder) Adapt(l *LoRA) (Adapted, error) { return adapt(e.table(), l) }
 
 // Depth is which states of a text encoder are taken: those behind all layers but some at the end, through the final norm or
 // not.
@@ -74,13 +82,13 @@ func (e *TextEncoder) Tape(batch, tokens int) (*device.Tape, error) {
 
 // TapeWith is Tape to states of any depth, with InputExtra [extra, HiddenSize], tokens behind those of the vocabulary; 0 is none. Of an
 // encoder with a projection it gives OutputPooled [batch, tokens, width] too: what the pooled state would be at each place,
-// which is Config.Pooled in fact.
-func (e *TextEncoder) TapeWith(batch, tokens int, d Depth, extra int) (*device.Tape, error) {
+// which is Config.Pooled in fact. LoRAs are those that fit it.
+func (e *TextEncoder) TapeWith(batch, tokens int, d Depth, extra int, loras ...Adapted) (*device.Tape, error) {
 	shape := Shape{batch, tokens, d.Skipped, 0, extra}
 	if d.Normed {
 		shape[3] = 1
 	}
-	return e.Record(shape, func(t *device.Tape) {
+	return e.RecordAdapted(shape, loras, func(t *device.Tape) {
 		layers := e.Config.Layers
 		if d.Skipped < 0 || d.Skipped >= layers {
 			t.Fail(fmt.Errorf("clip: %d layers skipped, expected 0 to %d", d.Skipped, layers-1))
@@ -108,6 +116,7 @@ type Denoiser struct {
 	Network
 	Config unet.Config
 	model  *unet.Model
+	table  func() *lora.Table
 }
 
 // Denoiser opens a U-Net. The errors are those of Dir.Network.
@@ -115,8 +124,12 @@ func (d *Dir) Denoiser(folder string, c unet.Config, o Options) (u *Denoiser, er
 	u = &Denoiser{Config: c}
 	u.Network, err = d.Network(folder, o, func(s *nn.Scope) { u.model = unet.New(s, c) }, nil)
 	u.warnings = append(u.warnings, d.keyWarnings(folder, unet.UnknownKeys)...)
+	u.table = sync.OnceValue(func() *lora.Table { return lora.NewTable(u.manifest, original.Modules(original.UNet(c))) })
 	return u, err
 }
+
+// Adapt fits a LoRA on the U-Net. The error is a lora.Misfit.
+func (u *Denoiser) Adapt(l *LoRA) (Adapted, error) { return adapt(u.table(), l) }
 
 // Tape maps InputLatents [batch, h, w, C], InputTime [1, Channels[0]] (Config.TimeInput) and
 // InputContext [batch, tokens, ContextDim], a fixed input, to OutputPrediction [batch, h, w, C]. A network with
@@ -134,6 +147,7 @@ type Beside struct {
 	// ImageTokens is the length of an image prompt, of which it takes InputKeys and InputValues [batch, ImageTokens, width] for
 	// each of Config.CrossAttentions, fixed inputs. 0 is none.
 	ImageTokens int
+	LoRAs       []Adapted // those that fit it
 }
 
 // TapeBeside is Tape with inputs for adapters.
@@ -142,7 +156,7 @@ func (u *Denoiser) TapeBeside(batch, h, w, tokens int, b Beside) (*device.Tape, 
 	if b.Control {
 		shape[5] = 1
 	}
-	return u.Record(shape, func(t *device.Tape) {
+	return u.RecordAdapted(shape, b.LoRAs, func(t *device.Tape) {
 		in := unetInputs(t, u.Config, batch, h, w, tokens)
 		for i, width := range u.Config.CrossAttentions() {
 			if n := b.ImageTokens; n > 0 {
@@ -220,16 +234,32 @@ func (v *ImageEncoder) Tape(batch, height, width int) (*device.Tape, error) {
 // Shape is what a tape is recorded for.
 type Shape [6]int
 
-// Record gives the tape of what forward does, unless one of that shape is remembered. It is not to be written to.
-func (n *Network) Record(s Shape, forward func(*device.Tape)) (*device.Tape, error) {
-	return n.tapes.Of(s, func() (*device.Tape, error) { return record(n.manifest, forward) })
+// tapeOf is what a tape is recorded for.
+type tapeOf struct {
+	Shape
+	loras string // their Numbers
 }
 
-func record(m *device.Manifest, forward func(*device.Tape)) (*device.Tape, error) {
-	t := device.NewTape(m)
-	forward(t)
-	if err := t.Err(); err != nil {
-		return nil, err
-	}
-	return t, nil
+// Record gives the tape of what forward does, unless one of that shape is remembered. It is not to be written to.
+func (n *Network) Record(s Shape, forward func(*device.Tape)) (*device.Tape, error) {
+	return n.RecordAdapted(s, nil, forward)
+}
+
+// RecordAdapted is Record with LoRAs, whose manifests are the tape's further ones, in order. It has the fixed inputs of Scales.
+func (n *Network) RecordAdapted(s Shape, loras []Adapted, forward func(*device.Tape)) (*device.Tape, error) {
+	return n.tapes.Of(tapeOf{s, Numbers(loras)}, func() (*device.Tape, error) {
+		var further []*device.Manifest
+		for _, l := range loras {
+			further = append(further, l.manifest)
+		}
+		t := device.NewTape(n.manifest, further...)
+		for i, l := range loras {
+			l.fit.Adapt(t, i, func(layer int) device.Array { return t.FixedInput(inputScale(i, layer), 1) })
+		}
+		forward(t)
+		if err := t.Err(); err != nil {
+			return nil, err
+		}
+		return t, nil
+	})
 }

@@ -31,6 +31,9 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 	if _, err := os.Stat(index); err != nil {
 		if lone := filepath.Join(path, configFile); IsModel(path) {
 			index = lone
+			if files := loraFiles(path); len(files) > 0 {
+				index = files[0].path
+			}
 		}
 	}
 	single := IsFile(path)
