@@ -9,12 +9,13 @@ import (
 
 // adapterFlags name what a model is used with; they stand for options and inputs of the model.
 type adapterFlags struct {
-	controlNets, ipAdapters []string
-	controlImages           []string // files, of each ControlNet
-	imagePrompt             string   // a file
+	loras, controlNets, ipAdapters []string
+	controlImages                  []string // files, of each ControlNet
+	imagePrompt                    string   // a file
 }
 
 func (f *adapterFlags) add(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.loras, "lora", nil, "LoRA, NAME or NAME:SCALE, or NAME:SCALE:SCALE of text encoders and of the U-Net; may be repeated, and written <lora:NAME:SCALE> in the prompt")
 	flags.StringArrayVar(&f.controlNets, "controlnet", nil, "ControlNet, NAME or NAME:SCALE or NAME:SCALE:START:END, the parts of the steps in which it works; may be repeated")
 	flags.StringArrayVar(&f.controlImages, "control-image", nil, "picture for the ControlNet, the first for the first; may be repeated")
 	flags.StringArrayVar(&f.ipAdapters, "ip-adapter", nil, "IP-Adapter, NAME or NAME:SCALE, which takes --image-prompt")
@@ -26,7 +27,7 @@ func (f *adapterFlags) options() (out []string) {
 	for _, o := range []struct {
 		name  string
 		named []string
-	}{{"controlnets", f.controlNets}, {"ip_adapter", f.ipAdapters}} {
+	}{{"loras", f.loras}, {"controlnets", f.controlNets}, {"ip_adapter", f.ipAdapters}} {
 		if len(o.named) > 0 {
 			out = append(out, o.name+"="+strings.Join(o.named, ","))
 		}

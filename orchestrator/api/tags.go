@@ -33,15 +33,21 @@ func lift(r stage.Recipe, given stage.Options) error {
 	return leftTags(r, given)
 }
 
-// leftTags refuses the tag of a LoRA, which everybody writes alike, in a text of a model that has no option for it: drawn as words, it
-// would be another picture than the caller means.
+// leftTags refuses the tag of a LoRA, which everybody writes alike, in a text where it means nothing: drawn as words, it would be another
+// picture than the caller means.
 func leftTags(r stage.Recipe, given stage.Options) error {
 	const tag = "<lora:"
+	accepted := "no LoRA, for which the model has no option"
+	for _, o := range r.Options {
+		if "<"+o.Tag+":" == tag {
+			accepted = "no LoRA there, but in " + strings.Join(o.InTexts, " or ")
+		}
+	}
 	for _, o := range r.Options {
 		if text := given[o.Name].Text; o.Type == stage.Text && strings.Contains(text, tag) {
 			_, behind, _ := strings.Cut(text, tag)
 			inside, _, _ := strings.Cut(behind, ">")
-			return stage.Invalid(stage.InvalidField, fieldOf(o.Name), tag+stage.Excerpt(inside, 60)+">", "no LoRA, for which the model has no option")
+			return stage.Invalid(stage.InvalidField, fieldOf(o.Name), tag+stage.Excerpt(inside, 60)+">", accepted)
 		}
 	}
 	return nil
