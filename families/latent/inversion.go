@@ -16,8 +16,14 @@ import (
 type words map[string]inversion.Named
 
 // wordsFor are those that a session has for text encoders.
-func wordsFor(s family.Session, encoders []*Text) words {
-	return inversion.Words(s.Embeddings(), func(in *inversion.Inversion) error {
+func wordsFor(s family.Session, loras []LoRAs, encoders []*Text) words {
+	all := s.Embeddings()
+	for _, of := range loras {
+		for _, l := range of.adapted {
+			all = append(all, l.Embeddings()...)
+		}
+	}
+	return inversion.Words(all, func(in *inversion.Inversion) error {
 		refuse := func(expected, got string) error {
 			return &inversion.Error{File: in.File, Expected: expected, Got: got}
 		}

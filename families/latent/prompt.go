@@ -57,13 +57,13 @@ type chunk struct {
 	key   string    // of vectors and places
 }
 
-// Read reads the texts of some encoders in the syntax of a request: of each text every one has as many chunks. Warnings tell what was cut off. The error
+// Read reads the texts of some encoders, which have LoRAs, in the syntax of a request: of each text every one has as many chunks. Warnings tell what was cut off. The error
 // is a *stage.Error, or the tokenizer's.
-func (c Conditioning) Read(o stage.Options, s family.Session, encoders ...*Text) (out []Reading, warnings []stage.Warning, err error) {
+func (c Conditioning) Read(o stage.Options, s family.Session, loras []LoRAs, encoders ...*Text) (out []Reading, warnings []stage.Warning, err error) {
 	rows := make([][][]prompt.Chunk, len(encoders)) // by encoder and text
 	var known words
 	if o[OptionSyntax].Text != syntaxPlain {
-		known = wordsFor(s, encoders)
+		known = wordsFor(s, loras, encoders)
 	}
 	most := 0
 	for i, t := range encoders {

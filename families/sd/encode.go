@@ -31,11 +31,11 @@ func (m *model) encode(ctx context.Context, s family.Session, req stage.WorkRequ
 	if err != nil {
 		return out, err
 	}
-	readings, warnings, err := c.Read(req.Options, s, m.text)
+	loras, err := m.ForTexts(latent.Networks(s, req), req.Options, 1)
 	if err != nil {
 		return out, err
 	}
-	loras, err := m.ForTexts(latent.Networks(s, req), req.Options, 1)
+	readings, warnings, err := c.Read(req.Options, s, loras, m.text)
 	if err != nil {
 		return out, err
 	}

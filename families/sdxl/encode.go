@@ -69,11 +69,11 @@ func (m *model) encodeBy(ctx context.Context, s family.Session, req stage.WorkRe
 	if err != nil {
 		return out, err
 	}
-	readings, warnings, err := c.Read(req.Options, s, texts...)
+	loras, err := m.ForTexts(latent.Networks(s, req), req.Options, len(texts))
 	if err != nil {
 		return out, err
 	}
-	loras, err := m.ForTexts(latent.Networks(s, req), req.Options, len(texts))
+	readings, warnings, err := c.Read(req.Options, s, loras, texts...)
 	if err != nil {
 		return out, err
 	}

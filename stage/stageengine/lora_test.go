@@ -132,9 +132,6 @@ func TestLoRAFiles(t *testing.T) {
 		if refused = refused && f.Expect != "equal" || strings.Contains(name, "dora"); f.Expect == "refuse" && !refused {
 			t.Errorf("%s is to be refused", name)
 		}
-		if f.Run == "lora-bundle" { // TestBundledEmbeddings
-			continue
-		}
 		if refused && why == "" {
 			_, err := s.draw(t, s.recipe(filepath.Base(f.Base)), o, nil, 1)
 			why = fmt.Sprint(err)

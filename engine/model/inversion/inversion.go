@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -81,14 +82,47 @@ func Read(path string) *Inversion {
 		return in
 	}
 	defer set.Close() //nolint:errcheck // it was only read
-	keys, err := in.keys(set)
+	in.readAt(set, "", set.Names())
+	return in
+}
+
+// Bundled reads the textual inversions that a file brings along, whose tensors are called PREFIX, then a word and a dot, then as in
+// a file of their own.
+func Bundled(file string, set *weights.Set, prefix string) (out []*Inversion) {
+	names := map[string][]string{} // by word
+	for _, name := range set.Names() {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		for _, own := range []string{".string_to_param.", ".clip_", ".text_encoders_", ".emb_params", ".*", ""} {
+			if at := strings.Index(rest, own); at > 0 || own == "" {
+				if own == "" {
+					at = max(0, strings.LastIndexByte(rest, '.'))
+				}
+				names[rest[:at]] = append(names[rest[:at]], strings.TrimPrefix(rest[at:], "."))
+				break
+			}
+		}
+	}
+	for _, word := range slices.Sorted(maps.Keys(names)) {
+		in := &Inversion{File: file, Words: []string{word}}
+		in.readAt(set, prefix+word+".", names[word])
+		in.Words = []string{word}
+		out = append(out, in)
+	}
+	return out
+}
+
+// readAt reads the tensors of some names, which have a prefix in the file.
+func (in *Inversion) readAt(set *weights.Set, prefix string, names []string) {
+	keys, err := in.keys(names)
 	if err == nil {
-		err = in.read(set, keys)
+		err = in.read(set, prefix, keys)
 	}
 	if err != nil {
 		in.Err, in.Encoders = err, nil
 	}
-	return in
 }
 
 // of is an error of the file's format as one of the file.
@@ -105,9 +139,9 @@ func (in *Inversion) of(err error) error {
 }
 
 // keys are the names of the vectors' tensors, by text encoder; a layout that has the word in the file sets it.
-func (in *Inversion) keys(set *weights.Set) ([]string, error) {
+func (in *Inversion) keys(all []string) ([]string, error) {
 	var names []string
-	for _, name := range set.Names() {
+	for _, name := range all {
 		if !strings.HasPrefix(name, "string_to_token.") && name != "clip_l_out" && name != "clip_g_out" { // ids in training, and what is trained beside
 			names = append(names, name)
 		}
@@ -141,9 +175,10 @@ func (in *Inversion) keys(set *weights.Set) ([]string, error) {
 }
 
 // read reads the vectors.
-func (in *Inversion) read(set *weights.Set, keys []string) error {
+func (in *Inversion) read(set *weights.Set, prefix string, keys []string) error {
 	sum := sha256.New()
-	for _, key := range keys {
+	for _, own := range keys {
+		key := prefix + own
 		refuse := func(expected, got string) error {
 			return &Error{File: in.File, Tensor: key, Expected: expected, Got: got}
 		}
@@ -175,9 +210,9 @@ func (in *Inversion) read(set *weights.Set, keys []string) error {
 		if len(in.Encoders) > 0 && in.Encoders[0].N != n {
 			return refuse(fmt.Sprintf("%d vectors, as %s has", in.Encoders[0].N, in.Encoders[0].Key), fmt.Sprint(n))
 		}
-		fmt.Fprintf(sum, "%q %d %d ", key, n, width)
+		fmt.Fprintf(sum, "%q %d %d ", own, n, width)
 		sum.Write(data)
-		in.Encoders = append(in.Encoders, Vectors{key, n, width, values})
+		in.Encoders = append(in.Encoders, Vectors{own, n, width, values})
 	}
 	sum.Sum(in.Digest[:0])
 	return nil

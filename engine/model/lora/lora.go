@@ -53,6 +53,7 @@ type Layer struct {
 // File is what a file has for the parts of a model.
 type File struct {
 	Parts map[Part][]*Layer // each in the order of Key
+	Words bool              // it brings textual inversions along
 }
 
 // accepted is what is read.
@@ -63,7 +64,8 @@ func Read(src Source, whole Part, a Alphas) (*File, error) {
 	f := &File{Parts: map[Part][]*Layer{}}
 	byKey := map[Part]map[string]*Layer{}
 	for _, name := range src.Names() {
-		if len(name) > len(bundled) && name[:len(bundled)] == bundled {
+		if strings.HasPrefix(name, Bundled) {
+			f.Words = true
 			continue
 		}
 		if is := stranger(name); is != "" {

@@ -88,8 +88,8 @@ var prefixes = []struct {
 // peftPrefix is before all that peft saves by itself.
 const peftPrefix = "base_model.model."
 
-// bundled begins the names of textual inversions that a LoRA brings along.
-const bundled = "bundle_emb."
+// Bundled begins the names of textual inversions that a LoRA brings along.
+const Bundled = "bundle_emb."
 
 // ending is what the name of a tensor ends with, and its role; 0 of another tensor.
 func ending(name string) (end string, r role) {
@@ -115,7 +115,7 @@ func stranger(name string) string {
 func Is(names []string) bool {
 	ours := 0
 	for _, name := range names {
-		if _, r := ending(name); r != 0 || stranger(name) != "" || strings.HasPrefix(name, bundled) || strings.HasPrefix(name, "lora_") {
+		if _, r := ending(name); r != 0 || stranger(name) != "" || strings.HasPrefix(name, Bundled) || strings.HasPrefix(name, "lora_") {
 			ours++
 		}
 	}

@@ -98,7 +98,7 @@ func openAdapter(t *testing.T, path string) *IPAdapter {
 	if surplus, err := s.Finish(nil); err != nil || len(surplus) > 0 {
 		t.Fatal(surplus, err)
 	}
-	a.Network = Network{manifest: s.Manifest(), tapes: &device.Tapes[Shape]{}, weights: set}
+	a.Network = Network{manifest: s.Manifest(), tapes: &device.Tapes[tapeOf]{}, weights: set}
 	return a
 }
 

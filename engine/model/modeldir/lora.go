@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/triptych-serving/triptych/engine/device"
+	"github.com/triptych-serving/triptych/engine/model/inversion"
 	"github.com/triptych-serving/triptych/engine/model/lora"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/weights"
@@ -24,6 +25,7 @@ type LoRA struct {
 	Network
 	Part   lora.Part
 	name   string
+	words  []*inversion.Inversion
 	layers []*lora.Layer
 	number uint64 // of no other one
 }
@@ -132,6 +134,9 @@ func (d *Dir) LoRAParts() (parts []lora.Part, err error) {
 		for part := range file.Parts {
 			parts = append(parts, part)
 		}
+		if file.Words {
+			parts = append(parts, lora.TextEncoder)
+		}
 	}
 	slices.Sort(parts)
 	return slices.Compact(parts), nil
@@ -145,7 +150,8 @@ func (d *Dir) LoRA(part lora.Part) (*LoRA, error) {
 			return nil, err
 		}
 		layers := file.Parts[part]
-		if len(layers) == 0 {
+		words := file.Words && part == lora.TextEncoder
+		if len(layers) == 0 && !words {
 			_ = set.Close() // read-only
 			continue
 		}
@@ -157,6 +163,9 @@ func (d *Dir) LoRA(part lora.Part) (*LoRA, error) {
 			return nil, err
 		}
 		l := &LoRA{Part: part, name: d.Name(), layers: layers, number: loras.Add(1)}
+		if words {
+			l.words = inversion.Bundled(filepath.Base(f.path), set, lora.Bundled)
+		}
 		l.manifest, l.tapes, l.weights, l.complete = s.Manifest(), &device.Tapes[tapeOf]{}, w, true
 		return l, nil
 	}
@@ -166,11 +175,17 @@ func (d *Dir) LoRA(part lora.Part) (*LoRA, error) {
 // Name is the model's.
 func (l *LoRA) Name() string { return l.name }
 
+// Embeddings are the textual inversions that it brings along for its text encoders.
+func (l *LoRA) Embeddings() []*inversion.Inversion { return l.words }
+
 // Settings is what its results depend on beside the weights.
 func (l *LoRA) Settings() string {
 	var b strings.Builder
 	for _, layer := range l.layers {
 		fmt.Fprintf(&b, "%s %g\n", layer.Key, layer.Factor)
+	}
+	for _, in := range l.words {
+		fmt.Fprintf(&b, "%q %x\n", in.Words, in.Digest)
 	}
 	return b.String()
 }
