@@ -68,6 +68,7 @@ func laws() []law {
 		{folder: "internal/deviceclaim", allow: []string{"engine/device", "stage"}, why: "a device is shared by records of bytes"},
 		{folder: "internal/exif", allow: none(), why: "it reads bytes"},
 		{folder: "internal/fetch", allow: []string{"internal/modelfolder", "stage"}, why: "files come over HTTP and go to a folder"},
+		{folder: "internal/infotext", allow: none(), why: "it reads and writes a text"},
 		{folder: "internal/local", allow: []string{"internal/procusage", "internal/rpcserver", "stage"}, why: "it starts processes and does no work of theirs"},
 		{folder: "internal/modelcache", deny: []string{"net"}, allow: []string{"internal/modelfolder", "stage"}, why: "models go from folder to folder"},
 		{folder: "internal/modelfolder", deny: []string{"google.golang.org", "net", "log"}, allow: []string{"stage"}, why: "models are shared through files alone"},

@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
 
+	"github.com/triptych-serving/triptych/internal/infotext"
 	"github.com/triptych-serving/triptych/stage"
 )
 
@@ -81,45 +82,57 @@ func (s Spec) steps() []stage.Step {
 func (s Spec) seed(i int) uint64 { return s.Seed + uint64(i) }
 
 // text is the parameters of image i in the form that most tools read from PNG files. Of the options that these do not have, it tells
-// those that are not as the model has them by default.
+// those that are not as the model has them by default, and so with the task.
 func (s Spec) text(i int) string {
 	said := map[string]bool{"prompt": true, "negative_prompt": true, "width": true, "height": true, "format": true, "quality": true, "strength": true}
-	var parts []string
+	p := infotext.Parameters{Prompt: s.Options["prompt"].Text, Negative: s.Options["negative_prompt"].Text}
+	tell := func(key, value string) { p.Fields = append(p.Fields, infotext.Field{Key: key, Value: value}) }
 	add := func(option, label string) {
 		if o, ok := s.Options[option]; ok {
-			value := o.String()
-			if o.Type == stage.Float {
-				value = fmt.Sprintf("%g", float32(o.Float))
-			}
-			parts = append(parts, label+": "+value)
+			tell(label, written(o))
 		}
 		said[option] = true
 	}
 	add("steps", "Steps")
 	add("sampler", "Sampler")
 	add("guidance_scale", "CFG scale")
-	parts = append(parts, fmt.Sprintf("Seed: %d", s.seed(i)))
+	tell("Seed", strconv.FormatUint(s.seed(i), 10))
 	if width, height := s.Options["width"], s.Options["height"]; width.Int > 0 && height.Int > 0 {
-		parts = append(parts, fmt.Sprintf("Size: %dx%d", width.Int, height.Int))
+		tell("Size", fmt.Sprintf("%dx%d", width.Int, height.Int))
 	}
-	parts = append(parts, "Model: "+s.Model)
+	tell("Model", s.Model)
 	if len(s.Inputs) > 0 {
 		add("strength", "Denoising strength")
 	}
-	text := s.Options["prompt"].Text
 	for _, o := range s.Recipe.Options {
 		switch {
 		case said[o.Name] || s.Options[o.Name] == o.Default:
 		case o.Tag != "" && slices.Contains(o.InTexts, "prompt"):
 			for _, c := range s.Options.Chosen(o.Name) {
-				text += " <" + o.Tag + ":" + c.String() + ">"
+				p.Prompt += " <" + o.Tag + ":" + c.String() + ">"
 			}
 		default:
 			add(o.Name, o.Name)
 		}
 	}
-	if negative := s.Options["negative_prompt"].Text; negative != "" {
-		text += "\nNegative prompt: " + negative
+	if s.Recipe.Task != usualTask {
+		tell("task", s.Recipe.Task)
 	}
-	return text + "\n" + strings.Join(parts, ", ")
+	return p.String()
+}
+
+// usualTask is the task of pictures of which no other is told.
+const usualTask = "generate"
+
+// written is an option as a text tells it. Numbers that callers gave in 32 bits, or that these have room for, have no more digits than
+// it takes to tell them.
+func written(o stage.Option) string {
+	if o.Type != stage.Float {
+		return o.String()
+	}
+	short := strconv.FormatFloat(o.Float, 'g', -1, 32)
+	if back, err := strconv.ParseFloat(short, 64); err == nil && (back == o.Float || float64(float32(o.Float)) == o.Float) {
+		return short
+	}
+	return o.String()
 }
