@@ -27,7 +27,7 @@ func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Tell the size of a picture and the settings it was made with",
-		Long: `Tell format and size of a PNG, JPEG or WebP, and the settings that Triptych has written into it. The whole picture is
+		Long: `Tell format and size of a PNG, JPEG or WebP, and the settings that Triptych or another program has written into it. The whole picture is
 decoded: of one that is cut off or damaged a sentence says so, and the exit code is 1. FILE - is standard input.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

@@ -1,7 +1,5 @@
 package imaging
 
-import "github.com/triptych-serving/triptych/internal/exif"
-
 // Info is what an image file tells of itself.
 type Info struct {
 	Format        Format
@@ -18,10 +16,6 @@ func Inspect(data []byte) (Info, error) {
 	}
 	format, _ := sniff(data)
 	info := Info{Format: format, Width: pixels.Width, Height: pixels.Height}
-	if format != PNG {
-		info.Parameters, _ = exif.UserComment(data)
-		return info, nil
-	}
 	texts, err := ReadText(data)
 	for _, t := range texts {
 		if t.Key == commentKey {

@@ -32,6 +32,9 @@ func TestInspect(t *testing.T) {
 			if got, err := Inspect(data); err != nil || got != want {
 				t.Errorf("%v: %+v, %v, want %+v", format, got, err, want)
 			}
+			if texts, err := ReadText(data); err != nil || text != "" && texts[len(texts)-1] != (Text{"parameters", text}) || text == "" && len(texts) > 0 {
+				t.Errorf("%v: texts %v, %v, want %q", format, texts, err, text)
+			}
 			for n := range len(data) {
 				if _, err := Inspect(data[:n]); err == nil {
 					t.Errorf("%v: %d bytes of %d pass", format, n, len(data))

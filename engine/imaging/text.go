@@ -2,12 +2,16 @@ package imaging
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/triptych-serving/triptych/internal/exif"
 )
 
 // Text is a note kept inside a file. The key "parameters" is the one other programs look for.
@@ -23,8 +27,9 @@ const (
 	// chunkOverhead is a chunk's length, type and checksum, in bytes.
 	chunkOverhead = 12
 
-	maxKey   = 79      // the standard's
-	maxValue = 1 << 20 // what readers such as PIL accept
+	maxKey   = 79       // the standard's
+	maxValue = 1 << 20  // what readers such as PIL accept
+	maxTexts = 16 << 20 // of all texts of a file that is read
 )
 
 // textChunks are the PNG chunks for texts: tEXt where Latin-1 is enough, otherwise iTXt.
@@ -50,17 +55,33 @@ func textChunks(texts []Text) ([]byte, error) {
 	return out, nil
 }
 
-// ReadText gives the texts of a PNG in the order of the file, whoever wrote it. Compressed ones
-// are left out. Errors are an Error.
+// ReadText gives the texts of a PNG in the order of the file, whoever wrote it, and of a JPEG or WebP the comment in its Exif
+// under the key "parameters". What is no text by the standard is left out; one that is larger than 1 MiB when it is inflated, and more
+// than 16 MiB of all, are an error. Errors are an Error.
 func ReadText(data []byte) ([]Text, error) {
+	format, ok := sniff(data)
+	if !ok {
+		return nil, &Error{Subject: "image", Expected: "a PNG, JPEG or WebP", Got: fmt.Sprintf("data that begins with %.12q", data)}
+	}
+	var texts []Text
+	var err error
+	if format == PNG {
+		texts, err = pngTexts(data)
+	}
+	if err != nil || slices.ContainsFunc(texts, func(t Text) bool { return t.Key == commentKey }) {
+		return texts, err
+	}
+	if comment, ok := exif.UserComment(data); ok {
+		texts = append(texts, Text{commentKey, comment})
+	}
+	return texts, nil
+}
+
+func pngTexts(data []byte) (texts []Text, err error) {
 	fail := func(expected, got string) ([]Text, error) {
 		return nil, &Error{Subject: "png", Expected: expected, Got: got}
 	}
-	rest, ok := bytes.CutPrefix(data, []byte(pngSignature))
-	if !ok {
-		return fail("the signature of a PNG", fmt.Sprintf("%.8q", data))
-	}
-	var texts []Text
+	rest, left := data[len(pngSignature):], maxTexts
 	for {
 		if len(rest) < chunkOverhead {
 			return fail("chunks up to IEND", "the end of the data")
@@ -74,34 +95,77 @@ func ReadText(data []byte) ([]Text, error) {
 			return fail(fmt.Sprintf("checksum %08x of chunk %q", sum, kind), fmt.Sprintf("%08x", got))
 		}
 		rest = rest[n+chunkOverhead:]
+		var t Text
+		ok := false
 		switch kind {
 		case "IEND":
 			return texts, nil
 		case "tEXt":
-			if key, value, ok := bytes.Cut(body, []byte{0}); ok {
-				texts = append(texts, Text{Key: fromLatin1(key), Value: fromLatin1(value)})
+			var key, value []byte
+			if key, value, ok = bytes.Cut(body, []byte{0}); ok {
+				t = Text{Key: fromLatin1(key), Value: fromLatin1(value)}
 			}
+		case "zTXt":
+			t, ok, err = parseCompressed(body)
 		case "iTXt":
-			if t, ok := parseInternational(body); ok {
-				texts = append(texts, t)
-			}
+			t, ok, err = parseInternational(body)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if left -= len(t.Key) + len(t.Value); left < 0 {
+			return fail(fmt.Sprintf("at most %d bytes of texts", maxTexts), "more")
+		}
+		if ok {
+			texts = append(texts, t)
 		}
 	}
 }
 
+// parseCompressed reads the body of a zTXt chunk: keyword, NUL, method, compressed text.
+func parseCompressed(body []byte) (t Text, ok bool, err error) {
+	key, rest, ok := bytes.Cut(body, []byte{0})
+	if !ok || len(rest) < 1 || rest[0] != 0 {
+		return t, false, nil
+	}
+	t.Key = fromLatin1(key)
+	value, ok, err := inflate(t.Key, rest[1:])
+	t.Value = fromLatin1(value)
+	return t, ok, err
+}
+
 // parseInternational reads the body of an iTXt chunk: keyword, NUL, compression flag and method,
 // language, NUL, translated keyword, NUL, text.
-func parseInternational(body []byte) (Text, bool) {
+func parseInternational(body []byte) (t Text, ok bool, err error) {
 	key, rest, ok := bytes.Cut(body, []byte{0})
-	if !ok || len(rest) < 2 || rest[0] != 0 {
-		return Text{}, false
+	if !ok || len(rest) < 2 || rest[0] > 1 || rest[0] == 1 && rest[1] != 0 {
+		return t, false, nil
 	}
+	compressed := rest[0] == 1
 	_, rest, ok = bytes.Cut(rest[2:], []byte{0})
 	if !ok {
-		return Text{}, false
+		return t, false, nil
 	}
 	_, value, ok := bytes.Cut(rest, []byte{0})
-	return Text{Key: fromLatin1(key), Value: string(value)}, ok && utf8.Valid(value)
+	t.Key = fromLatin1(key)
+	if ok && compressed {
+		value, ok, err = inflate(t.Key, value)
+	}
+	t.Value = string(value)
+	return t, ok && utf8.Valid(value), err
+}
+
+// inflate is a compressed text; ok is false of one that is damaged. The error is of one that is too large.
+func inflate(key string, compressed []byte) (value []byte, ok bool, err error) {
+	r, err := zlib.NewReader(bytes.NewReader(compressed))
+	if err != nil {
+		return nil, false, nil
+	}
+	value, err = io.ReadAll(io.LimitReader(r, maxValue+1))
+	if len(value) > maxValue {
+		return nil, false, &Error{Subject: fmt.Sprintf("text of %.80q", key), Expected: "at most 1 MiB", Got: "more when it is inflated"}
+	}
+	return value, err == nil, nil
 }
 
 func isKeyword(key []byte) bool {

@@ -2,6 +2,7 @@ package imaging
 
 import (
 	"bytes"
+	"compress/zlib"
 	"errors"
 	"image/png"
 	"slices"
@@ -55,7 +56,7 @@ func TestReadTextRefuses(t *testing.T) {
 	flipped[bytes.Index(data, []byte("value"))] ^= 1
 	long := bytes.Clone(data)
 	copy(long[bytes.Index(data, []byte("tEXt"))-4:], "\xff\xff\xff\xff")
-	for name, bad := range map[string][]byte{"empty": nil, "a JPEG": []byte("\xff\xd8\xff\xe0"), "cut": data[:len(data)-13], "damaged": flipped, "chunk of 4 GB": long} {
+	for name, bad := range map[string][]byte{"empty": nil, "a GIF": []byte("GIF89a"), "cut": data[:len(data)-13], "damaged": flipped, "chunk of 4 GB": long} {
 		_, err := ReadText(bad)
 		var e *Error
 		if !errors.As(err, &e) {
@@ -83,5 +84,49 @@ func TestReadTextSkipsWhatItCannotRead(t *testing.T) {
 	got, err := ReadText(slices.Concat(data[:afterHeader], chunks, data[afterHeader:]))
 	if err != nil || len(got) != 1 || got[0] != (Text{"k", "grün"}) {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// deflated is a text as zTXt and iTXt have it.
+func deflated(t *testing.T, text string) string {
+	t.Helper()
+	var out bytes.Buffer
+	w := zlib.NewWriter(&out)
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// TestReadTextCompressed: texts that others compress are read, and what inflates without end, whole or damaged, is refused.
+func TestReadTextCompressed(t *testing.T) {
+	data, err := Encode(FromFloats(smooth(1, 1), 1, 1), Options{Format: PNG})
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(chunks []byte) []byte { return slices.Concat(data[:afterHeader], chunks, data[afterHeader:]) }
+	chunks := appendChunk(nil, "zTXt", []byte("k\x00\x00"+deflated(t, "gr\xfcn")))
+	chunks = appendChunk(chunks, "iTXt", []byte("parameters\x00\x01\x00\x00\x00"+deflated(t, "\u2603")))
+	chunks = appendChunk(chunks, "zTXt", []byte("method\x00\x01"+deflated(t, "x")))
+	got, err := ReadText(with(chunks))
+	if want := []Text{{"k", "grün"}, {"parameters", "\u2603"}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	most := deflated(t, strings.Repeat("v", maxValue))
+	if got, err := ReadText(with(appendChunk(nil, "zTXt", []byte("k\x00\x00"+most)))); err != nil || len(got) != 1 || len(got[0].Value) != maxValue {
+		t.Errorf("%d texts, %v", len(got), err)
+	}
+	cut := most[:len(most)-4] // without its checksum
+	for name, chunk := range map[string][]byte{
+		"more":    appendChunk(nil, "iTXt", []byte("k\x00\x01\x00\x00\x00"+deflated(t, strings.Repeat("v", maxValue+1)))),
+		"many":    bytes.Repeat(appendChunk(nil, "zTXt", []byte("k\x00\x00"+most)), 17),
+		"damaged": bytes.Repeat(appendChunk(nil, "zTXt", []byte("k\x00\x00"+cut)), 17),
+	} {
+		if _, err := ReadText(with(chunk)); !errors.As(err, new(*Error)) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -95,7 +95,8 @@ func orientation(tiff []byte) int {
 	return int(order.Uint16(found[8:]))
 }
 
-// UserComment is Exif's UserComment of a PNG, JPEG or WebP, in UNICODE or ASCII; ok is false where the file has none.
+// UserComment is Exif's UserComment of a PNG, JPEG or WebP, in UNICODE, ASCII or UTF-8 without a name; ok is false where the file has
+// none.
 func UserComment(file []byte) (text string, ok bool) {
 	tiff := block(file)
 	order := byteOrder(tiff)
@@ -116,14 +117,36 @@ func UserComment(file []byte) (text string, ok bool) {
 	}
 	body := tiff[at : at+size]
 	if units, ok := bytes.CutPrefix(body, []byte("UNICODE\x00")); ok {
-		var decoded []uint16
-		for ; len(units) >= 2; units = units[2:] {
-			decoded = append(decoded, order.Uint16(units))
-		}
-		return string(utf16.Decode(decoded)), true
+		return utf16Text(units, order), true
 	}
-	plain, ok := bytes.CutPrefix(body, []byte("ASCII\x00\x00\x00"))
-	return string(plain), ok && utf8.Valid(plain)
+	for _, name := range []string{"ASCII\x00\x00\x00", "\x00\x00\x00\x00\x00\x00\x00\x00"} {
+		if plain, ok := bytes.CutPrefix(body, []byte(name)); ok {
+			return string(plain), utf8.Valid(plain)
+		}
+	}
+	return "", false
+}
+
+// utf16Text decodes a comment. Some programs write it in big-endian order whatever that of the block is, so that most of its letters
+// would be beyond Latin ones.
+func utf16Text(units []byte, order binary.ByteOrder) string {
+	var decoded []uint16
+	latin, swapped := 0, 0
+	for ; len(units) >= 2; units = units[2:] {
+		decoded = append(decoded, order.Uint16(units))
+		switch {
+		case order.Uint16(units)>>8 == 0:
+			latin++
+		case order.Uint16(units)&0xff == 0:
+			swapped++
+		}
+	}
+	if swapped > latin {
+		for i, u := range decoded {
+			decoded[i] = u<<8 | u>>8
+		}
+	}
+	return string(utf16.Decode(decoded))
 }
 
 // byteOrder is that of a TIFF, nil of anything else.

@@ -84,6 +84,8 @@ func TestUserComment(t *testing.T) {
 	}{
 		"ASCII":                  {jpeg(comment(binary.BigEndian, ascii, len(ascii))), "a fox", true},
 		"UNICODE, little-endian": {webp(comment(binary.LittleEndian, "UNICODE\x00f\x00\x03\x26", 12)), "f\u2603", true},
+		"UNICODE, as piexif":     {webp(comment(binary.LittleEndian, "UNICODE\x00\x00f\x00o\x00x\x26\x03", 16)), "fox\u2603", true},
+		"no name":                {jpeg(comment(binary.BigEndian, "\x00\x00\x00\x00\x00\x00\x00\x00a f\xc3\xb6x", 14)), "a f\u00f6x", true},
 		"UNICODE in a PNG":       {png(comment(binary.BigEndian, "UNICODE\x00\x00f", 10)), "f", true},
 		"beyond the end":         {jpeg(comment(binary.BigEndian, ascii, len(ascii)+1)), "", false},
 		"another encoding":       {jpeg(comment(binary.BigEndian, "JIS\x00\x00\x00\x00\x00x", 9)), "", false},
