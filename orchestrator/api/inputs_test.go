@@ -21,8 +21,8 @@ func masked(t *testing.T) *rig {
 	f := fleettest.New(t, fleettest.Trio()...)
 	for _, s := range f.Services {
 		s.Edit(func(i *stage.Info) {
-			for k := range i.Models {
-				r, mask := &i.Models[k].Recipes[0], stage.Port{Name: "mask", Media: "image/*", Optional: true}
+			mask := stage.Port{Name: "mask", Media: "image/*", Optional: true}
+			for _, r := range recipes(i) {
 				r.Inputs = append(r.Inputs, mask)
 				r.Turns[1].Takes = append(r.Turns[1].Takes, mask)
 			}
@@ -49,7 +49,7 @@ func TestFilesRefused(t *testing.T) {
 		"a mask alone":            {func(s *spec) { s.Mask = photo }, stage.InvalidField, "mask", "init_image beside it"},
 		"an input of no model":    {func(s *spec) { s.Inputs = map[string][]byte{"depth": photo} }, stage.InvalidField, "depth", "one of the model's inputs: init_image, control, mask"},
 		"the picture as an input": {func(s *spec) { s.Inputs = map[string][]byte{"init_image": photo} }, stage.InvalidField, "inputs.init_image", "it in init_image"},
-		"an option of no model":   {func(s *spec) { s.Options = map[string]*triptychv1alpha1.OptionValue{"clip_skip": text("1")} }, stage.InvalidField, "options.clip_skip", "an option that model \"tiny\" has: prompt, negative_prompt, width, height, steps, guidance_scale, sampler, strength, format, quality"},
+		"an option of no model":   {func(s *spec) { s.Options = map[string]*triptychv1alpha1.OptionValue{"clip_skip": text("1")} }, stage.InvalidField, "options.clip_skip", "an option that model \"tiny\" has: prompt, negative_prompt, width, height, steps, guidance_scale, sampler, strength, format, quality, styles"},
 		"an option with a field":  {func(s *spec) { s.Options = map[string]*triptychv1alpha1.OptionValue{"width": text("1")} }, stage.InvalidField, "options.width", "it in width_px"},
 		"another model's option": {func(s *spec) {
 			s.Options = map[string]*triptychv1alpha1.OptionValue{"frames": optionToProto(stage.IntOption(2))}
@@ -95,9 +95,8 @@ func TestFieldWithoutOption(t *testing.T) {
 	f := fleettest.New(t, fleettest.Trio()...)
 	for _, s := range f.Services {
 		s.Edit(func(i *stage.Info) {
-			for k := range i.Models {
-				o := option(i.Models[k].Recipes[0], "negative_prompt")
-				o.Name = "dislikes"
+			for _, r := range recipes(i) {
+				option(*r, "negative_prompt").Name = "dislikes"
 			}
 		})
 		s.Start()
@@ -230,8 +229,8 @@ func TestInputsOfAdapters(t *testing.T) {
 	f := fleettest.New(t, fleettest.Trio()...)
 	for _, s := range f.Services {
 		s.Edit(func(i *stage.Info) {
-			for k := range i.Models {
-				r, port := &i.Models[k].Recipes[0], stage.Port{Name: "hint", Media: "image/*", Optional: true}
+			port := stage.Port{Name: "hint", Media: "image/*", Optional: true}
+			for _, r := range recipes(i) {
 				r.Inputs = append(r.Inputs, port)
 				r.Turns[1].Takes = append(r.Turns[1].Takes, port)
 				r.Options = append(r.Options, stage.OptionSpec{Name: "nets", Type: stage.Text, Adapter: "net", Inputs: []string{"hint"}})

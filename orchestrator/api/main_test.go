@@ -131,3 +131,13 @@ func refused(t *testing.T, err error, code codes.Code, reason stage.Reason) {
 		t.Errorf("ended with %v %s: %v, want %v %s", status.Code(err), info(err).GetReason(), err, code, reason)
 	}
 }
+
+// recipes are those that a service tells of, to be changed.
+func recipes(i *stage.Info) (out []*stage.Recipe) {
+	for _, m := range i.Models {
+		for n := range m.Recipes {
+			out = append(out, &m.Recipes[n])
+		}
+	}
+	return out
+}

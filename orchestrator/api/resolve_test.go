@@ -162,8 +162,8 @@ func TestOwnSamplerThatCannotBeUsed(t *testing.T) {
 	const problem = "the model's own scheduler KDPM2DiscreteScheduler cannot be used (the class is not known)"
 	f := fleettest.New(t, fleettest.Trio()...)
 	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
-		for k := range i.Models {
-			o := option(i.Models[k].Recipes[0], "sampler")
+		for _, r := range recipes(i) {
+			o := option(*r, "sampler")
 			o.Default, o.Problem = stage.Option{}, problem
 		}
 	})
@@ -197,8 +197,8 @@ func TestOwnSamplerThatCannotBeUsed(t *testing.T) {
 func TestDefaultSizeAndNextSizes(t *testing.T) {
 	f := fleettest.New(t, fleettest.Trio()...)
 	f.Service(stage.KindDenoiser).Edit(func(i *stage.Info) {
-		for k := range i.Models {
-			option(i.Models[k].Recipes[0], "width").Default.Int, option(i.Models[k].Recipes[0], "height").Default.Int = 24, 16
+		for _, r := range recipes(i) {
+			option(*r, "width").Default.Int, option(*r, "height").Default.Int = 24, 16
 		}
 	})
 	r := over(t, f, nil)

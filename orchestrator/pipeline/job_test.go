@@ -40,22 +40,28 @@ func TestJobWrittenDown(t *testing.T) {
 	for name, c := range map[string]struct {
 		model  string
 		photo  bool
+		styled bool // with adapters
 		kind   stage.Kind
 		op     stagetest.Op
 		step   int // where it is written down
 		resume int // the step from which that is denoised whose checkpoint there was, 0 if there was none; -1 is not known
 		encode int // how often the prompt is encoded from there; -1 is not known
 	}{
-		"before anything":         {stagetest.Model, false, stage.KindEncoder, stagetest.OpEncode, 1, 0, 1},
-		"while it denoises":       {stagetest.Model, false, stage.KindDenoiser, stagetest.OpDenoise, 8, 5, 0},
-		"while it decodes":        {stagetest.Model, false, stage.KindDecoder, stagetest.OpDecode, 3, -1, 0}, // meanwhile the next image is denoised
-		"with a photo, encoding":  {stagetest.Model, true, stage.KindDecoder, stagetest.OpEncodeImage, 1, 0, -1},
-		"with a photo, denoising": {stagetest.Model, true, stage.KindDenoiser, stagetest.OpDenoise, 7, 5, 0},
-		"between units":           {stagetest.Film, false, stage.KindDenoiser, stagetest.OpDenoise, 17, 15, 0},
+		"before anything":         {stagetest.Model, false, false, stage.KindEncoder, stagetest.OpEncode, 1, 0, 1},
+		"while it denoises":       {stagetest.Model, false, false, stage.KindDenoiser, stagetest.OpDenoise, 8, 5, 0},
+		"while it decodes":        {stagetest.Model, false, false, stage.KindDecoder, stagetest.OpDecode, 3, -1, 0}, // meanwhile the next image is denoised
+		"with a photo, encoding":  {stagetest.Model, true, false, stage.KindDecoder, stagetest.OpEncodeImage, 1, 0, -1},
+		"with a photo, denoising": {stagetest.Model, true, false, stage.KindDenoiser, stagetest.OpDenoise, 7, 5, 0},
+		"with adapters":           {stagetest.Model, false, true, stage.KindEncoder, stagetest.OpEncode, 2, 0, 1},
+		"while adapters work":     {stagetest.Model, false, true, stage.KindDenoiser, stagetest.OpDenoise, 8, 5, 0},
+		"between units":           {stagetest.Film, false, false, stage.KindDenoiser, stagetest.OpDenoise, 17, 15, 0},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			r := up(t)
 			q := r.of(t, c.model)
+			if c.styled {
+				q = r.styled(t)
+			}
 			q.ImageCount = 2
 			if c.photo {
 				q = q.photo()
@@ -84,7 +90,8 @@ func TestJobWrittenDown(t *testing.T) {
 			}
 
 			other := up(t)
-			again := other.goOn(fleettest.Soon(t), "again", other.of(t, c.model).model, middle)
+			model := other.chosen(t, request{model: other.model(t, c.model), Spec: middle.Spec}).model
+			again := other.goOn(fleettest.Soon(t), "again", model, middle)
 			if <-again.done; again.err != nil {
 				t.Fatal(again.err)
 			}
@@ -101,6 +108,9 @@ func TestJobWrittenDown(t *testing.T) {
 			}
 			resumed := 0
 			for _, w := range other.Service(stage.KindDenoiser).Works("denoise") {
+				if c.styled && !slices.Equal(w.Components, sets[stagetest.OpDenoise]) {
+					t.Errorf("it goes on with %q", w.Components)
+				}
 				if w.Resume != nil {
 					resumed = w.Resume.Step
 				}

@@ -59,16 +59,25 @@ func (r *rig) spec(t *testing.T) request {
 	return r.of(t, stagetest.Model)
 }
 
-// of is spec for a model.
-func (r *rig) of(t *testing.T, model string) request {
+// model is a model with its slots.
+func (r *rig) model(t *testing.T, name string) fleet.Model {
 	t.Helper()
-	m, err := r.Pipeline.Fleet.Model(fleettest.Soon(t), model, time.Minute)
+	m, err := r.Pipeline.Fleet.Model(fleettest.Soon(t), name, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// of is spec for a model.
+func (r *rig) of(t *testing.T, model string) request {
+	t.Helper()
+	m := r.model(t, model)
 	q := request{model: m, Spec: pipeline.Spec{Model: model, Recipe: m.Recipes[0], Options: stage.Options{}, ImageCount: 1, Seed: 7}}
 	for _, o := range q.Recipe.Options {
-		q.Options[o.Name] = o.Default
+		if o.Default != (stage.Option{}) {
+			q.Options[o.Name] = o.Default
+		}
 	}
 	for name, o := range map[string]stage.Option{
 		"prompt": stage.TextOption("a boat"), "negative_prompt": stage.TextOption("fog"), "width": stage.IntOption(32), "height": stage.IntOption(24),
@@ -76,7 +85,26 @@ func (r *rig) of(t *testing.T, model string) request {
 	} {
 		q.Options[name] = o
 	}
+	return r.chosen(t, q)
+}
+
+// chosen is a request with the adapters that its options name.
+func (r *rig) chosen(t *testing.T, q request) request {
+	t.Helper()
+	var err error
+	if q.model, err = r.Pipeline.Fleet.Chosen(fleettest.Soon(t), q.model, q.Options, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	q.Recipe = q.model.Recipes[0]
 	return q
+}
+
+// styled is spec with adapters.
+func (r *rig) styled(t *testing.T) request {
+	t.Helper()
+	q := r.spec(t).with(stagetest.Styles, stage.TextOption(stagetest.Style+":0.5,"+stagetest.Detail))
+	q.model = r.model(t, q.Model)
+	return r.chosen(t, q)
 }
 
 // planned is what a request takes.

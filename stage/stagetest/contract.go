@@ -25,6 +25,8 @@ type Subject struct {
 	Request stage.WorkRequest
 	// Set is a turn that works with several components, and Units one whose values come in units. Zero leaves the checks out.
 	Set, Units stage.WorkRequest
+	// Adapted is the turn of Request with models in its slots, whose results depend on their numbers. Zero leaves the checks out.
+	Adapted stage.WorkRequest
 	// Broken is a model whose files cannot be used, and TooLarge one that never fits. Empty leaves the checks out.
 	Broken, TooLarge string
 	// Other works as the model of Request, and the stage has memory for the warm weights of the one, and not of both. Empty
@@ -68,6 +70,7 @@ func (c contract) turn(t *testing.T, s stage.Stage) (stage.Recipe, stage.Turn) {
 	t.Helper()
 	for _, m := range info(t, s).Models {
 		for _, r := range m.Recipes {
+			r = r.Choose(c.Request.Options, func(model, part string) bool { return slices.Contains(c.Request.Components, model+"/"+part) })
 			if turn, ok := r.Turn(c.Request.Turn); ok && m.Name == stage.ModelOf(c.name()) {
 				return r, turn
 			}
@@ -363,6 +366,11 @@ func Contract(t *testing.T, subject Subject) {
 		set := contract{subject}
 		set.Request = c.Set
 		checks = append(checks, check{"Set", set.testSet}, check{"SetWaits", set.testSetWaits})
+	}
+	if len(c.Adapted.Components) > 1 {
+		adapted := contract{subject}
+		adapted.Request = c.Adapted
+		checks = append(checks, check{"Adapted", adapted.testAdapted}, check{"AdaptedSet", adapted.testSet}, check{"AdaptedWaits", adapted.testSetWaits})
 	}
 	if len(c.Units.Components) > 0 {
 		units := contract{subject}

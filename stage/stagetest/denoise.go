@@ -67,11 +67,10 @@ func (t *trajectory) aim() error {
 			t.target += max(weight, 1) * x
 		}
 	}
-	if len(t.Components) > 1 {
-		if v, ok := t.Values.Get("control"); ok {
-			t.target += float32(len(v.File.Data))
-		}
+	if v, ok := t.Values.Get("control"); ok {
+		t.target += float32(len(v.File.Data))
 	}
+	t.target += t.style(unetStyle)
 	return nil
 }
 

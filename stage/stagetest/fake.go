@@ -11,7 +11,9 @@ import (
 	"image/color"
 	"image/jpeg"
 	"image/png"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/tensor"
@@ -39,7 +41,12 @@ func (r *residency) turn(name string, components []string, options stage.Options
 			return stage.Turn{}, nil, err
 		}
 	}
-	recipe := Recipe(stage.ModelOf(components[0]))
+	for _, c := range options.Chosen(Styles) {
+		if adapters[c.Name] == nil {
+			return stage.Turn{}, nil, stage.Invalid(stage.InvalidField, Styles, c.Name, "one of "+strings.Join(slices.Sorted(maps.Keys(adapters)), ", "))
+		}
+	}
+	recipe := Recipe(stage.ModelOf(components[0])).Choose(options, r.part)
 	t, ok := recipe.Turn(name)
 	if !ok || t.Kind != r.kind {
 		return t, nil, stage.Invalid(stage.InvalidField, "turn", name, fmt.Sprintf("a turn of the %v", r.kind))
@@ -157,12 +164,26 @@ func (c *call) encode(ctx context.Context) (r stage.Result, err error) {
 			h := fnv.New64a()
 			fmt.Fprintf(h, "%s %d %s", stage.ModelOf(c.Components[0]), t, word)
 			for d := range contextDim {
-				states = append(states, noise(h.Sum64(), 0, d))
+				states = append(states, noise(h.Sum64(), 0, d)+c.style(textStyle))
 			}
 		}
 	}
 	r.Values = stage.Values{{Name: "hidden_states", Tensor: tensor.FromF32(states, len(names), tokens, contextDim)}}
 	return r, nil
+}
+
+// style is what the adapters with a part add.
+func (c *call) style(part string) (sum float32) {
+	for _, s := range c.Options.Chosen(Styles) {
+		weight := 1.0
+		if len(s.Numbers) > 0 {
+			weight = s.Numbers[0]
+		}
+		if slices.Contains(c.Components, s.Name+"/"+part) {
+			sum += float32(weight) / float32(len(s.Name))
+		}
+	}
+	return sum
 }
 
 // encodeImage takes the first pixel of every block.

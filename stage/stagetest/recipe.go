@@ -36,11 +36,29 @@ var parts = map[stage.Kind][]string{
 	stage.KindDecoder:  {"vae.decoder", "vae.encoder"},
 }
 
+// AdapterKind is the kind of adapters that every model takes, by its option Styles.
+const (
+	AdapterKind = "style"
+	Styles      = "styles"
+)
+
+// adapters are the parts of the models beside those.
+var adapters = map[string]map[stage.Kind]string{
+	Style:  {stage.KindEncoder: textStyle, stage.KindDenoiser: unetStyle},
+	Detail: {stage.KindDenoiser: unetStyle},
+}
+
+// The parts of adapters.
+const (
+	textStyle = "text_style"
+	unetStyle = "unet_style"
+)
+
 // Component is the first component of a model in a stage.
 func Component(kind stage.Kind, model string) string { return model + "/" + parts[kind][0] }
 
 // Recipe is that of a model: encode, denoise and decode, with encode_image before denoise where there is an init_image, and a
-// controlnet beside the U-Net where there is a control.
+// controlnet beside the U-Net where there is a control. Adapters that Styles names take part in encode and denoise.
 func Recipe(model string) stage.Recipe {
 	member := func(part, with string) stage.Member { return stage.Member{Component: model + "/" + part, With: with} }
 	latents := func(name string) stage.Port {
@@ -58,6 +76,7 @@ func Recipe(model string) stage.Recipe {
 	}
 	photo, control := stage.Port{Name: "init_image", Media: "image/*"}, stage.Port{Name: "control", Media: "image/*"}
 	given := latents("latents")
+	slot := func(part string) stage.Member { return stage.Member{Component: part, Option: Styles} }
 	options := []stage.OptionSpec{
 		{Name: "prompt", Type: stage.Text, Default: stage.TextOption(""), Max: 8192, Tokens: maxTokens},
 		{Name: "negative_prompt", Type: stage.Text, Default: stage.TextOption(""), Max: 8192, Tokens: maxTokens},
@@ -68,8 +87,9 @@ func Recipe(model string) stage.Recipe {
 		{Name: "strength", Type: stage.Float, Default: stage.FloatOption(0.8), Max: 1},
 		{Name: "format", Type: stage.Text, Default: stage.TextOption("png"), Choices: []string{"png", "jpeg"}},
 		{Name: "quality", Type: stage.Int, Default: stage.IntOption(90), Min: 1, Max: 100},
+		{Name: Styles, Type: stage.Text, Max: 1024, Shape: true, Adapter: AdapterKind},
 	}
-	denoise := []string{"width", "height", "steps", "guidance_scale", "sampler", "strength"}
+	denoise := []string{"width", "height", "steps", "guidance_scale", "sampler", "strength", Styles}
 	states := stage.Port{Name: "hidden_states", Shape: []string{"batch", fmt.Sprint(maxTokens), fmt.Sprint(contextDim)}}
 	if model == Film {
 		given.Units = "frames"
@@ -86,16 +106,16 @@ func Recipe(model string) stage.Recipe {
 		Family: "fake", Task: "generate", Inputs: []stage.Port{optional(photo), optional(control)}, Options: options,
 		Turns: []stage.Turn{
 			{
-				Name: string(OpEncode), Kind: stage.KindEncoder, Members: []stage.Member{member("text_encoder", "")},
+				Name: string(OpEncode), Kind: stage.KindEncoder, Members: []stage.Member{member("text_encoder", ""), slot(textStyle)},
 				Gives:   []stage.Port{states},
-				Options: []string{"prompt", "negative_prompt", "guidance_scale"},
+				Options: []string{"prompt", "negative_prompt", "guidance_scale", Styles},
 			},
 			{
 				Name: string(OpEncodeImage), Kind: stage.KindDecoder, Members: []stage.Member{member("vae.encoder", "")},
 				Takes: []stage.Port{photo}, Gives: []stage.Port{latents("moments")}, Options: []string{"width", "height"}, Optional: true,
 			},
 			{
-				Name: string(OpDenoise), Kind: stage.KindDenoiser, Members: []stage.Member{member("unet", ""), member("controlnet", control.Name)},
+				Name: string(OpDenoise), Kind: stage.KindDenoiser, Members: []stage.Member{member("unet", ""), member("controlnet", control.Name), slot(unetStyle)},
 				Takes: []stage.Port{taken, optional(latents("moments")), optional(control)},
 				Gives: []stage.Port{given}, Options: denoise, EachImage: true,
 			},
@@ -143,6 +163,18 @@ func ControlRequest() stage.WorkRequest {
 	req := Request(stage.KindDenoiser)
 	req.Components = append(req.Components, Model+"/controlnet")
 	req.Values = append(req.Values, stage.Value{Name: "control", File: Photo(6*factor, 4*factor)})
+	return req
+}
+
+// StyledRequest is a request for encode or denoise with adapters: Style in both, and Detail behind it in denoise.
+func StyledRequest(kind stage.Kind) stage.WorkRequest {
+	req := Request(kind)
+	req.Options[Styles] = stage.TextOption(Style + ":0.5," + Detail)
+	for _, name := range []string{Style, Detail} {
+		if part, ok := adapters[name][kind]; ok {
+			req.Components = append(req.Components, name+"/"+part)
+		}
+	}
 	return req
 }
 

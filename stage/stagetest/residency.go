@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/triptych-serving/triptych/stage"
@@ -21,6 +22,9 @@ const (
 	TooLarge = "huge"
 	// Broken has files that cannot be used.
 	Broken = "broken"
+	// Style and Detail are adapters of AdapterKind; Detail has nothing for an encoder.
+	Style  = "ink"
+	Detail = "grain"
 )
 
 // Budget is the memory of a fake, in bytes.
@@ -60,16 +64,43 @@ func newResidency(kind stage.Kind, script *Script) *residency {
 		kind: kind, script: script, changed: make(chan struct{}),
 		components: map[string]stage.Component{}, held: map[string]*weights{},
 	}
-	for model, bytes := range map[string]int64{Model: 4000, OtherModel: 6000, Film: 4000, TooLarge: 8 * Budget, Broken: 4000} {
+	for model, bytes := range weightsBytes {
 		for _, part := range parts[kind] {
-			c := stage.Component{Name: model + "/" + part, Model: model, WeightsBytes: bytes}
-			if model == Broken {
-				c.Problem = "model.safetensors: the header is cut off"
-			}
+			c := stage.Component{Name: model + "/" + part, Model: model, WeightsBytes: bytes, Problem: problems[model]}
+			r.components[c.Name] = c
+		}
+	}
+	for model, of := range adapters {
+		if part, ok := of[kind]; ok {
+			c := stage.Component{Name: model + "/" + part, Model: model, WeightsBytes: 800}
 			r.components[c.Name] = c
 		}
 	}
 	return r
+}
+
+// weightsBytes are those of each component of the models that draw, and problems why such a model cannot be used.
+var (
+	weightsBytes = map[string]int64{Model: 4000, OtherModel: 6000, Film: 4000, TooLarge: 8 * Budget, Broken: 4000}
+	problems     = map[string]string{Broken: "model.safetensors: the header is cut off"}
+)
+
+// models are all that every fake knows, by name.
+func models() (out []stage.Model) {
+	for model := range weightsBytes {
+		out = append(out, stage.Model{Name: model, Recipes: []stage.Recipe{Recipe(model)}, Problem: problems[model]})
+	}
+	for model := range adapters {
+		out = append(out, stage.Model{Name: model, Adapter: AdapterKind})
+	}
+	slices.SortFunc(out, func(a, b stage.Model) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// part reports whether a model has a part here.
+func (r *residency) part(model, part string) bool {
+	_, ok := r.components[model+"/"+part]
+	return ok
 }
 
 // change lets every waiter look again. mu is held.
@@ -147,16 +178,13 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 	defer r.mu.Unlock()
 	i := stage.Info{
 		Kind: r.kind, Version: "fake", Host: "localhost", Device: "fake:0", MemoryBudgetBytes: Budget,
-		UsedBytes: r.used, PeakBytes: r.peak, Generation: 1, Draining: r.draining,
+		Models: models(), UsedBytes: r.used, PeakBytes: r.peak, Generation: 1, Draining: r.draining,
 		WarmBudgetBytes: r.script.get().warm, Planning: fmt.Sprintf("fake, %s", stage.Count(r.script.get().threads, "thread")),
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.components)) {
 		c := r.components[name]
 		c.Edition = r.script.get().edition
 		i.Components = append(i.Components, c)
-		if len(i.Models) == 0 || i.Models[len(i.Models)-1].Name != c.Model {
-			i.Models = append(i.Models, stage.Model{Name: c.Model, Recipes: []stage.Recipe{Recipe(c.Model)}, Problem: c.Problem})
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.held)) {
 		switch w, c := r.held[name], (stage.ResidentComponent{Name: name, WeightsBytes: r.held[name].bytes, Stale: r.stale(r.held[name])}); {

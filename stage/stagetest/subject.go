@@ -12,9 +12,10 @@ import (
 func ContractOfFakes(t *testing.T, open func(t *testing.T, kind stage.Kind) (stage.Stage, *Script), kinds ...stage.Kind) {
 	units := Of(Film, Request(stage.KindDenoiser))
 	for name, s := range map[string]Subject{
-		"Encode":      {Kind: stage.KindEncoder, Request: Request(stage.KindEncoder)},
+		"Encode":      {Kind: stage.KindEncoder, Request: Request(stage.KindEncoder), Adapted: StyledRequest(stage.KindEncoder)},
 		"Denoise":     {Kind: stage.KindDenoiser, Request: Request(stage.KindDenoiser), Set: ControlRequest(), Units: units},
 		"Decode":      {Kind: stage.KindDecoder, Request: Request(stage.KindDecoder)},
+		"Styled":      {Kind: stage.KindDenoiser, Request: Request(stage.KindDenoiser), Adapted: StyledRequest(stage.KindDenoiser)},
 		"EncodeImage": {Kind: stage.KindDecoder, Request: ImageRequest()},
 	} {
 		if len(kinds) > 0 && !slices.Contains(kinds, s.Kind) {
