@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -210,5 +211,43 @@ func TestContract(t *testing.T) {
 			s.Broken, s.TooLarge, s.Other = "broken", "starter", "tiny-w"
 			t.Run(name+"/"+transport, func(t *testing.T) { stagetest.Contract(t, s) })
 		}
+	}
+}
+
+// TestContractOfAdapters runs the suite with ControlNets in the denoiser's turn.
+func TestContractOfAdapters(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(sdxlGoldens, "inputs", "edges-64x48.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	picture := &stage.File{Media: "image/png", Data: data}
+	request := stage.WorkRequest{
+		Turn: "denoise", Components: []string{"tiny-sd15/unet"}, Values: stage.Values{waves("hidden_states", 17, 2, 77, 32)}, Seed: 3,
+		Options: stage.Options{
+			"width": stage.IntOption(32), "height": stage.IntOption(16), "steps": stage.IntOption(4), "guidance_scale": stage.FloatOption(2), "sampler": stage.TextOption("euler"),
+		},
+	}
+	adapted := request
+	adapted.Components = []string{"tiny-sd15/unet", "control-sd-b/controlnet", "control-sd-a/controlnet"}
+	adapted.Options = maps.Clone(request.Options)
+	adapted.Options["controlnets"] = stage.TextOption("control-sd-b,control-sd-a:0.5")
+	adapted.Values = append(slices.Clone(request.Values), stage.Value{Name: "control_image", File: picture}, stage.Value{Name: "control_image_2", File: picture})
+	for name, open := range map[string]func(int64) (device.Device, error){"direct": onHost, "copying": onCopying} {
+		t.Run(name, func(t *testing.T) {
+			stagetest.Contract(t, stagetest.Subject{
+				Kind: stage.KindDenoiser, Request: request, Adapted: adapted,
+				Open: func(t *testing.T) (stage.Stage, *stagetest.Script) {
+					library, err := OpenLibrary(filepath.Join(sdxlGoldens, "tiny-sd15"), filepath.Join(sdxlGoldens, "control-sd-a"), filepath.Join(sdxlGoldens, "control-sd-b"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					dev, err := open(64 << 20)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return newStage(stage.KindDenoiser, Options{Library: library, Device: dev, Host: "test", Version: "test", WarmBytes: 16 << 20}), nil
+				},
+			})
+		})
 	}
 }

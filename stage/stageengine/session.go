@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -75,7 +76,7 @@ func (s *Stage) turnOf(books []*book, name string, options stage.Options, has fu
 			recipe = recipe.Choose(options, s.adapts)
 			t, ok := recipe.Turn(name)
 			if ok && t.WorksWith(components, has, same) {
-				return recipe, t, m.files.Turns[name], nil
+				return recipe, t, m.files.Turns[name], s.unknown(recipe, t, options)
 			}
 		}
 	}
@@ -95,6 +96,22 @@ func (s *Stage) turnOf(books []*book, name string, options stage.Options, has fu
 func (s *Stage) adapts(model, part string) bool {
 	b := s.book(model + "/" + part)
 	return b != nil && b.of.files.Adapter != ""
+}
+
+// unknown refuses an adapter that an option of a turn names and that is none here: work would take it for one that has no part in it.
+func (s *Stage) unknown(r stage.Recipe, t stage.Turn, options stage.Options) error {
+	for _, name := range t.Options {
+		spec, _ := r.Option(name)
+		if spec.Adapter == "" {
+			continue
+		}
+		for _, c := range options.Chosen(name) {
+			if m := s.model(c.Name); m == nil || m.files == nil || m.files.Adapter != spec.Adapter {
+				return stage.Invalid(stage.InvalidField, name, c.Name, fmt.Sprintf("a model of kind %s that the %v knows", spec.Adapter, s.kind))
+			}
+		}
+	}
+	return nil
 }
 
 // found gives the books of components, which are one or more.
@@ -274,7 +291,7 @@ func (s *Stage) Outlook(req stage.PlanRequest) (Outlook, error) {
 		}
 		return Outlook{}, s.fault(err)
 	}
-	for i, limit := range shares(books, req.LimitBytes) {
+	for i, limit := range s.shares(books, req.LimitBytes) {
 		b, m := books[i], nets[i].Files().Manifest()
 		held, _ := s.loadPlan(b, m, limit)
 		o.Members = append(o.Members, Member{Component: *b.part, Network: nets[i], Beside: b.store.Bytes(), Held: held, Told: b.component.Warnings})
@@ -304,23 +321,25 @@ func (s *Stage) Outlook(req stage.PlanRequest) (Outlook, error) {
 	return o, nil
 }
 
-// shares divides the limit of a turn's weights among its components: the smaller ones have all that they need first, so that
-// the largest is streamed. 0 is no limit.
-func shares(books []*book, limit int64) []int64 {
+// shares divides the limit of a turn's weights among its components: each has the least that it needs, and beyond that the smaller ones
+// have all first, so that the largest is streamed. 0 is no limit.
+func (s *Stage) shares(books []*book, limit int64) []int64 {
 	out := make([]int64, len(books))
 	if limit == 0 {
 		return out
 	}
 	order := make([]int, len(books))
-	for i := range order {
-		order[i] = i
+	for i, b := range books {
+		order[i], out[i] = i, s.limited(b, 1)
+		limit -= out[i]
 	}
 	slices.SortStableFunc(order, func(i, j int) int {
 		return cmp.Compare(books[i].component.WeightsBytes, books[j].component.WeightsBytes)
 	})
 	for _, i := range order {
-		out[i] = max(1, limit)
-		limit -= min(max(0, limit), books[i].component.WeightsBytes)
+		least := out[i]
+		out[i] = least + max(0, limit)
+		limit -= s.limited(books[i], out[i]) - least
 	}
 	return out
 }
