@@ -121,11 +121,7 @@ func adapterModels(t *testing.T) string {
 		}
 	}
 	for to, from := range files {
-		data, err := os.ReadFile(filepath.Join(golden, from))
-		to = filepath.Join(dir, to)
-		if err := errors.Join(err, os.MkdirAll(filepath.Dir(to), 0o700), os.WriteFile(to, data, 0o600)); err != nil {
-			t.Fatal(err)
-		}
+		copyFile(t, filepath.Join(golden, from), filepath.Join(dir, to))
 	}
 	return dir
 }
