@@ -42,7 +42,9 @@ func completions() map[string]cobra.CompletionFunc {
 	for _, name := range []string{"trace", "from", "record", "write-trace"} {
 		all[name] = files("jsonl", "json")
 	}
-	all["init-image"], all["mask"] = files("png", "jpg", "jpeg", "webp"), files("png", "jpg", "jpeg", "webp")
+	for _, name := range []string{"init-image", "mask", "from-png", "control-image", "image-prompt"} {
+		all[name] = files("png", "jpg", "jpeg", "webp")
+	}
 	all["report"], all["output"] = files("json"), files("png", "jpg", "jpeg", "webp", "json")
 	return all
 }

@@ -33,7 +33,7 @@ func (f *enlargeFlags) add(flags *pflag.FlagSet) {
 func (f *enlargeFlags) set(cmd *cobra.Command, spec *triptychv1alpha1.GenerationSpec) error {
 	given := cmd.Flags().Changed
 	for _, flag := range []string{"hires-upscaler", "hires-strength", "hires-steps"} {
-		if given(flag) && !given("hires") {
+		if given(flag) && !given("hires") && spec.GetTask() != taskHires {
 			return usageError{fmt.Errorf("--%s %v: expected --hires beside it", flag, cmd.Flags().Lookup(flag).Value)}
 		}
 	}

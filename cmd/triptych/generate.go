@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type generateFlags struct {
 	output         string
 	preview        int32
 	json           bool
+	picture        fromPicture
 }
 
 func generateCommand() *cobra.Command {
@@ -54,15 +56,21 @@ func generateCommand() *cobra.Command {
 		Use:   "generate PROMPT",
 		Short: "Make one image (or several) and exit",
 		Example: "  triptych generate \"" + examplePrompt + "\" -o face.png\n" +
-			"  triptych generate \"fox on a blue background\" --init-image face.png --strength 0.6 -o fox.png",
+			"  triptych generate \"fox on a blue background\" --init-image face.png --strength 0.6 -o fox.png\n" +
+			"  triptych generate --from-png fox.png --init-image face.png --seed 2 -o other.png",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError{fmt.Errorf("expected one prompt, in quotes, got %d arguments", len(args))}
+			if n := len(args); n > 1 || n == 0 && f.picture.file == "" {
+				return usageError{fmt.Errorf("expected one prompt, in quotes, got %d arguments", n)}
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+		RunE: f.run,
 	}
+	f.add(cmd)
+	return cmd
+}
+
+func (f *generateFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	f.stack.add(cmd)
 	warmFlag(flags, &f.stack.warm)
@@ -88,11 +96,20 @@ func generateCommand() *cobra.Command {
 	flags.StringVarP(&f.output, "output", "o", "triptych.png", "file to write: .png, .jpg or .webp, several images, and the parts that one comes in, get numbers; - writes a PNG to standard output")
 	flags.Int32Var(&f.preview, "preview", 0, "write a preview beside the output every so many steps")
 	flags.BoolVar(&f.json, "json", false, "print events as JSON lines instead of progress")
-	return cmd
+	flags.StringVar(&f.picture.file, "from-png", "", "repeat this picture (PNG, JPEG or WebP; - is standard input) by the settings that Triptych, A1111's web UI, its relatives or ComfyUI left in it; a prompt and flags that are given come before them")
 }
 
 // run makes the images.
-func (f *generateFlags) run(cmd *cobra.Command, prompt string) error {
+func (f *generateFlags) run(cmd *cobra.Command, args []string) (err error) {
+	prompt := ""
+	if f.picture.file != "" {
+		if prompt, err = f.repeat(cmd); err != nil {
+			return err
+		}
+	}
+	if len(args) > 0 {
+		prompt = args[0]
+	}
 	f.options, f.inputs = append(f.options, f.adapters.options()...), append(f.inputs, f.adapters.inputs()...)
 	spec, err := f.spec(cmd, prompt)
 	if err != nil {
@@ -137,7 +154,7 @@ func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alph
 		return nil, err
 	}
 	spec := &triptychv1alpha1.GenerationSpec{
-		Model: f.model, Prompt: prompt, NegativePrompt: f.negativePrompt, Sampler: f.sampler,
+		Model: cmp.Or(f.model, f.picture.model), Task: f.picture.task, Prompt: prompt, NegativePrompt: f.negativePrompt, Sampler: f.sampler,
 		Output:  &triptychv1alpha1.OutputOptions{Format: format},
 		Preview: &triptychv1alpha1.PreviewOptions{EveryNSteps: f.preview},
 	}
@@ -271,7 +288,7 @@ func (f *generateFlags) receive(ctx context.Context, conn *grpc.ClientConn, spec
 	})
 	defer silent.Stop()
 	defer cancel()
-	if err := f.resolve(ctx, conn, spec); err != nil {
+	if err := f.resolve(ctx, conn, spec, hints); err != nil {
 		return err
 	}
 	stream, err := triptychv1alpha1.NewGenerationServiceClient(conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec}, grpc.WaitForReady(f.server.address == ""))

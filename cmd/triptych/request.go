@@ -95,8 +95,9 @@ func readInput(ctx context.Context, flag, path string) ([]byte, error) {
 	}
 }
 
-// resolve fills in what depends on the server's models: which one is meant, and the types of its options.
-func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec) (err error) {
+// resolve fills in what depends on the server's models: which one is meant, and the types of its options. What is not as it was
+// meant is told to hints.
+func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec *triptychv1alpha1.GenerationSpec, hints io.Writer) (err error) {
 	if spec.GetTask() == taskUpscale {
 		if spec.GetModel() == "" {
 			err = f.chooseUpscaler(ctx, conn, spec)
@@ -104,10 +105,11 @@ func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec
 		return err
 	}
 	var models []*triptychv1alpha1.Model
+	asks := len(f.options) > 0 || f.picture.file != ""
 	switch started := f.server.address == ""; {
-	case len(f.options) > 0 && started:
+	case asks && started:
 		models, err = readyModels(ctx, conn)
-	case len(f.options) > 0 || spec.GetModel() == "" && !started:
+	case asks || spec.GetModel() == "" && !started:
 		var list *triptychv1alpha1.ListModelsResponse
 		list, err = triptychv1alpha1.NewModelServiceClient(conn).ListModels(ctx, &triptychv1alpha1.ListModelsRequest{})
 		models = list.GetModels()
@@ -122,12 +124,16 @@ func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec
 	if spec.GetModel() == "" {
 		spec.Model = byDefault(names)
 	}
-	if len(f.options) == 0 {
+	if !asks {
 		return nil
 	}
 	i := slices.Index(names, spec.GetModel())
 	if i < 0 || len(models[i].GetTasks()) == 0 {
-		return stage.NoSuchModel(spec.GetModel(), names)
+		err := stage.NoSuchModel(spec.GetModel(), names)
+		if spec.GetModel() == f.picture.model {
+			return fmt.Errorf("--from-png %s: %w; --model names another than the picture's", f.picture.file, err)
+		}
+		return err
 	}
 	task := models[i].GetTasks()[0]
 	for _, t := range models[i].GetTasks() {
@@ -150,10 +156,15 @@ func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec
 			return stage.Invalid(stage.InvalidField, "option", name, "an option of the model: "+strings.Join(all, ", "))
 		}
 		if spec.Options[name], err = optionValue(known[name].GetType(), text); err != nil {
-			return stage.Invalid(stage.InvalidField, "option "+name, text, "a value of type "+strings.ToLower(strings.TrimPrefix(known[name].GetType().String(), "TYPE_")))
+			return notOfType("option "+name, text, known[name])
 		}
 	}
-	return nil
+	return f.picture.apply(spec, known, hints)
+}
+
+// notOfType refuses what cannot be the value of an option.
+func notOfType(field, text string, o *triptychv1alpha1.Option) error {
+	return stage.Invalid(stage.InvalidField, field, text, "a value of type "+strings.ToLower(strings.TrimPrefix(o.GetType().String(), "TYPE_")))
 }
 
 // optionValue reads the value of an option.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -80,7 +81,7 @@ func TestResolve(t *testing.T) {
 			}
 			defer conn.Close()
 			spec := &triptychv1alpha1.GenerationSpec{Model: c.asks}
-			if err := f.resolve(t.Context(), conn, spec); stage.ReasonOf(err) != c.refused || (err != nil) != (c.refused != "") {
+			if err := f.resolve(t.Context(), conn, spec, io.Discard); stage.ReasonOf(err) != c.refused || (err != nil) != (c.refused != "") {
 				t.Fatalf("%v, want %q", err, c.refused)
 			}
 			if c.refused != "" {
