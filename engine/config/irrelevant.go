@@ -13,6 +13,7 @@ func irrelevant() []struct {
 	const (
 		ddim, ddpm, lcm, heun = "DDIMScheduler", "DDPMScheduler", "LCMScheduler", "HeunDiscreteScheduler"
 		euler, dpm, unipc     = "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
+		sde, deis, tcd        = "DPMSolverSDEScheduler", "DEISMultistepScheduler", "TCDScheduler"
 		unet, vae             = "UNet2DConditionModel", "AutoencoderKL"
 		text, tokens          = "CLIPTextModel", "CLIPTokenizer"
 		pipeline              = "StableDiffusionPipeline"
@@ -23,10 +24,13 @@ func irrelevant() []struct {
 		classes []string
 		keys    []string
 	}{
-		{"read only with thresholding, which is refused", []string{ddim, ddpm, lcm, dpm, unipc}, []string{"dynamic_thresholding_ratio", "sample_max_value"}},
-		{"read only where samples are clipped, which the pipeline turns off in a model's own scheduler", []string{ddim, ddpm, lcm, heun}, []string{"clip_sample_range"}},
+		{"read only with thresholding, which is refused", []string{ddim, ddpm, lcm, dpm, unipc, deis, tcd}, []string{"dynamic_thresholding_ratio", "sample_max_value"}},
+		{"read only where samples are clipped, which the pipeline turns off in a model's own scheduler", []string{ddim, ddpm, lcm, heun, tcd}, []string{"clip_sample_range"}},
 		{"read only for Karras sigmas, and then refused", []string{euler, unipc}, []string{"sigma_min", "sigma_max"}},
-		{"read only for flow matching, which is refused", []string{dpm, unipc}, []string{"flow_shift", "time_shift_type"}},
+		{"read only for flow matching, which is refused", []string{dpm, unipc, deis}, []string{"flow_shift", "time_shift_type"}},
+
+		{"noise is the request's", []string{sde}, []string{"noise_sampler_seed"}},
+		{"the reference never looks at it", []string{tcd}, []string{"timestep_scaling"}},
 
 		{"of training", []string{unet}, []string{"dropout"}},
 		{"everything is computed in float32", []string{unet, control}, []string{"upcast_attention"}},

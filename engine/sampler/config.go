@@ -31,6 +31,8 @@ type Config struct {
 	unknown []string
 	data    []byte
 	written bool // no pipeline changes it
+	tuning  Tuning
+	steps   Steps
 }
 
 // ParseConfig reads the scheduler_config.json of a class. A class or settings that we do not have leave the model without
@@ -118,8 +120,8 @@ func ownSampler(class string, r *config.Reader) (string, error) {
 		if !r.Bool("skip_prk_steps", false) {
 			r.Refuse("skip_prk_steps", "true")
 		}
-	case "LCMScheduler":
-		r.Int("original_inference_steps", lcmOriginalSteps, lcmOriginalSteps, lcmOriginalSteps)
+	case lcmClass, tcdClass:
+		r.Int("original_inference_steps", originalSteps, originalSteps, originalSteps)
 	}
 	var known []string
 	for _, e := range entries() {
@@ -143,12 +145,16 @@ type settings struct {
 	clip       float32 // bound of a predicted sample, 0 for none
 	finalAlpha bool    // before the first timestep the latents are clean, rather than as at timestep 0
 	zeroSNR    bool
-	karras     bool
-	sigmaMin   bool // the last sigma is that of timestep 0, rather than zero
+	schedule   string // of the noise levels; empty is the class's own
+	sigmaMin   bool   // the last sigma is that of timestep 0, rather than zero
 	sde        bool
 
 	lowerOrderFinal, eulerAtFinal bool    // DPM-Solver++
+	order                         int     // of it
 	timestepScaling               float64 // LCM
+	originalSteps                 int     // LCM and TCD
+	eta                           float32
+	levels                        Steps // of align_your_steps
 }
 
 type betaSettings struct {
@@ -177,12 +183,14 @@ func (c Config) read(e entry, r *config.Reader) (settings, error) {
 		trainSteps: r.Int("num_train_timesteps", 1000, 2, MaxTrainSteps),
 		prediction: prediction(r.String("prediction_type", class.predictions...)),
 		spacing:    r.String("timestep_spacing", first(class.spacing, "leading", "trailing", "linspace")...),
-		karras:     e.karras || class.karras && r.Bool("use_karras_sigmas", false),
 		zeroSNR:    class.zeroSNR && r.Bool("rescale_betas_zero_snr", false),
 		finalAlpha: class.finalAlpha && r.Bool("set_alpha_to_one", class.finalAlphaDefault),
 		sigmaMin:   class.finalSigma && r.String("final_sigmas_type", "zero", "sigma_min") == "sigma_min",
 		sde:        e.sde,
+		order:      max(2, e.order),
+		levels:     c.steps,
 	}
+	s.schedule = e.schedule(class, r)
 	// Of both keys only where they are written counts, or whose scheduler it is: see Config.
 	if c.written {
 		s.offset = r.Int("steps_offset", 0, 0, 1)
@@ -202,16 +210,22 @@ func (c Config) read(e entry, r *config.Reader) (settings, error) {
 	case dpmSolver:
 		s.lowerOrderFinal = r.Bool("lower_order_final", true)
 		s.eulerAtFinal = r.Bool("euler_at_final", false)
-	case "LCMScheduler":
+	case deisClass:
+		s.lowerOrderFinal = r.Bool("lower_order_final", true)
+	case lcmClass:
 		s.timestepScaling = r.Float("timestep_scaling", 10, 0, 1e6)
 	}
+	s.originalSteps = originalSteps
 	s.betas = readBetas(r, class, s.trainSteps)
-	if s.karras {
-		// The reference lets these override the ends of the Karras schedule.
+	if s.schedule != "" {
+		// The reference lets these override the ends of the schedule.
 		r.Unset("sigma_min")
 		r.Unset("sigma_max")
 	}
 	for _, key := range slices.Sorted(maps.Keys(class.unset)) {
+		if key == "solver_order" && e.order > 0 {
+			continue // which the name decides
+		}
 		if neutral := class.unset[key]; key == "solver_type" && e.class == dpmSolver && slices.Contains(replacesSolverType, c.class) {
 			r.Unset(key, append(neutral, `"heun"`)...)
 		} else {
@@ -222,7 +236,7 @@ func (c Config) read(e entry, r *config.Reader) (settings, error) {
 }
 
 // replacesSolverType are the classes that replace any solver_type but their own, so that DPM-Solver++ never sees theirs.
-var replacesSolverType = []string{"UniPCMultistepScheduler", "DEISMultistepScheduler"}
+var replacesSolverType = []string{"UniPCMultistepScheduler", deisClass}
 
 func readBetas(r *config.Reader, class class, trainSteps int) betaSettings {
 	b := betaSettings{

@@ -73,7 +73,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"_class_name":"DDPMScheduler","variance_type":"learned_range"}`, "variance_type"},
 		{`{"_class_name":"PNDMScheduler"}`, "skip_prk_steps"},
 		{`{"_class_name":"PNDMScheduler","skip_prk_steps":true,"prediction_type":"sample"}`, "prediction_type"},
-		{`{"_class_name":"EulerDiscreteScheduler","use_exponential_sigmas":true}`, "use_exponential_sigmas"},
+		{`{"_class_name":"EulerDiscreteScheduler","use_exponential_sigmas":"yes"}`, "use_exponential_sigmas"},
 		{`{"_class_name":"EulerDiscreteScheduler","interpolation_type":"log_linear"}`, "interpolation_type"},
 		{`{"_class_name":"EulerDiscreteScheduler","timestep_type":"continuous"}`, "timestep_type"},
 		{`{"_class_name":"EulerDiscreteScheduler","use_karras_sigmas":true,"sigma_min":0.02}`, "sigma_min"},
@@ -82,7 +82,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"_class_name":"DPMSolverMultistepScheduler","solver_type":"heun"}`, "solver_type"},
 		{`{"_class_name":"DPMSolverMultistepScheduler","solver_order":3}`, "solver_order"},
 		{`{"_class_name":"DPMSolverMultistepScheduler","lambda_min_clipped":-5.1}`, "lambda_min_clipped"},
-		{`{"_class_name":"UniPCMultistepScheduler","use_beta_sigmas":true}`, "use_beta_sigmas"},
+		{`{"_class_name":"UniPCMultistepScheduler","use_beta_sigmas":true,"sigma_min":0.02}`, "sigma_min"},
 		{`{"_class_name":"UniPCMultistepScheduler","disable_corrector":[0]}`, "disable_corrector"},
 		{`{"_class_name":"LCMScheduler","original_inference_steps":100}`, "original_inference_steps"},
 	} {
@@ -107,7 +107,7 @@ func TestOwnSchedulerThatCannotBeUsed(t *testing.T) {
 		{"KDPM2DiscreteScheduler", `{"_class_name":"DDIMScheduler"}`, nil, "KDPM2DiscreteScheduler cannot be used (the class is not known)"},
 		{"PNDMScheduler", `{}`, nil, "skip_prk_steps"},
 		{"LCMScheduler", `{"original_inference_steps":100}`, nil, "original_inference_steps"},
-		{"DDIMScheduler", `{"thresholding":true}`, []string{"ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde", "unipc", "lcm"}, "thresholding = true"},
+		{"DDIMScheduler", `{"thresholding":true}`, []string{"ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde", "dpmpp_3m_sde", "deis", "unipc", "lcm", "tcd"}, "thresholding = true"},
 	} {
 		cfg, err := ParseConfig([]byte(c.data), c.class)
 		if err != nil {
@@ -218,11 +218,11 @@ func TestSolverTypeOfOtherClasses(t *testing.T) {
 // A sampler drops the keys its class does not know and minds those it does, whatever class the config is of.
 func TestSettingsOfOtherClasses(t *testing.T) {
 	cfg := withClass(t, json.RawMessage(`{
-		"use_karras_sigmas": true, "sigma_min": null, "use_beta_sigmas": true, "solver_type": "heun",
+		"use_karras_sigmas": true, "sigma_min": null, "use_beta_sigmas": 3, "solver_type": "heun",
 		"clip_sample": true, "clip_sample_range": 2, "lambda_min_clipped": -1e9, "use_flow_sigmas": null
 	}`), "DDIMScheduler")
 	var bad config.Errors
-	for name, key := range map[string]string{"euler": "use_beta_sigmas", "dpmpp_2m": "lambda_min_clipped", "unipc": "use_beta_sigmas"} {
+	for name, key := range map[string]string{"euler": "use_beta_sigmas", "dpmpp_2m": "use_beta_sigmas", "unipc": "use_beta_sigmas"} {
 		if _, err := New(name, cfg, 4); !errors.As(err, &bad) || bad[0].Key != key {
 			t.Errorf("%s: %v, want a complaint about %s", name, err, key)
 		}

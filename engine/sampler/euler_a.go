@@ -18,7 +18,7 @@ func newEulerAncestral(c settings, steps int) (*Sampler, error) {
 	for i, from := range s.sigmas[:steps] {
 		to := s.sigmas[i+1]
 		square, toSquare := float32(from*from), float32(to*to)
-		up := sqrt32(float32(toSquare*(square-toSquare)) / square)
+		up := min(to, c.eta*sqrt32(float32(toSquare*(square-toSquare))/square))
 		down := sqrt32(max(toSquare-float32(up*up), 0)) // rounding may leave less than nothing
 		r.deltas = append(r.deltas, down-from)
 		r.up = append(r.up, up)

@@ -13,9 +13,9 @@ func (c settings) sigmaSampler(steps int) (*Sampler, error) {
 	table := noiseToSignal(c.alphasCumprod(tinyBar))
 	timesteps := round32(c.timesteps(steps, false))
 	sigmas := interpolate(timesteps, table)
-	if c.karras {
-		sigmas = karras(sigmas[0], sigmas[steps-1], steps)
-		timesteps = round32(timestepsOf(sigmas, table))
+	if c.schedule != "" {
+		sigmas, timesteps = c.spaced(table, sigmas[0], sigmas[steps-1], steps)
+		timesteps = round32(timesteps)
 	}
 	s := &Sampler{timesteps: timesteps, sigmas: c.closed(sigmas, table)}
 	return s, c.setLevels(s)

@@ -1,8 +1,8 @@
 package sampler
 
-// lcmOriginalSteps is how many steps the sampler that a consistency model was distilled from took;
+// originalSteps is how many steps the sampler that a consistency model was distilled from took;
 // the timesteps of a run are a subset of those.
-const lcmOriginalSteps = 50
+const originalSteps = 50
 
 // lcm samples a latent consistency model (Luo et al. 2023, arXiv 2310.04378): the network's clean
 // sample, blended with the noisy one by the boundary condition of consistency models, is noised again
@@ -15,15 +15,10 @@ type lcm struct {
 type lcmCoefs struct{ skip, out, signal, noise float32 }
 
 func newLCM(c settings, steps int) (*Sampler, error) {
-	stride := c.trainSteps / lcmOriginalSteps
-	if stride == 0 {
-		return nil, c.refuse(steps, "the model has %d timesteps, expected at least %d", c.trainSteps, lcmOriginalSteps)
-	}
 	d := c.discrete()
-	timesteps := make([]float64, steps)
-	for i := range timesteps {
-		skipped := int(float64(i) * (lcmOriginalSteps / float64(steps)))
-		timesteps[i] = float64((lcmOriginalSteps-skipped)*stride - 1)
+	timesteps, err := c.subset(steps)
+	if err != nil {
+		return nil, err
 	}
 	s, err := d.sampler(c, timesteps)
 	if err != nil {
@@ -43,6 +38,20 @@ func newLCM(c settings, steps int) (*Sampler, error) {
 	}
 	s.rule = r
 	return s, nil
+}
+
+// subset are the timesteps of a run: of the original ones, evenly spaced.
+func (c settings) subset(steps int) ([]float64, error) {
+	stride := c.trainSteps / c.originalSteps
+	if stride == 0 {
+		return nil, c.refuse(steps, "the model has %d timesteps, expected at least %d", c.trainSteps, c.originalSteps)
+	}
+	timesteps := make([]float64, steps)
+	for i := range timesteps {
+		skipped := int(float64(i) * (float64(c.originalSteps) / float64(steps)))
+		timesteps[i] = float64((c.originalSteps-skipped)*stride - 1)
+	}
+	return timesteps, nil
 }
 
 func (r lcm) history(int) []string { return nil }

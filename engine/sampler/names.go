@@ -8,11 +8,19 @@ type entry struct {
 	make   func(c settings, steps int) (*Sampler, error)
 	karras bool // use_karras_sigmas = true
 	sde    bool // algorithm_type = sde-dpmsolver++
+	order  int  // solver_order, of DPM-Solver++ above 2
 }
+
+// twice reports whether a step asks the network twice, but for the last.
+func (e entry) twice() bool { return e.class == heunClass || e.class == sdeClass }
 
 const (
 	dpmSolver = "DPMSolverMultistepScheduler"
 	heunClass = "HeunDiscreteScheduler"
+	sdeClass  = "DPMSolverSDEScheduler"
+	deisClass = "DEISMultistepScheduler"
+	tcdClass  = "TCDScheduler"
+	lcmClass  = "LCMScheduler"
 )
 
 // entries is every sampler, in the order users see.
@@ -29,8 +37,12 @@ func entries() []entry {
 		{name: "dpmpp_2m", class: dpmSolver, make: newDPMPP},
 		{name: "dpmpp_2m_karras", class: dpmSolver, make: newDPMPP, karras: true},
 		{name: "dpmpp_2m_sde", class: dpmSolver, make: newDPMPP, sde: true},
+		{name: "dpmpp_3m_sde", class: dpmSolver, make: newDPMPP, sde: true, order: 3},
+		{name: "dpmpp_sde", class: sdeClass, make: newDPMPPSDE},
+		{name: "deis", class: deisClass, make: newDEIS},
 		{name: "unipc", class: "UniPCMultistepScheduler", make: newUniPC},
-		{name: "lcm", class: "LCMScheduler", make: newLCM},
+		{name: "lcm", class: lcmClass, make: newLCM},
+		{name: "tcd", class: tcdClass, make: newTCD},
 	}
 }
 
@@ -65,7 +77,7 @@ type class struct {
 	clip, clipDefault             bool // has clip_sample
 	finalAlpha, finalAlphaDefault bool // has set_alpha_to_one
 	zeroSNR                       bool // has rescale_betas_zero_snr
-	karras                        bool // has use_karras_sigmas
+	karras                        bool // has use_karras_sigmas, and the like of exponential and beta
 	finalSigma                    bool // has final_sigmas_type
 
 	unset map[string][]string // keys that change the computation in ways we do not have, with their neutral values as JSON
@@ -84,13 +96,6 @@ func classes() []class {
 	all := []string{"epsilon", "v_prediction", "sample"}
 	noSample := all[:2]
 	notFalse := []string{"false"}
-	sigmas := func(more map[string][]string) map[string][]string {
-		m := map[string][]string{"use_exponential_sigmas": notFalse, "use_beta_sigmas": notFalse}
-		for k, v := range more {
-			m[k] = v
-		}
-		return m
-	}
 	threshold := map[string][]string{"thresholding": notFalse}
 	return []class{
 		{
@@ -108,16 +113,16 @@ func classes() []class {
 		},
 		{
 			name: "LMSDiscreteScheduler", betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: all,
-			karras: true, unset: sigmas(nil),
+			karras: true,
 		},
 		{
 			name: heunClass, betaStart: 0.00085, betaEnd: 0.012, betaSchedule: "linear", spacing: "linspace", predictions: all,
-			clip: true, karras: true, unset: sigmas(nil),
+			clip: true, karras: true,
 		},
 		{
 			name: "EulerDiscreteScheduler", betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: all,
 			zeroSNR: true, karras: true, finalSigma: true,
-			unset: sigmas(map[string][]string{"interpolation_type": {`"linear"`}, "timestep_type": {`"discrete"`}}),
+			unset: map[string][]string{"interpolation_type": {`"linear"`}, "timestep_type": {`"discrete"`}},
 		},
 		{
 			name: "EulerAncestralDiscreteScheduler", betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: noSample,
@@ -127,24 +132,41 @@ func classes() []class {
 			name: dpmSolver, betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: all,
 			zeroSNR: true, karras: true, finalSigma: true,
 			// A config of another multistep class may say bh1, bh2 or logrho; the reference reads all of them as midpoint.
-			unset: sigmas(map[string][]string{
+			unset: map[string][]string{
 				"thresholding": notFalse, "solver_order": {"2"}, "solver_type": {`"midpoint"`, `"bh1"`, `"bh2"`, `"logrho"`},
 				"use_lu_lambdas": notFalse, "use_flow_sigmas": notFalse, "use_dynamic_shifting": notFalse,
 				"lambda_min_clipped": {`"-Infinity"`}, "variance_type": {`"fixed_small"`, `"fixed_small_log"`, `"fixed_large"`, `"fixed_large_log"`},
-			}),
+			},
 		},
 		{
 			name: "UniPCMultistepScheduler", betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: all,
 			zeroSNR: true, karras: true, finalSigma: true,
 			// As above, the reference reads midpoint, heun and logrho as bh2.
-			unset: sigmas(map[string][]string{
+			unset: map[string][]string{
 				"thresholding": notFalse, "solver_order": {"2"}, "solver_type": {`"bh2"`, `"midpoint"`, `"heun"`, `"logrho"`},
 				"predict_x0": {"true"}, "lower_order_final": {"true"}, "disable_corrector": {"[]"}, "solver_p": nil,
 				"use_flow_sigmas": notFalse, "use_dynamic_shifting": notFalse, "shift_terminal": nil,
-			}),
+			},
 		},
 		{
-			name: "LCMScheduler", betaStart: 0.00085, betaEnd: 0.012, betaSchedule: "scaled_linear", spacing: "leading", predictions: all,
+			name: sdeClass, betaStart: 0.00085, betaEnd: 0.012, betaSchedule: "linear", spacing: "linspace", predictions: noSample,
+			karras: true,
+		},
+		{
+			name: deisClass, betaStart: 0.0001, betaEnd: 0.02, betaSchedule: "linear", spacing: "linspace", predictions: all,
+			karras: true,
+			// The reference reads all of these as logrho.
+			unset: map[string][]string{
+				"thresholding": notFalse, "solver_order": {"2"}, "solver_type": {`"logrho"`, `"midpoint"`, `"heun"`, `"bh1"`, `"bh2"`},
+				"algorithm_type": {`"deis"`, `"dpmsolver"`, `"dpmsolver++"`}, "use_flow_sigmas": notFalse, "use_dynamic_shifting": notFalse,
+			},
+		},
+		{
+			name: tcdClass, betaStart: 0.00085, betaEnd: 0.012, betaSchedule: "scaled_linear", spacing: "leading", predictions: all,
+			clip: true, finalAlpha: true, finalAlphaDefault: true, zeroSNR: true, unset: threshold,
+		},
+		{
+			name: lcmClass, betaStart: 0.00085, betaEnd: 0.012, betaSchedule: "scaled_linear", spacing: "leading", predictions: all,
 			clip: true, finalAlpha: true, finalAlphaDefault: true, zeroSNR: true, unset: threshold,
 		},
 	}

@@ -41,6 +41,9 @@ func NewPart(name string, c Config, steps, taken int) (*Sampler, error) {
 		return nil, err
 	}
 	set, err := c.settings(e)
+	if err == nil {
+		err = c.tuning.apply(e, &set)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +53,7 @@ func NewPart(name string, c Config, steps, taken int) (*Sampler, error) {
 	if taken < 1 || taken > steps {
 		return nil, &StepsError{Sampler: e.name, Steps: taken, Min: 1, Max: steps}
 	}
-	if set.first = steps - taken; e.class == heunClass {
+	if set.first = steps - taken; e.twice() {
 		set.first *= 2
 	}
 	s, err := e.make(set, steps)
@@ -72,7 +75,7 @@ func NewBehind(name string, c Config, steps int, share float64) (*Sampler, error
 		return nil, err
 	}
 	first := whole.Until(share)
-	if e, err := entryNamed(whole.name); err == nil && e.class == heunClass {
+	if e, err := entryNamed(whole.name); err == nil && e.twice() {
 		first /= 2 // the evaluations of a step belong together
 	}
 	return NewPart(name, c, steps, steps-first)
@@ -106,14 +109,14 @@ func (c Config) entry(name string) (entry, error) {
 func (c settings) maxSteps(class string) int {
 	limit := min(MaxSteps, c.trainSteps)
 	switch class {
-	case "LCMScheduler":
-		limit = min(limit, lcmOriginalSteps)
+	case lcmClass, tcdClass:
+		limit = min(limit, c.originalSteps)
 	case "DDIMScheduler", "DDPMScheduler", "PNDMScheduler":
 		if c.spacing == "leading" && c.offset > 0 { // the last timestep has no next one
 			limit = min(limit, c.trainSteps-1)
 		}
-	case dpmSolver, "UniPCMultistepScheduler":
-		if c.spacing != "trailing" && !c.karras { // these place one point more than they use
+	case dpmSolver, deisClass, "UniPCMultistepScheduler":
+		if c.spacing != "trailing" && c.schedule == "" { // these place one point more than they use
 			limit = min(limit, c.trainSteps-1)
 		}
 	}

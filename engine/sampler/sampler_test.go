@@ -236,7 +236,7 @@ func TestStepIsPure(t *testing.T) {
 // Each stochastic sampler asks for draw i+1 at evaluation i, and for none where the reference has no
 // use for one.
 func TestDraws(t *testing.T) {
-	want := map[string][]int{"ddpm": {1, 2, 3}, "euler_a": {1, 2, 3}, "dpmpp_2m_sde": {1, 2, 3}, "lcm": {1, 2, 3}}
+	want := map[string][]int{"ddpm": {1, 2, 3}, "euler_a": {1, 2, 3}, "dpmpp_2m_sde": {1, 2, 3}, "dpmpp_3m_sde": {1, 2, 3}, "dpmpp_sde": {1, 2, 3, 4, 5, 6}, "tcd": {1, 2, 3}, "lcm": {1, 2, 3}}
 	cfg := withClass(t, json.RawMessage(`{"timestep_spacing":"leading"}`), "DDIMScheduler")
 	for _, name := range Names() {
 		s, err := New(name, cfg, 4)
@@ -263,7 +263,7 @@ func TestDenoised(t *testing.T) {
 			s, err := New(name, cfg, 5)
 			if err != nil {
 				var bad config.Errors
-				if kind == "sample" && (name == "pndm" || name == "euler_a") && errors.As(err, &bad) {
+				if kind == "sample" && (name == "pndm" || name == "euler_a" || name == "dpmpp_sde") && errors.As(err, &bad) {
 					continue
 				}
 				t.Fatal(err)
@@ -402,7 +402,7 @@ func TestPart(t *testing.T) {
 				t.Fatal(err)
 			}
 			first := steps - taken
-			if name == "heun" {
+			if name == "heun" || name == "dpmpp_sde" {
 				first *= 2
 			}
 			if s.First() != first || s.Evaluations() != whole.Evaluations() || s.Timestep(first) != whole.Timestep(first) {

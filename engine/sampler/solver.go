@@ -14,17 +14,21 @@ func levelOf(sigma float32) solverLevel {
 }
 
 // solverSampler is the Sampler of these classes but for its rule, and the levels of its evaluations
-// and after the last. Timesteps are whole numbers, also for Karras sigmas, which run over the whole
-// schedule whatever the spacing.
+// and after the last. Timesteps are whole numbers but for those of k-diffusion's schedules; other schedules
+// run over all levels whatever the spacing.
 func (c settings) solverSampler(steps int, roundKarras bool) (*Sampler, []solverLevel, error) {
 	table := noiseToSignal(c.alphasCumprod(tinyBar))
 	timesteps := c.solverTimesteps(steps)
 	var sigmas []float64
-	if c.karras {
-		sigmas = karras(float64(table[len(table)-1]), float64(table[0]), steps)
-		timesteps = timestepsOf(sigmas, table)
+	if c.schedule != "" {
+		sigmas, timesteps = c.spaced(table, float64(table[len(table)-1]), float64(table[0]), steps)
 		for i, t := range timesteps {
-			timesteps[i] = whole(t, roundKarras)
+			switch c.schedule {
+			case Karras:
+				timesteps[i] = whole(t, roundKarras)
+			case Exponential, Beta:
+				timesteps[i] = whole(t, false)
+			}
 		}
 	} else {
 		sigmas = interpolate(timesteps, table)

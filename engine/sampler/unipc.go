@@ -25,7 +25,7 @@ func newUniPC(c settings, steps int) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.karras && c.sigmaMin { // the reference repeats the lowest Karras level here
+	if c.schedule != "" && c.sigmaMin { // the reference repeats the lowest level of a schedule here
 		s.sigmas[steps] = s.sigmas[steps-1]
 		levels[steps] = levels[steps-1]
 	}

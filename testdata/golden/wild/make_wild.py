@@ -13,7 +13,7 @@ warnings.filterwarnings('ignore')
 import diffusers, torch, transformers
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
-from make_golden import SAMPLERS, VERSIONS
+from make_golden import FURTHER, SAMPLERS, VERSIONS
 
 DEL = '(deleted)'
 S, U, V, T, K, I = ('scheduler/scheduler_config.json', 'unet/config.json', 'vae/config.json', 'text_encoder/config.json', 'tokenizer/tokenizer_config.json', 'model_index.json')
@@ -137,7 +137,7 @@ def taken(f):
 
 
 def keys(file):
-    classes = {c: signature(getattr(diffusers, c).__init__) for c in sorted({cls for cls, _ in SAMPLERS.values()} | {'UNet2DConditionModel', 'AutoencoderKL', 'ControlNetModel'})}
+    classes = {c: signature(getattr(diffusers, c).__init__) for c in sorted({cls for cls, _ in [*SAMPLERS.values(), *FURTHER.values()]} | {'UNet2DConditionModel', 'AutoencoderKL', 'ControlNetModel'})}
     classes['StableDiffusionPipeline'] = signature(StableDiffusionPipeline.__init__)
     from transformers import CLIPTextConfig, CLIPTokenizer
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
