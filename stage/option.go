@@ -95,10 +95,12 @@ type OptionSpec struct {
 	Min, Max float64
 	Multiple int64    // of an Int; 0 is any
 	Choices  []string // of a Text; none is any
-	Tokens   int      // of a Text: so many tokens of it are taken at once, what is beyond them in further parts or not at all; 0 is no limit
-	Shape    bool     // what a turn takes in memory depends on it
-	Unit     string   // of an Int: "pixels" of a side, or nothing
-	Refused  Reason   // of the error when a value is not accepted; empty is InvalidField
+	// Aliases are other names of Choices, in small letters, that requests may have.
+	Aliases map[string]string
+	Tokens  int    // of a Text: so many tokens of it are taken at once, what is beyond them in further parts or not at all; 0 is no limit
+	Shape   bool   // what a turn takes in memory depends on it
+	Unit    string // of an Int: "pixels" of a side, or nothing
+	Refused Reason // of the error when a value is not accepted; empty is InvalidField
 	// Problem tells why there is no Default although turns need the option: a request has to say it.
 	Problem string
 	// Adapter makes a Text name models of this kind (Model.Adapter), as ParseChoices reads it.
@@ -168,6 +170,15 @@ func (s OptionSpec) checkSide(field string, side int64) error {
 		accepted = fmt.Sprintf("1 to %d %s", most, s.Unit)
 	}
 	return Invalid(s.reason(), field, side, accepted)
+}
+
+// Named is a value by the name that it has among Choices, whatever other one it has in a request.
+func (s OptionSpec) Named(o Option) Option {
+	choice, ok := s.Aliases[strings.ToLower(strings.TrimSpace(o.Text))]
+	if !ok || slices.Contains(s.Choices, o.Text) || !slices.Contains(s.Choices, choice) {
+		return o
+	}
+	return TextOption(choice)
 }
 
 func (s OptionSpec) reason() Reason { return cmp.Or(s.Refused, InvalidField) }

@@ -21,6 +21,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"upscaler":        completeModels,
 		"hires-upscaler":  completeModels,
 		"sampler":         oneOf(sampler.Names()...),
+		"schedule":        oneOf(sampler.Schedules()...),
 		"log-level":       oneOf(logLevels...),
 		"log-format":      oneOf(logFormats...),
 		"offload":         oneOf(offloadNone, offloadBalanced, offloadModel),

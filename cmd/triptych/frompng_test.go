@@ -262,31 +262,6 @@ func TestFromPNGOptions(t *testing.T) {
 	}
 }
 
-// TestSamplerOf: names that other programs have are those of the samplers that are there.
-func TestSamplerOf(t *testing.T) {
-	for _, c := range []struct{ name, schedule, want string }{
-		{"Euler a", "", "euler_a"},
-		{"Euler", "Automatic", "euler"},
-		{"Euler", "Karras", "euler_karras"},
-		{"DPM++ 2M", "", "dpmpp_2m"},
-		{"DPM++ 2M", "Automatic", "dpmpp_2m_karras"},
-		{"DPM++ 2M Karras", "", "dpmpp_2m_karras"},
-		{"dpmpp_2m", "normal", "dpmpp_2m"},
-		{"dpmpp_2m_karras", "", "dpmpp_2m_karras"},
-		{"PLMS", "", "pndm"},
-		{"uni_pc", "normal", "unipc"},
-	} {
-		if got, ok := samplerOf(c.name, c.schedule); !ok || got != c.want {
-			t.Errorf("%s, %s: %q, %v, want %s", c.name, c.schedule, got, ok, c.want)
-		}
-	}
-	for _, c := range [][2]string{{"DPM fast", ""}, {"Euler a", "Karras"}, {"Euler", "Turbo"}, {"", ""}} {
-		if got, ok := samplerOf(c[0], c[1]); ok {
-			t.Errorf("%q: %q", c, got)
-		}
-	}
-}
-
 func TestWholeSteps(t *testing.T) {
 	for taken := 1; taken <= 60; taken++ {
 		for _, share := range []string{"0.1", "0.3", "0.35", "0.7", "1"} {

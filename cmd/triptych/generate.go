@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/triptych-serving/triptych/engine/sampler"
 	"github.com/triptych-serving/triptych/internal/local"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
 	"github.com/triptych-serving/triptych/stage"
@@ -36,6 +37,7 @@ type generateFlags struct {
 	steps, count   int32
 	guidanceScale  float32
 	sampler        string
+	schedule       string
 	seed           uint64
 	initImage      string // files
 	mask           string
@@ -83,7 +85,8 @@ func (f *generateFlags) add(cmd *cobra.Command) {
 	flags.Int32Var(&f.height, "height", 0, "height in pixels (default: the model's own)")
 	flags.Int32Var(&f.steps, "steps", 0, "inference steps (default 20)")
 	flags.Float32Var(&f.guidanceScale, "guidance-scale", 0, "weight of the prompt; up to 1 is unguided (default 5)")
-	flags.StringVar(&f.sampler, "sampler", "", "sampler, e.g. euler (default: the model's own)")
+	flags.StringVar(&f.sampler, "sampler", "", "sampler, e.g. euler, also by other programs' names, such as \"DPM++ 2M Karras\" (default: the model's own)")
+	flags.StringVar(&f.schedule, "schedule", "", "how noise levels are spaced, e.g. karras (default: the model's or the sampler's own)")
 	flags.Uint64Var(&f.seed, "seed", 0, "seed of the noise (default: a new one)")
 	flags.Int32Var(&f.count, "count", 0, "images to make, with seeds that count up (default 1)")
 	flags.StringVar(&f.initImage, "init-image", "", "picture to begin with, of which --strength changes so much: a PNG, JPEG or WebP file, scaled to the image (whose sides by default are the picture's)")
@@ -175,12 +178,25 @@ func (f *generateFlags) spec(cmd *cobra.Command, prompt string) (*triptychv1alph
 	if err := f.enlarge.set(cmd, spec); err != nil {
 		return nil, err
 	}
+	f.sampling(spec)
 	for _, option := range f.options {
 		if name, _, ok := strings.Cut(option, "="); !ok || name == "" {
 			return nil, usageError{fmt.Errorf("--option %q: expected NAME=VALUE", option)}
 		}
 	}
 	return spec, nil
+}
+
+// sampling names sampler and schedule as models do, whatever program's names they have; those of none are left for the server, which knows
+// what there is.
+func (f *generateFlags) sampling(spec *triptychv1alpha1.GenerationSpec) {
+	schedule := f.schedule
+	if choice, err := sampler.Parse(f.sampler, schedule); err == nil {
+		spec.Sampler, schedule = choice.Sampler, choice.Schedule
+	}
+	if schedule != "" {
+		f.options = append(f.options, "schedule="+schedule)
+	}
 }
 
 // format is that of the output: what the name ends in, or png for a stream.

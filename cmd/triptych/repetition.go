@@ -34,7 +34,7 @@ var flagOf = map[string]string{"Steps": "steps", "CFG scale": "guidance-scale", 
 func isOwn(p infotext.Parameters) bool {
 	_, model := p.Get("Model")
 	return model && !slices.ContainsFunc(p.Fields, func(f infotext.Field) bool {
-		return flagOf[f.Key] == "" && !slices.Contains([]string{"Sampler", "Size", "Model", "Denoising strength"}, f.Key) && !ownOption.MatchString(f.Key)
+		return flagOf[f.Key] == "" && !slices.Contains([]string{"Sampler", "Schedule type", "Size", "Model", "Denoising strength"}, f.Key) && !ownOption.MatchString(f.Key)
 	})
 }
 
@@ -156,15 +156,18 @@ func (r *repetition) sampler(f infotext.Field) error {
 			schedule = v
 		}
 	}
-	name, ok := samplerOf(f.Value, schedule)
-	if !ok {
+	choice, err := sampler.Parse(f.Value, schedule)
+	if err != nil {
 		told := setting(f)
 		if schedule != "" {
 			told += " with schedule " + fmt.Sprintf("%q", schedule)
 		}
-		return fmt.Errorf("%s: expected one that is as %s, or --sampler", told, strings.Join(sampler.Names(), ", "))
+		return fmt.Errorf("%s: %w; --sampler names another", told, err)
 	}
-	return r.set("sampler", f, name)
+	if choice.Schedule != "" {
+		r.option("schedule", choice.Schedule, f, true)
+	}
+	return r.set("sampler", f, choice.Sampler)
 }
 
 // clipSkips are the options that A1111's "Clip skip" stands for, which counts from 1.

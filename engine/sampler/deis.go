@@ -1,6 +1,9 @@
 package sampler
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // deis is DEIS (Zhang and Chen 2022, arXiv 2204.13902) of second order in log ρ, where ρ = σ/α: the polynomial through the last two
 // estimates of the noise is integrated over the step. The first step, and the last of few, are of first order. Reference:
@@ -21,7 +24,7 @@ func newDEIS(c settings, steps int) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.schedule != "" && c.schedule != SGMUniform && c.schedule != AlignYourSteps { // there the last level comes twice
+	if slices.Contains([]string{Karras, Exponential, Beta}, c.schedule) { // there the last level comes twice
 		s.sigmas[steps] = s.sigmas[steps-1]
 		levels[steps] = levels[steps-1]
 	}

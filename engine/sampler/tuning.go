@@ -16,11 +16,13 @@ const (
 	Exponential    = "exponential"      // evenly by their logarithms
 	Beta           = "beta"             // Lee et al. 2024, arXiv 2407.12173, by levels as diffusers and A1111 have it
 	SGMUniform     = "sgm_uniform"      // evenly by timesteps, the last of which is left out, as Stability AI's repository has it
+	Normal         = "normal"           // evenly by timesteps, to the last one, as k-diffusion has it
+	Simple         = "simple"           // every so many of the model's levels, as ComfyUI has it
 	AlignYourSteps = "align_your_steps" // Sabour et al. 2024, arXiv 2404.14507
 )
 
 // Schedules are the schedules that a request may ask for.
-func Schedules() []string { return []string{Karras, Exponential, Beta, SGMUniform, AlignYourSteps} }
+func Schedules() []string { return []string{Karras, Exponential, Beta, SGMUniform, Normal, Simple, AlignYourSteps} }
 
 // Steps are the noise levels of align_your_steps, which were found for a model.
 type Steps struct{ levels []float64 }
@@ -69,6 +71,12 @@ func (e entry) schedule(class class, r *config.Reader) (named string) {
 	return named
 }
 
+// spaceable reports whether a sampler is one over noise levels, which a schedule may space.
+func (e entry) spaceable() bool {
+	class, _ := classNamed(e.class)
+	return class.karras || e.name == "euler_a"
+}
+
 // TuningError is a Tuning that a sampler does not take.
 type TuningError struct {
 	Sampler  string
@@ -110,11 +118,10 @@ func (t Tuning) apply(e entry, s *settings) error {
 	if t.Schedule == "" {
 		return nil
 	}
-	class, _ := classNamed(e.class)
 	switch {
 	case !slices.Contains(Schedules(), t.Schedule):
 		return refuse("schedule", t.Schedule, fmt.Sprintf("one of %q", Schedules()))
-	case !class.karras && e.name != "euler_a":
+	case !e.spaceable():
 		return refuse("schedule", t.Schedule, "none: its noise levels are those of its timesteps")
 	case e.karras && t.Schedule != Karras:
 		return refuse("schedule", t.Schedule, Karras+", as its name says, or the sampler without it in its name")
@@ -137,11 +144,19 @@ func (c settings) spaced(table []float32, high, low float64, n int) (sigmas, tim
 			const shape = 0.6
 			sigmas = append(sigmas, low+float64(mathext.InvRegIncBeta(shape, shape, 1-ramp)*(high-low)))
 		}
-	case SGMUniform:
-		last := float64(len(table) - 1)
+	case SGMUniform, Normal, Simple:
+		last := len(table) - 1
 		for i := range n {
-			t := last - float64(i)*last/float64(n)
-			j := min(int(t), len(table)-2)
+			t := float64(last)
+			switch {
+			case c.schedule == SGMUniform:
+				t -= float64(i) * t / float64(n)
+			case c.schedule == Normal && n > 1:
+				t -= float64(i) * t / float64(n-1)
+			case c.schedule == Simple:
+				t = float64(last - int(float64(i)*float64(last+1)/float64(n)))
+			}
+			j := min(int(t), last-1)
 			from, to := math.Log(float64(table[j])), math.Log(float64(table[j+1]))
 			sigmas = append(sigmas, math.Exp(from+(t-float64(j))*(to-from)))
 		}

@@ -117,7 +117,7 @@ func TestTunedTrajectories(t *testing.T) {
 			t.Logf("%-16s %5d  %-12.2g  %.2g", name, w.cases, w.state, w.sigma)
 		}
 	}
-	if total != len(cases) || total < 390 {
+	if total != len(cases) || total < 370 {
 		t.Errorf("%d cases compared of %d", total, len(cases))
 	}
 }

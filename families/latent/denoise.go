@@ -180,7 +180,7 @@ func (d *denoising) open() error {
 		return stage.Invalid(stage.InvalidField, ValueMaskLatents, "a value", "a mask only beside "+ValueMoments)
 	}
 	var err error
-	if d.steps, err = sampler.NewPart(name, d.Schedule.Config, steps, taken); err != nil {
+	if d.steps, err = sampler.NewPart(name, d.Schedule.tuned(o), steps, taken); err != nil {
 		return unsteppable(name, steps, err)
 	}
 	end, which := o[OptionDenoisingEnd].Float, OptionDenoisingEnd
@@ -215,6 +215,10 @@ func unsteppable(name string, steps int, err error) error {
 	var wrong *sampler.StepsError
 	if errors.As(err, &wrong) {
 		return stage.Invalid(stage.InvalidField, OptionSteps, steps, fmt.Sprintf("%d to %d with sampler %s", wrong.Min, wrong.Max, wrong.Sampler))
+	}
+	var tuning *sampler.TuningError
+	if errors.As(err, &tuning) { // whose fields are called as options are
+		return stage.Invalid(stage.InvalidField, tuning.Field, tuning.Got, fmt.Sprintf("with sampler %s %s", tuning.Sampler, tuning.Expected))
 	}
 	return stage.Invalid(stage.SamplerUnsupported, OptionSampler, name, "another sampler or number of steps: "+err.Error())
 }

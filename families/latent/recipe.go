@@ -16,6 +16,11 @@ const (
 	OptionNegative = "negative_prompt"
 	OptionSteps    = "steps"
 	OptionSampler  = "sampler"
+	OptionSchedule = "schedule" // of noise levels; what is not said is the model's or the sampler's own
+	// OptionEta and OptionOriginalSteps are of some samplers, see sampler.Tuning.
+	OptionEta           = "eta"
+	OptionOriginalSteps = "original_steps"
+
 	OptionStrength = "strength"
 
 	OptionClipSkip         = "clip_skip"
@@ -54,7 +59,9 @@ func (m *Model) Options() []stage.OptionSpec {
 	return slices.Concat(family.Sides(width*m.VAE.Factor(), height*m.VAE.Factor(), m.PixelMultiple()), []stage.OptionSpec{
 		{Name: OptionSteps, Type: stage.Int, Min: 1, Max: sampler.MaxSteps, Default: stage.IntOption(20)},
 		family.GuidanceOption(),
-		m.Schedule.Option(),
+		m.Schedule.Option(), m.Schedule.spacing(),
+		{Name: OptionEta, Type: stage.Float, Max: 1},
+		{Name: OptionOriginalSteps, Type: stage.Int, Min: 1, Max: sampler.MaxTrainSteps},
 		{Name: OptionStrength, Type: stage.Float, Min: 1.0 / sampler.MaxSteps, Max: 1, Default: stage.FloatOption(strength)},
 		{Name: OptionTokens, Type: stage.Int, Min: 1, Max: maxTokens, Shape: true, Default: stage.IntOption(int64(m.Tokens))},
 		{Name: OptionRescale, Type: stage.Float, Max: 1, Default: stage.FloatOption(0)},
@@ -132,7 +139,7 @@ func (m *Model) Following(conditioning []stage.Port, options ...string) []stage.
 			Name: family.Denoise, Kind: stage.KindDenoiser, Members: append(m.Members(PartUNet), adapterMembers()...), EachImage: true,
 			Takes: slices.Concat(conditioning, encoded, []stage.Port{imageStatesPort()}, controlPorts()), Gives: []stage.Port{latents},
 			Options: slices.Concat([]string{
-				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
+				family.Width, family.Height, OptionSteps, family.Guidance, OptionSampler, OptionSchedule, OptionEta, OptionOriginalSteps, OptionStrength, OptionRescale, OptionDenoisingEnd, OptionBatchSize, OptionBatchIndex,
 				OptionTokens, OptionControlNets, OptionIPAdapter, OptionLoRAs, OptionPreviews, family.PreviewDecoder,
 			}, options),
 		},

@@ -105,7 +105,7 @@ func (d *denoising) openRefine() error {
 		return err
 	}
 	name, steps := o[OptionSampler].Text, int(o[OptionSteps].Int)
-	if d.steps, err = sampler.NewBehind(name, d.Schedule.Config, steps, share); err != nil {
+	if d.steps, err = sampler.NewBehind(name, d.Schedule.tuned(o), steps, share); err != nil {
 		var wrong *sampler.StepsError
 		if errors.As(err, &wrong) {
 			return stage.Invalid(stage.InvalidField, Refiner, o[Refiner], fmt.Sprintf("a share of denoising behind which there is one of %d steps", steps))

@@ -16,8 +16,8 @@ type Schedule struct {
 }
 
 // ReadSchedule reads the scheduler of a directory: the class that the index names, whatever class its config is of. parse is
-// sampler.ParseConfig or ParseWritten.
-func ReadSchedule(dir *modeldir.Dir, parse func(data []byte, class string) (sampler.Config, error)) (s Schedule) {
+// sampler.ParseConfig or ParseWritten; steps are those of align_your_steps.
+func ReadSchedule(dir *modeldir.Dir, parse func(data []byte, class string) (sampler.Config, error), steps sampler.Steps) (s Schedule) {
 	class, data, err := dir.Scheduler()
 	if s.failed = err; err != nil {
 		s.Missing = err
@@ -25,13 +25,14 @@ func ReadSchedule(dir *modeldir.Dir, parse func(data []byte, class string) (samp
 	}
 	s.settings = class + "\n" + string(data)
 	s.Config, err = parse(data, class)
+	s.Config = s.Config.For(steps)
 	s.Missing = config.InFile(err, dir.File(modeldir.SchedulerFolder, modeldir.SchedulerFile))
 	return s
 }
 
 // Option is the spec of the sampler.
 func (s Schedule) Option() stage.OptionSpec {
-	spec := stage.OptionSpec{Name: OptionSampler, Type: stage.Text, Refused: stage.SamplerUnsupported}
+	spec := stage.OptionSpec{Name: OptionSampler, Type: stage.Text, Refused: stage.SamplerUnsupported, Aliases: sampler.Aliases()}
 	if problem := s.Config.Problem(); s.Missing != nil {
 		spec.Choices, spec.Problem = sampler.Names(), "the model has no scheduler that can be read"
 	} else if spec.Choices = s.Config.Samplers(); problem != nil {
@@ -40,6 +41,20 @@ func (s Schedule) Option() stage.OptionSpec {
 		spec.Default = stage.TextOption(s.Config.Sampler())
 	}
 	return spec
+}
+
+// spacing is the spec of how noise levels are spaced.
+func (s Schedule) spacing() stage.OptionSpec {
+	return stage.OptionSpec{Name: OptionSchedule, Type: stage.Text, Choices: sampler.Schedules(), Aliases: sampler.ScheduleAliases()}
+}
+
+// tuned is the config with what a request says of its sampler.
+func (s Schedule) tuned(o stage.Options) sampler.Config {
+	t := sampler.Tuning{Schedule: o[OptionSchedule].Text, OriginalSteps: int(o[OptionOriginalSteps].Int)}
+	if eta, said := o[OptionEta]; said {
+		t.Eta = &eta.Float
+	}
+	return s.Config.Tuned(t)
 }
 
 // warnings tell of keys that are ignored, and of a sampler that cannot be used.

@@ -35,7 +35,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	}
 	configs.VAE.Mean, configs.VAE.Std = nil, nil // which the reference does not look at
 	m := &model{
-		Model: latent.Model{Dir: dir, UNet: configs.UNet, VAE: configs.VAE, Tokens: configs.Tokens, Schedule: latent.ReadSchedule(dir, sampler.ParseConfig)},
+		Model: latent.Model{Dir: dir, UNet: configs.UNet, VAE: configs.VAE, Tokens: configs.Tokens, Schedule: latent.ReadSchedule(dir, sampler.ParseConfig, sampler.StepsOfSD())},
 		text: latent.NewText(latent.Text{
 			Dir: dir, Folder: modeldir.TextEncoderFolder, Class: modeldir.ClassCLIP, Tokenizer: modeldir.TokenizerFolder, Config: configs.Text,
 			Tokens: configs.Tokens, Warnings: configs.Warnings, Vectors: 1,

@@ -44,7 +44,7 @@ func refined(r stage.Recipe) stage.Recipe {
 				Name: latent.Refine, Kind: stage.KindDenoiser, Members: latent.RefinerSlot(latent.PartUNet), Optional: true, EachImage: true,
 				Takes: slices.Concat(t.Gives, conditioning), Gives: []stage.Port{given},
 				Options: slices.Concat([]string{
-					family.Width, family.Height, latent.OptionSteps, family.Guidance, latent.OptionSampler, latent.OptionRescale, latent.OptionBatchSize, latent.OptionBatchIndex, latent.OptionTokens, latent.Refiner,
+					family.Width, family.Height, latent.OptionSteps, family.Guidance, latent.OptionSampler, latent.OptionSchedule, latent.OptionEta, latent.OptionOriginalSteps, latent.OptionRescale, latent.OptionBatchSize, latent.OptionBatchIndex, latent.OptionTokens, latent.Refiner,
 				}, numbers),
 			})
 		case family.Decode:

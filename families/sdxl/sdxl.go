@@ -72,7 +72,7 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	if err := m.openTexts(warnings); err != nil {
 		return nil, err
 	}
-	m.Schedule, m.Fixed = latent.ReadSchedule(dir, sampler.ParseWritten), m.fixed
+	m.Schedule, m.Fixed = latent.ReadSchedule(dir, sampler.ParseWritten, sampler.StepsOfXL()), m.fixed
 	var texts []family.Component
 	folders := []string{modeldir.UNetFolder, modeldir.SchedulerFolder, modeldir.VAEFolder}
 	for _, t := range m.texts {

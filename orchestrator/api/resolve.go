@@ -200,6 +200,7 @@ func optionsOf(spec pipeline.Spec, p *triptychv1alpha1.GenerationSpec, inputs st
 		case v == stage.Option{} && !said:
 			return nil, o.Missing(name)
 		}
+		v = o.Named(v)
 		if err := o.Check(name, v); err != nil {
 			return nil, err
 		}

@@ -95,6 +95,7 @@ func (s Spec) text(i int) string {
 	}
 	add("steps", "Steps")
 	add("sampler", "Sampler")
+	add("schedule", "Schedule type")
 	add("guidance_scale", "CFG scale")
 	tell("Seed", strconv.FormatUint(s.seed(i), 10))
 	if width, height := s.Options["width"], s.Options["height"]; width.Int > 0 && height.Int > 0 {

@@ -2,6 +2,8 @@ package stagerpc
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	stagepb "github.com/triptych-serving/triptych/proto/triptych/stage/v1alpha1"
@@ -135,15 +137,33 @@ func specToProto(s stage.OptionSpec) *stagepb.OptionSpec {
 	return &stagepb.OptionSpec{
 		Name: clip(s.Name), Type: optionTypes[s.Type], Default: optionToProto(s.Default), Min: s.Min, Max: s.Max, Multiple: s.Multiple,
 		Choices: each(s.Choices, clip), Tokens: int64(s.Tokens), Shape: s.Shape, Unit: clip(s.Unit), Refused: string(s.Refused), Problem: clip(s.Problem),
-		Adapter: clip(s.Adapter), Tag: clip(s.Tag), InTexts: each(s.InTexts, clip), Inputs: each(s.Inputs, clip),
+		Adapter: clip(s.Adapter), Tag: clip(s.Tag), InTexts: each(s.InTexts, clip), Inputs: each(s.Inputs, clip), Aliases: aliasesToProto(s.Aliases),
 	}
+}
+
+// aliasesToProto lists aliases in order.
+func aliasesToProto(aliases map[string]string) []*stagepb.OptionSpec_Alias {
+	return each(slices.Sorted(maps.Keys(aliases)), func(name string) *stagepb.OptionSpec_Alias {
+		return &stagepb.OptionSpec_Alias{Name: clip(name), Choice: clip(aliases[name])}
+	})
+}
+
+func aliasesFromProto(list []*stagepb.OptionSpec_Alias) map[string]string {
+	if len(list) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for _, a := range list {
+		out[a.GetName()] = a.GetChoice()
+	}
+	return out
 }
 
 func specFromProto(s *stagepb.OptionSpec) stage.OptionSpec {
 	return stage.OptionSpec{
 		Name: s.GetName(), Type: keyOf(optionTypes, s.GetType()), Default: optionFromProto(s.GetDefault()), Min: s.GetMin(), Max: s.GetMax(), Multiple: s.GetMultiple(),
 		Choices: s.GetChoices(), Tokens: int(s.GetTokens()), Shape: s.GetShape(), Unit: s.GetUnit(), Refused: stage.Reason(s.GetRefused()), Problem: clip(s.GetProblem()),
-		Adapter: s.GetAdapter(), Tag: s.GetTag(), InTexts: s.GetInTexts(), Inputs: s.GetInputs(),
+		Adapter: s.GetAdapter(), Tag: s.GetTag(), InTexts: s.GetInTexts(), Inputs: s.GetInputs(), Aliases: aliasesFromProto(s.GetAliases()),
 	}
 }
 

@@ -633,7 +633,9 @@ type OptionSpec struct {
 	// Names of those options.
 	InTexts []string `protobuf:"bytes,15,rep,name=in_texts,json=inTexts,proto3" json:"in_texts,omitempty"`
 	// Names of the inputs that those models are given, one each in their order.
-	Inputs        []string `protobuf:"bytes,16,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	Inputs []string `protobuf:"bytes,16,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	// Other names of choices that requests may have.
+	Aliases       []*OptionSpec_Alias `protobuf:"bytes,17,rep,name=aliases,proto3" json:"aliases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -780,6 +782,68 @@ func (x *OptionSpec) GetInputs() []string {
 	return nil
 }
 
+func (x *OptionSpec) GetAliases() []*OptionSpec_Alias {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+// Alias is another name of a choice.
+type OptionSpec_Alias struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The other name, in small letters.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// One of the choices.
+	Choice        string `protobuf:"bytes,2,opt,name=choice,proto3" json:"choice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OptionSpec_Alias) Reset() {
+	*x = OptionSpec_Alias{}
+	mi := &file_triptych_stage_v1alpha1_recipe_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OptionSpec_Alias) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OptionSpec_Alias) ProtoMessage() {}
+
+func (x *OptionSpec_Alias) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_recipe_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OptionSpec_Alias.ProtoReflect.Descriptor instead.
+func (*OptionSpec_Alias) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_recipe_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *OptionSpec_Alias) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OptionSpec_Alias) GetChoice() string {
+	if x != nil {
+		return x.Choice
+	}
+	return ""
+}
+
 var File_triptych_stage_v1alpha1_recipe_proto protoreflect.FileDescriptor
 
 const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
@@ -816,7 +880,7 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\x05float\x18\x02 \x01(\x01H\x00R\x05float\x12\x14\n" +
 	"\x04text\x18\x03 \x01(\tH\x00R\x04text\x12\x14\n" +
 	"\x04bool\x18\x04 \x01(\bH\x00R\x04boolB\a\n" +
-	"\x05value\"\xc8\x03\n" +
+	"\x05value\"\xc2\x04\n" +
 	"\n" +
 	"OptionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
@@ -835,7 +899,11 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\aadapter\x18\r \x01(\tR\aadapter\x12\x10\n" +
 	"\x03tag\x18\x0e \x01(\tR\x03tag\x12\x19\n" +
 	"\bin_texts\x18\x0f \x03(\tR\ainTexts\x12\x16\n" +
-	"\x06inputs\x18\x10 \x03(\tR\x06inputs*p\n" +
+	"\x06inputs\x18\x10 \x03(\tR\x06inputs\x12C\n" +
+	"\aaliases\x18\x11 \x03(\v2).triptych.stage.v1alpha1.OptionSpec.AliasR\aaliases\x1a3\n" +
+	"\x05Alias\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06choice\x18\x02 \x01(\tR\x06choice*p\n" +
 	"\tStageKind\x12\x1a\n" +
 	"\x16STAGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STAGE_KIND_ENCODER\x10\x01\x12\x17\n" +
@@ -862,32 +930,34 @@ func file_triptych_stage_v1alpha1_recipe_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_stage_v1alpha1_recipe_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_triptych_stage_v1alpha1_recipe_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_triptych_stage_v1alpha1_recipe_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_triptych_stage_v1alpha1_recipe_proto_goTypes = []any{
-	(StageKind)(0),      // 0: triptych.stage.v1alpha1.StageKind
-	(OptionType)(0),     // 1: triptych.stage.v1alpha1.OptionType
-	(*Recipe)(nil),      // 2: triptych.stage.v1alpha1.Recipe
-	(*Turn)(nil),        // 3: triptych.stage.v1alpha1.Turn
-	(*Member)(nil),      // 4: triptych.stage.v1alpha1.Member
-	(*Port)(nil),        // 5: triptych.stage.v1alpha1.Port
-	(*OptionValue)(nil), // 6: triptych.stage.v1alpha1.OptionValue
-	(*OptionSpec)(nil),  // 7: triptych.stage.v1alpha1.OptionSpec
+	(StageKind)(0),           // 0: triptych.stage.v1alpha1.StageKind
+	(OptionType)(0),          // 1: triptych.stage.v1alpha1.OptionType
+	(*Recipe)(nil),           // 2: triptych.stage.v1alpha1.Recipe
+	(*Turn)(nil),             // 3: triptych.stage.v1alpha1.Turn
+	(*Member)(nil),           // 4: triptych.stage.v1alpha1.Member
+	(*Port)(nil),             // 5: triptych.stage.v1alpha1.Port
+	(*OptionValue)(nil),      // 6: triptych.stage.v1alpha1.OptionValue
+	(*OptionSpec)(nil),       // 7: triptych.stage.v1alpha1.OptionSpec
+	(*OptionSpec_Alias)(nil), // 8: triptych.stage.v1alpha1.OptionSpec.Alias
 }
 var file_triptych_stage_v1alpha1_recipe_proto_depIdxs = []int32{
-	5, // 0: triptych.stage.v1alpha1.Recipe.inputs:type_name -> triptych.stage.v1alpha1.Port
-	7, // 1: triptych.stage.v1alpha1.Recipe.options:type_name -> triptych.stage.v1alpha1.OptionSpec
-	3, // 2: triptych.stage.v1alpha1.Recipe.turns:type_name -> triptych.stage.v1alpha1.Turn
-	0, // 3: triptych.stage.v1alpha1.Turn.kind:type_name -> triptych.stage.v1alpha1.StageKind
-	4, // 4: triptych.stage.v1alpha1.Turn.members:type_name -> triptych.stage.v1alpha1.Member
-	5, // 5: triptych.stage.v1alpha1.Turn.takes:type_name -> triptych.stage.v1alpha1.Port
-	5, // 6: triptych.stage.v1alpha1.Turn.gives:type_name -> triptych.stage.v1alpha1.Port
-	1, // 7: triptych.stage.v1alpha1.OptionSpec.type:type_name -> triptych.stage.v1alpha1.OptionType
-	6, // 8: triptych.stage.v1alpha1.OptionSpec.default:type_name -> triptych.stage.v1alpha1.OptionValue
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	5,  // 0: triptych.stage.v1alpha1.Recipe.inputs:type_name -> triptych.stage.v1alpha1.Port
+	7,  // 1: triptych.stage.v1alpha1.Recipe.options:type_name -> triptych.stage.v1alpha1.OptionSpec
+	3,  // 2: triptych.stage.v1alpha1.Recipe.turns:type_name -> triptych.stage.v1alpha1.Turn
+	0,  // 3: triptych.stage.v1alpha1.Turn.kind:type_name -> triptych.stage.v1alpha1.StageKind
+	4,  // 4: triptych.stage.v1alpha1.Turn.members:type_name -> triptych.stage.v1alpha1.Member
+	5,  // 5: triptych.stage.v1alpha1.Turn.takes:type_name -> triptych.stage.v1alpha1.Port
+	5,  // 6: triptych.stage.v1alpha1.Turn.gives:type_name -> triptych.stage.v1alpha1.Port
+	1,  // 7: triptych.stage.v1alpha1.OptionSpec.type:type_name -> triptych.stage.v1alpha1.OptionType
+	6,  // 8: triptych.stage.v1alpha1.OptionSpec.default:type_name -> triptych.stage.v1alpha1.OptionValue
+	8,  // 9: triptych.stage.v1alpha1.OptionSpec.aliases:type_name -> triptych.stage.v1alpha1.OptionSpec.Alias
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_triptych_stage_v1alpha1_recipe_proto_init() }
@@ -907,7 +977,7 @@ func file_triptych_stage_v1alpha1_recipe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_stage_v1alpha1_recipe_proto_rawDesc), len(file_triptych_stage_v1alpha1_recipe_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
