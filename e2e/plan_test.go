@@ -99,6 +99,51 @@ func wantUsage(t *testing.T, p planned, events []*triptychv1alpha1.GenerateRespo
 	}
 }
 
+// TestPlanWithAdapters: what adapters take is planned by the flags that a request has them by, and is what it then takes; a budget that
+// the plan tells is enough for it.
+func TestPlanWithAdapters(t *testing.T) {
+	sdxl := filepath.Join("testdata", "golden", "sdxl")
+	models := []string{"--models", strings.Join([]string{
+		filepath.Join(sdxl, "tiny-sd15"), filepath.Join(sdxl, "control-sd-a"), filepath.Join(sdxl, "ip-adapter", "ip-adapter_tiny.safetensors"), filepath.Join(sdxl, "lora", "sd-kohya.safetensors"),
+	}, ",")}
+	size := []string{"--width", "64", "--height", "48"}
+	adapters := []string{"--controlnet", "control-sd-a:0.7", "--ip-adapter", "ip-adapter_tiny:0.5", "--lora", "sd-kohya:0.8"}
+	plain := runPlan(t, append(append([]string{"tiny-sd15"}, models...), size...)...)
+	p := runPlan(t, append(append(append([]string{"tiny-sd15"}, models...), size...), adapters...)...)
+	if len(p.Stages) != len(plain.Stages)+1 || p.AllBytes <= plain.AllBytes {
+		t.Fatalf("planned %+v, without adapters %+v", p, plain)
+	}
+	most := map[string][2]int64{} // of each stage's turns, as a request tells it
+	for _, s := range p.Stages {
+		most[s.Stage] = [2]int64{max(most[s.Stage][0], s.WeightsBytes), max(most[s.Stage][1], s.ScratchBytes)}
+	}
+	s := up(t, append(models, "--memory-budget", strconv.FormatInt(p.LeastBudgetBytes, 10))...)
+	input := func(name string) []byte { return readFile(t, filepath.Join("..", sdxl, "inputs", name)) }
+	text := func(v string) *triptychv1alpha1.OptionValue {
+		return &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Text{Text: v}}
+	}
+	events, err := s.generate(t.Context(), &triptychv1alpha1.GenerationSpec{
+		Model: "tiny-sd15", Prompt: "a house", Steps: ptr(int32(2)), WidthPx: ptr(int32(64)), HeightPx: ptr(int32(48)),
+		Inputs:  map[string][]byte{"control_image": input("edges-64x48.png"), "image_prompt": input("photo-90x70.png")},
+		Options: map[string]*triptychv1alpha1.OptionValue{"controlnets": text("control-sd-a:0.7"), "ip_adapter": text("ip-adapter_tiny:0.5"), "loras": text("sd-kohya:0.8")},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range events[len(events)-1].GetCompleted().GetStages() {
+		if want := most[u.GetStage()]; u.GetWeightsBytes() != want[0] || u.GetScratchBytes() != want[1] {
+			t.Errorf("planned weights and scratch %v, took %v", want, u)
+		}
+		delete(most, u.GetStage())
+	}
+	if len(most) > 0 {
+		t.Errorf("%v did not work", most)
+	}
+	if got := runCommand(t, append(append([]string{"plan", "tiny-sd15"}, models...), "--controlnet", "canny")...); got.code != 2 || !strings.Contains(got.stderr, "control-sd-a") {
+		t.Errorf("exit code %d: %s", got.code, got.stderr)
+	}
+}
+
 // TestLargeDecodeInBands: a budget that the decoder of a large image exceeds many times is enough where
 // the denoiser's fits: the decoder works in bands, the picture is the same and the budget is kept.
 func TestLargeDecodeInBands(t *testing.T) {

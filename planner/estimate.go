@@ -7,6 +7,7 @@ package planner
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,6 +24,9 @@ type EstimateRequest struct {
 	WidthPx, HeightPx int
 	Guided            bool     // with a negative prompt, which doubles encoder and denoiser
 	Inputs            []string // files that the request has, by the name of the model's input
+	// Options are those of the model but for its sides, by name, as people write them. Those that name adapters have these among the
+	// turns' members, and stand for the files that these take.
+	Options map[string]string
 }
 
 // Estimate is what making the image takes.
@@ -56,11 +60,11 @@ type StageEstimate struct {
 	AtLeast string
 
 	components []family.Component
-	options    modeldir.Options // in which their networks are opened
-	path       string           // of the model
+	options    modeldir.Options  // in which their networks are opened
+	paths      map[string]string // of the models
 }
 
-// NetworkEstimate is one network of a stage.
+// NetworkEstimate is one network of a stage. The folder of an adapter is its component's name.
 type NetworkEstimate struct {
 	Folder, Class string
 	Parameters    int64
@@ -90,23 +94,45 @@ func NewEstimate(ctx context.Context, o stageengine.Options, req EstimateRequest
 	if err == nil {
 		err = takes(recipe, req.Inputs)
 	}
+	if err == nil {
+		err = parse(recipe, req.Options, options)
+	}
 	if err != nil {
 		return Estimate{}, err
 	}
 	if _, guided := recipe.Option(family.Guidance); guided && !req.Guided {
 		options[family.Guidance] = stage.FloatOption(1)
 	}
-	o.Library, o.Outline = o.Library.Only(req.Model), true
+	named, err := adaptersOf(o, recipe, options)
+	if err != nil {
+		return Estimate{}, err
+	}
+	paths := map[string]string{req.Model: path}
+	for name := range named {
+		paths[name], _ = o.Library.Path(name) // it was opened
+	}
+	o.Library, o.Outline = o.Library.Only(slices.Collect(maps.Keys(paths))...), true
+	has := func(value string) bool {
+		return slices.Contains(req.Inputs, value) || slices.ContainsFunc(recipe.Options, func(s stage.OptionSpec) bool {
+			return slices.Contains(s.Inputs[:min(len(s.Inputs), len(options.Chosen(s.Name)))], value)
+		})
+	}
+	if err := recipe.CheckInputs(options, has); err != nil {
+		return Estimate{}, err
+	}
 	stages := map[stage.Kind]*stageengine.Stage{}
-	for _, t := range recipe.For(func(value string) bool { return slices.Contains(req.Inputs, value) }) {
+	for _, t := range recipe.Choose(options, named.has).For(has) {
 		if stages[t.Kind] == nil {
 			stages[t.Kind] = stageengine.New(t.Kind, o)
 		}
-		row := StageEstimate{Kind: t.Kind, Turn: t.Name, path: path, options: modeldir.Options{Resident: o.Precision[t.Kind]}}
+		row := StageEstimate{Kind: t.Kind, Turn: t.Name, paths: paths, options: modeldir.Options{Resident: o.Precision[t.Kind]}}
 		if err := row.plan(stages[t.Kind], o.Device, stage.PlanRequest{Turn: t.Name, Components: t.Components(), Options: recipe.Shape(t, options)}); err != nil {
 			return Estimate{}, err
 		}
-		for _, n := range row.Networks {
+		for i, n := range row.Networks {
+			if c := row.components[i].Name; stage.ModelOf(c) != req.Model {
+				row.Networks[i].Folder = c
+			}
 			e.Present = e.Present && n.Present
 		}
 		e.Stages = append(e.Stages, row)
@@ -185,21 +211,21 @@ func (s *StageEstimate) ofMember(d device.Planner, m stageengine.Member) {
 	manifest := m.Network.Files().Manifest()
 	most := d.WeightBytes(manifest, device.LoadPlan{})
 	least := most
-	if plan, err := d.Fit(manifest, 1); err == nil { // else it streams nothing
+	if plan, err := d.Fit(manifest, 1); err == nil && !m.Whole { // else it streams nothing
 		least = d.WeightBytes(manifest, plan)
 	}
 	s.MostWeights += m.Beside + most
 	s.LeastWeights += m.Beside + least
 	if m.Held.Streamed {
-		s.ResidentBytes += m.Held.ResidentBytes
-	}
-	tape := uses(manifest)
-	for _, r := range m.Runs {
-		if r.Tape != nil {
-			tape = r.Tape
+		tape := uses(manifest)
+		for _, r := range m.Runs {
+			if r.Tape != nil {
+				tape = r.Tape
+			}
 		}
+		s.ResidentBytes += m.Held.ResidentBytes
+		s.StreamedBytes += d.StreamedBytes(tape, m.Held)
 	}
-	s.StreamedBytes += d.StreamedBytes(tape, m.Held)
 	s.components = append(s.components, m.Component)
 	s.Networks = append(s.Networks, newNetworkEstimate(m))
 }

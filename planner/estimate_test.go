@@ -27,7 +27,13 @@ const repo = ".."
 // bareCopy copies the configs of the starter model, with the headers of its weights or without.
 func bareCopy(t *testing.T, headers bool) string {
 	t.Helper()
-	from, to := filepath.Join(repo, "models/starter"), filepath.Join(t.TempDir(), "starter")
+	return bare(t, filepath.Join(repo, "models/starter"), headers)
+}
+
+// bare copies the configs of a model, with the headers of its weights or without.
+func bare(t *testing.T, from string, headers bool) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), filepath.Base(from))
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -38,7 +44,7 @@ func bareCopy(t *testing.T, headers bool) string {
 			return err
 		}
 		switch {
-		case strings.HasSuffix(name, ".safetensors") && headers:
+		case strings.HasSuffix(path, ".safetensors") && headers:
 			data = data[:8+binary.LittleEndian.Uint64(data)]
 		case filepath.Base(name) != "config.json" && filepath.Base(name) != "model_index.json":
 			return nil

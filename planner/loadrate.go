@@ -46,7 +46,7 @@ func (s *StageEstimate) MeasureLoad(ctx context.Context, d device.Device, of int
 		case ctx.Err() != nil:
 			return LoadRate{}, ctx.Err()
 		case err != nil:
-			return LoadRate{}, stageengine.ModelError(err, s.Kind, stage.ModelOf(c.Name), s.path)
+			return LoadRate{}, stageengine.ModelError(err, s.Kind, stage.ModelOf(c.Name), s.paths[stage.ModelOf(c.Name)])
 		}
 	}
 	rate := LoadRate{ReadBytesPerSecond: float64(m.read) / m.reading.Seconds(), SampleBytes: m.read}

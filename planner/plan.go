@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -253,7 +254,9 @@ func (p *Plan) compare(ctx context.Context, o stageengine.Options, w io.Writer) 
 		if m.Runs && m.WeightsPresent {
 			for _, s := range m.Stages {
 				for _, w := range s.footprint.Weights {
-					there = append(there, w.Component)
+					if !slices.Contains(there, w.Component) { // else another model has the same adapter
+						there = append(there, w.Component)
+					}
 				}
 			}
 		} else {

@@ -36,6 +36,23 @@ func (t OptionType) String() string {
 	return fmt.Sprintf("OptionType(%d)", uint8(t))
 }
 
+// Parse reads a value as people write it. The error says nothing that the type's name does not.
+func (t OptionType) Parse(text string) (Option, error) {
+	o := Option{Type: t}
+	var err error
+	switch t {
+	case Int:
+		o.Int, err = strconv.ParseInt(text, 10, 64)
+	case Float:
+		o.Float, err = strconv.ParseFloat(text, 64)
+	case Text:
+		o.Text = text
+	case Bool:
+		o.Bool, err = strconv.ParseBool(text)
+	}
+	return o, err
+}
+
 // Option is the value of an option; the zero Option is none.
 type Option struct {
 	Type  OptionType

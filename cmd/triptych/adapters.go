@@ -15,11 +15,16 @@ type adapterFlags struct {
 }
 
 func (f *adapterFlags) add(flags *pflag.FlagSet) {
+	f.addNames(flags)
+	flags.StringArrayVar(&f.controlImages, "control-image", nil, "picture for the ControlNet, the first for the first; may be repeated")
+	flags.StringVar(&f.imagePrompt, "image-prompt", "", "picture that --ip-adapter looks at")
+}
+
+// addNames adds the flags that name adapters, and not those of their files.
+func (f *adapterFlags) addNames(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.loras, "lora", nil, "LoRA, NAME or NAME:SCALE, or NAME:SCALE:SCALE of text encoders and of the U-Net; may be repeated, and written <lora:NAME:SCALE> in the prompt")
 	flags.StringArrayVar(&f.controlNets, "controlnet", nil, "ControlNet, NAME or NAME:SCALE or NAME:SCALE:START:END, the parts of the steps in which it works; may be repeated")
-	flags.StringArrayVar(&f.controlImages, "control-image", nil, "picture for the ControlNet, the first for the first; may be repeated")
-	flags.StringArrayVar(&f.ipAdapters, "ip-adapter", nil, "IP-Adapter, NAME or NAME:SCALE, which takes --image-prompt")
-	flags.StringVar(&f.imagePrompt, "image-prompt", "", "picture that --ip-adapter looks at")
+	flags.StringArrayVar(&f.ipAdapters, "ip-adapter", nil, "IP-Adapter, NAME or NAME:SCALE, which takes a picture")
 }
 
 // options and inputs are the flags as --option and --input have them.

@@ -19,11 +19,13 @@ import (
 
 // planFlags are what `triptych plan` is told.
 type planFlags struct {
-	stack  stackFlags
-	req    planner.EstimateRequest
-	scale  float32
-	load   byteRate
-	asJSON bool
+	stack    stackFlags
+	req      planner.EstimateRequest
+	adapters adapterFlags
+	options  []string // NAME=VALUE
+	scale    float32
+	load     byteRate
+	asJSON   bool
 }
 
 func planCommand() *cobra.Command {
@@ -37,6 +39,9 @@ A model need not be there: a directory in the layout of diffusers is planned fro
 config.json of every network, with the headers or indexes of weight files where there are any. Types are those of the
 headers, or else torch_dtype's, or else float16; --precision exchanges them as usual. Models of Stable Diffusion
 1 and 2, XL and FLUX.1 are known; of those that Triptych cannot run yet the plan says so.
+
+Adapters are planned with the model, of their headers too: those of --lora, --controlnet and --ip-adapter, and what options
+name.
 
 With several models the plan tells as well what they take together, asked for in turn. Parts that are equal, such as
 the text encoder and autoencoder of a fine-tune, count once; where weights are there and all else agrees, they are read to
@@ -58,6 +63,14 @@ find out.`,
 			}
 			if scale := float64(f.scale); math.IsNaN(scale) || math.IsInf(scale, 0) {
 				return stage.Invalid(stage.InvalidField, "guidance-scale", scale, "a number")
+			}
+			f.req.Options = map[string]string{}
+			for _, option := range append(f.options, f.adapters.options()...) {
+				name, value, ok := strings.Cut(option, "=")
+				if !ok || name == "" {
+					return usageError{fmt.Errorf("--option %q: expected NAME=VALUE", option)}
+				}
+				f.req.Options[name] = value
 			}
 			p, err := f.plan(cmd.Context(), args, cmd.ErrOrStderr())
 			if err != nil {
@@ -81,6 +94,8 @@ find out.`,
 	flags.IntVar(&f.req.HeightPx, "height", 0, "height in pixels (default: the model's own)")
 	flags.Float32Var(&f.scale, "guidance-scale", 5, "up to 1 is unguided, which takes less")
 	flags.StringSliceVar(&f.req.Inputs, "inputs", nil, "files that the request has, such as init_image,mask: the model's turns for them are planned as well")
+	f.adapters.addNames(flags)
+	flags.StringArrayVar(&f.options, "option", nil, "option of the model, NAME=VALUE, that has no flag here, such as upscaler=NAME; may be repeated")
 	flags.Var(&f.load, "load-bandwidth", "stored weights loaded in a second, from storage to ready, such as 500MB/s (default: measured on the model's files, if they are there)")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON, with exact bytes")
 	return cmd

@@ -45,11 +45,24 @@ func OpenHeaders(dir string, naming Naming) (Headers, error) {
 	return s.headers(s.addShards(dir, shards))
 }
 
+// OpenOutline is OpenFile of a file that may end behind its header: see Complete.
+func OpenOutline(path string) (*Set, error) {
+	s := &Set{home: path, owners: map[string]*file{}, allowBare: true}
+	if err := s.add(path); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Complete reports whether all data is there, and no file ends behind its header.
+func (s *Set) Complete() bool {
+	return !slices.ContainsFunc(s.files, func(f *file) bool { return f.bare })
+}
+
 // headers closes the files, behind err if there was one.
 func (s *Set) headers(err error) (Headers, error) {
 	if err := errors.Join(err, s.Close()); err != nil {
 		return Headers{}, err
 	}
-	complete := !slices.ContainsFunc(s.files, func(f *file) bool { return f.bare })
-	return Headers{Set: s, Complete: complete, Path: s.home}, nil
+	return Headers{Set: s, Complete: s.Complete(), Path: s.home}, nil
 }

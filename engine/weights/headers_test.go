@@ -1,9 +1,11 @@
 package weights
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -88,4 +90,35 @@ func FuzzIndex(f *testing.F) {
 			t.Errorf("%v, %d bytes", shards, total)
 		}
 	})
+}
+
+// TestOpenOutline: a file that ends behind its header tells shapes and no data; anything else is as OpenFile has it.
+func TestOpenOutline(t *testing.T) {
+	whole, err := os.ReadFile("../../models/starter/unet/diffusion_pytorch_model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := 8 + int(binary.LittleEndian.Uint64(whole))
+	path := filepath.Join(t.TempDir(), "a.safetensors")
+	for length, want := range map[int]struct{ opens, complete bool }{len(whole): {true, true}, end: {true, false}, end - 1: {}, end + 1: {}, len(whole) - 1: {}} {
+		if err := os.WriteFile(path, whole[:length], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		set, err := OpenOutline(path)
+		if (err == nil) != want.opens {
+			t.Errorf("%d of %d bytes: %v", length, len(whole), err)
+		}
+		if err != nil {
+			continue
+		}
+		if _, shape, ok := set.Info("conv_in.bias"); set.Complete() != want.complete || !ok || len(shape) != 1 {
+			t.Errorf("%d of %d bytes: complete %v, conv_in.bias %v", length, len(whole), set.Complete(), shape)
+		}
+		if _, err := set.Data("conv_in.bias"); (err == nil) != want.complete {
+			t.Errorf("%d of %d bytes: data, %v", length, len(whole), err)
+		}
+		if err := set.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -29,9 +29,9 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 		}
 		m.Components = append(m.Components, family.Component{
 			Name: family.Name(dir, latent.PartLoRA(part)), Kind: kind, Class: modeldir.ClassLoRA, Whole: true,
-			Open: func(modeldir.Options) (family.Network, error) { return dir.LoRA(part) },
+			Open: func(o modeldir.Options) (family.Network, error) { return dir.LoRA(part, o) },
 			Settings: func() (string, error) {
-				l, err := dir.LoRA(part)
+				l, err := dir.LoRA(part, modeldir.Options{Outline: true})
 				if err != nil {
 					return "", err
 				}

@@ -150,3 +150,16 @@ func TestDiffering(t *testing.T) {
 		t.Errorf("%+v, want one model with the warnings %q", got, want)
 	}
 }
+
+// TestBrokenAdapter: an adapter of which a component cannot be loaded cannot be used, and says why before it is named.
+func TestBrokenAdapter(t *testing.T) {
+	info := stage.Info{
+		Kind: stage.KindDenoiser, Models: []stage.Model{{Name: "canny", Adapter: "controlnet"}, {Name: "cut", Adapter: "controlnet"}},
+		Components: []stage.Component{{Name: "canny/controlnet", Model: "canny"}, {Name: "cut/controlnet", Model: "cut", Problem: "data is missing"}},
+	}
+	for _, m := range Catalog([]stage.Info{info}) {
+		if broken := m.Name == "cut"; broken != (m.Problem != nil) || broken && m.Problem.Message != "data is missing" {
+			t.Errorf("%s: %v", m.Name, m.Problem)
+		}
+	}
+}

@@ -41,6 +41,13 @@ func (m Model) unusable(lead stage.Kind, told map[stage.Kind]stage.Model) (why *
 			return m.invalid("%s", t.Problem), 0
 		}
 	}
+	if m.beside() { // an adapter needs all that it has
+		for _, c := range m.Components {
+			if c.Problem != "" {
+				return m.invalid("%s", c.Problem), 0
+			}
+		}
+	}
 	for _, r := range m.Recipes {
 		for _, t := range r.Turns {
 			for _, c := range t.Members {

@@ -143,6 +143,9 @@ func number(src Source, name string) (float64, error) {
 	if n, ok := shape.Elems(); !ok || n != 1 {
 		return 0, &Error{Tensor: name, Expected: "one number", Got: shape.String()}
 	}
+	if !src.Complete() {
+		return 1, nil
+	}
 	data, err := src.Data(name)
 	if err != nil {
 		return 0, err

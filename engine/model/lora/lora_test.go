@@ -27,6 +27,7 @@ func (m memory) TypeName(name string) string               { return m[name].DTyp
 func (m memory) Where(string) string                       { return "memory" }
 func (m memory) Names() []string                           { return slices.Sorted(maps.Keys(m)) }
 func (m memory) Data(name string) ([]byte, error)          { return m[name].Data, nil }
+func (m memory) Complete() bool                            { return true }
 func (m memory) put(name string, shape ...int)             { m[name] = numbers(len(m), shape...) }
 func (m memory) Section(string) (*io.SectionReader, error) { return nil, errors.New("not needed") }
 

@@ -16,6 +16,8 @@ type Source interface {
 	Section(name string) (*io.SectionReader, error)
 	// Data reads the bytes of a Section at once.
 	Data(name string) ([]byte, error)
+	// Complete reports whether there is data, and not shapes and types alone.
+	Complete() bool
 }
 
 // maxMade bounds the values of a difference that is made of factors: more than a layer of any model has.

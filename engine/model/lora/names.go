@@ -80,9 +80,17 @@ var prefixes = []struct {
 	name string
 	part Part
 }{
-	{"lora_unet_", UNet}, {"lora_te1_", TextEncoder}, {"lora_te2_", TextEncoder2}, {"lora_te_", TextEncoder},
-	{"unet.", UNet}, {"text_encoder_2.", TextEncoder2}, {"text_encoder.", TextEncoder}, {"clip_l.", TextEncoder}, {"clip_g.", TextEncoder2},
-	{"model.diffusion_model.", UNet}, {"diffusion_model.", UNet},
+	{"lora_unet_", UNet},
+	{"lora_te1_", TextEncoder},
+	{"lora_te2_", TextEncoder2},
+	{"lora_te_", TextEncoder},
+	{"unet.", UNet},
+	{"text_encoder_2.", TextEncoder2},
+	{"text_encoder.", TextEncoder},
+	{"clip_l.", TextEncoder},
+	{"clip_g.", TextEncoder2},
+	{"model.diffusion_model.", UNet},
+	{"diffusion_model.", UNet},
 }
 
 // peftPrefix is before all that peft saves by itself.

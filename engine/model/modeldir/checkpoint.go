@@ -159,7 +159,7 @@ func (c *checkpoint) vae() error {
 
 // vaeOf takes the autoencoder of a file of its own.
 func (c *checkpoint) vaeOf(file string) error {
-	set, err := weights.OpenFile(file)
+	set, err := weights.OpenOutline(file)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func IsFile(path string) bool {
 
 // openFile opens a file that is an adapter by itself, which its tensors tell. Errors are an Error or those of the weights.
 func openFile(path string, accepted []string) (*Dir, error) {
-	set, err := weights.OpenFile(path)
+	set, err := weights.OpenOutline(path)
 	if err != nil {
 		return nil, err
 	}

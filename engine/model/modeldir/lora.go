@@ -67,9 +67,10 @@ func loraFiles(path string) (out []loraFile) {
 	return nil
 }
 
-// open reads what the file has. The error is an Error, or that of the weights; the caller closes the set.
-func (f loraFile) open() (*weights.Set, *lora.File, error) {
-	set, err := weights.OpenFile(f.path)
+// open reads what the file has, which may be its header alone for an outline. The error is an Error, or that of the weights; the
+// caller closes the set.
+func (f loraFile) open(outline bool) (*weights.Set, *lora.File, error) {
+	set, err := openSet(f.path, outline)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,7 +127,7 @@ func (d *Dir) LoRAFolders() (folders []string) {
 // LoRAParts are the parts of a model that a LoRA has something for.
 func (d *Dir) LoRAParts() (parts []lora.Part, err error) {
 	for _, f := range d.loraFiles() {
-		set, file, err := f.open()
+		set, file, err := f.open(true)
 		if err != nil {
 			return nil, err
 		}
@@ -143,9 +144,9 @@ func (d *Dir) LoRAParts() (parts []lora.Part, err error) {
 }
 
 // LoRA opens one for a part. Its weights are kept as stored.
-func (d *Dir) LoRA(part lora.Part) (*LoRA, error) {
+func (d *Dir) LoRA(part lora.Part, o Options) (*LoRA, error) {
 	for _, f := range d.loraFiles() {
-		set, file, err := f.open()
+		set, file, err := f.open(o.Outline)
 		if err != nil {
 			return nil, err
 		}
@@ -163,10 +164,10 @@ func (d *Dir) LoRA(part lora.Part) (*LoRA, error) {
 			return nil, err
 		}
 		l := &LoRA{Part: part, name: d.Name(), layers: layers, number: loras.Add(1)}
-		if words {
+		if words && set.Complete() {
 			l.words = inversion.Bundled(filepath.Base(f.path), set, lora.Bundled)
 		}
-		l.manifest, l.tapes, l.weights, l.complete = s.Manifest(), &device.Tapes[tapeOf]{}, w, true
+		l.manifest, l.tapes, l.weights, l.complete = s.Manifest(), &device.Tapes[tapeOf]{}, w, set.Complete()
 		return l, nil
 	}
 	return nil, &Error{Path: d.path, Expected: "a LoRA for a " + string(part), Got: "one without"}

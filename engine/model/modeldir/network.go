@@ -124,12 +124,12 @@ func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore 
 	own := renamed{stored: d.names}
 	part := d.parts[folder]
 	if part.file != "" {
-		if n.weights, err = weights.OpenFile(part.file); err == nil {
+		if err = n.open(part.file, o); err == nil {
 			of := part.source(n.weights)
 			own, n.weights = of.renamed, of
 		}
 	} else if d.file && d.parts == nil {
-		if n.weights, err = weights.OpenFile(d.path); err == nil && d.names != nil {
+		if err = n.open(d.path, o); err == nil && d.names != nil {
 			own.weightFile = n.weights
 			n.weights = own
 		}
@@ -172,6 +172,24 @@ func (d *Dir) Network(folder string, o Options, declare func(*nn.Scope), ignore 
 		n.warnings = append(n.warnings, folder+": ignores tensors that the network does not have: "+someOf(surplus))
 	}
 	return n, nil
+}
+
+// open opens a single file, of which a plan needs the header.
+func (n *Network) open(file string, o Options) error {
+	set, err := openSet(file, o.Outline)
+	if err != nil {
+		return err
+	}
+	n.weights, n.complete = set, set.Complete()
+	return nil
+}
+
+// openSet opens a file, which may be the header alone for an outline.
+func openSet(file string, outline bool) (*weights.Set, error) {
+	if outline {
+		return weights.OpenOutline(file)
+	}
+	return weights.OpenFile(file)
 }
 
 // namingOf is how the library that a network's folder belongs to names its weights.
