@@ -19,6 +19,20 @@ func (a adapters) has(model, part string) bool {
 	return a[model] != nil && slices.ContainsFunc(a[model].Components, func(c family.Component) bool { return c.Name == model+"/"+part })
 }
 
+// KindOf is what a model of a library is beside models to draw with, as options name such (stage.Model.Adapter). It is empty of one to
+// draw with, and of one that cannot be opened.
+func KindOf(all []family.Family, library *stageengine.Library, name string) string {
+	path, err := library.Path(name)
+	if err != nil {
+		return ""
+	}
+	m, err := family.Open(all, path)
+	if err != nil {
+		return ""
+	}
+	return m.Adapter
+}
+
 // parse reads options of a model as people write them into others. InvalidField.
 func parse(recipe stage.Recipe, written map[string]string, into stage.Options) error {
 	for _, name := range slices.Sorted(maps.Keys(written)) {
@@ -53,7 +67,7 @@ func adaptersOf(o stageengine.Options, recipe stage.Recipe, options stage.Option
 		for _, c := range options.Chosen(spec.Name) {
 			path, err := o.Library.Path(c.Name)
 			if err != nil {
-				return nil, stage.Invalid(stage.InvalidField, spec.Name, c.Name, fmt.Sprintf("a %s among the models %s", spec.Adapter, strings.Join(o.Library.Names(), ", ")))
+				return nil, stage.Invalid(stage.InvalidField, spec.Name, c.Name, oneOf(o, spec.Adapter))
 			}
 			m, err := family.Open(o.Families, path)
 			if err != nil {
@@ -73,6 +87,15 @@ func adaptersOf(o stageengine.Options, recipe stage.Recipe, options stage.Option
 		}
 	}
 	return all, nil
+}
+
+// oneOf are the adapters of a kind that there are, in words.
+func oneOf(o stageengine.Options, kind string) string {
+	names := slices.DeleteFunc(o.Library.Names(), func(name string) bool { return KindOf(o.Families, o.Library, name) != kind })
+	if len(names) == 0 {
+		return "a " + kind + ", of which there is none among the models"
+	}
+	return "one of " + strings.Join(names, ", ")
 }
 
 // partsFor are the parts that a recipe's turns take of what an option names.

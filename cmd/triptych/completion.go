@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/triptych-serving/triptych/engine/sampler"
+	"github.com/triptych-serving/triptych/families"
+	"github.com/triptych-serving/triptych/planner"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
@@ -18,8 +20,11 @@ import (
 func completions() map[string]cobra.CompletionFunc {
 	all := map[string]cobra.CompletionFunc{
 		"model":           completeModels,
-		"upscaler":        completeModels,
-		"hires-upscaler":  completeModels,
+		"upscaler":        completeAdapters("upscaler"),
+		"hires-upscaler":  completeAdapters("upscaler"),
+		"lora":            completeAdapters("lora"),
+		"controlnet":      completeAdapters("controlnet"),
+		"ip-adapter":      completeAdapters("ip_adapter"),
 		"sampler":         oneOf(sampler.Names()...),
 		"schedule":        oneOf(sampler.Schedules()...),
 		"log-level":       oneOf(logLevels...),
@@ -102,9 +107,21 @@ func ofStages(values ...string) []string {
 	return out
 }
 
-// completeModels gives the names of the models that are there; where none begins so, the shell goes on with folders.
+// completeModels gives the names of the models that are there to draw with; where none begins so, the shell goes on with folders.
 func completeModels(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return modelNames(cmd), cobra.ShellCompDirectiveDefault
+	return modelNames(cmd, ""), cobra.ShellCompDirectiveDefault
+}
+
+// completeAdapters gives the names of the models of a kind that options name.
+func completeAdapters(kind string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return modelNames(cmd, kind), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeAll gives the names of all models.
+func completeAll(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return modelNames(cmd, anyKind), cobra.ShellCompDirectiveDefault
 }
 
 // completeSelectors gives the stages, and those of each model.
@@ -112,15 +129,19 @@ func completeSelectors(cmd *cobra.Command, _ []string, _ string) ([]string, cobr
 	var out []string
 	for _, kind := range stage.Kinds() {
 		out = append(out, kind.String())
-		for _, model := range modelNames(cmd) {
+		for _, model := range modelNames(cmd, anyKind) {
 			out = append(out, kind.String()+":"+model)
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
-// modelNames are the models in the folders that the command line tells, none where they cannot be read.
-func modelNames(cmd *cobra.Command) []string {
+// anyKind is that of all models.
+const anyKind = "*"
+
+// modelNames are the models of a kind in the folders that the command line tells, none where they cannot be read. The kind is empty of
+// those to draw with; what cannot be opened is among those.
+func modelNames(cmd *cobra.Command, kind string) []string {
 	flag := cmd.Flags().Lookup("models")
 	if flag == nil {
 		return nil
@@ -129,7 +150,9 @@ func modelNames(cmd *cobra.Command) []string {
 	for dir := range slices.Values(*flag.Value.(*paths).to) {
 		if library, err := stageengine.OpenLibrary(dir); err == nil {
 			for _, name := range library.Names() {
-				names[name] = true
+				if kind == anyKind || planner.KindOf(families.All(), library, name) == kind {
+					names[name] = true
+				}
 			}
 		}
 	}

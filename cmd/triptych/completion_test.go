@@ -27,6 +27,8 @@ func completed(t *testing.T, line ...string) (values []string, directive string)
 
 func TestCompletion(t *testing.T) {
 	t.Setenv(modelsEnv, "../../models,../../testdata/golden/tiny-v")
+	const sdxl = "../../testdata/golden/sdxl/"
+	const adapters = sdxl + "tiny-sd15," + sdxl + "control-sd-a," + sdxl + "ip-adapter/ip-adapter_tiny.safetensors," + sdxl + "lora/sd-kohya.safetensors," + sdxl + "esrgan/x4.pth"
 	const noFiles, anything, extensions, onlyFolders = ":4", ":0", ":8", ":16"
 	for _, c := range []struct {
 		line      []string
@@ -35,6 +37,14 @@ func TestCompletion(t *testing.T) {
 	}{
 		{[]string{"generate", "fox", "--model", ""}, []string{"starter", "tiny-v"}, anything},
 		{[]string{"generate", "fox", "--models", "../../testdata/golden/tiny-sd15", "--model", ""}, []string{"tiny-sd15"}, anything},
+		{[]string{"generate", "fox", "--models", adapters, "--model", ""}, []string{"tiny-sd15"}, anything},
+		{[]string{"generate", "fox", "--models", adapters, "--controlnet", ""}, []string{"control-sd-a"}, noFiles},
+		{[]string{"plan", "fox", "--models", adapters, "--lora", ""}, []string{"sd-kohya"}, noFiles},
+		{[]string{"generate", "fox", "--models", adapters, "--ip-adapter", ""}, []string{"ip-adapter_tiny"}, noFiles},
+		{[]string{"generate", "fox", "--models", adapters, "--hires-upscaler", ""}, []string{"x4"}, noFiles},
+		{[]string{"upscale", "a.png", "b.png", "--models", adapters, "--model", ""}, []string{"x4"}, noFiles},
+		{[]string{"models", "--models", adapters, ""}, []string{"control-sd-a", "ip-adapter_tiny", "sd-kohya", "tiny-sd15", "x4"}, anything},
+		{[]string{"generate", "fox", "--from-png", ""}, []string{"png", "webp"}, extensions},
 		{[]string{"plan", ""}, []string{"starter", "tiny-v"}, anything},
 		{[]string{"generate", "fox", "--sampler", ""}, []string{"ddim", "euler_karras", "lcm"}, noFiles},
 		{[]string{"up", "--offload", ""}, []string{"none", "balanced", "model"}, noFiles},
@@ -60,6 +70,9 @@ func TestCompletion(t *testing.T) {
 			if !slices.Contains(got, want) {
 				t.Errorf("%q: %q, want %s among them", c.line, got, want)
 			}
+		}
+		if slices.Contains(c.line, adapters) && len(got) != len(c.want) {
+			t.Errorf("%q: %q, want %q alone", c.line, got, c.want)
 		}
 		if directive != c.directive || c.want == nil && len(got) > 0 {
 			t.Errorf("%q: %q %s, want %s", c.line, got, directive, c.directive)

@@ -36,7 +36,7 @@ func modelsCommand() *cobra.Command {
 		Long: `List the models that are there, with the bytes that each stage needs for an image from a prompt. Of models that
 are named, tell the files and options that a request may have: those without a flag of 'triptych generate' are set by
 --option NAME=VALUE.`,
-		ValidArgsFunction: completeModels,
+		ValidArgsFunction: completeAll,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			library, err := openLibrary(f.dirs...)
 			if err != nil {

@@ -117,19 +117,22 @@ func (f *generateFlags) resolve(ctx context.Context, conn *grpc.ClientConn, spec
 	if err != nil {
 		return f.server.told(conn, err)
 	}
-	var names []string
+	var names, drawing []string
 	for _, m := range models {
 		names = append(names, m.GetName())
+		if m.GetAdapter() == "" {
+			drawing = append(drawing, m.GetName())
+		}
 	}
 	if spec.GetModel() == "" {
-		spec.Model = byDefault(names)
+		spec.Model = byDefault(drawing)
 	}
 	if !asks {
 		return nil
 	}
 	i := slices.Index(names, spec.GetModel())
 	if i < 0 || len(models[i].GetTasks()) == 0 {
-		err := stage.NoSuchModel(spec.GetModel(), names)
+		err := stage.NoSuchModel(spec.GetModel(), drawing)
 		if spec.GetModel() == f.picture.model {
 			return fmt.Errorf("--from-png %s: %w; --model names another than the picture's", f.picture.file, err)
 		}

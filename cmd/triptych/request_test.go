@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -31,6 +32,9 @@ func (l modelList) ListModels(context.Context, *triptychv1alpha1.ListModelsReque
 // TestResolve: a request names the default model where that is one of several, and its options have the types of the model.
 func TestResolve(t *testing.T) {
 	model := func(name string) *triptychv1alpha1.Model {
+		if strings.HasPrefix(name, "+") {
+			return &triptychv1alpha1.Model{Name: name, Adapter: "controlnet"}
+		}
 		option := func(name string, as triptychv1alpha1.Option_Type) *triptychv1alpha1.Option {
 			return &triptychv1alpha1.Option{Name: name, Type: as}
 		}
@@ -46,9 +50,13 @@ func TestResolve(t *testing.T) {
 		want          *triptychv1alpha1.GenerationSpec
 		refused       stage.Reason
 	}{
-		"the default":    {has: []string{"a", defaultModel}, becomes: defaultModel},
-		"no default":     {has: []string{"a", "b"}},
-		"the only one":   {has: []string{"a"}, becomes: "a"},
+		"the default":  {has: []string{"a", defaultModel}, becomes: defaultModel},
+		"no default":   {has: []string{"a", "b"}},
+		"the only one": {has: []string{"a"}, becomes: "a"},
+		"beside adapters": {has: []string{"a", "+canny", "+style"}, becomes: "a", options: []string{"loop=true"}, want: &triptychv1alpha1.GenerationSpec{
+			Options: map[string]*triptychv1alpha1.OptionValue{"loop": {Value: &triptychv1alpha1.OptionValue_Bool{Bool: true}}},
+		}},
+		"an adapter":     {has: []string{"a", "+canny"}, asks: "+canny", becomes: "+canny", options: []string{"frames=1"}, refused: stage.ModelNotFound},
 		"named":          {has: []string{"a", defaultModel}, asks: "a", becomes: "a"},
 		"unknown option": {has: []string{"a"}, options: []string{"speed=1"}, refused: stage.InvalidField},
 		"other type":     {has: []string{"a"}, options: []string{"frames=1.5"}, refused: stage.InvalidField},

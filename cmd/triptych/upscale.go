@@ -58,6 +58,7 @@ func upscaleCommand() *cobra.Command {
 	flags.Int32Var(&f.overlap, "overlap", 0, "pixels in which tiles fade into each other (default 16)")
 	flags.Int32Var(&f.padding, "padding", 0, "pixels around a tile that are computed with it and cut off (default: what the network sees, or 24)")
 	flags.BoolVar(&f.json, "json", false, "print events as JSON lines instead of progress")
+	completeBy(cmd, "model", completeAdapters("upscaler"))
 	return cmd
 }
 
