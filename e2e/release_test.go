@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -67,6 +69,102 @@ func TestRelease(t *testing.T) {
 			}
 		})
 	}
+}
+
+// triggers counts the events of all collections that the log of the processes tells, by stage.
+func triggers(s *server) map[string]int {
+	out := map[string]int{}
+	for line := range strings.Lines(s.log.String()) {
+		if m := collection.FindStringSubmatch(line); m != nil {
+			for event := range strings.SplitSeq(m[2], ":") {
+				out[m[3]+" "+event]++
+			}
+		}
+	}
+	return out
+}
+
+// TestReleaseOfAdapters: what adapters do, and that they are loaded and evicted, is an event, once, in the stage where it happens.
+func TestReleaseOfAdapters(t *testing.T) {
+	models := adapterModels(t) + "," + upscalerFolder(t, "four", filepath.Join(pictureGoldens, "esrgan", "x4-realsr.safetensors"))
+	always := []string{"--models", models, "--low-memory", "off", "--release-threshold", "0", "--log-level", "debug"}
+	r := controlled(t)
+	r.options["ip_adapter"] = &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Text{Text: "face:0.5"}}
+	r.options["upscaler"] = &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Text{Text: "four"}}
+	r.inputs["image_prompt"] = "photo-90x70.png"
+	plain := &triptychv1alpha1.GenerationSpec{Model: r.Model, Prompt: "fox", Steps: ptr(int32(1))}
+	refined := goldenRun(t, "xl-more", "second-euler").with(map[string]string{"refiner": "tiny-refiner:0.6"}, nil)
+
+	s := up(t, always...)
+	budget := int64(0)
+	for _, spec := range []*triptychv1alpha1.GenerationSpec{r.spec(t), refined.spec(t), plain, plain} { // the last collections may end with the processes
+		events, err := s.generate(t.Context(), spec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range events[len(events)-1].GetCompleted().GetStages() {
+			budget = max(budget, u.GetWeightsBytes()+u.GetScratchBytes())
+		}
+	}
+	s.stop(t)
+	got := triggers(s)
+	for event, want := range map[string]int{
+		"encoder ip_adapter_done": 1, "encoder ip_adapter_changed": 1,
+		"denoiser controlnet_done": 1, "denoiser controlnet_changed": 2, "denoiser ip_adapter_done": 1, "denoiser ip_adapter_changed": 1,
+		"decoder upscale_done": 1, "decoder upscaler_changed": 1,
+		"encoder refiner_changed": 1, "denoiser refiner_changed": 1,
+	} {
+		if got[event] != want {
+			t.Errorf("%s %d times, want %d", event, got[event], want)
+		}
+	}
+	for event, least := range map[string]int{"encoder prompt_encoded": 4, "denoiser denoise_done": 4, "decoder vae_decoded": 3} { // a refined request has two prompts and denoises
+		if n := got[event]; n < least || n > least+1 {
+			t.Errorf("%s %d times, want %d or one more", event, n, least)
+		}
+	}
+	if t.Failed() {
+		t.Logf("all: %v", got)
+	}
+
+	s = up(t, append(always, "--memory-budget", strconv.FormatInt(budget, 10))...)
+	watch, err := triptychv1alpha1.NewResidencyServiceClient(s.conn).WatchResidency(t.Context(), &triptychv1alpha1.WatchResidencyRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{}
+	for _, spec := range []*triptychv1alpha1.GenerationSpec{r.spec(t), refined.spec(t), r.spec(t), plain, plain} {
+		if _, err := s.generate(t.Context(), spec, nil); err != nil {
+			t.Fatal(err)
+		}
+		for ended := false; !ended; {
+			news, err := watch.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := news.GetDecision().GetEvent()
+			loaded := d.GetAction() == triptychv1alpha1.ResidencyEvent_ACTION_LOADED
+			if evicted := d.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_EVICTED; loaded || evicted {
+				if model, _, _ := strings.Cut(d.GetComponent(), "/"); strings.HasPrefix(model, "control-") {
+					want["denoiser controlnet_changed"]++
+				} else if model == "four" {
+					want["decoder upscaler_changed"]++
+				}
+			}
+			ended = d.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_WORK_DONE && d.GetStage() == "decoder"
+		}
+	}
+	s.stop(t)
+	got = triggers(s)
+	if want["denoiser controlnet_changed"] < 6 {
+		t.Errorf("two ControlNets were loaded and evicted %d times, want 6: twice and once", want["denoiser controlnet_changed"])
+	}
+	for event, n := range want {
+		if got[event] != n {
+			t.Errorf("%s %d times, and %d were loaded and evicted", event, got[event], n)
+		}
+	}
+	t.Logf("loaded and evicted %v", want)
 }
 
 // wantReleases asks a service for its counts. Behind three images there are those of two at least.

@@ -242,7 +242,9 @@ func runtimeCommand() *cobra.Command {
 			defer closeDevice() //nolint:errcheck // the process ends
 			collector := flags.release.collector(kind, o.Device, log)
 			o.Released, o.Logger = collector.Released, log
-			return stageplugin.Serve(kind, stageengine.New(kind, o), log, grpc.StatsHandler(collector))
+			s := stageengine.New(kind, o)
+			collector.Adapter = s.Adapter
+			return stageplugin.Serve(kind, s, log, grpc.StatsHandler(collector))
 		},
 	}
 	flags.add(cmd.Flags())

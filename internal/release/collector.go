@@ -16,6 +16,8 @@ type Options struct {
 	Device string
 	Read   func() Reading // safe for concurrent use
 	Logger *slog.Logger   // gets a line for every collection, and for every event that does not collect if it is for debugging
+	// Adapter tells of what kind of adapter a component is, such as "lora"; empty of a model to draw with. Nil tells of none.
+	Adapter func(component string) (kind string)
 }
 
 // Collector collects in one process. It sees calls begin and end (see wire.go) and evaluates the policy once for each
@@ -40,7 +42,7 @@ func New(o Options) *Collector { return &Collector{Options: o, free: debug.FreeO
 
 // call is what a call to a stage means here.
 type call struct {
-	done Event
+	done []Event
 	job  bool // the call computes
 	// Work follows the call at once: what is asked for by then is collected behind that.
 	workFollows bool
@@ -70,7 +72,9 @@ func (c *Collector) end(k call, succeeded bool) {
 		c.evaluate(now, Event{Trigger: OutOfMemory})
 	}
 	if succeeded {
-		c.evaluate(now, k.done)
+		for _, e := range k.done {
+			c.evaluate(now, e)
+		}
 	}
 	if k.job {
 		c.jobs--

@@ -44,10 +44,10 @@ func (r *rig) told() (lines []string) {
 }
 
 var (
-	encode  = call{done: Event{Trigger: PromptEncoded}, job: true}
-	denoise = call{done: Event{Trigger: DenoiseDone}, job: true}
-	load    = call{done: Event{Trigger: ModelChanged, Force: true}, workFollows: true}
-	evict   = call{done: Event{Trigger: ModelChanged, Force: true}}
+	encode  = call{done: []Event{{Trigger: PromptEncoded}}, job: true}
+	denoise = call{done: []Event{{Trigger: DenoiseDone}}, job: true}
+	load    = call{done: []Event{{Trigger: ModelChanged, Force: true}}, workFollows: true}
+	evict   = call{done: []Event{{Trigger: ModelChanged, Force: true}}}
 )
 
 func TestCollector(t *testing.T) {
@@ -60,6 +60,13 @@ func TestCollector(t *testing.T) {
 		"every event is evaluated once":                {never, func(r *rig) { r.begin(encode); r.end(encode, true) }, []string{"-job_begin", "-prompt_encoded", "-job_end"}},
 		"one collection serves what asked for it":      {always, func(r *rig) { r.begin(encode); r.end(encode, true) }, []string{"job_begin:prompt_encoded:job_end (threshold)"}},
 		"what failed is not done, and its job is over": {always, func(r *rig) { r.begin(denoise); r.end(denoise, false) }, []string{"job_begin:job_end (threshold)"}},
+		"all of what is done is evaluated, and what failed is not": {never, func(r *rig) {
+			controlled := call{done: []Event{{Trigger: DenoiseDone}, {Trigger: "controlnet_done"}}, job: true}
+			r.begin(controlled)
+			r.end(controlled, true)
+			r.begin(controlled)
+			r.end(controlled, false)
+		}, []string{"-job_begin", "-denoise_done", "-controlnet_done", "-job_end", "-job_begin", "-job_end"}},
 		"not beside other work": {always, func(r *rig) {
 			r.begin(denoise)
 			r.begin(denoise)

@@ -19,13 +19,15 @@ import (
 // Trigger is what happened in a stage.
 type Trigger string
 
-// The triggers. A job is what a stage computes from the first call that finds it idle to the end of the last one.
+// The triggers. A job is what a stage computes from the first call that finds it idle to the end of the last one. Beside these there are those
+// of turns without a name of old, and of kinds of adapters: see wire.go.
 const (
 	PromptEncoded Trigger = "prompt_encoded"
 	DenoiseDone   Trigger = "denoise_done"
 	VAEEncoded    Trigger = "vae_encoded"
 	VAEDecoded    Trigger = "vae_decoded"
-	ModelChanged  Trigger = "model_changed" // loaded or evicted
+	UpscaleDone   Trigger = "upscale_done"
+	ModelChanged  Trigger = "model_changed" // weights of a model to draw with were loaded, evicted or dropped
 	JobBegin      Trigger = "job_begin"
 	JobEnd        Trigger = "job_end"
 	OutOfMemory   Trigger = "out_of_memory" // more allocations were refused

@@ -11,7 +11,7 @@ const (
 )
 
 // triggers are all there are.
-var triggers = []Trigger{PromptEncoded, DenoiseDone, VAEEncoded, VAEDecoded, ModelChanged, JobBegin, JobEnd, OutOfMemory}
+var triggers = []Trigger{PromptEncoded, DenoiseDone, VAEEncoded, VAEDecoded, UpscaleDone, ModelChanged, "lora_changed", JobBegin, JobEnd, OutOfMemory}
 
 // share is a reading of a device of 1000 units of 1 GiB, of which so many are in use.
 func share(thousandths int64) Reading {

@@ -58,12 +58,33 @@ func TestCalls(t *testing.T) {
 			{"load", load, ""},
 		}
 		all = append(all, of...)
-		return append(
+		all = append(
 			all,
 			work{"evict and keep", evict(true), "model_changed"},
 			work{"load what is warm", load, ""},
-			work{"evict", evict(false), "model_changed:model_changed"},
 		)
+		if styled := stagetest.StyledRequest(kind); len(styled.Components) > 1 {
+			for _, name := range styled.Components[1:] {
+				all = append(all, work{"load an adapter", func() error { return s.Load(ctx, stage.LoadRequest{Component: name}, nil) }, ""})
+			}
+			adapted := strings.Repeat("style_changed:", len(styled.Components)-1)
+			done := map[stage.Kind]string{stage.KindEncoder: "prompt_encoded", stage.KindDenoiser: "denoise_done"}[kind]
+			all = append(
+				all,
+				work{"adapted work", func() error { _, err := s.Work(ctx, styled, stage.Observer{}); return err }, "model_changed:" + adapted + "job_begin:" + done + ":style_done:job_end"},
+				work{"evict an adapter and keep it", func() error {
+					_, err := s.Evict(ctx, stage.EvictRequest{Component: styled.Components[1], Keep: true})
+					return err
+				}, "style_changed"},
+				work{"drop it", func() error {
+					_, err := s.Evict(ctx, stage.EvictRequest{Component: styled.Components[1]})
+					return err
+				}, "style_changed"},
+				work{"evict", evict(false), "model_changed"},
+			)
+			return all
+		}
+		return append(all, work{"evict", evict(false), "model_changed:model_changed"})
 	}
 	for name, c := range map[string]struct {
 		kind  stage.Kind
@@ -85,6 +106,7 @@ func TestCalls(t *testing.T) {
 			var process atomic.Int64
 			collector := New(Options{
 				Policy: Policy{0, Off}, Device: "cpu:0", Logger: slog.New(told), Read: func() Reading { return Reading{Process: process.Load()} },
+				Adapter: stagetest.Adapter,
 			})
 			collector.free = func() {
 				process.Add(-worthTelling) // else it is not told
@@ -156,11 +178,44 @@ func TestEveryMethod(t *testing.T) {
 	}
 }
 
-// TestTriggers: a turn that has no name of old is told by its own.
+// TestTriggers: a turn has its events of old, or else one of its own name, and one of each kind of adapter that takes part.
 func TestTriggers(t *testing.T) {
-	for turn, want := range map[string]Trigger{"denoise": DenoiseDone, "upscale": "upscale_done"} {
-		if got := done(turn); got != want {
-			t.Errorf("%s is told as %s", turn, got)
+	c := New(Options{Adapter: func(component string) string {
+		return map[string]string{"canny": "controlnet", "depth": "controlnet", "style": "lora", "face": "ip_adapter", "4x": "upscaler", "refiner": "refiner"}[stage.ModelOf(component)]
+	}})
+	for turn, want := range map[string]string{
+		"encode xl/text_encoder xl/text_encoder_2":                                          "prompt_encoded",
+		"encode xl/text_encoder style/text_encoder_lora xl/text_encoder_2":                  "prompt_encoded lora_done",
+		"encode_image_prompt face/image_encoder":                                            "ip_adapter_done",
+		"denoise xl/unet":                                                                   "denoise_done",
+		"denoise xl/unet canny/controlnet depth/controlnet face/ip_adapter style/unet_lora": "denoise_done controlnet_done ip_adapter_done lora_done",
+		"refine_encode refiner/text_encoder_2":                                              "prompt_encoded",
+		"refine refiner/unet":                                                               "denoise_done",
+		"encode_image xl/vae.encoder":                                                       "vae_encoded",
+		"decode xl/vae.decoder":                                                             "vae_decoded",
+		"decode xl/vae.decoder 4x/upscaler":                                                 "vae_decoded upscale_done",
+		"upscale 4x/upscaler":                                                               "upscale_done",
+		"enlarge xl/vae.decoder xl/vae.encoder 4x/upscaler":                                 "vae_decoded vae_encoded upscale_done",
+		"hires_denoise xl/unet canny/controlnet":                                            "denoise_done controlnet_done",
+		"hires_decode xl/vae.decoder":                                                       "vae_decoded",
+		"restore faces/generator":                                                           "restore_done",
+		"nothing":                                                                           "nothing_done",
+	} {
+		words := strings.Fields(turn)
+		var got []string
+		for _, e := range c.worked(words[0], words[1:]) {
+			got = append(got, string(e.Trigger))
+			if e.Force {
+				t.Errorf("%s: %s collects whatever is in use", turn, e.Trigger)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s is told as %q, want %q", turn, got, want)
+		}
+	}
+	for component, want := range map[string]Trigger{"xl/unet": ModelChanged, "style/unet_lora": "lora_changed", "canny/controlnet": "controlnet_changed", "4x/upscaler": "upscaler_changed"} {
+		if got := c.changed(component); len(got) != 1 || got[0] != (Event{want, true}) {
+			t.Errorf("a change of %s is told as %v, want %s", component, got, want)
 		}
 	}
 }

@@ -93,9 +93,14 @@ func (s *Stage) turnOf(books []*book, name string, options stage.Options, has fu
 }
 
 // adapts reports whether a model is an adapter that has a part here.
-func (s *Stage) adapts(model, part string) bool {
-	b := s.book(model + "/" + part)
-	return b != nil && b.of.files.Adapter != ""
+func (s *Stage) adapts(model, part string) bool { return s.Adapter(model+"/"+part) != "" }
+
+// Adapter is the kind of adapter that a component is of, empty of a model to draw with and of what is not known.
+func (s *Stage) Adapter(component string) string {
+	if b := s.book(component); b != nil {
+		return b.of.files.Adapter
+	}
+	return ""
 }
 
 // unknown refuses an adapter that an option of a turn names and that is none here: work would take it for one that has no part in it.

@@ -48,6 +48,14 @@ var adapters = map[string]map[stage.Kind]string{
 	Detail: {stage.KindDenoiser: unetStyle},
 }
 
+// Adapter is the kind of adapter that a component is of, empty of other models.
+func Adapter(component string) string {
+	if adapters[stage.ModelOf(component)] == nil {
+		return ""
+	}
+	return AdapterKind
+}
+
 // The parts of adapters.
 const (
 	textStyle = "text_style"
