@@ -93,7 +93,7 @@ func (r adapterRun) args(out string) []string {
 // input is a picture of the goldens as the command is given it.
 func input(name string) string { return filepath.Join("testdata", "golden", "sdxl", "inputs", name) }
 
-// adapterModels makes a folder with two models that draw, a refiner, ControlNets, IP-Adapters and an embedding.
+// adapterModels makes a folder with two models that draw, a refiner, ControlNets, IP-Adapters, a LoRA and embeddings.
 func adapterModels(t *testing.T) string {
 	t.Helper()
 	dir, golden := t.TempDir(), filepath.Join("..", "testdata", "golden")
@@ -110,6 +110,7 @@ func adapterModels(t *testing.T) string {
 		"tiny-refiner/model_index.json": "xl-more/tiny-refiner/model_index.json", "tiny-refiner/unet/config.json": "xl-more/tiny-refiner/unet/config.json",
 		"tiny-refiner/unet/diffusion_pytorch_model.safetensors": "xl-more/tiny-refiner/unet/diffusion_pytorch_model.safetensors",
 		"embeddings/zoo-style.pt":                               "sdxl/embeddings/zoo-style.pt", "embeddings/toy.safetensors": "sdxl/embeddings/toy.safetensors",
+		"style.safetensors": "sdxl/lora/sd-kohya.safetensors",
 	}
 	for name, file := range map[string]string{"face": "sdxl/ip-adapter/ip-adapter_tiny.safetensors", "face-xl": "control/ip-adapter_tiny_xl.safetensors"} {
 		files[name+"/diffusion_pytorch_model.safetensors"] = file

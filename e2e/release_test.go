@@ -90,6 +90,7 @@ func TestReleaseOfAdapters(t *testing.T) {
 	always := []string{"--models", models, "--low-memory", "off", "--release-threshold", "0", "--log-level", "debug"}
 	r := controlled(t)
 	r.options["ip_adapter"] = &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Text{Text: "face:0.5"}}
+	r.options["loras"] = &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Text{Text: "style:0.8"}}
 	r.options["upscaler"] = &triptychv1alpha1.OptionValue{Value: &triptychv1alpha1.OptionValue_Text{Text: "four"}}
 	r.inputs["image_prompt"] = "photo-90x70.png"
 	plain := &triptychv1alpha1.GenerationSpec{Model: r.Model, Prompt: "fox", Steps: ptr(int32(1))}
@@ -109,7 +110,7 @@ func TestReleaseOfAdapters(t *testing.T) {
 	s.stop(t)
 	got := triggers(s)
 	for event, want := range map[string]int{
-		"encoder ip_adapter_done": 1, "encoder ip_adapter_changed": 1,
+		"encoder ip_adapter_done": 1, "encoder ip_adapter_changed": 1, "encoder lora_done": 1, "encoder lora_changed": 1, "denoiser lora_done": 1, "denoiser lora_changed": 1,
 		"denoiser controlnet_done": 1, "denoiser controlnet_changed": 2, "denoiser ip_adapter_done": 1, "denoiser ip_adapter_changed": 1,
 		"decoder upscale_done": 1, "decoder upscaler_changed": 1,
 		"encoder refiner_changed": 1, "denoiser refiner_changed": 1,
@@ -149,6 +150,8 @@ func TestReleaseOfAdapters(t *testing.T) {
 					want["denoiser controlnet_changed"]++
 				} else if model == "four" {
 					want["decoder upscaler_changed"]++
+				} else if model == "style" {
+					want[d.GetStage()+" lora_changed"]++
 				}
 			}
 			ended = d.GetClass() == triptychv1alpha1.ResidencyEvent_CLASS_WORK_DONE && d.GetStage() == "decoder"
@@ -156,8 +159,8 @@ func TestReleaseOfAdapters(t *testing.T) {
 	}
 	s.stop(t)
 	got = triggers(s)
-	if want["denoiser controlnet_changed"] < 6 {
-		t.Errorf("two ControlNets were loaded and evicted %d times, want 6: twice and once", want["denoiser controlnet_changed"])
+	if want["denoiser controlnet_changed"] < 6 || want["denoiser lora_changed"] < 3 {
+		t.Errorf("two ControlNets and a LoRA were loaded and evicted %v times, want 6 and 3 at least: twice and once each", want)
 	}
 	for event, n := range want {
 		if got[event] != n {
