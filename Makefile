@@ -154,6 +154,10 @@ bench-residency: ## Compare the memory policy with others and with the offline o
 bench-trace: ## Replay a trace of 200 jobs over three models on a real stack under four budgets: the ledger beside measured memory
 	go run ./bench/trace -report bench/results/trace.json
 
+.PHONY: bench-memory
+bench-memory: ## Draw with SDXL at its true shapes in 8, 5.5, 4 and 2 GiB on a real stack (go run ./bench sdxl writes the model; some 15 minutes)
+	go run ./bench/memory -report bench/results/memory.json
+
 .PHONY: bench-env
 bench-env: $(VENV)/.installed ## Make the virtual environment of the peers (4.7 GB), unless it is there; builds one from source
 

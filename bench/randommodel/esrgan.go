@@ -6,10 +6,16 @@ import (
 	"path/filepath"
 
 	"github.com/triptych-serving/triptych/bench/configs"
+	"github.com/triptych-serving/triptych/engine/device"
 )
 
 // WriteESRGAN writes 33 MB: an upscaler of the size of RealESRGAN_x4plus. Files that are there are replaced.
-func WriteESRGAN(dir string) error {
+func WriteESRGAN(dir string) error { return writeUpscaler(dir, "esrgan", configs.ESRGAN()) }
+
+// WriteESRGANx2 writes as much: an upscaler of the size of RealESRGAN_x2plus. Files that are there are replaced.
+func WriteESRGANx2(dir string) error { return writeUpscaler(dir, "esrgan_x2", configs.ESRGANx2()) }
+
+func writeUpscaler(dir, name string, m *device.Manifest) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
@@ -18,7 +24,7 @@ func WriteESRGAN(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = writeWeights(f, "esrgan", configs.ESRGAN(), func(int64, int64) {})
+	err = writeWeights(f, name, m, func(int64, int64) {})
 	if err := errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}

@@ -1,4 +1,7 @@
-package main
+// Package stack runs `triptych up` for benchmarks, and looks at it from outside.
+//
+// The package may import proto, stage and stage/stagerpc.
+package stack
 
 import (
 	"bufio"
@@ -23,20 +26,21 @@ import (
 	"github.com/triptych-serving/triptych/stage/stagerpc"
 )
 
-// stack is a running `triptych up`.
-type stack struct {
+// Stack is a running `triptych up`.
+type Stack struct {
+	Conn     *grpc.ClientConn // to the orchestrator
+	Runtimes map[string]int   // process ids, by stage
+
 	cmd       *exec.Cmd
 	log       bytes.Buffer
-	conn      *grpc.ClientConn
 	addresses map[string]string // by stage
-	runtimes  map[string]int    // process ids, by stage
 }
 
 var addressLine = regexp.MustCompile(`^(encoder|denoiser|decoder|orchestrator)\s+(\S+:\d+)$`)
 
-// start starts everything and waits until it serves.
-func start(program string, models []string, args ...string) (*stack, error) {
-	s := &stack{addresses: map[string]string{}}
+// Start starts everything and waits until it serves.
+func Start(program string, models []string, args ...string) (*Stack, error) {
+	s := &Stack{addresses: map[string]string{}}
 	args = append([]string{"up", "--listen", "127.0.0.1:0", "--log-level", "error"}, args...)
 	for _, m := range models {
 		args = append(args, "--models", m)
@@ -60,19 +64,19 @@ func start(program string, models []string, args ...string) (*stack, error) {
 	if len(s.addresses) < 4 {
 		return nil, errors.Join(fmt.Errorf("triptych up ended before it served: %s", s.log.String()), s.cmd.Wait())
 	}
-	if s.runtimes, err = runtimes(s.cmd.Process.Pid); err == nil {
-		s.conn, err = grpc.NewClient(s.addresses["orchestrator"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if s.Runtimes, err = runtimes(s.cmd.Process.Pid); err == nil {
+		s.Conn, err = grpc.NewClient(s.addresses["orchestrator"], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.stop())
+		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
-// stop is ctrl-C.
-func (s *stack) stop() error {
-	if s.conn != nil {
-		_ = s.conn.Close()
+// Stop is ctrl-C.
+func (s *Stack) Stop() error {
+	if s.Conn != nil {
+		_ = s.Conn.Close()
 	}
 	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
 		return err
@@ -83,9 +87,12 @@ func (s *stack) stop() error {
 	return nil
 }
 
-// generate runs a job to its end.
-func (s *stack) generate(ctx context.Context, spec *triptychv1alpha1.GenerationSpec) (*triptychv1alpha1.Completed, error) {
-	stream, err := triptychv1alpha1.NewGenerationServiceClient(s.conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec})
+// PID is that of the program, whose children all others are.
+func (s *Stack) PID() int { return s.cmd.Process.Pid }
+
+// Generate runs a job to its end; each, which may be nil, hears of its events.
+func (s *Stack) Generate(ctx context.Context, spec *triptychv1alpha1.GenerationSpec, each func(*triptychv1alpha1.GenerateResponse)) (*triptychv1alpha1.Completed, error) {
+	stream, err := triptychv1alpha1.NewGenerationServiceClient(s.Conn).Generate(ctx, &triptychv1alpha1.GenerateRequest{Spec: spec})
 	if err != nil {
 		return nil, err
 	}
@@ -101,11 +108,14 @@ func (s *stack) generate(ctx context.Context, spec *triptychv1alpha1.GenerationS
 		if c := e.GetCompleted(); c != nil {
 			done = c
 		}
+		if each != nil {
+			each(e)
+		}
 	}
 }
 
-// allocated is what the allocator of a stage's runtime says: bytes now, and the most ever.
-func (s *stack) allocated(ctx context.Context, kind stage.Kind) (used, peak int64, err error) {
+// Allocated is what the allocator of a stage's runtime says: bytes now, and the most ever.
+func (s *Stack) Allocated(ctx context.Context, kind stage.Kind) (used, peak int64, err error) {
 	conn, err := grpc.NewClient(s.addresses[kind.String()], append(stagerpc.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		return 0, 0, err
@@ -117,13 +127,13 @@ func (s *stack) allocated(ctx context.Context, kind stage.Kind) (used, peak int6
 	return info.UsedBytes, info.PeakBytes, err
 }
 
-// runtimes finds the runtime processes below a process.
-func runtimes(root int) (map[string]int, error) {
+// tree gives the processes below one, with their arguments.
+func tree(root int) (map[int][]string, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
 	}
-	parents, names := map[int]int{}, map[int]string{}
+	parents, arguments := map[int]int{}, map[int][]string{}
 	for _, path := range stats {
 		data, err := os.ReadFile(path)
 		line, cmdErr := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
@@ -132,20 +142,30 @@ func runtimes(root int) (map[string]int, error) {
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		parents[pid], _ = strconv.Atoi(strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))[1])
-		if words := strings.Split(string(line), "\x00"); len(words) > 2 && words[1] == "runtime" {
-			names[pid] = words[2]
-		}
+		arguments[pid] = strings.Split(string(line), "\x00")
 	}
-	out := map[string]int{}
-	for pid, name := range names {
-		for p := pid; p > 1; p = parents[p] {
+	out := map[int][]string{}
+	for pid, words := range arguments {
+		for p := parents[pid]; p > 1; p = parents[p] {
 			if p == root {
-				out[name] = pid
+				out[pid] = words
 			}
 		}
 	}
-	if len(out) != len(stage.Kinds()) {
-		return nil, fmt.Errorf("expected a runtime of each stage, got %v", out)
-	}
 	return out, nil
+}
+
+// runtimes finds the runtime processes below a process.
+func runtimes(root int) (map[string]int, error) {
+	all, err := tree(root)
+	out := map[string]int{}
+	for pid, words := range all {
+		if len(words) > 2 && words[1] == "runtime" {
+			out[words[2]] = pid
+		}
+	}
+	if err == nil && len(out) != len(stage.Kinds()) {
+		err = fmt.Errorf("expected a runtime of each stage, got %v", out)
+	}
+	return out, err
 }

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/triptych-serving/triptych/bench/stack"
 	"github.com/triptych-serving/triptych/internal/baseline"
 	"github.com/triptych-serving/triptych/orchestrator/residency/simulate"
 	triptychv1alpha1 "github.com/triptych-serving/triptych/proto/triptych/v1alpha1"
@@ -130,11 +131,11 @@ func (o options) spec(n int, j simulate.Job) *triptychv1alpha1.GenerationSpec {
 // sizes are the bytes of all weights and the largest scratch, and the least a budget must hold, as jobs of the
 // trace's models and sizes say without a budget.
 func (o options) sizes(ctx context.Context, program string, folders []string, trace simulate.Trace) (all, least int64, err error) {
-	s, err := start(program, folders)
+	s, err := stack.Start(program, folders)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
+	defer func() { err = errors.Join(err, s.Stop()) }()
 	weights, scratch := map[string]int64{}, int64(0)
 	asked := map[string]bool{}
 	for _, j := range trace.Jobs {
@@ -144,7 +145,7 @@ func (o options) sizes(ctx context.Context, program string, folders []string, tr
 			continue
 		}
 		asked[key] = true
-		done, err := s.generate(ctx, o.spec(0, j))
+		done, err := s.Generate(ctx, o.spec(0, j), nil)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -162,20 +163,20 @@ func (o options) sizes(ctx context.Context, program string, folders []string, tr
 
 // measure replays the trace under one budget.
 func (o options) measure(ctx context.Context, program string, folders []string, trace simulate.Trace, percent float64, budget, warm int64) (row row, err error) {
-	s, err := start(program, folders, "--memory-budget", strconv.FormatInt(budget, 10), "--warm-memory", strconv.FormatInt(warm, 10))
+	s, err := stack.Start(program, folders, "--memory-budget", strconv.FormatInt(budget, 10), "--warm-memory", strconv.FormatInt(warm, 10))
 	if err != nil {
 		return row, err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	followed, err := follow(s.conn)
+	defer func() { err = errors.Join(err, s.Stop()) }()
+	followed, err := follow(s.Conn)
 	if err != nil {
 		return row, err
 	}
-	base, err := look(s.runtimes)
+	base, err := look(s.Runtimes)
 	if err != nil {
 		return row, errors.Join(err, followed.stop())
 	}
-	sampled, begin := startSampler(s.runtimes, o.every), time.Now()
+	sampled, begin := startSampler(s.Runtimes, o.every), time.Now()
 	err = o.replay(ctx, s, trace)
 	took := time.Since(begin)
 	samples, sampleErr := sampled.stop()
@@ -188,7 +189,7 @@ func (o options) measure(ctx context.Context, program string, folders []string, 
 	row.WarmBytes = warm
 	row.Idle.Ledger = snapshot.GetDevices()[0].GetUsedBytes()
 	for _, kind := range stage.Kinds() {
-		used, peak, err := s.allocated(ctx, kind)
+		used, peak, err := s.Allocated(ctx, kind)
 		if err != nil {
 			return row, err
 		}
@@ -199,7 +200,7 @@ func (o options) measure(ctx context.Context, program string, folders []string, 
 }
 
 // replay runs the jobs in their order, so many at once.
-func (o options) replay(ctx context.Context, s *stack, trace simulate.Trace) error {
+func (o options) replay(ctx context.Context, s *stack.Stack, trace simulate.Trace) error {
 	jobs, ctx := errgroup.WithContext(ctx)
 	var mu sync.Mutex
 	next := 0
@@ -213,7 +214,7 @@ func (o options) replay(ctx context.Context, s *stack, trace simulate.Trace) err
 				if n >= len(trace.Jobs) {
 					return nil
 				}
-				if _, err := s.generate(ctx, o.spec(n, trace.Jobs[n])); err != nil {
+				if _, err := s.Generate(ctx, o.spec(n, trace.Jobs[n]), nil); err != nil {
 					return err
 				}
 			}
@@ -223,11 +224,11 @@ func (o options) replay(ctx context.Context, s *stack, trace simulate.Trace) err
 }
 
 // settle waits until nothing is under way.
-func settle(ctx context.Context, s *stack) (*triptychv1alpha1.ResidencySnapshot, error) {
+func settle(ctx context.Context, s *stack.Stack) (*triptychv1alpha1.ResidencySnapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		stream, err := triptychv1alpha1.NewResidencyServiceClient(s.conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{})
+		stream, err := triptychv1alpha1.NewResidencyServiceClient(s.Conn).WatchResidency(ctx, &triptychv1alpha1.WatchResidencyRequest{})
 		if err != nil {
 			return nil, err
 		}
