@@ -32,7 +32,7 @@ type Library struct {
 }
 
 // OpenLibrary collects models. Each of dirs is a model itself, a directory or a file, or a folder with models; a model's name is its
-// folder's, or its file's without the extension. Of files of one name in a folder safetensors is taken. A dir without any model
+// folder's, or its repository's in the hub's cache, or its file's without the extension. Of files of one name in a folder safetensors is taken. A dir without any model
 // and two models of one name are errors. Nothing but the presence of files is looked at.
 func OpenLibrary(dirs ...string) (*Library, error) {
 	l := &Library{paths: map[string]string{}}
@@ -55,6 +55,9 @@ func OpenLibrary(dirs ...string) (*Library, error) {
 			}
 		}
 		if err := unreadable(abs); len(found) == 0 && err != nil {
+			return nil, fmt.Errorf("models: %w", err)
+		}
+		if _, err := modeldir.Snapshot(abs); len(found) == 0 && err != nil {
 			return nil, fmt.Errorf("models: %w", err)
 		}
 		if len(found) == 0 {

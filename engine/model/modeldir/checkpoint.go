@@ -244,8 +244,10 @@ func (c *checkpoint) tokenizer(of string) error {
 	parent := filepath.Dir(c.path)
 	entries, _ := os.ReadDir(parent) // what cannot be listed has none
 	for _, e := range entries {
-		if model := filepath.Join(parent, e.Name()); IsModel(model) && has(model) {
-			return nil
+		if model := filepath.Join(parent, e.Name()); IsModel(model) {
+			if model, err := Snapshot(model); err == nil && has(model) {
+				return nil
+			}
 		}
 	}
 	return c.fail(fmt.Sprintf("CLIP's tokenizer, vocab.json and merges.txt, in %s or in %s of a model in the same folder", filepath.Join(c.beside, folder), folder), "nothing")

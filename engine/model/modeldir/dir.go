@@ -57,8 +57,12 @@ func loneClasses() []string {
 	return []string{controlnet.Class, "ControlNetUnionModel", "ControlNetXSAdapter", "T2IAdapter", "FluxControlNetModel", "SD3ControlNetModel"}
 }
 
-// IsModel reports whether a folder is a model: one with an index, or the network of one that is an adapter by itself.
+// IsModel reports whether a folder is a model: one with an index, or the network of one that is an adapter by itself, see Snapshot.
 func IsModel(path string) bool {
+	path, err := Snapshot(path)
+	if err != nil {
+		return false
+	}
 	info, err := os.Stat(filepath.Join(path, IndexFile))
 	if err == nil {
 		return info.Mode().IsRegular()
@@ -71,11 +75,15 @@ func IsModel(path string) bool {
 }
 
 // Open reads model_index.json of a model whose pipeline is of one of the accepted classes, or where there is none the
-// config.json of a network that is. A file is an adapter by itself. Errors are an Error or wrap config.Errors, or are those of
+// config.json of a network that is. Of a repository in the hub's cache it is that of its Snapshot. A file is an adapter by itself. Errors are an Error or wrap config.Errors, or are those of
 // weights, and name the file.
 func Open(path string, accepted ...string) (*Dir, error) {
 	if IsFile(path) {
 		return openFile(path, accepted)
+	}
+	path, err := Snapshot(path)
+	if err != nil {
+		return nil, err
 	}
 	file := filepath.Join(path, IndexFile)
 	data, err := readConfig(file)

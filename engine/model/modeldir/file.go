@@ -1,6 +1,7 @@
 package modeldir
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -78,11 +79,11 @@ func openFile(path string, accepted []string) (*Dir, error) {
 	return d, nil
 }
 
-// NameOf is the name of a model at a path: that of its folder, or its file's without the extension.
+// NameOf is the name of a model at a path: that of its folder, or of its repository in the hub's cache, or its file's without the extension.
 func NameOf(path string) string {
 	name := filepath.Base(path)
 	if !IsFile(path) {
-		return name
+		return cmp.Or(hubModel(path), name)
 	}
 	if short := strings.TrimSuffix(name, filepath.Ext(name)); short != "" {
 		return short

@@ -27,6 +27,9 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 		}
 		fmt.Fprintf(&b, "%q %d %d %d\n", file, s.Size, s.Mtim.Nano(), s.Ctim.Nano())
 	}
+	if snapshot, err := Snapshot(path); err == nil {
+		path = snapshot
+	}
 	index := filepath.Join(path, IndexFile)
 	if _, err := os.Stat(index); err != nil {
 		if lone := filepath.Join(path, configFile); IsModel(path) {
