@@ -37,6 +37,9 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	m := &model{dir: dir}
 	where, err := m.find()
 	if err != nil {
+		if other := dir.CheckIPAdapter(); other != nil {
+			return nil, other // which no image encoder would help
+		}
 		return nil, err
 	}
 	if m.vision, err = modeldir.Config(m.folders, modeldir.ImageEncoderFolder, clip.ParseVisionConfig); err != nil {

@@ -100,3 +100,17 @@ func TestAdaptersAreNoModels(t *testing.T) {
 		t.Errorf("by default it is %q", name)
 	}
 }
+
+// An adapter of which a part cannot be loaded has that for its problem, since it is of no use without.
+func TestBrokenAdapterHasItsProblem(t *testing.T) {
+	models := Catalog([]stage.Info{{
+		Kind: stage.KindDenoiser, Models: []stage.Model{{Name: "canny", Adapter: "controlnet"}, {Name: "depth", Adapter: "controlnet"}},
+		Components: []stage.Component{{Name: "canny/controlnet", Model: "canny", Problem: "a tensor is missing"}, {Name: "depth/controlnet", Model: "depth"}},
+	}})
+	if p := models[0].Problem; p == nil || p.Message != "a tensor is missing" || p.Reason != stage.ModelInvalid {
+		t.Errorf("canny: %v", p)
+	}
+	if p := models[1].Problem; p != nil {
+		t.Errorf("depth: %v", p)
+	}
+}

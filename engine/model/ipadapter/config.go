@@ -117,6 +117,11 @@ func Infer(src nn.Source) (Config, error) {
 	if len(c.Attentions) == 0 {
 		return refuse("no %s.N.to_k_ip.weight", attentions)
 	}
+	for i, a := range c.Attentions {
+		if want := 2*i + 1; a.Number != want {
+			return refuse("one with %s.%d where %s.%d is missing", attentions, a.Number, attentions, want)
+		}
+	}
 	return c, nil
 }
 

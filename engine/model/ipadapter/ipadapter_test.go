@@ -2,6 +2,7 @@ package ipadapter
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -23,15 +24,21 @@ func (s stored) TypeName(string) string { return "F16" }
 func (s stored) Where(string) string    { return "ip-adapter.safetensors" }
 func (s stored) Names() []string        { return slices.Sorted(maps.Keys(s)) }
 
-// Numbers are the order, whatever order they are in as texts.
+// Numbers are the order, whatever order they are in as texts, and none is left out.
 func TestInferOrders(t *testing.T) {
 	in := stored{"image_proj.proj.weight": {4 * 8, 6}, "image_proj.norm.weight": {8}}
-	for name, width := range map[string]int{"ip_adapter.11.to_k_ip.weight": 3, "ip_adapter.9.to_k_ip.weight": 5, "ip_adapter.1.to_k_ip.weight": 7} {
-		in[name] = tensor.Shape{width, 8}
+	var want []Attention
+	for i := range 6 {
+		want = append(want, Attention{2*i + 1, 3 + i})
+		in[fmt.Sprintf("ip_adapter.%d.to_k_ip.weight", 2*i+1)] = tensor.Shape{3 + i, 8}
 	}
 	c, err := Infer(in)
-	if want := []Attention{{1, 7}, {9, 5}, {11, 3}}; err != nil || !slices.Equal(c.Attentions, want) || c.Tokens != 4 || c.ContextDim != 8 || c.ImageDim != 6 {
+	if err != nil || !slices.Equal(c.Attentions, want) || c.Tokens != 4 || c.ContextDim != 8 || c.ImageDim != 6 {
 		t.Errorf("%+v, %v, want attentions %v", c, err, want)
+	}
+	delete(in, "ip_adapter.9.to_k_ip.weight")
+	if _, err := Infer(in); err == nil || !strings.Contains(err.Error(), "ip_adapter.9 is missing") {
+		t.Errorf("without one: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/triptych-serving/triptych/engine/model/clip"
 	"github.com/triptych-serving/triptych/engine/model/ipadapter"
 	"github.com/triptych-serving/triptych/engine/nn"
+	"github.com/triptych-serving/triptych/engine/weights"
 )
 
 // The names of further inputs and outputs.
@@ -110,6 +111,18 @@ func (d *Dir) IPAdapter(folder string, of clip.VisionConfig, o Options) (a *IPAd
 		return nil, unknown
 	}
 	return a, err
+}
+
+// CheckIPAdapter refuses a file that is no IP-Adapter that can be used, whatever is beside it. The errors are those of the weights, and an
+// ipadapter.Error.
+func (d *Dir) CheckIPAdapter() error {
+	set, err := weights.OpenFile(d.path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = set.Close() }() // read-only
+	_, err = ipadapter.Infer(set)
+	return err
 }
 
 // beside takes the number of states from the image encoder, whose widths have to fit.
