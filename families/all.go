@@ -6,6 +6,7 @@ package families
 import (
 	"slices"
 
+	"github.com/triptych-serving/triptych/families/beside"
 	"github.com/triptych-serving/triptych/families/controlnet"
 	"github.com/triptych-serving/triptych/families/family"
 	"github.com/triptych-serving/triptych/families/flux"
@@ -19,7 +20,7 @@ import (
 
 // All are the families, those that can be run first.
 func All() []family.Family {
-	return slices.Concat(sd.Families(), sdxl.Families(), []family.Family{
+	return slices.Concat(sd.Families(), sdxl.Families(), beside.Families(), []family.Family{
 		flux.Family(),
 		controlnet.Family(),
 		ipadapter.Family(),

@@ -134,7 +134,7 @@ func (f files) write(t *testing.T) string {
 // outline opens the components of a model that every image needs, for plans.
 func outline(t *testing.T, dir string, resident map[stage.Kind]tensor.DType) (*family.Model, []*modeldir.Network, error) {
 	t.Helper()
-	m, err := family.Open(All(), dir)
+	m, err := family.Open(All(), dir, "")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -26,7 +26,7 @@ func KindOf(all []family.Family, library *stageengine.Library, name string) stri
 	if err != nil {
 		return ""
 	}
-	m, err := family.Open(all, path)
+	m, err := family.Open(all, path, "")
 	if err != nil {
 		return ""
 	}
@@ -48,6 +48,7 @@ func parse(recipe stage.Recipe, written map[string]string, into stage.Options) e
 		if err != nil {
 			return stage.Invalid(stage.InvalidField, name, written[name], "a value of type "+spec.Type.String())
 		}
+		o = spec.Named(o)
 		if err := spec.Check(name, o); err != nil {
 			return err
 		}
@@ -69,7 +70,7 @@ func adaptersOf(o stageengine.Options, recipe stage.Recipe, options stage.Option
 			if err != nil {
 				return nil, stage.Invalid(stage.InvalidField, spec.Name, c.Name, oneOf(o, spec.Adapter))
 			}
-			m, err := family.Open(o.Families, path)
+			m, err := family.Open(o.Families, path, "")
 			if err != nil {
 				return nil, stageengine.ModelError(err, stage.KindDenoiser, c.Name, path)
 			}

@@ -84,9 +84,13 @@ func NewEstimate(ctx context.Context, o stageengine.Options, req EstimateRequest
 	if err != nil {
 		return Estimate{}, err
 	}
-	files, err := family.Open(o.Families, path)
+	vae := o.Library.VAE(req.Model)
+	files, err := family.Open(o.Families, path, vae)
 	if err != nil {
-		return Estimate{}, stageengine.ModelError(err, stage.KindEncoder, req.Model, path)
+		return Estimate{}, stageengine.ModelError(err, stage.KindEncoder, req.Model, path, vae)
+	}
+	if len(files.Recipes) == 0 {
+		return Estimate{}, stage.Invalid(stage.InvalidField, "model", req.Model, "a model to draw with, which one of the kind "+files.Adapter+" is not")
 	}
 	e := Estimate{WidthPx: req.WidthPx, HeightPx: req.HeightPx, Pipeline: files.Class, Runs: files.Problem == nil, Present: true}
 	recipe := files.Recipes[0]

@@ -127,8 +127,8 @@ type Pulse struct {
 // Model is a model as its files tell it.
 type Model struct {
 	Name string
-	// Adapter is what it is beside models that draw: "lora", "controlnet", "ip_adapter", "upscaler", "vae"; empty of one to draw
-	// with. An adapter has no recipes, unless it can be used by itself too.
+	// Adapter is what it is beside models that draw: "lora", "controlnet", "ip_adapter", "upscaler", "taesd", or a file that belongs to
+	// models, "embedding", "vae"; empty of one to draw with. An adapter has no recipes, unless it can be used by itself too.
 	Adapter string
 	Recipes []Recipe
 	Problem string // why it cannot be used, without paths; empty when it can

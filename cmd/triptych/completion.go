@@ -41,6 +41,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"device-claims":   folders,
 		"into":            folders,
 		"manifest":        files("json"),
+		"vae":             files("safetensors", "ckpt", "pt", "pth", "bin"),
 	}
 	for _, name := range []string{"tls-cert", "tls-key", "tls-client-ca", "server-ca", "server-client-cert", "server-client-key", "stage-ca", "stage-client-cert", "stage-client-key"} {
 		all[name] = files("pem", "crt", "key")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -175,9 +176,12 @@ func modelsFlag(flags *pflag.FlagSet, dirs *[]string) {
 	flags.Var(&paths{to: dirs}, "models", "model directories, or folders of them, separated by commas; may be repeated ($"+modelsEnv+")")
 }
 
-// openLibrary opens the models of --models. Errors are bad usage.
-func openLibrary(dirs ...string) (*stageengine.Library, error) {
+// openLibrary opens the models of --models, with the autoencoders of --vae. Errors are bad usage.
+func openLibrary(vaes vaeFiles, dirs ...string) (*stageengine.Library, error) {
 	library, err := stageengine.OpenLibrary(dirs...)
+	if err == nil {
+		err = library.ReplaceVAE(vaes)
+	}
 	switch {
 	case err == nil:
 		return library, nil
@@ -186,6 +190,51 @@ func openLibrary(dirs ...string) (*stageengine.Library, error) {
 			"with a model in the layout of diffusers, such as models/starter of Triptych's repository", defaultModels, modelsEnv)}
 	}
 	return nil, usageError{err}
+}
+
+// vaeFiles is a flag with the files of autoencoders, by the models whose own they take the place of; that of no model is for all others.
+type vaeFiles map[string]string
+
+func (v *vaeFiles) add(flags *pflag.FlagSet) {
+	flags.Var(v, "vae", "file with an autoencoder that models use in the place of their own; may be repeated")
+}
+
+func (v *vaeFiles) String() string { return strings.Join(v.texts(), ",") }
+
+// texts are the values of the flag again, sorted.
+func (v *vaeFiles) texts() (out []string) {
+	for _, model := range slices.Sorted(maps.Keys(*v)) {
+		text := (*v)[model]
+		if model != "" || strings.Contains(text, "=") {
+			text = model + "=" + text
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func (v *vaeFiles) Set(text string) error {
+	model, file, of := strings.Cut(text, "=")
+	if !of || exists(text) {
+		model, file = "", text
+	}
+	if file == "" {
+		return fmt.Errorf("%q names no file, expected FILE or MODEL=FILE", text)
+	}
+	if *v == nil {
+		*v = vaeFiles{}
+	}
+	(*v)[model] = file
+	return nil
+}
+
+func (*vaeFiles) Type() string { return "[MODEL=]FILE" }
+
+func (v *vaeFiles) args() (out []string) {
+	for _, text := range v.texts() {
+		out = append(out, "--vae", text)
+	}
+	return out
 }
 
 // defaultModels is the folder of models where no other is given.

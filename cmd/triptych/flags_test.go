@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,5 +40,42 @@ func TestPaths(t *testing.T) {
 	}
 	if got := parse("--models", "a"); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("$%s and a flag: %q", modelsEnv, got)
+	}
+}
+
+func TestVAEFlag(t *testing.T) {
+	place := t.TempDir()
+	odd := filepath.Join(place, "a=b.safetensors")
+	if err := os.WriteFile(odd, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want vaeFiles
+	}{
+		"all":              {[]string{"vae.pt"}, vaeFiles{"": "vae.pt"}},
+		"one and all":      {[]string{"xl=a/b.pt", "vae.pt"}, vaeFiles{"xl": "a/b.pt", "": "vae.pt"}},
+		"the later counts": {[]string{"a.pt", "b.pt"}, vaeFiles{"": "b.pt"}},
+		"a name with =":    {[]string{odd}, vaeFiles{"": odd}},
+		"both":             {[]string{"xl=" + odd}, vaeFiles{"xl": odd}},
+	} {
+		var v vaeFiles
+		for _, text := range c.args {
+			if err := v.Set(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var again vaeFiles
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		again.add(flags)
+		if err := flags.Parse(v.args()); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(v, c.want) || !maps.Equal(again, c.want) {
+			t.Errorf("%s: %v, for a service %v, want %v", name, v, again, c.want)
+		}
+	}
+	if err := new(vaeFiles).Set("xl="); err == nil {
+		t.Error("no file is taken")
 	}
 }

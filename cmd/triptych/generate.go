@@ -250,7 +250,7 @@ func (f *generateFlags) connect(cmd *cobra.Command, spec *triptychv1alpha1.Gener
 			}
 		}
 		if spec.Model == "" && spec.Task != taskUpscale {
-			library, err := openLibrary(f.stack.models...)
+			library, err := openLibrary(nil, f.stack.models...)
 			if err != nil {
 				return nil, nil, nil, err
 			}

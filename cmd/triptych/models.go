@@ -25,6 +25,7 @@ import (
 // modelsFlags are what `triptych models` is told.
 type modelsFlags struct {
 	dirs             []string
+	vaes             vaeFiles
 	identity, asJSON bool
 }
 
@@ -38,7 +39,7 @@ are named, tell the files and options that a request may have: those without a f
 --option NAME=VALUE.`,
 		ValidArgsFunction: completeAll,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			library, err := openLibrary(f.dirs...)
+			library, err := openLibrary(f.vaes, f.dirs...)
 			if err != nil {
 				return err
 			}
@@ -68,6 +69,7 @@ are named, tell the files and options that a request may have: those without a f
 		},
 	}
 	modelsFlag(cmd.Flags(), &f.dirs)
+	f.vaes.add(cmd.Flags())
 	cmd.Flags().BoolVar(&f.identity, "identity", false, "read all weights and tell what they are known by, in the order of the stages: equal on machines that have the same")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON, as the public API's ListModels has it")
 	return cmd

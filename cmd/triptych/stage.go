@@ -30,6 +30,7 @@ import (
 // them to its runtime.
 type runtimeFlags struct {
 	models  []string
+	vaes    vaeFiles
 	device  string
 	budget  byteSize
 	warm    byteSize
@@ -49,6 +50,7 @@ func deviceFlag(flags *pflag.FlagSet, name *string) {
 
 func (f *runtimeFlags) add(flags *pflag.FlagSet) {
 	modelsFlag(flags, &f.models)
+	f.vaes.add(flags)
 	deviceFlag(flags, &f.device)
 	flags.Var(&f.budget, "memory-budget", "bytes that the stages on the device may hold together, such as 64MiB; no limit without")
 	warmFlag(flags, &f.warm)
@@ -74,7 +76,7 @@ func (f *runtimeFlags) args(kind stage.Kind) []string {
 	for _, dir := range f.models {
 		args = append(args, "--models", dir)
 	}
-	return args
+	return append(args, f.vaes.args()...)
 }
 
 // check refuses flags that no runtime can start with.
@@ -94,7 +96,7 @@ func (f *runtimeFlags) check() error {
 
 // options opens the models and tells what the device is to be opened or planned with.
 func (f *runtimeFlags) options() (o stageengine.Options, hardware devices.Options, err error) {
-	library, err := openLibrary(f.models...)
+	library, err := openLibrary(f.vaes, f.models...)
 	if err != nil {
 		return o, hardware, err
 	}

@@ -26,6 +26,7 @@ type stackFlags struct {
 	budget  byteSize
 	warm    byteSize // of commands that have it
 	models  []string
+	vaes    vaeFiles
 	threads int
 	weights weightFlags
 	release releaseFlags // of commands that have them
@@ -36,7 +37,7 @@ type stackFlags struct {
 
 // runtime is the flags of a stage's process.
 func (f *stackFlags) runtime(logs logFlags, models ...string) runtimeFlags {
-	return runtimeFlags{models: models, device: f.device, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, share: f.share, logs: logs}
+	return runtimeFlags{models: models, vaes: f.vaes, device: f.device, budget: f.budget, warm: f.warm, threads: f.threads, weights: f.weights, release: f.release, share: f.share, logs: logs}
 }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
@@ -44,6 +45,7 @@ func (f *stackFlags) add(cmd *cobra.Command) {
 	deviceFlag(flags, &f.device)
 	flags.Var(&f.budget, "memory-budget", "bytes the three stages may hold together, such as 64MiB; no limit without")
 	modelsFlag(flags, &f.models)
+	f.vaes.add(flags)
 	f.weights.add(flags)
 	flags.IntVar(&f.threads, "threads", 0, "threads that compute in each stage; the stages of an image work one after the other, so each may use all (default: the processors that affinity and cgroup limits leave)")
 }

@@ -22,7 +22,9 @@ const (
 )
 
 // Schedules are the schedules that a request may ask for.
-func Schedules() []string { return []string{Karras, Exponential, Beta, SGMUniform, Normal, Simple, AlignYourSteps} }
+func Schedules() []string {
+	return []string{Karras, Exponential, Beta, SGMUniform, Normal, Simple, AlignYourSteps}
+}
 
 // Steps are the noise levels of align_your_steps, which were found for a model.
 type Steps struct{ levels []float64 }

@@ -155,13 +155,14 @@ func First(steps ...func() error) error {
 	return nil
 }
 
-// Open opens a model directory that is of one of the families. The errors are those of modeldir.
-func Open(families []Family, path string) (*Model, error) {
+// Open opens a model that is of one of the families; vae is the file of an autoencoder that takes the place of its own, empty without. The
+// errors are those of modeldir.
+func Open(families []Family, path, vae string) (*Model, error) {
 	var classes []string
 	for _, f := range families {
 		classes = append(classes, f.Class)
 	}
-	dir, err := modeldir.Open(path, classes...)
+	dir, err := modeldir.OpenWith(path, vae, classes...)
 	if err != nil {
 		return nil, err
 	}

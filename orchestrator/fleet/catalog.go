@@ -149,7 +149,7 @@ func (f *Fleet) find(name string) (m Model, missing stage.Kind, err error) {
 		names := namesOf(models, func(m Model) bool { return !m.beside() })
 		err := stage.NoSuchModel(name, names)
 		if i >= 0 {
-			err.Message += fmt.Sprintf("; %s is a %s, which is named in an option", name, models[i].Adapter)
+			err.Message += fmt.Sprintf("; %s is of the kind %s, which draws nothing by itself", name, models[i].Adapter)
 		}
 		return m, 0, err
 	}

@@ -56,17 +56,17 @@ const whole = int64(1) << 62
 // newBook declares a component of a model's files as they are now. What is wrong with them is kept for those who ask for it.
 func (s *Stage) newBook(m *model, part *family.Component) *book {
 	b := &book{of: m, part: part, component: stage.Component{Name: part.Name, Model: m.name}, latch: semaphore.NewWeighted(whole)}
-	before, _ := modeldir.Stamp(m.path, m.files.Folders, nil)
+	before, _ := m.look(m.files.Folders, nil)
 	if err := b.open(s); err != nil {
-		b.problem = ModelError(err, s.kind, m.name, m.path)
+		b.problem = ModelError(err, s.kind, m.name, m.path, m.vae)
 		b.component.Problem, b.files = b.problem.Message, nil
 	}
 	for _, warning := range b.component.Warnings {
 		s.Logger.Warn("a model is not as expected", "model", m.name, "warning", warning)
 	}
-	after, _ := modeldir.Stamp(m.path, m.files.Folders, nil)
+	after, _ := m.look(m.files.Folders, nil)
 	if changed, _ := m.changed(); after == before && !changed {
-		b.stamp, _ = modeldir.Stamp(m.path, m.files.Folders, b.files)
+		b.stamp, _ = m.look(m.files.Folders, b.files)
 	}
 	b.component.Stamp = fmt.Sprintf("%x", sha256.Sum256([]byte(b.settings+"\n"+b.stamp)))
 	return b
@@ -106,7 +106,7 @@ func (s *Stage) opening() modeldir.Options {
 
 // changed reports whether the files are others than those that were declared, and whether all are there.
 func (b *book) changed() (changed, complete bool) {
-	now, complete := modeldir.Stamp(b.of.path, b.of.files.Folders, b.files)
+	now, complete := b.of.look(b.of.files.Folders, b.files)
 	return now != b.stamp, complete
 }
 

@@ -197,7 +197,7 @@ func (s *Stage) Equal(ctx context.Context, components []string, read func(bytes 
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case err != nil:
-			return nil, ModelError(err, s.kind, b.component.Model, b.of.path)
+			return nil, ModelError(err, s.kind, b.component.Model, b.of.path, b.of.vae)
 		}
 		alike[sum] = append(alike[sum], b.component.Name)
 	}

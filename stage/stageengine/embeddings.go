@@ -12,10 +12,6 @@ import (
 // embeddingsFolder is where textual inversions are, beside models.
 const embeddingsFolder = "embeddings"
 
-// maxLoose bounds the size of a file beside models that is looked into, since it may be a textual inversion: published ones have less
-// than 1 MB, and most others more.
-const maxLoose = 4 << 20
-
 // embeddings are the textual inversions of a library, as they were read.
 type embeddings struct{ named, loose inversion.Shelf }
 
@@ -30,7 +26,7 @@ func (l *Library) Embeddings() []*inversion.Inversion {
 	var named, loose []string
 	for _, dir := range slices.Sorted(maps.Keys(beside)) {
 		named = append(named, inversionsIn(filepath.Join(dir, embeddingsFolder), 0)...)
-		loose = append(loose, inversionsIn(dir, maxLoose)...)
+		loose = append(loose, inversionsIn(dir, inversion.MaxLoose)...)
 	}
 	out := l.embeddings.named.Look(named)
 	for _, in := range l.embeddings.loose.Look(loose) {

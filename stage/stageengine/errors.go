@@ -20,11 +20,16 @@ import (
 )
 
 // ModelError is what is wrong with the files of a model. Callers see names relative to the model's
-// folder, and of what is beside it to the folder of both, not where they are on this machine.
-func ModelError(err error, kind stage.Kind, model, path string) *stage.Error {
-	inside := func(text string) string {
-		return strings.NewReplacer(path+"/", "", path, model, filepath.Dir(path)+"/", "").Replace(text)
+// folder, and of what is beside it to the folder of both, not where they are on this machine; those of further files are without
+// their folders.
+func ModelError(err error, kind stage.Kind, model, path string, further ...string) *stage.Error {
+	names := []string{path + "/", "", path, model, filepath.Dir(path) + "/", ""}
+	for _, file := range further {
+		if file != "" {
+			names = append(names, filepath.Dir(file)+"/", "")
+		}
 	}
+	inside := strings.NewReplacer(names...).Replace
 	e := stage.Errorf(stage.ModelInvalid, "model %q cannot be loaded: %s", model, inside(err.Error())).With("model", model).With("stage", kind.String())
 	e.Cause = err
 	set := func(file, tensor, expected, got string) {
@@ -67,7 +72,7 @@ func (s *Stage) loadError(err error, b *book) error {
 	if isContext(err) || stage.ReasonOf(err) == stage.ModelChanged {
 		return err
 	}
-	return ModelError(err, s.kind, b.component.Model, b.of.path)
+	return ModelError(err, s.kind, b.component.Model, b.of.path, b.of.vae)
 }
 
 // runError sorts what can go wrong in work that passed every check: the caller gave up, memory that
@@ -93,7 +98,7 @@ func (s *Stage) runError(err error, b *book, scratch int64) error {
 	}
 	var stream *device.StreamError
 	if errors.As(err, &stream) {
-		e := ModelError(err, s.kind, b.component.Model, b.of.path)
+		e := ModelError(err, s.kind, b.component.Model, b.of.path, b.of.vae)
 		if errors.Is(err, weights.ErrChanged) {
 			e.Reason = stage.ModelChanged
 		}

@@ -5,6 +5,7 @@
 package stageengine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,6 +27,7 @@ const maxModels = 10000
 type Library struct {
 	dirs       []string // see OpenLibrary; none are looked at again if it is empty
 	embeddings embeddings
+	vaes       map[string]string // files by model, see ReplaceVAE
 
 	mu    sync.RWMutex
 	paths map[string]string
@@ -118,9 +120,32 @@ func (l *Library) Path(model string) (string, error) {
 	return path, nil
 }
 
+// ReplaceVAE has models take the autoencoders of files in the place of their own, by name; that of no name is for all others. Called before
+// the library is used. A model that is not there and a file that is none are errors.
+func (l *Library) ReplaceVAE(files map[string]string) error {
+	l.vaes = map[string]string{}
+	for _, model := range slices.Sorted(maps.Keys(files)) {
+		if _, known := l.paths[model]; model != "" && !known {
+			return fmt.Errorf("vae: there is no model %q, expected one of %s", model, strings.Join(l.Names(), ", "))
+		}
+		file, err := filepath.Abs(files[model])
+		if err == nil && !modeldir.IsFile(file) {
+			err = fmt.Errorf("vae: %s is no file, expected weights of an autoencoder", files[model])
+		}
+		if err != nil {
+			return err
+		}
+		l.vaes[model] = file
+	}
+	return nil
+}
+
+// VAE is the file of the autoencoder that takes the place of a model's own, empty without.
+func (l *Library) VAE(model string) string { return cmp.Or(l.vaes[model], l.vaes[""]) }
+
 // Only is the library with some of its models alone.
 func (l *Library) Only(models ...string) *Library {
-	out := &Library{paths: map[string]string{}}
+	out := &Library{paths: map[string]string{}, vaes: l.vaes}
 	for _, m := range models {
 		out.paths[m], _ = l.Path(m)
 	}

@@ -12,6 +12,7 @@ import (
 // model is a model of the library, of configs as they were at one time.
 type model struct {
 	name, path string
+	vae        string        // the file of an autoencoder that takes the place of its own; empty without
 	files      *family.Model // nil if problem tells why it is not there
 	problem    *stage.Error
 	unusable   string // why no turn of it can be taken; empty if they can
@@ -24,7 +25,15 @@ func (m *model) stampNow() (stamp string, whole bool) {
 	if m.files != nil {
 		folders = m.files.Folders
 	}
-	return modeldir.Stamp(m.path, folders, []string{})
+	return m.look(folders, []string{})
+}
+
+// look is modeldir.Stamp of the model.
+func (m *model) look(folders, used []string) (stamp string, whole bool) {
+	if m.vae == "" {
+		return modeldir.Stamp(m.path, folders, used)
+	}
+	return modeldir.Stamp(m.path, folders, used, m.vae)
 }
 
 // changed reports whether the configs are others than those that were read, and whether all are there.
@@ -35,16 +44,16 @@ func (m *model) changed() (changed, complete bool) {
 
 // open reads the configs of a model.
 func (s *Stage) open(name, path string) *model {
-	m := &model{name: name, path: path}
-	before, _ := modeldir.Stamp(path, nil, []string{})
+	m := &model{name: name, path: path, vae: s.Library.VAE(name)}
+	before, _ := m.look(nil, []string{})
 	var err error
-	if m.files, err = family.Open(s.Families, path); err != nil {
-		m.files, m.problem = nil, ModelError(err, s.kind, name, path)
+	if m.files, err = family.Open(s.Families, path, m.vae); err != nil {
+		m.files, m.problem = nil, ModelError(err, s.kind, name, path, m.vae)
 		m.unusable = m.problem.Message
 	} else if m.files.Problem != nil {
-		m.unusable = ModelError(m.files.Problem, s.kind, name, path).Message
+		m.unusable = ModelError(m.files.Problem, s.kind, name, path, m.vae).Message
 	}
-	if after, _ := modeldir.Stamp(path, nil, []string{}); after == before {
+	if after, _ := m.look(nil, []string{}); after == before {
 		m.stamp, _ = m.stampNow()
 	}
 	return m

@@ -71,6 +71,17 @@ func Is(file string) bool {
 	return slices.Contains([]string{".safetensors", ".pt", ".bin", ".pth", ".ckpt", ".png", ".webp", ".jxl"}, strings.ToLower(filepath.Ext(file)))
 }
 
+// MaxLoose bounds the size of a file that is looked into although nothing tells that it is one: published ones have less than 1 MB, and
+// most others more.
+const MaxLoose = 4 << 20
+
+// Akin reports whether names of tensors are those of a layout that nothing else has. Files of diffusers have none of their own.
+func Akin(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		return strings.HasPrefix(name, "string_to_param.") || slices.Contains([]string{"emb_params", "clip_l", "clip_g", "text_encoders_0", "text_encoders_1"}, name)
+	})
+}
+
 // Read reads a file of any layout: A1111's, named by the file, with one tensor or one for each of two text encoders; diffusers', named by
 // the key of its one tensor.
 func Read(path string) *Inversion {

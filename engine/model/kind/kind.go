@@ -74,8 +74,7 @@ func Wrapped(names []string) (root string) {
 	return root
 }
 
-// Identify tells the parts of a checkpoint; ok is false for a file that has no U-Net, and nothing else that a checkpoint has. The error is an
-// Error.
+// Identify tells the parts of a checkpoint; ok is false for a file that has neither a U-Net nor a text encoder. The error is an Error.
 func Identify(src Source) (c Checkpoint, ok bool, err error) {
 	names := src.Names()
 	c.Root = Wrapped(names)
@@ -99,12 +98,10 @@ func Identify(src Source) (c Checkpoint, ok bool, err error) {
 	case has(original.UNetPrefix + "input_blocks."):
 		c.UNet = original.UNetPrefix
 	case has("input_blocks.") && has("output_blocks."):
-	case has("model_ema."):
+	case has("model_ema.diffusion_model"):
 		return c, true, &Error{"no U-Net under " + original.UNetPrefix + "*, only its moving average under joined names (model_ema)"}
 	case has("cond_stage_model.") || has("conditioner.embedders."):
 		return c, true, &Error{"a text encoder alone"}
-	case has("first_stage_model.") || has("decoder.mid.block_1.") || has("decoder.mid_block."):
-		return c, true, &Error{"an autoencoder alone, which a model takes from a file NAME.vae.safetensors beside its own NAME.safetensors"}
 	default:
 		return c, false, nil
 	}

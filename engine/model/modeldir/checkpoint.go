@@ -17,7 +17,6 @@ import (
 	"github.com/triptych-serving/triptych/engine/model/kind"
 	"github.com/triptych-serving/triptych/engine/model/original"
 	"github.com/triptych-serving/triptych/engine/model/unet"
-	"github.com/triptych-serving/triptych/engine/model/vae"
 	"github.com/triptych-serving/triptych/engine/nn"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/engine/weights"
@@ -29,22 +28,24 @@ import (
 
 // part is what a checkpoint has in the place of a folder: tensors of a file, or a folder elsewhere.
 type part struct {
-	config []byte           // of the network; nil if its folder has it
-	file   string           // with the tensors
-	params []original.Param // which these are, by the names of the file
-	folder string           // instead of a file; a tokenizer's has no tensors
+	config []byte            // of the network; nil if its folder has it
+	file   string            // with the tensors
+	params []original.Param  // which these are, by the names of the file
+	stored map[string]string // instead of params, of tensors that are as the network has them: the names in the file by its own
+	folder string            // instead of a file; a tokenizer's has no tensors
 }
 
 // checkpoint is a file that is being opened.
 type checkpoint struct {
 	kind.Checkpoint
 	path, beside string // the file, and the folder of its name
+	replacement  string // the file of another autoencoder; empty without
 	set          *weights.Set
 	dir          *Dir
 }
 
 // openCheckpoint opens a file with a U-Net. ok is false of a file without one. Errors are an Error, wrap config.Errors or are those of the weights.
-func openCheckpoint(path string, set *weights.Set) (d *Dir, ok bool, err error) {
+func openCheckpoint(path, replacement string, set *weights.Set) (d *Dir, ok bool, err error) {
 	found, ok, err := kind.Identify(set)
 	if of := (*kind.Error)(nil); errors.As(err, &of) {
 		return nil, ok, &Error{Path: path, Expected: kind.Expected, Got: of.Got, Err: err}
@@ -55,7 +56,7 @@ func openCheckpoint(path string, set *weights.Set) (d *Dir, ok bool, err error) 
 	if scaled := set.Scaled(); scaled != "" {
 		return nil, true, &Error{Path: path, Expected: "weights as they are", Got: "scaled fp8 (" + scaled + ")"}
 	}
-	c := &checkpoint{Checkpoint: found, path: path, beside: strings.TrimSuffix(path, filepath.Ext(path)), set: set}
+	c := &checkpoint{Checkpoint: found, path: path, beside: strings.TrimSuffix(path, filepath.Ext(path)), replacement: replacement, set: set}
 	c.dir = &Dir{path: path, file: true, parts: map[string]part{}}
 	for _, step := range []func() error{c.unet, c.vae, c.texts, c.scheduler, c.index} {
 		if err := step(); err != nil {
@@ -106,7 +107,13 @@ func (c *checkpoint) config(folder string, facts, told map[string]any, keep ...s
 }
 
 // take has the parameters of a network be those of the file; each has to be there.
-func (c *checkpoint) take(folder, file, prefix string, set *weights.Set, config []byte, params []original.Param) error {
+func (c *checkpoint) take(folder, prefix string, config []byte, params []original.Param) error {
+	c.dir.parts[folder] = part{config: config, file: c.path, params: params}
+	return locate(c.path, prefix, c.set, params)
+}
+
+// locate puts a prefix before the original names of parameters, each of which has to be in a file.
+func locate(file, prefix string, set *weights.Set, params []original.Param) error {
 	for i := range params {
 		p := &params[i]
 		p.Original = prefix + p.Original
@@ -114,7 +121,6 @@ func (c *checkpoint) take(folder, file, prefix string, set *weights.Set, config 
 			return &nn.TensorError{File: file, Tensor: p.Original, Fault: nn.Missing, Expected: p.Shape.String(), Got: "no such tensor"}
 		}
 	}
-	c.dir.parts[folder] = part{config: config, file: file, params: params}
 	return nil
 }
 
@@ -128,7 +134,7 @@ func (c *checkpoint) unet() error {
 	if err != nil {
 		return config.InFile(err, c.path)
 	}
-	return c.take(UNetFolder, c.path, c.Root+c.UNet, c.set, data, original.UNet(parsed))
+	return c.take(UNetFolder, c.Root+c.UNet, data, original.UNet(parsed))
 }
 
 // vaeExtensions are what the file of an autoencoder has in the place of its checkpoint's extension.
@@ -144,49 +150,34 @@ func IsWeights(path string) bool {
 	return slices.Contains([]string{".safetensors", ".ckpt", ".pt", ".pth", ".bin"}, filepath.Ext(path))
 }
 
-// vae takes the autoencoder of a file beside the checkpoint, else the checkpoint's, else that of the folder.
+// vae takes the autoencoder of the file that replaces it, else of one beside the checkpoint, else the checkpoint's, else that of the folder.
 func (c *checkpoint) vae() error {
+	files := []string{c.replacement}
 	for _, ext := range vaeExtensions() {
-		if file := c.beside + ext; IsFile(file) {
-			return c.vaeOf(file)
+		files = append(files, c.beside+ext)
+	}
+	for _, file := range files {
+		if file != "" && (file == c.replacement || IsFile(file)) {
+			set, err := weights.OpenFile(file)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = set.Close() }() // read-only
+			return c.vaeOf(file, set)
 		}
 	}
 	if c.HasVAE {
-		return c.takeVAE(c.path, c.Root+c.VAE, c.set)
+		return c.vaeOf(c.path, c.set)
 	}
 	return c.elsewhere(VAEFolder, "an autoencoder: "+original.VAEPrefix+"* in the file, "+c.beside+".vae.safetensors or a folder "+filepath.Join(c.beside, VAEFolder))
 }
 
-// vaeOf takes the autoencoder of a file of its own.
-func (c *checkpoint) vaeOf(file string) error {
-	set, err := weights.OpenOutline(file)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = set.Close() }() // read-only
-	root := kind.Wrapped(set.Names())
-	for _, prefix := range []string{original.VAEPrefix, "vae.", ""} {
-		if _, _, there := set.Info(root + prefix + "decoder.mid.block_1.conv1.weight"); there {
-			return c.takeVAE(file, root+prefix, set)
-		}
-	}
-	return &Error{Path: file, Expected: "an autoencoder with the original repository's names, decoder.mid.block_1.*", Got: fmt.Sprintf("%d other tensors", len(set.Names()))}
-}
-
-func (c *checkpoint) takeVAE(file, prefix string, set *weights.Set) error {
-	told := original.VAEConfig(shapesOf(set, prefix))
-	if channels, _ := told["block_out_channels"].([]int); len(channels) == 0 {
-		return &Error{Path: file, Expected: prefix + "encoder.* beside the decoder", Got: "half of an autoencoder"}
-	}
-	data, err := c.config(VAEFolder, vaeFacts(c.Base, told), told)
-	if err != nil {
-		return err
-	}
-	parsed, err := vae.ParseConfig(data)
-	if err != nil {
-		return config.InFile(err, file)
-	}
-	return c.take(VAEFolder, file, prefix, set, data, original.VAE(parsed))
+// vaeOf takes the autoencoder of a file.
+func (c *checkpoint) vaeOf(file string, set *weights.Set) (err error) {
+	c.dir.parts[VAEFolder], err = vaePart(file, set, func(told map[string]any) ([]byte, error) {
+		return c.config(VAEFolder, vaeFacts(c.Base, told), told)
+	})
+	return err
 }
 
 func (c *checkpoint) texts() error {
@@ -223,7 +214,7 @@ func (c *checkpoint) text(folder, prefix string, there, open bool) error {
 	if open {
 		params = original.OpenCLIP(parsed, projection)
 	}
-	return c.take(folder, c.path, c.Root+prefix, c.set, data, params)
+	return c.take(folder, c.Root+prefix, data, params)
 }
 
 // tokenizer finds that of a text encoder: beside the file, or of a model in the same folder.
@@ -358,6 +349,9 @@ type assembled struct {
 
 // source are the tensors of a part in an open file.
 func (p part) source(set weightFile) assembled {
+	if p.stored != nil {
+		return assembled{renamed{set, p.stored}, nil}
+	}
 	a := assembled{renamed{set, map[string]string{}}, map[string]original.Param{}}
 	for _, param := range p.params {
 		a.stored[param.Name] = param.Original

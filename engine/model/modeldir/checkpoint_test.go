@@ -210,10 +210,11 @@ func TestCheckpointsRefused(t *testing.T) {
 		"xl-edm.safetensors": "edm_mean", "xl-refiner.safetensors": "refiner", "other-flux.safetensors": "FLUX",
 		"other-sd3.safetensors": "Stable Diffusion 3", "other-cascade.safetensors": "Cascade", "other-svd.safetensors": "time_stack",
 		"other-animatediff.safetensors": "AnimateDiff", "other-clip-only.safetensors": "text encoder alone",
-		"vae-decoder-only.safetensors": "an autoencoder alone", "vae-bare.safetensors": "an autoencoder alone",
+		"vae-decoder-only.safetensors": "half of an autoencoder", "vae-bare.safetensors": "got " + ClassVAE,
+		"not-a-state-dict.ckpt": "a dict without tensors",
 	} {
 		_, err := Open(beside(t, "checkpoints/"+file, "micro-sd15"), classes()...)
-		if err == nil || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "model.safetensors") {
+		if err == nil || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "model"+filepath.Ext(file)) {
 			t.Errorf("%s: %v, want an error with the file and %q", file, err, why)
 		}
 	}
@@ -239,7 +240,7 @@ func TestAutoencoderBesideCheckpoint(t *testing.T) {
 	}
 	for file, ext := range map[string]string{
 		"vae-bare.safetensors": ".vae.safetensors", "vae-prefixed.safetensors": ".vae.safetensors", "vae-training.vae.pt": ".vae.pt",
-		"vae-linear-attention.safetensors": ".vae.safetensors",
+		"vae-linear-attention.safetensors": ".vae.safetensors", "vae-diffusers.safetensors": ".vae.safetensors", "vae-diffusers-old.safetensors": ".vae.safetensors",
 	} {
 		path := beside(t, "checkpoints/sd-no-vae.safetensors", "micro-sd15")
 		before, _ := Stamp(path, []string{VAEFolder}, nil)

@@ -75,12 +75,28 @@ func IsModel(path string) bool {
 }
 
 // Open reads model_index.json of a model whose pipeline is of one of the accepted classes, or where there is none the
-// config.json of a network that is. Of a repository in the hub's cache it is that of its Snapshot. A file is an adapter by itself. Errors are an Error or wrap config.Errors, or are those of
-// weights, and name the file.
-func Open(path string, accepted ...string) (*Dir, error) {
+// config.json of a network that is. Of a repository in the hub's cache it is that of its Snapshot. A file is a model or an adapter by itself.
+// Errors are an Error or wrap config.Errors, or are those of weights, and name the file.
+func Open(path string, accepted ...string) (*Dir, error) { return OpenWith(path, "", accepted...) }
+
+// OpenWith is Open with the file of an autoencoder that takes the place of the model's own; empty is none. Models without one have
+// no use for it.
+func OpenWith(path, vae string, accepted ...string) (*Dir, error) {
 	if IsFile(path) {
-		return openFile(path, accepted)
+		return openFile(path, vae, accepted)
 	}
+	d, err := openDir(path, accepted)
+	if err == nil && vae != "" && d.Part(VAEFolder) == ClassVAE {
+		err = d.replaceVAE(vae)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// openDir is Open of a folder.
+func openDir(path string, accepted []string) (*Dir, error) {
 	path, err := Snapshot(path)
 	if err != nil {
 		return nil, err

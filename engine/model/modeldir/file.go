@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/triptych-serving/triptych/engine/model/controlnet"
+	"github.com/triptych-serving/triptych/engine/model/inversion"
 	"github.com/triptych-serving/triptych/engine/model/ipadapter"
 	"github.com/triptych-serving/triptych/engine/model/lora"
 	"github.com/triptych-serving/triptych/engine/model/taesd"
@@ -26,8 +27,18 @@ func IsFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// openFile opens a file that is an adapter by itself, which its tensors tell. Errors are an Error or those of the weights.
-func openFile(path string, accepted []string) (*Dir, error) {
+// openFile opens a file that is a model or an adapter by itself, which its tensors tell; a checkpoint may have its autoencoder replaced. Errors
+// are an Error or those of the weights.
+func openFile(path, vae string, accepted []string) (*Dir, error) {
+	d, err := identifyFile(path, vae)
+	if err == nil && !slices.Contains(accepted, d.class) {
+		return nil, &Error{Path: path, Expected: strings.Join(accepted, " or "), Got: d.class}
+	}
+	return d, err
+}
+
+// identifyFile is openFile of every class.
+func identifyFile(path, vae string) (*Dir, error) {
 	set, err := weights.OpenOutline(path)
 	if err != nil {
 		return nil, err
@@ -59,24 +70,46 @@ func openFile(path string, accepted []string) (*Dir, error) {
 			d.class = ClassTiny
 			break
 		}
-		whole, is, err := openCheckpoint(path, set)
-		switch {
-		case err != nil:
-			return nil, err
-		case is:
-			d = whole
-		default:
-			got := fmt.Sprintf("%d tensors of something else", len(names))
-			if akin := (*upscale.Error)(nil); errors.As(notUpscaler, &akin) && akin.Akin {
-				got = akin.Got
-			}
-			return refuse("a checkpoint, a ControlNet, an IP-Adapter, a LoRA, an upscaler or the decoder of a tiny autoencoder", got, nil)
+		whole, is, err := openCheckpoint(path, vae, set)
+		if is {
+			return whole, err
 		}
-	}
-	if !slices.Contains(accepted, d.class) {
-		return refuse(strings.Join(accepted, " or "), d.class, nil)
+		if _, is := findVAE(set); is {
+			return openVAE(path, set)
+		}
+		if words, err := openInversion(path, names); words != nil || err != nil {
+			return words, err
+		}
+		got := fmt.Sprintf("%d tensors of something else", len(names))
+		if akin := (*upscale.Error)(nil); errors.As(notUpscaler, &akin) && akin.Akin {
+			got = akin.Got
+		}
+		return refuse("a checkpoint, a ControlNet, an IP-Adapter, a LoRA, an upscaler, an autoencoder, a textual inversion or the decoder of a tiny autoencoder", got, nil)
 	}
 	return d, nil
+}
+
+// ClassInversion is that of a file with a textual inversion.
+const ClassInversion = "TextualInversion"
+
+// openInversion opens a file with a textual inversion; neither a Dir nor an error is something else. The error is an Error.
+func openInversion(path string, names []string) (*Dir, error) {
+	if info, err := os.Stat(path); err != nil || info.Size() > inversion.MaxLoose {
+		return nil, nil
+	}
+	in := inversion.Read(path)
+	if in.Err == nil {
+		return &Dir{path: path, file: true, class: ClassInversion}, nil
+	}
+	var of *inversion.Error
+	if !inversion.Akin(names) || !errors.As(in.Err, &of) {
+		return nil, nil
+	}
+	got := of.Got
+	if of.Tensor != "" {
+		got = fmt.Sprintf("%s in tensor %.80q", got, of.Tensor)
+	}
+	return nil, &Error{Path: path, Expected: "a textual inversion, " + of.Expected, Got: got, Err: of}
 }
 
 // NameOf is the name of a model at a path: that of its folder, or of its repository in the hub's cache, or its file's without the extension.

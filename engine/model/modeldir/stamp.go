@@ -14,8 +14,9 @@ import (
 // Stamp tells a model's files from those of other times without reading them: by size and the times of the last change, of
 // content and of the entry, which a copy with its times or a rename changes as well. Of weight files those in used count, and the
 // names of the others, or all if used is nil. Folders are those of the model's parts; nil are all there are. whole tells
-// whether everything could be looked at; what is missing is part of the stamp. A file's stamp has the folder of its name and its autoencoder too.
-func Stamp(path string, folders, used []string) (stamp string, whole bool) {
+// whether everything could be looked at; what is missing is part of the stamp. A file's stamp has the folder of its name and its autoencoder too; beside
+// are further files of the model, which may lie anywhere.
+func Stamp(path string, folders, used []string, beside ...string) (stamp string, whole bool) {
 	var b strings.Builder
 	whole = true
 	look := func(file string) {
@@ -45,6 +46,9 @@ func Stamp(path string, folders, used []string) (stamp string, whole bool) {
 		index, root = path, strings.TrimSuffix(path, filepath.Ext(path)) // a folder beside the file tells what it does not
 	}
 	look(index)
+	for _, file := range beside {
+		look(file)
+	}
 	if single {
 		for _, ext := range vaeExtensions() {
 			if file := root + ext; IsFile(file) {

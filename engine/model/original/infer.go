@@ -2,6 +2,7 @@ package original
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/triptych-serving/triptych/engine/tensor"
 )
@@ -83,16 +84,29 @@ func UNetConfig(s Shapes) map[string]any {
 
 // VAEConfig is all of an autoencoder's config that shapes tell, by diffusers' keys.
 func VAEConfig(s Shapes) map[string]any {
+	return vaeConfig(s, "encoder.down.%d.block.%d.conv1.weight", "decoder.mid.attn_1.norm.weight")
+}
+
+// DiffusersVAEConfig is VAEConfig of tensors that diffusers has named.
+func DiffusersVAEConfig(s Shapes) map[string]any {
+	return vaeConfig(s, "encoder.down_blocks.%d.resnets.%d.conv1.weight", "decoder.mid_block.attentions.0.group_norm.weight")
+}
+
+// vaeConfig is VAEConfig by the names of a block's convolutions and of the attention's norm.
+func vaeConfig(s Shapes, block, attention string) map[string]any {
 	var channels []int
 	var down, up []string
-	for i := range s.count("encoder.down.%d.block.0.conv1.weight") {
-		channels = append(channels, s.at(fmt.Sprintf("encoder.down.%d.block.0.conv1.weight", i), 0))
-		down, up = append(down, "DownEncoderBlock2D"), append(up, "UpDecoderBlock2D")
+	for i := range most {
+		width := s.at(fmt.Sprintf(block, i, 0), 0)
+		if width == 0 {
+			break
+		}
+		channels, down, up = append(channels, width), append(down, "DownEncoderBlock2D"), append(up, "UpDecoderBlock2D")
 	}
 	return map[string]any{
 		"_class_name": "AutoencoderKL", "block_out_channels": channels, "down_block_types": down, "up_block_types": up,
-		"layers_per_block": s.count("encoder.down.0.block.%d.conv1.weight"), "latent_channels": s.at("decoder.conv_in.weight", 1),
-		"mid_block_add_attention": s("decoder.mid.attn_1.q.weight") != nil,
+		"layers_per_block": s.count(strings.Replace(block, "%d", "0", 1)), "latent_channels": s.at("decoder.conv_in.weight", 1),
+		"mid_block_add_attention": s(attention) != nil,
 		"use_quant_conv":          s("quant_conv.weight") != nil, "use_post_quant_conv": s("post_quant_conv.weight") != nil,
 	}
 }

@@ -34,7 +34,7 @@ func Write(dir string, width int, seeds map[string]int) error {
 	if err := writeJSON(filepath.Join(dir, modeldir.IndexFile), index); err != nil {
 		return err
 	}
-	m, err := family.Open([]family.Family{toy.Family()}, dir)
+	m, err := family.Open([]family.Family{toy.Family()}, dir, "")
 	if err != nil {
 		return err
 	}
