@@ -29,6 +29,10 @@ func init() {
 	}
 }
 
+// HasBF16 tells whether the variant multiplies bfloat16 by instructions made for it, AVX512_BF16. Without them it is done
+// in plain Go, for tests.
+func HasBF16() bool { return useAVX512 && hasBF16 }
+
 // Check returns the error of a TRIPTYCH_CPU that this build on this machine cannot honour. A device asks before it
 // opens; the kernels themselves go on working with the best variant.
 func Check() error { return envErr }

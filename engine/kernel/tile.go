@@ -23,6 +23,9 @@ type Product struct {
 	Step          int // from a panel to the next
 	M, N          int
 	Add           bool
+	// Pairs means that in the place of every float32 of Rows and Panels stand two bfloat16, the earlier one in the lower
+	// half, whose products are summed: K counts pairs. See PairRow and PairPanel.
+	Pairs bool
 }
 
 // Multiply forms a product. A row's sum is formed in the same order wherever the row falls, whatever M and N are.

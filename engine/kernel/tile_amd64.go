@@ -57,7 +57,11 @@ func tile5x32AVX512(out *float32, stride, apart int, rows **float32, taps, k int
 func tile6x32AVX512(out *float32, stride, apart int, rows **float32, taps, k int, panels *float32, step, add int)
 
 func multiply(p *Product) {
-	if !useAVX2 {
+	switch {
+	case p.Pairs && !HasBF16():
+		multiplyPairsGeneric(p)
+		return
+	case !useAVX2:
 		multiplyGeneric(p)
 		return
 	}
@@ -77,6 +81,8 @@ func tile(p *Product, m, n int, out *float32, rows **float32, panels *float32) {
 		add = 1
 	}
 	switch {
+	case p.Pairs:
+		tileBF16(m, n, out, stride, apart, rows, taps, k, panels, step, add)
 	case !useAVX512:
 		switch m {
 		case 1:

@@ -2,4 +2,10 @@
 
 package kernel
 
-func multiply(p *Product) { multiplyGeneric(p) }
+func multiply(p *Product) {
+	if p.Pairs {
+		multiplyPairsGeneric(p)
+	} else {
+		multiplyGeneric(p)
+	}
+}

@@ -38,6 +38,9 @@ func main() {
 			log.Fatalf("%s: %v", noun.name, err)
 		}
 	}
+	if err := generate("../bf16_amd64.s", "AVX512", bf16); err != nil {
+		log.Fatalf("bf16: %v", err)
+	}
 	for _, noun := range []noun{ // the others run their AVX2 form
 		{"activation", activation},
 		{"attention", attention},
@@ -74,6 +77,9 @@ func generate(path, isa string, write func(*gen)) error {
 	}
 	if err := errors.Join(problems...); err != nil {
 		return err
+	}
+	for _, f := range file.Functions() {
+		encode(f)
 	}
 	text, err := printer.NewGoAsm(printer.Config{Argv: []string{"go", "generate", "./engine/kernel"}, Pkg: "kernel"}).Print(file)
 	if err != nil {

@@ -28,10 +28,15 @@ func tile(g *gen) {
 type product struct {
 	*gen
 	rows, panels int
+	pairs        bool // of bfloat16, in the place of float32
 }
 
 func (g product) write() {
-	g.function(fmt.Sprintf("tile%dx%d%s", g.rows, tileCols*g.panels, g.isa),
+	suffix := g.isa
+	if g.pairs {
+		suffix = "BF16"
+	}
+	g.function(fmt.Sprintf("tile%dx%d%s", g.rows, tileCols*g.panels, suffix),
 		"func(out *float32, stride, apart int, rows **float32, taps, k int, panels *float32, step, add int)",
 		fmt.Sprintf("is Multiply for %d rows and %d columns.", g.rows, tileCols*g.panels))
 	rows, taps, panel, step := g.arg("rows"), g.arg("taps"), g.arg("panels"), g.arg("step")
@@ -59,7 +64,7 @@ func (g product) write() {
 			for r := range row {
 				g.VBROADCASTSS(operand.Mem{Base: row[r], Index: index, Scale: 4, Disp: 4 * s}, x)
 				for i, y := range columns {
-					g.VFMADD231PS(y, x, sums[s%sets][r*len(columns)+i])
+					g.multiplyAdd(y, x, sums[s%sets][r*len(columns)+i])
 				}
 			}
 		}
@@ -90,6 +95,15 @@ func (g product) write() {
 		}
 	}
 	g.finish(sums[0])
+}
+
+// multiplyAdd is sum += x * y.
+func (g product) multiplyAdd(y, x, sum reg.VecVirtual) {
+	if g.pairs {
+		g.extended(dotProduct, []operand.Op{y, x, sum}, y, x, sum)
+	} else {
+		g.VFMADD231PS(y, x, sum)
+	}
 }
 
 // vectors is how many a row of the tile has.

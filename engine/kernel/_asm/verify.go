@@ -9,10 +9,12 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// What may be used is what kernel.hasAVX2 checks for, CMOV, which every amd64 has, and, in functions whose names end in AVX512, kernel.hasAVX512 too.
+// What may be used is what kernel.hasAVX2 checks for, CMOV, which every amd64 has, and, in functions whose names end in AVX512, kernel.hasAVX512 too,
+// and in those that end in BF16 kernel.hasBF16.
 var (
 	extensions       = []string{"AVX", "AVX2", "FMA3", "F16C", "CMOV"}
 	extensionsAVX512 = append([]string{"AVX512F", "AVX512BW", "AVX512DQ", "AVX512VL"}, extensions...)
+	extensionsBF16   = append([]string{"AVX512_BF16"}, extensionsAVX512...)
 )
 
 // verify finds what the assembler accepts and the processor does not, or only slowly: registers 16 to 31 (avo hands
@@ -20,8 +22,11 @@ var (
 // waits for the dirty upper halves), and a return that leaves the upper halves dirty.
 func verify(f *ir.Function) []error {
 	allowed, registers := extensions, reg.Index(16)
-	if strings.HasSuffix(f.Name, "AVX512") {
+	switch {
+	case strings.HasSuffix(f.Name, "AVX512"):
 		allowed, registers = extensionsAVX512, 32
+	case strings.HasSuffix(f.Name, "BF16"):
+		allowed, registers = extensionsBF16, 32
 	}
 	var problems []error
 	complain := func(i *ir.Instruction, what string) {
