@@ -54,4 +54,7 @@ type RunOptions struct {
 	// as it can. 0 is none. A limit costs time and a temporary file, values are equal but for rounding; one that the tape's
 	// scratch does not exceed changes nothing.
 	ScratchLimit int64
+	// Compute is the type of the factors of products. A device that does not have it fails with an error that wraps
+	// ErrUnsupported.
+	Compute Compute
 }

@@ -86,9 +86,7 @@ func (a *attention) tileElems() int { return kernel.AttentionRows * kernel.MixSt
 func (a *attention) bind(b *binding) []*job {
 	q, k, v, out := b.floats(a.op.Q), b.floats(a.op.K), b.floats(a.op.V), b.floats(a.op.Out)
 	return []*job{newJob(a.tasks(), func(thread, task int) {
-		// The heads of a block of queries follow each other: their parts of a row share cache lines.
-		blocks := ceilDiv(a.queries, a.queryBlock)
-		image, first, h := task/(blocks*a.heads), task/a.heads%blocks*a.queryBlock, task%a.heads
+		image, first, h := a.task(task)
 		s, atQuery := &a.scratch[thread], (image*a.queries+first)*a.channels+h*a.d
 		atKey := image*a.keys*a.channels + h*a.d
 		a.attend(s, q[atQuery:], k[atKey:], v[atKey:], first)
@@ -97,6 +95,13 @@ func (a *attention) bind(b *binding) []*job {
 			kernel.Means(out[atQuery+row*a.channels:], s.sums[t*a.tileElems():], a.channels, a.d, min(kernel.AttentionRows, rows-row), &s.states[t])
 		}
 	})}
+}
+
+// task tells the image, the first query and the head of a task. The heads of a block of queries follow each other: their
+// parts of a row share cache lines.
+func (a *attention) task(n int) (image, first, head int) {
+	blocks := ceilDiv(a.queries, a.queryBlock)
+	return n / (blocks * a.heads), n / a.heads % blocks * a.queryBlock, n % a.heads
 }
 
 // attend leaves the sums and states of a block of queries in s. The slices begin with the head's part of the

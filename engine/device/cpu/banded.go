@@ -32,10 +32,11 @@ type bandedOp interface {
 
 // bandedProgram is a tape's ops with the sides of their bands, and where its arrays lie in the file.
 type bandedProgram struct {
-	ops    []bandedOp
-	sides  []int
-	arrays device.ScratchPlan
-	bytes  int64 // of scratch
+	planner *Planner // of the bands
+	ops     []bandedOp
+	sides   []int
+	arrays  device.ScratchPlan
+	bytes   int64 // of scratch
 }
 
 // planBanded takes the largest bands for each op that fit within limit bytes, else the smallest. The tape
@@ -45,7 +46,7 @@ func (p *Planner) planBanded(t *device.Tape, limit int64) (*bandedProgram, error
 	if err != nil {
 		return nil, err
 	}
-	out := &bandedProgram{arrays: arrays}
+	out := &bandedProgram{planner: p, arrays: arrays}
 	for i, op := range t.Ops() {
 		b := newBandedOp(op, t)
 		var bytes int64

@@ -200,7 +200,7 @@ type bound struct {
 }
 
 func (b *tiled) bind(x *execution, h, w int) (*bound, error) {
-	p, in, out, err := b.program(x.dev.Planner, h, w)
+	p, in, out, err := b.program(x.planner, h, w)
 	if err != nil {
 		return nil, err
 	}

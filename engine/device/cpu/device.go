@@ -26,6 +26,8 @@ type Options struct {
 	// SpillDir is where the arrays of banded runs go, in files without a name; empty is $TMPDIR, or
 	// /var/tmp without that.
 	SpillDir string
+	// Emulate, which is for tests, has types in plain Go that the processor does not multiply.
+	Emulate bool
 	// Refuse, which is for tests, is asked before memory is mapped: its error refuses it as the operating system's
 	// would. Calls come one at a time. nil refuses nothing.
 	Refuse func(bytes int64) error

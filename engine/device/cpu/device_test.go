@@ -68,7 +68,7 @@ func TestConformance(t *testing.T) {
 	forEachVariant(t, func(t *testing.T) {
 		for _, o := range []cpu.Options{
 			{Threads: 1},
-			{Threads: 3},
+			{Threads: 3, Emulate: true},
 			{Threads: 3, Conv: cpu.Direct},
 			{Threads: 2, Conv: cpu.Winograd2},
 			{Threads: 3, Conv: cpu.Winograd4},

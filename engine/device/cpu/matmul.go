@@ -23,15 +23,18 @@ type matmul struct {
 	rectifier               rectifier
 	scale                   float32   // 0 is 1
 	conv                    *geometry // nil for Gemm
+	pairs                   bool      // factors are pairs of bfloat16
 
 	rows, taps, k, n int
 	partTaps, partK  int // a part of a panel: whole taps, or a range of k of one
 	spans            []span
 	copied           bool // rows are multiplied from a copy
+	copyStride       int
 	rowsPerImage     int
 	chunkRows        int // a multiple of TileRows
 	groupPanels      int
 	scratch          []matmulScratch // by thread
+	paired           [][]float32     // x in pairs, of a convolution
 }
 
 // span is a range of k in one of x.
@@ -43,6 +46,7 @@ type span struct {
 // matmulScratch is one thread's.
 type matmulScratch struct {
 	panels []float32  // a widened part of a tile's panels
+	widen  []float32  // values on their way into pairs, pairedRows of a panel
 	rows   []*float32 // of a chunk, by tile, tap and row
 	copy   []float32  // [chunkRows, copyStride], if rows are copied
 	edge   []float32  // [chunkRows, TileCols], if the last panel is wider than out
@@ -60,30 +64,33 @@ const (
 	partBytes = 192 << 10
 	// aliasFloats is a distance of rows, 4 KiB or a multiple, at which they all fall into one set of the L1 cache: a
 	// tile of 6 rows then runs at 80 % of the rate of others. Such rows are copied, by parts of copyK, to rows
-	// copyStride apart.
+	// that much and copyGap apart. Rows of pairs are rounded and so always copied, by parts of copyPairedK.
 	aliasFloats = 1024
 	copyK       = 512
-	copyStride  = copyK + 16
+	copyPairedK = 1280
+	copyGap     = 16
 	// tasksPerThread evens out threads that are slower or start late.
 	tasksPerThread = 4
 )
 
-func newGemm(o *device.Gemm, m *device.Manifest, threads int) *matmul {
-	g := &matmul{x: []device.Array{o.X}, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act), taps: 1}
+func newGemm(o *device.Gemm, m *device.Manifest, threads int, pairs bool) *matmul {
+	g := &matmul{x: []device.Array{o.X}, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act), taps: 1, pairs: pairs}
 	g.n, g.k = m.At(o.W).Shape[0], m.At(o.W).Shape[1]
 	g.rows = elems(o.X) / g.k
 	g.rowsPerImage = g.rows
 	return g.split(threads)
 }
 
-func newConv(o *device.Conv2D, m *device.Manifest, threads int) *matmul {
+func newConv(o *device.Conv2D, m *device.Manifest, threads int, pairs bool) *matmul {
 	w, s := m.At(o.W).Shape, o.Out.Shape
-	g := &matmul{x: o.Inputs(), perImage: o.PerImage, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, scale: o.Scale}
+	g := &matmul{x: o.Inputs(), perImage: o.PerImage, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, scale: o.Scale, pairs: pairs}
 	g.act, g.rectifier = activationOf(o)
 	g.n, g.k, g.taps = w[0], w[1], w[2]*w[3]
 	g.rowsPerImage = s[1] * s[2]
 	g.rows = s[0] * g.rowsPerImage
-	g.conv = newGeometry(o, w[2], w[3])
+	if g.conv = newGeometry(o, w[2], w[3]); pairs && g.conv.pointwise() {
+		g.conv = nil
+	}
 	return g.split(threads)
 }
 
@@ -100,12 +107,20 @@ func (g *matmul) split(threads int) *matmul {
 		chunks = ceilDiv(chunks, threads) * threads
 	}
 	g.chunkRows = ceilDiv(tiles, chunks) * kernel.TileRows
-	parts := ceilDiv(g.taps, max(1, partBytes/(4*g.k*kernel.TileCols)))
+	tapBytes := 4 * words(g.pairs, g.k) * kernel.TileCols
+	parts := ceilDiv(g.taps, max(1, partBytes/tapBytes))
 	g.partTaps = ceilDiv(g.taps, parts)
-	g.partK = ceilDiv(g.k, ceilDiv(4*g.k*kernel.TileCols, partBytes))
-	if g.copied = g.conv == nil && g.k%aliasFloats == 0; g.copied {
+	g.partK = ceilDiv(g.k, ceilDiv(tapBytes, partBytes))
+	switch g.copied = g.conv == nil && (g.pairs || g.k%aliasFloats == 0); {
+	case g.pairs && g.copied:
+		g.partK = ceilDiv(g.k, ceilDiv(g.k, copyPairedK))
+	case g.copied:
 		g.partK = copyK
 	}
+	if g.pairs && g.partK%2 == 1 { // an odd part is the last one of its x
+		g.partK++
+	}
+	g.copyStride = words(g.pairs, g.partK) + copyGap
 	if len(g.x) > 1 { // their weights do not lie together
 		g.partTaps = 1
 	}
@@ -122,13 +137,17 @@ func (g *matmul) split(threads int) *matmul {
 }
 
 func (g *matmul) carve(c *carver, threads int) {
+	g.carveImages(c)
 	g.scratch = make([]matmulScratch, threads)
 	for i := range g.scratch {
 		s := &g.scratch[i]
-		s.panels = take[float32](c, min(kernel.TilePanels(), panels(g.n))*g.partTaps*g.partK*kernel.TileCols)
+		s.panels = take[float32](c, min(kernel.TilePanels(), panels(g.n))*g.partTaps*words(g.pairs, g.partK)*kernel.TileCols)
+		if g.pairs {
+			s.widen = take[float32](c, pairedRows*kernel.TileCols)
+		}
 		s.rows = take[*float32](c, g.chunkRows*g.taps)
 		if g.copied {
-			s.copy = take[float32](c, g.chunkRows*copyStride)
+			s.copy = take[float32](c, g.chunkRows*g.copyStride)
 		}
 		if g.n%kernel.TileCols > 0 {
 			s.edge = take[float32](c, g.chunkRows*kernel.TileCols)
@@ -141,21 +160,30 @@ func (g *matmul) bind(b *binding) []*job {
 	e.slopes, e.scale = g.rectifier.slopes(b.weights), g.scale
 	x, zeros, w := b.all(g.x), b.zeroRow(), b.weights.packed(g.w)
 	groups := ceilDiv(panels(g.n), g.groupPanels)
-	return []*job{newJob(ceilDiv(g.rows, g.chunkRows)*groups, func(thread, task int) {
+	jobs := g.pairImages(x)
+	if jobs != nil {
+		x = g.paired
+	}
+	return append(jobs, newJob(ceilDiv(g.rows, g.chunkRows)*groups, func(thread, task int) {
 		s, first := &g.scratch[thread], task/groups*g.chunkRows
 		rows := min(g.chunkRows, g.rows-first)
 		p0 := task % groups * g.groupPanels
 		p1 := min(p0+g.groupPanels, panels(g.n))
 		for i, part := range g.spans {
 			k := part.k
-			g.point(s, x[part.x][part.first:], zeros, lastDim(g.x[part.x]), first, rows)
+			g.point(s, x[part.x], zeros, part, first, rows)
 			for p := p0; p < p1; p += kernel.TilePanels() {
 				n := min(kernel.TilePanels(), p1-p)
 				for tap := 0; tap < g.taps; tap += g.partTaps {
 					taps := min(g.partTaps, g.taps-tap)
 					product := kernel.Product{
-						Stride: g.n, Apart: kernel.TileCols, Rows: s.rows[tap*kernel.TileRows:], TileStep: g.taps * kernel.TileRows, Taps: taps, K: k,
-						M: rows, N: n, Add: i > 0 || tap > 0,
+						Stride: g.n, Apart: kernel.TileCols, Rows: s.rows[tap*kernel.TileRows:], TileStep: g.taps * kernel.TileRows, Taps: taps, K: words(g.pairs, k),
+						M: rows, N: n, Add: i > 0 || tap > 0, Pairs: g.pairs,
+					}
+					if g.pairs {
+						product.Panels, product.Step = w.pairs(p, n, g.k, tap, taps, part.at, k, s)
+						g.multiply(&product, e.out[first*g.n:], p, s.edge)
+						continue
 					}
 					product.Panels, product.Step = w.panels(p, n, (tap*g.k+part.at)*kernel.TileCols, taps*k*kernel.TileCols, s.panels)
 					g.multiply(&product, e.out[first*g.n:], p, s.edge)
@@ -163,7 +191,7 @@ func (g *matmul) bind(b *binding) []*job {
 			}
 		}
 		e.finish(g, first, rows, p0*kernel.TileCols, min(p1*kernel.TileCols, g.n))
-	})}
+	}))
 }
 
 // multiply forms a product, the columns of panel p and the next ones, in rows of out. The last panel may be wider than out,
@@ -192,19 +220,24 @@ func (g *matmul) multiply(m *kernel.Product, out []float32, p int, edge []float3
 	}
 }
 
-// point points to the taps of rows of x, which has so many channels, by tile, tap and row. The last tile is filled up with its
-// last row.
-func (g *matmul) point(s *matmulScratch, x, zeros []float32, channels, first, rows int) {
+// point points to the taps of rows of a part of x, by tile, tap and row. The last tile is filled up with its last row.
+func (g *matmul) point(s *matmulScratch, x, zeros []float32, part span, first, rows int) {
+	channels := lastDim(g.x[part.x])
 	switch {
 	case g.conv != nil:
-		g.conv.point(s.rows, x, zeros, channels, first, rows)
+		g.conv.point(s.rows, x[words(g.pairs, part.first):], zeros, words(g.pairs, channels), first, rows)
 	case g.copied:
 		for r := range rows {
-			copy(s.copy[r*copyStride:][:g.partK], x[(first+r)*g.k:])
+			dst, src := s.copy[r*g.copyStride:], x[(first+r)*channels+part.first:][:part.k]
+			if g.pairs {
+				kernel.PairRow(dst, src)
+			} else {
+				copy(dst, src)
+			}
 		}
-		pointRows(s.rows, s.copy, rows, copyStride)
+		pointRows(s.rows, s.copy, rows, g.copyStride)
 	default:
-		pointRows(s.rows, x[first*g.k:], rows, g.k)
+		pointRows(s.rows, x[first*channels+part.first:], rows, channels)
 	}
 }
 

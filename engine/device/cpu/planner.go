@@ -14,6 +14,8 @@ type Planner struct {
 	name    string
 	threads int
 	conv    Algorithm // empty for the fastest
+	emulate bool
+	compute device.Compute // of the runs that it plans
 }
 
 var _ device.Planner = (*Planner)(nil)
@@ -39,7 +41,21 @@ func NewPlanner(o Options) (*Planner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Planner{fmt.Sprintf("cpu:%d", o.Index), o.Threads, conv}, nil
+	return &Planner{name: fmt.Sprintf("cpu:%d", o.Index), threads: o.Threads, conv: conv, emulate: o.Emulate}, nil
+}
+
+// computing is the planner for runs of a type. The error is a device.UnsupportedError.
+func (p *Planner) computing(c device.Compute) (*Planner, error) {
+	if c != device.ComputeF32 && (c != device.ComputeBF16 || !kernel.HasBF16() && !p.emulate) {
+		needs := ""
+		if c == device.ComputeBF16 {
+			needs = "a processor with AVX512_BF16, and " + kernel.Env + " not to force other kernels than " + kernel.AVX512
+		}
+		return nil, &device.UnsupportedError{Device: p.name, What: fmt.Sprintf("computing in %v", c), Needs: needs}
+	}
+	of := *p
+	of.compute = c
+	return &of, nil
 }
 
 // Name is "cpu:INDEX".
@@ -57,7 +73,7 @@ func (p *Planner) Threads() int { return p.threads }
 func (p *Planner) OverheadBytes() int64 { return 0 }
 
 // Algorithm is how the device computes a convolution of a tape over m.
-func (p *Planner) Algorithm(o *device.Conv2D, m *device.Manifest) Algorithm { return p.conv.of(o, m) }
+func (p *Planner) Algorithm(o *device.Conv2D, m *device.Manifest) Algorithm { return p.conv.of(o, m, p.compute) }
 
 // WeightBytes is the packed parameters, each on a cache line, rounded up to whole pages. For a
 // manifest that Load refuses (a parameter without a size) it counts the others.
@@ -95,6 +111,9 @@ func (p *Planner) SpillBytes(t *device.Tape, o device.RunOptions) (int64, error)
 // in a file, to the same values but for rounding: in the largest bands up to 64x64 pixels that fit, or 16x16 if none do,
 // however large its images are. banded is nil if the tape runs whole.
 func (p *Planner) plan(t *device.Tape, o device.RunOptions) (whole *program, banded *bandedProgram, err error) {
+	if p, err = p.computing(o.Compute); err != nil {
+		return nil, nil, err
+	}
 	whole, err = p.program(t)
 	if err != nil || o.ScratchLimit == 0 || mappedBytes(whole.bytes()) <= o.ScratchLimit {
 		return whole, nil, err

@@ -31,7 +31,7 @@ func (p *Planner) program(t *device.Tape) (*program, error) {
 	}
 	out := &program{arrays: arrays}
 	for i, op := range t.Ops() {
-		s, err := newStep(op, t, p.threads, p.conv)
+		s, err := p.step(op, t)
 		if err != nil {
 			return nil, fmt.Errorf("op %d: %w", i, err)
 		}
@@ -48,21 +48,24 @@ func (p *Planner) program(t *device.Tape) (*program, error) {
 	return out, nil
 }
 
-func newStep(op device.Op, t *device.Tape, threads int, conv Algorithm) (step, error) {
-	m := t.Manifest()
+func (p *Planner) step(op device.Op, t *device.Tape) (step, error) {
+	m, threads, pairs := t.Manifest(), p.threads, p.compute == device.ComputeBF16
 	switch o := op.(type) {
 	case *device.Gemm:
-		return newGemm(o, m, threads), nil
+		return newGemm(o, m, threads, pairs), nil
 	case *device.Conv2D:
-		if a := conv.of(o, m); a != Direct {
+		if a := p.conv.of(o, m, p.compute); a != Direct {
 			return newWinograd(o, m, threads, a.winograd(o)), nil
 		}
-		return newConv(o, m, threads), nil
+		return newConv(o, m, threads, pairs), nil
 	case *device.GroupNorm:
 		return newGroupNorm(o)
 	case *device.LayerNorm:
 		return newLayerNorm(o)
 	case *device.Attention:
+		if pairs {
+			return newPairedAttention(o, threads), nil
+		}
 		return newAttention(o, threads), nil
 	case *device.GEGLU:
 		return &geglu{op: o}, nil

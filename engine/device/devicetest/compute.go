@@ -10,14 +10,23 @@ import (
 // by name (ids as whole numbers). Every error is fatal, and so is memory that stays in use.
 func Compute(t *testing.T, d device.Device, tape *device.Tape, src device.Source, inputs map[string][]float32) map[string][]float32 {
 	t.Helper()
+	return ComputeWith(t, d, device.RunOptions{}, tape, src, inputs)
+}
+
+// ComputeWith is Compute with options, of which the device keeps its promise of scratch.
+func ComputeWith(t *testing.T, d device.Device, o device.RunOptions, tape *device.Tape, src device.Source, inputs map[string][]float32) map[string][]float32 {
+	t.Helper()
 	before := d.Memory().UsedBytes
 	w, err := d.Load(t.Context(), tape.Manifest(), device.LoadPlan{}, src, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := d.NewRun(tape, w, device.RunOptions{})
+	r, err := d.NewRun(tape, w, o)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if planned, err := d.ScratchBytes(tape, o); err != nil || planned != r.Bytes() {
+		t.Errorf("scratch: %d bytes, promised %d, %v", r.Bytes(), planned, err)
 	}
 	write(t, r, tape, inputs)
 	if err := r.Execute(t.Context()); err != nil {

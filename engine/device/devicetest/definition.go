@@ -13,6 +13,7 @@ import (
 // nothing blocked, planned or shared. Where it agrees with a reference and a device does not, the
 // device is wrong; where both disagree, the network is.
 type definition struct {
+	compute  device.Compute
 	manifest *device.Manifest
 	weights  map[int][]float64 // by index in the manifest
 	arrays   map[int][]float64 // by array ID
@@ -21,10 +22,15 @@ type definition struct {
 // Evaluate computes the outputs of a tape by definition. Parameters come from src, inputs (ids too, as
 // whole numbers) and outputs go by name. The error is the tape's or the source's.
 func Evaluate(tape *device.Tape, src device.Source, inputs map[string][]float32) (map[string][]float32, error) {
+	return EvaluateIn(device.ComputeF32, tape, src, inputs)
+}
+
+// EvaluateIn is Evaluate with the factors of products rounded to a type; products and sums are float64 all the same.
+func EvaluateIn(c device.Compute, tape *device.Tape, src device.Source, inputs map[string][]float32) (map[string][]float32, error) {
 	if err := tape.Err(); err != nil {
 		return nil, err
 	}
-	x := &definition{manifest: tape.Manifest(), weights: map[int][]float64{}, arrays: map[int][]float64{}}
+	x := &definition{compute: c, manifest: tape.Manifest(), weights: map[int][]float64{}, arrays: map[int][]float64{}}
 	for i, p := range x.manifest.Params {
 		f, err := parameter(&p, src)
 		if err != nil {
@@ -83,6 +89,18 @@ func parameter(p *device.Param, src device.Source) ([]float64, error) {
 		}
 	}
 	return v, nil
+}
+
+// factors are values, which a device has as float32, as they are multiplied.
+func (n *definition) factors(v []float64) []float64 {
+	if n.compute == device.ComputeBF16 {
+		v = slices.Clone(v)
+		for i, x := range v {
+			v[i] = float64(float32(x))
+		}
+		roundTo(v, 8, -126)
+	}
+	return v
 }
 
 func inOrder(n int) []int {
@@ -246,7 +264,7 @@ func (n *definition) finish(sum float64, i, c, image int, bias device.Weight, pe
 }
 
 func (n *definition) gemm(o *device.Gemm) []float64 {
-	x, w := n.arrays[o.X.ID], n.weight(o.W)
+	x, w := n.factors(n.arrays[o.X.ID]), n.factors(n.weight(o.W))
 	k, c := lastDim(o.X), lastDim(o.Out)
 	out := make([]float64, len(x)/k*c)
 	for i := range out {
@@ -267,7 +285,8 @@ func (n *definition) conv(o *device.Conv2D) []float64 {
 			x = append(x, n.arrays[a.ID][px*lastDim(a):][:lastDim(a)]...)
 		}
 	}
-	w := n.weight(o.W)
+	x = n.factors(x)
+	w := n.factors(n.weight(o.W))
 	shape := n.manifest.At(o.W).Shape
 	in, kh, kw := shape[1], shape[2], shape[3]
 	h, wd, scale := o.X.Shape[1], o.X.Shape[2], 1
@@ -357,7 +376,7 @@ func normalise(out, x []float64, members []int, gamma, beta []float64, eps float
 }
 
 func (n *definition) attention(o *device.Attention) []float64 {
-	q, k, v := n.arrays[o.Q.ID], n.arrays[o.K.ID], n.arrays[o.V.ID]
+	q, k, v := n.factors(n.arrays[o.Q.ID]), n.factors(n.arrays[o.K.ID]), n.factors(n.arrays[o.V.ID])
 	c, queries, keys := lastDim(o.Q), o.Q.Shape[1], o.K.Shape[1]
 	d := c / o.Heads
 	out := make([]float64, len(q))
@@ -380,6 +399,7 @@ func (n *definition) attention(o *device.Attention) []float64 {
 			p[j] = math.Exp(p[j] - top)
 			sum += p[j]
 		}
+		p = n.factors(p)
 		for j := range p {
 			for e := range d {
 				out[i*d+e] += p[j] / sum * v[at(j)+e]

@@ -45,12 +45,7 @@ var (
 
 // testOps compares every op with its definition, over shapes with and without tails.
 func testOps(t *testing.T, d device.Device) {
-	type group struct {
-		name      string
-		add       func(n *Network, yield func(device.Array))
-		tolerance float64
-	}
-	groups := []group{
+	groups := []opGroup{
 		{"Gemm", gemms, tolerance},
 		{"Conv2D", convs, convTolerance},
 		{"Rectified", rectified, convTolerance},
@@ -62,11 +57,22 @@ func testOps(t *testing.T, d device.Device) {
 		{"InPlace", inPlace, tolerance},
 	}
 	for _, resident := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.I8, tensor.I4} {
-		groups = append(groups, group{"Gemm" + resident.String(), keptAs(resident, gemms), tolerance})
+		groups = append(groups, opGroup{"Gemm" + resident.String(), keptAs(resident, gemms), tolerance})
 		if !resident.IsFloat() { // with groups of their own order
-			groups = append(groups, group{"Conv2D" + resident.String(), keptAs(resident, convs), convTolerance})
+			groups = append(groups, opGroup{"Conv2D" + resident.String(), keptAs(resident, convs), convTolerance})
 		}
 	}
+	testGroups(t, d, device.RunOptions{}, groups)
+}
+
+// opGroup is cases of an op, which add gives one by one.
+type opGroup struct {
+	name      string
+	add       func(n *Network, yield func(device.Array))
+	tolerance float64
+}
+
+func testGroups(t *testing.T, d device.Device, o device.RunOptions, groups []opGroup) {
 	for _, group := range groups {
 		t.Run(group.name, func(t *testing.T) {
 			n := NewNetwork(7)
@@ -78,11 +84,11 @@ func testOps(t *testing.T, d device.Device) {
 				n.Tape.Output(fmt.Sprintf("case %d %v", cases, a.Shape), a)
 				cases++
 			})
-			want, err := Evaluate(n.Tape, n, n.Inputs)
+			want, err := EvaluateIn(o.Compute, n.Tape, n, n.Inputs)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for name, got := range Compute(t, d, n.Tape, n, n.Inputs) {
+			for name, got := range ComputeWith(t, d, o, n.Tape, n, n.Inputs) {
 				compareWithin(t, name, got, want[name], group.tolerance)
 			}
 		})

@@ -16,6 +16,7 @@ import (
 // that is 0, and ends it with the test.
 func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Device) {
 	t.Run("Ops", func(t *testing.T) { testOps(t, newDevice(t, 0)) })
+	t.Run("Computes", func(t *testing.T) { testComputes(t, newDevice(t, 0)) })
 	t.Run("Integers", func(t *testing.T) { testIntegers(t, newDevice(t, 0)) })
 	t.Run("ResidentRefused", func(t *testing.T) { testResidentRefused(t, newDevice(t, 0)) })
 	t.Run("Assembled", func(t *testing.T) { testAssembled(t, newDevice(t, 0)) })
