@@ -73,7 +73,9 @@ func (p *Planner) Threads() int { return p.threads }
 func (p *Planner) OverheadBytes() int64 { return 0 }
 
 // Algorithm is how the device computes a convolution of a tape over m.
-func (p *Planner) Algorithm(o *device.Conv2D, m *device.Manifest) Algorithm { return p.conv.of(o, m, p.compute) }
+func (p *Planner) Algorithm(o *device.Conv2D, m *device.Manifest) Algorithm {
+	return p.conv.of(o, m, p.compute)
+}
 
 // WeightBytes is the packed parameters, each on a cache line, rounded up to whole pages. For a
 // manifest that Load refuses (a parameter without a size) it counts the others.
