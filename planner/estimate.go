@@ -55,6 +55,7 @@ type StageEstimate struct {
 	StreamedBytes int64 // read from the model's files for each evaluation of the network
 	// Convolutions are how many each algorithm computes, by its name, in one evaluation; nil if the device does not tell.
 	Convolutions map[string]int
+	Compute      device.Compute // of the stage
 	// AtLeast is the formula by which scratch is estimated from below, for want of a network that the engine can run;
 	// empty if scratch is exact.
 	AtLeast string
@@ -129,7 +130,7 @@ func NewEstimate(ctx context.Context, o stageengine.Options, req EstimateRequest
 		if stages[t.Kind] == nil {
 			stages[t.Kind] = stageengine.New(t.Kind, o)
 		}
-		row := StageEstimate{Kind: t.Kind, Turn: t.Name, paths: paths, options: modeldir.Options{Resident: o.Precision[t.Kind]}}
+		row := StageEstimate{Kind: t.Kind, Turn: t.Name, paths: paths, Compute: o.Compute[t.Kind], options: modeldir.Options{Resident: o.Precision[t.Kind]}}
 		if err := row.plan(stages[t.Kind], o.Device, stage.PlanRequest{Turn: t.Name, Components: t.Components(), Options: recipe.Shape(t, options)}); err != nil {
 			return Estimate{}, err
 		}
@@ -267,14 +268,19 @@ func (s *StageEstimate) ofRun(d device.Planner, r family.Run, limits device.RunO
 	for name, n := range counts {
 		s.Convolutions[name] += n
 	}
-	all, err := d.ScratchBytes(r.Tape, device.RunOptions{})
+	as := func(limit int64) device.RunOptions {
+		o := limits
+		o.ScratchLimit = limit
+		return o
+	}
+	all, err := d.ScratchBytes(r.Tape, as(0))
 	if err != nil || !r.Image {
 		return all, all, err
 	}
-	if most, err = d.ScratchBytes(r.Tape, device.RunOptions{ScratchLimit: stageengine.MaxImageScratch}); err != nil {
+	if most, err = d.ScratchBytes(r.Tape, as(stageengine.MaxImageScratch)); err != nil {
 		return 0, 0, err
 	}
-	if least, err = d.ScratchBytes(r.Tape, device.RunOptions{ScratchLimit: 1}); err != nil {
+	if least, err = d.ScratchBytes(r.Tape, as(1)); err != nil {
 		return 0, 0, err
 	}
 	if s.Footprint.ScratchBytes < all {

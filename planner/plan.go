@@ -78,6 +78,7 @@ type Stage struct {
 	ResidentBytes     *int64         `json:"resident_bytes,omitempty"` // of the weights, if others are streamed
 	LoadedBytes       int64          `json:"loaded_bytes"`             // read by a load
 	Convolutions      map[string]int `json:"convolutions,omitempty"`   // by algorithm
+	Compute           string         `json:"compute"`                  // the type of the factors of products
 	Mode              string         `json:"mode"`
 	// LoadBytesPerSecond is of stored weights, to ready, told or measured; a stage that nothing is read for again is not measured.
 	LoadBytesPerSecond int64     `json:"load_bytes_per_second,omitempty"`
@@ -178,7 +179,7 @@ func newModel(name string, e Estimate, budget int64) Model {
 		row := Stage{
 			Stage: s.Kind.String(), WeightsBytes: s.Footprint.WeightsBytes(), MostScratchBytes: s.MostScratch, LeastScratchBytes: s.LeastScratch,
 			ScratchBytes: s.Footprint.ScratchBytes, Estimated: s.AtLeast != "", ScratchAtLeast: s.AtLeast, PeakBytes: needed, SpillBytes: s.SpillBytes,
-			StreamedBytes: s.StreamedBytes, Convolutions: s.Convolutions, Mode: ModeWhole, kind: s.Kind, footprint: s.Footprint,
+			StreamedBytes: s.StreamedBytes, Convolutions: s.Convolutions, Compute: s.Compute.String(), Mode: ModeWhole, kind: s.Kind, footprint: s.Footprint,
 		}
 		if turns[s.Kind] > 1 {
 			row.Turn = s.Turn

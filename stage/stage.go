@@ -109,10 +109,13 @@ type Info struct {
 	// UsedBytes, and are lost with the runtime process as what is resident.
 	WarmBudgetBytes int64
 	Warm            []ResidentComponent // by name
-	// Planning is equal for stages that answer Plan alike: same threads, budget, precision and what else scratch depends on.
+	// Planning is equal for stages that answer Plan alike: same threads, budget, precision, compute type and what else scratch depends on.
 	Planning string
 	// OverheadBytes are of the process and neither weights nor scratch, such as a GPU's context. They are in UsedBytes.
 	OverheadBytes int64
+	// Compute is the type of the factors that the stage multiplies, f32 or another: what it makes differs by it, and its components
+	// have other identities.
+	Compute string
 	// Instance names the service from its start to its end, so that who reaches it at two addresses counts it once; empty if it
 	// has no name.
 	Instance string

@@ -33,6 +33,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"arrivals":        oneOf("poisson", "bursty"),
 		"device":          oneOf(defaultDevice),
 		"precision":       oneOf(ofStages("f32", "f16", "bf16", "int8", "int4")...),
+		"compute":         oneOf(ofStages("f32", "bf16")...),
 		"resident-bytes":  oneOf(ofStages("auto", "all")...),
 		"low-memory":      oneOf(ofStages("auto", "on", "off")...),
 		"pin":             completeSelectors,

@@ -4,25 +4,30 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/tensor"
 	"github.com/triptych-serving/triptych/stage"
 	"github.com/triptych-serving/triptych/stage/stageengine"
 )
 
-// weightFlags say how stages keep their weights.
+// weightFlags say how stages keep their weights, and multiply.
 type weightFlags struct {
 	precision perStage[tensor.DType]
+	compute   perStage[device.Compute]
 	resident  perStage[int64] // bytes
 }
 
 func (f *weightFlags) add(flags *pflag.FlagSet) {
 	f.precision = perStage[tensor.DType]{name: "precision", kind: "TYPE", parse: stageengine.ParsePrecision}
+	f.compute = perStage[device.Compute]{name: "compute", kind: "TYPE", parse: device.ParseCompute}
 	f.resident = perStage[int64]{name: "resident-bytes", kind: "SIZE", parse: parseResident}
 	flags.Var(&f.precision, f.precision.name, "type in which a stage keeps its weights: f32, f16, bf16, int8 or int4, such as denoiser=int8; without a stage, of all (default: as stored)")
+	flags.Var(&f.compute, f.compute.name, "type in which a stage multiplies: f32, or bf16, which is faster and less exact and takes a processor with AVX512_BF16, such as denoiser=bf16; without a stage, all (default: f32)")
 	flags.Var(&f.resident, f.resident.name, "bytes of weights that a stage keeps in memory, such as denoiser=200MiB; the others are read from the model's files at each use, at 0 all of them layer by layer; all keeps all, auto as much as the memory budget allows (default auto)")
 }
 
@@ -52,7 +57,7 @@ func (f *weightFlags) residentBytes() map[stage.Kind]int64 {
 
 // args are the flags for the process of a stage.
 func (f *weightFlags) args(kind stage.Kind) []string {
-	return append(f.precision.args(kind), f.resident.args(kind)...)
+	return slices.Concat(f.precision.args(kind), f.compute.args(kind), f.resident.args(kind))
 }
 
 // only refuses a value for another stage than the one that is served.
@@ -60,7 +65,20 @@ func (f *weightFlags) only(served stage.Kind) error {
 	if err := f.precision.only(served); err != nil {
 		return err
 	}
+	if err := f.compute.only(served); err != nil {
+		return err
+	}
 	return f.resident.only(served)
+}
+
+// check refuses types that a device does not compute in.
+func (f *weightFlags) check(p device.Planner) error {
+	for _, kind := range stage.Kinds() {
+		if err := device.Computes(p, f.compute.values[kind]); err != nil {
+			return usageError{fmt.Errorf("--compute %v=%v: %w", kind, f.compute.values[kind], err)}
+		}
+	}
+	return nil
 }
 
 // perStage is a flag with a value for each stage, given as STAGE=VALUE, or as VALUE for all; it may be repeated, or several separated

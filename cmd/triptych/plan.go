@@ -154,6 +154,9 @@ func (f *planFlags) plan(ctx context.Context, args []string, w io.Writer) (p pla
 	if o.Device, err = devices.Plan(runtime.device, hardware); err != nil {
 		return p, usageError{err}
 	}
+	if err := f.stack.weights.check(o.Device); err != nil {
+		return p, err
+	}
 	f.req.Guided = f.scale > 1
 	if p, err = planner.New(ctx, o, names, f.req, w); err != nil {
 		return p, err

@@ -34,7 +34,7 @@ var flagOf = map[string]string{"Steps": "steps", "CFG scale": "guidance-scale", 
 func isOwn(p infotext.Parameters) bool {
 	_, model := p.Get("Model")
 	return model && !slices.ContainsFunc(p.Fields, func(f infotext.Field) bool {
-		return flagOf[f.Key] == "" && !slices.Contains([]string{"Sampler", "Schedule type", "Size", "Model", "Denoising strength"}, f.Key) && !ownOption.MatchString(f.Key)
+		return flagOf[f.Key] == "" && !slices.Contains([]string{"Sampler", "Schedule type", "Size", "Model", "Denoising strength", "Compute"}, f.Key) && !ownOption.MatchString(f.Key)
 	})
 }
 
@@ -112,6 +112,13 @@ func (r *repetition) field(f infotext.Field) error {
 		return nil
 	case "Denoising strength":
 		return r.strength(f)
+	case "Compute":
+		if r.own && !r.given("compute") {
+			r.warn("%s: the picture was not computed in float32; services with --compute %s give the same", setting(f), f.Value)
+		}
+		if r.own {
+			return nil
+		}
 	}
 	if r.own {
 		return r.ownField(f)

@@ -112,7 +112,7 @@ func (f *runtimeFlags) options() (o stageengine.Options, hardware devices.Option
 	}
 	o = stageengine.Options{
 		Library: library, Families: families.All(), Host: f.share.host, Version: version(),
-		Precision: f.weights.precision.values, ResidentBytes: f.weights.residentBytes(), WarmBytes: int64(f.warm),
+		Precision: f.weights.precision.values, Compute: f.weights.compute.values, ResidentBytes: f.weights.residentBytes(), WarmBytes: int64(f.warm),
 	}
 	return o, devices.Options{Threads: threads, MemoryCapBytes: int64(f.budget), Refuse: f.refuse}, nil
 }
@@ -140,6 +140,9 @@ func (f *runtimeFlags) open() (stageengine.Options, func() error, error) {
 	}
 	if o.Device, err = devices.Open(name, hardware); err != nil {
 		return o, nil, usageError{errors.Join(err, closeClaim())}
+	}
+	if err := f.weights.check(o.Device); err != nil {
+		return o, nil, errors.Join(err, o.Device.Close(), closeClaim())
 	}
 	return o, func() error { return errors.Join(o.Device.Close(), closeClaim()) }, nil
 }

@@ -1,6 +1,9 @@
 package device
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Compute is the type of the factors that a run multiplies in Gemm, Conv2D and Attention: what is of another type is rounded to
 // it, to nearest even, where it is multiplied. Sums, arrays and all other ops are float32, and parameters are kept as a
@@ -33,8 +36,12 @@ func ParseCompute(name string) (Compute, error) {
 	return ComputeF32, &FieldError{Field: "compute type", Expected: "f32 or bf16", Got: fmt.Sprintf("%q", name)}
 }
 
-// Computes tells whether a device has a type. The error wraps ErrUnsupported.
+// Computes tells whether a device has a type. The error is an UnsupportedError, or wraps ErrUnsupported.
 func Computes(p RunPlanner, c Compute) error {
 	_, err := p.ScratchBytes(NewTape(&Manifest{}), RunOptions{Compute: c})
+	var unsupported *UnsupportedError
+	if errors.As(err, &unsupported) {
+		return unsupported
+	}
 	return err
 }

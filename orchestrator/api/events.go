@@ -77,7 +77,7 @@ func completed(s pipeline.Summary) *triptychv1alpha1.Completed {
 	for _, u := range s.Stages {
 		out.Stages = append(out.Stages, &triptychv1alpha1.StageUsage{
 			Stage: u.Kind.String(), Queued: durationpb.New(u.Queued), Loading: durationpb.New(u.Loading), Running: durationpb.New(u.Running),
-			WeightsBytes: u.WeightsBytes, ScratchBytes: u.ScratchBytes,
+			WeightsBytes: u.WeightsBytes, ScratchBytes: u.ScratchBytes, Compute: u.Compute,
 		})
 	}
 	return out

@@ -36,6 +36,19 @@ func (f *Fleet) editions(m Model) map[place]stage.Edition {
 	return out
 }
 
+// Compute is the type that a service computes in, see stage.Info.
+func (f *Fleet) Compute(id residency.StageID) string {
+	m := f.member(id)
+	if m == nil {
+		return ""
+	}
+	info, _ := m.last()
+	if info == nil {
+		return ""
+	}
+	return info.Compute
+}
+
 // Anew is a model that Model or Chosen gave, behind a look at every service that is there.
 func (f *Fleet) Anew(ctx context.Context, m Model) (Model, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)

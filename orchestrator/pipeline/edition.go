@@ -57,6 +57,7 @@ func (w *worker) takes(t stage.Turn, l *residency.Lease) bool {
 			u.stage, u.edition = l.Stage, e
 			w.job.Identities[own] = e.Identity
 		}
+		w.job.Computes[own] = w.Fleet.Compute(l.Stage)
 		u.turns++
 		w.used[own] = u
 	}
@@ -71,6 +72,7 @@ func (w *worker) unmade(t stage.Turn) {
 		u := w.used[own]
 		if u.turns--; u.turns == 0 {
 			delete(w.job.Identities, own)
+			delete(w.job.Computes, own)
 		}
 		w.used[own] = u
 	}

@@ -100,4 +100,5 @@ type Usage struct {
 	Kind                       stage.Kind
 	Queued, Loading, Running   time.Duration
 	WeightsBytes, ScratchBytes int64
+	Compute                    string // see stage.Info
 }

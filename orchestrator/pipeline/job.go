@@ -1,10 +1,12 @@
 package pipeline
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/triptych-serving/triptych/internal/infotext"
@@ -31,6 +33,7 @@ type Job struct {
 	Done        []bool                    // of each step: images overlap, so that none is the next
 	Checkpoints map[int]*stage.Checkpoint // of steps that have begun
 	Identities  map[string]string         // of the weights that something was made with, by component
+	Computes    map[string]string         // the types it was computed in, see stage.Info.Compute, by component
 
 	mu sync.Mutex
 }
@@ -46,7 +49,7 @@ const ofJob = -1
 
 // NewJob is a request that has files at its start.
 func NewJob(spec Spec, inputs stage.Values) *Job {
-	j := &Job{Spec: spec, Checkpoints: map[int]*stage.Checkpoint{}, Identities: map[string]string{}}
+	j := &Job{Spec: spec, Checkpoints: map[int]*stage.Checkpoint{}, Identities: map[string]string{}, Computes: map[string]string{}}
 	for _, v := range inputs {
 		j.Spec.Inputs = append(j.Spec.Inputs, v.Name)
 		j.Values = append(j.Values, Value{ofJob, v})
@@ -82,8 +85,8 @@ func (s Spec) steps() []stage.Step {
 func (s Spec) seed(i int) uint64 { return s.Seed + uint64(i) }
 
 // text is the parameters of image i in the form that most tools read from PNG files. Of the options that these do not have, it tells
-// those that are not as the model has them by default, and so with the task.
-func (s Spec) text(i int) string {
+// those that are not as the model has them by default, and so with the task. computes are types, if others than float32.
+func (s Spec) text(i int, computes string) string {
 	said := map[string]bool{"prompt": true, "negative_prompt": true, "width": true, "height": true, "format": true, "quality": true, "strength": true}
 	p := infotext.Parameters{Prompt: s.Options["prompt"].Text, Negative: s.Options["negative_prompt"].Text}
 	tell := func(key, value string) { p.Fields = append(p.Fields, infotext.Field{Key: key, Value: value}) }
@@ -119,8 +122,33 @@ func (s Spec) text(i int) string {
 	if s.Recipe.Task != usualTask {
 		tell("task", s.Recipe.Task)
 	}
+	if computes != "" {
+		tell("Compute", computes)
+	}
 	return p.String()
 }
+
+// computes tells the types that the turns so far were computed in: that of all, or by stage as flags give them; nothing if it is
+// float32. mu is held.
+func (j *Job) computes() string {
+	var types, parts []string
+	for _, t := range j.Spec.Turns() {
+		for _, own := range t.Components() {
+			c := cmp.Or(j.Computes[own], usualCompute)
+			types = append(types, c)
+			if part := t.Kind.String() + "=" + c; c != usualCompute && !slices.Contains(parts, part) {
+				parts = append(parts, part)
+			}
+		}
+	}
+	if slices.Sort(types); len(parts) > 0 && types[0] == types[len(types)-1] {
+		return types[0]
+	}
+	return strings.Join(parts, ",")
+}
+
+// usualCompute is the type of which no picture tells.
+const usualCompute = "f32"
 
 // usualTask is the task of pictures of which no other is told.
 const usualTask = "generate"

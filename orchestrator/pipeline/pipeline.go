@@ -103,12 +103,11 @@ func (w *worker) take(ctx context.Context, i int) error {
 // work does a step's work and hands on what it gives.
 func (w *worker) work(ctx context.Context, i int) error {
 	s, result := w.steps[i], stage.Result{}
-	values := w.taken(s)
 	options, err := w.measured(ctx, s.Turn)
 	if err != nil {
 		return err
 	}
-	req := stage.WorkRequest{Turn: s.Turn.Name, Options: options.Of(s.Turn.Options), Values: values, Seed: w.job.Spec.seed(s.Image)}
+	req := stage.WorkRequest{Turn: s.Turn.Name, Options: options.Of(s.Turn.Options), Seed: w.job.Spec.seed(s.Image)}
 	progress := func(done, steps int) {
 		w.emit(Progress{Kind: s.Turn.Kind, Turn: s.Turn.Name, Image: s.Image, Unit: s.Unit, Step: done, Steps: steps})
 	}
@@ -127,7 +126,7 @@ func (w *worker) work(ctx context.Context, i int) error {
 		}
 	}
 	err = w.turn(ctx, i, func(ctx context.Context, lease *residency.Lease) (err error) {
-		req.Components, req.Resume = lease.Components, w.resume(i)
+		req.Components, req.Resume, req.Values = lease.Components, w.resume(i), w.taken(s)
 		if denoises {
 			observer.Ready, observer.Progress = w.counted(i, lease, progress)
 		} else {
@@ -150,7 +149,7 @@ func (w *worker) work(ctx context.Context, i int) error {
 	}
 	for _, v := range result.Values {
 		if v.Units == 0 {
-			v.Unit, v.Units = s.Unit, unitsOf(values)
+			v.Unit, v.Units = s.Unit, unitsOf(req.Values)
 		}
 		w.hand(s, v)
 	}

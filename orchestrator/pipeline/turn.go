@@ -264,6 +264,7 @@ func (w *worker) spent(kind stage.Kind, l *residency.Lease, running time.Duratio
 	w.job.mu.Lock()
 	defer w.job.mu.Unlock()
 	u := w.usage[kind]
+	u.Compute = w.Fleet.Compute(l.Stage)
 	u.Queued += l.Queued
 	u.Loading += l.Loading
 	u.Running += running

@@ -83,7 +83,7 @@ func (w *worker) taken(s stage.Step) (out stage.Values) {
 		}
 	}
 	if takes(s.Turn, parameters) && w.job.Spec.has(parameters) {
-		out = append(out, stage.Value{Name: parameters, File: &stage.File{Media: "text/plain", Data: []byte(w.job.Spec.text(s.Image))}})
+		out = append(out, stage.Value{Name: parameters, File: &stage.File{Media: "text/plain", Data: []byte(w.job.Spec.text(s.Image, w.job.computes()))}})
 	}
 	return out
 }

@@ -43,7 +43,7 @@ func TestText(t *testing.T) {
 			c.Options = stage.Options{}
 		}
 		c.Options["prompt"], c.Seed = stage.TextOption("a, b"), 1
-		if got := c.text(0); got != want {
+		if got := c.text(0, ""); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

@@ -95,7 +95,7 @@ func (b *book) open(s *Stage) error {
 	if err = errors.Join(err, files.Close()); err != nil || s.Outline {
 		return err
 	}
-	b.settings, err = settings(b.part, net)
+	b.settings, err = settings(b.part, net, s.Compute[s.kind])
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/weights"
 	"github.com/triptych-serving/triptych/families/family"
 )
@@ -21,8 +22,8 @@ import (
 // neither a start nor an image waits for it.
 
 // settings is all of a component that can be compared without reading its weights. That of an adapter has its name, by which
-// options have numbers for it.
-func settings(part *family.Component, network family.Network) (string, error) {
+// options have numbers for it. The compute type is one, but for float32.
+func settings(part *family.Component, network family.Network, c device.Compute) (string, error) {
 	text, err := part.Settings()
 	if err != nil {
 		return "", err
@@ -30,6 +31,9 @@ func settings(part *family.Component, network family.Network) (string, error) {
 	var b strings.Builder
 	_, own, _ := strings.Cut(part.Name, "/")
 	fmt.Fprintf(&b, "%s %s\n%s", own, part.Class, text)
+	if c != device.ComputeF32 {
+		fmt.Fprintf(&b, "computes %v\n", c)
+	}
 	if a, ok := network.(family.Adapter); ok {
 		fmt.Fprintf(&b, "%q\n", a.Name())
 	}

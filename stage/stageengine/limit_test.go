@@ -42,6 +42,7 @@ func TestPlanning(t *testing.T) {
 		"a budget":  {cpu.Options{Threads: 2, MemoryCapBytes: 1 << 30}, Options{}},
 		"algorithm": {cpu.Options{Threads: 2, Conv: "direct"}, Options{}},
 		"precision": {cpu.Options{Threads: 2}, Options{Precision: map[stage.Kind]tensor.DType{stage.KindDenoiser: tensor.I8}}},
+		"compute":   {cpu.Options{Threads: 2}, Options{Compute: map[stage.Kind]device.Compute{stage.KindDenoiser: device.ComputeBF16}}},
 		"streamed":  {cpu.Options{Threads: 2}, Options{ResidentBytes: map[stage.Kind]int64{stage.KindDenoiser: 0}}},
 		"version":   {cpu.Options{Threads: 2}, Options{Version: "2"}},
 	} {

@@ -223,12 +223,13 @@ func (s session) NotFinite(member int, what string) error {
 		With("stage", s.kind.String()).With("model", b.component.Model)
 }
 
-// limits are those of a run. Runs of images take no more scratch than MaxImageScratch, nor than what the device's
+// limits are those of a run, with its compute type. Runs of images take no more scratch than MaxImageScratch, nor than what the device's
 // budget leaves beside the weights of the turn: of all weights, however few are held, so that Plan and Work agree whatever
 // was loaded.
 func (s *Stage) limits(r family.Run, books []*book) device.RunOptions {
+	o := device.RunOptions{Compute: s.Compute[s.kind]}
 	if !r.Image {
-		return device.RunOptions{}
+		return o
 	}
 	limit := int64(MaxImageScratch)
 	if budget := s.Device.Memory().CapBytes; budget > 0 {
@@ -238,7 +239,8 @@ func (s *Stage) limits(r family.Run, books []*book) device.RunOptions {
 		}
 		limit = min(limit, max(1, budget))
 	}
-	return device.RunOptions{ScratchLimit: limit}
+	o.ScratchLimit = limit
+	return o
 }
 
 // Plan implements stage.Resident.

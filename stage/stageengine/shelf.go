@@ -27,8 +27,10 @@ type Options struct {
 	Claim   Claim
 	Version string // of the serving program
 	// Precision is the type in which a stage keeps the weights of linear layers and convolutions, see device.Param; as
-	// stored if there is none. Everything is computed in float32.
+	// stored if there is none.
 	Precision map[stage.Kind]tensor.DType
+	// Compute is the type of the factors that a stage multiplies, float32 if there is none. The device must have it.
+	Compute map[stage.Kind]device.Compute
 	// ResidentBytes is how much of a component's weights a stage keeps in memory; it streams the others from the
 	// model's files at each use (device.LoadPlan). A stage that is not in it keeps all, or what the limit of a request
 	// to plan or load allows, which others do not heed.
@@ -90,7 +92,7 @@ func (s *Stage) Info(ctx context.Context) (stage.Info, error) {
 	info := stage.Info{
 		Kind: s.kind, Version: s.Version, Host: s.Host, Device: s.Device.Name(), MemoryBudgetBytes: memory.CapBytes,
 		UsedBytes: overhead + memory.UsedBytes, PeakBytes: overhead + memory.PeakBytes, Generation: 1, Draining: s.draining.Load(),
-		WarmBudgetBytes: s.WarmBytes, OverheadBytes: overhead, Planning: s.planning(memory.CapBytes),
+		WarmBudgetBytes: s.WarmBytes, OverheadBytes: overhead, Planning: s.planning(memory.CapBytes), Compute: s.Compute[s.kind].String(),
 	}
 	if s.Released != nil {
 		info.Releases, info.ReleasedBytes = s.Released()
@@ -135,6 +137,9 @@ func (s *Stage) Info(ctx context.Context) (stage.Info, error) {
 // planning tells what Plan's answers depend on beside the models.
 func (s *Stage) planning(budget int64) string {
 	text := fmt.Sprintf("%s %s %d %d %v", s.Version, s.Device.Class(), s.Device.OverheadBytes(), budget, s.Precision[s.kind])
+	if c := s.Compute[s.kind]; c != device.ComputeF32 {
+		text += fmt.Sprintf(" computes %v", c)
+	}
 	if fixed, told := s.ResidentBytes[s.kind]; told {
 		text += fmt.Sprintf(" resident %d", fixed)
 	}

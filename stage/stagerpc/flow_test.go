@@ -114,7 +114,7 @@ func TestInfoSurvives(t *testing.T) {
 		UsedBytes: 9, PeakBytes: 10, Generation: 11, Draining: true, Releases: 12, ReleasedBytes: 13,
 		ForeignBytes: 18, ForeignWants: []stage.Want{{Bytes: 13, Since: time.Unix(14, 15)}, {Bytes: 16, Since: time.Unix(17, 0)}}, DeviceClaims: "l",
 		WarmBudgetBytes: 19, Warm: []stage.ResidentComponent{{Name: "n/unet", WeightsBytes: 20}},
-		Planning: "threads=4", OverheadBytes: 21, Instance: "one",
+		Planning: "threads=4", OverheadBytes: 21, Compute: "bf16", Instance: "one",
 	}
 	got, err := over(t, told.Kind, fixed{info: told}).Info(soon(t))
 	if diff := cmp.Diff(told, got); err != nil || diff != "" {

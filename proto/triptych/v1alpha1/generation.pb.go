@@ -1851,7 +1851,9 @@ type StageUsage struct {
 	// Bytes of the weights of the turn that needed most there.
 	WeightsBytes int64 `protobuf:"varint,5,opt,name=weights_bytes,json=weightsBytes,proto3" json:"weights_bytes,omitempty"`
 	// Bytes of the largest scratch of a turn there.
-	ScratchBytes  int64 `protobuf:"varint,6,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
+	ScratchBytes int64 `protobuf:"varint,6,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`
+	// Type of the factors that it multiplied, "f32" or e.g. "bf16". Empty where it did nothing.
+	Compute       string `protobuf:"bytes,7,opt,name=compute,proto3" json:"compute,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1926,6 +1928,13 @@ func (x *StageUsage) GetScratchBytes() int64 {
 		return x.ScratchBytes
 	}
 	return 0
+}
+
+func (x *StageUsage) GetCompute() string {
+	if x != nil {
+		return x.Compute
+	}
+	return ""
 }
 
 var File_triptych_v1alpha1_generation_proto protoreflect.FileDescriptor
@@ -2123,7 +2132,7 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\x06stages\x18\x01 \x03(\v2\x1d.triptych.v1alpha1.StageUsageR\x06stages\x12/\n" +
 	"\x05total\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05total\x12\x1d\n" +
 	"\n" +
-	"peak_bytes\x18\x03 \x01(\x03R\tpeakBytes\"\x89\x02\n" +
+	"peak_bytes\x18\x03 \x01(\x03R\tpeakBytes\"\xa3\x02\n" +
 	"\n" +
 	"StageUsage\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x121\n" +
@@ -2131,7 +2140,8 @@ const file_triptych_v1alpha1_generation_proto_rawDesc = "" +
 	"\aloading\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aloading\x123\n" +
 	"\arunning\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\arunning\x12#\n" +
 	"\rweights_bytes\x18\x05 \x01(\x03R\fweightsBytes\x12#\n" +
-	"\rscratch_bytes\x18\x06 \x01(\x03R\fscratchBytes2j\n" +
+	"\rscratch_bytes\x18\x06 \x01(\x03R\fscratchBytes\x12\x18\n" +
+	"\acompute\x18\a \x01(\tR\acompute2j\n" +
 	"\x11GenerationService\x12U\n" +
 	"\bGenerate\x12\".triptych.v1alpha1.GenerateRequest\x1a#.triptych.v1alpha1.GenerateResponse0\x01BOZMgithub.com/triptych-serving/triptych/proto/triptych/v1alpha1;triptychv1alpha1b\x06proto3"
 

@@ -198,6 +198,8 @@ type GetStageInfoResponse struct {
 	Planning string `protobuf:"bytes,82,opt,name=planning,proto3" json:"planning,omitempty"`
 	// Bytes of the process that are neither weights nor scratch. They are in used_bytes.
 	OverheadBytes int64 `protobuf:"varint,83,opt,name=overhead_bytes,json=overheadBytes,proto3" json:"overhead_bytes,omitempty"`
+	// Type of the factors that the stage multiplies, e.g. "f32" or "bf16"; empty is f32.
+	Compute string `protobuf:"bytes,85,opt,name=compute,proto3" json:"compute,omitempty"`
 	// Names the service from its start to its end, so that a caller who reaches it at two addresses counts it once; empty if it has no
 	// name.
 	Instance      string `protobuf:"bytes,84,opt,name=instance,proto3" json:"instance,omitempty"`
@@ -387,6 +389,13 @@ func (x *GetStageInfoResponse) GetOverheadBytes() int64 {
 		return x.OverheadBytes
 	}
 	return 0
+}
+
+func (x *GetStageInfoResponse) GetCompute() string {
+	if x != nil {
+		return x.Compute
+	}
+	return ""
 }
 
 func (x *GetStageInfoResponse) GetInstance() string {
@@ -1350,7 +1359,7 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"\n" +
 	"DeviceWant\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12(\n" +
-	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xdd\a\n" +
+	"\x10since_unix_nanos\x18\x02 \x01(\x03R\x0esinceUnixNanos\"\xf7\a\n" +
 	"\x14GetStageInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".triptych.stage.v1alpha1.StageKindR\x04kind\x12\x18\n" +
@@ -1378,7 +1387,8 @@ const file_triptych_stage_v1alpha1_stage_proto_rawDesc = "" +
 	"components\x18Q \x03(\v2&.triptych.stage.v1alpha1.ComponentInfoR\n" +
 	"components\x12\x1a\n" +
 	"\bplanning\x18R \x01(\tR\bplanning\x12%\n" +
-	"\x0eoverhead_bytes\x18S \x01(\x03R\roverheadBytes\x12\x1a\n" +
+	"\x0eoverhead_bytes\x18S \x01(\x03R\roverheadBytes\x12\x18\n" +
+	"\acompute\x18U \x01(\tR\acompute\x12\x1a\n" +
 	"\binstance\x18T \x01(\tR\binstanceJ\x04\b\a\x10\b\"\x8e\x01\n" +
 	"\tModelInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
