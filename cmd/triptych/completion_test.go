@@ -50,6 +50,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"up", "--offload", ""}, []string{"none", "balanced", "model"}, noFiles},
 		{[]string{"up", "--pin", "den"}, []string{"denoiser", "denoiser:starter"}, noFiles},
 		{[]string{"up", "--precision", ""}, []string{"bf16", "int8", "denoiser=int4"}, noFiles},
+		{[]string{"plan", "--compute", ""}, []string{"f32", "bf16", "denoiser=bf16"}, noFiles},
 		{[]string{"encoder", "--device", ""}, []string{"cpu:0"}, noFiles},
 		{[]string{"orchestrator", "--log-format", ""}, []string{"text", "json"}, noFiles},
 		{[]string{"generate", "fox", "-o", ""}, []string{"png", "webp"}, extensions},

@@ -291,6 +291,38 @@ func TestSetOfComponents(t *testing.T) {
 	}
 }
 
+// TestComputes: a picture and the end of a request tell in which types it was computed, if any is another than float32.
+func TestComputes(t *testing.T) {
+	all := stage.Kinds()
+	for want, kinds := range map[string][]stage.Kind{
+		"Model: tiny":                                          nil,
+		"Model: tiny, Compute: denoiser=bf16":                  all[1:2],
+		"Model: tiny, Compute: \"encoder=bf16,denoiser=bf16\"": all[:2],
+		"Model: tiny, Compute: bf16":                           all,
+	} {
+		r := over(fleettest.New(t, fleettest.Trio()...))
+		for _, k := range all {
+			r.script(k).Compute("f32")
+		}
+		for _, k := range kinds {
+			r.script(k).Compute("bf16")
+		}
+		for _, s := range r.Services {
+			s.Start()
+		}
+		j := r.good(t, r.spec(t))
+		v, _ := r.Service(stage.KindDecoder).Works("decode")[0].Values.Get("parameters")
+		if !strings.HasSuffix(string(v.File.Data), want) {
+			t.Errorf("told %q, want %q", v.File.Data, want)
+		}
+		for _, u := range j.summary.Stages {
+			if bf16 := slices.Contains(kinds, u.Kind); u.Compute != map[bool]string{true: "bf16", false: "f32"}[bf16] {
+				t.Errorf("%q: the %v computed in %s", want, u.Kind, u.Compute)
+			}
+		}
+	}
+}
+
 // TestParameters: what a file tells of how it was made.
 func TestParameters(t *testing.T) {
 	for want, c := range map[string]func(request) request{

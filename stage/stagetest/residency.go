@@ -179,7 +179,7 @@ func (r *residency) Info(ctx context.Context) (stage.Info, error) {
 	i := stage.Info{
 		Kind: r.kind, Version: "fake", Host: "localhost", Device: "fake:0", MemoryBudgetBytes: Budget,
 		Models: models(), UsedBytes: r.used, PeakBytes: r.peak, Generation: 1, Draining: r.draining,
-		WarmBudgetBytes: r.script.get().warm, Planning: fmt.Sprintf("fake, %s", stage.Count(r.script.get().threads, "thread")),
+		WarmBudgetBytes: r.script.get().warm, Planning: fmt.Sprintf("fake, %s", stage.Count(r.script.get().threads, "thread")), Compute: r.script.get().compute,
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.components)) {
 		c := r.components[name]

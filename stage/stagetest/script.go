@@ -39,6 +39,7 @@ type Script struct {
 type settings struct {
 	warm    int64
 	threads int
+	compute string
 	edition stage.Edition
 }
 
@@ -92,6 +93,9 @@ func (s *Script) Warm(bytes int64) { s.set(func(v *settings) { v.warm = bytes })
 
 // Threads makes the fake one of so many threads, each of which takes scratch; it has one without.
 func (s *Script) Threads(n int) { s.set(func(v *settings) { v.threads = n }) }
+
+// Compute has the fake tell that it computes in a type.
+func (s *Script) Compute(name string) { s.set(func(v *settings) { v.compute = name }) }
 
 // Change exchanges the files of every model of the fake.
 func (s *Script) Change(e stage.Edition) { s.set(func(v *settings) { v.edition = e }) }
