@@ -8,6 +8,9 @@
 // The VNNI instructions of AVX-512 are not used: they multiply integers, activations rounded to 8 bits are off by up to
 // 2e-3 of their range where a whole network may be off by 2e-4, and 16 bits gain at most the double before rounding is paid.
 //
+// Those of AVX512_BF16 multiply pairs of bfloat16 where a caller asks for it (Product.Pairs): they are no variant of their own,
+// and their bytes are written out, since Go's assembler does not know them.
+//
 // Rules common to all functions:
 //   - The length of dst (or of the one slice that is written) says how many elements are computed; the operands must be
 //     at least as long and may be longer. Too short an operand panics, as an index out of range would.
