@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 	if o.wants("load") {
 		t.Error("-run does not filter")
 	}
-	for _, args := range []string{"-parts kernel", "-models sdxl", "-run (", "-threads 0", "-reps 0", "surplus", "-unknown"} {
+	for _, args := range []string{"-parts kernel", "-models sd21", "-run (", "-threads 0", "-reps 0", "surplus", "-unknown"} {
 		if _, err := parse(strings.Fields(args)); err == nil {
 			t.Errorf("%s was taken", args)
 		}
@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	for _, args := range []string{"table", "table no-such-file.json", "shapes", "serve MODEL", "serve MODEL unet none", "sd15 a b", "sd15 -only nothing DIR"} {
+	for _, args := range []string{"table", "table no-such-file.json", "shapes", "serve MODEL", "serve MODEL unet none", "sd15 a b", "sd15 -only nothing DIR", "sdxl -only nothing DIR"} {
 		t.Chdir(t.TempDir())
 		if err := run(t.Context(), strings.Fields(args)); err == nil {
 			t.Errorf("bench %s: no error", args)
@@ -59,11 +59,12 @@ func fixed() *report {
 			{Kind: "layer_norm", Size: "2x4096x320", Threads: 1, Ms: ms(2), GBs: 10.5, Level: "DRAM", CopyShare: 0.9},
 		},
 		Networks: []networks.Row{{
-			Name: "sd15 VAE decode to 512x512", Ours: networks.Side{Name: "triptych", Ms: ms(9000), PeakRSS: 600 << 20, LoadSeconds: 0.1}, PeakShare: 0.9,
+			Name: "sd15 VAE decode to 512x512", Ours: networks.Side{Name: "triptych", Ms: ms(9000), PeakRSS: 600 << 20, PeakLedger: 500 << 20, LoadSeconds: 0.1}, PeakShare: 0.9,
 			Peers: []networks.Side{
 				{Name: "eager", Ms: ms(23000), Ratio: 0.391, PeakRSS: 2200 << 20, MemoryRatio: 0.273, Check: &networks.Check{Relative: 2e-6}, Versions: map[string]string{"torch": "2"}, Notes: map[string]any{"memory_format": "channels_last"}},
 				{Name: networks.ServicesName, Ms: ms(9180), Ratio: 9000.0 / 9180},
 				{Name: networks.OneThreadName, Ms: ms(17640), Ratio: 9000.0 / 17640},
+				{Name: networks.WithoutLoRAName, Ms: ms(8800), Ratio: 9000.0 / 8800},
 				{Name: "ov", Problem: "no module | named\nopenvino"},
 			},
 		}},
@@ -79,9 +80,9 @@ func TestMarkdown(t *testing.T) {
 		"| multiply-adds between registers | GFLOP/s | 44.0 | 87.6 |", "| L1d read | GB/s | 90.0 | 180 |", "| disk read, 2000 MB | GB/s | 1.50 | - |",
 		"| conv 3x3 s1 | 2x64x64x320 -> 320 | 400 | 37.7 | 85 % | 210 | 71.9 | 82 % | +2.1 % | - | - |",
 		"| layer_norm | 2x4096x320 | 2.00 | 10.5 | 90 % | - | - | - | DRAM |",
-		"| sd15 VAE decode to 512x512 | **triptych**, 90 % of peak | 9000 | 9000 | 9000 | 0 % | 3 |  | 600 MiB |  | 0.10 s |  |",
+		"| sd15 VAE decode to 512x512 | **triptych**, 90 % of peak | 9000 | 9000 | 9000 | 0 % | 3 |  | 600 MiB, ledger 500 |  | 0.10 s |  |",
 		"|  | eager | 23000 | 23000 | 23000 | 0 % | 3 | 0.391 | 2200 MiB | 0.273 | - | 2.0e-06 |",
-		"| triptych up, splitting costs 2.0 % | 9180 |", "| triptych, 1 thread, 1.96 times as long | 17640 |", "|  | ov | none: no module / named openvino |", "- eager: memory_format channels_last\n", "- eager: torch 2\n",
+		"| triptych up, splitting costs 2.0 % | 9180 |", "| triptych, 1 thread, 1.96 times as long | 17640 |", "| triptych, no LoRA, it costs 2.3 % | 8800 |", "|  | ov | none: no module / named openvino |", "- eager: memory_format channels_last\n", "- eager: torch 2\n",
 		"| starter unet | 17 MB | - | - | 0 % | 5.00 | 3.40 | 31 % |",
 		"480 ms to the first denoise step (median of 3, 480 to 480), 1900 ms to its end",
 	} {

@@ -22,10 +22,10 @@ import (
 )
 
 const usage = `usage: bench [flags]                             measure; -h lists the flags
-       bench sd15 [-only COMPONENT] [DIR]        write random weights of the size of Stable Diffusion 1.5
+       bench sd15|sdxl [-only COMPONENT] [DIR]   write random weights of the size of Stable Diffusion 1.5, or XL
        bench table FILE.json                     print the tables of a report
        bench shapes FILE.json                    record the operations of the networks in bench/configs
-       bench serve [-profiles DIR] MODEL NETWORK THREADS
+       bench serve [-profiles DIR] [-lora FILE] MODEL NETWORK THREADS
                                                  our side as a child process; see bench/peer`
 
 // errUsage is a command line that says nothing.
@@ -47,8 +47,8 @@ func run(ctx context.Context, args []string) error {
 		command = args[0]
 	}
 	switch command {
-	case "sd15":
-		return sd15(args[1:])
+	case "sd15", "sdxl":
+		return writeRandom(command, args[1:])
 	case "table":
 		return printTable(args[1:])
 	case "shapes":
@@ -62,16 +62,16 @@ func run(ctx context.Context, args []string) error {
 	return measure(ctx, args)
 }
 
-// defaultModel is where the random model is kept; the folder is not in the repository.
-var defaultModel = filepath.Join("bench", ".cache", "sd15")
+// sized are the models with random weights, by the names of their folders in the cache, which is not in the repository.
+var sized = map[string]func() configs.Files{"sd15": configs.SD15, "sdxl": configs.SDXL}
 
-func sd15(args []string) error {
-	flags := flag.NewFlagSet("bench sd15", flag.ContinueOnError)
-	only := flags.String("only", "", fmt.Sprintf("write the weights of one component: %v", configs.Components()))
+func writeRandom(name string, args []string) error {
+	flags := flag.NewFlagSet("bench "+name, flag.ContinueOnError)
+	only := flags.String("only", "", fmt.Sprintf("write the weights of one component: %v", sized[name]().Components()))
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	dir := defaultModel
+	dir := filepath.Join(cacheFolder, name)
 	switch flags.NArg() {
 	case 0:
 	case 1:
@@ -79,14 +79,14 @@ func sd15(args []string) error {
 	default:
 		return errUsage
 	}
-	return writeRandomModel(dir, *only)
+	return writeRandomModel(name, dir, *only)
 }
 
 // writeRandomModel tells how far it is on standard error, a line for each component and tenth.
-func writeRandomModel(dir, only string) error {
+func writeRandomModel(name, dir, only string) error {
 	start, told := time.Now(), ""
 	return randommodel.Write(randommodel.Options{
-		Dir: dir, Only: only, Tokenizer: filepath.Join("models", "starter", "tokenizer"),
+		Dir: dir, Files: sized[name](), Only: only, Tokenizer: filepath.Join("models", "starter", "tokenizer"),
 		Progress: func(component string, done, all int64) {
 			line := fmt.Sprintf("%s %d %%", component, done*10/all*10)
 			if line != told {
@@ -100,6 +100,7 @@ func writeRandomModel(dir, only string) error {
 func child(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench serve", flag.ContinueOnError)
 	profiles := flags.String("profiles", "", "write a CPU profile to this folder")
+	lora := flags.String("lora", "", "add the LoRA of this file to the U-Net")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -110,10 +111,10 @@ func child(ctx context.Context, args []string) error {
 	if err != nil || threads < 1 {
 		return fmt.Errorf("%q threads: expected a number above 0", flags.Arg(2))
 	}
-	model, network := flags.Arg(0), flags.Arg(1)
-	stop, err := startProfile(*profiles, fmt.Sprintf("%s-%s-%d", filepath.Base(model), network, os.Getpid()))
+	o := serve.Options{Model: flags.Arg(0), Network: flags.Arg(1), Threads: threads, LoRA: *lora}
+	stop, err := startProfile(*profiles, fmt.Sprintf("%s-%s-%d", filepath.Base(o.Model), o.Network, os.Getpid()))
 	if err != nil {
 		return err
 	}
-	return errors.Join(serve.Main(ctx, model, network, threads, os.Stdin, os.Stdout), stop())
+	return errors.Join(serve.Main(ctx, o, os.Stdin, os.Stdout), stop())
 }

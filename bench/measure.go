@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,9 @@ const (
 	partLoad     = "load"
 )
 
+// cacheFolder is where what is made once is kept by default.
+var cacheFolder = filepath.Join("bench", ".cache")
+
 // options are the command line of a measurement.
 type options struct {
 	parts, models, peers []string
@@ -39,7 +43,8 @@ type options struct {
 	networkTime          time.Duration
 	all                  bool
 	python, folder       string
-	random, cache        string
+	random               map[string]*string // the folders of the models in sized
+	cache                string
 	name, results        string
 	profiles             string
 }
@@ -49,7 +54,7 @@ func parse(args []string) (options, error) {
 	var parts, models, peers, run string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&parts, "parts", strings.Join([]string{partKernels, partNetworks, partStart, partLoad}, ","), "what is measured beside the limits of the machine")
-	flags.StringVar(&models, "models", "starter", "models of networks and load: starter, sd15 (random weights of that size, 2.1 GB), esrgan (likewise, 33 MB)")
+	flags.StringVar(&models, "models", "starter", "models of networks and load: starter, sd15 (random weights of that size, 2.1 GB), sdxl (likewise, 6.9 GB), esrgan (likewise, 33 MB)")
 	flags.StringVar(&run, "run", "", "measure only the rows whose name matches this regular expression")
 	flags.IntVar(&o.threads, "threads", min(2, runtime.GOMAXPROCS(0)), "threads that compute, on every side")
 	flags.DurationVar(&o.rowTime, "kernel-time", 600*time.Millisecond, "time for the repetitions of a kernel")
@@ -59,9 +64,12 @@ func parse(args []string) (options, error) {
 	flags.DurationVar(&o.networkTime, "network-time", time.Minute, "time for the repetitions of a network on each side")
 	flags.StringVar(&o.python, "python", "", "Python that has the modules of requirements.txt; empty measures no peers")
 	flags.StringVar(&o.folder, "peer-folder", filepath.Join("bench", "peers"), "folder of the peers' programs")
-	flags.StringVar(&peers, "peers", "", "names of peers, separated by commas; empty takes all of the folder")
-	flags.StringVar(&o.random, "sd15", defaultModel, "folder of the model sd15, which is written if it is not there")
-	flags.StringVar(&o.cache, "cache", filepath.Join("bench", ".cache"), "folder for what is made once")
+	flags.StringVar(&peers, "peers", "", "names of peers, separated by commas, each in all types that it computes in or, as eager:f32, in one; empty takes all of the folder")
+	o.random = map[string]*string{}
+	for name := range sized {
+		o.random[name] = flags.String(name, filepath.Join(cacheFolder, name), "folder of the model "+name+", which is written if it is not there")
+	}
+	flags.StringVar(&o.cache, "cache", cacheFolder, "folder for what is made once")
 	flags.StringVar(&o.name, "name", "", "also write the report to results/NAME.json")
 	flags.StringVar(&o.results, "results", filepath.Join("bench", "results"), "folder of that file")
 	flags.StringVar(&o.profiles, "profiles", "", "folder for CPU profiles of our side")
@@ -83,7 +91,7 @@ func parse(args []string) (options, error) {
 	if o.parts, err = oneOf("-parts", parts, partKernels, partNetworks, partStart, partLoad); err != nil {
 		return o, err
 	}
-	if o.models, err = oneOf("-models", models, "starter", "sd15", "esrgan"); err != nil {
+	if o.models, err = oneOf("-models", models, "starter", "sd15", "sdxl", "esrgan"); err != nil {
 		return o, err
 	}
 	if peers != "" {
@@ -198,16 +206,20 @@ func (r *report) fill(ctx context.Context, o options) (err error) {
 
 func (o options) wants(row string) bool { return o.run == nil || o.run.MatchString(row) }
 
-// openModels finds the models, writing the random one if it is not there. The starter comes first.
+// openModels finds the models, writing random ones that are not there. The starter comes first.
 func (o options) openModels() ([]networks.Model, error) {
 	out := []networks.Model{{Name: "starter", Path: filepath.Join("models", "starter")}}
-	if slices.Contains(o.models, "sd15") {
-		if !randommodel.Complete(o.random) {
-			if err := writeRandomModel(o.random, ""); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(sized)) {
+		if !slices.Contains(o.models, name) {
+			continue
+		}
+		dir := *o.random[name]
+		if !randommodel.Complete(dir) {
+			if err := writeRandomModel(name, dir, ""); err != nil {
 				return nil, err
 			}
 		}
-		out = append(out, networks.Model{Name: "sd15", Path: o.random})
+		out = append(out, networks.Model{Name: name, Path: dir})
 	}
 	if slices.Contains(o.models, "esrgan") {
 		path := filepath.Join(o.cache, "esrgan")
@@ -255,6 +267,8 @@ func (r *report) networks(ctx context.Context, o networks.Options, models []netw
 		switch m.Name {
 		case "sd15":
 			list = networks.SD15(m)
+		case "sdxl":
+			list = networks.SDXL(m)
 		case "esrgan":
 			list = networks.ESRGAN(m)
 		}

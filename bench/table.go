@@ -148,7 +148,7 @@ func networksTable(b *strings.Builder, list []networks.Row) {
 	var rows [][]string
 	for _, r := range list {
 		o := r.Ours
-		rows = append(rows, append(append([]string{r.Name, "**" + o.Name + "**, " + percent(r.PeakShare) + " of peak"}, summary(o.Ms)...), "", mib(o.PeakRSS), "", seconds(o.LoadSeconds), ""))
+		rows = append(rows, append(append([]string{r.Name, "**" + o.Name + "**, " + percent(r.PeakShare) + " of peak"}, summary(o.Ms)...), "", peaks(o), "", seconds(o.LoadSeconds), ""))
 		for _, p := range r.Peers {
 			if p.Problem != "" && p.Ms.Reps == 0 {
 				rows = append(rows, []string{"", p.Name, "none: " + cell(p.Problem), "", "", "", "", "", "", "", "", ""})
@@ -161,11 +161,13 @@ func networksTable(b *strings.Builder, list []networks.Row) {
 				name += fmt.Sprintf(", splitting costs %.1f %%", 100*(1/p.Ratio-1))
 			case name == networks.OneThreadName:
 				name += fmt.Sprintf(", %.2f times as long", 1/p.Ratio)
+			case name == networks.WithoutLoRAName:
+				name += fmt.Sprintf(", it costs %.1f %%", 100*(p.Ratio-1))
 			}
 			if p.Problem != "" {
 				name += " (" + cell(p.Problem) + ")"
 			}
-			rows = append(rows, append(append([]string{"", name}, summary(p.Ms)...), ratio(p.Ratio), mib(p.PeakRSS), ratio(p.MemoryRatio), seconds(p.LoadSeconds), p.Check.String()))
+			rows = append(rows, append(append([]string{"", name}, summary(p.Ms)...), ratio(p.Ratio), peaks(p), ratio(p.MemoryRatio), seconds(p.LoadSeconds), p.Check.String()))
 		}
 	}
 	table(b, "**Networks and images**: milliseconds; ratios are ours to theirs, of medians of the same turns and of peak resident memory",
@@ -264,6 +266,14 @@ func mib(n int64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%d MiB", n>>20)
+}
+
+// peaks are the peak of a side's memory and what of it the ledger of its device has.
+func peaks(s networks.Side) string {
+	if s.PeakLedger == 0 {
+		return mib(s.PeakRSS)
+	}
+	return fmt.Sprintf("%s, ledger %d", mib(s.PeakRSS), s.PeakLedger>>20)
 }
 
 func gib(n int64) string { return fmt.Sprintf("%.0f GiB", float64(n)/(1<<30)) }

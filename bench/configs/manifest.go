@@ -10,27 +10,57 @@ import (
 	"github.com/triptych-serving/triptych/engine/nn"
 )
 
-// Components are the folders of a model that hold weights.
-func Components() []string { return []string{"text_encoder", "unet", "vae"} }
+// Files are the config files of a model by their place in its folder.
+type Files map[string]any
 
-// Manifest lists the parameters of a component of SD15, whole: the autoencoder with its encoder.
-func Manifest(component string) (*device.Manifest, error) {
+// The folders of a model that may hold weights.
+const (
+	text  = "text_encoder"
+	text2 = "text_encoder_2"
+	unets = "unet"
+	vaes  = "vae"
+)
+
+// Components are the folders of the model that hold weights.
+func (f Files) Components() (out []string) {
+	for _, name := range []string{text, text2, unets, vaes} {
+		if f[name+"/config.json"] != nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// Tokenizers are the folders of the model's tokenizers, one for each text encoder.
+func (f Files) Tokenizers() []string {
+	if f[text2+"/config.json"] != nil {
+		return []string{"tokenizer", "tokenizer_2"}
+	}
+	return []string{"tokenizer"}
+}
+
+// Manifest lists the parameters of a component, whole: the autoencoder with its encoder. Names of text encoders are as files of
+// transformers before 5 have them, which later ones read too.
+func (f Files) Manifest(component string) (*device.Manifest, error) {
 	s := nn.NewScope(Unwritten{})
-	config := SD15()[component+"/config.json"]
+	config := f[component+"/config.json"]
 	switch component {
-	case "text_encoder":
+	case text, text2:
 		c, err := parse(config, clip.ParseConfig)
 		if err != nil {
 			return nil, err
 		}
-		clip.New(s.Sub("text_model"), c) // as files of transformers before 5 have it; later ones read both
-	case "unet":
+		clip.New(s.Sub("text_model"), c)
+		if component == text2 {
+			nn.NewLinearNoBias(s.Sub("text_projection"), c.HiddenSize, c.Projection)
+		}
+	case unets:
 		c, err := parse(config, unet.ParseConfig)
 		if err != nil {
 			return nil, err
 		}
 		unet.New(s, c)
-	case "vae":
+	case vaes:
 		c, err := parse(config, vae.ParseConfig)
 		if err != nil {
 			return nil, err
@@ -38,7 +68,15 @@ func Manifest(component string) (*device.Manifest, error) {
 		vae.NewEncoder(s, c)
 		vae.NewDecoder(s, c)
 	default:
-		return nil, fmt.Errorf("component %q: expected one of %v", component, Components())
+		return nil, fmt.Errorf("component %q: expected one of %v", component, f.Components())
 	}
 	return s.Manifest(), nil
+}
+
+// Linear reports whether a component's transformers are stored with linear layers around them, where others have convolutions of
+// 1x1 that compute the same.
+func (f Files) Linear(component string) bool {
+	config, _ := f[component+"/config.json"].(object)
+	linear, _ := config["use_linear_projection"].(bool)
+	return linear
 }

@@ -26,7 +26,7 @@ type Network struct {
 // Of XL's denoiser the vector of the image's size, one product of [2, 2816] by [1280, 2816] and one of [2, 1280] by
 // [1280, 1280], is left out: it is done once for an image.
 func Networks() ([]Network, error) {
-	sd15 := SD15()
+	sd15, sdxl := SD15(), SDXL()
 	text, err := parse(sd15["text_encoder/config.json"], clip.ParseConfig)
 	if err != nil {
 		return nil, err
@@ -39,11 +39,16 @@ func Networks() ([]Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	bigText, err := parse(clipText(1280, 5120, 32, 20, "gelu"), clip.ParseConfig)
+	bigText, err := parse(sdxl["text_encoder_2/config.json"], clip.ParseConfig)
 	if err != nil {
 		return nil, err
 	}
-	bigDecoder, err := parse(autoencoder(1024, 0.13025), vae.ParseConfig)
+	bigDenoiser, err := parse(sdxl["unet/config.json"], unet.ParseConfig)
+	if err != nil {
+		return nil, err
+	}
+	bigDenoiser.AdditionDim, bigDenoiser.AdditionTimeDim = 0, 0
+	bigDecoder, err := parse(sdxl["vae/config.json"], vae.ParseConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +61,7 @@ func Networks() ([]Network, error) {
 		{"sd15 vae_decoder", vaeDecoder(decoder, 64)},
 		{"sdxl text_encoder", textEncoder(text)},
 		{"sdxl text_encoder_2", textEncoder(bigText)},
-		{"sdxl unet", unetStep(sdxlUNet(), 128)},
+		{"sdxl unet", unetStep(bigDenoiser, 128)},
 		{"sdxl vae_decoder", vaeDecoder(bigDecoder, 128)},
 	}
 	var out []Network
@@ -68,17 +73,6 @@ func Networks() ([]Network, error) {
 		out = append(out, Network{n.name, t})
 	}
 	return out, nil
-}
-
-// sdxlUNet is the denoiser of Stable Diffusion XL 1.0 (stabilityai/stable-diffusion-xl-base-1.0; Podell et al. 2023,
-// arXiv 2307.01952) but for its additional embedding.
-func sdxlUNet() unet.Config {
-	return unet.Config{
-		InChannels: 4, OutChannels: 4, Channels: []int{320, 640, 1280}, Layers: []int{2, 2, 2},
-		DownAttention: []bool{false, true, true}, UpAttention: []bool{true, true, false},
-		TransformerLayers: []int{1, 2, 10}, Heads: []int{5, 10, 20}, ContextDim: 2048, Groups: 32, NormEps: 1e-5,
-		TimeDim: 1280, CosFirst: true, DownsamplePadding: 1, ConvInKernel: 3, ConvOutKernel: 3, SampleHeight: 128, SampleWidth: 128,
-	}
 }
 
 func textEncoder(c clip.Config) func(*nn.Scope) *device.Tape {

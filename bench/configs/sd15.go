@@ -10,9 +10,9 @@ type object = map[string]any
 // SD15 gives the config files of Stable Diffusion 1.5 by their place in a model's folder, without a tokenizer and
 // without the parts that are not run. Figures: the model runwayml/stable-diffusion-v1-5 as published for diffusers;
 // Rombach et al. 2022, arXiv 2112.10752.
-func SD15() map[string]any {
+func SD15() Files {
 	none := []any{nil, nil}
-	return map[string]any{
+	return Files{
 		"model_index.json": object{
 			"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1",
 			"requires_safety_checker": false, "feature_extractor": none, "image_encoder": none, "safety_checker": none,

@@ -48,7 +48,11 @@ func TestCounts(t *testing.T) {
 // TestReport: the committed report gives what docs/residency.md tells of it.
 func TestReport(t *testing.T) {
 	const report = "../results/residency.json"
-	rows, err := read(report)
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := read(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +88,7 @@ func TestReport(t *testing.T) {
 
 func TestNoReport(t *testing.T) {
 	for says, text := range map[string]string{
-		"invalid character": "x", "at least one trace": "[]", "--warm-memory": `[{"trace": "t", "budget": "60%", "warm_bytes": 1}]`,
+		"invalid character": "x", "at least one trace": "[]", "at least one network": "{}", "--warm-memory": `[{"trace": "t", "budget": "60%", "warm_bytes": 1}]`,
 	} {
 		path := filepath.Join(t.TempDir(), "report.json")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -96,5 +100,41 @@ func TestNoReport(t *testing.T) {
 	}
 	if err := run(nil, nil); err == nil {
 		t.Error("no report is given, and nothing is wrong")
+	}
+}
+
+// TestNetworks: every goal of a network is told with what was measured, and only those.
+func TestNetworks(t *testing.T) {
+	const report = `{"networks": [
+		{"name": "sdxl text encoder 2, 2 prompts", "peers": [{"name": "eager f32, its default", "ratio": 0.91, "memory_ratio": 2}, {"name": "eager bf16", "ratio": 9}]},
+		{"name": "sdxl U-Net step 64x64, batch 2", "peers": [{"name": "eager f32, its default", "ratio": 9}]},
+		{"name": "sdxl U-Net step 128x128, batch 2", "peers": [{"name": "eager f32", "ratio": 0.6, "memory_ratio": 0.36}]},
+		{"name": "sdxl U-Net step 128x128, batch 2, LoRA of rank 32", "peers": [{"name": "triptych, no LoRA", "ratio": 1.04, "memory_ratio": 1.1}]},
+		{"name": "sdxl VAE decode to 1024x1024", "peers": [{"name": "eager f32, its default", "problem": "it broke"}]}
+	]}`
+	path := filepath.Join(t.TempDir(), "report.json")
+	if err := os.WriteFile(path, []byte(report), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := run([]string{path}, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{
+		{"sdxl text encoder 2, 2 prompts", "eager f32, its default", "0.910 (0.9), NOT REACHED", "-"},
+		{"sdxl U-Net step 128x128, batch 2", "eager f32", "0.600 (0.65)", "0.360 (0.35), NOT REACHED"},
+		{"sdxl U-Net step 128x128, batch 2, LoRA of rank 32", "triptych, no LoRA", "1.040 (1.05)", "-"},
+		{"sdxl VAE decode to 1024x1024", "eager f32, its default", "not measured (0.5)", "not measured (0.1)"},
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")[1:]
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines, want %d:\n%s", len(lines), len(want), out.String())
+	}
+	for i, line := range lines {
+		for _, cell := range want[i] {
+			if !strings.Contains(line, "  "+cell) && !strings.HasPrefix(line, cell+"  ") {
+				t.Errorf("%q lacks %q", line, cell)
+			}
+		}
 	}
 }

@@ -1,11 +1,12 @@
-// Command goals holds the memory policy to its goals, in a report that `triptych simulate` wrote: its reload seconds beside
-// those of other policies, of the least there could have been, and of the best that can be expected without knowing the
-// jobs to come. docs/residency.md explains the columns. `make bench-residency` makes the report and runs it:
+// Command goals holds a report to its goals. `make bench-residency` has one of `triptych simulate`: the memory policy's reload seconds
+// beside those of other policies, of the least there could have been, and of the best that can be expected without knowing the
+// jobs to come; docs/residency.md explains the columns. Of one of bench it takes the networks that have goals.
 //
 //	go run ./bench/goals REPORT
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,9 +23,20 @@ func main() {
 
 func run(args []string, w io.Writer) error {
 	if len(args) != 1 {
-		return fmt.Errorf("expected a report of `triptych simulate --report REPORT`, got %d arguments", len(args))
+		return fmt.Errorf("expected a report of `triptych simulate --report REPORT` or of bench, got %d arguments", len(args))
 	}
-	rows, err := read(args[0])
+	text, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		list, err := readNetworks(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		return writeNetworks(w, list)
+	}
+	rows, err := read(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", args[0], err)
 	}
@@ -32,11 +44,7 @@ func run(args []string, w io.Writer) error {
 }
 
 // read reads a report. With warm memory there is no oracle to compare with.
-func read(path string) ([]row, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+func read(text []byte) ([]row, error) {
 	var rows []row
 	if err := json.Unmarshal(text, &rows); err != nil {
 		return nil, err

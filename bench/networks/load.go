@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/triptych-serving/triptych/bench/limits"
+	"github.com/triptych-serving/triptych/bench/models"
 	"github.com/triptych-serving/triptych/bench/stat"
 	"github.com/triptych-serving/triptych/engine/device"
 	"github.com/triptych-serving/triptych/engine/device/cpu"
-	"github.com/triptych-serving/triptych/engine/model/modeldir"
 )
 
 // LoadRow is how fast the weights of a network get from their files into the form that is computed from. Rates are
@@ -37,7 +37,7 @@ const loadReps = 3
 
 // MeasureLoad loads the networks of a model in this process.
 func MeasureLoad(ctx context.Context, o Options, m Model, l limits.Limits) ([]LoadRow, error) {
-	dir, err := modeldir.OpenStableDiffusion(m.Path)
+	of, err := models.Open(m.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -47,41 +47,17 @@ func MeasureLoad(ctx context.Context, o Options, m Model, l limits.Limits) ([]Lo
 	}
 	defer dev.Close() //nolint:errcheck // it never fails
 	var rows []LoadRow
-	for _, n := range []struct {
-		folder string
-		open   func() (*modeldir.Network, error)
-	}{
-		{"text_encoder", func() (*modeldir.Network, error) {
-			e, err := dir.TextEncoder()
-			if err != nil {
-				return nil, err
-			}
-			return &e.Network, nil
-		}},
-		{"unet", func() (*modeldir.Network, error) {
-			u, err := dir.Denoiser()
-			if err != nil {
-				return nil, err
-			}
-			return &u.Network, nil
-		}},
-		{"vae", func() (*modeldir.Network, error) {
-			v, err := dir.ImageDecoder()
-			if err != nil {
-				return nil, err
-			}
-			return &v.Network, nil
-		}},
-	} {
-		files, err := weightFiles(filepath.Join(m.Path, n.folder))
+	for _, name := range of.Networks() {
+		folder := models.Folder(name)
+		files, err := weightFiles(filepath.Join(m.Path, folder))
 		if err != nil {
 			return rows, err
 		}
-		row, err := measureLoad(ctx, dev, files, n.open)
+		row, err := measureLoad(ctx, dev, files, func() (models.Network, error) { return of.Network(name) })
 		if err != nil {
 			return rows, err
 		}
-		row.Name = m.Name + " " + n.folder
+		row.Name = m.Name + " " + folder
 		if row.WarmGB > 0 && l.Memcpy.All > 0 && l.Fresh.All > 0 {
 			row.MemcpyShare, row.FreshShare = row.WarmGB/l.Memcpy.All, row.WarmGB/l.Fresh.All
 		}
@@ -90,7 +66,7 @@ func MeasureLoad(ctx context.Context, o Options, m Model, l limits.Limits) ([]Lo
 	return rows, nil
 }
 
-func measureLoad(ctx context.Context, dev device.Device, files []string, open func() (*modeldir.Network, error)) (LoadRow, error) {
+func measureLoad(ctx context.Context, dev device.Device, files []string, open func() (models.Network, error)) (LoadRow, error) {
 	var row LoadRow
 	var cold, disk, warm []float64
 	var fileBytes int64

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 
 	"github.com/triptych-serving/triptych/bench/limits"
+	"github.com/triptych-serving/triptych/bench/models"
 	"github.com/triptych-serving/triptych/bench/peer"
+	"github.com/triptych-serving/triptych/bench/randommodel"
 	"github.com/triptych-serving/triptych/bench/stat"
-	"github.com/triptych-serving/triptych/engine/model/modeldir"
 )
 
 // Options say what is measured and how.
@@ -38,6 +40,7 @@ type Engine struct {
 	Start func(ctx context.Context, w Work, threads int) (side, peer.Hello, error)
 	// Needs is the memory it takes beside the weights, for a guess of how many may be loaded at once.
 	Needs int64
+	Ours  bool // it holds weights as they are stored
 }
 
 // Row is one piece of work on our side and on the others.
@@ -63,8 +66,9 @@ type Side struct {
 	Samples     []float64         `json:"samples_ms,omitempty"`
 	LoadSeconds float64           `json:"load_seconds,omitempty"`
 	PeakRSS     int64             `json:"peak_rss_bytes,omitempty"`
-	// OursMs is our time in the turns that were shared with this side, Ratio its median to that of Ms: below 1 we are
-	// faster. MemoryRatio is our peak to its.
+	PeakLedger  int64             `json:"peak_ledger_bytes,omitempty"` // what the device gave out of it; 0 of others
+	// OursMs is our time in the turns that were shared with this side, or that came before it, Ratio its median to that of Ms:
+	// below 1 we are faster. MemoryRatio is our peak to its.
 	OursMs      *stat.Summary `json:"ours_ms,omitempty"`
 	Ratio       float64       `json:"ratio,omitempty"`
 	MemoryRatio float64       `json:"memory_ratio,omitempty"`
@@ -85,7 +89,9 @@ func Measure(ctx context.Context, o Options, list []Work, services Engine, l *li
 		switch {
 		case w.Network == peer.Image && services.Start != nil:
 			o.Peers = append([]Engine{services}, peers...)
-		case o.Threads > 1 && (w.Network == peer.UNet || w.Network == peer.VAEDecoder):
+		case w.LoRA > 0:
+			o.Peers = []Engine{withoutLoRA(o.Self)}
+		case o.Threads > 1 && w.OneThread:
 			o.Peers = append([]Engine{oneThread(o.Self)}, peers...)
 		}
 		l.FMA.Raise(o.Threads, l.Threads)
@@ -109,15 +115,13 @@ type player struct {
 	last    result
 	first   float64   // milliseconds of the run that does not count
 	samples []float64 // of the turns of this group
+	gone    bool      // it took its turns and was closed, to make room for others
 }
 
 func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
-	var m *modeldir.StableDiffusion // but of an upscaler
-	var err error
-	if w.Network != peer.Upscaler {
-		if m, err = modeldir.OpenStableDiffusion(w.Model.Path); err != nil {
-			return Row{}, err
-		}
+	m, err := models.Open(w.Model.Path)
+	if err != nil {
+		return Row{}, err
 	}
 	flops, stored, err := w.size(m)
 	if err != nil {
@@ -135,13 +139,27 @@ func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
 	row := Row{Name: w.Name, Model: w.Model.Name, Network: w.Network, GFLOP: flops / 1e9, Ours: Side{Name: "triptych"}, Peers: make([]Side, len(o.Peers))}
 	request := w.request(inputs)
 
+	self := o.Self
+	if w.LoRA > 0 {
+		file := filepath.Join(dir, "lora.safetensors")
+		if err := randommodel.WriteLoRA(file, m.UNet, w.LoRA); err != nil {
+			return row, err
+		}
+		self = withLoRA(self, file)
+	}
 	us := &player{info: &row.Ours}
-	if err := us.start(ctx, Engine{Name: "triptych", Start: Program(o.Self)}, w, o, request); err != nil {
+	if err := us.start(ctx, Engine{Name: "triptych", Start: Program(self)}, w, o, request); err != nil {
 		return row, err
 	}
 	defer us.close()
 	if len(o.Peers) == 0 {
 		return row, errors.Join(takeTurns(ctx, o, us, nil, request), us.finish())
+	}
+	if !fits(o.Peers, stored, limits.AvailableMemory()) {
+		o.Log("%s: memory does not hold another side beside us: we work first, then they", w.Name)
+		if err := us.leave(ctx, o, request); err != nil {
+			return row, err
+		}
 	}
 	for at := 0; at < len(o.Peers); {
 		n := together(o.Peers[at:], stored, limits.AvailableMemory())
@@ -165,7 +183,9 @@ func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
 			p.close()
 		}
 		if err != nil {
-			_ = us.finish() // the first error says more
+			if !us.gone {
+				_ = us.finish() // the first error says more
+			}
 			return row, err
 		}
 	}
@@ -174,8 +194,10 @@ func measureRow(ctx context.Context, o Options, w Work) (Row, error) {
 			return row, err
 		}
 	}
-	if err := us.finish(); err != nil {
-		return row, err
+	if !us.gone {
+		if err := us.finish(); err != nil {
+			return row, err
+		}
 	}
 	for i := range row.Peers {
 		if p := &row.Peers[i]; p.PeakRSS > 0 {
@@ -195,6 +217,28 @@ func together(engines []Engine, stored, available int64) int {
 		return 1
 	}
 	return len(engines)
+}
+
+// fits reports whether each of the engines may be loaded beside us, who are loaded already.
+func fits(engines []Engine, stored, available int64) bool {
+	for _, e := range engines {
+		need := e.Needs + stored
+		if !e.Ours {
+			need += 3 * stored / 2 // float32, and some of what it works on
+		}
+		if available > 0 && need > available {
+			return false
+		}
+	}
+	return true
+}
+
+// leave lets a side take its turns alone, and closes it.
+func (p *player) leave(ctx context.Context, o Options, request peer.Request) error {
+	err := errors.Join(takeTurns(ctx, o, p, nil, request), p.finish())
+	p.close()
+	p.gone = true
+	return err
 }
 
 // start starts a side and lets it work once without counting.
@@ -229,18 +273,21 @@ func (p *player) start(ctx context.Context, e Engine, w Work, o Options, request
 // finish sums up what was measured.
 func (p *player) finish() error {
 	p.info.Ms = stat.Summarize(p.info.Samples)
-	rss, err := p.peakRSS()
-	p.info.PeakRSS = rss
+	var err error
+	p.info.PeakRSS, p.info.PeakLedger, err = p.peak()
 	return err
 }
 
 // settle is the pause before work, in which the threads of the sides that worked before go to sleep.
 const settle = 50 * time.Millisecond
 
-// takeTurns lets us and the others work in rotation, each beginning in turn, and compares the results. A peer that
-// fails is left out from then on; an error is our own.
+// takeTurns lets us, unless we are gone, and the others work in rotation, each beginning in turn, and compares the results. A
+// peer that fails is left out from then on; an error is our own.
 func takeTurns(ctx context.Context, o Options, us *player, them []*player, request peer.Request) error {
-	us.samples = nil
+	var all []*player
+	if !us.gone {
+		us.samples, all = nil, []*player{us}
+	}
 	for _, p := range them {
 		if p.last.values == nil && p.last.png == nil {
 			continue // it cannot be given inputs
@@ -251,7 +298,6 @@ func takeTurns(ctx context.Context, o Options, us *player, them []*player, reque
 		}
 		p.info.Check = c
 	}
-	all := []*player{us}
 	for _, p := range them {
 		switch {
 		case p.info.Problem != "":
@@ -283,8 +329,11 @@ func takeTurns(ctx context.Context, o Options, us *player, them []*player, reque
 			return err
 		}
 	}
-	for _, p := range append([]*player{us}, them...) {
+	for _, p := range them {
 		p.info.Samples = append(p.info.Samples, p.samples...)
+	}
+	if !us.gone {
+		us.info.Samples = append(us.info.Samples, us.samples...)
 	}
 	ours := stat.Summarize(us.samples)
 	for _, p := range them {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"image"
 	"image/color"
@@ -29,7 +30,10 @@ const childEnv = "BENCH_NETWORKS_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
-		if err := serve.Main(context.Background(), os.Args[1], os.Args[2], 1, os.Stdin, os.Stdout); err != nil {
+		flags := flag.NewFlagSet("child", flag.ExitOnError)
+		lora := flags.String("lora", "", "")
+		_ = flags.Parse(os.Args[1:]) // it exits
+		if err := serve.Main(context.Background(), serve.Options{Model: flags.Arg(0), Network: flags.Arg(1), Threads: 1, LoRA: *lora}, os.Stdin, os.Stdout); err != nil {
 			os.Exit(1)
 		}
 		return
@@ -100,6 +104,66 @@ func TestMeasureWithoutPeers(t *testing.T) {
 	}
 }
 
+// xl is a tiny Stable Diffusion XL.
+var xl = Model{Name: "sdxl", Path: filepath.Join("..", "..", "testdata", "golden", "sdxl", "tiny-sdxl")}
+
+// TestMeasureXL measures a tiny Stable Diffusion XL beside a twin, and its step with a LoRA beside one without.
+func TestMeasureXL(t *testing.T) {
+	t.Setenv(childEnv, "1")
+	o := options(t)
+	o.Reps = 1
+	o.Peers = []Engine{{Name: "twin", Start: Program(o.Self)}}
+	list := SDXL(xl)
+	for i := range list {
+		list[i].Side /= 8
+	}
+	rows, err := Measure(t.Context(), o, list, Engine{}, &limits.Limits{Threads: 1, FMA: limits.Rate{One: 1, All: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != len(list) {
+		t.Fatalf("%d rows of %d", len(rows), len(list))
+	}
+	for i, r := range rows {
+		if len(r.Peers) != 1 || r.Peers[0].Problem != "" || r.Peers[0].Check == nil || r.GFLOP <= 0 || r.Ours.PeakLedger <= 0 || r.Peers[0].Ratio <= 0 {
+			t.Fatalf("%s: %+v", r.Name, r)
+		}
+		p, acts := r.Peers[0], list[i].LoRA > 0
+		if (p.Name == WithoutLoRAName) != acts || (p.Check.Relative != 0) != acts || (r.Ours.PeakLedger > p.PeakLedger) != acts {
+			t.Errorf("%s beside %s: the difference is %v, ledgers %d and %d", r.Name, p.Name, p.Check, r.Ours.PeakLedger, p.PeakLedger)
+		}
+	}
+}
+
+// TestLeave: where memory does not hold both, we take our turns first, and the ratio is to those.
+func TestLeave(t *testing.T) {
+	var order []string
+	us := &player{side: &fake{name: "us", order: &order, seconds: 1}, info: &Side{}, last: result{values: []float32{1}}}
+	a := &player{side: &fake{name: "a", order: &order, seconds: 2}, info: &Side{}, last: result{values: []float32{1}}}
+	o := Options{Reps: 2}
+	if err := errors.Join(us.leave(t.Context(), o, peer.Request{}), takeTurns(t.Context(), o, us, []*player{a}, peer.Request{})); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"us", "us", "us left", "a", "a"}, order); diff != "" {
+		t.Error(diff)
+	}
+	if a.info.Ratio != 0.5 || us.info.Ms.Reps != 2 || len(us.info.Samples) != 2 || us.info.PeakLedger != 1<<19 {
+		t.Errorf("us %+v, a %+v", us.info, a.info)
+	}
+}
+
+func TestFits(t *testing.T) {
+	for _, c := range []struct {
+		ours      bool
+		available int64
+		want      bool
+	}{{false, 0, true}, {false, 350, true}, {false, 349, false}, {true, 200, true}, {true, 199, false}} {
+		if got := fits([]Engine{{Needs: 100, Ours: c.ours}}, 100, c.available); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
 // fake is a side that answers at once and writes down when it was asked.
 type fake struct {
 	name    string
@@ -118,8 +182,8 @@ func (f *fake) do(peer.Request) (float64, result, peer.Hello, error) {
 	return f.seconds, result{values: []float32{1}}, peer.Hello{}, nil
 }
 
-func (f *fake) peakRSS() (int64, error) { return 1 << 20, nil }
-func (f *fake) close()                  {}
+func (f *fake) peak() (rss, ledger int64, err error) { return 1 << 20, 1 << 19, nil }
+func (f *fake) close()                               { *f.order = append(*f.order, f.name+" left") }
 
 func TestTakeTurns(t *testing.T) {
 	var order []string
@@ -301,9 +365,13 @@ func TestPythonPeers(t *testing.T) {
 	}
 	for want, chosen := range map[string][]string{
 		"eager; ort; ov bf16, its default; ov f32; torch f32, its default; torch bf16": nil, "ort": {"ort"}, "error": {"nothing"},
+		"torch bf16; ov bf16, its default": {"torch:bf16", "ov:bf16"},
 	} {
 		if got := strings.Join(names(chosen), "; "); got != want {
 			t.Errorf("%v: %q, want %q", chosen, got, want)
 		}
+	}
+	if got := strings.Join(names([]string{"torch:f16"}), "; "); got != "error" {
+		t.Errorf("a type that torch does not compute in: %q", got)
 	}
 }

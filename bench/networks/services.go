@@ -113,8 +113,11 @@ func (s *services) do(r peer.Request) (float64, result, peer.Hello, error) {
 	return time.Since(start).Seconds(), result{png: file}, peer.Hello{}, nil
 }
 
-// peakRSS implements side: the sum over all processes.
-func (s *services) peakRSS() (int64, error) { return familyRSS("/proc", s.cmd.Process.Pid) }
+// peak implements side: the sum over all processes, which have ledgers of their own.
+func (s *services) peak() (rss, ledger int64, err error) {
+	rss, err = familyRSS("/proc", s.cmd.Process.Pid)
+	return rss, 0, err
+}
 
 // familyRSS sums the peaks of a process and of those below it, as a proc file system tells them.
 func familyRSS(proc string, root int) (int64, error) {

@@ -10,8 +10,9 @@ import (
 type side interface {
 	// do works once and tells the seconds. hello gathers what an engine tells of itself only then.
 	do(r peer.Request) (seconds float64, out result, hello peer.Hello, err error)
-	// peakRSS is the most memory its processes ever had in RAM together, in bytes.
-	peakRSS() (int64, error)
+	// peak is the most memory its processes ever had in RAM together, and what of it its device gave out where it has a ledger,
+	// in bytes.
+	peak() (rss, ledger int64, err error)
 	close()
 }
 
@@ -33,9 +34,9 @@ func (c child) do(r peer.Request) (float64, result, peer.Hello, error) {
 	return reply.Seconds, result{values: values}, hello, err
 }
 
-func (c child) peakRSS() (int64, error) {
+func (c child) peak() (rss, ledger int64, err error) {
 	reply, err := c.Do(peer.Request{Op: "rss"})
-	return reply.PeakRSS, err
+	return reply.PeakRSS, reply.PeakLedger, err
 }
 
 func (c child) close() { c.Close() }

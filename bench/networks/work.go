@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 
 	"github.com/triptych-serving/triptych/bench/kernels"
+	"github.com/triptych-serving/triptych/bench/models"
 	"github.com/triptych-serving/triptych/bench/peer"
-	"github.com/triptych-serving/triptych/engine/device"
-	"github.com/triptych-serving/triptych/engine/model/modeldir"
+	"github.com/triptych-serving/triptych/engine/model/unet"
 	"github.com/triptych-serving/triptych/engine/model/vae"
 )
 
@@ -30,6 +31,10 @@ type Work struct {
 	Side    int // of the latents
 	Tokens  int
 	Image   peer.ImageRequest
+	// OneThread has us do it with one thread too.
+	OneThread bool
+	// LoRA is the rank of a LoRA for the U-Net, with which we do it beside ourselves without; 0 is none.
+	LoRA int
 }
 
 // The image is that of run 0 of testdata/golden/starter.
@@ -44,8 +49,8 @@ func Starter(m Model) []Work {
 	image := starterImage()
 	return []Work{
 		{Model: m, Network: peer.TextEncoder, Batch: 2, Tokens: tokens, Name: m.Name + " text encoder, 2 prompts"},
-		{Model: m, Network: peer.UNet, Batch: 2, Side: 16, Tokens: tokens, Name: m.Name + " U-Net step 16x16, batch 2"},
-		{Model: m, Network: peer.VAEDecoder, Batch: 1, Side: 16, Name: m.Name + " VAE decode to 128x128"},
+		{Model: m, Network: peer.UNet, Batch: 2, Side: 16, Tokens: tokens, OneThread: true, Name: m.Name + " U-Net step 16x16, batch 2"},
+		{Model: m, Network: peer.VAEDecoder, Batch: 1, Side: 16, OneThread: true, Name: m.Name + " VAE decode to 128x128"},
 		{Model: m, Network: peer.Image, Image: image, Name: fmt.Sprintf("%s image %dx%d, %d steps", m.Name, image.Width, image.Height, image.Steps)},
 	}
 }
@@ -54,9 +59,30 @@ func Starter(m Model) []Work {
 func SD15(m Model) []Work {
 	return []Work{
 		{Model: m, Network: peer.TextEncoder, Batch: 2, Tokens: tokens, Name: m.Name + " text encoder, 2 prompts"},
-		{Model: m, Network: peer.UNet, Batch: 1, Side: 64, Tokens: tokens, Name: m.Name + " U-Net step 64x64, batch 1"},
-		{Model: m, Network: peer.UNet, Batch: 2, Side: 64, Tokens: tokens, Name: m.Name + " U-Net step 64x64, batch 2"},
-		{Model: m, Network: peer.VAEDecoder, Batch: 1, Side: 64, Name: m.Name + " VAE decode to 512x512"},
+		{Model: m, Network: peer.UNet, Batch: 1, Side: 64, Tokens: tokens, OneThread: true, Name: m.Name + " U-Net step 64x64, batch 1"},
+		{Model: m, Network: peer.UNet, Batch: 2, Side: 64, Tokens: tokens, OneThread: true, Name: m.Name + " U-Net step 64x64, batch 2"},
+		{Model: m, Network: peer.VAEDecoder, Batch: 1, Side: 64, OneThread: true, Name: m.Name + " VAE decode to 512x512"},
+	}
+}
+
+// loraRank is that of a usual LoRA.
+const loraRank = 32
+
+// SDXL lists the work of a model of the size of Stable Diffusion XL.
+func SDXL(m Model) []Work {
+	step := func(side, rank int) Work {
+		w := Work{Model: m, Network: peer.UNet, Batch: 2, Side: side, Tokens: tokens, LoRA: rank, Name: fmt.Sprintf("%s U-Net step %dx%d, batch 2", m.Name, side, side)}
+		if rank > 0 {
+			w.Name += fmt.Sprintf(", LoRA of rank %d", rank)
+		}
+		return w
+	}
+	return []Work{
+		{Model: m, Network: peer.TextEncoder, Batch: 2, Tokens: tokens, Name: m.Name + " text encoder, 2 prompts"},
+		{Model: m, Network: peer.TextEncoder2, Batch: 2, Tokens: tokens, Name: m.Name + " text encoder 2, 2 prompts"},
+		step(64, 0), step(128, 0),
+		{Model: m, Network: peer.VAEDecoder, Batch: 1, Side: 128, Name: m.Name + " VAE decode to 1024x1024"},
+		step(64, loraRank), step(128, loraRank),
 	}
 }
 
@@ -69,7 +95,7 @@ func ESRGAN(m Model) []Work {
 }
 
 // inputs writes the inputs of a network to files in dir: the same ones every time, normal values, ids of the vocabulary.
-func (w Work) inputs(dir string, m *modeldir.StableDiffusion) (map[string]peer.Tensor, error) {
+func (w Work) inputs(dir string, m *models.Model) (map[string]peer.Tensor, error) {
 	random := rand.New(rand.NewPCG(uint64(w.Batch), 2)) //nolint:gosec // inputs are no secret and must be the same again
 	values := func(name string, shape ...int) (peer.Tensor, error) {
 		n := 1
@@ -91,10 +117,10 @@ func (w Work) inputs(dir string, m *modeldir.StableDiffusion) (map[string]peer.T
 		}
 	}
 	switch w.Network {
-	case peer.TextEncoder:
+	case peer.TextEncoder, peer.TextEncoder2:
 		ids := make([]int32, w.Batch*w.Tokens)
 		for i := range ids {
-			ids[i] = int32(random.IntN(m.Text.VocabSize))
+			ids[i] = int32(random.IntN(m.Texts[0].VocabSize))
 		}
 		t, e := peer.WriteI64(filepath.Join(dir, peer.InputIDs), ids, w.Batch, w.Tokens)
 		add(peer.InputIDs, t, e)
@@ -105,6 +131,14 @@ func (w Work) inputs(dir string, m *modeldir.StableDiffusion) (map[string]peer.T
 		add(peer.InputTimestep, t, e)
 		t, e = values(peer.InputStates, w.Batch, w.Tokens, m.UNet.ContextDim)
 		add(peer.InputStates, t, e)
+		if c := m.UNet; c.AdditionDim > 0 {
+			t, e = values(peer.InputPooled, w.Batch, c.AdditionDim-unet.AdditionTimes*c.AdditionTimeDim)
+			add(peer.InputPooled, t, e)
+			pixels := float32(m.VAE.Factor() * w.Side)
+			sizes := slices.Repeat([]float32{pixels, pixels, 0, 0, pixels, pixels}, w.Batch)
+			t, e = peer.WriteF32(filepath.Join(dir, peer.InputTimeIDs), sizes, w.Batch, unet.AdditionTimes)
+			add(peer.InputTimeIDs, t, e)
+		}
 	case peer.Upscaler:
 		t, e := values(peer.InputImage, w.Batch, vae.ImageChannels, w.Side, w.Side)
 		add(peer.InputImage, t, e)
@@ -138,64 +172,30 @@ func turn(r peer.Request, rep int) peer.Request {
 
 // size is what a network takes: floating point operations of products, convolutions and attentions at this size, and
 // the bytes of the weights in the files. Of an image they are those of its three networks.
-func (w Work) size(m *modeldir.StableDiffusion) (flops float64, stored int64, err error) {
-	add := func(times float64, n *modeldir.Network, tape *device.Tape, err error) error {
-		if err == nil {
-			flops += times * kernels.Flops(tape)
-			stored += n.StoredBytes()
+func (w Work) size(m *models.Model) (flops float64, stored int64, err error) {
+	add := func(times int, network string, batch, side int) {
+		if err != nil {
+			return
 		}
-		return err
+		n, e := m.Network(network)
+		if err = e; err != nil {
+			return
+		}
+		defer n.Close() //nolint:errcheck // only its header was read
+		tape, e := n.Tape(batch, side, tokens)
+		if err = e; err != nil {
+			return
+		}
+		flops += float64(times) * kernels.Flops(tape)
+		stored += n.StoredBytes()
 	}
-	if w.Network == peer.Upscaler {
-		dir, err := modeldir.Open(w.Model.Path, modeldir.ClassUpscaler)
-		if err != nil {
-			return 0, 0, err
-		}
-		u, err := dir.Upscaler(modeldir.Options{})
-		if err != nil {
-			return 0, 0, err
-		}
-		defer u.Close() //nolint:errcheck // only its header was read
-		tape, err := u.Tape(w.Side, w.Side)
-		err = add(1, &u.Network, tape, err)
+	if w.Network != peer.Image {
+		add(1, w.Network, w.Batch, w.Side)
 		return flops, stored, err
 	}
-	batch, side, steps := w.Batch, w.Side, 1
-	if w.Network == peer.Image {
-		batch, side, steps = 2, w.Image.Height/m.VAE.Factor(), w.Image.Steps
-	}
-	if w.Network == peer.TextEncoder || w.Network == peer.Image {
-		e, err := m.TextEncoder()
-		if err != nil {
-			return 0, 0, err
-		}
-		defer e.Close() //nolint:errcheck // only its header was read
-		tape, err := e.Tape(batch, tokens)
-		if err := add(1, &e.Network, tape, err); err != nil {
-			return 0, 0, err
-		}
-	}
-	if w.Network == peer.UNet || w.Network == peer.Image {
-		u, err := m.Denoiser()
-		if err != nil {
-			return 0, 0, err
-		}
-		defer u.Close() //nolint:errcheck // only its header was read
-		tape, err := u.Tape(batch, side, side, tokens)
-		if err := add(float64(steps), &u.Network, tape, err); err != nil {
-			return 0, 0, err
-		}
-	}
-	if w.Network == peer.VAEDecoder || w.Network == peer.Image {
-		v, err := m.ImageDecoder()
-		if err != nil {
-			return 0, 0, err
-		}
-		defer v.Close() //nolint:errcheck // only its header was read
-		tape, err := v.Tape(1, side, side)
-		if err := add(1, &v.Network, tape, err); err != nil {
-			return 0, 0, err
-		}
-	}
-	return flops, stored, nil
+	side := w.Image.Height / m.VAE.Factor()
+	add(1, peer.TextEncoder, 2, side)
+	add(w.Image.Steps, peer.UNet, 2, side)
+	add(1, peer.VAEDecoder, 1, side)
+	return flops, stored, err
 }

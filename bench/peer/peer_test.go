@@ -53,6 +53,8 @@ func (d *doubler) Draw(_ context.Context, r ImageRequest) ([]byte, time.Duration
 	return []byte(fmt.Sprintf("%s %d", r.Prompt, r.Seed)), 3 * time.Second, nil
 }
 
+func (d *doubler) PeakLedger() int64 { return 12 }
+
 func fake(how string) {
 	fmt.Fprintln(os.Stderr, "first words")
 	fmt.Fprintln(os.Stderr, "last words")
@@ -105,7 +107,7 @@ func TestRun(t *testing.T) {
 	if diff := cmp.Diff([]float32{2, 5}, got); diff != "" || reply.Seconds <= 0 || filepath.Dir(reply.Output.File) != filepath.Dir(in.File) {
 		t.Errorf("%+v: %s", reply, diff)
 	}
-	if reply, err = c.Do(Request{Op: "rss"}); err != nil || (runtime.GOOS == "linux" && reply.PeakRSS < 1<<20) {
+	if reply, err = c.Do(Request{Op: "rss"}); err != nil || reply.PeakLedger != 12 || (runtime.GOOS == "linux" && reply.PeakRSS < 1<<20) {
 		t.Errorf("peak of %d bytes, %v", reply.PeakRSS, err)
 	}
 	reply, err = c.Do(Request{Op: "image", ImageRequest: &ImageRequest{Prompt: "fox", Seed: 42}})

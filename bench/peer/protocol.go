@@ -14,11 +14,14 @@ import (
 
 // The networks a child can be asked for.
 const (
-	TextEncoder = "text_encoder" // input_ids I64 [B, T] to states [B, T, C]
-	UNet        = "unet"         // sample [B, C, h, w], timestep [1], encoder_hidden_states [B, T, D] to [B, C, h, w]
-	VAEDecoder  = "vae_decoder"  // latents [B, C, h, w], unscaled, to [B, 3, 8h, 8w]
-	Upscaler    = "upscaler"     // image [1, 3, h, w] in 0 to 1 to [1, 3, 4h, 4w]
-	Image       = "image"        // a prompt to a PNG file
+	TextEncoder = "text_encoder" // input_ids I64 [B, T] to states [B, T, C], of Stable Diffusion XL those of the last layer but one
+	// TextEncoder2 is the second of Stable Diffusion XL: input_ids to [B, T*C + P], the states likewise and behind them the
+	// projected pooled state.
+	TextEncoder2 = "text_encoder_2"
+	UNet         = "unet"        // sample [B, C, h, w], timestep [1], encoder_hidden_states [B, T, D], of XL text_embeds [B, P], time_ids [B, 6] to [B, C, h, w]
+	VAEDecoder   = "vae_decoder" // latents [B, C, h, w], unscaled, to [B, 3, 8h, 8w]
+	Upscaler     = "upscaler"    // image [1, 3, h, w] in 0 to 1 to [1, 3, 4h, 4w]
+	Image        = "image"       // a prompt to a PNG file
 )
 
 // The names of inputs.
@@ -27,6 +30,8 @@ const (
 	InputSample   = "sample"
 	InputTimestep = "timestep"
 	InputStates   = "encoder_hidden_states"
+	InputPooled   = "text_embeds"
+	InputTimeIDs  = "time_ids"
 	InputLatents  = "latents"
 	InputImage    = "image"
 )
@@ -77,6 +82,7 @@ type Reply struct {
 	LoadSeconds float64        `json:"load_seconds,omitempty"`
 	Notes       map[string]any `json:"notes,omitempty"`
 	PeakRSS     int64          `json:"peak_rss_bytes,omitempty"`
+	PeakLedger  int64          `json:"peak_ledger_bytes,omitempty"` // of the device; 0 of a child that has no ledger
 }
 
 // WriteF32 writes a tensor's file.

@@ -26,6 +26,8 @@ type Engine interface {
 	Output() (values []float32, shape []int)
 	// Draw makes an image, and tells how long that took.
 	Draw(ctx context.Context, r ImageRequest) (png []byte, took time.Duration, err error)
+	// PeakLedger is the most bytes that its device ever gave out.
+	PeakLedger() int64
 }
 
 // Serve answers requests until the end of in.
@@ -60,7 +62,7 @@ func answer(ctx context.Context, e Engine, r Request) (Reply, error) {
 	case "image":
 		return draw(ctx, e, r.ImageRequest)
 	case "rss":
-		return Reply{PeakRSS: PeakRSS()}, nil
+		return Reply{PeakRSS: PeakRSS(), PeakLedger: e.PeakLedger()}, nil
 	case "reset_rss":
 		return Reply{}, os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)
 	}

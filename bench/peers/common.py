@@ -5,7 +5,7 @@
 
 The second runs every engine and network on inputs it makes, prints times, memory and the difference from PyTorch eager,
 and ends with 1 if one fails. The rest is the child: MODEL_DIR in diffusers layout, NETWORK one of text_encoder, unet,
-vae_decoder, image, or upscaler, whose directory has a network of ESRGAN and no other.
+vae_decoder, image, of Stable Diffusion XL text_encoder_2, or upscaler, whose directory has a network of ESRGAN and no other.
 
 Lines of JSON on stdin and stdout, one answer for each request. The first line of stdout comes unasked:
     {"engine", "versions", "threads", "notes"}, or {"error": why there is no such peer} and the process ends.
@@ -47,10 +47,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 HERE = os.path.dirname(os.path.abspath(__file__))
 DTYPES = {"f32": "<f4", "i64": "<i8"}
 PRECISION = os.environ.get("TRIPTYCH_BENCH_PRECISION", "f32")
-# The inputs of each network, in the order in which the engines take them.
-INPUTS = {"text_encoder": ["input_ids"], "unet": ["sample", "timestep", "encoder_hidden_states"], "vae_decoder": ["latents"], "upscaler": ["image"]}
-FOLDERS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "upscaler": ""}
-WEIGHTS = {"text_encoder": "model.safetensors", "unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors", "": "diffusion_pytorch_model.safetensors"}
+FOLDERS = {"text_encoder": "text_encoder", "text_encoder_2": "text_encoder_2", "unet": "unet", "vae_decoder": "vae", "upscaler": ""}
+WEIGHTS = {"text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}  # and in other folders:
+OTHER_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 class NoPeer(Exception):
@@ -63,7 +62,32 @@ def config(model, folder):
 
 
 def weights(model, folder):
-    return os.path.join(model, folder, WEIGHTS[folder])
+    return os.path.join(model, folder, WEIGHTS.get(folder, OTHER_WEIGHTS))
+
+
+def is_xl(model):
+    return os.path.exists(weights(model, "text_encoder_2"))
+
+
+def networks(model):
+    """Those of a pipeline's directory."""
+    return [network for network in FOLDERS if network != "upscaler" and (network != "text_encoder_2" or is_xl(model))]
+
+
+def inputs(model, network):
+    """The names of a network's inputs, in the order in which the engines take them."""
+    if network == "unet":
+        return ["sample", "timestep", "encoder_hidden_states"] + (["text_embeds", "time_ids"] if is_xl(model) else [])
+    return {"vae_decoder": ["latents"], "upscaler": ["image"]}.get(network, ["input_ids"])
+
+
+def needs_memory(model, network, copies):
+    """Refuses a network of whose weights in float32 memory does not hold so many copies."""
+    with open("/proc/meminfo") as file:
+        available = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    size = {"F16": 2, "BF16": 2, "F32": 1}[stored(model, network)] * os.path.getsize(weights(model, FOLDERS[network]))
+    if copies * size > available:
+        raise NoPeer(f"needs about {copies} times the {size / 1e9:.1f} GB of its weights in float32, there are {available / 1e9:.1f} GB")
 
 
 def stored(model, network):
@@ -91,7 +115,7 @@ def prepared(kind, versions, model, network, threads, shapes):
     On a miss a process of its own calls the module's `prepare(model, network, threads, shapes, folder)`, which returns
     something for JSON. The result gets the seconds that took as "prepare_seconds".
     """
-    folders = [""] if network == "upscaler" else sorted(set(FOLDERS.values()) - {""})
+    folders = [""] if network == "upscaler" else sorted(FOLDERS[of] for of in networks(model))
     files = [os.stat(weights(model, folder)) for folder in folders]
     identity = [os.path.realpath(model), [(s.st_size, s.st_mtime_ns) for s in files], network, threads, shapes, versions, importlib.metadata.version("torch")]
     folder = os.path.join(cache_root(), f"{kind}-{network}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}")
@@ -159,7 +183,7 @@ class Child:
         return {"load_seconds": self.loaded.load_seconds, "notes": self.loaded.notes}
 
     def run(self, q):
-        names = INPUTS[self.name]
+        names = inputs(self.model, self.name)
         shapes = [q["inputs"][name]["shape"] for name in names]
         more = self.load(shapes, lambda: self.make_network(self.model, self.name, self.threads, shapes))
         arrays = [read(q["inputs"][name]) for name in names]
@@ -218,8 +242,8 @@ def serve(load_engine, precisions):
         sys.exit("usage: ENGINE.py MODEL_DIR NETWORK THREADS")
     model, network, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     try:
-        if network != "image" and network not in INPUTS:
-            raise NoPeer(f"network {network!r} is none of {', '.join(INPUTS)}, image")
+        if network != "image" and network not in FOLDERS:
+            raise NoPeer(f"network {network!r} is none of {', '.join(FOLDERS)}, image")
         e = load_engine(threads)
         if network == "image" and "image" not in e:
             raise NoPeer("runs single networks alone, not the whole image")
@@ -234,12 +258,15 @@ def arguments(model, network, batch, random):
     """Inputs of the model's own size for the self-test."""
     unet, vae, text = (config(model, folder) for folder in ("unet", "vae", "text_encoder"))
     side = unet["sample_size"]
-    return {
-        "text_encoder": lambda: {"input_ids": random.integers(0, text["vocab_size"] - 2, (batch, 77))},
-        "unet": lambda: {"sample": random.standard_normal((batch, unet["in_channels"], side, side), "f4"), "timestep": numpy.array([500], "f4"),
-                         "encoder_hidden_states": random.standard_normal((batch, 77, unet["cross_attention_dim"]), "f4")},
-        "vae_decoder": lambda: {"latents": random.standard_normal((1, vae["latent_channels"], side, side), "f4")},
-    }[network]()
+    make = {
+        "input_ids": lambda: random.integers(0, text["vocab_size"] - 2, (batch, 77)),
+        "sample": lambda: random.standard_normal((batch, unet["in_channels"], side, side), "f4"), "timestep": lambda: numpy.array([500], "f4"),
+        "encoder_hidden_states": lambda: random.standard_normal((batch, 77, unet["cross_attention_dim"]), "f4"),
+        "text_embeds": lambda: random.standard_normal((batch, unet["projection_class_embeddings_input_dim"] - 6 * unet["addition_time_embed_dim"]), "f4"),
+        "time_ids": lambda: numpy.array([[8 * side, 8 * side, 0, 0, 8 * side, 8 * side]] * batch, "f4"),
+        "latents": lambda: random.standard_normal((1, vae["latent_channels"], side, side), "f4"),
+    }
+    return {name: make[name]() for name in inputs(model, network)}
 
 
 def ask(child, **request):
@@ -263,11 +290,11 @@ def check(engine, model, network, options, folder, reference):
             request = {"op": "image", "prompt": "a photo of a cat", "negative_prompt": "", "steps": 2, "guidance_scale": 7.5, "seed": 1,
                        "height": config(model, "vae")["sample_size"], "width": config(model, "vae")["sample_size"]}
         else:
-            inputs = {}
+            arrays = {}
             for name, array in arguments(model, network, options.batch, numpy.random.default_rng(1)).items():
                 array.tofile(os.path.join(folder, name))
-                inputs[name] = {"shape": list(array.shape), "dtype": "i64" if array.dtype.kind == "i" else "f32", "file": os.path.join(folder, name)}
-            request = {"op": "run", "inputs": inputs}
+                arrays[name] = {"shape": list(array.shape), "dtype": "i64" if array.dtype.kind == "i" else "f32", "file": os.path.join(folder, name)}
+            request = {"op": "run", "inputs": arrays}
         for _ in range(options.repeats):
             replies.append(ask(child, **request))
             if "error" in replies[-1]:
@@ -299,7 +326,7 @@ def selftest():
     parser.add_argument("--selftest", metavar="MODEL_DIR", required=True)
     engines = sorted((os.path.basename(p)[:-3] for p in glob.glob(os.path.join(HERE, "*.py")) if not p.endswith("common.py")), key=lambda e: (e != "eager", e))
     parser.add_argument("--engine", action="append", choices=engines, help="eager is the reference of the others: name it first")
-    parser.add_argument("--network", action="append", choices=[*INPUTS, "image"])
+    parser.add_argument("--network", action="append", choices=[*FOLDERS, "image"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -307,7 +334,7 @@ def selftest():
     reference = {}
     with tempfile.TemporaryDirectory() as folder:
         good = [check(engine, options.selftest, network, options, folder, reference)
-                for network in options.network or [*INPUTS, "image"] for engine in options.engine or engines]
+                for network in options.network or [*networks(options.selftest), *([] if is_xl(options.selftest) else ["image"])] for engine in options.engine or engines]
     sys.exit(0 if all(good) else 1)
 
 

@@ -30,8 +30,8 @@ def prepare(model, network, threads, shapes, _):
         Image(model, threads, shapes, prepared=True)
         return {}
     with torch.inference_mode():
-        inputs = eager.cast(network, eager.zeros(network, shapes))
-        if network == "text_encoder":
+        inputs = eager.cast(model, network, eager.zeros(network, shapes))
+        if network.startswith("text_encoder"):
             compiled(eager.loaded(model, network))(*inputs)
             return {"chosen": "channels_first"}
         return eager.faster_layout(lambda name: compiled(eager.to_layout(eager.loaded(model, network), name)), lambda of: of(*inputs))
@@ -42,17 +42,18 @@ class Network(eager.Network):
 
     def __init__(self, model, network, threads, shapes):
         import torch
+        common.needs_memory(model, network, 3)
         layout = common.prepared("compiled", eager.versions() | {"precision": common.PRECISION}, model, network, threads, shapes)[1]
         self.notes = {"compile": f"{layout['prepare_seconds']} s for every layout with trials, not counted"}
-        if network != "text_encoder":
+        if not network.startswith("text_encoder"):
             self.notes["memory_format"] = eager.layout_note(layout)
         eager.network_class(network)
-        self.network = network
+        self.model, self.network = model, network
         start = time.perf_counter()
         self.module = compiled(eager.to_layout(eager.loaded(model, network), layout["chosen"]))
         self.weights_seconds = time.perf_counter() - start
         with torch.inference_mode():
-            self.module(*eager.cast(network, eager.zeros(network, shapes)))
+            self.module(*eager.cast(model, network, eager.zeros(network, shapes)))
         self.load_seconds = time.perf_counter() - start
         self.notes["load"] = f"weights in {self.weights_seconds:.2f} s, then the first run with its tracing"
 

@@ -25,7 +25,7 @@ def dtype(precision):
 
 
 def module(model, network, precision="f32"):
-    """The network with its weights in that type, taking common.INPUTS in order and returning one tensor."""
+    """The network with its weights in that type, taking common.inputs in order and returning one tensor."""
     import torch
 
     class Network(torch.nn.Module):
@@ -40,13 +40,22 @@ def module(model, network, precision="f32"):
         import rrdb
         return rrdb.load(model, dtype(precision)).eval()
     folder = os.path.join(model, common.FOLDERS[network])
-    if network == "text_encoder":
-        of = network_class(network).from_pretrained(folder, dtype=dtype(precision), local_files_only=True)
-        return Network(of, lambda of, ids: of(ids).last_hidden_state).eval()
-    if network == "unet":
-        of = network_class(network).from_pretrained(folder, dtype=dtype(precision), local_files_only=True)
-        return Network(of, lambda of, sample, timestep, states: of(sample, timestep, states, return_dict=False)[0]).eval()
-    return Network(decoder(folder, precision), lambda of, latents: of.decode(latents, return_dict=False)[0]).eval()
+    if network == "vae_decoder":
+        return Network(decoder(folder, precision), lambda of, latents: of.decode(latents, return_dict=False)[0]).eval()
+    of = network_class(network).from_pretrained(folder, dtype=dtype(precision), local_files_only=True)
+    if network == "text_encoder_2":
+        def encode(of, ids):
+            out = of(ids, output_hidden_states=True)
+            return torch.cat([out.hidden_states[-2].flatten(1), out.text_embeds], 1)
+        call = encode
+    elif network == "text_encoder":
+        # as the pipeline calls it: the states behind the last layer but one are taken, and the last is computed all the same
+        call = (lambda of, ids: of(ids, output_hidden_states=True).hidden_states[-2]) if common.is_xl(model) else (lambda of, ids: of(ids).last_hidden_state)
+    elif common.is_xl(model):
+        call = lambda of, sample, timestep, states, pooled, ids: of(sample, timestep, states, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}, return_dict=False)[0]
+    else:
+        call = lambda of, sample, timestep, states: of(sample, timestep, states, return_dict=False)[0]
+    return Network(of, call).eval()
 
 
 def network_class(network):
@@ -54,9 +63,9 @@ def network_class(network):
     if network == "upscaler":
         import rrdb
         return rrdb.RRDBNet
-    if network == "text_encoder":
-        from transformers import CLIPTextModel
-        return CLIPTextModel
+    if network.startswith("text_encoder"):
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
+        return CLIPTextModel if network == "text_encoder" else CLIPTextModelWithProjection
     from diffusers import AutoencoderKL, UNet2DConditionModel
     return UNet2DConditionModel if network == "unet" else AutoencoderKL
 
@@ -70,20 +79,20 @@ def decoder(folder, precision):
     with torch.device("meta"):
         vae = kind.from_config(kind.load_config(folder))
     del vae.encoder, vae.quant_conv
-    with safe_open(os.path.join(folder, common.WEIGHTS["vae"]), "pt") as file:
+    with safe_open(os.path.join(folder, common.OTHER_WEIGHTS), "pt") as file:
         vae.load_state_dict({name: file.get_tensor(name).to(dtype(precision)) for name, _ in vae.named_parameters()}, assign=True)
     return vae
 
 
 def zeros(network, shapes):
     import torch
-    return [torch.zeros(shape, dtype=torch.int64 if network == "text_encoder" else torch.float32) for shape in shapes]
+    return [torch.zeros(shape, dtype=torch.int64 if network.startswith("text_encoder") else torch.float32) for shape in shapes]
 
 
-def cast(network, tensors):
+def cast(model, network, tensors):
     """The inputs in the type to compute in, but for time steps, which no pipeline rounds."""
     return [tensor.to(dtype(common.PRECISION)) if tensor.is_floating_point() and name != "timestep" else tensor
-            for name, tensor in zip(common.INPUTS[network], tensors)]
+            for name, tensor in zip(common.inputs(model, network), tensors)]
 
 
 def loaded(model, network):
@@ -95,23 +104,44 @@ def to_layout(module, name):
     return module.to(memory_format={"channels_first": torch.contiguous_format, "channels_last": torch.channels_last}[name])
 
 
-def faster_layout(of, run):
+LAYOUTS = ("channels_first", "channels_last")
+MOST_AT_ONCE = 2**31  # bytes of weights as stored, of which two layouts in float32 are loaded at the same time
+TRIAL_SIDE = 64  # of the latents or the image
+
+
+def faster_layout(of, run, at_once=True):
     """{"channels_first": seconds, "channels_last": seconds, "chosen": name} of run(module), by the least of alternating runs.
 
     `of` makes the module of a layout. The first run of each does not count, and runs of more than a second are counted once.
+    Not at once, each is made and run twice in turn.
     """
-    modules = {name: of(name) for name in ("channels_first", "channels_last")}
     best = {}
+
+    def timed(module):
+        start = time.perf_counter()
+        run(module)
+        return time.perf_counter() - start
+
+    if not at_once:
+        for name in LAYOUTS:
+            module = of(name)
+            best[name] = [timed(module) for _ in range(2)][1]
+            del module
+        return best | {"chosen": min(best, key=best.get)}
+    modules = {name: of(name) for name in LAYOUTS}
     for round in range(11):
         for name, module in modules.items():
-            start = time.perf_counter()
-            run(module)
-            seconds = time.perf_counter() - start
+            seconds = timed(module)
             if round > 0:
                 best[name] = min(best.get(name, seconds), seconds)
         if round > 0 and min(best.values()) > 1:
             break
     return best | {"chosen": min(best, key=best.get)}
+
+
+def trial_shapes(shapes):
+    """Those at which layouts are tried: images of no more than TRIAL_SIDE, since those of large ones take minutes."""
+    return [shape[:2] + [min(side, TRIAL_SIDE) for side in shape[2:]] if len(shape) == 4 else shape for shape in shapes]
 
 
 def layout_note(result):
@@ -122,14 +152,15 @@ def prepare(model, network, threads, shapes, _):
     import torch
     set_threads(threads)
     with torch.inference_mode():
-        inputs = cast(network, zeros(network, shapes))
-        return faster_layout(lambda name: to_layout(loaded(model, network), name), lambda of: of(*inputs))
+        inputs = cast(model, network, zeros(network, shapes))
+        at_once = os.path.getsize(common.weights(model, common.FOLDERS[network])) < MOST_AT_ONCE
+        return faster_layout(lambda name: to_layout(loaded(model, network), name), lambda of: of(*inputs), at_once)
 
 
 def choose_layout(model, network, threads, shapes):
-    if network == "text_encoder":  # it has no images
+    if network.startswith("text_encoder"):  # it has no images
         return {"chosen": "channels_first"}, {}
-    result = common.prepared("eager", versions() | {"precision": common.PRECISION}, model, network, threads, shapes)[1]
+    result = common.prepared("eager", versions() | {"precision": common.PRECISION}, model, network, threads, trial_shapes(shapes))[1]
     return result, {"memory_format": layout_note(result)}
 
 
@@ -139,14 +170,14 @@ class Network:
     def __init__(self, model, network, threads, shapes):
         layout, self.notes = choose_layout(model, network, threads, shapes)
         network_class(network)
-        self.network = network
+        self.model, self.network = model, network
         start = time.perf_counter()
         self.module = to_layout(loaded(model, network), layout["chosen"])
         self.load_seconds = time.perf_counter() - start
 
     def tensors(self, arrays):
         import torch
-        return cast(self.network, [torch.from_numpy(array) for array in arrays])
+        return cast(self.model, self.network, [torch.from_numpy(array) for array in arrays])
 
     def run(self, tensors):
         import torch

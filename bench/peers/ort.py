@@ -19,7 +19,7 @@ def prepare(model, network, _, shapes, folder):
 
     path = os.path.join(folder, "model.onnx")
     with torch.inference_mode():
-        torch.onnx.export(eager.module(model, network), tuple(eager.zeros(network, shapes)), path, input_names=common.INPUTS[network], output_names=["output"],
+        torch.onnx.export(eager.module(model, network), tuple(eager.zeros(network, shapes)), path, input_names=common.inputs(model, network), output_names=["output"],
                           dynamo=True, external_data=True, optimize=True)
     opset = onnx.load(path, load_external_data=False).opset_import[0].version
     return {"export": f"torch.onnx, opset {opset}, torch {torch.__version__}, onnxscript {onnxscript.__version__}"}
@@ -31,6 +31,7 @@ class Network:
     def __init__(self, model, network, threads, shapes):
         import onnxruntime
 
+        common.needs_memory(model, network, 4)
         folder, result = common.prepared("ort", versions(), model, network, threads, shapes)
         self.notes = {"export": f"{result['export']}, {result['prepare_seconds']} s, not counted"}
         options = onnxruntime.SessionOptions()
@@ -39,7 +40,7 @@ class Network:
         start = time.perf_counter()
         self.session = onnxruntime.InferenceSession(os.path.join(folder, "model.onnx"), options, providers=["CPUExecutionProvider"])
         self.load_seconds = time.perf_counter() - start
-        self.names = common.INPUTS[network]
+        self.names = common.inputs(model, network)
 
     def tensors(self, arrays):
         import onnxruntime

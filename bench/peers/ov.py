@@ -28,6 +28,7 @@ class Network:
     def __init__(self, model, network, threads, shapes):
         import openvino
 
+        common.needs_memory(model, network, 4)
         folder, result = common.prepared("ov", versions(), model, network, threads, shapes)
         self.notes = {"export": f"{result['export']}, {result['prepare_seconds']} s, not counted"}
         start = time.perf_counter()

@@ -112,7 +112,7 @@ class Image(Network):
 
 class Child(common.Child):
     def run(self, q):
-        shapes = [q["inputs"][name]["shape"] for name in common.INPUTS[self.name]]
+        shapes = [q["inputs"][name]["shape"] for name in common.inputs(self.model, self.name)]
         more = self.load(shapes, lambda: self.make_network(self.model, self.name, self.threads, shapes))
         return {"seconds": self.loaded.run_phase(), "output": None} | more
 

@@ -1,7 +1,6 @@
 package randommodel
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 
@@ -19,16 +18,8 @@ func writeUpscaler(dir, name string, m *device.Manifest) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	final := filepath.Join(dir, "diffusion_pytorch_model.safetensors")
-	f, err := os.Create(final + ".part")
-	if err != nil {
-		return err
-	}
-	err = writeWeights(f, name, m, func(int64, int64) {})
-	if err := errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if err := os.Rename(f.Name(), final); err != nil {
+	list := parameters(m, false)
+	if err := writeFile(filepath.Join(dir, "diffusion_pytorch_model.safetensors"), name, list, func(int64, int64) {}); err != nil {
 		return err
 	}
 	return writeJSON(filepath.Join(dir, index), map[string]string{"_class_name": "Upscaler"})

@@ -22,20 +22,42 @@ type entry struct {
 	Offsets [2]int64 `json:"data_offsets"`
 }
 
-// writeWeights writes the parameters of m as float16 in a safetensors file.
-func writeWeights(w io.Writer, component string, m *device.Manifest, progress func(done, all int64)) error {
+// random is a tensor of normal values.
+type random struct {
+	name            string
+	shape           []int
+	mean, deviation float64
+}
+
+func (r random) elems() int {
+	n := 1
+	for _, d := range r.shape {
+		n *= d
+	}
+	return n
+}
+
+// parameters are the tensors of a manifest: normal values that keep the size of what goes through, weights with a deviation of
+// 1/sqrt(fan_in), norms near the identity. linear is as configs.Files has it.
+func parameters(m *device.Manifest, linear bool) (out []random) {
+	for _, p := range m.Params {
+		mean, deviation := distribution(p)
+		out = append(out, random{p.Name, storedShape(p, linear), mean, deviation})
+	}
+	return out
+}
+
+// writeWeights writes tensors as float16 in a safetensors file. The values depend on seed and the tensor's name.
+func writeWeights(w io.Writer, seed string, list []random, progress func(done, all int64)) error {
 	header := map[string]any{"__metadata__": map[string]string{"format": "pt"}}
 	at := int64(0)
-	for _, p := range m.Params {
-		n, ok := p.Shape.Elems()
-		if !ok {
-			return fmt.Errorf("parameter %s: shape %v", p.Name, p.Shape)
+	for _, r := range list {
+		if header[r.name] != nil {
+			return fmt.Errorf("parameter %s is declared twice", r.name)
 		}
-		if header[p.Name] != nil {
-			return fmt.Errorf("parameter %s is declared twice", p.Name)
-		}
-		header[p.Name] = entry{"F16", storedShape(p), [2]int64{at, at + 2*int64(n)}}
-		at += 2 * int64(n)
+		end := at + 2*int64(r.elems())
+		header[r.name] = entry{"F16", r.shape, [2]int64{at, end}}
+		at = end
 	}
 	text, err := json.Marshal(header)
 	if err != nil {
@@ -52,33 +74,37 @@ func writeWeights(w io.Writer, component string, m *device.Manifest, progress fu
 		return err
 	}
 	done := int64(0)
-	for _, p := range m.Params {
-		if err := writeTensor(out, component, p); err != nil {
+	for _, r := range list {
+		if err := writeTensor(out, seed, r); err != nil {
 			return err
 		}
-		n, _ := p.Shape.Elems()
-		done += 2 * int64(n)
+		done += 2 * int64(r.elems())
 		progress(done, at)
 	}
 	return out.Flush()
 }
 
-// writeTensor writes normal values that keep the size of what goes through: weights with a deviation of
-// 1/sqrt(fan_in), norms near the identity.
-func writeTensor(out *bufio.Writer, component string, p device.Param) error {
-	mean, deviation := distribution(p)
+// writeTensor writes the values of a tensor, some at a time.
+func writeTensor(out *bufio.Writer, seed string, r random) error {
 	hash := fnv.New64a()
-	fmt.Fprintf(hash, "%s/%s", component, p.Name)
-	random := rand.New(rand.NewPCG(hash.Sum64(), 1)) //nolint:gosec // weights are no secret and must come out the same again
-	n, _ := p.Shape.Elems()
-	for range n {
-		h := toF16(float32(mean + deviation*random.NormFloat64()))
-		if err := out.WriteByte(byte(h)); err != nil {
+	fmt.Fprintf(hash, "%s/%s", seed, r.name)
+	source := rand.New(rand.NewPCG(hash.Sum64(), 1)) //nolint:gosec // weights are no secret and must come out the same again
+	var values [1 << 12]float32
+	var halves [len(values)]uint16
+	var bytes [2 * len(values)]byte
+	for left := r.elems(); left > 0; {
+		n := min(left, len(values))
+		for i := range n {
+			values[i] = float32(r.mean + r.deviation*source.NormFloat64())
+		}
+		toF16(halves[:n], values[:n])
+		for i, h := range halves[:n] {
+			binary.LittleEndian.PutUint16(bytes[2*i:], h)
+		}
+		if _, err := out.Write(bytes[:2*n]); err != nil {
 			return err
 		}
-		if err := out.WriteByte(byte(h >> 8)); err != nil {
-			return err
-		}
+		left -= n
 	}
 	return nil
 }
@@ -100,14 +126,14 @@ func distribution(p device.Param) (mean, deviation float64) {
 
 // toF16 rounds to the nearest float16, to even between two. What is too small for a normal one becomes zero, so that no
 // side of a benchmark meets denormal numbers; what is too large becomes infinite.
-func toF16(v float32) uint16 {
+func toF16(dst []uint16, src []float32) {
 	const least = 0x1p-14 - 0x1p-26 // from here on, eleven bits round up to the smallest normal one
-	if -least < v && v < least {
-		return uint16(math.Float32bits(v) >> 16 & 0x8000)
+	kernel.NarrowF16(dst, src)
+	for i, v := range src {
+		if -least < v && v < least {
+			dst[i] = uint16(math.Float32bits(v) >> 16 & 0x8000)
+		}
 	}
-	var h [1]uint16
-	kernel.NarrowF16(h[:], []float32{v})
-	return h[0]
 }
 
 func slashes(name string) string { return strings.ReplaceAll(name, ".", "/") }

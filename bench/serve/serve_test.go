@@ -26,7 +26,7 @@ func ask(t *testing.T, network string, requests ...peer.Request) []peer.Reply {
 			t.Fatal(err)
 		}
 	}
-	if err := Main(t.Context(), starter, network, 2, &in, &out); err != nil {
+	if err := Main(t.Context(), Options{Model: starter, Network: network, Threads: 2}, &in, &out); err != nil {
 		t.Fatal(err)
 	}
 	answers := json.NewDecoder(&out)
@@ -153,7 +153,7 @@ func TestNetworkErrors(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := Main(t.Context(), starter, "nothing", 1, &bytes.Buffer{}, &out); err == nil || !strings.Contains(out.String(), `{"error":"no network \"nothing\"`) {
+	if err := Main(t.Context(), Options{Model: starter, Network: "nothing", Threads: 1}, &bytes.Buffer{}, &out); err == nil || !strings.Contains(out.String(), `{"error":"no network \"nothing\"`) {
 		t.Errorf("%v, %s", err, out.String())
 	}
 }

@@ -95,3 +95,6 @@ func (s *stages) Run(context.Context) error { return errNetwork }
 
 // Output implements peer.Engine.
 func (s *stages) Output() ([]float32, []int) { return nil, nil }
+
+// PeakLedger implements peer.Engine.
+func (s *stages) PeakLedger() int64 { return s.device.Memory().PeakBytes }
