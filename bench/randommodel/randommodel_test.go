@@ -179,7 +179,7 @@ func TestWriteLoRA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := file.LoRA(lora.UNet)
+	l, err := file.LoRA(lora.UNet, modeldir.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
