@@ -20,7 +20,7 @@ import (
 func TestFromPNG(t *testing.T) {
 	sdxl := filepath.Join("testdata", "golden", "sdxl")
 	input := func(name string) string { return filepath.Join(sdxl, "inputs", name) }
-	models := strings.Join([]string{filepath.Join(sdxl, "tiny-sd15"), filepath.Join(sdxl, "control-sd-a"), filepath.Join(sdxl, "ip-adapter", "ip-adapter_tiny.safetensors")}, ",")
+	models := strings.Join([]string{filepath.Join(sdxl, "tiny-sd15"), filepath.Join(sdxl, "control-sd-a"), filepath.Join(sdxl, "ip-adapter", "ip-adapter_tiny.safetensors"), filepath.Join(sdxl, "lora", "sd-kohya.safetensors")}, ",")
 	tiny := []string{"--models", models}
 	drawn := []string{"--model", "tiny-sd15", "--width", "64", "--height", "48", "--steps", "4", "--sampler", "euler_a"}
 	for name, c := range map[string]struct {
@@ -34,7 +34,7 @@ func TestFromPNG(t *testing.T) {
 		"two passes":                        {"a house", "out.png", append(drawn, "--hires", "2x"), tiny},
 		"two passes, with their own steps":  {"a house", "out.png", append(drawn, "--hires", "1.5x", "--hires-strength", "0.35", "--hires-steps", "9"), tiny},
 		"adapters": {
-			"a house", "out.png", append(drawn, "--controlnet", "control-sd-a:0.7:0:0.8", "--ip-adapter", "ip-adapter_tiny:0.6"),
+			"a house", "out.png", append(drawn, "--controlnet", "control-sd-a:0.7:0:0.8", "--ip-adapter", "ip-adapter_tiny:0.6", "--lora", "sd-kohya:0.8:0.5"),
 			append(tiny, "--control-image", input("edges-64x48.png"), "--image-prompt", input("photo-90x70.png")),
 		},
 	} {
