@@ -203,6 +203,10 @@ func TestAdaptersInBudget(t *testing.T) {
 		budget = max(budget, u.GetWeightsBytes()+u.GetScratchBytes())
 	}
 	s.stop(t)
+	p := runPlan(t, r.Model, "--models", models, "--option", "controlnets="+r.options["controlnets"].GetText(), "--width", fmt.Sprint(r.Width), "--height", fmt.Sprint(r.Height))
+	if wantUsage(t, p, events); p.LeastBudgetBytes != budget {
+		t.Errorf("the plan tells a smallest budget of %d bytes, want %d", p.LeastBudgetBytes, budget)
+	}
 
 	nets := []string{"control-sd-a/controlnet", "control-sd-b/controlnet"}
 	large := goldenRun(t, "sdxl", "sd-control-multi")

@@ -68,7 +68,7 @@ type planned struct {
 func (o options) plan(ctx context.Context, s scenario) (p planned, err error) {
 	side := strconv.Itoa(s.side)
 	args := append([]string{
-		"plan", o.model, "--models", o.upscaler, "--json", "--load-bandwidth", "1GB/s",
+		"plan", filepath.Base(o.model), "--models", o.model, "--models", o.upscaler, "--json", "--load-bandwidth", "1GB/s",
 		"--memory-budget", strconv.FormatInt(s.budget, 10), "--width", side, "--height", side,
 	}, s.precision...)
 	if s.upscale {
