@@ -112,8 +112,8 @@ type OptionSpec struct {
 	Min, Max float64
 	Multiple int64    // of an Int; 0 is any
 	Choices  []string // of a Text; none is any
-	// Aliases are other names of Choices, in small letters, that requests may have.
-	Aliases map[string]string
+	// Aliases are other names of Choices, in small letters, that requests may have. Where there are any, Choices are known in all letters.
+	Aliases map[string]Alias
 	Tokens  int    // of a Text: so many tokens of it are taken at once, what is beyond them in further parts or not at all; 0 is no limit
 	Shape   bool   // what a turn takes in memory depends on it
 	Unit    string // of an Int: "pixels" of a side, or nothing
@@ -189,13 +189,25 @@ func (s OptionSpec) checkSide(field string, side int64) error {
 	return Invalid(s.reason(), field, side, accepted)
 }
 
-// Named is a value by the name that it has among Choices, whatever other one it has in a request.
-func (s OptionSpec) Named(o Option) Option {
-	choice, ok := s.Aliases[strings.ToLower(strings.TrimSpace(o.Text))]
-	if !ok || slices.Contains(s.Choices, o.Text) || !slices.Contains(s.Choices, choice) {
-		return o
+// Alias is what another name of a choice stands for.
+type Alias struct {
+	Choice string
+	Others map[string]string // choices of further options that the name says
+}
+
+// Named is a value by the name that it has among Choices, whatever other one it has in a request, and what the name says of further options.
+func (s OptionSpec) Named(o Option) (named Option, others map[string]string) {
+	said := strings.ToLower(strings.TrimSpace(o.Text))
+	alias, ok := s.Aliases[said]
+	switch {
+	case len(s.Aliases) == 0 || o.Type != Text || slices.Contains(s.Choices, o.Text):
+		return o, nil
+	case slices.Contains(s.Choices, said):
+		return TextOption(said), nil
+	case !ok || !slices.Contains(s.Choices, alias.Choice):
+		return o, nil
 	}
-	return TextOption(choice)
+	return TextOption(alias.Choice), alias.Others
 }
 
 func (s OptionSpec) reason() Reason { return cmp.Or(s.Refused, InvalidField) }

@@ -1,6 +1,7 @@
 package stage_test
 
 import (
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -46,5 +47,33 @@ func TestOptionSpecCheck(t *testing.T) {
 	}
 	if err := sampler.Missing("sampler"); err.Reason != stage.SamplerUnsupported || !strings.Contains(err.Message, "one of ddim, euler, since its own is unknown") {
 		t.Errorf("an option that is missing: %v", err)
+	}
+}
+
+// TestNamed: choices are found by other names, and by their own in capitals, where there are other names at all.
+func TestNamed(t *testing.T) {
+	sampler := stage.OptionSpec{Name: "sampler", Type: stage.Text, Choices: []string{"euler", "dpmpp_sde"}, Aliases: map[string]stage.Alias{
+		"k_euler": {Choice: "euler"}, "dpm++ sde karras": {Choice: "dpmpp_sde", Others: map[string]string{"schedule": "karras"}}, "gone": {Choice: "not here"},
+	}}
+	format := stage.OptionSpec{Name: "format", Type: stage.Text, Choices: []string{"png"}}
+	for _, c := range []struct {
+		spec        stage.OptionSpec
+		said, named string
+		others      map[string]string
+	}{
+		{sampler, "euler", "euler", nil},
+		{sampler, "Euler", "euler", nil},
+		{sampler, " K_Euler ", "euler", nil},
+		{sampler, "DPM++ SDE Karras", "dpmpp_sde", map[string]string{"schedule": "karras"}},
+		{sampler, "gone", "gone", nil},
+		{sampler, "Turbo", "Turbo", nil},
+		{format, "PNG", "PNG", nil},
+	} {
+		if named, others := c.spec.Named(stage.TextOption(c.said)); named != stage.TextOption(c.named) || !maps.Equal(others, c.others) {
+			t.Errorf("%s %q: %v, %v, want %s, %v", c.spec.Name, c.said, named, others, c.named, c.others)
+		}
+	}
+	if named, _ := sampler.Named(stage.IntOption(3)); named != stage.IntOption(3) {
+		t.Errorf("a number became %v", named)
 	}
 }

@@ -50,15 +50,13 @@ func (c Choice) joined() Choice {
 	return c
 }
 
-// Aliases are the names, in small letters, that samplers have elsewhere, by ours. Those with a schedule that none of ours has in its name are
-// Parse's alone.
-func Aliases() map[string]string {
-	out := map[string]string{}
-	for name, c := range aliases() {
-		if c = c.joined(); c.Schedule == "" && name != c.Sampler {
-			out[name] = c.Sampler
-		}
+// Aliases are the names, in small letters, that samplers have elsewhere, and what Parse makes of them.
+func Aliases() map[string]Choice {
+	out := aliases()
+	for name, c := range out {
+		out[name] = c.joined()
 	}
+	maps.DeleteFunc(out, func(name string, c Choice) bool { return name == c.Sampler })
 	return out
 }
 

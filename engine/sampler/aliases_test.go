@@ -3,6 +3,7 @@ package sampler
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -53,9 +54,9 @@ func TestParse(t *testing.T) {
 
 // TestAliases: aliases name samplers and schedules that there are, and none has the name of another.
 func TestAliases(t *testing.T) {
-	for name, sampler := range Aliases() {
-		if !slices.Contains(Names(), sampler) || slices.Contains(Names(), name) {
-			t.Errorf("%q stands for %q", name, sampler)
+	for name, want := range Aliases() {
+		if got, err := Parse(strings.ToUpper(name), ""); err != nil || got != want || slices.Contains(Names(), name) || !slices.Contains(Names(), want.Sampler) {
+			t.Errorf("%q stands for %v, and is parsed as %v, %v", name, want, got, err)
 		}
 	}
 	for name, schedule := range ScheduleAliases() {
@@ -63,7 +64,7 @@ func TestAliases(t *testing.T) {
 			t.Errorf("%q stands for %q", name, schedule)
 		}
 	}
-	if len(Aliases()) < 20 || len(ScheduleAliases()) < 3 {
+	if len(Aliases()) < 80 || len(ScheduleAliases()) < 3 {
 		t.Errorf("%d and %d aliases", len(Aliases()), len(ScheduleAliases()))
 	}
 }

@@ -32,7 +32,14 @@ func ReadSchedule(dir *modeldir.Dir, parse func(data []byte, class string) (samp
 
 // Option is the spec of the sampler.
 func (s Schedule) Option() stage.OptionSpec {
-	spec := stage.OptionSpec{Name: OptionSampler, Type: stage.Text, Refused: stage.SamplerUnsupported, Aliases: sampler.Aliases()}
+	spec := stage.OptionSpec{Name: OptionSampler, Type: stage.Text, Refused: stage.SamplerUnsupported, Aliases: map[string]stage.Alias{}}
+	for name, c := range sampler.Aliases() {
+		alias := stage.Alias{Choice: c.Sampler}
+		if c.Schedule != "" {
+			alias.Others = map[string]string{OptionSchedule: c.Schedule}
+		}
+		spec.Aliases[name] = alias
+	}
 	if problem := s.Config.Problem(); s.Missing != nil {
 		spec.Choices, spec.Problem = sampler.Names(), "the model has no scheduler that can be read"
 	} else if spec.Choices = s.Config.Samplers(); problem != nil {
@@ -45,7 +52,11 @@ func (s Schedule) Option() stage.OptionSpec {
 
 // spacing is the spec of how noise levels are spaced.
 func (s Schedule) spacing() stage.OptionSpec {
-	return stage.OptionSpec{Name: OptionSchedule, Type: stage.Text, Choices: sampler.Schedules(), Aliases: sampler.ScheduleAliases()}
+	spec := stage.OptionSpec{Name: OptionSchedule, Type: stage.Text, Choices: sampler.Schedules(), Aliases: map[string]stage.Alias{}}
+	for name, schedule := range sampler.ScheduleAliases() {
+		spec.Aliases[name] = stage.Alias{Choice: schedule}
+	}
+	return spec
 }
 
 // tuned is the config with what a request says of its sampler.

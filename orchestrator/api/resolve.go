@@ -184,6 +184,9 @@ func optionsOf(spec pipeline.Spec, p *triptychv1alpha1.GenerationSpec, inputs st
 	if err := lift(spec.Recipe, given); err != nil {
 		return nil, err
 	}
+	if err := rename(spec.Recipe, given); err != nil {
+		return nil, err
+	}
 	var known []string
 	out := stage.Options{}
 	for _, o := range spec.Recipe.Options {
@@ -200,7 +203,6 @@ func optionsOf(spec pipeline.Spec, p *triptychv1alpha1.GenerationSpec, inputs st
 		case v == stage.Option{} && !said:
 			return nil, o.Missing(name)
 		}
-		v = o.Named(v)
 		if err := o.Check(name, v); err != nil {
 			return nil, err
 		}

@@ -101,7 +101,7 @@ func TestWorkSurvives(t *testing.T) {
 
 func TestInfoSurvives(t *testing.T) {
 	recipe := stagetest.Recipe(stagetest.Film)
-	recipe.Options = append(recipe.Options, stage.OptionSpec{Name: "s", Type: stage.Bool, Default: stage.BoolOption(false), Problem: "p", Adapter: "lora", Tag: "t", InTexts: []string{"prompt"}, Inputs: []string{"photo"}, Aliases: map[string]string{"a": "b"}})
+	recipe.Options = append(recipe.Options, stage.OptionSpec{Name: "s", Type: stage.Bool, Default: stage.BoolOption(false), Problem: "p", Adapter: "lora", Tag: "t", InTexts: []string{"prompt"}, Inputs: []string{"photo"}, Aliases: map[string]stage.Alias{"a": {Choice: "b"}, "c": {Choice: "d", Others: map[string]string{"e": "f", "g": "h"}}}})
 	recipe.Turns[0].Members = append(recipe.Turns[0].Members, stage.Member{Component: "unet_lora", With: "w", Option: "loras"})
 	told := stage.Info{
 		Kind: stage.KindDenoiser, Version: "v", Host: "h", Device: "d", MemoryBudgetBytes: 1,

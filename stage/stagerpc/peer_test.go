@@ -143,13 +143,17 @@ func TestPeerTellsTooMuch(t *testing.T) {
 	}
 	ports := func(n int) []*stagepb.Port { return slices.Repeat([]*stagepb.Port{{}}, n) }
 	cases := map[string][]*stagepb.Recipe{
-		"good":        recipe(&stagepb.Recipe{Family: long[1:], Turns: slices.Repeat([]*stagepb.Turn{{Takes: ports(256)}}, 256)}),
-		"recipes":     slices.Repeat([]*stagepb.Recipe{{}}, 257),
-		"family":      recipe(&stagepb.Recipe{Family: long}),
-		"options":     recipe(&stagepb.Recipe{Options: slices.Repeat([]*stagepb.OptionSpec{{}}, 257)}),
-		"default":     recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{Default: &stagepb.OptionValue{Value: &stagepb.OptionValue_Text{Text: long}}}}}),
-		"choices":     recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{Choices: make([]string, 257)}}}),
-		"choice":      recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{Choices: []string{long}}}}),
+		"good":    recipe(&stagepb.Recipe{Family: long[1:], Turns: slices.Repeat([]*stagepb.Turn{{Takes: ports(256)}}, 256)}),
+		"recipes": slices.Repeat([]*stagepb.Recipe{{}}, 257),
+		"family":  recipe(&stagepb.Recipe{Family: long}),
+		"options": recipe(&stagepb.Recipe{Options: slices.Repeat([]*stagepb.OptionSpec{{}}, 257)}),
+		"default": recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{Default: &stagepb.OptionValue{Value: &stagepb.OptionValue_Text{Text: long}}}}}),
+		"choices": recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{Choices: make([]string, 257)}}}),
+		"choice":  recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{Choices: []string{long}}}}),
+		"aliases": recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{Aliases: slices.Repeat([]*stagepb.OptionSpec_Alias{{}}, 257)}}}),
+		"others": recipe(&stagepb.Recipe{Options: []*stagepb.OptionSpec{{
+			Aliases: []*stagepb.OptionSpec_Alias{{Others: []*stagepb.OptionSpec_Other{{Choice: long}}}},
+		}}}),
 		"turns":       recipe(&stagepb.Recipe{Turns: slices.Repeat([]*stagepb.Turn{{}}, 257)}),
 		"takes":       turn(&stagepb.Turn{Takes: ports(257)}),
 		"dimensions":  turn(&stagepb.Turn{Gives: []*stagepb.Port{{Shape: make([]string, 257)}}}),

@@ -142,19 +142,32 @@ func specToProto(s stage.OptionSpec) *stagepb.OptionSpec {
 }
 
 // aliasesToProto lists aliases in order.
-func aliasesToProto(aliases map[string]string) []*stagepb.OptionSpec_Alias {
+func aliasesToProto(aliases map[string]stage.Alias) []*stagepb.OptionSpec_Alias {
 	return each(slices.Sorted(maps.Keys(aliases)), func(name string) *stagepb.OptionSpec_Alias {
-		return &stagepb.OptionSpec_Alias{Name: clip(name), Choice: clip(aliases[name])}
+		others := aliases[name].Others
+		return &stagepb.OptionSpec_Alias{
+			Name: clip(name), Choice: clip(aliases[name].Choice),
+			Others: each(slices.Sorted(maps.Keys(others)), func(option string) *stagepb.OptionSpec_Other {
+				return &stagepb.OptionSpec_Other{Option: clip(option), Choice: clip(others[option])}
+			}),
+		}
 	})
 }
 
-func aliasesFromProto(list []*stagepb.OptionSpec_Alias) map[string]string {
-	if len(list) == 0 {
-		return nil
-	}
-	out := map[string]string{}
+func aliasesFromProto(list []*stagepb.OptionSpec_Alias) map[string]stage.Alias {
+	var out map[string]stage.Alias
 	for _, a := range list {
-		out[a.GetName()] = a.GetChoice()
+		alias := stage.Alias{Choice: a.GetChoice()}
+		for _, o := range a.GetOthers() {
+			if alias.Others == nil {
+				alias.Others = map[string]string{}
+			}
+			alias.Others[o.GetOption()] = o.GetChoice()
+		}
+		if out == nil {
+			out = map[string]stage.Alias{}
+		}
+		out[a.GetName()] = alias
 	}
 	return out
 }

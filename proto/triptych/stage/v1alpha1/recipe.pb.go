@@ -795,7 +795,9 @@ type OptionSpec_Alias struct {
 	// The other name, in small letters.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// One of the choices.
-	Choice        string `protobuf:"bytes,2,opt,name=choice,proto3" json:"choice,omitempty"`
+	Choice string `protobuf:"bytes,2,opt,name=choice,proto3" json:"choice,omitempty"`
+	// What the name says of further options.
+	Others        []*OptionSpec_Other `protobuf:"bytes,3,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +846,68 @@ func (x *OptionSpec_Alias) GetChoice() string {
 	return ""
 }
 
+func (x *OptionSpec_Alias) GetOthers() []*OptionSpec_Other {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+// Other is a choice of a further option.
+type OptionSpec_Other struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the option.
+	Option string `protobuf:"bytes,1,opt,name=option,proto3" json:"option,omitempty"`
+	// One of its choices.
+	Choice        string `protobuf:"bytes,2,opt,name=choice,proto3" json:"choice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OptionSpec_Other) Reset() {
+	*x = OptionSpec_Other{}
+	mi := &file_triptych_stage_v1alpha1_recipe_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OptionSpec_Other) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OptionSpec_Other) ProtoMessage() {}
+
+func (x *OptionSpec_Other) ProtoReflect() protoreflect.Message {
+	mi := &file_triptych_stage_v1alpha1_recipe_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OptionSpec_Other.ProtoReflect.Descriptor instead.
+func (*OptionSpec_Other) Descriptor() ([]byte, []int) {
+	return file_triptych_stage_v1alpha1_recipe_proto_rawDescGZIP(), []int{5, 1}
+}
+
+func (x *OptionSpec_Other) GetOption() string {
+	if x != nil {
+		return x.Option
+	}
+	return ""
+}
+
+func (x *OptionSpec_Other) GetChoice() string {
+	if x != nil {
+		return x.Choice
+	}
+	return ""
+}
+
 var File_triptych_stage_v1alpha1_recipe_proto protoreflect.FileDescriptor
 
 const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
@@ -880,7 +944,7 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\x05float\x18\x02 \x01(\x01H\x00R\x05float\x12\x14\n" +
 	"\x04text\x18\x03 \x01(\tH\x00R\x04text\x12\x14\n" +
 	"\x04bool\x18\x04 \x01(\bH\x00R\x04boolB\a\n" +
-	"\x05value\"\xc2\x04\n" +
+	"\x05value\"\xbe\x05\n" +
 	"\n" +
 	"OptionSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
@@ -900,9 +964,13 @@ const file_triptych_stage_v1alpha1_recipe_proto_rawDesc = "" +
 	"\x03tag\x18\x0e \x01(\tR\x03tag\x12\x19\n" +
 	"\bin_texts\x18\x0f \x03(\tR\ainTexts\x12\x16\n" +
 	"\x06inputs\x18\x10 \x03(\tR\x06inputs\x12C\n" +
-	"\aaliases\x18\x11 \x03(\v2).triptych.stage.v1alpha1.OptionSpec.AliasR\aaliases\x1a3\n" +
+	"\aaliases\x18\x11 \x03(\v2).triptych.stage.v1alpha1.OptionSpec.AliasR\aaliases\x1av\n" +
 	"\x05Alias\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06choice\x18\x02 \x01(\tR\x06choice\x12A\n" +
+	"\x06others\x18\x03 \x03(\v2).triptych.stage.v1alpha1.OptionSpec.OtherR\x06others\x1a7\n" +
+	"\x05Other\x12\x16\n" +
+	"\x06option\x18\x01 \x01(\tR\x06option\x12\x16\n" +
 	"\x06choice\x18\x02 \x01(\tR\x06choice*p\n" +
 	"\tStageKind\x12\x1a\n" +
 	"\x16STAGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -930,7 +998,7 @@ func file_triptych_stage_v1alpha1_recipe_proto_rawDescGZIP() []byte {
 }
 
 var file_triptych_stage_v1alpha1_recipe_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_triptych_stage_v1alpha1_recipe_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_triptych_stage_v1alpha1_recipe_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_triptych_stage_v1alpha1_recipe_proto_goTypes = []any{
 	(StageKind)(0),           // 0: triptych.stage.v1alpha1.StageKind
 	(OptionType)(0),          // 1: triptych.stage.v1alpha1.OptionType
@@ -941,6 +1009,7 @@ var file_triptych_stage_v1alpha1_recipe_proto_goTypes = []any{
 	(*OptionValue)(nil),      // 6: triptych.stage.v1alpha1.OptionValue
 	(*OptionSpec)(nil),       // 7: triptych.stage.v1alpha1.OptionSpec
 	(*OptionSpec_Alias)(nil), // 8: triptych.stage.v1alpha1.OptionSpec.Alias
+	(*OptionSpec_Other)(nil), // 9: triptych.stage.v1alpha1.OptionSpec.Other
 }
 var file_triptych_stage_v1alpha1_recipe_proto_depIdxs = []int32{
 	5,  // 0: triptych.stage.v1alpha1.Recipe.inputs:type_name -> triptych.stage.v1alpha1.Port
@@ -953,11 +1022,12 @@ var file_triptych_stage_v1alpha1_recipe_proto_depIdxs = []int32{
 	1,  // 7: triptych.stage.v1alpha1.OptionSpec.type:type_name -> triptych.stage.v1alpha1.OptionType
 	6,  // 8: triptych.stage.v1alpha1.OptionSpec.default:type_name -> triptych.stage.v1alpha1.OptionValue
 	8,  // 9: triptych.stage.v1alpha1.OptionSpec.aliases:type_name -> triptych.stage.v1alpha1.OptionSpec.Alias
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 10: triptych.stage.v1alpha1.OptionSpec.Alias.others:type_name -> triptych.stage.v1alpha1.OptionSpec.Other
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_triptych_stage_v1alpha1_recipe_proto_init() }
@@ -977,7 +1047,7 @@ func file_triptych_stage_v1alpha1_recipe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_triptych_stage_v1alpha1_recipe_proto_rawDesc), len(file_triptych_stage_v1alpha1_recipe_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
