@@ -114,14 +114,15 @@ func ownSampler(class string, r *config.Reader) (string, error) {
 	switch class {
 	case dpmSolver:
 		if r.String("algorithm_type", "dpmsolver++", "sde-dpmsolver++", "deis") == "sde-dpmsolver++" {
+			if r.OptionalInt("solver_order", 2, 1, 3) == 3 {
+				return "dpmpp_3m_sde", nil
+			}
 			return "dpmpp_2m_sde", nil
 		}
 	case "PNDMScheduler":
 		if !r.Bool("skip_prk_steps", false) {
 			r.Refuse("skip_prk_steps", "true")
 		}
-	case lcmClass, tcdClass:
-		r.Int("original_inference_steps", originalSteps, originalSteps, originalSteps)
 	}
 	var known []string
 	for _, e := range entries() {
@@ -215,7 +216,9 @@ func (c Config) read(e entry, r *config.Reader) (settings, error) {
 	case lcmClass:
 		s.timestepScaling = r.Float("timestep_scaling", 10, 0, 1e6)
 	}
-	s.originalSteps = originalSteps
+	if e.class == lcmClass || e.class == tcdClass {
+		s.originalSteps = r.Int("original_inference_steps", 50, 1, MaxTrainSteps)
+	}
 	s.betas = readBetas(r, class, s.trainSteps)
 	if s.schedule != "" {
 		// The reference lets these override the ends of the schedule.

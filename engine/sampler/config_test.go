@@ -37,6 +37,10 @@ func TestParseConfigNamesItsOwnSampler(t *testing.T) {
 		{`{"_class_name":"EulerAncestralDiscreteScheduler"}`, "euler_a"},
 		{`{"_class_name":"DPMSolverMultistepScheduler"}`, "dpmpp_2m"},
 		{`{"_class_name":"DPMSolverMultistepScheduler","algorithm_type":"sde-dpmsolver++"}`, "dpmpp_2m_sde"},
+		{`{"_class_name":"DPMSolverMultistepScheduler","algorithm_type":"sde-dpmsolver++","solver_order":3}`, "dpmpp_3m_sde"},
+		{`{"_class_name":"DPMSolverSDEScheduler"}`, "dpmpp_sde"},
+		{`{"_class_name":"DEISMultistepScheduler","algorithm_type":"deis","solver_type":"logrho"}`, "deis"},
+		{`{"_class_name":"TCDScheduler"}`, "tcd"},
 		{`{"_class_name":"UniPCMultistepScheduler"}`, "unipc"},
 		{`{"_class_name":"LCMScheduler"}`, "lcm"},
 	} {
@@ -74,6 +78,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"_class_name":"PNDMScheduler"}`, "skip_prk_steps"},
 		{`{"_class_name":"PNDMScheduler","skip_prk_steps":true,"prediction_type":"sample"}`, "prediction_type"},
 		{`{"_class_name":"EulerDiscreteScheduler","use_exponential_sigmas":"yes"}`, "use_exponential_sigmas"},
+		{`{"_class_name":"EulerDiscreteScheduler","use_karras_sigmas":true,"use_beta_sigmas":true}`, "use_beta_sigmas"},
 		{`{"_class_name":"EulerDiscreteScheduler","interpolation_type":"log_linear"}`, "interpolation_type"},
 		{`{"_class_name":"EulerDiscreteScheduler","timestep_type":"continuous"}`, "timestep_type"},
 		{`{"_class_name":"EulerDiscreteScheduler","use_karras_sigmas":true,"sigma_min":0.02}`, "sigma_min"},
@@ -84,7 +89,7 @@ func TestParseConfigErrors(t *testing.T) {
 		{`{"_class_name":"DPMSolverMultistepScheduler","lambda_min_clipped":-5.1}`, "lambda_min_clipped"},
 		{`{"_class_name":"UniPCMultistepScheduler","use_beta_sigmas":true,"sigma_min":0.02}`, "sigma_min"},
 		{`{"_class_name":"UniPCMultistepScheduler","disable_corrector":[0]}`, "disable_corrector"},
-		{`{"_class_name":"LCMScheduler","original_inference_steps":100}`, "original_inference_steps"},
+		{`{"_class_name":"LCMScheduler","original_inference_steps":0}`, "original_inference_steps"},
 	} {
 		var bad config.Errors
 		cfg, err := parse([]byte(c.data))
@@ -106,7 +111,7 @@ func TestOwnSchedulerThatCannotBeUsed(t *testing.T) {
 	}{
 		{"KDPM2DiscreteScheduler", `{"_class_name":"DDIMScheduler"}`, nil, "KDPM2DiscreteScheduler cannot be used (the class is not known)"},
 		{"PNDMScheduler", `{}`, nil, "skip_prk_steps"},
-		{"LCMScheduler", `{"original_inference_steps":100}`, nil, "original_inference_steps"},
+		{"LCMScheduler", `{"original_inference_steps":0}`, []string{"lcm", "tcd"}, "original_inference_steps"},
 		{"DDIMScheduler", `{"thresholding":true}`, []string{"ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_karras", "dpmpp_2m_sde", "dpmpp_3m_sde", "deis", "unipc", "lcm", "tcd"}, "thresholding = true"},
 	} {
 		cfg, err := ParseConfig([]byte(c.data), c.class)

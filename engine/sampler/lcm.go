@@ -1,9 +1,5 @@
 package sampler
 
-// originalSteps is how many steps the sampler that a consistency model was distilled from took;
-// the timesteps of a run are a subset of those.
-const originalSteps = 50
-
 // lcm samples a latent consistency model (Luo et al. 2023, arXiv 2310.04378): the network's clean
 // sample, blended with the noisy one by the boundary condition of consistency models, is noised again
 // to the next level. Every step draws but the last. Reference: LCMScheduler.

@@ -65,7 +65,11 @@ func (e entry) schedule(class class, r *config.Reader) (named string) {
 	}
 	if class.karras {
 		for _, s := range []string{Karras, Exponential, Beta} {
-			if r.Bool("use_"+s+"_sigmas", false) && named == "" {
+			switch key := "use_" + s + "_sigmas"; {
+			case !r.Bool(key, false) || e.karras:
+			case named != "":
+				r.Refuse(key, "false beside use_"+named+"_sigmas")
+			default:
 				named = s
 			}
 		}

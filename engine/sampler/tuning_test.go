@@ -187,3 +187,31 @@ func TestTuningErrors(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOriginalSteps: the steps of a distillation are those that the config says, unless a request says others.
+func TestOriginalSteps(t *testing.T) {
+	for _, c := range []struct {
+		data  string
+		said  int
+		times []float64
+	}{
+		{`{}`, 0, []float64{999, 499}},
+		{`{"original_inference_steps":7}`, 0, []float64{993, 567}},
+		{`{"original_inference_steps":7}`, 50, []float64{999, 499}},
+	} {
+		for name, class := range map[string]string{"lcm": lcmClass, "tcd": tcdClass} {
+			cfg, err := ParseConfig([]byte(c.data), class)
+			if err != nil || cfg.Sampler() != name {
+				t.Fatalf("%s: %q, %v, %v", class, cfg.Sampler(), cfg.Problem(), err)
+			}
+			s, err := New("", cfg.Tuned(Tuning{OriginalSteps: c.said}), 2)
+			if err != nil || !slices.Equal(s.timesteps, c.times) {
+				t.Errorf("%s %s with %d: %v, want %v", name, c.data, c.said, s.timesteps, c.times)
+			}
+			var steps *StepsError
+			if _, err := New("", cfg, 8); c.said == 0 && (err == nil) != (c.data == `{}`) || err != nil && (!errors.As(err, &steps) || steps.Max != 7) {
+				t.Errorf("%s %s: 8 steps: %v", name, c.data, err)
+			}
+		}
+	}
+}
