@@ -31,6 +31,7 @@ func TestFromPNG(t *testing.T) {
 		"plain":                             {"a fox, (red:1.2): \"x\"\nNegative prompt: none, \\ [old:new:0.5]", "out.png", []string{"--negative-prompt", "fog\n", "--steps", "3", "--guidance-scale", "3.3", "--option", "restore_mean=false"}, nil},
 		"no prompt, Turbo's way, as a JPEG": {"", "out.jpg", []string{"--steps", "2", "--guidance-scale", "0", "--width", "64", "--height", "48"}, nil},
 		"from a picture, as a WebP":         {"a house", "out.webp", append(drawn, "--strength", "0.55"), append(tiny, "--init-image", input("photo-64x48.png"), "--mask", input("mask-64x48.png"))},
+		"a sampler with a schedule":         {"a house", "out.png", []string{"--steps", "4", "--sampler", "euler", "--option", "schedule=karras"}, nil},
 		"two passes":                        {"a house", "out.png", append(drawn, "--hires", "2x"), tiny},
 		"two passes, with their own steps":  {"a house", "out.png", append(drawn, "--hires", "1.5x", "--hires-strength", "0.35", "--hires-steps", "9"), tiny},
 		"adapters": {

@@ -166,6 +166,26 @@ func TestFromPNG(t *testing.T) {
 			},
 			options: []string{"clip_skip=1", "controlnets=a:0.8,b", "hires_steps=3"},
 		},
+		"ours, with a schedule": {
+			text: "a hut\nNegative prompt: fog\nSteps: 20, Sampler: dpmpp_2m, Schedule type: karras, CFG scale: 7, Seed: 11, Size: 512x768, Model: dreamer_8, eta: 0.5",
+			want: func() *triptychv1alpha1.GenerationSpec {
+				p := plain()
+				p.Sampler = "dpmpp_2m"
+				return p
+			},
+			options: []string{"schedule=karras", "eta=0.5"},
+		},
+		"ours, by another sampler": {
+			text: "a hut\nNegative prompt: fog\nSteps: 20, Sampler: dpmpp_2m, Schedule type: karras, CFG scale: 7, Seed: 11, Size: 512x768, Model: dreamer_8", args: []string{"--sampler", "ddim"},
+			want: func() *triptychv1alpha1.GenerationSpec {
+				p := plain()
+				p.Sampler = "ddim"
+				return p
+			},
+		},
+		"A1111's with as few settings as ours": {
+			text: "a hut\nNegative prompt: fog\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 11, Size: 512x768, Model: dreamer_8", want: plain, warnings: []string{similar},
+		},
 		"ours, from a picture that is not there": {
 			text: "a hut\nNegative prompt: fog\nSteps: 20, Sampler: dpmpp_2m_karras, CFG scale: 7, Seed: 11, Size: 512x768, Model: dreamer_8, Denoising strength: 0.8", want: plain,
 			warnings: []string{"Denoising strength: 0.8"},

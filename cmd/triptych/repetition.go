@@ -22,6 +22,7 @@ type repetition struct {
 	told    infotext.Parameters
 	picture *fromPicture
 	own     bool // Triptych wrote them
+	another bool // a flag names the sampler
 }
 
 // ownOption is how the names of our options look.
@@ -30,9 +31,14 @@ var ownOption = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 // flagOf are the settings that a flag says, whoever wrote them.
 var flagOf = map[string]string{"Steps": "steps", "CFG scale": "guidance-scale", "Seed": "seed"}
 
-// isOwn tells our settings: options by their names, and few others.
+// isOwn tells our settings: options by their names, and few others, with our names of samplers and schedules.
 func isOwn(p infotext.Parameters) bool {
 	_, model := p.Get("Model")
+	name, sampled := p.Get("Sampler")
+	schedule, scheduled := p.Get("Schedule type")
+	if sampled && !slices.Contains(sampler.Names(), name) || scheduled && !slices.Contains(sampler.Schedules(), schedule) {
+		return false
+	}
 	return model && !slices.ContainsFunc(p.Fields, func(f infotext.Field) bool {
 		return flagOf[f.Key] == "" && !slices.Contains([]string{"Sampler", "Schedule type", "Size", "Model", "Denoising strength", "Compute"}, f.Key) && !ownOption.MatchString(f.Key)
 	})
@@ -64,7 +70,7 @@ func (r *repetition) option(name, value string, of infotext.Field, must bool) {
 
 // take reads all settings.
 func (r *repetition) take() error {
-	r.own = isOwn(r.told)
+	r.own, r.another = isOwn(r.told), r.given("sampler")
 	if err := r.set("negative-prompt", infotext.Field{}, r.told.Negative); err != nil {
 		return err
 	}
@@ -97,6 +103,9 @@ func (r *repetition) field(f infotext.Field) error {
 	}
 	switch f.Key {
 	case "Sampler":
+		if r.own {
+			return r.set("sampler", f, f.Value)
+		}
 		return r.sampler(f)
 	case "Size":
 		width, height, ok := strings.Cut(f.Value, "x")
@@ -128,14 +137,18 @@ func (r *repetition) field(f infotext.Field) error {
 
 // ownField reads an option of ours.
 func (r *repetition) ownField(f infotext.Field) error {
-	if f.Key != "task" {
+	switch {
+	case f.Key == "Schedule type":
+		if !r.another {
+			r.option("schedule", f.Value, f, true)
+		}
+	case f.Key != "task":
 		r.option(f.Key, f.Value, f, true)
-		return nil
-	}
-	if f.Value == taskUpscale {
+	case f.Value == taskUpscale:
 		return fmt.Errorf("%s: expected a picture that generate has made; triptych upscale repeats this one", setting(f))
+	default:
+		r.picture.task = f.Value
 	}
-	r.picture.task = f.Value
 	return nil
 }
 
@@ -214,7 +227,9 @@ func (r *repetition) others(f infotext.Field) error {
 	case strings.HasPrefix(f.Key, "Hires"):
 		r.hiresField(f)
 	case f.Key == "VAE":
-		r.warn("%s: the model's own autoencoder is used", setting(f))
+		if !r.given("vae") {
+			r.warn("%s: the model's own autoencoder is used; --vae names the file of another", setting(f))
+		}
 	default:
 		r.warn("%s: it is not honoured", setting(f))
 	}

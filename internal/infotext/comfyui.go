@@ -101,6 +101,7 @@ func (g *graph) read() error {
 		return err
 	}
 	g.out.Negative, err = g.conditioning(s, "negative", nil)
+	add("Version", "ComfyUI") // as those write who save pictures of it with A1111's settings
 	for _, tag := range slices.Backward(g.loras) {
 		g.out.Prompt += " " + tag
 	}

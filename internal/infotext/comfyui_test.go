@@ -35,6 +35,7 @@ func TestParseComfyUI(t *testing.T) {
 		{"Size", "512x768"},
 		{"Model", "xl/v1-5-pruned-emaonly.safetensors"},
 		{"Clip skip", "2"},
+		{"Version", "ComfyUI"},
 	}}
 	if diff := cmp.Diff(want, p); diff != "" || err != nil || len(notes) != 1 || !strings.Contains(notes[0], "oil") {
 		t.Errorf("%v, %q, %s", err, notes, diff)
