@@ -124,7 +124,7 @@ func writeFile(name, seed string, list []random, progress func(done, all int64))
 // storedShape is the shape in the file: what the engine uses as a matrix is there a convolution of 1x1 in some places.
 func storedShape(p device.Param, linear bool) []int {
 	parent := path.Base(path.Dir(slashes(p.Name)))
-	if p.Layout == device.Matrix && slices.Contains(pointwise(), parent) && !(linear && strings.HasPrefix(parent, "proj_")) {
+	if p.Layout == device.Matrix && slices.Contains(pointwise(), parent) && (!linear || !strings.HasPrefix(parent, "proj_")) {
 		return append(slices.Clone(p.Shape), 1, 1)
 	}
 	return p.Shape
