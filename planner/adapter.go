@@ -48,7 +48,7 @@ func parse(recipe stage.Recipe, written map[string]string, into stage.Options) e
 		if err != nil {
 			return stage.Invalid(stage.InvalidField, name, written[name], "a value of type "+spec.Type.String())
 		}
-		o = spec.Named(o)
+		o, _ = spec.Named(o)
 		if err := spec.Check(name, o); err != nil {
 			return err
 		}
