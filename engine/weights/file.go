@@ -99,17 +99,15 @@ func newSafetensors(path string, data io.ReaderAt, size int64, allowBare bool) (
 	if allowBare && stored == 0 {
 		stored = noData
 	}
-	entries, metadata, broken := parseHeader(header, stored)
+	h, broken := recent.parse(header, stored)
 	if broken != nil {
 		broken.File = path
 		return nil, broken
 	}
-	f := &file{path: path, data: data, start: start, tensors: make(map[string]entry, len(entries)), metadata: metadata, close: func() error { return nil }}
-	f.bare = stored == noData && len(entries) > 0
-	for _, e := range entries {
-		f.tensors[e.name] = e
-	}
-	return f, nil
+	return &file{
+		path: path, data: data, start: start, tensors: h.tensors, metadata: h.metadata,
+		bare: stored == noData && len(h.tensors) > 0, close: func() error { return nil },
+	}, nil
 }
 
 // ReadAt reads from the file as io.ReaderAt does. An error names the tensor that is at off.

@@ -43,6 +43,14 @@ func settings(part *family.Component, network family.Network, c device.Compute) 
 	return b.String(), nil
 }
 
+// compare ends the declaring of many.
+func (s *Stage) compare() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.declaring = false
+	s.compareSettings()
+}
+
 // compareSettings finds out which components may be equal to another one. mu is held.
 func (s *Stage) compareSettings() {
 	count := map[string]int{}

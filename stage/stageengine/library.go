@@ -172,15 +172,16 @@ func modelsOf(dir string) (paths []string, err error) {
 	entries, err := os.ReadDir(dir)
 	names := map[string]bool{}
 	for _, e := range entries {
-		if path := filepath.Join(dir, e.Name()); modeldir.IsModel(path) {
+		if path := filepath.Join(dir, e.Name()); !e.Type().IsRegular() && modeldir.IsModel(path) {
 			paths, names[modeldir.NameOf(path)] = append(paths, path), true
 		}
 	}
 	for _, ext := range []string{".safetensors", ""} { // of files that have one name
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
-			if !e.IsDir() && strings.HasSuffix(path, ext) && modeldir.IsWeights(path) && modeldir.IsFile(path) && !names[modeldir.NameOf(path)] {
-				paths, names[modeldir.NameOf(path)] = append(paths, path), true
+			name := modeldir.NameOfFile(path)
+			if !e.IsDir() && strings.HasSuffix(path, ext) && modeldir.IsWeights(path) && !names[name] && (e.Type().IsRegular() || modeldir.IsFile(path)) {
+				paths, names[name] = append(paths, path), true
 			}
 		}
 	}

@@ -58,6 +58,10 @@ func (s *Stage) refresh(ctx context.Context) {
 // look brings models and books up to date with the files.
 func (s *Stage) look() {
 	paths := s.Library.look()
+	s.mu.Lock()
+	s.declaring = true
+	s.mu.Unlock()
+	defer s.compare()
 	for name, path := range paths {
 		m := s.model(name)
 		if m == nil || m.path != path {
@@ -142,7 +146,9 @@ func (s *Stage) put(component string, old, b *book) {
 	} else {
 		s.books[component] = b
 	}
-	s.compareSettings()
+	if !s.declaring {
+		s.compareSettings()
+	}
 }
 
 // latched is the book of a component, with so much of its latch held; nil if there is none.

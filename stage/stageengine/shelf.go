@@ -61,9 +61,10 @@ type Stage struct {
 	warmth   *semaphore.Weighted // WarmBytes, less those of what is warm
 	looks    looks
 
-	mu     sync.Mutex // a leaf
-	models map[string]*model
-	books  map[string]*book // by component
+	mu        sync.Mutex // a leaf
+	models    map[string]*model
+	books     map[string]*book // by component
+	declaring bool             // many books are put, which are compared with each other behind the last one
 }
 
 // New declares the components of a kind of every model of the library; none is loaded. What is wrong with a model is kept
@@ -73,11 +74,13 @@ func New(kind stage.Kind, o Options) *Stage {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Stage{Options: o, kind: kind, models: map[string]*model{}, books: map[string]*book{}, warmth: semaphore.NewWeighted(o.WarmBytes)}
+	s.declaring = true
 	for _, name := range o.Library.Names() {
 		if path, err := o.Library.Path(name); err == nil {
 			s.declare(name, path)
 		}
 	}
+	s.compare()
 	return s
 }
 

@@ -114,10 +114,15 @@ func openInversion(path string, names []string) (*Dir, error) {
 
 // NameOf is the name of a model at a path: that of its folder, or of its repository in the hub's cache, or its file's without the extension.
 func NameOf(path string) string {
-	name := filepath.Base(path)
 	if !IsFile(path) {
-		return cmp.Or(hubModel(path), name)
+		return cmp.Or(hubModel(path), filepath.Base(path))
 	}
+	return NameOfFile(path)
+}
+
+// NameOfFile is NameOf of what is known to be a file.
+func NameOfFile(path string) string {
+	name := filepath.Base(path)
 	if short := strings.TrimSuffix(name, filepath.Ext(name)); short != "" {
 		return short
 	}

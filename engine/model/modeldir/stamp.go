@@ -28,22 +28,10 @@ func Stamp(path string, folders, used []string, beside ...string) (stamp string,
 		}
 		fmt.Fprintf(&b, "%q %d %d %d\n", file, s.Size, s.Mtim.Nano(), s.Ctim.Nano())
 	}
-	if snapshot, err := Snapshot(path); err == nil {
-		path = snapshot
-	}
-	index := filepath.Join(path, IndexFile)
-	if _, err := os.Stat(index); err != nil {
-		if lone := filepath.Join(path, configFile); IsModel(path) {
-			index = lone
-			if files := loraFiles(path); len(files) > 0 {
-				index = files[0].path
-			}
-		}
-	}
 	single := IsFile(path)
-	root := path
-	if single {
-		index, root = path, strings.TrimSuffix(path, filepath.Ext(path)) // a folder beside the file tells what it does not
+	index, root := path, strings.TrimSuffix(path, filepath.Ext(path)) // a folder beside a file tells what that does not
+	if !single {
+		index, root = stampedIndex(path)
 	}
 	look(index)
 	for _, file := range beside {
@@ -56,7 +44,9 @@ func Stamp(path string, folders, used []string, beside ...string) (stamp string,
 			}
 		}
 	}
-	if folders == nil {
+	info, err := os.Stat(root)
+	has := err == nil && info.IsDir() // else the file has it all
+	if folders == nil && has {
 		all, _ := os.ReadDir(root) // of what cannot be listed, the index cannot be looked at
 		for _, e := range all {
 			if info, err := os.Stat(filepath.Join(root, e.Name())); err == nil && info.IsDir() {
@@ -65,7 +55,7 @@ func Stamp(path string, folders, used []string, beside ...string) (stamp string,
 		}
 	}
 	for _, folder := range folders {
-		if folder == "" && single {
+		if single && (folder == "" || !has && !strings.HasPrefix(folder, "..")) {
 			continue
 		}
 		dir := filepath.Join(root, folder)
@@ -90,4 +80,19 @@ func Stamp(path string, folders, used []string, beside ...string) (stamp string,
 		}
 	}
 	return b.String(), whole
+}
+
+// stampedIndex is the file that makes a folder a model, and where the others are.
+func stampedIndex(path string) (index, root string) {
+	if snapshot, err := Snapshot(path); err == nil {
+		path = snapshot
+	}
+	index = filepath.Join(path, IndexFile)
+	if _, err := os.Stat(index); err == nil || !IsModel(path) {
+		return index, path
+	}
+	if files := loraFiles(path); len(files) > 0 {
+		return files[0].path, path
+	}
+	return filepath.Join(path, configFile), path
 }
