@@ -1,6 +1,7 @@
 package stageengine
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,5 +93,20 @@ func TestCheckpointsDraw(t *testing.T) {
 		if m := on.model("broken"); m == nil || m.problem == nil {
 			t.Errorf("%v: a broken file is %+v, want a model with a problem", kind, m)
 		}
+	}
+}
+
+// A checkpoint with a NaN is refused when its part is loaded, by file and tensor.
+func TestCheckpointWithNaN(t *testing.T) {
+	folder := t.TempDir()
+	single(t, folder, "nan", "sd-one-nan.safetensors", "micro-sd15", "vae", "text_encoder")
+	_, d, _ := open(t, folder)
+	err := d.Load(t.Context(), stage.LoadRequest{Component: partOf(d, "nan")}, nil)
+	var told *stage.Error
+	if !errors.As(err, &told) || told.Reason != stage.ModelInvalid || told.Metadata["tensor"] != "model.diffusion_model.out.2.bias" || told.Metadata["file"] != "nan" {
+		t.Errorf("%v %+v", err, told)
+	}
+	if err == nil || !strings.Contains(err.Error(), `"model.diffusion_model.out.2.bias"`) || !strings.Contains(err.Error(), "NaN") {
+		t.Errorf("%v, want an error with the tensor and NaN", err)
 	}
 }
