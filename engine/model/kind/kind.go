@@ -38,6 +38,7 @@ type Checkpoint struct {
 	HasVAE, HasText        bool
 	HasText2               bool
 	InChannels             int
+	Diffusers              bool // the U-Net, which is all there is, has diffusers' names
 }
 
 // Expected is what files are that Identify accepts.
@@ -94,7 +95,10 @@ func Identify(src Source) (c Checkpoint, ok bool, err error) {
 	if has("conditioner.embedders.0.model.") && !has("conditioner.embedders.1.") {
 		return c, true, &Error{"Stable Diffusion XL's refiner as one file: conditioner.embedders.0.model and no conditioner.embedders.1"}
 	}
+	first := "input_blocks.0.0.weight"
 	switch {
+	case has("down_blocks.") && has("up_blocks.") && has("time_embedding.") && !has("controlnet_"):
+		c.Diffusers, first = true, "conv_in.weight"
 	case has(original.UNetPrefix + "input_blocks."):
 		c.UNet = original.UNetPrefix
 	case has("input_blocks.") && has("output_blocks."):
@@ -106,9 +110,9 @@ func Identify(src Source) (c Checkpoint, ok bool, err error) {
 		return c, false, nil
 	}
 	c.VAE, c.Text = original.VAEPrefix, original.TextPrefix
-	in := shape(c.UNet + "input_blocks.0.0.weight")
+	in := shape(c.UNet + first)
 	if len(in) != 4 {
-		return c, true, &Error{"no " + c.UNet + "input_blocks.0.0.weight"}
+		return c, true, &Error{"no " + c.UNet + first}
 	}
 	c.InChannels = in[1]
 	switch c.InChannels {
@@ -126,7 +130,7 @@ func Identify(src Source) (c Checkpoint, ok bool, err error) {
 	if c.Base == "" {
 		context := contextOf(names, shape, c.Root, c.UNet)
 		switch {
-		case shape(c.UNet+"label_emb.0.0.weight") != nil:
+		case shape(c.UNet+"label_emb.0.0.weight") != nil, c.Diffusers && shape("add_embedding.linear_1.weight") != nil:
 			c.Base = SDXL
 		case context == 1024:
 			c.Base = SD2

@@ -85,6 +85,10 @@ func TestIdentify(t *testing.T) {
 				HasText: true, HasText2: true, InChannels: 4,
 			},
 		},
+		"a U-Net of XL with diffusers' names": {
+			file("", "add_embedding.linear_1.weight", "down_blocks.0.x", "up_blocks.0.x", "time_embedding.linear_1.weight").with("conv_in.weight", 320, 4, 3, 3),
+			Checkpoint{Base: SDXL, VAE: "first_stage_model.", Text: "cond_stage_model.transformer.", InChannels: 4, Diffusers: true},
+		},
 		"a U-Net of XL": {
 			file("", out, "label_emb.0.0.weight").with(in, 320, 4, 3, 3),
 			Checkpoint{Base: SDXL, VAE: "first_stage_model.", Text: "cond_stage_model.transformer.", InChannels: 4},
@@ -156,7 +160,11 @@ func FuzzIdentify(f *testing.F) {
 		if err != nil || !ok {
 			return
 		}
-		if _, there := s[c.Root+c.UNet+in]; !there || c.Base == "" || c.InChannels != 4 && c.InChannels != 9 {
+		first := c.Root + c.UNet + in
+		if c.Diffusers {
+			first = c.Root + "conv_in.weight"
+		}
+		if _, there := s[first]; !there || c.Base == "" || c.InChannels != 4 && c.InChannels != 9 {
 			t.Fatalf("%+v of %q", c, text)
 		}
 	})

@@ -125,6 +125,11 @@ func locate(file, prefix string, set *weights.Set, params []original.Param) erro
 }
 
 func (c *checkpoint) unet() error {
+	if c.Diffusers {
+		data, err := readConfig(filepath.Join(c.beside, UNetFolder, configFile)) // of which shapes tell too little
+		c.dir.parts[UNetFolder] = part{config: data, file: c.path, stored: behind(c.set, c.Root)}
+		return err
+	}
 	told := original.UNetConfig(shapesOf(c.set, c.Root+c.UNet))
 	data, err := c.config(UNetFolder, unetFacts(c.Base, told), told)
 	if err != nil {
@@ -322,6 +327,9 @@ func (c *checkpoint) leftovers() {
 	for _, p := range c.dir.parts {
 		for _, param := range p.params {
 			used[param.Original] = p.file == c.path
+		}
+		for _, name := range p.stored {
+			used[name] = used[name] || p.file == c.path
 		}
 	}
 	var surplus []string

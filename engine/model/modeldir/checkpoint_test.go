@@ -148,6 +148,7 @@ func TestCheckpointsAreTheirDirectories(t *testing.T) {
 		{"sd-inpaint.safetensors", "micro-sd15", "StableDiffusionInpaintPipeline", all[1:], nil},
 		{"sd2-v.safetensors", "micro-sd2", "", all, nil},
 		{"sd2-base-modelspec.safetensors", "micro-sd2", "", all, nil},
+		{"sd-unet-diffusers.safetensors", "micro-sd15", "", all, []string{VAEFolder, TextEncoderFolder}},
 		{"xl.safetensors", "micro-sdxl", "", append(all, TextEncoder2Folder), nil},
 		{"xl-te2-hf.safetensors", "micro-sdxl", "", append(all, TextEncoder2Folder), nil},
 		{"xl-embed-extras.safetensors", "micro-sdxl", "", append(all, TextEncoder2Folder), nil},
@@ -169,6 +170,9 @@ func TestCheckpointsAreTheirDirectories(t *testing.T) {
 			}
 			if got.Class() != class || got.Name() != "model" {
 				t.Errorf("%s of class %s, want %s", got.Name(), got.Class(), class)
+			}
+			if strings.HasSuffix(test.file, "sd-unet-diffusers.safetensors") && len(got.surplus) > 0 {
+				t.Errorf("warnings %q", got.surplus)
 			}
 			for _, part := range test.parts {
 				sameNetwork(t, got, want, part)
