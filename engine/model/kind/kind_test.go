@@ -106,7 +106,7 @@ func TestIdentifyRefuses(t *testing.T) {
 	sd := func(channels int) stored { return file("", clipL, vae).with(unet+in, 320, channels, 3, 3) }
 	for got, s := range map[string]stored{
 		"FLUX": file("", "double_blocks.0.img_attn.qkv.weight"), "Stable Diffusion 3": file(unet, "joint_blocks.0.x"), "Cascade": file("", "clip_txt_mapper.weight"),
-		"video": sd(4).with(unet+"input_blocks.1.0.time_stack.x"), "AnimateDiff": file("", "down_blocks.0.motion_modules.0.x"), "edm_mean": sd(4).with("edm_mean"),
+		"video": sd(4).with(unet + "input_blocks.1.0.time_stack.x"), "AnimateDiff": file("", "down_blocks.0.motion_modules.0.x"), "edm_mean": sd(4).with("edm_mean"),
 		"scale_weight": sd(4).with("scaled_fp8"), "refiner": file("", "conditioner.embedders.0.model.ln_final.weight").with(unet+in, 320, 4, 3, 3),
 		"instruct-pix2pix": sd(8), "depth": sd(5), "upscaler": sd(7), "3 input channels": sd(3), "no model.diffusion_model.input_blocks.0.0.weight": file(unet, "input_blocks.1.0.x"),
 		"moving average": file("", "model_ema.diffusion_modelinput_blocks00weight", clipL, vae), "a text encoder alone": file("", clipL),
