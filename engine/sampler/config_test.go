@@ -363,19 +363,26 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add([]byte(`{"_class_name":"DDIMScheduler","num_train_timesteps":3,"trained_betas":[0,1,0.5],"rescale_betas_zero_snr":true,"use_karras_sigmas":true}`), uint8(2))
 	f.Add([]byte(`{"_class_name":"EulerDiscreteScheduler","prediction_type":"sample","final_sigmas_type":"sigma_min","steps_offset":77,"lambda_min_clipped":-Infinity}`), uint8(9))
+	for i := range Schedules() {
+		f.Add([]byte(`{"_class_name":"DEISMultistepScheduler","beta_schedule":"scaled_linear","beta_start":0.00085,"beta_end":0.012}`), uint8(24*i+7))
+	}
 	f.Fuzz(func(t *testing.T, data []byte, steps uint8) {
 		cfg, err := parse(data)
 		if err != nil {
 			return
 		}
+		if schedule := int(steps / 24); schedule < len(Schedules()) { // else none
+			cfg = cfg.For(StepsOfSD()).Tuned(Tuning{Schedule: Schedules()[schedule]})
+		}
 		for _, name := range append(Names(), "") {
 			s, err := New(name, cfg, int(steps%24))
 			if err != nil {
+				var tuning *TuningError
 				var stepsErr *StepsError
 				var schedule *ScheduleError
 				var bad config.Errors
 				var own *OwnError
-				if !errors.As(err, &stepsErr) && !errors.As(err, &own) && !errors.As(err, &schedule) && !errors.As(err, &bad) {
+				if !errors.As(err, &tuning) && !errors.As(err, &stepsErr) && !errors.As(err, &own) && !errors.As(err, &schedule) && !errors.As(err, &bad) {
 					t.Fatalf("%s: an error of no known type: %v", name, err)
 				}
 				continue
