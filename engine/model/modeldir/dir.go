@@ -98,6 +98,9 @@ func OpenWith(path, vae string, accepted ...string) (*Dir, error) {
 // openDir is Open of a folder.
 func openDir(path string, accepted []string) (*Dir, error) {
 	path, err := Snapshot(path)
+	if err == nil {
+		err = contained(path)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package modeldir
 
 import (
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,4 +74,46 @@ func hubModel(path string) string {
 		return hubName(filepath.Base(filepath.Dir(snapshots)))
 	}
 	return ""
+}
+
+// contained refuses a snapshot in the hub's cache with a link that leads out of its repository, as one that was unpacked from an archive may have.
+// The error is an Error.
+func contained(snapshot string) error {
+	repository := filepath.Dir(filepath.Dir(snapshot))
+	if filepath.Base(filepath.Dir(snapshot)) != "snapshots" || hubName(filepath.Base(repository)) == "" {
+		return nil
+	}
+	root, err := filepath.EvalSymlinks(repository)
+	if err != nil {
+		return &Error{Path: snapshot, Expected: "a folder", Got: reason(err), Err: err}
+	}
+	inside := func(path string) error {
+		to, err := filepath.EvalSymlinks(path)
+		if rel, _ := filepath.Rel(root, to); err == nil && !filepath.IsLocal(rel) {
+			return &Error{Path: path, Expected: "a file of its repository in the hub's cache, such as one in blobs", Got: "a link that leads out of it"}
+		}
+		return nil // where a link leads to nothing, who reads it tells
+	}
+	var look func(dir string, networks bool) error
+	look = func(dir string, networks bool) error {
+		entries, _ := os.ReadDir(dir) // who reads what cannot be listed tells
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if e.Type()&fs.ModeSymlink != 0 {
+				if err := inside(path); err != nil {
+					return err
+				}
+			}
+			if info, err := os.Stat(path); networks && err == nil && info.IsDir() {
+				if err := look(path, false); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	if err := inside(snapshot); err != nil {
+		return err
+	}
+	return look(snapshot, true)
 }
