@@ -113,9 +113,12 @@ func (d *Dir) IPAdapter(folder string, of clip.VisionConfig, o Options) (a *IPAd
 	return a, err
 }
 
-// CheckIPAdapter refuses a file that is no IP-Adapter that can be used, whatever is beside it. The errors are those of the weights, and an
-// ipadapter.Error.
+// CheckIPAdapter refuses a file that is no IP-Adapter that can be used, whatever is beside it; a folder is not looked into. The errors are those
+// of the weights, and an ipadapter.Error.
 func (d *Dir) CheckIPAdapter() error {
+	if !d.file {
+		return nil
+	}
 	set, err := weights.OpenFile(d.path)
 	if err != nil {
 		return err
