@@ -1,5 +1,7 @@
 package device
 
+import "slices"
+
 // Adaptation is what an adapter has beside a parameter W of ops: an op that has W computes with W + D, in parts, so that there is no
 // changed copy of W. Weights are those that the tape's ops name (Tape.Further).
 type Adaptation struct {
@@ -25,20 +27,25 @@ func (t *Tape) Adapt(w Weight, a Adaptation) {
 // product is an op that is linear in x, but for its bias: with other operands.
 type product func(x Array, w, bias Weight) Array
 
-// adapt adds to out, which an op made of x and w, what adaptations of w make of x.
-func (t *Tape) adapt(out, x Array, w Weight, of product) Array {
-	for _, a := range t.adapted[w] {
+// adapt adds to out, which an op made of x, what adaptations of its weight make of x.
+func (t *Tape) adapt(out, x Array, adaptations []Adaptation, of product) Array {
+	for _, a := range adaptations {
 		if a.Added.Present() {
 			out = t.plus(t.times(of(x, a.Added, a.AddedBias), a.Scale), out)
-			continue
+		} else {
+			out = t.gemm(Gemm{X: t.low(x, a, of), W: a.Up, Residual: out})
 		}
-		h := of(x, a.Down, Weight{})
-		if a.Mid.Present() {
-			h = of(h, a.Mid, Weight{})
-		}
-		out = t.gemm(Gemm{X: t.times(h, a.Scale), W: a.Up, Residual: out})
 	}
 	return out
+}
+
+// low is what an adaptation of low rank makes of x, before Up.
+func (t *Tape) low(x Array, a Adaptation, of product) Array {
+	h := of(x, a.Down, Weight{})
+	if a.Mid.Present() {
+		h = of(h, a.Mid, Weight{})
+	}
+	return t.times(h, a.Scale)
 }
 
 func (t *Tape) times(x, by Array) Array {
@@ -62,16 +69,26 @@ func (t *Tape) finish(out Array, act Activation, residual Array) Array {
 	return out
 }
 
-// adaptedGemm is Gemm with an adapted W.
+// adaptedGemm is Gemm with an adapted W. Products of low rank are terms of it.
 func (t *Tape) adaptedGemm(op Gemm) Array {
+	product := func(x Array, w, bias Weight) Array { return t.gemm(Gemm{X: x, W: w, Bias: bias}) }
+	var dense []Adaptation
+	op.Terms = slices.Clone(op.Terms)
+	for _, a := range t.adapted[op.W] {
+		if a.Added.Present() {
+			dense = append(dense, a)
+			continue
+		}
+		op.Terms = append(op.Terms, Term{X: t.low(op.X, a, product), W: a.Up})
+	}
+	if dense == nil {
+		return t.gemm(op)
+	}
 	own := op
 	if own.Act = None; op.Act != None {
 		own.Residual = Array{}
 	}
-	out := t.adapt(t.gemm(own), op.X, op.W, func(x Array, w, bias Weight) Array {
-		return t.gemm(Gemm{X: x, W: w, Bias: bias})
-	})
-	return t.finish(out, op.Act, op.Residual)
+	return t.finish(t.adapt(t.gemm(own), op.X, dense, product), op.Act, op.Residual)
 }
 
 // adaptedConv2D is Conv2D with an adapted W.
@@ -84,7 +101,7 @@ func (t *Tape) adaptedConv2D(op Conv2D) Array {
 	if own.Act = None; op.Act != None {
 		own.Residual = Array{}
 	}
-	out := t.adapt(t.conv2D(own), op.X, op.W, func(x Array, w, bias Weight) Array {
+	out := t.adapt(t.conv2D(own), op.X, t.adapted[op.W], func(x Array, w, bias Weight) Array {
 		if t.err == nil && t.manifest.At(w).Layout == Matrix { // of each place, before or behind a filter
 			return t.gemm(Gemm{X: x, W: w, Bias: bias})
 		}
@@ -99,7 +116,7 @@ func (t *Tape) adaptedConv2D(op Conv2D) Array {
 func (t *Tape) adaptedGroupNorm(op GroupNorm) Array {
 	own := op
 	own.Act = None
-	out := t.adapt(t.groupNorm(own), op.X, op.Gamma, func(x Array, w, bias Weight) Array {
+	out := t.adapt(t.groupNorm(own), op.X, t.adapted[op.Gamma], func(x Array, w, bias Weight) Array {
 		like := own
 		like.X, like.Gamma, like.Beta = x, w, bias
 		return t.groupNorm(like)
@@ -109,7 +126,7 @@ func (t *Tape) adaptedGroupNorm(op GroupNorm) Array {
 
 // adaptedLayerNorm is LayerNorm with an adapted Gamma.
 func (t *Tape) adaptedLayerNorm(op LayerNorm) Array {
-	return t.adapt(t.layerNorm(op), op.X, op.Gamma, func(x Array, w, bias Weight) Array {
+	return t.adapt(t.layerNorm(op), op.X, t.adapted[op.Gamma], func(x Array, w, bias Weight) Array {
 		like := op
 		like.X, like.Gamma, like.Beta = x, w, bias
 		return t.layerNorm(like)

@@ -56,14 +56,21 @@ func inPlace(op Op) (in Array, ok bool) {
 	return Array{}, false
 }
 
-// Gemm is Out = act(X * W^T + Bias) + Residual, over the last dimension of X.
+// Gemm is Out = act(X * W^T + Terms + Bias) + Residual, over the last dimension of X.
 // X [..., K], W Matrix [N, K], Bias Vector [N], Residual and Out [..., N].
 type Gemm struct {
 	X        Array
 	W, Bias  Weight
+	Terms    []Term
 	Act      Activation
 	Residual Array
 	Out      Array
+}
+
+// Term is a product beside another one, X * W^T, which has its rows and columns: X [..., R], W Matrix [N, R]. W is not streamed.
+type Term struct {
+	X Array
+	W Weight
 }
 
 // Conv2D is a 2-D convolution, Out = Scale * act(conv(X) + Bias + PerImage) + Residual.
@@ -170,7 +177,14 @@ type Affine struct {
 	X, Mul, Add, Out Array
 }
 
-func (o *Gemm) operands() ([]Array, Array) { return []Array{o.X, o.Residual}, o.Out }
+func (o *Gemm) operands() ([]Array, Array) {
+	in := []Array{o.X, o.Residual}
+	for _, term := range o.Terms {
+		in = append(in, term.X)
+	}
+	return in, o.Out
+}
+
 func (o *Conv2D) operands() ([]Array, Array) {
 	return append([]Array{o.X, o.PerImage, o.Residual}, o.More...), o.Out
 }

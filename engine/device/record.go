@@ -26,6 +26,12 @@ func (t *Tape) gemm(op Gemm) Array {
 	if !t.smooth("gemm", op.Act) {
 		return Array{}
 	}
+	for _, term := range op.Terms {
+		if p := t.manifest.At(term.W); p.Layout != Matrix || p.Shape[0] != w.Shape[0] || !term.X.Shape.Equal(withLast(op.X.Shape, p.Shape[1])) {
+			t.fail("gemm "+w.Name, "a term of %v and weight %s %v beside x %v", term.X.Shape, p.Name, p.Shape, op.X.Shape)
+			return Array{}
+		}
+	}
 	out := withLast(op.X.Shape, w.Shape[0])
 	if !t.vector("gemm", op.Bias, w.Shape[0]) || !t.same("gemm "+w.Name, "residual", op.Residual, out) {
 		return Array{}

@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"slices"
+
 	"github.com/triptych-serving/triptych/engine/device"
 )
 
@@ -27,10 +29,17 @@ func newTiled(op device.Op, t *device.Tape) *tiled {
 	b := &tiled{manifest: t.Manifest()}
 	switch o := op.(type) {
 	case *device.Gemm:
-		b.flat(o.Out, o.X, o.Residual)
+		operands := []device.Array{o.X, o.Residual}
+		for _, term := range o.Terms {
+			operands = append(operands, term.X)
+		}
+		b.flat(o.Out, operands...)
 		b.record = func(t *device.Tape, in []device.Array) device.Array {
 			op := *o
-			op.X, op.Residual = in[0], in[1]
+			op.X, op.Residual, op.Terms = in[0], in[1], slices.Clone(o.Terms)
+			for i := range op.Terms {
+				op.Terms[i].X = in[2+i]
+			}
 			return t.Gemm(op)
 		}
 	case *device.LayerNorm:

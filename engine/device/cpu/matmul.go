@@ -19,6 +19,7 @@ type matmul struct {
 	x                       []device.Array // side by side
 	perImage, residual, out device.Array
 	w, bias                 device.Weight
+	terms                   []device.Term // whose x are behind those of x
 	act                     kernel.Act
 	rectifier               rectifier
 	scale                   float32   // 0 is 1
@@ -40,7 +41,9 @@ type matmul struct {
 // span is a range of k in one of x.
 type span struct {
 	x, first, k int
-	at          int // of all k
+	at          int // of all k of its weight
+	weight      int // 0 is w, others are those of terms
+	all         int // k of the weight
 }
 
 // matmulScratch is one thread's.
@@ -76,6 +79,11 @@ const (
 func newGemm(o *device.Gemm, m *device.Manifest, threads int, pairs bool) *matmul {
 	g := &matmul{x: []device.Array{o.X}, residual: o.Residual, out: o.Out, w: o.W, bias: o.Bias, act: kernel.Act(o.Act), taps: 1, pairs: pairs}
 	g.n, g.k = m.At(o.W).Shape[0], m.At(o.W).Shape[1]
+	if g.terms = o.Terms; g.terms != nil {
+		for _, term := range g.terms {
+			g.x = append(g.x, term.X)
+		}
+	}
 	g.rows = elems(o.X) / g.k
 	g.rowsPerImage = g.rows
 	return g.split(threads)
@@ -125,9 +133,12 @@ func (g *matmul) split(threads int) *matmul {
 		g.partTaps = 1
 	}
 	for i, at := 0, 0; i < len(g.x); i++ {
-		channels := lastDim(g.x[i])
+		channels, weight, all := lastDim(g.x[i]), max(0, i+1+len(g.terms)-len(g.x)), g.k
+		if weight > 0 {
+			at, all = 0, channels
+		}
 		for k := 0; k < channels; k += g.partK {
-			g.spans = append(g.spans, span{x: i, first: k, k: min(g.partK, channels-k), at: at + k})
+			g.spans = append(g.spans, span{x: i, first: k, k: min(g.partK, channels-k), at: at + k, weight: weight, all: all})
 		}
 		at += channels
 	}
@@ -158,7 +169,10 @@ func (g *matmul) carve(c *carver, threads int) {
 func (g *matmul) bind(b *binding) []*job {
 	e := &epilogue{out: b.floats(g.out), bias: b.weights.vector(g.bias), residual: b.floats(g.residual), shift: b.floats(g.perImage)}
 	e.slopes, e.scale = g.rectifier.slopes(b.weights), g.scale
-	x, zeros, w := b.all(g.x), b.zeroRow(), b.weights.packed(g.w)
+	x, zeros, weights := b.all(g.x), b.zeroRow(), []packed{b.weights.packed(g.w)}
+	for _, term := range g.terms {
+		weights = append(weights, b.weights.packed(term.W))
+	}
 	groups := ceilDiv(panels(g.n), g.groupPanels)
 	jobs := g.pairImages(x)
 	if jobs != nil {
@@ -170,7 +184,7 @@ func (g *matmul) bind(b *binding) []*job {
 		p0 := task % groups * g.groupPanels
 		p1 := min(p0+g.groupPanels, panels(g.n))
 		for i, part := range g.spans {
-			k := part.k
+			k, w := part.k, weights[part.weight]
 			g.point(s, x[part.x], zeros, part, first, rows)
 			for p := p0; p < p1; p += kernel.TilePanels() {
 				n := min(kernel.TilePanels(), p1-p)
@@ -181,11 +195,11 @@ func (g *matmul) bind(b *binding) []*job {
 						M: rows, N: n, Add: i > 0 || tap > 0, Pairs: g.pairs,
 					}
 					if g.pairs {
-						product.Panels, product.Step = w.pairs(p, n, g.k, tap, taps, part.at, k, s)
+						product.Panels, product.Step = w.pairs(p, n, part.all, tap, taps, part.at, k, s)
 						g.multiply(&product, e.out[first*g.n:], p, s.edge)
 						continue
 					}
-					product.Panels, product.Step = w.panels(p, n, (tap*g.k+part.at)*kernel.TileCols, taps*k*kernel.TileCols, s.panels)
+					product.Panels, product.Step = w.panels(p, n, (tap*part.all+part.at)*kernel.TileCols, taps*k*kernel.TileCols, s.panels)
 					g.multiply(&product, e.out[first*g.n:], p, s.edge)
 				}
 			}

@@ -3,6 +3,7 @@ package cpu
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/triptych-serving/triptych/engine/device"
 )
@@ -26,6 +27,9 @@ func (d *Device) newRun(t *device.Tape, all []device.Weights, o device.RunOption
 	if err != nil {
 		return nil, err
 	}
+	if w.stream != nil && slices.ContainsFunc(t.Ops(), func(op device.Op) bool { return ownTerms(op, len(w.params)) }) {
+		return nil, &device.UnsupportedError{Device: d.name, What: "streaming the weights of a gemm's terms"}
+	}
 	whole, banded, err := d.plan(t, o)
 	switch {
 	case err != nil:
@@ -34,6 +38,12 @@ func (d *Device) newRun(t *device.Tape, all []device.Weights, o device.RunOption
 		return d.newBandedRun(t, w, banded)
 	}
 	return d.newWholeRun(t, w, whole)
+}
+
+// ownTerms reports whether an op has terms with weights of the first manifest, which has so many parameters.
+func ownTerms(op device.Op, params int) bool {
+	gemm, ok := op.(*device.Gemm)
+	return ok && slices.ContainsFunc(gemm.Terms, func(term device.Term) bool { return term.W.Index() < params })
 }
 
 func (d *Device) newWholeRun(t *device.Tape, w *weights, p *program) (*run, error) {

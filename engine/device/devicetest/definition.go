@@ -266,12 +266,23 @@ func (n *definition) finish(sum float64, i, c, image int, bias device.Weight, pe
 func (n *definition) gemm(o *device.Gemm) []float64 {
 	x, w := n.factors(n.arrays[o.X.ID]), n.factors(n.weight(o.W))
 	k, c := lastDim(o.X), lastDim(o.Out)
+	terms := make([][2][]float64, len(o.Terms))
+	for j, term := range o.Terms {
+		terms[j] = [2][]float64{n.factors(n.arrays[term.X.ID]), n.factors(n.weight(term.W))}
+	}
 	out := make([]float64, len(x)/k*c)
 	for i := range out {
 		sum := 0.0
 		row := x[i/c*k:][:k]
 		for l, v := range w[i%c*k:][:k] {
 			sum += row[l] * v
+		}
+		for j, term := range o.Terms {
+			r := lastDim(term.X)
+			row := terms[j][0][i/c*r:][:r]
+			for l, v := range terms[j][1][i%c*r:][:r] {
+				sum += row[l] * v
+			}
 		}
 		out[i] = n.finish(sum, i, c, 0, o.Bias, device.Array{}, o.Residual, o.Act)
 	}
