@@ -31,6 +31,7 @@ func Run(t *testing.T, newDevice func(t *testing.T, capBytes int64) device.Devic
 	t.Run("Freed", func(t *testing.T) { testFreed(t, newDevice(t, 0)) })
 	t.Run("Fields", func(t *testing.T) { testFields(t, newDevice(t, 0)) })
 	t.Run("Further", func(t *testing.T) { testFurther(t, newDevice(t, 0)) })
+	t.Run("Terms", func(t *testing.T) { testTerms(t, newDevice(t, 0)) })
 	t.Run("Weights", func(t *testing.T) { testWeights(t, newDevice(t, 0), newDevice(t, 0)) })
 	t.Run("Again", func(t *testing.T) { testAgain(t, newDevice(t, 0)) })
 	t.Run("Fixed", func(t *testing.T) { testFixed(t, newDevice(t, 0)) })
