@@ -11,17 +11,12 @@ type lcm struct {
 type lcmCoefs struct{ skip, out, signal, noise float32 }
 
 func newLCM(c settings, steps int) (*Sampler, error) {
-	d := c.discrete()
-	timesteps, err := c.subset(steps)
-	if err != nil {
-		return nil, err
-	}
-	s, err := d.sampler(c, timesteps)
+	_, s, err := c.distilled(steps)
 	if err != nil {
 		return nil, err
 	}
 	r := lcm{levels: s.levels}
-	for i, t := range timesteps {
+	for i, t := range s.timesteps {
 		const dataVariance = 0.25
 		scaled := float32(t) * float32(c.timestepScaling)
 		square := float32(scaled*scaled) + dataVariance
@@ -36,18 +31,20 @@ func newLCM(c settings, steps int) (*Sampler, error) {
 	return s, nil
 }
 
-// subset are the timesteps of a run: of the original ones, evenly spaced.
-func (c settings) subset(steps int) ([]float64, error) {
+// distilled is the Sampler of a model that was distilled, but for its rule: its timesteps are evenly spaced ones of the original steps.
+func (c settings) distilled(steps int) (d discrete, s *Sampler, err error) {
 	stride := c.trainSteps / c.originalSteps
 	if stride == 0 {
-		return nil, c.refuse(steps, "the model has %d timesteps, expected at least %d", c.trainSteps, c.originalSteps)
+		return d, nil, c.refuse(steps, "the model has %d timesteps, expected at least %d", c.trainSteps, c.originalSteps)
 	}
 	timesteps := make([]float64, steps)
 	for i := range timesteps {
 		skipped := int(float64(i) * (float64(c.originalSteps) / float64(steps)))
 		timesteps[i] = float64((c.originalSteps-skipped)*stride - 1)
 	}
-	return timesteps, nil
+	d = c.discrete()
+	s, err = d.sampler(c, timesteps)
+	return d, s, err
 }
 
 func (r lcm) history(int) []string { return nil }

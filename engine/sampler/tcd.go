@@ -13,20 +13,15 @@ type tcd struct {
 type tcdCoefs struct{ clean, noise, scale, draw float32 }
 
 func newTCD(c settings, steps int) (*Sampler, error) {
-	d := c.discrete()
-	timesteps, err := c.subset(steps)
-	if err != nil {
-		return nil, err
-	}
-	s, err := d.sampler(c, timesteps)
+	d, s, err := c.distilled(steps)
 	if err != nil {
 		return nil, err
 	}
 	r := tcd{levels: s.levels}
-	for i := range timesteps {
+	for i := range s.timesteps {
 		next := 0
 		if i+1 < steps {
-			next = int(timesteps[i+1])
+			next = int(s.timesteps[i+1])
 		}
 		below := int(math.Floor(float64(float32((1 - float64(c.eta)) * float64(next)))))
 		bar, barNext := d.bar(below), d.bar(next)
