@@ -1,7 +1,6 @@
 package latent
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -89,11 +88,7 @@ func (m *Model) LoRAs(nets []family.Network, net family.Network, part lora.Part,
 
 // misfit is the error of a LoRA that is for another model.
 func (m *Model) misfit(l *modeldir.LoRA, err error) error {
-	why := err.Error()
-	if other := (*lora.Misfit)(nil); errors.As(err, &other) {
-		why = other.Error()
-	}
-	return stage.Invalid(stage.InvalidField, OptionLoRAs, l.Name(), "a LoRA for "+m.Dir.Name()+"; this one is for another model: "+why)
+	return stage.Invalid(stage.InvalidField, OptionLoRAs, l.Name(), "a LoRA for "+m.Dir.Name()+"; this one is for another model: "+err.Error())
 }
 
 // ForTexts are those of each text encoder of a turn, whose networks are the first of it.

@@ -24,19 +24,13 @@ func open(dir *modeldir.Dir) (*family.Model, error) {
 	m := &family.Model{Class: dir.Class(), Adapter: latent.AdapterLoRA, Folders: dir.LoRAFolders()}
 	for _, part := range parts {
 		kind := stage.KindEncoder
-		if part == lora.UNet {
+		if part.Part == lora.UNet {
 			kind = stage.KindDenoiser
 		}
 		m.Components = append(m.Components, family.Component{
-			Name: family.Name(dir, latent.PartLoRA(part)), Kind: kind, Class: modeldir.ClassLoRA, Whole: true,
-			Open: func(o modeldir.Options) (family.Network, error) { return dir.LoRA(part, o) },
-			Settings: func() (string, error) {
-				l, err := dir.LoRA(part, modeldir.Options{Outline: true})
-				if err != nil {
-					return "", err
-				}
-				return l.Settings(), l.Close()
-			},
+			Name: family.Name(dir, latent.PartLoRA(part.Part)), Kind: kind, Class: modeldir.ClassLoRA, Whole: true,
+			Open:     func(o modeldir.Options) (family.Network, error) { return dir.LoRA(part.Part, o) },
+			Settings: func() (string, error) { return part.Settings, nil },
 		})
 	}
 	return m, nil

@@ -20,13 +20,11 @@ import (
 // ClassLoRA is that of a file or folder with a LoRA.
 const ClassLoRA = "LoRA"
 
-// LoRA is what a LoRA has for one network of a model.
+// LoRA is such a part, opened.
 type LoRA struct {
 	Network
-	Part   lora.Part
+	LoRAPart
 	name   string
-	words  []*inversion.Inversion
-	layers []*lora.Layer
 	number uint64 // of no other one
 }
 
@@ -124,23 +122,48 @@ func (d *Dir) LoRAFolders() (folders []string) {
 	return slices.Compact(folders)
 }
 
-// LoRAParts are the parts of a model that a LoRA has something for.
-func (d *Dir) LoRAParts() (parts []lora.Part, err error) {
+// LoRAPart is what a LoRA has for one network of a model.
+type LoRAPart struct {
+	Part     lora.Part
+	Settings string // all that its results depend on beside the weights
+	layers   []*lora.Layer
+	words    []*inversion.Inversion
+}
+
+// part is what a file has for a network; ok is false if it has nothing.
+func (f loraFile) part(set *weights.Set, file *lora.File, part lora.Part) (p LoRAPart, ok bool) {
+	p = LoRAPart{Part: part, layers: file.Parts[part]}
+	words := file.Words && part == lora.TextEncoder
+	if words && set.Complete() {
+		p.words = inversion.Bundled(filepath.Base(f.path), set, lora.Bundled)
+	}
+	var b strings.Builder
+	for _, layer := range p.layers {
+		fmt.Fprintf(&b, "%s %g\n", layer.Key, layer.Factor)
+	}
+	for _, in := range p.words {
+		fmt.Fprintf(&b, "%q %x\n", in.Words, in.Digest)
+	}
+	p.Settings = b.String()
+	return p, words || len(p.layers) > 0
+}
+
+// LoRAParts is what a LoRA has for the networks of a model.
+func (d *Dir) LoRAParts() (parts []LoRAPart, err error) {
 	for _, f := range d.loraFiles() {
 		set, file, err := f.open(true)
 		if err != nil {
 			return nil, err
 		}
+		for _, part := range []lora.Part{lora.TextEncoder, lora.TextEncoder2, lora.UNet} {
+			there := slices.ContainsFunc(parts, func(p LoRAPart) bool { return p.Part == part })
+			if p, ok := f.part(set, file, part); ok && !there {
+				parts = append(parts, p)
+			}
+		}
 		_ = set.Close() // read-only
-		for part := range file.Parts {
-			parts = append(parts, part)
-		}
-		if file.Words {
-			parts = append(parts, lora.TextEncoder)
-		}
 	}
-	slices.Sort(parts)
-	return slices.Compact(parts), nil
+	return parts, nil
 }
 
 // LoRA opens one for a part. Its weights are kept as stored.
@@ -150,23 +173,19 @@ func (d *Dir) LoRA(part lora.Part, o Options) (*LoRA, error) {
 		if err != nil {
 			return nil, err
 		}
-		layers := file.Parts[part]
-		words := file.Words && part == lora.TextEncoder
-		if len(layers) == 0 && !words {
+		p, ok := f.part(set, file, part)
+		if !ok {
 			_ = set.Close() // read-only
 			continue
 		}
-		w := loraWeights{lora.NewWeights(set, layers), set}
+		w := loraWeights{lora.NewWeights(set, p.layers), set}
 		s := nn.NewScope(w)
-		lora.Declare(s, layers)
+		lora.Declare(s, p.layers)
 		if _, err := s.Finish(func(string) bool { return true }); err != nil {
 			_ = set.Close() // read-only
 			return nil, err
 		}
-		l := &LoRA{Part: part, name: d.Name(), layers: layers, number: loras.Add(1)}
-		if words && set.Complete() {
-			l.words = inversion.Bundled(filepath.Base(f.path), set, lora.Bundled)
-		}
+		l := &LoRA{LoRAPart: p, name: d.Name(), number: loras.Add(1)}
 		l.manifest, l.tapes, l.weights, l.complete = s.Manifest(), &device.Tapes[tapeOf]{}, w, set.Complete()
 		return l, nil
 	}
@@ -178,18 +197,6 @@ func (l *LoRA) Name() string { return l.name }
 
 // Embeddings are the textual inversions that it brings along for its text encoders.
 func (l *LoRA) Embeddings() []*inversion.Inversion { return l.words }
-
-// Settings is what its results depend on beside the weights.
-func (l *LoRA) Settings() string {
-	var b strings.Builder
-	for _, layer := range l.layers {
-		fmt.Fprintf(&b, "%s %g\n", layer.Key, layer.Factor)
-	}
-	for _, in := range l.words {
-		fmt.Fprintf(&b, "%q %x\n", in.Words, in.Digest)
-	}
-	return b.String()
-}
 
 // loraWeights are those of a LoRA.
 type loraWeights struct {
